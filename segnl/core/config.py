@@ -1,0 +1,190 @@
+"""YAML files to frozen, checked settings. Imports no torch.
+
+A part of the toolkit declares its settings beside itself, as a subclass of `Config`; `engine/recipe.py` composes them.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from segnl.core.errors import ConfigError
+
+Tree = dict[str, Any]
+AnyConfig = TypeVar("AnyConfig", bound="Config")
+
+
+class Config(pydantic.BaseModel):
+    """Settings of one part: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1)."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and aliases, and reads 1e-3 as a number and `on` as text (YAML 1.2)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases (*name) are not read here", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where 1e-3 is text, 010 is 8 and `on` is True; these are the scalars of YAML 1.2's core schema.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))  # decimal always: 010 is ten
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly the words that `_Loader` would take for something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Reads one YAML document; raises ConfigError in one line naming `where` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of SafeLoader
+    except yaml.MarkedYAMLError as err:
+        line = f" line {err.problem_mark.line + 1}" if err.problem_mark else ""
+        problem = (err.problem or "not valid YAML").replace("\n", " ")
+        if "could not determine a constructor" in problem:
+            problem = "tags (!!python/... and the like) are not read here"
+        raise ConfigError(f"{where}:{line} {problem}; correct the file") from err
+    except (yaml.YAMLError, RecursionError, ValueError) as err:
+        raise ConfigError(f"{where}: not valid YAML ({str(err).splitlines()[0]}); correct the file") from err
+
+
+def read_file(path: Path) -> Tree:
+    """Reads a YAML file that must hold a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from err
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected keys and values such as 'model:'")
+    return tree
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """`over` laid upon `base`, key by key; a mapping with its own `name` replaces the base's, it never blends.
+
+    Were they blended, ASPP's rates would leak into RCCA.
+    """
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        blend = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
+        out[key] = merge(old, value) if blend and isinstance(old, dict) else value
+    return out
+
+
+def load_tree(path: Path, overrides: Sequence[str] = ()) -> Tree:
+    """The mapping that `path`, its `base:` (a file beside it, one level) and `a.b=c` overrides add up to."""
+    tree = read_file(path)
+    base_name = tree.pop("base", None)
+    if base_name is not None:
+        if not isinstance(base_name, str):
+            raise ConfigError(f"{path}: base: holds {base_name!r}, expected a file name such as _base.yaml")
+        base = read_file(path.parent / base_name)
+        if "base" in base:
+            raise ConfigError(f"{path.parent / base_name}: base: a base cannot have a base; write its keys out")
+        tree = merge(base, tree)
+    for override in overrides:
+        tree = merge(tree, parse_override(override))
+    return tree
+
+
+def parse_override(text: str) -> Tree:
+    """`optim.lr=0.02` to {"optim": {"lr": 0.02}}; the value is YAML."""
+    dotted, equals, value = text.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {text}: expected KEY.KEY=VALUE, such as optim.lr=0.02")
+    tree: Any = parse_yaml(value, f"--set {dotted}")
+    for key in reversed(keys):
+        tree = {key: tree}
+    return dict(tree)
+
+
+def validate(schema: type[AnyConfig], tree: Any, *, file: str, at: str = "") -> AnyConfig:
+    """`tree` as an instance of `schema`; the first fault as one ConfigError with its dotted path below `at`."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}: {at or 'the file'}: holds {tree!r}, expected keys and values")
+    try:
+        # JSON is the strict mode in which a YAML list may become a tuple and a string a Path, and nothing else converts.
+        return schema.model_validate_json(json.dumps(tree))
+    except pydantic.ValidationError as err:
+        # An unknown key comes first: it is usually the misspelling of the one reported missing.
+        first = min(err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise ConfigError(f"{file}: {_explain(schema, first, at)}") from err
+    except (TypeError, ValueError) as err:
+        raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
+
+
+def _explain(schema: type[Config], fault: Any, at: str) -> str:
+    location = [str(part) for part in fault["loc"]]
+    dotted = ".".join([*([at] if at else []), *location])
+    if fault["type"] == "extra_forbidden":
+        return f"{dotted}: unknown key{suggest(location[-1], _keys_beside(schema, location))}"
+    if fault["type"] == "missing":
+        return f"{dotted}: missing; add it"
+    reason = str(fault["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    return f"{dotted}: holds {json.dumps(fault['input'], default=str)}; {reason[0].lower()}{reason[1:]}"
+
+
+def _keys_beside(schema: type[Config], location: Sequence[str]) -> list[str]:
+    """The keys that would have been right where an unknown one stands."""
+    for part in location[:-1]:
+        field = schema.model_fields.get(part)
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        found = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, Config)]
+        if found:
+            schema = found[0]
+    return list(schema.model_fields)
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'recurrence'?`, or the list of what is known."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Plain YAML in the order given, readable again by `read_file`."""
+    text = yaml.dump(
+        json.loads(json.dumps(tree)), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+    return str(text)

@@ -1,0 +1,186 @@
+"""What the numbers of a label file mean: ids as they stand in files, train ids, names, colours. Imports no torch."""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segnl.core.errors import ConfigError, DataError
+
+IGNORE = 255
+"""The train id of a pixel that is neither trained on nor scored (void)."""
+
+_UNKNOWN = 254  # stands in the lookup table for an id that no label may hold; hence at most 254 classes
+
+Ids = npt.NDArray[np.uint8]
+
+
+class ClassTable:
+    """The classes of a data set and the way between a file's ids and train ids 0..k-1.
+
+    names: one for each class, in train order.  palette: u8 `k 3`, RGB.
+    file_ids: the id of each class in a label file; by default the train id itself.
+    ignore_ids: file ids that are void.  void_id: what `to_file` writes for a void pixel.
+    title: the data set's name in messages.  unknown_hint: what a user may do about an unknown id.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        palette: npt.ArrayLike,
+        *,
+        file_ids: Sequence[int] | None = None,
+        ignore_ids: Collection[int] = (IGNORE,),
+        void_id: int = IGNORE,
+        title: str = "the class table",
+        unknown_hint: str = "correct the label",
+    ) -> None:
+        self.names = tuple(names)
+        self.file_ids = tuple(range(len(self.names)) if file_ids is None else file_ids)
+        self.ignore_ids = tuple(sorted(set(ignore_ids)))
+        self.void_id = void_id
+        self.title = title
+        self.unknown_hint = unknown_hint
+        self.palette: Ids = np.array(palette, dtype=np.uint8).reshape(-1, 3)
+        self.palette.setflags(write=False)
+        self._check()
+
+        self._train_of = np.full(256, _UNKNOWN, np.uint8)
+        self._train_of[list(self.ignore_ids)] = IGNORE
+        self._train_of[list(self.file_ids)] = np.arange(self.num_classes, dtype=np.uint8)
+        self._file_of = np.full(256, void_id, np.uint8)
+        self._file_of[: self.num_classes] = self.file_ids
+        self._colour_of = np.zeros((256, 3), np.uint8)  # void stays black
+        self._colour_of[: self.num_classes] = self.palette
+
+    def _check(self) -> None:
+        count = len(self.names)
+        if not 1 <= count < _UNKNOWN:
+            raise ValueError(f"a class table of {count} classes; 1 to {_UNKNOWN - 1} fit 8-bit labels")
+        if len(self.palette) != count or len(self.file_ids) != count:
+            raise ValueError(
+                f"{count} names, {len(self.palette)} colours, {len(self.file_ids)} file ids; counts must agree"
+            )
+        if len(set(self.names)) != count or len(set(self.file_ids)) != count:
+            raise ValueError("a name or a file id stands twice in the class table")
+        known = {*self.file_ids, *self.ignore_ids}
+        if not all(0 <= file_id <= 255 for file_id in known):
+            raise ValueError(f"file ids {min(known)}..{max(known)}; 8-bit labels hold 0..255")
+        if set(self.file_ids) & set(self.ignore_ids):
+            raise ValueError(f"ids {sorted(set(self.file_ids) & set(self.ignore_ids))} are a class and void at once")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def known_ids(self) -> str:
+        """The ids that a label file may hold, such as `0..10, 255`."""
+        return _ranges({*self.file_ids, *self.ignore_ids})
+
+    def to_train(self, raw: npt.NDArray[np.integer], where: str) -> Ids:
+        """A file's ids `H W` of any integer type as train ids u8 `H W`: 0..k-1, or 255 for void.
+
+        Raises DataError naming `where`, the first pixel with an id that the table does not know, and the known ids.
+        """
+        if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer):
+            raise ValueError(f"label of shape {raw.shape} and type {raw.dtype}; expected integers `H W`")
+        if raw.dtype != np.uint8:
+            self._refuse(raw, (raw < 0) | (raw > 255), where)
+            raw = raw.astype(np.uint8)
+        train: Ids = self._train_of.take(raw)
+        if (train == _UNKNOWN).any():
+            self._refuse(raw, train == _UNKNOWN, where)
+        return train
+
+    def _refuse(self, raw: npt.NDArray[np.integer], bad: npt.NDArray[np.bool_], where: str) -> None:
+        if not bad.any():
+            return
+        row, column = (int(place) for place in np.unravel_index(int(bad.argmax()), bad.shape))
+        value = int(raw[row, column])
+        raise DataError(
+            f"{where}: pixel (row {row}, column {column}) holds {value}, "
+            f"but {self.title} has ids {self.known_ids}; {self.unknown_hint}"
+        )
+
+    def to_file(self, train: Ids) -> Ids:
+        """Train ids u8 `H W` as the ids that the data set's own files and its benchmark server use."""
+        return self._file_of.take(self._checked(train))
+
+    def colour(self, train: Ids) -> Ids:
+        """Train ids u8 `H W` as RGB u8 `H W 3`; void is black."""
+        return self._colour_of[self._checked(train)]
+
+    def _checked(self, train: Ids) -> Ids:
+        if train.dtype != np.uint8:
+            raise ValueError(f"train ids of type {train.dtype}; expected uint8")
+        wrong = (train >= self.num_classes) & (train != IGNORE)
+        if wrong.any():
+            raise ValueError(f"train id {train[wrong][0]}; {self.title} has 0..{self.num_classes - 1} and {IGNORE}")
+        return train
+
+    @classmethod
+    def from_tsv(cls, path: Path, ignore_ids: Iterable[int] = ()) -> "ClassTable":
+        """Reads classes from a tab-separated file with the columns index, name, r, g, b.
+
+        index: the id in a label file. It need not begin at 0 nor be without gaps; train ids follow the order of lines.
+        255 is always void.
+        Raises DataError for a file that is not such a table, ConfigError for an ignore id that is a class.
+        """
+        rows = _read_tsv(path)
+        file_ids = [int(row[0]) for row in rows]
+        void = {*ignore_ids, IGNORE}
+        for row in rows:
+            if int(row[0]) in void - {IGNORE}:
+                raise ConfigError(f"data.ignore_ids: {row[0]} is the class '{row[1]}' of {path}; remove one of the two")
+        if not all(0 <= file_id <= 255 for file_id in void):
+            raise ConfigError(f"data.ignore_ids: holds {sorted(void - {IGNORE})}; expected ids within 0..255")
+        return cls(
+            [row[1] for row in rows],
+            [[int(part) for part in row[2:]] for row in rows],
+            file_ids=file_ids,
+            ignore_ids=void,
+            title=path.parent.name or str(path),
+            unknown_hint=f"correct the label, or name the id in {path.name} or in data.ignore_ids",
+        )
+
+
+def _ranges(ids: Iterable[int]) -> str:
+    parts: list[list[int]] = []
+    for number in sorted(ids):
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}..{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _read_tsv(path: Path) -> list[list[str]]:
+    """The lines below the header, each `[index, name, r, g, b]` with its numbers checked."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not UTF-8 text"
+        raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err
+    if not lines or lines[0].rstrip().split("\t") != ["index", "name", "r", "g", "b"]:
+        raise DataError(f"{path}: line 1 must be 'index name r g b', separated by tabs; it is {lines[:1]}")
+    rows: list[list[str]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        row = [part.strip() for part in line.split("\t")]
+        if len(row) != 5 or not row[1] or not all(part.isascii() and part.isdigit() for part in [row[0], *row[2:]]):
+            raise DataError(
+                f"{path}: line {number} is {line!r}; expected a number, a name, three numbers, with tabs between"
+            )
+        if int(row[0]) >= IGNORE or any(int(part) > 255 for part in row[2:]):
+            raise DataError(
+                f"{path}: line {number} is {line!r}; the index must be below 255 (void) and colours within 0..255"
+            )
+        if any(int(row[0]) == int(other[0]) or row[1] == other[1] for other in rows):
+            raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; each stands once")
+        rows.append(row)
+    if not 1 <= len(rows) < _UNKNOWN:
+        raise DataError(f"{path}: names {len(rows)} classes; expected 1 to {_UNKNOWN - 1}")
+    return rows

@@ -1,0 +1,139 @@
+import pytest
+
+from segnl.core.config import Config, dump_yaml, load_tree, parse_override, parse_yaml, validate
+from segnl.core.errors import ConfigError
+
+
+class Inner(Config):
+    lr: float
+    steps: tuple[int, ...] = (1,)
+
+
+class Outer(Config):
+    name: str
+    optim: Inner
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E5", 1e5),
+        (".5", 0.5),
+        ("010", 10),
+        ("-3", -3),
+        ("on", "on"),
+        ("no", "no"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("1_000", "1_000"),
+        ("2026-11-22", "2026-11-22"),
+        ("[1, 2.0, x]", [1, 2.0, "x"]),
+    ],
+)
+def test_scalars_are_read_as_yaml_1_2_reads_them(text, value):
+    read = parse_yaml(text, "test")
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "f.yaml: line 3 key 'a' stands twice"),
+        ("x: &a [1]\ny: *a\n", "aliases"),
+        ("a: !!python/object/apply:os.system ['touch /tmp/never']", "tags"),
+        ("a: [1, 2", "f.yaml: line"),
+        ("a: b: c", "f.yaml: line 1"),
+        ("- 1\n- 2\n", "expected keys and values"),
+        ("[" * 3000, "f.yaml:"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path, text, says):
+    with pytest.raises(ConfigError) as err:
+        load_tree(write(tmp_path / "f.yaml", text))
+    assert says in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+def test_an_alias_bomb_is_refused_before_it_grows(tmp_path):
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+    )
+    with pytest.raises(ConfigError, match="aliases"):
+        load_tree(write(tmp_path / "f.yaml", bomb))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere/x\.yaml: cannot be read \(No such file"):
+        load_tree(pytest.importorskip("pathlib").Path("nowhere/x.yaml"))
+
+
+def test_base_is_blended_but_a_named_part_replaces(tmp_path):
+    write(tmp_path / "_base.yaml", "head: {name: aspp, rates: [6, 12]}\noptim: {lr: 1e-2, wd: 1}\n")
+    tree = load_tree(write(tmp_path / "c.yaml", "base: _base.yaml\nhead: {name: rcca}\noptim: {lr: 0.5}\n"))
+    assert tree == {"head": {"name": "rcca"}, "optim": {"lr": 0.5, "wd": 1}}
+
+
+def test_a_base_of_a_base_is_refused(tmp_path):
+    write(tmp_path / "a.yaml", "x: 1")
+    write(tmp_path / "b.yaml", "base: a.yaml")
+    with pytest.raises(ConfigError, match=r"b\.yaml: base: a base cannot have a base"):
+        load_tree(write(tmp_path / "c.yaml", "base: b.yaml"))
+
+
+def test_overrides_are_yaml_and_come_last(tmp_path):
+    path = write(tmp_path / "c.yaml", "optim: {lr: 1, wd: 2}")
+    assert load_tree(path, ["optim.lr=1e-3", "data.scale=[0.5, 2.0]"]) == {
+        "optim": {"lr": 1e-3, "wd": 2},
+        "data": {"scale": [0.5, 2.0]},
+    }
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "=3", "a..b=1"])
+def test_a_malformed_override_shows_the_form(text):
+    with pytest.raises(ConfigError, match=r"expected KEY\.KEY=VALUE"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        (
+            {"name": "x", "optim": {"lr": 1.0, "stepz": [1]}},
+            "c.yaml: model.optim.stepz: unknown key; did you mean 'steps'?",
+        ),
+        ({"name": "x", "optim": {}}, "c.yaml: model.optim.lr: missing"),
+        ({"name": "x", "optim": {"lr": "fast"}}, 'c.yaml: model.optim.lr: holds "fast"'),
+        ({"name": "x", "optim": {"lr": True}}, "c.yaml: model.optim.lr: holds true"),
+        ({"name": "x", "optim": {"lr": 1, "steps": [1, "2"]}}, 'c.yaml: model.optim.steps.1: holds "2"'),
+        ({"name": "x", "optim": 3}, "c.yaml: model.optim: holds 3"),
+        ({"nome": "x", "optim": {"lr": 1}}, "c.yaml: model.nome: unknown key; did you mean 'name'?"),
+    ],
+)
+def test_a_fault_is_one_line_with_its_dotted_path(tree, says):
+    with pytest.raises(ConfigError) as err:
+        validate(Outer, tree, file="c.yaml", at="model")
+    assert says in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+def test_lists_become_tuples_and_integers_may_stand_for_floats():
+    settings = validate(Outer, {"name": "x", "optim": {"lr": 1, "steps": [1, 2]}}, file="c.yaml")
+    assert settings.optim == Inner(lr=1.0, steps=(1, 2))
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Inner(lr=1.0).lr = 2.0
+
+
+def test_dumped_yaml_reads_back(tmp_path):
+    tree = {"a": {"lr": 1e-05, "big": 1e16, "text": "on", "none": None, "flag": True, "list": [1, 2.5]}, "name": "1e3"}
+    assert load_tree(write(tmp_path / "d.yaml", dump_yaml(tree))) == tree

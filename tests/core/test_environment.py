@@ -1,0 +1,26 @@
+import subprocess
+
+from segnl.core.environment import git_state, machine, versions
+
+
+def test_git_state_outside_a_checkout_is_null(tmp_path):
+    assert git_state(tmp_path) == {"commit": None, "dirty": False}
+
+
+def test_git_state_tells_a_changed_file(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    (tmp_path / "f").write_text("1")
+    git("add", "f")
+    git("commit", "-qm", "one")
+    clean = git_state(tmp_path)
+    (tmp_path / "f").write_text("2")
+    assert len(clean["commit"]) == 40
+    assert (clean["dirty"], git_state(tmp_path)["dirty"]) == (False, True)
+
+
+def test_versions_and_machine_name_what_is_there():
+    assert versions()["torch"] != "not installed"
+    assert machine()["cores"] >= 1

@@ -1,0 +1,83 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from segnl.core.errors import ConfigError, MachineError
+from segnl.core.files import ensure_writable, inside, remove_leftovers, run_lock, sha256_of, write_atomic
+
+
+def test_write_replaces_whole_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "deep" / "file.json"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file.json"]
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.bin"
+    write_atomic(path, b"old")
+    code = (
+        "import resource, signal, pathlib, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from segnl.core.files import write_atomic; from segnl.core.errors import MachineError\n"
+        "try: write_atomic(pathlib.Path(sys.argv[1]), b'x' * 5000)\n"
+        "except MachineError as err: print(err)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True).stdout
+    assert f"{path}: cannot be written" in out
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):
+    for name in (".step.safetensors.ab12cd34", "step.safetensors", ".lock"):
+        (tmp_path / name).write_bytes(b"x")
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "step.safetensors"]
+
+
+def test_sha256_is_of_the_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")
+
+
+def test_a_folder_below_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MachineError, match="file/run: cannot be written"):
+        ensure_writable(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ".", ""])
+def test_names_that_lead_out_are_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="leads out"):
+        inside(tmp_path, name)
+
+
+def test_names_below_are_kept(tmp_path):
+    assert inside(tmp_path, "study/rcca-s0") == tmp_path / "study" / "rcca-s0"
+
+
+def _hold(folder, held):
+    with run_lock(folder):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_second_process_is_refused_and_a_dead_holder_keeps_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(30)
+    with pytest.raises(ConfigError, match=f"in use by process {process.pid}"), run_lock(tmp_path):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with run_lock(tmp_path):
+        pass
