@@ -1,0 +1,44 @@
+"""Any data set as a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
+
+from segnl.datasets.base import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    DataConfig,
+    Files,
+    SegmentationData,
+    files_by_stem,
+    split_folder,
+)
+from segnl.labels.table import ClassTable
+
+
+class FolderConfig(DataConfig):
+    """Settings of a folder data set."""
+
+    ignore_ids: tuple[int, ...] = ()
+    """Ids in the labels that are void; 255 always is."""
+
+
+class Folder(SegmentationData):
+    """Images and labels paired by stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""
+
+    Config = FolderConfig
+    cfg: FolderConfig
+    how_to_get = "it holds images/, labels/ and classes.tsv"
+
+    def class_table(self) -> ClassTable:
+        return ClassTable.from_tsv(self.root / "classes.tsv", self.cfg.ignore_ids)
+
+    def find_files(self) -> tuple[Files, Files]:
+        images = split_folder(self.root / "images", self.split)
+        labels = split_folder(self.root / "labels", self.split)
+        return (
+            files_by_stem(images, IMAGE_SUFFIXES, kind="image"),
+            files_by_stem(labels, LABEL_SUFFIXES, kind="label"),
+        )
+
+    def expected(self, stem: str) -> tuple[str, str]:
+        return f"images/{self.split}/{stem}.jpg or .png", f"labels/{self.split}/{stem}.png"
+
+
+DATASET = Folder

@@ -1,0 +1,111 @@
+"""The one decoder of images and the one decoder of labels, both PIL.
+
+PIL raises for a file that breaks off, where OpenCV returns a grey half silently; and it keeps the indices of a palette
+label, which OpenCV turns into colours. Neither image nor label is rotated by an EXIF orientation tag: a label is drawn
+upon pixels, PNG labels rarely carry the tag, and rotating one of the two without the other would pair the wrong pixels.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segnl.core.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+
+_EXIF_ORIENTATION = 0x0112
+# What PIL's decoders raise for damaged bytes: most often OSError and SyntaxError, the others by their own accounts.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class FileFault(DataError):  # noqa: N818  a fault is what `check` calls it
+    """One file that cannot be used: which, what kind of fault, and in words what is wrong and what to do.
+
+    kind: missing, empty, damaged, format, size or id.
+    """
+
+    def __init__(self, file: Path, kind: str, detail: str) -> None:
+        super().__init__(f"{file}: {detail}")
+        self.file = file
+        self.kind = kind
+        self.detail = detail
+
+
+def read_image(path: Path) -> Pixels:
+    """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation, alpha dropped).
+
+    Raises FileFault for a file that is missing, empty, broken off, or holds more than 8 bits a channel in one channel.
+    """
+    image = _decode(path)
+    if image.mode.startswith(("I", "F")):
+        raise FileFault(path, "format", f"image of mode {image.mode}; expected 8 bits a channel: scale and save it so")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_label(path: Path) -> Pixels:
+    """Decodes a label to ids u8 `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to 255.
+
+    Raises FileFault for a file that is missing, empty or broken off, for colours, and for 16-bit ids above 255.
+    """
+    image = _decode(path)
+    if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
+        raise FileFault(path, "format", f"label of mode {image.mode}; expected one channel of class ids, not colours")
+    if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
+        bits = image.info["grey_bits"]  # such a file's values are brightnesses: PIL makes 0..15 into 0, 17 .. 255
+        raise FileFault(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
+    if image.mode in ("1", "L", "P"):
+        return np.array(image, dtype=np.uint8)
+    if not image.mode.startswith("I"):
+        raise FileFault(path, "format", f"label of mode {image.mode}; expected 8-bit grey or palette")
+    wide = np.asarray(image)
+    bad = (wide < 0) | (wide > 255)
+    if bad.any():
+        row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        value = wide[row, column]
+        detail = f"16-bit label; pixel (row {row}, column {column}) holds {value}, expected at most 255"
+        raise FileFault(path, "format", f"{detail}: class ids, not instance ids or class * 1000")
+    return wide.astype(np.uint8)
+
+
+def exif_orientation(path: Path) -> int:
+    """1 for an image whose pixels stand upright as stored; 2..8 for a tag that we do not apply."""
+    try:
+        with Image.open(path) as image:
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except _DECODER_ERRORS:
+        return 1
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        if path.stat().st_size == 0:
+            raise FileFault(path, "empty", "the file is empty; download or export it again")
+        with Image.open(path) as image:
+            rawmode = image.tile[0][3] if image.tile else ""
+            rawmode = rawmode[0] if isinstance(rawmode, tuple) else rawmode
+            image.load()
+    except FileNotFoundError as err:
+        raise FileFault(path, "missing", "no such file") from err
+    except Image.DecompressionBombError as err:
+        raise FileFault(path, "format", f"too large to decode ({err}); cut it into tiles") from err
+    except _DECODER_ERRORS as err:
+        # One line, and without the path, which PIL repeats.
+        reason = str(getattr(err, "strerror", None) or err or type(err).__name__).splitlines()[0].split(" '")[0]
+        raise FileFault(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
+    if rawmode in ("L;2", "L;4"):
+        image.info["grey_bits"] = int(rawmode[-1])
+    return image
