@@ -30,9 +30,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not read here", self.peek_event().start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read here", self.get_mark())
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -47,7 +45,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# PyYAML follows YAML 1.1, where 1e-3 is text, 010 is 8 and `on` is True; these are the scalars of YAML 1.2's core schema.
+# PyYAML follows YAML 1.1, where 1e-3 is text, 010 is 8 and `on` is True; these are YAML 1.2's scalars.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -144,7 +142,7 @@ def validate(schema: type[AnyConfig], tree: Any, *, file: str, at: str = "") -> 
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: {at or 'the file'}: holds {tree!r}, expected keys and values")
     try:
-        # JSON is the strict mode in which a YAML list may become a tuple and a string a Path, and nothing else converts.
+        # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
         return schema.model_validate_json(json.dumps(tree))
     except pydantic.ValidationError as err:
         # An unknown key comes first: it is usually the misspelling of the one reported missing.

@@ -66,7 +66,7 @@ def sha256_of(path: Path) -> str:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Makes `folder` if need be and proves that a file can be put there; raises MachineError before any work is done."""
+    """Makes `folder` if need be and proves that a file can be put there; raises MachineError where it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -85,7 +85,7 @@ def inside(folder: Path, name: str) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process; a second one gets ConfigError at once. The kernel drops it when the holder dies."""
+    """Holds `folder` for this process; a second one gets ConfigError at once. It cannot outlive the process."""
     path = folder / ".lock"
     with path.open("a+") as file:
         try:

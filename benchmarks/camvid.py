@@ -1,0 +1,80 @@
+"""Trains the heads on CamVid one after another by their recipes, scores them, and keeps what came out.
+
+./run.sh bench camvid --root FOLDER [--heads fcn,aspp] [--seed 0]
+
+Resumable: a run that is done is not trained again. Writes benchmarks/results/camvid/HEAD-sSEED.json; docs/results.md is
+made from these by benchmarks/pages.py.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from segnl.core.environment import git_state, machine, versions
+from segnl.core.files import write_atomic
+from segnl.core.runlog import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "camvid"
+HEADS = ("fcn", "aspp", "non_local", "rcca")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="the CamVid folder")
+    parser.add_argument("--heads", default=",".join(HEADS))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for head in args.heads.split(","):
+        write_atomic(RESULTS / f"{head}-s{args.seed}.json", json.dumps(one_head(head, args), indent=1).encode() + b"\n")
+
+
+def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
+    """Trains and scores one head; returns the result file's content."""
+    config = f"configs/camvid/{head}_r18.yaml"
+    run = f"camvid-{head}_r18-s{args.seed}"
+    commit = git_state(ROOT)
+    settings = ["--set", f"data.root={args.root.resolve()}", "--set", f"train.seed={args.seed}"]
+    wall_s, cpu_s = timed("train", "--config", config, "--run", run, *settings)
+    folder = ROOT / "checkpoints" / run
+    metrics = {}
+    for name, extra in (("single", []), ("flip", ["--set", "eval.flip=true"])):
+        out = folder / f"{name}.json"
+        timed("eval", "--checkpoint", str(folder), "--json", str(out), *extra)
+        metrics[name] = json.loads(out.read_text())
+    steps = [line for line in read_log(folder / "log.jsonl") if "loss" in line]
+    seconds = sorted(sum(line[key] for key in ("data_s", "forward_s", "backward_s", "optim_s")) for line in steps)
+    return {
+        "config": config,
+        "seed": args.seed,
+        "steps": steps[-1]["step"],
+        "split": "val",
+        "runs": 1,
+        "train_wall_s": round(wall_s),
+        "train_cpu_s": round(cpu_s),
+        "step_s_median": round(seconds[len(seconds) // 2], 3),
+        "metrics": metrics,
+        "git": commit,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def timed(*words: str) -> tuple[float, float]:
+    """Runs a segnl command to its end; wall and CPU seconds. Stops everything when it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "segnl", *words], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - began, cpu_s
+
+
+if __name__ == "__main__":
+    main()

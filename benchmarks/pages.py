@@ -1,0 +1,86 @@
+"""Makes docs/results.md from the files under benchmarks/results/. Nothing in that page is typed by hand.
+
+./run.sh python benchmarks/pages.py          tests/test_pages.py makes the page anew and compares
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+Result = dict[str, Any]
+
+
+def results_page(results: Path = RESULTS) -> str:
+    """docs/results.md as text."""
+    parts = [
+        "# Results",
+        "",
+        "Made by `benchmarks/pages.py` from the files under `benchmarks/results/`, which hold the configuration, commit, seed, steps, split,",
+        "versions and machine of every number. One seed says something about these networks, nothing about the heads: runs of one",
+        "recipe with other seeds are known to lie 1 to 2 points apart.",
+        "",
+    ]
+    return "\n".join([*parts, *camvid_section(results / "camvid")]) + "\n"
+
+
+def camvid_section(folder: Path) -> list[str]:
+    """The table of the four heads and the IoU of every class; says so where nothing has been run."""
+    lines = ["## CamVid, 11 classes, validation split (101 frames of 360x480)", ""]
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        return [*lines, "Not run yet."]
+    found.sort(key=lambda result: -result["metrics"]["single"]["miou"])
+    lines += [
+        "`configs/camvid/`: ResNet-18 of half width from scratch on the 367 training frames; see the configs' notes. mIoU is the mean",
+        "over the classes in truth or prediction, at the labels' own size; `+ flip` averages with the mirrored image.",
+        "",
+        "| head | mIoU | + flip | pixel acc. | steps | s a step (median) | training, wall min | CPU min | seed | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [row(result) for result in found]
+    names = list(found[0]["metrics"]["single"]["per_class"])
+    lines += [
+        "",
+        "IoU of each class, in percent:",
+        "",
+        f"| head | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for result in found:
+        values = result["metrics"]["single"]["per_class"]
+        lines.append(f"| {head_of(result)} | {' | '.join(percent(values[name]) for name in names)} |")
+    cpus = sorted({f"{result['machine']['cpu']}, {result['machine']['cores']} cores" for result in found})
+    return [*lines, "", f"Machine: {'; '.join(cpus)}; torch {found[0]['versions']['torch']}."]
+
+
+def head_of(result: Result) -> str:
+    return Path(result["config"]).stem.removesuffix("_r18")
+
+
+def row(result: Result) -> str:
+    single, flip = result["metrics"]["single"], result["metrics"]["flip"]
+    commit = (result["git"]["commit"] or "none")[:9] + (" + changes" if result["git"]["dirty"] else "")
+    cells = [
+        head_of(result),
+        percent(single["miou"]),
+        percent(flip["miou"]),
+        percent(single["pixel_acc"]),
+        str(result["steps"]),
+        f"{result['step_s_median']:.2f}",
+        f"{result['train_wall_s'] / 60:.1f}",
+        f"{result['train_cpu_s'] / 60:.1f}",
+        str(result["seed"]),
+        commit,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")

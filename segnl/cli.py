@@ -1,0 +1,221 @@
+"""The command line. Parsing and help import no torch; each command imports what it runs."""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from segnl.core.errors import ConfigError, MachineError, SegnlError
+
+EPILOG = """\
+exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
+130 Ctrl-C, 143 SIGTERM (a training saves a checkpoint first, and the same command goes on from it)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. A fault is one line on standard error, a traceback too with --debug."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
+    warnings.showwarning = _show_warning
+    sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
+    args = _parser().parse_args(argv)
+    try:
+        _one_process_only()
+        run: Callable[[argparse.Namespace], int] = args.run_command
+        return run(args)
+    except KeyboardInterrupt:
+        print("segnl: interrupted", file=sys.stderr)
+        return 130
+    except SegnlError as err:
+        return _fail(str(err), err.exit_code, debug=args.debug)
+    except OSError as err:
+        where = err.filename or "this machine"
+        return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"segnl: error: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        print(f"segnl: warning: {message}", file=sys.stderr)
+
+
+def _one_process_only() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("torchrun: several processes cannot share a run yet; start one process")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segnl",
+        description="Compare semantic-segmentation context heads: one backbone, one data pipeline, one evaluator.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, text, add, run in COMMANDS:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(run_command=run)
+        add(command)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="a recipe, such as configs/camvid/rcca_r18.yaml"
+    )
+    _add_set(command)
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=C", help="change one key; may be repeated"
+    )
+
+
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN_OR_FILE",
+        help="a run's folder (its last checkpoint) or a file",
+    )
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument("--run", metavar="NAME", help="folder under checkpoints/ (default DATASET-CONFIG-sSEED)")
+    command.add_argument("--print", dest="only_print", action="store_true", help="show the resolved recipe and stop")
+    command.add_argument("--fresh", action="store_true", help="move an existing run aside and start over")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from segnl.engine.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    if args.only_print:
+        from segnl.core.config import dump_yaml
+
+        print(dump_yaml(recipe.tree()), end="")
+        return 0
+    from segnl.engine.fit import fit
+    from segnl.engine.runs import run_folder
+
+    return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh)
+
+
+def _add_eval(command: argparse.ArgumentParser) -> None:
+    _add_checkpoint(command)
+    _add_set(command)
+    command.add_argument("--split", default="val", help="which part of the data set (default val)")
+    command.add_argument("--masks", type=Path, metavar="DIR", help="also write every mask: ids, colour, overlay, error")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write metrics.json there")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from segnl.inspection.score import score
+
+    score(args.checkpoint, split=args.split, overrides=args.overrides, masks=args.masks, json_file=args.json)
+    return 0
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    _add_checkpoint(command)
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_DIR")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives ids/, colour/ and overlay/")
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from segnl.inspection.score import predict_files
+
+    predict_files(args.checkpoint, args.images, args.out)
+    return 0
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="a study, such as configs/compare/streets.yaml"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from segnl.compare.run import compare
+
+    return compare(args.config, args.json)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from segnl.compare.demo import demo
+
+    return demo()
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint", nargs="+", type=Path, required=True, metavar="RUN", help="runs' folders or checkpoint files"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives report.html and sheet.png")
+    command.add_argument("--split", default="val", help="which part of the data set (default val)")
+    command.add_argument("--images", type=int, default=60, metavar="N", help="how many the page shows (default 60)")
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from segnl.inspection.inspect_runs import inspect_runs
+
+    inspect_runs(args.checkpoint, args.out, split=args.split, num_images=args.images)
+    return 0
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument("--split", default="train", help="which part of the data set (default train)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from segnl.engine.recipe import load_recipe
+    from segnl.inspection.data_report import report_data
+
+    return report_data(load_recipe(args.config, args.overrides), args.split, args.json)
+
+
+def _add_nothing(command: argparse.ArgumentParser) -> None:
+    """A command without arguments of its own."""
+
+
+def _env(args: argparse.Namespace) -> int:
+    from segnl.inspection.environment_report import environment_report
+
+    print(environment_report())
+    return 0
+
+
+COMMANDS = (
+    ("train", "train a recipe, or go on with it", _add_train, _train),
+    ("eval", "score a trained network on a data set's split", _add_eval, _eval),
+    ("predict", "write masks, colour masks and overlays for any images", _add_predict, _predict),
+    ("compare", "train and compare every head of a study; its table and its page", _add_compare, _compare),
+    ("inspect", "one page of image, truth and every network's mask, for any runs", _add_inspect, _inspect),
+    ("demo", "make a small street data set, compare four heads on it: six minutes on two cores", _add_nothing, _demo),
+    ("check", "look for every fault of a data set at once, and count its classes", _add_check, _check),
+    ("env", "versions, devices and git state: what a bug report needs", _add_nothing, _env),
+)

@@ -1,0 +1,1 @@
+"""Floor 5: a study, from its plan to its table."""

@@ -1,0 +1,77 @@
+"""What a network costs, as a study's table shows it: parameters, FLOPs of one crop, speed of its training."""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from segnl.core.config import Tree
+from segnl.core.files import write_atomic
+from segnl.core.runlog import read_log
+from segnl.engine.build import build_model
+from segnl.engine.recipe import Recipe
+from segnl.models.segmenter import Segmenter
+
+FILE = "cost.json"
+WARM_UP = 5  # steps at each start of a training, in which caches fill and workers begin
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params: of the network as it predicts; the auxiliary head, which only training has, does not count.
+
+    gflops: billions of operations to predict one crop, a multiplication and its addition counted as two; convolutions
+    and matrix products are counted, norms, activations and softmax are not.
+    """
+
+    params: int
+    gflops: float
+
+
+def cost_of(recipe: Recipe, num_classes: int, run: Path) -> Cost:
+    """Kept in the run's folder: the counter brings in torch's compiler, whose import alone takes seconds."""
+    belongs_to: Tree = json.loads(
+        json.dumps({"model": recipe.tree()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
+    )
+    try:
+        tree = json.loads((run / FILE).read_text(encoding="utf-8"))
+        if tree["belongs_to"] == belongs_to:
+            return Cost(tree["params"], tree["gflops"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there yet, or of an earlier version
+    model = build_model(recipe, num_classes, is_new=False).eval()
+    cost = Cost(num_parameters(model), gflops(model, recipe.data.crop_hw))
+    write_atomic(run / FILE, json.dumps(asdict(cost) | {"belongs_to": belongs_to}).encode())
+    return cost
+
+
+def num_parameters(model: Segmenter) -> int:
+    """Learned numbers outside the auxiliary head."""
+    return sum(values.numel() for name, values in model.named_parameters() if not name.startswith("auxiliary."))
+
+
+def gflops(model: Segmenter, hw: tuple[int, int]) -> float:
+    """For one image of that size; see `Cost`."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # Fused attention is one operation, which not every version of the counter knows; the plain form computes the same.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, *hw))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def train_images_per_s(run: Path) -> float | None:
+    """The median over the steps of a run's log, without the first of each start; None where it has too few."""
+    rates: list[float] = []
+    since_start = 0
+    for line in read_log(run / "log.jsonl"):
+        if line.get("event") == "start":
+            since_start = 0
+        elif "images_per_s" in line:
+            since_start += 1
+            if since_start > WARM_UP:
+                rates.append(float(line["images_per_s"]))
+    return statistics.median(rates) if rates else None

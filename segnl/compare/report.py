@@ -1,0 +1,135 @@
+"""A study's page: what its results say, put into inspection's page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segnl.compare.control import Fingerprint, num_shared
+from segnl.compare.study import Study
+from segnl.compare.table import HeadResult, table_columns, table_rows, verdicts
+from segnl.core.environment import git_state, machine
+from segnl.core.files import write_atomic
+from segnl.engine.build import build_data
+from segnl.inspection.charts import class_chart, pair_chart
+from segnl.inspection.contact_sheet import contact_sheet
+from segnl.inspection.gallery import Shown, gallery
+from segnl.inspection.page import DotChart, Fact, Page, write_page
+from segnl.inspection.predictions import Predictions
+
+SHEET_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class StudyFindings:
+    """predictions, prints: by run name.  wrong: why a run does not count, by its name."""
+
+    results: Sequence[HeadResult]
+    predictions: Mapping[str, Predictions]
+    prints: Mapping[str, Fingerprint]
+    wrong: Mapping[str, str]
+
+
+def write_report(study: Study, found: StudyFindings) -> Path:
+    """Writes STUDY/report.html and STUDY/sheet.png; returns the page's path."""
+    first = study.runs[0]
+    data = build_data(first.recipe, study.cfg.split)
+    shown = [Shown(head, found.predictions[study.runs_of(head)[0].name]) for head in study.heads]
+    pictures = gallery(shown, data, num_images=study.cfg.gallery)
+    stems = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
+    write_atomic(study.folder / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
+    page = Page(
+        title=f"{study.name}: {', '.join(study.heads)}",
+        kicker="segnl compare: one trunk, one data pipeline, one evaluator; only the head differs",
+        verdicts=[*verdicts(found.results), *([study.cfg.note] if study.cfg.note else [])],
+        facts=_facts(study, shown[0].predictions, data.table.names),
+        columns=table_columns(found.results),
+        rows=table_rows(found.results),
+        gallery=pictures,
+        charts=_charts(study, found, data.table.names),
+        control=_control(study, found),
+        refused=[f"{name} {reason}" for name, reason in found.wrong.items()],
+        gallery_note=f"The masks of seed {first.seed}." if len(study.cfg.seeds) > 1 else "",
+        commands=_commands(study),
+    )
+    path = study.folder / "report.html"
+    write_page(path, page)
+    return path
+
+
+def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list[tuple[str, str]]:
+    recipe = study.runs[0].recipe
+    commonest, miou = predictions.commonest_class()
+    seeds = study.cfg.seeds
+    backbone = recipe.tree()["model"]["backbone"]
+    rows, columns = recipe.data.crop_hw
+    commit = git_state(Path(__file__).parent)
+    facts = [
+        ("Data", f"{recipe.data_name}, {len(predictions.stems)} {study.cfg.split} images, {len(names)} classes"),
+        ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
+        ("Seed" if len(seeds) == 1 else "Seeds", ", ".join(map(str, seeds))),
+        ("Trunk", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
+        ("Commonest class everywhere", f"{names[commonest]}: {100 * miou:.1f} % mIoU"),
+        ("Machine", str(machine()["cpu"])),
+    ]
+    if commit["commit"]:
+        facts.append(("Code", commit["commit"][:10] + (" with changes" if commit["dirty"] else "")))
+    return facts
+
+
+def _charts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[DotChart]:
+    """Means over the runs that count; a head without any has no marks."""
+    iou = [_mean([run.iou() for run in _counted(study, found, head)], len(names)) for head in study.heads]
+    any_run = found.predictions[study.runs[0].name]
+    charts = []
+    if any_run.pairs is not None:
+        num_pairs = any_run.pairs.shape[1]
+        accuracy = [[run.pair_accuracy() for run in _counted(study, found, head)] for head in study.heads]
+        known = [[each for each in values if each is not None] for values in accuracy]
+        charts.append(pair_chart([_mean(values, num_pairs) for values in known]))
+    return [*charts, class_chart(names, iou, any_run.true.sum(axis=0))]
+
+
+def _counted(study: Study, found: StudyFindings, head: str) -> list[Predictions]:
+    return [found.predictions[run.name] for run in study.runs_of(head) if run.name not in found.wrong]
+
+
+def _mean(values: Sequence[npt.NDArray[np.float64]], count: int) -> npt.NDArray[np.float64]:
+    return np.mean(np.stack(list(values)), axis=0) if values else np.full(count, np.nan)
+
+
+def _control(study: Study, found: StudyFindings) -> list[Fact]:
+    recipe = study.runs[0].recipe
+    firsts = [run for run in study.runs if run.seed == study.cfg.seeds[0]]
+    batches = sorted({found.prints[run.name].batches for run in firsts})
+    agree = not any(run.name in found.wrong for run in firsts)
+    trunk = {found.prints[run.name].modules()["backbone"] for run in firsts}
+    return [
+        Fact(
+            f"The recipe, but for {', '.join(study.cfg.varies)}: data, {recipe.train.max_steps:,} steps, optimiser, "
+            "loss, evaluation.",
+            "A study whose recipes differ elsewhere is refused before anything is trained.",
+        ),
+        Fact(
+            "Initial weights, wherever two heads have a parameter of the same name and shape: "
+            f"{num_shared(found.prints, study.runs)} tensors in all of them.",
+            f"SHA-256 of the trunk's, seed {firsts[0].seed}: {', '.join(sorted(trunk))}",
+            holds=agree and len(trunk) == 1,
+        ),
+        Fact(
+            "Images, crops, mirrorings and colour changes, in the same order.",
+            f"SHA-256 of the first batches, seed {firsts[0].seed}: {', '.join(batches)}",
+            holds=len(batches) == 1,
+        ),
+    ]
+
+
+def _commands(study: Study) -> list[str]:
+    first = study.runs[0]
+    return [
+        f"python -m segnl compare --config {study.file}    # this study again; what is trained is not trained twice",
+        f"python eval.py --checkpoint {first.folder}    # one run's scores, class by class",
+        f"python -m segnl predict --checkpoint {first.folder} IMAGE_OR_DIR --out out    # masks for your own pictures",
+    ]

@@ -1,0 +1,146 @@
+"""`segnl compare`: trains what is missing of a study, scores every run, prints the table, writes the report."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segnl.compare.control import Fingerprint, control_tree, disagreements, fingerprint_of
+from segnl.compare.cost import cost_of, train_images_per_s
+from segnl.compare.report import StudyFindings, write_report
+from segnl.compare.study import PlannedRun, Study, forbidden_differences, load_study
+from segnl.compare.table import HeadResult, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.core.errors import CheckpointError, ConfigError
+from segnl.core.files import ensure_writable, run_lock, write_atomic
+from segnl.core.runlog import read_log
+from segnl.engine.checkpoint import newest_checkpoint
+from segnl.engine.fit import fit
+from segnl.inspection.predictions import Predictions, keep_predictions
+
+
+def compare(config: Path, json_file: Path | None = None) -> int:
+    """Runs the study of that file; returns the exit code, 130 or 143 after a signal. The same again goes on."""
+    study = load_study(config)
+    for folder in (study.folder, *([json_file.parent] if json_file else [])):
+        ensure_writable(folder)
+    with run_lock(study.folder):
+        code = train_all(study)
+        if code == 0:
+            report(study, json_file)
+    return code
+
+
+def train_all(study: Study) -> int:
+    """Trains every run that is not finished, one after another; returns 0, or a signal's exit code."""
+    missing = [run for run in study.runs if not is_finished(run)]
+    print(f"study {study.name}: {len(study.runs)} runs, {len(study.runs) - len(missing)} already trained", flush=True)
+    began = time.monotonic()
+    for done, run in enumerate(missing):
+        seconds = (time.monotonic() - began) / done * (len(missing) - done) if done else 0.0
+        left = f", about {_minutes(seconds)} left for the study" if done else ""
+        print(f"study {study.name}: run {done + 1} of {len(missing)}, {run.name}{left}", flush=True)
+        ensure_writable(run.folder)
+        fingerprint_of(run)
+        code = fit(run.recipe, run.folder)
+        if code:
+            return code
+    return 0
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def is_finished(run: PlannedRun) -> bool:
+    """Whether the run's last checkpoint is of its last step.
+
+    Raises ConfigError when the folder holds a run of another recipe: its score would not be this study's.
+    """
+    checkpoint = newest_checkpoint(run.folder) if run.folder.is_dir() else None
+    if checkpoint is None:
+        return False
+    changed = forbidden_differences(run.recipe.tree(), checkpoint.recipe, ())
+    if changed:
+        raise ConfigError(
+            f"{run.folder}: was trained with another recipe, which differs in {', '.join(changed)}; "
+            "move that folder away, or give the study's file another name"
+        )
+    return checkpoint.step >= run.recipe.train.max_steps
+
+
+def report(study: Study, json_file: Path | None) -> None:
+    """Scores every run, unless that is done, and writes table.md, compare.json, report.html and sheet.png."""
+    predictions = {run.name: _scored(study, run) for run in study.runs}
+    prints = {run.name: fingerprint_of(run) for run in study.runs}
+    wrong = disagreements(prints, study.runs)
+    results = [_result(study, head, predictions, wrong) for head in study.heads]
+    print(terminal(results))
+    for line in [*verdicts(results), *(f"refused: {name} {reason}" for name, reason in wrong.items())]:
+        print(line)
+    write_atomic(study.folder / "table.md", markdown(results).encode())
+    text = json.dumps(_tree(study, results, predictions, prints, wrong), indent=1).encode()
+    for path in (study.folder / "compare.json", *([json_file] if json_file else [])):
+        write_atomic(path, text)
+    page = write_report(study, StudyFindings(results, predictions, prints, wrong))
+    print(f"table and numbers: {study.folder / 'table.md'}, {study.folder / 'compare.json'}")
+    print(f"page: {page} (opens in any browser, from disk)")
+
+
+def _scored(study: Study, run: PlannedRun) -> Predictions:
+    checkpoint = newest_checkpoint(run.folder)
+    if checkpoint is None or checkpoint.step < run.recipe.train.max_steps:
+        raise CheckpointError(f"{run.folder}: not trained to its end; run the study again")
+    return keep_predictions(checkpoint, run.recipe, study.cfg.split)
+
+
+def _result(study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str]) -> HeadResult:
+    runs = study.runs_of(head)
+    counted = [run for run in runs if run.name not in wrong]
+    found = [predictions[run.name].metrics for run in counted]
+    num_classes = predictions[runs[0].name].true.shape[1]
+    ambiguous = [metrics["ambiguous"]["mean"] for metrics in found if "ambiguous" in metrics]
+    rates = [rate for rate in (train_images_per_s(run.folder) for run in runs) if rate is not None]
+    cost = cost_of(runs[0].recipe, num_classes, runs[0].folder)
+    return HeadResult(
+        name=head,
+        miou=tuple(metrics["miou"] for metrics in found if metrics["miou"] is not None),
+        ambiguous=tuple(value for value in ambiguous if value is not None),
+        params=cost.params,
+        gflops=cost.gflops,
+        images_per_s=float(np.median(rates)) if rates else None,
+    )
+
+
+def _tree(
+    study: Study,
+    results: Sequence[HeadResult],
+    predictions: dict[str, Predictions],
+    prints: dict[str, Fingerprint],
+    wrong: dict[str, str],
+) -> dict[str, object]:
+    return {
+        "study": study.name,
+        "split": study.cfg.split,
+        "seeds": list(study.cfg.seeds),
+        "steps": study.runs[0].recipe.train.max_steps,
+        "heads": heads_tree(results),
+        "pairs": pairs_tree(results),
+        "verdicts": verdicts(results),
+        "commonest_class_miou": predictions[study.runs[0].name].commonest_class()[1],
+        "runs": {run.name: _run_tree(run, predictions[run.name]) for run in study.runs},
+        "control": control_tree(prints, wrong),
+        "complete": True,
+    }
+
+
+def _run_tree(run: PlannedRun, predictions: Predictions) -> dict[str, object]:
+    metrics = predictions.metrics
+    return {
+        "miou": metrics["miou"],
+        "pixel_acc": metrics["pixel_acc"],
+        "ambiguous": metrics.get("ambiguous"),
+        "checkpoint": metrics["checkpoint"],
+        "starts": sum(line.get("event") == "start" for line in read_log(run.folder / "log.jsonl")),
+    }

@@ -1,0 +1,136 @@
+"""A study in one YAML: a base recipe, the heads laid upon it, the seeds; and from it the plan of every run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from segnl.core.config import Config, Tree, load_tree, merge, read_file, validate
+from segnl.core.errors import ConfigError
+from segnl.core.files import inside
+from segnl.engine.recipe import Recipe, compose, differing_keys
+from segnl.engine.runs import RUNS
+
+Seed = Annotated[int, Field(ge=0)]
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyConfig(Config):
+    """The keys of a study's file; paths in it are relative to that file."""
+
+    base: str | None = None
+    """A recipe file: what every run begins with."""
+    heads: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]
+    """By the name that table and page shall show: keys laid upon the base, or a recipe file of its own. The first one
+    is the control that the others are held against."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Keys laid upon every run."""
+    varies: tuple[str, ...] = ("model.head",)
+    """The only parts of a recipe in which the runs of one seed may differ."""
+    split: str = "val"
+    note: str = ""
+    """A sentence for the page: what a reader should know of this study."""
+    gallery: Annotated[int, Field(ge=0)] = 24
+    """How many images the page shows, those first on which the heads disagree most."""
+
+    @field_validator("heads")
+    @classmethod
+    def _plain_names(cls, heads: dict[str, Any]) -> dict[str, Any]:
+        for name in heads:
+            if not _PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"'{name}' names a folder; expected letters, digits, '.', '_' and '-'")
+        return heads
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_seed_twice(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed stands twice; it would be the same run")
+        return seeds
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of a study and the folder that holds it."""
+
+    head: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.head}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study. runs: seed by seed, so that every head has one run before any has two."""
+
+    name: str
+    file: Path
+    cfg: StudyConfig
+    folder: Path
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.cfg.heads)
+
+    def runs_of(self, head: str) -> tuple[PlannedRun, ...]:
+        return tuple(run for run in self.runs if run.head == head)
+
+
+def load_study(path: Path, *, runs: Path = RUNS) -> Study:
+    """Reads a study whose runs will lie in `runs`/STEM/HEAD-sSEED, STEM being the file's.
+
+    Raises ConfigError for any fault of the file or of a recipe in it, and for a head whose recipe differs from the
+    control's in more than `varies`.
+    """
+    cfg = validate(StudyConfig, read_file(path), file=str(path))
+    runs.mkdir(parents=True, exist_ok=True)
+    folder = inside(runs, path.stem)
+    planned = tuple(_plan(path, cfg, folder, head, seed) for seed in cfg.seeds for head in cfg.heads)
+    _require_control(path, cfg, planned)
+    return Study(path.stem, path, cfg, folder, planned)
+
+
+def _plan(path: Path, cfg: StudyConfig, folder: Path, head: str, seed: int) -> PlannedRun:
+    tree = merge(_head_tree(path, cfg, head), cfg.overrides)
+    tree = merge(tree, {"train": {"seed": seed}})
+    recipe = compose(tree, file=f"{path}: heads.{head}")
+    return PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}")
+
+
+def _head_tree(path: Path, cfg: StudyConfig, head: str) -> Tree:
+    given = cfg.heads[head]
+    if isinstance(given, str):
+        return load_tree(path.parent / given)
+    if cfg.base is None:
+        raise ConfigError(f"{path}: heads.{head}: keys without a base; add `base: RECIPE.yaml`, or name a recipe file")
+    return merge(load_tree(path.parent / cfg.base), given)
+
+
+def _require_control(path: Path, cfg: StudyConfig, runs: Sequence[PlannedRun]) -> None:
+    """Raises ConfigError where two runs of one seed differ in more than the study varies."""
+    for run in runs:
+        first = next(other for other in runs if other.seed == run.seed)
+        wrong = forbidden_differences(first.recipe.tree(), run.recipe.tree(), cfg.varies)
+        if wrong:
+            raise ConfigError(
+                f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(wrong)}; only "
+                f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
+            )
+
+
+def forbidden_differences(one: Mapping[str, Any], other: Mapping[str, Any], varies: Sequence[str]) -> list[str]:
+    """Dotted keys in which two recipes differ outside `varies`; where data lie and how they are fetched is free."""
+    return [
+        key
+        for key in differing_keys(dict(one), dict(other))
+        if not any(key == part or key.startswith(f"{part}.") for part in varies)
+    ]

@@ -1,0 +1,40 @@
+"""From a recipe to the objects it names: data, model, device."""
+
+import torch
+
+from segnl.datasets.base import SegmentationData
+from segnl.datasets.find import find as find_data
+from segnl.engine.recipe import Recipe
+from segnl.models.input import InputConfig
+from segnl.models.segmenter import Segmenter, new_segmenter
+
+
+def build_data(recipe: Recipe, split: str) -> SegmentationData:
+    """The recipe's data set; raises DataError when the files are not there or the split is unknown."""
+    return find_data(recipe.data.name)(recipe.data, split)
+
+
+def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
+    """The recipe's network: at the start of a training with the initial weights of train.seed and the backbone's
+    pretrained ones where the recipe names some; for a checkpoint's weights, which bring all of them, with neither.
+    """
+    if is_new:
+        return new_segmenter(recipe.model, num_classes, recipe.train.seed)
+    return Segmenter(recipe.model, num_classes)
+
+
+def device_of() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_deterministic() -> None:
+    """From here on an operation that cannot repeat itself to the bit is an error, not a surprise."""
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def padding_rgb(cfg: InputConfig) -> tuple[int, int, int]:
+    """The pixel that normalises to nearly zero: what stands where a crop reaches beyond its image."""
+    mean = cfg.mean if cfg.order == "rgb" else cfg.mean[::-1]
+    return round(mean[0]), round(mean[1]), round(mean[2])

@@ -1,0 +1,37 @@
+"""Scores a network on a data set: every image once, at its label's own size, by one confusion matrix."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from segnl.core.errors import DataError
+from segnl.datasets.base import SegmentationData
+from segnl.datasets.loader import eval_samples
+from segnl.datasets.sample import Sample
+from segnl.engine.predictor import Predictor
+from segnl.engine.progress import Progress
+from segnl.engine.recipe import Recipe
+from segnl.metrics.confusion import Confusion
+
+OnResult = Callable[[Sample, Tensor], None]
+
+
+def evaluate(
+    predictor: Predictor, data: SegmentationData, *, recipe: Recipe, on_result: OnResult | None = None
+) -> Confusion:
+    """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
+
+    on_result: called with each sample and its predicted train ids u8 `H W`, in order.
+    """
+    if len(data) == 0:
+        raise DataError(f"{recipe.data.root}: no images to score")
+    confusion = Confusion(data.table.num_classes)
+    samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s)
+    with Progress("evaluate", len(data), unit="image") as progress:
+        for _, sample in samples:
+            predicted = predictor.labels(sample.image)  # H W
+            confusion.update(predicted, sample.label)
+            if on_result is not None:
+                on_result(sample, predicted)
+            progress.advance()
+    return confusion

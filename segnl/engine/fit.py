@@ -1,0 +1,218 @@
+"""A whole training in its folder: starts or resumes, saves, validates, logs, and stops when asked."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from segnl.core.config import dump_yaml
+from segnl.core.environment import git_state, versions
+from segnl.core.errors import ConfigError, MachineError, NonFiniteError
+from segnl.core.files import ensure_writable, remove_leftovers, run_lock, write_atomic
+from segnl.core.runlog import RunLog
+from segnl.datasets.base import SegmentationData
+from segnl.datasets.loader import train_batches
+from segnl.datasets.sample import Batch
+from segnl.datasets.transforms import TrainTransform
+from segnl.engine.build import build_data, build_model, device_of, make_deterministic, padding_rgb
+from segnl.engine.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    drop_old_checkpoints,
+    load_weights,
+    newest_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from segnl.engine.classes import classes_tree
+from segnl.engine.evaluate import evaluate
+from segnl.engine.predictor import Predictor
+from segnl.engine.progress import Progress
+from segnl.engine.recipe import Recipe, differing_keys
+from segnl.engine.train import StepReport, Trainer
+
+STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def fit(recipe: Recipe, run: Path, *, fresh: bool = False) -> int:
+    """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
+
+    fresh: an old run is moved aside first.
+    Returns 0 when train.max_steps are done, 130 or 143 when a signal stopped it after a checkpoint.
+
+    Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
+    """
+    if fresh:
+        _move_aside(run)
+    ensure_writable(run)
+    with run_lock(run):
+        remove_leftovers(run)
+        train_data, val_data = build_data(recipe, "train"), _validation_data(recipe)
+        checkpoint = newest_checkpoint(run)
+        if checkpoint is not None:
+            _same_recipe(recipe, checkpoint)
+        trainer = _trainer(recipe, train_data.table.num_classes, checkpoint)
+        write_atomic(run / "recipe.yaml", dump_yaml(recipe.tree()).encode())
+        session = _Session(recipe, run, trainer, train_data, val_data)
+        return session.train()
+
+
+def _validation_data(recipe: Recipe) -> SegmentationData | None:
+    return build_data(recipe, "val") if recipe.train.eval_every is not None else None
+
+
+def _trainer(recipe: Recipe, num_classes: int, checkpoint: Checkpoint | None) -> Trainer:
+    if recipe.train.deterministic:
+        make_deterministic()
+    model = build_model(recipe, num_classes, is_new=checkpoint is None)
+    trainer = Trainer(recipe, model, device_of())
+    if checkpoint is not None:
+        load_weights(trainer.model, checkpoint)
+        restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
+        trainer.step_number = checkpoint.step
+    return trainer
+
+
+def _move_aside(run: Path) -> None:
+    if not run.exists():
+        return
+    with run_lock(run):
+        number = next(n for n in range(1, 10_000) if not run.with_name(f"{run.name}.old{n}").exists())
+        run.rename(run.with_name(f"{run.name}.old{number}"))
+
+
+def _same_recipe(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    differing = differing_keys(recipe.tree(), checkpoint.recipe)
+    if differing:
+        raise ConfigError(
+            f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "
+            "give another --run name, or --fresh to move the old run aside"
+        )
+
+
+class _Session:
+    """One start of a training, from `trainer.step_number` on."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        trainer: Trainer,
+        train_data: SegmentationData,
+        val_data: SegmentationData | None,
+    ) -> None:
+        self.recipe, self.run, self.trainer = recipe, run, trainer
+        self.train_data, self.val_data = train_data, val_data
+        self.saved_step = trainer.step_number if trainer.step_number else -1
+
+    def train(self) -> int:
+        """The loop; returns the exit code."""
+        cfg, first = self.recipe.train, self.trainer.step_number
+        if first >= cfg.max_steps:
+            print(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
+            return 0
+        log = RunLog(self.run / "log.jsonl", resume_step=first)
+        log.write(event="start", step=first, device=str(self.trainer.device), versions=versions())
+        batches = self._batches(first)
+        try:
+            with _stop_signals() as stop, Progress(self.run.name, cfg.max_steps, done=first) as progress:
+                while self.trainer.step_number < cfg.max_steps and not stop:
+                    report = self._step(batches, log, progress)
+                    if report.step % cfg.save_every == 0:
+                        self._save()
+                    if cfg.eval_every is not None and report.step % cfg.eval_every == 0:
+                        self._validate(log, progress)
+                self._save()
+            log.write(event="stop" if stop else "end", step=self.trainer.step_number)
+        except MachineError:
+            if not stop:  # Ctrl-C reaches the workers' group too; one that died of it is no fault
+                raise
+            self._save()
+        except NonFiniteError as err:
+            log.write(event="non_finite", step=self.trainer.step_number, detail=str(err))
+            raise
+        finally:
+            log.close()
+        if stop:
+            print(f"{self.run}: stopped after step {self.trainer.step_number}; the same command goes on from there")
+        else:
+            print(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
+        return stop[0] if stop else 0
+
+    def _step(self, batches: Iterator[Batch], log: RunLog, progress: Progress) -> StepReport:
+        began = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - began
+        report = self.trainer.step(batch)
+        rate = self.recipe.train.batch_size / (time.perf_counter() - began)
+        log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate}))
+        progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s")
+        return report
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        cfg = self.recipe
+        transform = TrainTransform(cfg.data, padding_rgb(cfg.model.input), cfg.train.seed)
+        return train_batches(
+            self.train_data,
+            transform,
+            seed=cfg.train.seed,
+            batch_size=cfg.train.batch_size,
+            first_step=first,
+            max_steps=cfg.train.max_steps,
+            workers=cfg.data.workers,
+            timeout_s=cfg.data.worker_timeout_s,
+        )
+
+    def _validate(self, log: RunLog, progress: Progress) -> None:
+        if self.val_data is None:
+            return
+        predictor = Predictor(self.trainer.model, self.recipe, self.val_data.table, self.trainer.device)
+        confusion = evaluate(predictor, self.val_data, recipe=self.recipe)
+        log.write(event="eval", split="val", step=self.trainer.step_number, miou=confusion.miou())
+        progress.say(f"step {self.trainer.step_number}: val mIoU {confusion.miou():.4f}")
+
+    def _save(self) -> None:
+        step = self.trainer.step_number
+        if step == self.saved_step:
+            return
+        save_checkpoint(
+            checkpoint_path(self.run, step),
+            model=self.trainer.model.state_dict(),
+            optimiser=optimiser_tensors(self.trainer.optimiser, self.trainer.model),
+            step=step,
+            recipe=self.recipe.tree(),
+            classes=classes_tree(self.train_data.table),
+            origin={
+                "git": git_state(Path(__file__).parent),
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+            },
+        )
+        drop_old_checkpoints(self.run)
+        self.saved_step = step
+
+
+def _rounded(fields: dict[str, object]) -> dict[str, object]:
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in fields.items()}
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that holds the exit code once Ctrl-C or SIGTERM came; the step at hand is finished first."""
+    stop: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.append(STOPPED_BY[signal.Signals(number)])
+
+    before = {number: signal.signal(number, ask) for number in STOPPED_BY}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""How far a long job is: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts up to `total`; `done` of it came from an earlier start. Writes to standard error."""
+
+    def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "step") -> None:
+        self.what, self.total, self.done, self.unit = what, total, done, unit
+        self._began = self._last_line = time.monotonic()
+        self._first = done
+        self._bar = tqdm(desc=what, total=total, initial=done, unit=unit) if sys.stderr.isatty() else None
+
+    def advance(self, note: str = "") -> None:
+        """One more is done; `note` says how it went, such as `loss 0.71`."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S or self.done in (self._first + 1, self.total):
+            self._line(note)
+
+    def _line(self, note: str) -> None:
+        self._last_line = time.monotonic()
+        rate = (self.done - self._first) / max(self._last_line - self._began, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else 0.0
+        text = f"{self.what}: {self.done}/{self.total} {self.unit}s, {_clock(left)} left"
+        print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, that does not tear the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,95 @@
+"""One training step, and nothing around it: images in, an updated model and a report out.
+
+A step is a pure function of the weights, the optimiser's state, its number and its batch: dropout is seeded by the
+number, so a resumed training needs no saved random state.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segnl.core.errors import NonFiniteError
+from segnl.core.seeds import seed_for
+from segnl.datasets.sample import Batch
+from segnl.engine.loss import losses
+from segnl.engine.optim import build_optimiser, learning_rate, set_learning_rate
+from segnl.engine.recipe import Recipe
+from segnl.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """losses: by name, auxiliary ones already weighted; they sum to `loss`. Times in seconds."""
+
+    step: int
+    loss: float
+    losses: dict[str, float]
+    lr: float
+    grad_norm: float
+    forward_s: float
+    backward_s: float
+    optim_s: float
+
+
+class Trainer:
+    """A model, its optimiser and the number of the step to come."""
+
+    def __init__(self, recipe: Recipe, model: Segmenter, device: torch.device) -> None:
+        self.recipe, self.device, self.step_number = recipe, device, 0
+        layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=layout)
+        self.optimiser = build_optimiser(recipe.optim, self.model)
+
+    def step(self, batch: Batch) -> StepReport:
+        """Learns from one batch. Raises NonFiniteError, with nothing updated, when loss or gradient is not finite."""
+        cfg, number = self.recipe, self.step_number
+        lr = learning_rate(cfg.schedule, number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
+        set_learning_rate(self.optimiser, lr)
+        torch.manual_seed(seed_for(cfg.train.seed, "step", number))
+        self.model.train()
+
+        began = time.perf_counter()
+        parts = self._losses(batch)
+        total = torch.stack(list(parts.values())).sum()
+        loss = float(total.detach())
+        _check_finite("loss", loss, number, batch)
+        forwarded = time.perf_counter()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        grad_norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+        _check_finite("gradient", grad_norm, number, batch)
+        backwarded = time.perf_counter()
+        self.optimiser.step()
+        ended = time.perf_counter()
+
+        self.step_number = number + 1
+        return StepReport(
+            step=self.step_number,
+            loss=loss,
+            losses={name: float(part.detach()) for name, part in parts.items()},
+            lr=lr,
+            grad_norm=grad_norm,
+            forward_s=forwarded - began,
+            backward_s=backwarded - forwarded,
+            optim_s=ended - backwarded,
+        )
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        model = self.recipe.model
+        layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
+        image = self.model.input(batch.image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
+        label = batch.label.to(self.device)  # b H W
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
+            logits = self.model(image)
+        aux_weight = model.aux.weight if model.aux is not None else 1.0
+        return losses(self.recipe.loss, logits, label, aux_weight=aux_weight, align_corners=model.align_corners)
+
+
+def _check_finite(what: str, value: float, number: int, batch: Batch) -> None:
+    if not torch.isfinite(torch.tensor(value)):
+        raise NonFiniteError(
+            f"step {number + 1}: the {what} is {value}, nothing was updated; images {', '.join(batch.stems)}; "
+            "lower optim.lr, or look at these images with `segnl check`"
+        )

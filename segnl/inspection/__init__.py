@@ -1,0 +1,1 @@
+"""Floor 4: masks, overlays and pages to look at."""

@@ -1,0 +1,122 @@
+"""`segnl inspect`: the page and a contact sheet for any runs that were trained on one data set."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segnl.core.errors import ConfigError
+from segnl.core.files import ensure_writable, write_atomic
+from segnl.datasets.base import SegmentationData
+from segnl.engine.build import build_data
+from segnl.engine.checkpoint import Checkpoint, open_checkpoint
+from segnl.engine.recipe import Recipe
+from segnl.inspection.charts import class_chart, pair_chart
+from segnl.inspection.columns import SCORES
+from segnl.inspection.contact_sheet import contact_sheet
+from segnl.inspection.gallery import Shown, gallery
+from segnl.inspection.page import Cell, Page, Row, write_page
+from segnl.inspection.predictions import keep_predictions
+from segnl.inspection.score import recipe_for_scoring
+
+SHEET_IMAGES = 8
+
+
+def inspect_runs(runs_or_files: Sequence[Path], out: Path, *, split: str = "val", num_images: int = 60) -> None:
+    """Writes OUT/report.html and OUT/sheet.png: image, truth and every network's mask, most disagreement first.
+
+    Raises ConfigError when the checkpoints were not trained on one data set.
+    """
+    ensure_writable(out)
+    checkpoints = [open_checkpoint(path) for path in runs_or_files]
+    recipes = [recipe_for_scoring(checkpoint, ()) for checkpoint in checkpoints]
+    data = _one_data_set(checkpoints, recipes, split)
+    names = _names(checkpoints)
+    shown = [
+        Shown(name, keep_predictions(checkpoint, recipe, split))
+        for name, checkpoint, recipe in zip(names, checkpoints, recipes, strict=True)
+    ]
+    pictures = gallery(shown, data, num_images=num_images)
+    true_pixels = shown[0].predictions.true.sum(axis=0)
+    charts = [class_chart(data.table.names, [each.predictions.iou() for each in shown], true_pixels)]
+    accuracy = [each.predictions.pair_accuracy() for each in shown]
+    known = [values for values in accuracy if values is not None]
+    if known:
+        charts.insert(0, pair_chart(known))
+    page = Page(
+        title=", ".join(names),
+        kicker="segnl inspect: what these networks see, side by side",
+        verdicts=[_said(shown)],
+        facts=[
+            ("Data", f"{recipes[0].data_name}, {len(data)} {split} images, {data.table.num_classes} classes"),
+            *((name, f"{each.path}, step {each.step:,}") for name, each in zip(names, checkpoints, strict=True)),
+        ],
+        columns=[SCORES[key] for key in _keys(shown)],
+        rows=_rows(shown),
+        gallery=pictures,
+        charts=charts,
+    )
+    count = write_page(out / "report.html", page)
+    stems = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
+    write_atomic(out / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
+    print(f"{out / 'report.html'}: {count} images, {len(shown)} networks (opens in any browser, from disk)")
+    print(f"{out / 'sheet.png'}: the first {len(stems)} of them as one picture")
+
+
+def _one_data_set(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
+    """The first recipe's data set; the others must have the same images and classes."""
+    data = build_data(recipes[0], split)
+    for checkpoint, recipe in zip(checkpoints, recipes, strict=True):
+        if checkpoint.classes["names"] != list(data.table.names) or build_data(recipe, split).stems != data.stems:
+            raise ConfigError(
+                f"{checkpoint.path}: was trained on other images or classes than {checkpoints[0].path}; "
+                "inspect them apart"
+            )
+    return data
+
+
+def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The runs' folder names; with the parent's, or the file's, where two are the same."""
+    for name in (
+        lambda path: path.parent.name,
+        lambda path: f"{path.parent.parent.name}/{path.parent.name}",
+        lambda path: f"{path.parent.name}/{path.stem}",
+    ):
+        names = [name(checkpoint.path.resolve()) for checkpoint in checkpoints]
+        if len(set(names)) == len(names):
+            return names
+    repeated = Counter(str(checkpoint.path) for checkpoint in checkpoints).most_common(1)[0][0]
+    raise ConfigError(f"--checkpoint: {repeated} stands twice; name each once")
+
+
+def _said(shown: Sequence[Shown]) -> str:
+    if len(shown) == 1:
+        miou = shown[0].predictions.metrics["miou"]
+        return f"{shown[0].name}: {100 * miou:.1f} % mIoU. Images with most errors come first."
+    return "These networks, side by side. Which head is better is another question, the one that `segnl compare` asks."
+
+
+def _keys(shown: Sequence[Shown]) -> list[str]:
+    return [key for key in SCORES if key != "ambiguous" or "ambiguous" in shown[0].predictions.metrics]
+
+
+def _rows(shown: Sequence[Shown]) -> list[Row]:
+    keys = _keys(shown)
+    values = {key: [_value(each, key) for each in shown] for key in keys}
+    best = {key: max((v for v in column if v is not None), default=None) for key, column in values.items()}
+    rows = []
+    for i, each in enumerate(shown):
+        cells = []
+        for key in keys:
+            value = values[key][i]
+            is_best = value is not None and value == best[key] and len(shown) > 1
+            cells.append(Cell("–" if value is None else f"{100 * value:.2f}", value, "", is_best))
+        rows.append(Row(each.name, cells))
+    return rows
+
+
+def _value(shown: Shown, key: str) -> float | None:
+    metrics = shown.predictions.metrics
+    value = metrics["ambiguous"]["mean"] if key == "ambiguous" else metrics[key]
+    return float(value) if value is not None and np.isfinite(value) else None

@@ -1,0 +1,138 @@
+"""The page: verdict and table, charts, and a gallery, in one HTML file that opens from disk without a network."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from segnl.core.files import write_atomic
+from segnl.inspection.masks import VOID_RGB, WRONG_RGB
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_BYTES = 24_000_000
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; each comes with a shape of its own besides.
+MARKS = (
+    ("#0072b2", "●"), ("#d55e00", "■"), ("#009e73", "▲"), ("#b45a93", "◆"),
+    ("#b07a00", "★"), ("#3a8fc4", "▼"), ("#6a51a3", "✚"), ("#6b6b6b", "✖"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a head looks in charts: a CSS colour and a character."""
+
+    colour: str
+    shape: str
+
+
+def mark(index: int) -> Mark:
+    """The mark of head number `index`; they repeat after eight."""
+    return Mark(*MARKS[index % len(MARKS)])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table; `meaning` is a sentence for somebody who has not read the code."""
+
+    title: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text: as it stands in the table.  bar: 0..1, how far a bar behind it reaches.  note: small, beside it."""
+
+    text: str
+    bar: float | None = None
+    note: str = ""
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A head and its cells, one for each column."""
+
+    name: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """A line of a chart: values 0..1 or None, one for each head."""
+
+    label: str
+    values: Sequence[float | None]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DotChart:
+    """A line for each thing measured, on it a mark for each head. guide: 0..1, where a dashed line stands."""
+
+    title: str
+    meaning: str
+    rows: Sequence[DotRow]
+    guide: float | None = None
+    guide_label: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of the control: what is claimed, what shows it, whether it holds."""
+
+    text: str
+    evidence: str
+    holds: bool = True
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page says. gallery: as inspection/gallery.py makes it."""
+
+    title: str
+    kicker: str
+    verdicts: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    gallery: dict[str, Any]
+    charts: Sequence[DotChart] = ()
+    control: Sequence[Fact] = ()
+    refused: Sequence[str] = ()
+    gallery_note: str = ""
+    commands: Sequence[str] = field(default_factory=tuple)
+
+
+def render(page: Page) -> str:
+    """The page as HTML, its styles, its script and all that this reads inlined."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    marks = [mark(index) for index in range(len(page.rows))]
+    payload = page.gallery | {"marks": [asdict(each) for each in marks], "wrong": WRONG_RGB, "unscored": VOID_RGB}
+    template = environment.get_template("page.html")
+    return template.render(page=page, marks=marks, payload=payload, style=_read("page.css"), script=_read("page.js"))
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def write_page(path: Path, page: Page) -> int:
+    """Writes the page and returns how many images its gallery holds: the last ones are left out above 24 MB."""
+    html = render(page).encode()
+    while len(html) > MAX_BYTES and page.gallery["images"]:
+        images = page.gallery["images"]
+        # What is not images is small, so that the share of bytes is about the share of images.
+        keep = min(len(images) - 1, int(len(images) * MAX_BYTES / len(html)))
+        page = replace(page, gallery=page.gallery | {"images": images[:keep]})
+        html = render(page).encode()
+    write_atomic(path, html)
+    return len(page.gallery["images"])

@@ -1,0 +1,198 @@
+"""What a run predicts on a split: found once, kept in the run's folder, and found again as long as nothing changed.
+
+RUN/eval/SPLIT-MODE/ids/STEM.png   the masks, in the ids of the data set's files
+                    counts.npz     per image and class: pixels right, true, predicted; per ambiguous pair: right, all
+                    metrics.json   the scores, as `segnl eval` writes them
+                    kept.json      what all this belongs to; written last: a broken-off evaluation counts as none
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from segnl.core.config import Tree
+from segnl.core.errors import CheckpointError
+from segnl.core.files import ensure_writable, sha256_of, write_atomic
+from segnl.datasets.base import SegmentationData
+from segnl.datasets.reading import read_label
+from segnl.datasets.sample import Sample
+from segnl.datasets.streets import Streets, ambiguous_mask, pair_counts
+from segnl.datasets.streets_pairs import PAIRS
+from segnl.engine.build import build_data
+from segnl.engine.checkpoint import Checkpoint
+from segnl.engine.evaluate import evaluate
+from segnl.engine.predictor import predictor_of
+from segnl.engine.recipe import Recipe
+from segnl.inspection.masks import png
+from segnl.labels.table import ClassTable
+from segnl.metrics.confusion import Confusion, Counts, ratio
+from segnl.metrics.report import metrics_json
+
+VERSION = 1
+"""Raised when what is kept changes its meaning."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A run's masks and counts on one split.
+
+    right, true, predicted: int64 `images k`, pixels.  pairs: int64 `images pairs 2`, pixels right and all of the
+    ambiguous objects, None where the data set has none.
+    """
+
+    folder: Path
+    stems: tuple[str, ...]
+    metrics: Tree
+    right: Counts
+    true: Counts
+    predicted: Counts
+    pairs: Counts | None
+
+    def mask(self, i: int, table: ClassTable) -> Pixels:
+        """The prediction for image `i`, train ids u8 `H W`."""
+        path = _mask_path(self.folder, self.stems[i])
+        return table.to_train(read_label(path), str(path))
+
+    def wrong(self) -> npt.NDArray[np.float64]:
+        """The share of each image's labelled pixels that is predicted wrong, f64 `images`."""
+        return 1 - ratio(self.right.sum(axis=1), self.true.sum(axis=1))
+
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Over the whole split, f64 `k`; NaN for a class in neither truth nor prediction."""
+        right, true, predicted = (counts.sum(axis=0) for counts in (self.right, self.true, self.predicted))
+        return ratio(right, true + predicted - right)
+
+    def commonest_class(self) -> tuple[int, float]:
+        """The class with most pixels in the truth, and the mIoU of predicting it everywhere."""
+        true = self.true.sum(axis=0)
+        return int(true.argmax()), float(ratio(true.max(), true.sum()) / max(1, int((true > 0).sum())))
+
+    def pair_accuracy(self) -> npt.NDArray[np.float64] | None:
+        """The share of each ambiguous pair's pixels that is right, f64 `pairs`."""
+        if self.pairs is None:
+            return None
+        right, total = self.pairs.sum(axis=0).T
+        return ratio(right, total)
+
+
+def keep_predictions(checkpoint: Checkpoint, recipe: Recipe, split: str) -> Predictions:
+    """The checkpoint's predictions on a split, from its run's folder if they are there, else made and put there.
+
+    Raises CheckpointError when the data set has other classes than the checkpoint.
+    """
+    data = build_data(recipe, split)
+    if checkpoint.classes["names"] != list(data.table.names):
+        raise CheckpointError(
+            f"{checkpoint.path}: predicts {len(checkpoint.classes['names'])} classes, but {recipe.data.root} has "
+            f"{data.table.num_classes} or others; use the data set it was trained on"
+        )
+    folder = checkpoint.path.parent / "eval" / f"{split}-{recipe.eval.mode}"
+    belongs_to = _belongs_to(checkpoint, recipe, data)
+    return _kept(folder, belongs_to) or _made(folder, belongs_to, checkpoint, recipe, data)
+
+
+def _belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
+    """All that the predictions depend on; read back from JSON, for tuples become lists on the way."""
+    sizes = [
+        f"{stem} {data.image_path(i).stat().st_size} {data.label_path(i).stat().st_size}"
+        for i, stem in enumerate(data.stems)
+    ]
+    tree = {
+        "version": VERSION,
+        "checkpoint": sha256_of(checkpoint.path),
+        "eval": recipe.tree()["eval"],
+        "images": hashlib.sha256("\n".join(sizes).encode()).hexdigest(),
+    }
+    found: Tree = json.loads(json.dumps(tree))
+    return found
+
+
+def _kept(folder: Path, belongs_to: Tree) -> Predictions | None:
+    try:
+        tree = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+        if tree["belongs_to"] != belongs_to:
+            return None
+        with np.load(folder / "counts.npz", allow_pickle=False) as arrays:
+            counts = {name: arrays[name] for name in arrays.files}
+        stems = tuple(tree["stems"])
+        if not all(_mask_path(folder, stem).exists() for stem in stems):
+            return None
+        return _predictions(folder, stems, tree["metrics"], counts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # broken off, or of an earlier version: it is made again
+
+
+def _predictions(folder: Path, stems: tuple[str, ...], metrics: Tree, counts: dict[str, Counts]) -> Predictions:
+    right, true, predicted = (counts[name] for name in ("right", "true", "predicted"))
+    return Predictions(folder, stems, metrics, right, true, predicted, counts.get("pairs"))
+
+
+def _made(
+    folder: Path, belongs_to: Tree, checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData
+) -> Predictions:
+    print(f"{checkpoint.path.parent}: scoring on {data.split}", flush=True)
+    ensure_writable(folder)
+    (folder / "kept.json").unlink(missing_ok=True)
+    (folder / "ids").mkdir(exist_ok=True)
+    names = data.table.names
+    per_image: dict[str, list[Counts]] = {"right": [], "true": [], "predicted": []}
+    pairs: list[Counts] = []
+
+    def keep(sample: Sample, predicted: Tensor) -> None:
+        mask = predicted.cpu().numpy()
+        alone = Confusion(len(names))
+        alone.update(mask, sample.label)
+        for name, count in per_image.items():
+            count.append(getattr(alone, name)())
+        if isinstance(data, Streets):
+            pairs.append(pair_counts(mask, sample.label, ambiguous_mask(data, len(pairs))))
+        _write_mask(_mask_path(folder, sample.stem), data.table.to_file(mask))
+
+    confusion = evaluate(predictor_of(checkpoint, recipe), data, recipe=recipe, on_result=keep)
+    counts = {name: np.stack(count) for name, count in per_image.items()}
+    if pairs:
+        counts["pairs"] = np.stack(pairs)
+    metrics = metrics_json(confusion, names, num_images=len(data), dataset=recipe.data.name)
+    metrics |= {
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "split": data.split,
+        "eval": recipe.tree()["eval"],
+    }
+    made = _predictions(folder, tuple(data.stems), metrics, counts)
+    metrics |= ambiguous_tree(made)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **counts)  # type: ignore[arg-type]  # its stub knows arrays by name only as positional
+    write_atomic(folder / "counts.npz", packed.getvalue())
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+    tree = {"belongs_to": belongs_to, "stems": data.stems, "metrics": metrics}
+    write_atomic(folder / "kept.json", json.dumps(tree).encode())
+    return made
+
+
+def _mask_path(folder: Path, stem: str) -> Path:
+    return folder / "ids" / f"{stem}.png"
+
+
+def _write_mask(path: Path, ids: Pixels) -> None:
+    # Not atomically: until kept.json is there, which comes after all of them, nobody reads one.
+    path.write_bytes(png(ids))
+
+
+def ambiguous_tree(predictions: Predictions) -> Tree:
+    """{"ambiguous": {"mean": over the pairs, "pairs": {name: share right or null}}}; {} where there are no pairs."""
+    accuracy = predictions.pair_accuracy()
+    if accuracy is None:
+        return {}
+    plain = [float(value) if np.isfinite(value) else None for value in accuracy]
+    each = dict(zip((pair.name for pair in PAIRS), plain, strict=True))
+    known = [value for value in each.values() if value is not None]
+    return {"ambiguous": {"mean": sum(known) / len(known) if known else None, "pairs": each}}

@@ -1,0 +1,29 @@
+"""Attention on demand: what one position attends to, without the matrix of all pairs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.heads.base import ContextHead
+
+
+@torch.no_grad()
+def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
+    """The attention of the position `pixel` (row, column) of the head's map, hop by hop.
+
+    stages: c2..c5, `b c h w` each. For every hop, `row` times `values` is what the position gathers in it, before
+    gamma, W_z and the residual. Softmax rows sum to 1; those of dot product and concatenation are `is_signed`. RCCA
+    also gives `routing`, the row of the hops' product: a single hop sees a cross only, the product the whole map.
+
+    Raises ValueError for a head that does not attend, one in training mode, or a pixel outside the map.
+    """
+    if head.training:
+        raise ValueError(
+            f"{type(head).__name__} is in training mode, where batch norm depends on the batch; call eval()"
+        )
+    h, w = head.gather(stages).shape[-2:]
+    if not (0 <= pixel[0] < h and 0 <= pixel[1] < w):
+        raise ValueError(f"pixel: {pixel}; expected (row, column) inside the map of {h} x {w}")
+    return head.attend(stages, pixel)

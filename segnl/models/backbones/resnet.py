@@ -1,0 +1,203 @@
+"""ResNet of any depth, width and output stride, with non-local blocks inside where asked.
+
+Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et al. 2017, arXiv:1706.05587.
+"""
+
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.backbones.base import Backbone, BackboneConfig
+from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
+from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
+
+_BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+_STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+# The paper's layouts (Wang et al. 2018): every other, or every, block of res3 and res4, here layer2 and layer3.
+_PRESETS: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
+    ("5", 50): {"layer2": (1, 3), "layer3": (1, 3, 5)},
+    ("5", 101): {"layer2": (1, 3), "layer3": (6, 13, 20)},
+    ("10", 50): {"layer2": (0, 1, 2, 3), "layer3": (0, 1, 2, 3, 4, 5)},
+}
+
+
+class StemConfig(Config):
+    """The first convolutions, of stride 2, and the pooling after them."""
+
+    kind: Literal["plain", "deep"] = "plain"
+    """plain: one 7x7, as torchvision. deep: three 3x3, as mmsegmentation's v1c (64 channels) and CCNet (128)."""
+    channels: PositiveInt | None = None
+    """Of the last convolution, as it stands; null: 64 times width. The deep stem's first two have half of it."""
+    ceil_mode: bool = False
+    """Whether the pooling rounds the map's size up, as CCNet's does."""
+
+
+class ResNetConfig(BackboneConfig):
+    """Settings of a ResNet."""
+
+    name: str = "resnet"
+    depth: Literal[18, 34, 50, 101, 152] | None = 50
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    """Blocks of the four stages instead of the depth's own numbers, such as [1, 1, 1, 1]."""
+    block: Literal["basic", "bottleneck"] | None = None
+    """Their kind, where depth is null."""
+    stem: StemConfig = StemConfig()
+    width: float = Field(1.0, gt=0.0)
+    """Factor on all channels of the stages."""
+    output_stride: Literal[8, 16, 32] = 8
+    contract_dilation: bool = True
+    """Whether a dilated stage's first block has half the dilation (mmsegmentation, torchvision), or all (CCNet)."""
+    multi_grid: tuple[PositiveInt, ...] | None = None
+    """Factors on the dilation of layer4's blocks, (1, 2, 4) in DeepLabV3; repeated where there are more blocks."""
+    dilations: dict[str, tuple[PositiveInt, ...]] = Field({})
+    """Dilations of a layer's blocks, written out, such as {layer4: [1, 2, 4]}, in place of what the keys above give."""
+    avg_down: bool = False
+    """Whether shortcuts halve by average pooling (ResNet-D)."""
+    stride_conv: Literal[1, 2] = 2
+    """Which convolution of a bottleneck halves: the 3x3 (2), or the 1x1 before it (1), as in the paper."""
+    zero_init_residual: bool = True
+    """Whether the last batch norm of every block begins at 0."""
+    non_local: dict[str, tuple[int, ...]] | str | int | None = None
+    """Non-local blocks after these blocks: {layer3: [-2]} is the paper's default; or its layouts, "5" and "10"."""
+    non_local_block: NonLocalConfig = NonLocalConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.depth is None and (self.blocks is None or self.block is None):
+            raise ValueError("without a depth, blocks ([1, 1, 1, 1]) and block (basic or bottleneck) are needed")
+        if self.depth is not None and self.block is not None:
+            raise ValueError("block: follows from depth; leave it out, or set depth to null")
+        for name, dilations in self.dilations.items():
+            wanted = self.num_blocks[_layer_index(name, "dilations")]
+            if len(dilations) != wanted:
+                raise ValueError(f"dilations.{name}: {len(dilations)} numbers; {name} has {wanted} blocks")
+        self.non_local_at()
+        return self
+
+    @property
+    def block_kind(self) -> str:
+        """`basic` or `bottleneck`."""
+        return self.block or DEPTHS[self.depth or 0][0]
+
+    @property
+    def num_blocks(self) -> tuple[int, ...]:
+        """Of layer1 to layer4."""
+        return self.blocks or DEPTHS[self.depth or 0][1]
+
+    @property
+    def base_channels(self) -> int:
+        """Inner channels of layer1; each later layer doubles them."""
+        return max(1, round(64 * self.width))
+
+    @property
+    def stem_channels(self) -> int:
+        """Of the stem's last convolution."""
+        return self.stem.channels or self.base_channels
+
+    def non_local_at(self) -> set[tuple[int, int]]:
+        """(layer 0..3, block) of every non-local block."""
+        layout = self.non_local
+        if layout is None:
+            return set()
+        if not isinstance(layout, dict):
+            preset = _PRESETS.get((str(layout), self.depth or 0))
+            if preset is None or self.blocks is not None:
+                known = ", ".join(f"'{name}' at depth {depth}" for name, depth in _PRESETS)
+                raise ValueError(
+                    f"non_local: no layout {layout!r} for this network; known: {known}; or write {{layer3: [-2]}}"
+                )
+            layout = preset
+        found = set()
+        for name, indices in layout.items():
+            layer = _layer_index(name, "non_local")
+            count = self.num_blocks[layer]
+            for index in indices:
+                if not -count <= index < count:
+                    raise ValueError(
+                        f"non_local.{name}: no block {index}; {name} has {count}, 0 to {count - 1} or -{count} to -1"
+                    )
+                found.add((layer, index % count))
+        return found
+
+
+class StagePlan(NamedTuple):
+    """The stride of a stage's first block and the dilation of each of its blocks."""
+
+    stride: int
+    dilations: tuple[int, ...]
+
+
+def plan_stages(cfg: ResNetConfig) -> list[StagePlan]:
+    """Strides and dilations of layer1 to layer4 for the output stride: a stride left out becomes dilation."""
+    plans, dilation = [], 1
+    for layer, (name, count) in enumerate(zip(LAYERS, cfg.num_blocks, strict=True)):
+        stride = _STRIDES[cfg.output_stride][layer]
+        dilation *= _STRIDES[32][layer] // stride
+        first = dilation // 2 if cfg.contract_dilation and dilation > 1 else dilation
+        dilations = (first, *[dilation] * (count - 1))
+        if layer == 3 and cfg.multi_grid:
+            dilations = tuple(dilation * cfg.multi_grid[block % len(cfg.multi_grid)] for block in range(count))
+        plans.append(StagePlan(stride, cfg.dilations.get(name, dilations)))
+    return plans
+
+
+class ResNet(Backbone):
+    """Stem, pooling, and four stages whose outputs are c2..c5."""
+
+    Config = ResNetConfig
+
+    def __init__(self, cfg: ResNetConfig) -> None:
+        super().__init__()
+        options = BlockOptions(cfg.zero_init_residual, cfg.avg_down, cfg.stride_conv)
+        block = _BLOCKS[cfg.block_kind]
+        self.stem = (deep_stem if cfg.stem.kind == "deep" else plain_stem)(cfg.stem_channels)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
+        channels, stage_channels = cfg.stem_channels, []
+        for layer, plan in enumerate(plan_stages(cfg)):
+            inner = cfg.base_channels * 2**layer
+            blocks = []
+            for index, dilation in enumerate(plan.dilations):
+                blocks.append(block(channels, inner, 1 if index else plan.stride, dilation, options))
+                channels = inner * block.expansion
+            self.add_module(LAYERS[layer], nn.Sequential(*blocks))
+            stage_channels.append(channels)
+        self.stage_channels = tuple(stage_channels)
+        # Beside the layers and not between their blocks, whose names the weights of other projects know.
+        self.non_local = nn.ModuleDict(
+            {
+                f"{LAYERS[layer]}_{index}": NonLocalBlock(stage_channels[layer], cfg.non_local_block)
+                for layer, index in sorted(cfg.non_local_at())
+            }
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """image: float `b 3 H W`, normalised. Returns c2..c5 at a fourth, an eighth, ... of its size."""
+        x = self.maxpool(self.stem(image))
+        stages = []
+        for name in LAYERS:
+            for index, block in enumerate(self.get_submodule(name).children()):
+                x = block(x)
+                if f"{name}_{index}" in self.non_local:
+                    x = self.non_local[f"{name}_{index}"](x)
+            stages.append(x)
+        return stages
+
+
+def _layer_index(name: str, key: str) -> int:
+    if name not in LAYERS:
+        raise ValueError(f"{key}.{name}: no such layer; known: {', '.join(LAYERS)}")
+    return LAYERS.index(name)
+
+
+BACKBONE = ResNet

@@ -1,0 +1,142 @@
+"""Convolution, norm and activation, and layers whose initial values are not torch's."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class HeConv2d(nn.Conv2d):
+    """Convolution that begins with He's normal values (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class SmallConv2d(nn.Conv2d):
+    """Convolution that begins with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.01)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class _ZeroGamma(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose gamma begins at 0, so that the branch it ends begins as nothing."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
+
+
+class ZeroBatchNorm1d(_ZeroGamma, nn.BatchNorm1d):
+    """Batch norm of `b c` or `b c n`, gamma begins at 0."""
+
+
+class ZeroBatchNorm2d(_ZeroGamma, nn.BatchNorm2d):
+    """Batch norm of `b c h w`, gamma begins at 0."""
+
+
+class ZeroBatchNorm3d(_ZeroGamma, nn.BatchNorm3d):
+    """Batch norm of `b c t h w`, gamma begins at 0."""
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm of an image-pooled map, which at batch 1 has one value a channel.
+
+    One value has no variance, and torch refuses to train on it. There this norm uses its running statistics, as in
+    evaluation, and leaves them as they are (docs/adr/0006-batch-norm-on-a-pooled-pixel.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.shape[0] * input.shape[-2] * input.shape[-1] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+def activate(x: Tensor, leaky_slope: float) -> Tensor:
+    """Leaky ReLU in place; slope 0 is ReLU, slope 1 is none."""
+    if leaky_slope == 0.0:
+        return F.relu(x, inplace=True)
+    if leaky_slope == 1.0:
+        return x
+    return F.leaky_relu(x, leaky_slope, inplace=True)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution that keeps the map's size, batch norm, activation: modules `conv` and `norm`.
+
+    kernel: odd. leaky_slope: 0 for ReLU, 1 for no activation. The convolution has a bias without the norm, or if asked.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        dilation: int = 1,
+        has_norm: bool = True,
+        has_bias: bool = False,
+        is_pooled: bool = False,
+        leaky_slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel: {kernel}; expected an odd number, an even one would change the map's size")
+        padding = kernel // 2 * dilation
+        bias = has_bias or not has_norm
+        self.conv = HeConv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias)
+        norm = PooledBatchNorm2d if is_pooled else nn.BatchNorm2d
+        self.norm = norm(out_channels) if has_norm else nn.Identity()
+        self.leaky_slope = leaky_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns `b d h w`."""
+        return activate(self.norm(self.conv(x)), self.leaky_slope)
+
+
+class Pointwise(nn.Module):
+    """A convolution of kernel 1 that maps `b n c` to `b n d`; its weight has a convolution's shape, `d c 1 ..`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dims: int,
+        has_bias: bool = True,
+        init: Literal["small", "he", "zero"] = "small",
+    ) -> None:
+        super().__init__()
+        self.init = init
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[1] * dims))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if has_bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.01), He's normal, or zeros; bias 0."""
+        if self.init == "he":
+            nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.normal_(self.weight, std=0.01 if self.init == "small" else 0.0)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def matrix(self) -> Tensor:
+        """The weight as `d c`."""
+        return self.weight.flatten(1)
+
+    def collapsed(self, rows: Tensor, into: Tensor) -> Tensor:
+        """into . forward(rows), `b n`, as one map of the input: rows `b n c`, into `1 d`."""
+        bias = None if self.bias is None else into @ self.bias
+        return F.linear(rows, into @ self.matrix, bias)[..., 0]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows `b n c`. Returns `b n d`."""
+        return F.linear(rows, self.matrix, self.bias)

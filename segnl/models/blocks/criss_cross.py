@@ -1,0 +1,96 @@
+"""Recurrent criss-cross attention.
+
+Source: CCNet, Huang et al. 2019, arXiv:1811.11721.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.ops.criss_cross import criss_cross_context
+
+
+class CrissCrossConfig(Config):
+    """Settings of the block."""
+
+    recurrence: int = Field(2, ge=1)
+    """How often the attention is applied, with one set of weights: it may be another at evaluation."""
+    reduction: int = Field(8, ge=1)
+    """Channels of query and key are divided by it."""
+    gamma_init: float = 0.0
+    """What the attention's weight begins with; at 0 a new block is the identity, bit for bit."""
+
+
+class Gamma(nn.Module):
+    """One learned factor, `scale` of shape ()."""
+
+    opens_attention = True
+    """Whether attention acts only as far as this module's parameters let it: `optim.gamma_lr_mult` is for these."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.scale = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The value it was made with."""
+        nn.init.constant_(self.scale, self.initial)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """scale * x."""
+        return self.scale * x
+
+
+class CrissCrossBlock(nn.Module):
+    """R times x + gamma * attention(x), where a position attends to its row and its column, itself once."""
+
+    def __init__(self, channels: int, cfg: CrissCrossConfig) -> None:
+        super().__init__()
+        inner = max(1, channels // cfg.reduction)
+        self.recurrence = cfg.recurrence
+        self.query_conv = nn.Conv2d(channels, inner, 1)
+        self.key_conv = nn.Conv2d(channels, inner, 1)
+        self.value_conv = nn.Conv2d(channels, channels, 1)
+        self.gamma = Gamma(cfg.gamma_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns the same shape."""
+        for _ in range(self.recurrence):
+            x = self.hop(x)
+        return x
+
+    def hop(self, x: Tensor) -> Tensor:
+        """One application: x `b c h w` to the same shape."""
+        return x + self.gamma(self.aggregate(x))
+
+    def aggregate(self, x: Tensor) -> Tensor:
+        """What every position gathers from its row and column in one hop, before gamma and the residual: `b c h w`."""
+        return criss_cross_context(self.query_conv(x), self.key_conv(x), self.value_conv(x))
+
+    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
+        """The row of one position of x `b c h w` in every hop, and the composed row; makes h + w numbers a position."""
+        inputs = [x]
+        for _ in range(self.recurrence - 1):
+            inputs.append(self.hop(inputs[-1]))
+        here = x.new_zeros(x.shape[0], *x.shape[2:])
+        here[:, pixel[0], pixel[1]] = 1.0
+        hops = [Hop(self._routed(here, each), self.value_conv(each), is_signed=False) for each in inputs]
+        routing = hops[-1].row
+        for each in reversed(inputs[:-1]):
+            routing = self._routed(routing, each)
+        return AttentionRows(hops, routing)
+
+    def _routed(self, row: Tensor, x: Tensor) -> Tensor:
+        """row `b h w` times the attention matrix of x, `b h w`: where the row's positions look in turn."""
+        query, key = self.query_conv(x), self.key_conv(x)
+        by_row = torch.einsum("bchw,bchj->bhwj", query, key)
+        by_column = torch.einsum("bchw,bciw->bhwi", query, key)
+        h, w = x.shape[2:]
+        itself = torch.eye(h, dtype=torch.bool, device=x.device)[:, None, :]  # h 1 h: the row holds the pixel already
+        weights = torch.cat([by_row, by_column.masked_fill(itself, -torch.inf)], dim=-1).softmax(dim=-1)
+        over_row, over_column = weights.split([w, h], dim=-1)
+        along_rows = torch.einsum("bhw,bhwj->bhj", row, over_row)
+        return along_rows + torch.einsum("bhw,bhwi->biw", row, over_column)

@@ -1,0 +1,152 @@
+"""The non-local block for sequences, images and videos.
+
+Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d
+from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
+
+Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
+_NORMS = {1: ZeroBatchNorm1d, 2: ZeroBatchNorm2d, 3: ZeroBatchNorm3d}
+_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+class NonLocalConfig(Config):
+    """Settings of the block."""
+
+    pairwise: Pairwise = "embedded_gaussian"
+    reduction: int = Field(2, ge=1)
+    """Channels are divided by it inside the block; the paper halves them."""
+    use_scale: bool = True
+    """Whether the embedded gaussian divides theta . phi by the root of its channels (the paper does not)."""
+    subsample: bool = False
+    """Whether phi and g are max-pooled by 2 in each spatial direction: a quarter of the pairs."""
+
+
+class NonLocalBlock(nn.Module):
+    """x + norm(W_z sum_j f(x_i, x_j) g_j / C(x)): every position gathers from all.
+
+    dims: 1 (`b c n`), 2 (`b c h w`) or 3 (`b c t h w`). The last norm's gamma begins at 0 (without a norm W_z does), so
+    a new block is the identity. Differs from the paper: the projections have biases and begin with Normal(0, 0.01), as
+    in the authors' code.
+
+    Raises ValueError for another `dims`.
+    """
+
+    def __init__(self, channels: int, cfg: NonLocalConfig, *, dims: int = 2, has_norm: bool = True) -> None:
+        super().__init__()
+        if dims not in _NORMS:
+            raise ValueError(f"dims: {dims}; expected 1, 2 or 3")
+        self.dims = dims
+        self.pairwise = cfg.pairwise
+        self.subsample = cfg.subsample
+        inner = max(1, channels // cfg.reduction)
+        self.scale = inner**-0.5 if cfg.use_scale and cfg.pairwise == "embedded_gaussian" else 1.0
+        self.g = Pointwise(channels, inner, dims=dims)
+        if cfg.pairwise != "gaussian":
+            self.theta = Pointwise(channels, inner, dims=dims)
+            self.phi = Pointwise(channels, inner, dims=dims)
+        if cfg.pairwise == "concatenation":
+            self.score = Pointwise(2 * inner, 1, dims=dims, has_bias=False, init="he")
+        self.w_z = Pointwise(inner, channels, dims=dims, has_bias=not has_norm, init="he" if has_norm else "zero")
+        self.norm = _NORMS[dims](channels) if has_norm else nn.Identity()
+        self.norm.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c *`, with `dims` axes after the channels. Returns the same shape.
+
+        Raises ValueError when the number of axes is another.
+        """
+        space = self._space(x)
+        y = self.w_z(self.aggregate(x).transpose(1, 2))  # b n c
+        return x + self.norm(_maps(y, space))
+
+    def aggregate(self, x: Tensor) -> Tensor:
+        """What every position gathers, before W_z and the residual: `b d n`."""
+        g = self.values(x)
+        if self.pairwise == "concatenation":
+            theta_score, phi_score = self._scores(x)
+            return concatenation_context(theta_score, phi_score, g)
+        theta, phi = self._embeddings(x)
+        if self.pairwise == "dot_product":
+            return dot_product_context(theta, phi, g)
+        return softmax_context(theta, phi, g, scale=self.scale)
+
+    def values(self, x: Tensor) -> Tensor:
+        """g of every position that answers, `b d m`."""
+        return self._pooled(self.g(_rows(x)), x)
+
+    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
+        """The row of one position of x `b c h w`; nothing of the size of all pairs is made.
+
+        Raises ValueError where the block is not two-dimensional.
+        """
+        h, w = self._space(x) if self.dims == 2 else (0, 0)
+        if h == 0:
+            raise ValueError(f"dims: {self.dims}; rows are given for maps `b c h w` only")
+        position = pixel[0] * w + pixel[1]
+        if self.pairwise == "concatenation":
+            theta_score, phi_score = self._scores(x)
+            row = (theta_score[:, position, None] + phi_score).relu() / phi_score.shape[1]  # b m
+        else:
+            theta, phi = self._embeddings(x)
+            scores = torch.einsum("bc,bcm->bm", theta[:, :, position], phi)
+            row = scores / phi.shape[2] if self.pairwise == "dot_product" else (scores * self.scale).softmax(dim=-1)
+        answering = self._pooled_space((h, w))
+        is_signed = self.pairwise in ("dot_product", "concatenation")
+        return AttentionRows([Hop(row.unflatten(1, answering), self.values(x).unflatten(2, answering), is_signed)])
+
+    def _embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = _rows(x)
+        theta = rows if self.pairwise == "gaussian" else self.theta(rows)
+        phi = rows if self.pairwise == "gaussian" else self.phi(rows)
+        # `b c n` views of `b n c` memory: the fused attention of the CPU wants unit stride along the channels.
+        return theta.transpose(1, 2), self._pooled(phi, x)
+
+    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """relu(w . [theta_i, phi_j]) needs of each position one number: w_theta . theta_i and w_phi . phi_j."""
+        rows = _rows(x)
+        for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each
+        theta_score = self.theta.collapsed(rows, for_theta)  # b n
+        if not self.subsample:
+            return theta_score, self.phi.collapsed(rows, for_phi)
+        phi = self._pooled(self.phi(rows), x)  # b d m
+        return theta_score, F.linear(phi.transpose(1, 2), for_phi)[..., 0]
+
+    def _pooled(self, rows: Tensor, x: Tensor) -> Tensor:
+        """`b n d` to `b d m`, max-pooled where the block subsamples; a direction of length 1 stays, so does time."""
+        if not self.subsample:
+            return rows.transpose(1, 2)
+        space = self._space(x)
+        return _POOLS[self.dims](_maps(rows, space), self._pool_kernel(space)).flatten(2)
+
+    def _pool_kernel(self, space: tuple[int, ...]) -> list[int]:
+        return [1 if self.dims == 3 and axis == 0 else min(2, length) for axis, length in enumerate(space)]
+
+    def _pooled_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        kernel = self._pool_kernel(space) if self.subsample else [1] * len(space)
+        return tuple(length // step for length, step in zip(space, kernel, strict=True))
+
+    def _space(self, x: Tensor) -> tuple[int, ...]:
+        if x.dim() != self.dims + 2:
+            raise ValueError(f"x: shape {tuple(x.shape)}; expected `b c` and {self.dims} more axes")
+        return tuple(x.shape[2:])
+
+
+# The channels are moved while the map still has its axes: flattened first, a batch of 1 gets strides with which torch's
+# batch norm returns wrong gradients on the CPU (test_gradient_of_a_batch_of_one_equals_that_of_the_formula).
+def _rows(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).flatten(1, -2)  # b n c; no copy where x is channels_last
+
+
+def _maps(rows: Tensor, space: tuple[int, ...]) -> Tensor:
+    return rows.unflatten(1, space).movedim(-1, 1)  # b c h w; in channels_last

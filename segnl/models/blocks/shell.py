@@ -1,0 +1,78 @@
+"""The shell that fcn, non_local and rcca share, so that they differ in what stands in its middle and nowhere else."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.blocks.conv import ConvNormAct
+
+
+class ShellConfig(Config):
+    """Settings of the shell; the defaults are the published ones of CCNet and mmsegmentation."""
+
+    channels: int = Field(512, ge=1)
+    num_convs: int = Field(2, ge=0)
+    """Convolutions on the way; the context block stands after the first."""
+    kernel: int = Field(3, ge=1)
+    dilation: int = Field(1, ge=1)
+    """Of those convolutions; the one after the concatenation is never dilated."""
+    concat_input: bool = True
+    """Whether the stage itself is concatenated before the last convolution."""
+    last_channels: int | None = Field(None, ge=1)
+    """Channels after the concatenation; null: as `channels`."""
+    has_norm: bool = True
+    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
+    """Slope of the activations below 0: 0 is ReLU, CCNet's own head has 0.01, 1 is none."""
+
+
+class Shell(nn.Module):
+    """convs.0, the context block, convs.1 ..., then conv_cat on the concatenation of the input and that.
+
+    Its modules have the same paths whatever the context block is.
+    """
+
+    def __init__(self, cfg: ShellConfig, in_channels: int, context: nn.Module) -> None:
+        super().__init__()
+        if cfg.num_convs == 0 and in_channels != cfg.channels:
+            raise ValueError(f"channels: {cfg.channels}; without convolutions expected the stage's {in_channels}")
+        self.convs = nn.ModuleList(
+            ConvNormAct(
+                cfg.channels if index else in_channels,
+                cfg.channels,
+                cfg.kernel,
+                dilation=cfg.dilation,
+                has_norm=cfg.has_norm,
+                leaky_slope=cfg.leaky_slope,
+            )
+            for index in range(cfg.num_convs)
+        )
+        self.context = context
+        self.conv_cat: ConvNormAct | None = None
+        self.out_channels = cfg.channels
+        if cfg.concat_input:
+            self.out_channels = cfg.last_channels or cfg.channels
+            self.conv_cat = ConvNormAct(
+                in_channels + cfg.channels,
+                self.out_channels,
+                cfg.kernel,
+                has_norm=cfg.has_norm,
+                leaky_slope=cfg.leaky_slope,
+            )
+
+    def enter(self, x: Tensor) -> Tensor:
+        """x `b c h w`, a stage. Returns what the context block takes in, `b d h w`."""
+        return self.convs[0](x) if self.convs else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`, a stage. Returns `b d h w`."""
+        out = self.context(self.enter(x))
+        for conv in self.convs[1:]:
+            out = conv(out)
+        return out if self.conv_cat is None else self.conv_cat(torch.cat([x, out], dim=1))
+
+    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
+        """The context block's rows at `pixel` (row, column); x `b c h w`, a stage."""
+        rows: AttentionRows = self.context.attend(self.enter(x), pixel)  # type: ignore[operator]
+        return rows

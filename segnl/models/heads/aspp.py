@@ -1,0 +1,81 @@
+"""Atrous spatial pyramid pooling: parallel dilated convolutions and the image's mean.
+
+Source: DeepLabV3, Chen et al. 2017, arXiv:1706.05587.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from segnl.models.blocks.conv import ConvNormAct
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+
+
+class ASPPConfig(HeadConfig):
+    """Settings of the head; the defaults are mmsegmentation's.
+
+    torchvision's shape, and the paper's: channels 256, project_kernel 1, has_last_conv true; torchvision also has
+    project_dropout 0.5 and model.dropout 0.
+    """
+
+    name: str = "aspp"
+    channels: PositiveInt = 512
+    dilations: tuple[PositiveInt, ...] = Field((1, 12, 24, 36), min_length=1)
+    """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
+    project_kernel: PositiveInt = 3
+    """Of the convolution that joins the branches."""
+    project_channels: PositiveInt | None = None
+    """After it; null: as `channels`."""
+    project_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """After it, element by element."""
+    has_last_conv: bool = False
+    """Whether a 3x3 convolution follows."""
+    has_norm: bool = True
+    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
+    """Slope of the activations below 0: 0 is ReLU, 1 is none."""
+
+
+class ASPPHead(ContextHead):
+    """Branches in the order [image mean, dilations ...], concatenated and projected."""
+
+    Config = ASPPConfig
+
+    def __init__(self, cfg: ASPPConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+
+        def conv(
+            in_channels: int, out_channels: int, kernel: int, dilation: int = 1, *, is_pooled: bool = False
+        ) -> nn.Module:
+            return ConvNormAct(
+                in_channels,
+                out_channels,
+                kernel,
+                dilation=dilation,
+                has_norm=cfg.has_norm,
+                is_pooled=is_pooled,
+                leaky_slope=cfg.leaky_slope,
+            )
+
+        self.image_pool = conv(self.in_channels, cfg.channels, 1, is_pooled=True)
+        self.branches = nn.ModuleList(
+            conv(self.in_channels, cfg.channels, 1 if dilation == 1 else 3, dilation) for dilation in cfg.dilations
+        )
+        self.out_channels = cfg.project_channels or cfg.channels
+        self.project = conv((len(cfg.dilations) + 1) * cfg.channels, self.out_channels, cfg.project_kernel)
+        self.project_dropout = cfg.project_dropout
+        self.last_conv = conv(self.out_channels, self.out_channels, 3) if cfg.has_last_conv else nn.Identity()
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`."""
+        x = self.gather(stages)
+        # A mean, not AdaptiveAvgPool, for exported graphs and deterministic CUDA. Upsampled from 1x1 it is constant.
+        pooled = self.image_pool(x.mean(dim=(2, 3), keepdim=True))  # b c 1 1
+        maps = [pooled.expand(-1, -1, *x.shape[-2:]), *(branch(x) for branch in self.branches)]
+        out = F.dropout(self.project(torch.cat(maps, dim=1)), self.project_dropout, self.training)
+        return HeadOutput(self.last_conv(out))
+
+
+HEAD = ASPPHead

@@ -1,0 +1,49 @@
+"""What the network takes in: pixel values to normalised ones, on the device."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+
+ThreeNumbers = tuple[float, float, float]
+
+
+class InputConfig(Config):
+    """The input convention; the defaults are ImageNet's, as torchvision's and mmsegmentation's weights expect them."""
+
+    mean: ThreeNumbers = (123.675, 116.28, 103.53)
+    """On the 0..255 scale, in the order of `order`."""
+    std: ThreeNumbers = (58.395, 57.12, 57.375)
+    order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
+
+
+class Normalise(nn.Module):
+    """RGB pixels to (pixel - mean) / std in the network's channel order.
+
+    It holds no state: mean, std and order come from the recipe, which every checkpoint carries.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, cfg: InputConfig) -> None:
+        super().__init__()
+        if min(cfg.std) <= 0:
+            raise ValueError(f"std: {cfg.std}; expected three numbers above 0")
+        self.order = cfg.order
+        self.register_buffer("mean", torch.tensor(cfg.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image: uint8 or floating `b 3 H W`, RGB, 0..255. Returns float32 `b 3 H W`, same memory format.
+
+        Raises ValueError when the image has not three channels.
+        """
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise ValueError(f"image: shape {tuple(image.shape)}; expected `b 3 H W`")
+        if self.order == "bgr":
+            image = image.flip(1)
+        return (image.float() - self.mean) / self.std

@@ -1,0 +1,156 @@
+"""The whole network: input, backbone, head, the one classifier, and the auxiliary head."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import Field, PositiveInt, SerializeAsAny, create_model
+from torch import Tensor, nn
+
+from segnl.core.config import Config, validate
+from segnl.core.errors import ConfigError
+from segnl.models.backbones.base import BackboneConfig
+from segnl.models.blocks.conv import ConvNormAct, SmallConv2d
+from segnl.models.find import find_backbone, find_head
+from segnl.models.heads.base import HeadConfig
+from segnl.models.initialise import initialise
+from segnl.models.input import InputConfig, Normalise
+from segnl.models.weights.trunk import load_backbone_weights
+
+
+class AuxConfig(Config):
+    """The auxiliary head: one convolution and a classifier on an earlier stage, for the loss alone."""
+
+    channels: PositiveInt = 256
+    weight: float = Field(0.4, ge=0.0)
+    """Of its loss."""
+    stage: int = Field(2, ge=0, le=3)
+    """0 = c2 .. 3 = c5."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    has_conv_bias: bool = False
+    """Whether its convolution has a bias beside the norm, as CCNet's has."""
+    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
+
+
+class BatchNormConfig(Config):
+    """Settings of every batch norm in the model."""
+
+    eps: float = Field(1e-5, gt=0.0)
+    momentum: float = Field(0.1, gt=0.0, le=1.0)
+
+
+class ModelConfig(Config):
+    """The section `model` of a recipe. `model_schema` gives the one that knows a tree's own backbone and head."""
+
+    backbone: SerializeAsAny[BackboneConfig]
+    head: SerializeAsAny[HeadConfig]
+    aux: AuxConfig | None = AuxConfig()
+    align_corners: bool = False
+    """How logits are upsampled: the pixel centres of the corners coincide (true) or the outer edges do."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Of whole channels, before the classifier."""
+    input: InputConfig = InputConfig()
+    batch_norm: BatchNormConfig = BatchNormConfig()
+
+
+def model_schema(tree: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
+    """The ModelConfig whose backbone and head have the settings of the parts that `tree` names.
+
+    Raises ConfigError when a name is missing or unknown.
+    """
+    found = {}
+    for key, find in (("backbone", find_backbone), ("head", find_head)):
+        part = tree.get(key) if isinstance(tree, Mapping) else None
+        name = part.get("name") if isinstance(part, Mapping) else None
+        if not isinstance(name, str):
+            raise ConfigError(f"{file}: {at}.{key}.name: missing; add it, for instance {{name: {_example(key)}}}")
+        try:
+            found[key] = (find(name).Config, ...)
+        except ConfigError as err:
+            raise ConfigError(f"{file}: {err}") from err
+    schema: type[ModelConfig] = create_model("ModelConfig", __base__=ModelConfig, **found)  # type: ignore[call-overload]
+    return schema
+
+
+def _example(key: str) -> str:
+    return "resnet" if key == "backbone" else "rcca"
+
+
+def model_config(tree: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
+    """The section `model` of a recipe, checked. Raises ConfigError with the dotted path."""
+    return validate(model_schema(tree, file=file, at=at), dict(tree), file=file, at=at)
+
+
+class Logits(NamedTuple):
+    """Class scores at feature size: main `b k h w`, and others by name, each for a loss of its own."""
+
+    main: Tensor
+    aux: dict[str, Tensor]
+
+
+class AuxiliaryHead(nn.Module):
+    """3x3 convolution, norm, activation, dropout, classifier."""
+
+    def __init__(self, cfg: AuxConfig, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = ConvNormAct(in_channels, cfg.channels, 3, has_bias=cfg.has_conv_bias, leaky_slope=cfg.leaky_slope)
+        self.dropout = nn.Dropout2d(cfg.dropout)
+        self.classifier = SmallConv2d(cfg.channels, num_classes, 1)
+
+    def forward(self, stage: Tensor) -> Tensor:
+        """stage `b c h w`. Returns logits `b k h w`."""
+        return self.classifier(self.dropout(self.conv(stage)))
+
+
+class Segmenter(nn.Module):
+    """Normalised image to class scores; upsampling is the loss's and the inference's business.
+
+    Modules: input (pixels to normalised image), backbone, head, dropout, classifier, auxiliary (or None).
+    """
+
+    def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.align_corners = cfg.align_corners
+        self.input = Normalise(cfg.input)
+        self.backbone = find_backbone(cfg.backbone.name)(cfg.backbone)
+        channels = self.backbone.stage_channels
+        self.head = find_head(cfg.head.name)(cfg.head, channels, num_classes)
+        self.head.align_corners = cfg.align_corners
+        self.dropout = nn.Dropout2d(cfg.dropout)
+        self.classifier = SmallConv2d(self.head.out_channels, num_classes, 1)
+        self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
+        self.aux_stage = None if cfg.aux is None else cfg.aux.stage
+        set_batch_norm(self, cfg.batch_norm)
+
+    def forward(self, image: Tensor) -> Logits:
+        """image: float `b 3 H W`, normalised. Returns logits at feature size, `b k h w`.
+
+        The auxiliary head runs in training only; what the head itself offers beside its context is always there.
+        """
+        stages = self.backbone(image)
+        out = self.head(stages)
+        aux = dict(out.aux_logits)
+        if self.training and self.auxiliary is not None:
+            aux["auxiliary"] = self.auxiliary(stages[self.aux_stage])
+        return Logits(self.classifier(self.dropout(out.context)), aux)
+
+
+def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:
+    """Gives every batch norm of `model` the settings of `cfg`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eps, module.momentum = cfg.eps, cfg.momentum
+
+
+def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int) -> Segmenter:
+    """A model at the start of its training: parameters drawn from the seed, then the backbone's pretrained weights.
+
+    A model that a checkpoint is loaded into needs neither: `Segmenter(cfg, num_classes)`.
+
+    Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
+    MachineError when it cannot be fetched.
+    """
+    model = Segmenter(cfg, num_classes)
+    initialise(model, seed)
+    load_backbone_weights(model.backbone, cfg.backbone)
+    return model

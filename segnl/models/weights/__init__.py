@@ -1,0 +1,1 @@
+"""Weights from elsewhere: reading files and turning other projects' names into ours, strictly."""

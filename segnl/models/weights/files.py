@@ -1,0 +1,113 @@
+"""Reading weight files of any origin without running anything in them."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segnl.core.errors import CheckpointError
+
+# What training frameworks leave beside the tensors, and what numpy's values are made of. Objects of these come back as
+# empty shells (`Inert`): their code is neither imported nor called.
+_HARMLESS = ("mmengine.", "mmcv.", "mmseg.", "numpy.", "argparse.", "pathlib.", "omegaconf.", "addict.")
+_HARMLESS_NAMES = ("_codecs.encode", "__builtin__.getattr", "builtins.getattr", "__builtin__.set", "builtins.set")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+
+
+class Inert:
+    """Takes the place of a pickled object: accepts every argument and does nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        """An empty shell, whatever was given."""
+        return object.__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> "Inert":
+        """Another empty shell."""
+        return Inert()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a .safetensors file or a file of torch.save holds, on the CPU.
+
+    torch.load runs with weights_only=True. Raises CheckpointError when the file is missing, damaged, or wants to run
+    code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give the path of a .safetensors or .pth file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in _harmless_globals(path)]
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise CheckpointError(f"{path}: holds more than tensors ({_first_line(err)}); nothing of it was run") from err
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as err:
+        raise CheckpointError(f"{path}: damaged or not a weight file ({_first_line(err)}); fetch it again") from err
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
+    return content
+
+
+def _harmless_globals(path: Path) -> list[str]:
+    """Names of the classes and functions in the file that `Inert` stands in for; the others stay forbidden."""
+    if not zipfile.is_zipfile(path):  # the format before torch 1.6, whose content cannot be listed beforehand
+        return []
+    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [name for name in found if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    import safetensors
+    import safetensors.torch
+
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, OSError, ValueError) as err:
+        raise CheckpointError(
+            f"{path}: damaged or not a safetensors file ({_first_line(err)}); fetch it again"
+        ) from err
+
+
+def _first_line(err: Exception) -> str:
+    text = str(err).strip()
+    return (text.splitlines()[0] if text else type(err).__name__)[:200]
+
+
+def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The tensors by name, out of the wrappers that training scripts put around them.
+
+    `{"state_dict": ...}` and the like are opened, and `module.` is taken off where every name begins with it.
+
+    Raises CheckpointError when no tensors are found, or something else stands among them.
+    """
+    for key in _WRAPPERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
+            content = inner
+            break
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{where}: no tensors; found the keys {', '.join(map(str, list(content)[:8]))}")
+    wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise CheckpointError(f"{where}: {listed(wrong)} not tensors; expected a state_dict")
+    tensors = {str(name): value for name, value in content.items()}
+    while all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """`a, b, c and 12 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,174 @@
+"""Models of mmsegmentation 0.x and 1.x.
+
+Their names are kept in one place: `DecodeHead.names` for heads, here for trunk and auxiliary head.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from segnl.core.config import validate
+from segnl.core.errors import ConfigError
+from segnl.models.find import find_head
+from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
+from segnl.models.weights.files import tensors_in
+from segnl.models.weights.imported import ImportedHead, ImportedModel
+from segnl.models.weights.mmseg_config import Tree, backbone_tree, input_tree, kind_of
+from segnl.models.weights.mmseg_heads import HEADS, DecodeHead, decode_head
+from segnl.models.weights.strict import ImportReport, load_strict, renamed
+from segnl.models.weights.trunk import PLAIN_STEM
+
+_WHERE = "mmseg"
+_AUXILIARY = "auxiliary_head."
+_MODELS = ("EncoderDecoder", "CascadeEncoderDecoder")
+_IGNORED_SECTIONS = {"type", "pretrained", "train_cfg", "test_cfg", "init_cfg"}
+
+
+def from_mmseg(config: dict[str, Any], state: dict[str, Any]) -> nn.Module:
+    """A model of mmsegmentation, or one of its decode heads alone, with its weights, in eval mode.
+
+    config: of type EncoderDecoder or CascadeEncoderDecoder (the result maps a normalised image `b 3 H W` to logits
+    `b k H W`), or of a decode head (a list of stages c2..c5, unused ones None, to logits `b k h w`). state: its
+    state_dict, also wrapped or with `module.` before every name. The result's `report` names what was left out.
+
+    Raises ConfigError for what we cannot represent, CheckpointError for tensors that do not fit.
+    """
+    config = config["model"] if "type" not in config and isinstance(config.get("model"), Mapping) else config
+    kind = kind_of(config, _WHERE)
+    tensors = tensors_in(state, _WHERE)
+    if kind in _MODELS:
+        return _whole_model(config, tensors).eval()
+    if kind not in HEADS:
+        known = ", ".join([*sorted(HEADS), *_MODELS])
+        raise ConfigError(f"{_WHERE}.type: holds {kind!r}; known heads and models: {known}")
+    return _head_alone(decode_head(config, (0, 1, 2, 3), _WHERE), tensors).eval()
+
+
+def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
+    kind = find_head(head.tree["name"])
+    cfg = validate(kind.Config, head.tree, file=_WHERE, at="head")
+    channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
+    norm = BatchNormConfig(**(head.batch_norm or {}))
+    model = ImportedHead(
+        kind(cfg, channels, head.num_classes), head.num_classes, head.dropout, norm, align_corners=head.align_corners
+    )
+    prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
+    model.report = load_strict(model, tensors, _named(head.names, prefix), where=_WHERE)
+    return model
+
+
+def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImportedModel:
+    unknown = (
+        set(config)
+        - _IGNORED_SECTIONS
+        - {"backbone", "decode_head", "auxiliary_head", "neck", "data_preprocessor", "num_stages"}
+    )
+    if unknown or config.get("neck") is not None:
+        raise ConfigError(f"{_WHERE}: {', '.join(sorted(unknown)) or 'neck'}: cannot be imported")
+    for key in ("backbone", "decode_head"):
+        if config.get(key) is None:
+            raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
+    report = ImportReport()
+    backbone, norm, out_indices = backbone_tree(config["backbone"], f"{_WHERE}.backbone")
+    head, head_prefix = _only_head(config["decode_head"], out_indices)
+    if head.batch_norm not in (None, norm):
+        raise ConfigError(f"{_WHERE}: batch norms of the head {head.batch_norm} and the backbone {norm} differ")
+    aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
+    model: Tree = {
+        "backbone": backbone,
+        "head": head.tree,
+        "aux": aux,
+        "align_corners": head.align_corners,
+        "dropout": head.dropout,
+        "input": input_tree(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
+        "batch_norm": norm,
+    }
+    cfg = model_config(model, file=_WHERE)
+    segmenter = Segmenter(cfg, head.num_classes)
+    given = {stage: segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
+    if given != head.stage_channels:
+        raise ConfigError(f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {given}")
+    names = {ours: head_prefix + theirs for ours, theirs in head.names.items()}
+    names |= {"auxiliary.conv": f"{aux_prefix}convs.0", "auxiliary.classifier": f"{aux_prefix}conv_seg"}
+    if backbone["stem"]["kind"] == "plain":
+        names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
+    reason = "of an auxiliary head that we have no place for; no logit depends on it"
+    report.left_out = {name: reason for name in tensors if name.startswith(left_out)}
+    kept = {name: value for name, value in tensors.items() if name not in report.left_out}
+    loaded = load_strict(segmenter, kept, _named(names), where=_WHERE)
+    report.num_used, report.filled = loaded.num_used, loaded.filled
+    _check_slide(config.get("test_cfg"), report)
+    return ImportedModel(cfg, segmenter, report)
+
+
+def _only_head(config: Any, out_indices: Sequence[int]) -> tuple[DecodeHead, str]:
+    """The decode head and its prefix; a cascade of several is known only where its heads are."""
+    if not isinstance(config, (list, tuple)):
+        return decode_head(config, out_indices, f"{_WHERE}.decode_head"), "decode_head."
+    heads = [decode_head(each, out_indices, f"{_WHERE}.decode_head.{index}") for index, each in enumerate(config)]
+    if len(heads) != 1:
+        raise ConfigError(
+            f"{_WHERE}.decode_head: {len(heads)} heads; known heads, one of them: {', '.join(sorted(HEADS))}"
+        )
+    return heads[0], "decode_head.0."
+
+
+def _auxiliary(
+    config: Any, out_indices: Sequence[int], head: DecodeHead, norm: Tree
+) -> tuple[Tree | None, str, tuple[str, ...]]:
+    """The first auxiliary head of our form (one convolution), its prefix, and the prefixes of those left out.
+
+    They serve the loss alone: no logit depends on them.
+    """
+    if config is None:
+        return None, _AUXILIARY, ()
+    is_list = isinstance(config, (list, tuple))
+    found: dict[str, Tree] = {}
+    left_out = []
+    for index, each in enumerate(config if is_list else [config]):
+        prefix = f"{_AUXILIARY}{index}." if is_list else _AUXILIARY
+        tree = None if found else _auxiliary_tree(each, out_indices, head, norm)
+        if tree is None:
+            left_out.append(prefix)
+        else:
+            found[prefix] = tree
+    prefix, tree = next(iter(found.items()), (_AUXILIARY, None))
+    return tree, prefix, tuple(left_out)
+
+
+def _auxiliary_tree(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: Tree) -> Tree | None:
+    """An auxiliary head as our `aux`, None where it has another form."""
+    try:
+        aux = decode_head(config, out_indices, _WHERE)
+    except ConfigError:
+        return None
+    ours = {"name": "fcn", "num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
+    fits = all(aux.tree.get(key) == value for key, value in ours.items()) and len(aux.tree["in_stages"]) == 1
+    if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
+        return None
+    losses = config.get("loss_decode")
+    return {
+        "channels": aux.tree["channels"],
+        "weight": float(losses.get("loss_weight", 1.0)) if isinstance(losses, Mapping) else 0.4,
+        "stage": aux.tree["in_stages"][0],
+        "dropout": aux.dropout,
+        "leaky_slope": aux.tree["leaky_slope"],
+    }
+
+
+def _check_slide(test_cfg: Any, report: ImportReport) -> None:
+    mode = test_cfg.get("mode", "whole") if isinstance(test_cfg, Mapping) else "whole"
+    if mode != "whole":
+        report.notes.append(f"test_cfg.mode is {mode}: set eval.mode, eval.window_hw and eval.stride_hw accordingly")
+
+
+def _named(names: dict[str, str], prefix: str = "") -> Any:
+    """From our names to theirs: modules by `names`, and a convolution's norm is called bn."""
+    rename = renamed(names)
+
+    def name_of(ours: str) -> str:
+        theirs = prefix + rename(ours)
+        return theirs.replace(".norm.", ".bn.")
+
+    return name_of

@@ -1,0 +1,73 @@
+"""Loading under other names, strictly: every tensor is used or named."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from segnl.core.errors import CheckpointError
+from segnl.models.weights.files import listed
+
+
+@dataclass
+class ImportReport:
+    """What became of every tensor of a file."""
+
+    num_used: int = 0
+    filled: list[str] = field(default_factory=list)
+    """Counters (num_batches_tracked) that the file does not have and evaluation does not read."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Tensors that were not used, each with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """Settings that were assumed, or that concern training only."""
+
+    def lines(self) -> list[str]:
+        """The report as text, one fact a line."""
+        out = [f"{self.num_used} tensors used, {len(self.left_out)} left out"]
+        out += [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
+        if self.filled:
+            out.append(f"set to 0: {len(self.filled)} counters num_batches_tracked that the file does not have")
+        return out + [f"note: {note}" for note in self.notes]
+
+
+def load_strict(
+    model: nn.Module, state: Mapping[str, Tensor], source_name: Callable[[str], str], *, where: str, skip: str = "-"
+) -> ImportReport:
+    """Loads `state` into `model`, whose parameter `p` is called `source_name(p)` in `state`.
+
+    skip: parameters of `model` that begin with it keep their values.
+
+    Raises CheckpointError naming every kind of misfit: tensors missing, unknown, or of another shape.
+    """
+    ours = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(skip)}
+    names = {source_name(name): name for name in ours}
+    counters = [name for name in names if name not in state and name.endswith("num_batches_tracked")]
+    missing = [name for name in names if name not in state and name not in counters]
+    unknown = [name for name in state if name not in names]
+    shapes = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(ours[names[name]].shape)}"
+        for name, tensor in state.items()
+        if name in names and tensor.shape != ours[names[name]].shape
+    ]
+    problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
+    if any(found for _, found in problems):
+        text = "; ".join(f"{kind}: {listed(found)}" for kind, found in problems if found)
+        raise CheckpointError(f"{where}: the tensors do not fit the model; {text}; is the config the file's own?")
+    values = {names[name]: tensor for name, tensor in state.items()}
+    values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
+    model.load_state_dict(values | kept, strict=True)
+    return ImportReport(num_used=len(state), filled=counters)
+
+
+def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:
+    """A function that replaces the longest prefix of a name that `rules` knows, up to a dot or the name's end."""
+    by_length = sorted(rules.items(), key=lambda rule: -len(rule[0]))
+
+    def rename(name: str) -> str:
+        for ours, theirs in by_length:
+            if name == ours or name.startswith(f"{ours}."):
+                return theirs + name[len(ours) :]
+        return name
+
+    return rename

@@ -1,0 +1,84 @@
+"""Non-local context: each position's weighted sum over all positions, for the four pairwise functions.
+
+Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971. All are exact; none ever holds a matrix of all
+pairs of positions (docs/adr/0008-exact-context-operators.md).
+
+Results are `b d n` views of memory that lies `b n d`; inputs that lie that way too, such as the transposed result of
+F.linear, are read without a copy.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnl.ops.arguments import accumulator, agree, is_exporting
+from segnl.ops.blocked_attention import blocked_attention
+from segnl.ops.plain import plain_concatenation_context
+from segnl.ops.relu_sum import relu_sum
+
+
+def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
+    """sum_j softmax_j(scale * theta_i . phi_j) g_j: the gaussian and the embedded gaussian pairwise functions.
+
+    theta `b c n`, phi `b c m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d n`.
+    The softmax and the sums are taken in float32 (float64 for float64), under autocast too. Differentiable once.
+
+    Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
+    """
+    theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
+    # The fused kernels want the channels side by side; over a channels-first map they run at naive speed, if at all.
+    q, k, v = (x.transpose(1, 2).contiguous() for x in (theta, phi, g))  # b n c, b m c, b m d
+    if is_exporting() or _has_fused_kernel(q, v):
+        return _fused(q, k, v, scale).transpose(1, 2)
+    context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
+    return context.transpose(1, 2)
+
+
+def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """sum_j (theta_i . phi_j) g_j / m, as theta^T (phi g^T) / m: O((n + m) c d) instead of O(n m (c + d)).
+
+    theta `b c n`, phi `b c m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d n`.
+    The sums are taken in float32 (float64 for float64), under autocast too.
+
+    Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
+    """
+    theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
+    dtype = accumulator(g.dtype)
+    # Autocast would turn the products back into bfloat16, whose sums over thousands of positions are worthless.
+    with torch.autocast(g.device.type, enabled=False):
+        summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: what all positions say, once
+        return torch.bmm(theta.to(dtype).mT, summary).to(g.dtype).mT  # b d n
+
+
+def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> Tensor:
+    """sum_j relu(theta_score_i + phi_score_j) g_j / m, in O(m log m + (n + m) d).
+
+    theta_score `b n`, phi_score `b m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d n`.
+    The scores are the two halves of the paper's w^T [theta_i, phi_j]. Sums are taken in float32 with float64 totals
+    (float64 for float64), under autocast too; there the scores may be of another dtype than g. Differentiable once.
+
+    Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
+    """
+    theta_score, phi_score, g = agree(
+        ("theta_score", theta_score, "b n"), ("phi_score", phi_score, "b m"), ("g", g, "b d m"), autocasts=False
+    )
+    if is_exporting():
+        return plain_concatenation_context(theta_score.to(g.dtype), phi_score.to(g.dtype), g)
+    context: Tensor = relu_sum(theta_score, phi_score, g.transpose(1, 2), 1.0 / g.shape[-1])  # b n d
+    return context.transpose(1, 2)
+
+
+def _has_fused_kernel(q: Tensor, v: Tensor) -> bool:
+    """Whether torch's attention runs without all scores in memory: where not, it falls back to them without a word."""
+    if q.device.type == "cpu":
+        return q.shape[-1] == v.shape[-1]
+    return q.device.type == "cuda" and q.dtype != torch.float64
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    channels = v.shape[-1]
+    if q.device.type == "cuda":
+        # CUDA's fused kernels want channels in eights; zeros change neither scores nor the channels that are kept.
+        q, k, v = (F.pad(x, (0, -x.shape[-1] % 8)) for x in (q, k, v))
+    q, k, v = (x.unsqueeze(1) for x in (q, k, v))  # b 1 n c: one head; the fused kernels take four axes only
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)[:, 0, :, :channels]

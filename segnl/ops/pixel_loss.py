@@ -1,0 +1,161 @@
+"""Losses of logits that are upsampled to the label's size, band of rows by band.
+
+A band's upsampled logits become its loss and its gradient at once and are forgotten: nothing of size `b k H W` exists,
+in forward or in backward. Upsampling is two products with thin matrices, so that its gradient is deterministic too.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segnl.ops import pixel_tiles
+from segnl.ops.arguments import FLOATS, accumulator
+from segnl.ops.pixel_tiles import IGNORE, pixel_cross_entropy_sum
+
+DivideBy = Literal["valid", "all"]
+
+
+def pixel_cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    align_corners: bool,
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    divide_by: DivideBy | float | Tensor = "valid",
+    band_rows: int = 16,
+) -> Tensor:
+    """Cross-entropy of logits `b k h w`, bilinearly upsampled to label `b H W` (0..k-1, or 255: ignored).
+
+    class_weight: `k`, or None for ones. label_smoothing in [0, 1), as torch's cross_entropy has it.
+    divide_by: "valid" is the mean over pixels that are not ignored, weighted by their labels' class weights, as torch
+    takes it; "all" divides by b * H * W, as mmsegmentation does; a number (such as the valid pixels of all ranks) is
+    divided by as it stands.
+    band_rows: output rows held at a time, of all images. The result depends on it by rounding only.
+    Returns a scalar in float32 (float64 for float64 logits). Where every pixel is ignored it is exactly 0 and so is its
+    gradient. Half precision logits are upsampled and summed in float32. Differentiable once, in the logits.
+
+    Raises ValueError for shapes that do not agree, a label outside 0..k-1 and 255 (on the CPU), or bad settings.
+    """
+    _check(logits, label, band_rows)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: {label_smoothing}; expected 0 <= label_smoothing < 1")
+    dtype = accumulator(logits.dtype)
+    if class_weight is not None:
+        _check_class_weight(class_weight, logits.shape[1])
+    wants_gradient = torch.is_grad_enabled() and logits.requires_grad
+    total: Tensor = pixel_cross_entropy_sum(
+        logits, label, class_weight, align_corners, label_smoothing, band_rows, wants_gradient
+    )[0]
+    if divide_by == "valid":
+        count = pixel_weight_sum(label, class_weight=class_weight).to(total.device)
+    elif divide_by == "all":
+        count = torch.full_like(total, label.numel())
+    elif isinstance(divide_by, str):
+        raise ValueError(f"divide_by: '{divide_by}'; expected 'valid', 'all' or a number")
+    else:
+        count = torch.as_tensor(divide_by, dtype=torch.float64, device=total.device)
+    # 0 pixels have 0 loss: dividing by anything keeps it, dividing by 0 would not.
+    return (total / torch.where(count == 0, 1, count)).to(dtype)
+
+
+def pixel_ohem_cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    align_corners: bool,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    class_weight: Tensor | None = None,
+    divide_by: DivideBy | float | Tensor = "valid",
+    band_rows: int = 16,
+) -> Tensor:
+    """Cross-entropy over the hard pixels of a batch: online hard example mining as CCNet trains with it.
+
+    A valid pixel is kept when its true class's probability is at most `threshold`, or at most that of the
+    min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more than min_kept.
+    Probabilities are those at full size. Arguments, result and errors otherwise as `pixel_cross_entropy`; "valid" is
+    the mean over the pixels that are kept.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
+    if min_kept < 0:
+        raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
+    hardness = pixel_hardness(logits, label, align_corners=align_corners, band_rows=band_rows)
+    kept = ohem_label(label, hardness, threshold=threshold, min_kept=min_kept)
+    return pixel_cross_entropy(
+        logits,
+        kept,
+        align_corners=align_corners,
+        class_weight=class_weight,
+        divide_by=divide_by,
+        band_rows=band_rows,
+    )
+
+
+def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int = 16) -> Tensor:
+    """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
+
+    float32 (float64 for float64 logits). exp(-hardness) is the true class's probability.
+    """
+    _check(logits, label, band_rows)
+    hardness: Tensor = pixel_tiles.pixel_hardness(logits.detach(), label, align_corners, band_rows)
+    return hardness
+
+
+def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: int) -> Tensor:
+    """The label with every easy pixel ignored, by a probability `threshold` and at least `min_kept` pixels."""
+    limit = -torch.log(torch.as_tensor(threshold, dtype=hardness.dtype, device=hardness.device))
+    if 0 < min_kept < hardness.numel():
+        hardest = hardness.flatten().topk(min_kept, sorted=False).values.amin()
+        # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
+        limit = torch.minimum(limit, hardest)
+    elif min_kept:
+        limit = torch.zeros_like(limit)
+    return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
+
+
+def hardest_label(label: Tensor, hardness: Tensor, *, fraction: float) -> Tensor:
+    """The label with all but the hardest `fraction` of its valid pixels ignored (rounded up; equals are all kept).
+
+    Raises ValueError when fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
+    ascending = hardness.flatten().sort().values
+    num_valid = (ascending >= 0).sum()
+    num_kept = (num_valid * fraction).ceil().long().clamp(min=1)
+    limit = ascending.gather(0, (ascending.numel() - num_kept)[None])
+    return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
+
+
+def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Tensor:
+    """What "valid" divides by, float64: the number of pixels that are not ignored, or the sum of their class weights.
+
+    Summed over ranks it is what each rank gives as `divide_by` to take part in one global mean.
+    """
+    valid = label != IGNORE
+    if class_weight is None:
+        return valid.sum(dtype=torch.float64)
+    of_label = class_weight.to(label.device).index_select(0, label.long().masked_fill(~valid, 0).flatten())
+    return (of_label * valid.flatten()).sum(dtype=torch.float64)
+
+
+def _check(logits: Tensor, label: Tensor, band_rows: int) -> None:
+    if logits.dim() != 4 or logits.numel() == 0 or logits.dtype not in FLOATS:
+        raise ValueError(f"logits: {logits.dtype} {tuple(logits.shape)}; expected floating `b k h w`, each at least 1")
+    if label.dim() != 3 or label.numel() == 0 or label.shape[0] != logits.shape[0]:
+        raise ValueError(f"label: shape {tuple(label.shape)}; expected `b H W` with b={logits.shape[0]}")
+    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+        raise ValueError(f"label: {label.dtype}; expected an integer dtype, such as int64")
+    if label.device != logits.device:
+        raise ValueError(f"label: on {label.device}; expected {logits.device}, where logits is")
+    if band_rows < 1:
+        raise ValueError(f"band_rows: {band_rows}; expected at least 1")
+
+
+def _check_class_weight(class_weight: Tensor, num_classes: int) -> None:
+    if class_weight.shape != (num_classes,) or not class_weight.is_floating_point():
+        found = f"{class_weight.dtype} {tuple(class_weight.shape)}"
+        raise ValueError(f"class_weight: {found}; expected floating `k` with k={num_classes}")

@@ -1,0 +1,185 @@
+"""sum_j relu(a_i + b_j) g_j for every i, by one sort of b and two running sums: O(N log N + N C), never N x N.
+
+Seen as a function of a, the sum is piecewise linear: it bends at the knots t_j = -b_j, and its slope beyond a knot is
+the running sum of g in the order of the knots. Two tables hold, for each knot, the sum's value F and its slope G there;
+a position asks for its last knot below a_i and gets F + (a_i - t) G. Nothing large is subtracted from anything large,
+and the running sums are taken in blocks whose totals are added in float64, so float32 loses nothing on long maps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segnl.ops.arguments import accumulator
+from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+
+BLOCK = 64
+"""Knots in a block. Inside one, the running sums are products with a small triangular matrix: fast and exact enough."""
+
+CHANNELS = 128
+"""Channels held in tables at once; bounds the memory on top of inputs and outputs to about 4 * m * CHANNELS numbers."""
+
+
+@operator("relu_sum(Tensor a, Tensor b, Tensor g, float scale) -> Tensor")
+def relu_sum(a: Tensor, b: Tensor, g: Tensor, scale: float) -> Tensor:
+    """scale * sum_j relu(a_i + b_j) g_j for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
+
+    Sums in float32 (float64 for float64), whatever autocast says; a and b may be of another dtype than g.
+    The derivative of relu at 0 is 0.
+    """
+    out = g.new_empty(a.shape[0], a.shape[1], g.shape[2])
+    with torch.autocast(a.device.type, enabled=False):
+        for image in range(a.shape[0]):
+            knots, order = _sorted_knots(b[image])
+            last, reach, _ = _last_knot(a[image], knots, g.dtype)
+            for channels in _slices(g.shape[2]):
+                value, slope = _tables(_blocks(_rows(g[image, :, channels]), order, scale), knots)
+                out[image, :, channels] = value.index_select(0, last).addcmul_(reach, slope.index_select(0, last))
+    return out
+
+
+@shapes_of(relu_sum)
+def _(a: Tensor, b: Tensor, g: Tensor, scale: float) -> Tensor:
+    return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
+
+
+@operator("relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, float scale) -> (Tensor, Tensor, Tensor)")
+def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of `relu_sum` for grad `b n d`: those of a, b and g.
+
+    That of g is the same operator with the roles exchanged: g_j asks, the positions i answer with their gradients.
+    """
+    accumulate = accumulator(g.dtype)
+    grad_a, grad_b = torch.zeros_like(a, dtype=accumulate), torch.zeros_like(b, dtype=accumulate)
+    grad_g = torch.empty_like(g, memory_format=torch.contiguous_format)
+    with torch.autocast(a.device.type, enabled=False):
+        for image in range(a.shape[0]):
+            knots_b, order_b = _sorted_knots(b[image])
+            knots_a, order_a = _sorted_knots(a[image])
+            last_a, _, above_a = _last_knot(a[image], knots_b, g.dtype)
+            last_b, reach_b, above_b = _last_knot(b[image], knots_a, g.dtype)
+            for channels in _slices(g.shape[2]):
+                g_rows, grad_rows = _rows(g[image, :, channels]), _rows(grad[image, :, channels])
+                slope = _running_sums(_blocks(g_rows, order_b, scale))
+                grad_a[image] += torch.linalg.vecdot(slope.index_select(0, last_a), grad_rows).mul_(above_a)
+                value, slope = _tables(_blocks(grad_rows, order_a, scale), knots_a)
+                at_last = slope.index_select(0, last_b)
+                grad_b[image] += torch.linalg.vecdot(at_last, g_rows).mul_(above_b)
+                grad_g[image, :, channels] = value.index_select(0, last_b).addcmul_(reach_b, at_last)
+    return grad_a.to(a.dtype), grad_b.to(b.dtype), grad_g
+
+
+@shapes_of(relu_sum_backward)
+def _(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(a), torch.empty_like(b), torch.empty_like(g, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.scale = inputs[3]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    return *relu_sum_backward(*ctx.saved_tensors, grad, ctx.scale), None
+
+
+differentiate(relu_sum, _backward, _setup_context)
+
+
+def _sorted_knots(answering: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the answers begin to count, float64 `m` ascending, and their order, int64 `m`."""
+    sorted_knots = torch.sort(-answering.double(), stable=True)
+    return sorted_knots.values, sorted_knots.indices
+
+
+def _last_knot(asking: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """For each asking position its last knot: index `n`, distance beyond it `n 1`, and 1, or 0 for none, `n`."""
+    place = asking.double()
+    num_below = torch.searchsorted(knots, place)
+    last = (num_below - 1).clamp(min=0)
+    reach = (place - knots[last]).clamp(min=0)
+    return last, reach.to(accumulator(dtype))[:, None], (num_below > 0).to(accumulator(dtype))
+
+
+def _slices(num_channels: int) -> list[slice]:
+    return [slice(start, start + CHANNELS) for start in range(0, num_channels, CHANNELS)]
+
+
+def _rows(values: Tensor) -> Tensor:
+    """`m d` with the channels side by side, in the dtype that sums are taken in."""
+    return values.to(accumulator(values.dtype)).contiguous()
+
+
+def _blocks(rows: Tensor, order: Tensor, scale: float) -> Tensor:
+    """scale * rows `m d` in the order of their knots, padded with zeros to whole blocks: `blocks BLOCK d`."""
+    num_blocks = -(-rows.shape[0] // BLOCK)
+    padded = rows.new_empty(num_blocks * BLOCK, rows.shape[1])
+    padded[rows.shape[0] :] = 0
+    torch.mul(rows.index_select(0, order), scale, out=padded[: rows.shape[0]])
+    return padded.view(num_blocks, BLOCK, rows.shape[1])
+
+
+def _running_sums(blocks: Tensor) -> Tensor:
+    """The slope G beyond each knot, `blocks*BLOCK d`: the sum of its answer and all before it."""
+    slope = torch.matmul(_triangle(blocks), blocks)
+    slope += _sum_before(slope[:, -1].double()).to(slope.dtype)[:, None]
+    return slope.flatten(0, 1)
+
+
+def _tables(blocks: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum's value F at each knot and its slope G beyond it, each `blocks*BLOCK d`."""
+    num_blocks = blocks.shape[0]
+    knots = torch.cat([knots, knots[-1:].expand(num_blocks * BLOCK - knots.shape[0])]).unflatten(0, (num_blocks, BLOCK))
+    distance = (knots[:, :, None] - knots[:, None, :]).clamp(min=0)  # blocks BLOCK BLOCK: 0 towards later knots
+    value = torch.bmm(distance.to(blocks.dtype), blocks)
+    slope = torch.matmul(_triangle(blocks), blocks)
+
+    # From block to block in float64: the slope that enters it, and the value at its first knot.
+    total = slope[:, -1].double()
+    slope_before = _sum_before(total)  # blocks d
+    to_next = torch.cat([knots[1:, 0], knots[-1:, -1]]) - knots[:, 0]
+    after_last = to_next + knots[:, 0] - knots[:, -1]
+    rise = to_next[:, None] * slope_before + after_last[:, None] * total + value[:, -1].double()
+    value_before = _sum_before(rise)
+
+    slope_before = slope_before.to(slope.dtype)[:, None]  # blocks 1 d
+    into_block = (knots - knots[:, :1]).to(value.dtype)[:, :, None]  # blocks BLOCK 1
+    value.add_(value_before.to(value.dtype)[:, None]).addcmul_(into_block, slope_before)
+    return value.flatten(0, 1), slope.add_(slope_before).flatten(0, 1)
+
+
+def _triangle(like: Tensor) -> Tensor:
+    return torch.ones(BLOCK, BLOCK, dtype=like.dtype, device=like.device).tril()
+
+
+def _sum_before(rows: Tensor) -> Tensor:
+    """For each row of `m d` the sum of those before it, by products: cumsum is not deterministic on CUDA."""
+    if rows.shape[0] <= BLOCK:
+        return _triangle(rows)[: rows.shape[0], : rows.shape[0]].tril(-1) @ rows
+    num_blocks = -(-rows.shape[0] // BLOCK)
+    padding = rows.new_zeros(num_blocks * BLOCK - rows.shape[0], rows.shape[1])
+    blocks = torch.cat([rows, padding]).unflatten(0, (num_blocks, BLOCK))
+    inside = torch.matmul(_triangle(rows).tril(-1), blocks)
+    before = _sum_before(inside[:, -1] + blocks[:, -1])
+    return (inside + before[:, None]).flatten(0, 1)[: rows.shape[0]]
+
+
+def _table_flops(batch: int, num_asking: int, num_answering: int, channels: int, *, num_tables: int) -> int:
+    padded = -(-num_answering // BLOCK) * BLOCK
+    return 2 * batch * channels * (num_tables * padded * BLOCK + (num_tables - 1) * (padded + num_asking))
+
+
+@flops_of(relu_sum)
+def relu_sum_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
+    """Two triangular products a block, and one multiply-add a position and channel; the sort has no multiplications."""
+    return _table_flops(a_shape[0], a_shape[1], b_shape[1], g_shape[2], num_tables=2)
+
+
+@flops_of(relu_sum_backward)
+def relu_sum_backward_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
+    """The slope's table for a, both tables for b and g, and a product over the channels for each of a and b."""
+    batch, channels = int(a_shape[0]), int(g_shape[2])
+    tables = _table_flops(batch, b_shape[1], a_shape[1], channels, num_tables=2)
+    slope = _table_flops(batch, a_shape[1], b_shape[1], channels, num_tables=1)
+    return tables + slope + 2 * batch * channels * int(a_shape[1] + b_shape[1])

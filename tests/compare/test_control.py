@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+
+from segnl.compare.control import Fingerprint, control_tree, disagreements, fingerprint_of, num_shared, take_fingerprint
+from segnl.compare.study import load_study
+
+
+@pytest.fixture
+def study(tmp_path, study_file):
+    return load_study(study_file, runs=tmp_path / "runs")
+
+
+def test_two_heads_of_one_seed_share_trunk_auxiliary_classifier_and_batches(study):
+    fcn, rcca = (take_fingerprint(run.recipe) for run in study.runs)
+    assert fcn.batches == rcca.batches
+    ours, theirs = fcn.modules(), rcca.modules()
+    assert ours["head"] != theirs["head"]
+    assert {name for name in ours if ours[name] == theirs[name]} == {"backbone", "auxiliary", "classifier"}
+    prints = {"fcn-s0": fcn, "rcca-s0": rcca}
+    assert disagreements(prints, study.runs) == {}
+    assert num_shared(prints, study.runs) == len(fcn.init)  # rcca has all of fcn's, and the attention's besides
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train": {"seed": 1}}, {"data": {"crop_hw": (32, 96)}}, {"data": {"flip": False}}, {"train": {"batch_size": 1}}],
+)
+def test_another_seed_crop_mirror_or_batch_shows_in_the_batches_hash(study, change):
+    recipe = study.runs[0].recipe
+    ((section, keys),) = change.items()
+    other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=keys)})
+    assert take_fingerprint(other).batches != take_fingerprint(recipe).batches
+
+
+def test_a_run_that_disagrees_is_refused_with_its_reason(study):
+    one = Fingerprint({"backbone.stem.weight 3x3": "aa", "head.x 5": "bb"}, "same")
+    other_weights = replace(one, init={"backbone.stem.weight 3x3": "zz", "head.x 7": "cc"})
+    other_batches = replace(one, batches="other")
+    reasons = [disagreements({"fcn-s0": one, "rcca-s0": bad}, study.runs) for bad in (other_weights, other_batches)]
+    assert "other weights than fcn-s0 at backbone.stem.weight 3x3" in reasons[0]["rcca-s0"]
+    assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
+
+
+def test_a_parameter_of_another_shape_is_another_parameter(study):
+    one, two = Fingerprint({"classifier.weight 3x8": "aa"}, "x"), Fingerprint({"classifier.weight 3x16": "bb"}, "x")
+    assert disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
+
+
+def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
+    run = study.runs[0]
+    taken = fingerprint_of(run)
+    (run.folder / "control.json").write_text('{"init": {"backbone.x 1": "kept"}, "batches": "kept"}')
+    assert fingerprint_of(run) == Fingerprint({"backbone.x 1": "kept"}, "kept") != taken
+
+
+def test_the_tree_holds_a_hash_for_every_module_and_run():
+    tree = control_tree({"fcn-s0": Fingerprint({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
+    assert set(tree["init"]["fcn-s0"]) == {"backbone", "head"}
+    assert tree["batches"] == {"fcn-s0": "c"}
+    assert tree["refused"] == {"fcn-s0": "why"}

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from segnl.compare import demo as demo_module
+from segnl.compare.study import load_study
+from segnl.datasets.streets_files import read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", ["demo", "streets"])
+def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
+    study = load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path)
+    assert [run.recipe.model.head.name for run in study.runs[:4]] == ["fcn", "aspp", "non_local", "rcca"]
+
+
+def test_the_demo_trains_on_the_streets_that_it_makes(tmp_path):
+    study = load_study(ROOT / demo_module.STUDY, runs=tmp_path)
+    assert {run.recipe.data.root for run in study.runs} == {demo_module.DATA}
+    assert study.cfg.seeds == (0,)
+
+
+def test_streets_are_made_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo_module, "NUM_TRAIN", 2)
+    monkeypatch.setattr(demo_module, "NUM_VAL", 1)
+    monkeypatch.setattr(demo_module, "HW", (64, 128))
+    demo_module.make_streets(tmp_path / "streets")
+    assert read_manifest(tmp_path / "streets")["complete"] is True
+    assert "making 3 streets" in capsys.readouterr().out
+    demo_module.make_streets(tmp_path / "streets")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_demo_ends_by_saying_where_to_look_and_what_to_try(monkeypatch, capsys):
+    monkeypatch.setattr(demo_module, "make_streets", lambda root: None)
+    monkeypatch.setattr(demo_module, "compare", lambda config: 0)
+    assert demo_module.demo() == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "checkpoints/demo/report.html" in last
+    assert "try next" in last
+
+
+def test_a_stopped_demo_hands_on_the_exit_code(monkeypatch):
+    monkeypatch.setattr(demo_module, "make_streets", lambda root: None)
+    monkeypatch.setattr(demo_module, "compare", lambda config: 130)
+    assert demo_module.demo() == 130

@@ -1,0 +1,41 @@
+import pytest
+
+from segnl.compare.control import Fingerprint, fingerprint_of
+from segnl.compare.report import StudyFindings, write_report
+from segnl.compare.run import report
+from segnl.compare.study import load_study
+from segnl.compare.table import HeadResult
+from segnl.engine.checkpoint import open_checkpoint
+from segnl.inspection.predictions import keep_predictions
+
+
+def findings(study, wrong):
+    predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
+    results = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
+    return StudyFindings(results, predictions, {run.name: fingerprint_of(run) for run in study.runs}, wrong)
+
+
+def test_a_refused_run_is_named_on_the_page_and_left_out_of_its_charts(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    study = load_study(finished / "tiny.yaml")
+    page = write_report(study, findings(study, {"rcca-s0": "saw other batches"})).read_text()
+    assert "<strong>Refused:</strong> rcca-s0 saw other batches" in page
+    assert page.count('title="undefined') >= 19  # every class of the head without a run
+    report(study, None)  # as it was
+
+
+def test_the_page_says_where_the_control_is_broken(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    study = load_study(finished / "tiny.yaml")
+    found = findings(study, {})
+    other = Fingerprint(found.prints["rcca-s0"].init, "deadbeef")
+    page = write_report(study, StudyFindings(found.results, found.predictions, {**found.prints, "rcca-s0": other}, {}))
+    text = page.read_text()
+    assert "deadbeef" in text
+    assert text.count('<li class="broken">') == 1
+    report(study, None)
+
+
+@pytest.mark.parametrize("words", ["commonest", "Parameters", "GFLOPs", "Training images/s", "Ambiguous pairs"])
+def test_the_page_of_a_study_explains_what_it_shows(finished, words):
+    assert words.lower() in (finished / "checkpoints" / "tiny" / "report.html").read_text().lower()

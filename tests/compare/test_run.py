@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import pytest
+
+from segnl.compare import run as run_module
+from segnl.compare.run import compare, is_finished
+from segnl.compare.study import load_study
+from segnl.core.errors import ConfigError
+
+
+def test_a_study_ends_in_table_numbers_and_page(finished):
+    folder = finished / "checkpoints" / "tiny"
+    tree = json.loads((finished / "out.json").read_text())
+    assert tree == json.loads((folder / "compare.json").read_text())
+    assert list(tree["heads"]) == ["fcn", "rcca"]
+    keys = {"miou_mean", "miou_sd", "runs", "params", "gflops", "train_images_per_s", "latency_ms", "peak_mib"}
+    assert keys <= set(tree["heads"]["rcca"])
+    assert set(tree["control"]["batches"]) == {"fcn-s0", "rcca-s0"}
+    assert len(set(tree["control"]["batches"].values())) == 1
+    init = tree["control"]["init"]
+    assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
+    assert tree["complete"] is True
+    assert (folder / "table.md").read_text().startswith("| head |")
+    assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "A note for the page." in (folder / "report.html").read_text()
+
+
+def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
+    tree = json.loads((finished / "out.json").read_text())
+    metrics = json.loads((finished / "checkpoints/tiny/rcca-s0/eval/val-whole/metrics.json").read_text())
+    assert tree["heads"]["rcca"]["miou_mean"] == metrics["miou"]
+    assert tree["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
+
+
+@pytest.fixture
+def copied(finished, tmp_path, monkeypatch):
+    """The finished study in a folder of its own, which is the working folder."""
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_again_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monkeypatch):
+    before = json.loads((copied / "out.json").read_text())
+
+    def fail(*_arguments, **_named):
+        raise AssertionError("trained or scored again")
+
+    monkeypatch.setattr(run_module, "fit", fail)
+    monkeypatch.setattr("segnl.inspection.predictions.evaluate", fail)
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    assert json.loads((copied / "again.json").read_text()) == before
+
+
+def test_a_study_broken_off_ends_with_the_same_scores(copied):
+    before = json.loads((copied / "out.json").read_text())
+    run = copied / "checkpoints" / "tiny" / "rcca-s0"
+    (run / "step-00000003.safetensors").unlink()  # as after a kill between step 2's checkpoint and the end
+    assert not is_finished(load_study(copied / "tiny.yaml").runs[1])
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    after = json.loads((copied / "again.json").read_text())
+    assert after["runs"]["rcca-s0"]["miou"] == before["runs"]["rcca-s0"]["miou"]
+    assert after["control"] == before["control"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("max_steps: 3", "max_steps: 2", "train.max_steps"),
+        ("crop_hw: [64, 96]", "crop_hw: [64, 90]", "data.crop_hw"),
+        ("lr: 1e-3", "lr: 1e-2", "optim.lr"),
+    ],
+)
+def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
+    text = (copied / "base.yaml").read_text()
+    assert old in text
+    (copied / "base.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=rf"fcn-s0: was trained with another recipe, which differs in {key}"):
+        compare(copied / "tiny.yaml")
+
+
+def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
+    file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
+    tree = json.loads(file.read_text())
+    file.write_text(json.dumps(tree | {"batches": "tampered"}))
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    found = json.loads((copied / "out.json").read_text())
+    assert found["heads"]["rcca"]["runs"] == 0
+    assert found["heads"]["rcca"]["miou_mean"] is None
+    assert "saw other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
+    assert "refused: rcca-s0 saw other batches" in capsys.readouterr().out
+
+
+def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = []
+    monkeypatch.setattr(run_module, "fit", lambda recipe, folder: started.append(folder.name) or 143)
+    assert compare(study_file) == 143
+    assert started == ["fcn-s0"]
+    assert not (tmp_path / "checkpoints" / "tiny" / "report.html").exists()

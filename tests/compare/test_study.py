@@ -1,0 +1,69 @@
+import pytest
+
+from segnl.compare.study import forbidden_differences, load_study
+from segnl.core.errors import ConfigError
+
+
+def test_a_study_plans_every_head_with_every_seed_and_one_seed_of_all_first(tmp_path, study_file):
+    text = study_file.read_text().replace("seeds: [0]", "seeds: [3, 5]")
+    study_file.write_text(text)
+    study = load_study(study_file, runs=tmp_path / "runs")
+    assert [run.name for run in study.runs] == ["fcn-s3", "rcca-s3", "fcn-s5", "rcca-s5"]
+    assert [run.recipe.train.seed for run in study.runs] == [3, 3, 5, 5]
+    assert study.runs[1].recipe.model.head.name == "rcca"
+    assert study.runs[1].folder == tmp_path / "runs" / "tiny" / "rcca-s3"
+    assert [run.name for run in study.runs_of("rcca")] == ["rcca-s3", "rcca-s5"]
+
+
+def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path, study_file):
+    (tmp_path / "own.yaml").write_text("base: base.yaml\nmodel:\n  head: {name: aspp, channels: 8}\n")
+    study_file.write_text("heads: {aspp: own.yaml}\noverrides: {train: {max_steps: 7}}\n")
+    (run,) = load_study(study_file, runs=tmp_path / "runs").runs
+    assert run.recipe.model.head.name == "aspp"
+    assert run.recipe.train.max_steps == 7
+    assert run.recipe.train.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "channels: 8}}}\nseeds",
+            "channels: 8}}, optim: {lr: 1.0}}\nseeds",
+            "heads.rcca: differs from fcn in optim.lr",
+        ),
+        ("channels: 8}}}\nseeds", "channels: 8}}, data: {flip: false}}\nseeds", "differs from fcn in data.flip"),
+        (
+            "channels: 8}}}\nseeds",
+            "channels: 8}}, train: {max_steps: 9}}\nseeds",
+            "differs from fcn in train.max_steps",
+        ),
+        ("seeds: [0]", "seeds: [1, 1]", "a seed stands twice"),
+        ("seeds: [0]", "seeds: []", "seeds"),
+        ("seeds: [0]", "sedes: [0]", "sedes: unknown key; did you mean 'seeds'?"),
+        ("  rcca:", "  ../rcca:", "names a folder"),
+        ("name: rcca,", "name: rccca,", "did you mean 'rcca'"),
+        ("base: base.yaml\n", "", "heads.fcn: keys without a base"),
+    ],
+)
+def test_a_fault_of_a_study_is_one_line_that_names_the_file(tmp_path, study_file, old, new, says):
+    text = study_file.read_text()
+    assert old in text
+    study_file.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as err:
+        load_study(study_file, runs=tmp_path / "runs")
+    assert says in str(err.value)
+    assert str(study_file) in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+def test_what_a_study_varies_on_purpose_may_differ(tmp_path, study_file):
+    text = study_file.read_text().replace("channels: 8}}}\nseeds", "channels: 8}}, optim: {lr: 1.0}}\nseeds")
+    study_file.write_text(text + "varies: [model.head, optim.lr]\n")
+    assert len(load_study(study_file, runs=tmp_path / "runs").runs) == 2
+
+
+def test_a_part_with_a_longer_name_is_not_the_part_that_varies():
+    one = {"model": {"head": {"name": "a"}, "headroom": 1}, "data": {"root": "x"}}
+    other = {"model": {"head": {"name": "b"}, "headroom": 2}, "data": {"root": "y"}}
+    assert forbidden_differences(one, other, ("model.head",)) == ["model.headroom"]

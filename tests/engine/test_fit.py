@@ -1,0 +1,155 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segnl.core.errors import ConfigError, DataError, MachineError
+from segnl.core.runlog import read_log
+from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from segnl.engine.fit import fit
+from segnl.engine.recipe import load_recipe
+
+
+def weights_hash(run: Path) -> str:
+    digest = hashlib.sha256()
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    for tensors in (checkpoint.model, checkpoint.optim):
+        for name in sorted(tensors):
+            digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return f"{checkpoint.step} {digest.hexdigest()}"
+
+
+def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    assert fit(load_recipe(tiny_config), run) == 0
+    assert [path.name for path in checkpoints_of(run)] == ["step-00000006.safetensors", "step-00000004.safetensors"]
+    assert load_recipe(run / "recipe.yaml").tree() == load_recipe(tiny_config).tree()
+    steps = [line for line in read_log(run / "log.jsonl") if "event" not in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "lr", "data_s", "forward_s", "backward_s", "optim_s", "images_per_s"} <= steps[0].keys()
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    assert checkpoint.classes["names"] == ["road", "sky", "tree"]
+    assert checkpoint.origin["versions"]["torch"]
+
+
+def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
+    recipe = load_recipe(tiny_config)
+    fit(recipe, tmp_path / "run")
+    before = weights_hash(tmp_path / "run")
+    assert fit(recipe, tmp_path / "run") == 0
+    assert "already trained" in capsys.readouterr().out
+    assert weights_hash(tmp_path / "run") == before
+
+
+COMMAND = "import sys; from segnl.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def start(config: Path, folder: Path, *overrides: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    root = str(Path(__file__).parents[2])
+    words = [sys.executable, "-c", COMMAND, "train", "--config", str(config), "--run", "run"]
+    for override in overrides:
+        words += ["--set", override]
+    environment = os.environ | {"PYTHONPATH": root}
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(line.get("step", 0) >= step for line in read_log(run / "log.jsonl")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} in {run}")
+
+
+def test_killed_and_resumed_with_other_workers_equals_uninterrupted(tiny_config, tmp_path):
+    length = "train.max_steps=25"
+    whole = start(tiny_config, tmp_path / "whole", length)
+    assert whole.wait() == 0
+    run = tmp_path / "killed" / "checkpoints" / "run"
+    for kill_at, workers in ((5, 0), (12, 2)):
+        process = start(tiny_config, tmp_path / "killed", length, f"data.workers={workers}")
+        wait_for_step(run, kill_at)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = start(tiny_config, tmp_path / "killed", length, "data.workers=1")
+    assert done.wait() == 0, done.stderr.read()
+    assert weights_hash(run) == weights_hash(tmp_path / "whole" / "checkpoints" / "run")
+    steps = [line["step"] for line in read_log(run / "log.jsonl") if "event" not in line]
+    assert steps == list(range(1, 26))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, tmp_path, number, code):
+    process = start(tiny_config, tmp_path, "train.max_steps=5000", "train.save_every=5000")
+    run = tmp_path / "checkpoints" / "run"
+    wait_for_step(run, 3)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    step = load_checkpoint(checkpoints_of(run)[0]).step
+    assert f"stopped after step {step}" in out
+    assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
+
+
+def test_another_recipe_is_refused_naming_the_keys_and_fresh_moves_the_old_run_aside(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config), run)
+    other = load_recipe(tiny_config, ["optim.lr=0.01", "data.workers=1"])
+    with pytest.raises(ConfigError, match=r"differs in optim\.lr; "):
+        fit(other, run)
+    assert fit(other, run, fresh=True) == 0
+    assert len(checkpoints_of(tmp_path / "run.old1")) == 2
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config), run)
+    before = weights_hash(run)
+    newest = checkpoints_of(run)[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="falling back"):
+        fit(load_recipe(tiny_config), run)
+    assert weights_hash(run) == before
+
+
+def test_an_unwritable_place_is_refused_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("segnl.engine.fit.build_model", lambda *_: pytest.fail("built"))
+    with pytest.raises(MachineError, match="file/run"):
+        fit(load_recipe(tiny_config), tmp_path / "file" / "run")
+
+
+def test_validation_is_logged(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config, ["train.eval_every=3"]), tmp_path / "run")
+    evals = [line for line in read_log(tmp_path / "run" / "log.jsonl") if line.get("event") == "eval"]
+    assert [line["step"] for line in evals] == [3, 6]
+    assert all(0 <= line["miou"] <= 1 for line in evals)
+
+
+def test_a_truncated_image_stops_training_in_one_line_and_keeps_the_checkpoint(tiny_config, tiny_data, tmp_path):
+    fit(load_recipe(tiny_config, ["train.max_steps=2"]), tmp_path / "run")
+    for path in (tiny_data / "images" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"frame\d\.png.*index \d, epoch \d") as err:
+        fit(load_recipe(tiny_config, ["train.max_steps=2"]), tmp_path / "other")
+    assert "\n" not in str(err.value)
+    assert load_checkpoint(checkpoints_of(tmp_path / "run")[0]).step == 2
+
+
+def test_a_data_set_of_one_image_smaller_than_the_crop_trains(tiny_config, tiny_data, tmp_path):
+    for kind in ("images", "labels"):
+        for path in sorted((tiny_data / kind / "train").iterdir())[1:]:
+            path.unlink()
+    recipe = load_recipe(tiny_config, ["data.crop_hw=[97, 65]", "train.batch_size=3", "train.max_steps=2"])
+    assert fit(recipe, tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["event"] == "end"

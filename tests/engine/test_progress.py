@@ -1,0 +1,16 @@
+from segnl.engine.progress import Progress, _clock
+
+
+def test_off_a_terminal_the_first_and_the_last_step_are_plain_lines(capsys):
+    with Progress("fit", 4, done=1) as progress:
+        for _ in range(3):
+            progress.advance("loss 0.5")
+        progress.say("half way")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("fit: 2/4 steps, ")
+    assert lines[1].startswith("fit: 4/4 steps, 0:00 left, loss 0.5")
+    assert lines[2] == "half way"
+
+
+def test_clocks_read_as_people_write_them():
+    assert [_clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

@@ -1,0 +1,103 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segnl.core.errors import NonFiniteError
+from segnl.core.seeds import seed_for
+from segnl.datasets.sample import Batch
+from segnl.engine.build import build_model
+from segnl.engine.recipe import load_recipe
+from segnl.engine.train import Trainer
+
+CPU = torch.device("cpu")
+
+
+def batch_of(seed: int, *, void: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (2, 3, 33, 41), dtype=torch.uint8, generator=generator)
+    label = torch.randint(0, 3, (2, 33, 41), generator=generator)
+    label[:, :5] = 255
+    if void:
+        label[:] = 255
+    return Batch(image, label, ["one", "two"])
+
+
+def trainer_for(config, *overrides):
+    recipe = load_recipe(config, overrides)
+    return Trainer(recipe, build_model(recipe, 3, is_new=True), CPU)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_three_steps_equal_a_plain_pytorch_loop(tiny_config, align_corners):
+    trainer = trainer_for(tiny_config, f"model.align_corners={str(align_corners).lower()}", "optim.weight_decay=0.01")
+    model = copy.deepcopy(trainer.model).train()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=0.01)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    for step in range(3):
+        batch = batch_of(step)
+        report = trainer.step(batch)
+        for group in sgd.param_groups:
+            group["lr"] = 0.05 * (1 - step / 6) ** 0.9
+        torch.manual_seed(seed_for(0, "step", step))  # dropout
+        out = model((batch.image.float() - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+        loss = 0.0
+        for weight, logits in ((1.0, out.main), (0.4, out.aux["auxiliary"])):
+            up = F.interpolate(logits, size=(33, 41), mode="bilinear", align_corners=align_corners)
+            loss = loss + weight * F.cross_entropy(up, batch.label, ignore_index=255)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        assert report.loss == pytest.approx(float(loss.detach()), rel=1e-5)  # sums in another order
+    for ours, plain in zip(trainer.model.state_dict().values(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_an_all_void_batch_gives_zero_loss_and_leaves_the_weights(tiny_config):
+    trainer = trainer_for(tiny_config)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    report = trainer.step(batch_of(0, void=True))
+    assert (report.loss, report.grad_norm) == (0.0, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_a_non_finite_loss_updates_nothing_and_names_the_images(tiny_config):
+    trainer = trainer_for(tiny_config)
+    with torch.no_grad():
+        trainer.model.classifier.weight[0, 0] = float("nan")
+    before = copy.deepcopy(trainer.model.state_dict())
+    with pytest.raises(NonFiniteError, match="the loss is nan, nothing was updated; images one, two"):
+        trainer.step(batch_of(0))
+    after = trainer.model.state_dict()
+    names = [name for name, _ in trainer.model.named_parameters()]
+    assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in names)
+    assert trainer.step_number == 0
+
+
+def test_a_non_finite_gradient_updates_nothing(tiny_config):
+    trainer = trainer_for(tiny_config)
+    before = copy.deepcopy(dict(trainer.model.named_parameters()))
+    trainer.model.classifier.weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(NonFiniteError, match="the gradient is"):
+        trainer.step(batch_of(0))
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize("options", [["train.precision=bf16"], ["train.channels_last=true"], ["train.batch_size=1"]])
+def test_each_option_trains_a_step(tiny_config, options):
+    batch = batch_of(0)
+    if "batch_size" in options[0]:
+        batch = Batch(batch.image[:1], batch.label[:1], ["one"])
+    report = trainer_for(tiny_config, *options).step(batch)
+    assert report.loss > 0
+    assert report.grad_norm > 0
+
+
+@pytest.mark.parametrize("head", ["fcn", "aspp", "non_local", "rcca"])
+def test_every_head_learns_from_a_single_image(tiny_config, head):
+    trainer = trainer_for(tiny_config, f"model.head={{name: {head}, channels: 8}}", "train.batch_size=1")
+    batch = batch_of(3)
+    one = Batch(batch.image[:1], (batch.image[:1, 0] > 128).long(), ["one"])
+    losses = [trainer.step(one).loss for _ in range(5)]
+    assert losses[-1] < losses[0]

@@ -1,0 +1,28 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from segnl.engine.build import build_data
+from segnl.engine.checkpoint import open_checkpoint
+from segnl.inspection.contact_sheet import GAP, HEADER, contact_sheet
+from segnl.inspection.gallery import Shown
+from segnl.inspection.predictions import keep_predictions
+from segnl.inspection.score import recipe_for_scoring
+
+
+def test_a_sheet_has_a_row_an_image_and_a_column_for_image_truth_and_network(street_runs):
+    checkpoint = open_checkpoint(street_runs[0])
+    recipe = recipe_for_scoring(checkpoint, ())
+    data, predictions = build_data(recipe, "val"), keep_predictions(checkpoint, recipe, "val")
+    sheet = Image.open(io.BytesIO(contact_sheet([Shown("fcn", predictions)], data, [2, 0], width=128)))
+    assert sheet.size == (3 * (128 + GAP) + GAP, HEADER + 2 * (64 + GAP))
+    pixels = np.asarray(sheet)
+    second = HEADER + 64 + GAP
+    sample = data.read(0)
+    assert np.array_equal(pixels[second : second + 64, GAP : GAP + 128], sample.image)
+    left = GAP + 128 + GAP
+    assert np.array_equal(pixels[second : second + 64, left : left + 128], data.table.colour(sample.label))
+    left += 128 + GAP
+    mask = predictions.mask(0, data.table)
+    assert np.array_equal(pixels[second : second + 64, left : left + 128], data.table.colour(mask))

@@ -1,0 +1,42 @@
+import shutil
+
+import pytest
+
+from segnl.core.errors import ConfigError
+from segnl.inspection.inspect_runs import inspect_runs
+
+
+def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path, capsys):
+    inspect_runs(street_runs, tmp_path / "out", num_images=2)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "fcn, rcca" in text
+    assert "Pixel accuracy %" in text
+    assert "Ambiguous pairs" in text
+    assert (tmp_path / "out" / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "2 images, 2 networks" in capsys.readouterr().out
+
+
+def test_one_run_alone_is_shown_by_its_errors(street_runs, tmp_path):
+    inspect_runs(street_runs[:1], tmp_path)
+    assert "Images with most errors come first" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(street_runs, tmp_path):
+    for study in ("one", "two"):
+        shutil.copytree(street_runs[0], tmp_path / study / "fcn")
+    inspect_runs([tmp_path / "one" / "fcn", tmp_path / "two" / "fcn"], tmp_path / "out")
+    assert "one/fcn, two/fcn" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_run_named_twice_is_refused(street_runs, tmp_path):
+    with pytest.raises(ConfigError, match="stands twice"):
+        inspect_runs([street_runs[0], street_runs[0]], tmp_path)
+
+
+def test_runs_of_different_data_sets_are_refused(street_runs, tiny_config, tmp_path):
+    from segnl.engine.fit import fit
+    from segnl.engine.recipe import load_recipe
+
+    fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "tiny_run")
+    with pytest.raises(ConfigError, match="other images or classes"):
+        inspect_runs([street_runs[0], tmp_path / "tiny_run"], tmp_path / "out")

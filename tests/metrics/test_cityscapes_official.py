@@ -1,0 +1,231 @@
+"""Our count of Cityscapes' scores against the benchmark's own code, on small trees in its layout."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import DataError, MachineError
+from segnl.metrics import cityscapes_official as official
+from segnl.metrics.cityscapes_official import (
+    AVERAGE_INSTANCE_PX,
+    Scores,
+    check_agreement,
+    count_frames,
+    find_frames,
+    official_scores,
+    run_cityscapesscripts,
+)
+
+HW = (37, 61)
+STEMS = ("bonn_000000_000019", "bonn_000001_000019", "ulm_000003_000019")
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), values)
+
+
+def tree(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Labels with instances and void, predictions with void and mistakes; no train anywhere, trucks only predicted."""
+    rng = np.random.default_rng(seed)
+    for stem in STEMS:
+        city = stem.split("_")[0]
+        label = np.kron(rng.choice([0, 3, 7, 8, 11, 21, 23], (5, 8)), np.ones((8, 8), int))[: HW[0], : HW[1]]
+        instances = label.copy()
+        for number in range(9):
+            thing = int(rng.choice([24, 25, 26, 28, 29, 33]))
+            row, column, size = rng.integers(0, 30), rng.integers(0, 50), rng.integers(2, 12)
+            label[row : row + size, column : column + size] = thing
+            instances[row : row + size, column : column + size] = thing * 1000 + number
+        label[:3], instances[:3] = 24, 24  # a crowd: a thing class without an instance number
+        label[-2:], instances[-2:] = 1, 1001  # an id above 1000 that is no thing
+        wrong = rng.random(HW)
+        predicted = np.where(wrong < 0.6, label, rng.choice([0, 4, 7, 8, 9, 11, 21, 24, 26, 27, 29, 30, 33], HW))
+        base = folder / "gtFine/val" / city / f"{stem}_gtFine"
+        write(base.with_name(f"{base.name}_labelIds.png"), label.astype(np.uint8))
+        write(base.with_name(f"{base.name}_instanceIds.png"), instances.astype(np.uint16))
+        write(folder / "results" / city / f"{stem}_leftImg8bit.png", predicted.astype(np.uint8))
+    return folder, folder / "results"
+
+
+def label_path(root: Path, stem: str, kind: str = "labelIds") -> Path:
+    return root / "gtFine/val" / stem.split("_")[0] / f"{stem}_gtFine_{kind}.png"
+
+
+def prediction_path(root: Path, stem: str) -> Path:
+    return root / "results" / stem.split("_")[0] / f"{stem}_leftImg8bit.png"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_our_four_scores_equal_the_official_ones(seed: int, tmp_path: Path) -> None:
+    root, results = tree(tmp_path, seed)
+    frames = find_frames(root / "gtFine/val", results)
+    ours, theirs = count_frames(frames), run_cityscapesscripts(frames)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        np.testing.assert_allclose(list(mine.values()), list(other.values()), rtol=0, atol=1e-12)
+    assert np.isnan(ours.class_iou["train"])
+    assert ours.class_iou["truck"] == 0.0
+    result = official_scores(root, "val", results)
+    assert {name: result[name] for name in official.MEANS} == pytest.approx(theirs.means(), abs=1e-12)
+    assert result["per_class"]["train"] is None
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_official_command_line_gives_the_same(tmp_path: Path) -> None:
+    root, results = tree(tmp_path)
+    ours = official_scores(root, "val", results)
+    environment = {**os.environ, "CITYSCAPES_DATASET": str(root), "CITYSCAPES_RESULTS": str(results)}
+    environment |= {"CITYSCAPES_EXPORT_DIR": str(tmp_path)}
+    command = (
+        "import numpy as np; np.in1d = getattr(np, 'in1d', np.isin); "
+        "from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import main; main()"
+    )
+    subprocess.run([sys.executable, "-c", command], env=environment, check=True, capture_output=True, timeout=120)
+    theirs = json.loads((tmp_path / "resultPixelLevelSemanticLabeling.json").read_text())
+    assert ours["class_iou"] == pytest.approx(theirs["averageScoreClasses"], abs=1e-12)
+    assert ours["class_iiou"] == pytest.approx(theirs["averageScoreInstClasses"], abs=1e-12)
+    assert ours["category_iou"] == pytest.approx(theirs["averageScoreCategories"], abs=1e-12)
+    assert ours["category_iiou"] == pytest.approx(theirs["averageScoreInstCategories"], abs=1e-12)
+
+
+def test_a_perfect_prediction_scores_1(tmp_path: Path) -> None:
+    root, results = tree(tmp_path)
+    for stem in STEMS:
+        prediction_path(root, stem).write_bytes(label_path(root, stem).read_bytes())
+    result = official_scores(root, "val", results)
+    assert result["class_iou"] == result["category_iou"] == 1.0
+
+
+def test_a_prediction_in_a_palette_or_of_16_bits_scores_the_same(tmp_path: Path) -> None:
+    root, results = tree(tmp_path)
+    expected = official_scores(root, "val", results)
+    first, second = prediction_path(root, STEMS[0]), prediction_path(root, STEMS[1])
+    picture = Image.fromarray(np.asarray(Image.open(first)))
+    picture.putpalette(list(range(256)) * 3)
+    picture.save(first)
+    assert Image.open(first).mode == "P"
+    write(second, np.asarray(Image.open(second)).astype(np.uint16))
+    assert official_scores(root, "val", results) == expected
+
+
+def without_numpy_in1d(monkeypatch: pytest.MonkeyPatch) -> None:
+    if hasattr(np, "in1d"):
+        monkeypatch.delattr(np, "in1d")
+
+
+def test_numpy_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_numpy_in1d(monkeypatch)
+    root, results = tree(tmp_path)
+    monkeypatch.setenv("CITYSCAPES_EXPORT_DIR", str(tmp_path / "absent"))
+    official_scores(root, "val", results)
+    assert not hasattr(np, "in1d")
+    assert os.environ["CITYSCAPES_EXPORT_DIR"] == str(tmp_path / "absent")
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    write(path, change(np.asarray(Image.open(path))))
+
+
+def as_train_ids(ids: np.ndarray) -> np.ndarray:
+    table = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 21: 8, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 33: 18}
+    return np.vectorize(lambda i: table.get(i, 5))(ids).astype(np.uint8)
+
+
+def set_first_pixel(value: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(ids: np.ndarray) -> np.ndarray:
+        ids = ids.copy()
+        ids[0, 0] = value
+        return ids
+
+    return change
+
+
+def break_tree(root: Path, fault: str) -> None:
+    prediction, label = prediction_path(root, STEMS[0]), label_path(root, STEMS[0])
+    instances = label_path(root, STEMS[0], "instanceIds")
+    if fault == "prediction missing":
+        prediction.unlink()
+    elif fault == "prediction double":
+        write(root / "results" / f"{STEMS[0]}_colour.png", np.zeros(HW, np.uint8))
+    elif fault == "prediction of another size":
+        rewrite(prediction, lambda ids: ids[:-1])
+    elif fault == "prediction in RGB":
+        rewrite(prediction, lambda ids: np.repeat(ids[:, :, None], 3, axis=2))
+    elif fault == "prediction cut off":
+        prediction.write_bytes(prediction.read_bytes()[:200])
+    elif fault == "prediction empty":
+        prediction.write_bytes(b"")
+    elif fault in ("prediction holds 255", "prediction holds 34"):
+        rewrite(prediction, set_first_pixel(int(fault.split()[-1])))
+    elif fault == "label holds 34":
+        rewrite(label, set_first_pixel(34))
+    elif fault == "instances missing":
+        instances.unlink()
+    elif fault == "instance of a road":
+        rewrite(instances, set_first_pixel(7001))
+    elif fault == "train ids":
+        for stem in STEMS:
+            rewrite(prediction_path(root, stem), as_train_ids)
+    elif fault == "label missing":
+        label.unlink()
+    elif fault == "no labels":
+        for stem in STEMS:
+            label_path(root, stem).unlink()
+
+
+FAULTS = {
+    "prediction missing": r"0 predictions bonn_000000_000019\*",
+    "prediction double": r"2 predictions bonn_000000_000019\*.png: .*; expected exactly one",
+    "prediction of another size": r"leftImg8bit.png: shape \(36, 61\)",
+    "prediction in RGB": r"shape \(37, 61, 3\); expected one channel",
+    "prediction cut off": r"bonn_000000_000019_leftImg8bit.png: cannot be read",
+    "prediction empty": r"bonn_000000_000019_leftImg8bit.png: cannot be read",
+    "prediction holds 255": r"pixel \(row 0, column 0\) holds 255; expected labelIds",
+    "prediction holds 34": r"pixel \(row 0, column 0\) holds 34; expected labelIds",
+    "label holds 34": r"labelIds.png: pixel \(row 0, column 0\) holds 34",
+    "instances missing": r"instanceIds.png: missing",
+    "instance of a road": r"holds instance id 7001",
+    "train ids": r"look like train ids 0..18; expected labelIds",
+    "label missing": r"bonn_000000_000019_leftImg8bit.png: no label for this prediction",
+    "no labels": r"no \*/\*_gtFine_labelIds.png",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_the_files_is_one_line_naming_it(fault: str, tmp_path: Path) -> None:
+    root, results = tree(tmp_path)
+    break_tree(root, fault)
+    with pytest.raises(DataError, match=FAULTS[fault]) as caught:
+        official_scores(root, "val", results)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cityscapesscripts_says_when_it_exits_becomes_an_error(tmp_path: Path) -> None:
+    root, results = tree(tmp_path)
+    frames = find_frames(root / "gtFine/val", results)
+    rewrite(frames[1].prediction, lambda ids: ids[:, :-1])
+    with pytest.raises(DataError, match="cityscapesscripts: ERROR: Image widths of"):
+        run_cityscapesscripts(frames)
+
+
+def test_a_difference_between_the_two_counts_is_an_error() -> None:
+    ours = Scores({"road": 0.5}, {}, {}, {})
+    check_agreement(ours, Scores({"road": 0.5 + 1e-13}, {}, {}, {}))
+    with pytest.raises(MachineError, match=r"class_iou of road: 0\.5 by segnl"):
+        check_agreement(ours, Scores({"road": 0.5 + 1e-11}, {}, {}, {}))
+    with pytest.raises(MachineError, match="nan"):
+        check_agreement(ours, Scores({"road": float("nan")}, {}, {}, {}))
+
+
+def test_the_mean_instance_sizes_are_the_benchmarks() -> None:
+    theirs = official._import_evaluator().args.avgClassSize
+    assert {name: theirs[name] for name in AVERAGE_INSTANCE_PX} == AVERAGE_INSTANCE_PX

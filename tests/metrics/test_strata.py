@@ -1,0 +1,126 @@
+"""Strata against loops over pixels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from segnl.metrics import strata as module
+from segnl.metrics.confusion import VOID, Confusion
+from segnl.metrics.strata import COMPONENT_PX, WIDTHS_PX, Strata, found_by_component, is_near_boundary, ring_of
+
+K = 3
+HW = (23, 37)
+
+
+def maps(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of classes 0 and 1 with some void; predictions with mistakes, void among them."""
+    rng = np.random.default_rng(seed)
+    label = np.kron(rng.choice([0, 1, 1, VOID], (6, 8)), np.ones((4, 5), int))[: HW[0], : HW[1]].astype(np.uint8)
+    wrong = rng.random(HW) < 0.2
+    pred = np.where(wrong, rng.choice([0, 1, 2, VOID], HW), np.where(label == VOID, 1, label)).astype(np.uint8)
+    return pred, label
+
+
+def near_by_loop(ids: np.ndarray, width: int, border_counts: bool) -> np.ndarray:
+    out = np.zeros(ids.shape, bool)
+    for r, c in np.ndindex(ids.shape):
+        for y in range(r - width, r + width + 1):
+            for x in range(c - width, c + width + 1):
+                is_inside = 0 <= y < ids.shape[0] and 0 <= x < ids.shape[1]
+                out[r, c] |= (ids[y, x] != ids[r, c]) if is_inside else border_counts
+    return out
+
+
+@pytest.mark.parametrize("border_counts", [False, True])
+@pytest.mark.parametrize("width", [1, 3])
+def test_boundaries_are_the_pixels_with_another_id_nearby(width: int, border_counts: bool) -> None:
+    for ids in maps():
+        found = is_near_boundary(ids, width, border_counts=border_counts)
+        np.testing.assert_array_equal(found, near_by_loop(ids, width, border_counts))
+
+
+def test_boundary_and_trimap_iou_match_masks_written_out_class_by_class() -> None:
+    pred, label = maps()
+    strata = Strata(K)
+    strata.update(pred, label)
+    result = strata.as_json()
+    shown = np.where(label == VOID, VOID, pred).astype(np.uint8)
+    for width in WIDTHS_PX[:2]:
+        ious = []
+        for c in range(K):
+            truth = (label == c) & near_by_loop((label == c).astype(np.uint8), width, True)
+            found = (shown == c) & near_by_loop((shown == c).astype(np.uint8), width, True)
+            ious.append((truth & found).sum() / max((truth | found).sum(), 1))
+        assert result["boundary_iou"][str(width)] == pytest.approx(np.mean(ious), abs=1e-15)
+        confusion = Confusion(K)
+        confusion.update(pred, np.where(near_by_loop(label, width, False), label, VOID).astype(np.uint8))
+        assert result["trimap_iou"][str(width)] == confusion.miou()
+
+
+def test_a_perfect_prediction_has_no_errors_anywhere() -> None:
+    _, label = maps()
+    strata = Strata(K)
+    strata.update(np.where(label == VOID, 2, label).astype(np.uint8), label)
+    result = strata.as_json()
+    values = [*result["boundary_iou"].values(), *result["trimap_iou"].values(), *result["iou_by_row"]]
+    values += [*result["iou_by_distance"], *(size["recall"] for size in result["recall_by_component"])]
+    assert {value for value in values if value is not None} == {1.0}
+
+
+def test_recall_goes_to_the_size_of_the_truths_component() -> None:
+    label = np.full((40, 40), VOID, np.uint8)
+    label[0:2, 0:5] = 0  # 10 pixels
+    label[2:4, 5:7] = 0  # touches it at a corner: one component of 14
+    label[10:20, 0:10] = 0  # 100
+    label[10:20, 10:30] = 1  # 200, another class beside it
+    pred = label.copy()
+    pred[0, 0] = 1
+    pred[10:20, 10:20] = 0
+    found = found_by_component(pred, label)
+    assert COMPONENT_PX[:3] == (0, 64, 256)
+    assert found[0].tolist() == [13, 14, 1]
+    assert found[1].tolist() == [100 + 100, 100 + 200, 2]
+    assert not found[2:].any()
+
+
+def test_rows_and_rings_part_the_image() -> None:
+    pred, label = maps()
+    strata, whole = Strata(K), Confusion(K)
+    strata.update(pred, label)
+    whole.update(np.where(label == VOID, VOID, pred).astype(np.uint8), label)
+    np.testing.assert_array_equal(strata.counts["row"].sum(axis=0), whole.matrix)
+    np.testing.assert_array_equal(strata.counts["ring"].sum(axis=0), whole.matrix)
+    ring = ring_of((7, 11))
+    assert ring[3, 5] == 0
+    assert {ring[0, 0], ring[0, 10], ring[6, 0], ring[6, 10]} == {module.NUM_RINGS - 1}
+    assert ring_of((1, 1)).tolist() == [[0]]
+
+
+def test_shards_merge_to_the_same_counts_and_plain_numbers() -> None:
+    whole, merged = Strata(K), Strata(K)
+    for seed in range(3):
+        whole.update(*maps(seed))
+        shard = Strata(K)
+        shard.update(*maps(seed))
+        merged.merge(shard)
+    assert merged.as_json() == whole.as_json()
+    json.dumps(whole.as_json(), allow_nan=False)
+    json.dumps(Strata(K).as_json(), allow_nan=False)
+
+
+def test_an_image_smaller_than_the_widths_is_all_boundary() -> None:
+    strata = Strata(K)
+    strata.update(np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8))
+    assert strata.as_json()["boundary_iou"]["20"] == 1.0
+    assert strata.as_json()["trimap_iou"]["20"] is None
+
+
+def test_wrong_arguments_are_refused() -> None:
+    pred, label = maps()
+    with pytest.raises(ValueError, match="expected u8"):
+        Strata(K).update(pred[:5], label)
+    with pytest.raises(ValueError, match="holds 9"):
+        Strata(K).update(np.full_like(pred, 9), label)
+    with pytest.raises(ValueError, match="expected the same"):
+        Strata(K).merge(Strata(4))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import nn
+
+from segnl.models.blocks.conv import (
+    ConvNormAct,
+    HeConv2d,
+    Pointwise,
+    PooledBatchNorm2d,
+    SmallConv2d,
+    ZeroBatchNorm2d,
+    activate,
+)
+
+
+def test_he_convolutions_begin_with_the_variance_of_the_fan_out() -> None:
+    torch.manual_seed(0)
+    assert HeConv2d(64, 128, 3).weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+
+
+def test_small_convolutions_begin_with_a_hundredth() -> None:
+    torch.manual_seed(0)
+    conv = SmallConv2d(64, 128, 3)
+    assert conv.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert conv.bias.abs().max() == 0
+
+
+def test_a_zero_norm_begins_as_nothing() -> None:
+    assert ZeroBatchNorm2d(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (5, 2)])
+def test_a_convolution_keeps_the_size(kernel: int, dilation: int) -> None:
+    assert ConvNormAct(2, 3, kernel, dilation=dilation)(torch.randn(2, 2, 7, 11)).shape == (2, 3, 7, 11)
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match="odd"):
+        ConvNormAct(2, 3, 4)
+
+
+def test_a_convolution_has_a_bias_only_without_a_norm_or_when_asked() -> None:
+    assert ConvNormAct(2, 3, 1).conv.bias is None
+    assert ConvNormAct(2, 3, 1, has_norm=False).conv.bias is not None
+    assert ConvNormAct(2, 3, 1, has_bias=True).conv.bias is not None
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(0.0, [0.0, 2.0]), (0.5, [-0.5, 2.0]), (1.0, [-1.0, 2.0])])
+def test_the_slope_goes_from_relu_to_none(slope: float, expected: list[float]) -> None:
+    assert activate(torch.tensor([-1.0, 2.0]), slope).tolist() == expected
+
+
+def test_one_pooled_pixel_is_normalised_by_the_running_statistics_and_leaves_them() -> None:
+    norm = PooledBatchNorm2d(3).train()
+    norm.running_mean.fill_(2.0)
+    x = torch.randn(1, 3, 1, 1, requires_grad=True)
+    out = norm(x)
+    torch.testing.assert_close(out, (x - 2.0) / (1 + norm.eps) ** 0.5)
+    assert norm.running_mean.tolist() == [2.0, 2.0, 2.0]
+    assert norm.num_batches_tracked == 0
+    out.sum().backward()
+
+
+def test_two_pooled_pixels_are_normalised_like_everywhere() -> None:
+    x = torch.randn(2, 3, 1, 1)
+    assert torch.equal(PooledBatchNorm2d(3).train()(x), nn.BatchNorm2d(3).train()(x))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_pointwise_map_is_a_convolution_of_kernel_one(dims: int) -> None:
+    layer = Pointwise(4, 5, dims=dims)
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](4, 5, 1)
+    conv.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, *(3, 2, 7)[:dims])
+    rows = layer(x.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(rows.transpose(1, 2).unflatten(2, x.shape[2:]), conv(x))
+
+
+def test_a_collapsed_pair_of_maps_is_the_two_in_turn() -> None:
+    layer, into = Pointwise(4, 5, dims=2), torch.randn(1, 5)
+    rows = torch.randn(2, 7, 4)
+    torch.testing.assert_close(layer.collapsed(rows, into), (layer(rows) @ into.T)[..., 0])

@@ -1,0 +1,38 @@
+import torch
+
+from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
+from segnl.models.initialise import initialise
+from segnl.ops.criss_cross import criss_cross_context
+
+
+def test_a_block_with_gamma_zero_is_the_identity_bit_for_bit() -> None:
+    x = torch.randn(2, 16, 7, 11)
+    assert torch.equal(CrissCrossBlock(16, CrissCrossConfig())(x), x)
+
+
+def test_a_hop_adds_gamma_times_the_context() -> None:
+    block = CrissCrossBlock(16, CrissCrossConfig(recurrence=1, gamma_init=0.5))
+    x = torch.randn(2, 16, 7, 11)
+    context = criss_cross_context(block.query_conv(x), block.key_conv(x), block.value_conv(x))
+    torch.testing.assert_close(block(x), x + 0.5 * context)
+
+
+def test_hops_share_their_weights_and_their_number_may_change() -> None:
+    block = CrissCrossBlock(16, CrissCrossConfig(recurrence=3, gamma_init=0.5))
+    x = torch.randn(2, 16, 7, 11)
+    assert torch.equal(block(x), block.hop(block.hop(block.hop(x))))
+    other = CrissCrossBlock(16, CrissCrossConfig(recurrence=1))
+    other.load_state_dict(block.state_dict())
+    other.recurrence = 3
+    assert torch.equal(other(x), block(x))
+
+
+def test_initialising_gives_gamma_the_value_of_the_recipe() -> None:
+    block = CrissCrossBlock(16, CrissCrossConfig(gamma_init=0.25))
+    initialise(block, 0)
+    assert block.gamma.scale.item() == 0.25
+
+
+def test_query_and_key_have_an_eighth_of_the_channels_and_at_least_one() -> None:
+    assert CrissCrossBlock(64, CrissCrossConfig()).query_conv.out_channels == 8
+    assert CrissCrossBlock(4, CrissCrossConfig()).key_conv.out_channels == 1

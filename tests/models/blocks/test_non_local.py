@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig, Pairwise
+
+PAIRWISE: list[Pairwise] = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
+SPACES = {1: (13,), 2: (7, 11), 3: (3, 5, 7)}
+
+
+def awake_block(cfg: NonLocalConfig, dims: int = 2) -> NonLocalBlock:
+    torch.manual_seed(0)
+    block = NonLocalBlock(6, cfg, dims=dims).double().eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return block
+
+
+def oracle(block: NonLocalBlock, x: Tensor) -> Tensor:
+    """The paper's sum over positions, one asking position after another."""
+
+    def maps(layer: torch.nn.Module) -> Tensor:
+        weight, bias = layer.weight.flatten(1), layer.bias
+        return torch.einsum("dc,bc...->bd...", weight, x) + bias.view(1, -1, *[1] * block.dims)
+
+    def pooled(map_: Tensor) -> Tensor:
+        if not block.subsample:
+            return map_.flatten(2)
+        kernel = {1: 2, 2: (2, 2), 3: (1, 2, 2)}[block.dims]
+        return {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[block.dims](map_, kernel).flatten(2)
+
+    is_plain = block.pairwise == "gaussian"
+    theta = (x if is_plain else maps(block.theta)).flatten(2)
+    phi = pooled(x if is_plain else maps(block.phi))
+    g = pooled(maps(block.g))
+    out = torch.empty(x.shape[0], g.shape[1], theta.shape[2], dtype=x.dtype)
+    for batch in range(x.shape[0]):
+        for i in range(theta.shape[2]):
+            if block.pairwise == "concatenation":
+                w = block.score.weight.flatten()
+                pairs = torch.cat([theta[batch, :, i, None].expand_as(phi[batch]), phi[batch]])
+                weights = (w @ pairs).relu() / phi.shape[2]
+            else:
+                weights = theta[batch, :, i] @ phi[batch] * block.scale
+                is_softmax = block.pairwise != "dot_product"
+                weights = weights.softmax(0) if is_softmax else weights / phi.shape[2]
+            out[batch, :, i] = g[batch] @ weights
+    y = (block.w_z.weight.flatten(1) @ out).unflatten(2, x.shape[2:])
+    return x + block.norm(y)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_block_equals_the_sum_over_positions(pairwise: Pairwise, subsample: bool, dims: int) -> None:
+    block = awake_block(NonLocalConfig(pairwise=pairwise, subsample=subsample), dims)
+    x = torch.randn(2, 6, *SPACES[dims], dtype=torch.float64)
+    torch.testing.assert_close(block(x), oracle(block, x))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("has_norm", [True, False])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_a_new_block_is_the_identity(pairwise: Pairwise, has_norm: bool, dims: int) -> None:
+    block = NonLocalBlock(6, NonLocalConfig(pairwise=pairwise), dims=dims, has_norm=has_norm)
+    x = torch.randn(2, 6, *SPACES[dims])
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_gradient_of_a_batch_of_one_equals_that_of_the_formula(pairwise: Pairwise) -> None:
+    block = awake_block(NonLocalConfig(pairwise=pairwise))
+    x = torch.randn(1, 6, 7, 11, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn_like(x)
+    (ours,) = torch.autograd.grad((block(x) * cotangent).sum(), x)
+    (expected,) = torch.autograd.grad((oracle(block, x) * cotangent).sum(), x)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_the_scale_is_the_embedded_gaussians_alone() -> None:
+    assert NonLocalBlock(8, NonLocalConfig()).scale == 0.5
+    assert NonLocalBlock(8, NonLocalConfig(use_scale=False)).scale == 1.0
+    assert NonLocalBlock(8, NonLocalConfig(pairwise="gaussian")).scale == 1.0
+
+
+def test_a_map_of_one_row_can_be_subsampled() -> None:
+    block = awake_block(NonLocalConfig(subsample=True))
+    x = torch.randn(1, 6, 1, 5, dtype=torch.float64)
+    assert block(x).shape == x.shape
+
+
+def test_wrong_axes_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected 1, 2 or 3"):
+        NonLocalBlock(4, NonLocalConfig(), dims=4)
+    with pytest.raises(ValueError, match="2 more axes"):
+        NonLocalBlock(4, NonLocalConfig())(torch.randn(2, 4, 7))

@@ -1,0 +1,105 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from segnl.models.attention import attention_row
+from segnl.models.find import find_head
+from segnl.models.heads.base import ContextHead
+
+PIXEL = (3, 9)
+
+
+def awake_head(name: str, **settings: Any) -> ContextHead:
+    torch.manual_seed(0)
+    kind = find_head(name)
+    head = kind(kind.Config(channels=16, **settings), (0, 0, 0, 6), 3).eval().double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return head
+
+
+def stages() -> list[Any]:
+    torch.manual_seed(1)
+    return [None, None, None, torch.randn(2, 6, 7, 11, dtype=torch.float64)]
+
+
+def entering(head: ContextHead) -> Tensor:
+    return head.shell.enter(head.gather(stages()))
+
+
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
+@torch.no_grad()
+def test_a_non_local_row_times_its_values_is_the_aggregate(pairwise: str, subsample: bool) -> None:
+    head = awake_head("non_local", pairwise=pairwise, subsample=subsample)
+    (hop,) = attention_row(head, stages(), PIXEL).hops
+    aggregate = head.shell.context.aggregate(entering(head)).unflatten(2, (7, 11))
+    torch.testing.assert_close(hop.aggregate(), aggregate[:, :, PIXEL[0], PIXEL[1]])
+    assert hop.row.shape == ((2, 3, 5) if subsample else (2, 7, 11))
+    is_softmax = pairwise in ("embedded_gaussian", "gaussian")
+    assert hop.is_signed is not is_softmax
+    if is_softmax:
+        torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("recurrence", [1, 2, 3])
+@torch.no_grad()
+def test_each_criss_cross_hop_gives_its_own_aggregate(recurrence: int) -> None:
+    head = awake_head("rcca", recurrence=recurrence)
+    rows = attention_row(head, stages(), PIXEL)
+    x = entering(head)
+    assert len(rows.hops) == recurrence
+    for hop in rows.hops:
+        aggregate = head.shell.context.aggregate(x)
+        torch.testing.assert_close(hop.aggregate(), aggregate[:, :, PIXEL[0], PIXEL[1]])
+        torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+        x = head.shell.context.hop(x)
+
+
+def dense_attention(head: ContextHead, x: Tensor) -> Tensor:
+    """The n x n matrix of one hop, pixel by pixel from the paper: its row and column, itself once."""
+    block = head.shell.context
+    query, key = block.query_conv(x), block.key_conv(x)
+    b, _, h, w = x.shape
+    matrix = torch.zeros(b, h * w, h * w, dtype=x.dtype)
+    for i in range(h):
+        for j in range(w):
+            cross = [(i, other) for other in range(w)] + [(other, j) for other in range(h) if other != i]
+            scores = torch.stack([(query[:, :, i, j] * key[:, :, r, c]).sum(1) for r, c in cross], dim=1)
+            for (r, c), weight in zip(cross, scores.softmax(dim=1).unbind(1), strict=True):
+                matrix[:, i * w + j, r * w + c] = weight
+    return matrix
+
+
+@torch.no_grad()
+def test_the_composed_row_is_that_of_the_dense_product() -> None:
+    head = awake_head("rcca", recurrence=3)
+    rows = attention_row(head, stages(), PIXEL)
+    x, product = entering(head), torch.eye(77, dtype=torch.float64)
+    for _ in range(3):
+        product = dense_attention(head, x) @ product  # A_3 A_2 A_1
+        x = head.shell.context.hop(x)
+    torch.testing.assert_close(rows.routing, product[:, PIXEL[0] * 11 + PIXEL[1]].unflatten(1, (7, 11)))
+    torch.testing.assert_close(rows.routing.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+
+
+def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
+    rows = attention_row(awake_head("rcca", recurrence=2), stages(), PIXEL)
+    assert (rows.hops[0].row[0] > 0).sum() == 7 + 11 - 1
+    assert (rows.routing[0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "pixel", "message"),
+    [("rcca", (7, 0), "7 x 11"), ("rcca", (0, -1), "7 x 11"), ("fcn", (0, 0), "FCNHead does not attend")],
+)
+def test_what_cannot_be_shown_is_refused(name: str, pixel: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attention_row(awake_head(name), stages(), pixel)
+
+
+def test_a_head_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="call eval"):
+        attention_row(awake_head("rcca").train(), stages(), PIXEL)

@@ -1,0 +1,87 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from segnl.core.errors import ConfigError
+from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config, new_segmenter, set_batch_norm
+
+
+def tree(**over: Any) -> dict[str, Any]:
+    backbone = {"name": "resnet", "depth": 18, "width": 0.0625}
+    return {"backbone": backbone, "head": {"name": "rcca", "channels": 8}, "aux": {"channels": 8}} | over
+
+
+def model_of(**over: Any) -> Segmenter:
+    return new_segmenter(model_config(tree(**over), file="test.yaml"), num_classes=5, seed=0)
+
+
+def test_logits_stay_at_feature_size() -> None:
+    logits = model_of().train()(torch.randn(2, 3, 57, 41))
+    assert logits.main.shape == (2, 5, 8, 6)
+    assert logits.aux["auxiliary"].shape == (2, 5, 8, 6)
+
+
+def test_the_auxiliary_head_rests_outside_training() -> None:
+    assert model_of().eval()(torch.randn(1, 3, 33, 41)).aux == {}
+
+
+def test_without_an_auxiliary_head_there_are_no_parameters_of_one() -> None:
+    model = model_of(aux=None)
+    assert not [name for name in model.state_dict() if name.startswith("auxiliary")]
+    assert model.train()(torch.randn(2, 3, 33, 41)).aux == {}
+
+
+def test_the_auxiliary_head_reads_the_stage_that_it_is_told() -> None:
+    assert model_of(aux={"channels": 8, "stage": 1}).auxiliary.conv.conv.in_channels == 8
+
+
+def test_classifiers_begin_with_small_values_and_no_bias() -> None:
+    model = model_of(head={"name": "fcn", "channels": 512})
+    assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert model.classifier.bias.abs().max() == 0
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    first, second = model_of().state_dict(), model_of().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_batch_norm_has_the_settings_of_the_recipe() -> None:
+    model = model_of(batch_norm={"eps": 1e-3, "momentum": 0.01})
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+def test_batch_norm_settings_reach_every_dimension() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm3d(2))
+    set_batch_norm(model, BatchNormConfig(eps=0.5))
+    assert [norm.eps for norm in model] == [0.5, 0.5]
+
+
+def test_a_head_hears_of_align_corners() -> None:
+    assert model_of(align_corners=True).head.align_corners
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"head": {"name": "rcca", "recurence": 2}}, "model.head.recurence: unknown key; did you mean 'recurrence'?"),
+        ({"head": {"name": "rca"}}, "test.yaml: model.head.name: holds 'rca'; did you mean 'rcca'?"),
+        ({"head": {"channels": 8}}, "test.yaml: model.head.name: missing; add it"),
+        ({"head": {"name": "rcca", "recurrence": 0}}, "test.yaml: model.head.recurrence: holds 0"),
+        ({"backbone": {"name": "resnet", "dept": 18}}, "model.backbone.dept: unknown key; did you mean 'depth'?"),
+        ({"align_corner": True}, "model.align_corner: unknown key; did you mean 'align_corners'?"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_dotted_path(over: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        model_config(tree(**over), file="test.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_survive_a_round_trip_through_plain_values() -> None:
+    cfg = model_config(tree(), file="test.yaml")
+    assert model_config(cfg.model_dump(), file="test.yaml").model_dump() == cfg.model_dump()

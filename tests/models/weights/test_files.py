@@ -1,0 +1,112 @@
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segnl.core.errors import CheckpointError
+from segnl.models.weights.files import listed, read_checkpoint, tensors_in
+
+
+class Evil:
+    """What a malicious file holds: unpickled plainly, it writes a marker."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return (Path.write_text, (self.marker, "run"))
+
+
+def test_tensors_come_back_from_both_formats(tmp_path: Path) -> None:
+    state = {"a.weight": torch.randn(2, 3)}
+    torch.save(state, tmp_path / "a.pth")
+    save_file(state, str(tmp_path / "a.safetensors"))
+    for name in ("a.pth", "a.safetensors"):
+        assert torch.equal(read_checkpoint(tmp_path / name)["a.weight"], state["a.weight"])
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": Evil(marker)}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="nothing of it was run"):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not marker.exists()
+
+
+def test_a_malicious_pickle_of_the_old_format_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    torch.save({"a": Evil(marker)}, tmp_path / "evil.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not marker.exists()
+
+
+HISTORY = """
+import numpy as np
+class HistoryBuffer:
+    def __init__(self):
+        self.log = np.arange(3.0)
+        self.methods = {"mean": HistoryBuffer.mean}
+    def mean(self):
+        return 1
+"""
+
+
+def test_a_checkpoint_of_mmengine_is_read_without_its_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "mmengine.logging.history_buffer"
+    module = types.ModuleType(name)
+    for parent in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(HISTORY, name, "exec"), module.__dict__)
+    state = OrderedDict({"a.weight": torch.randn(2, 3)})
+    content = {"meta": {"iter": 3}, "state_dict": state, "message_hub": {"log_scalars": module.HistoryBuffer()}}
+    torch.save(content, tmp_path / "mm.pth")
+    for each in ("mmengine", "mmengine.logging", name):
+        monkeypatch.delitem(sys.modules, each)
+    read = read_checkpoint(tmp_path / "mm.pth")
+    assert torch.equal(tensors_in(read, "mm.pth")["a.weight"], state["a.weight"])
+    assert read["meta"] == {"iter": 3}
+    assert not any(each.startswith("mmengine") for each in sys.modules)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"no weights at all"])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_checkpoint(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+def test_wrappers_and_module_prefixes_are_taken_off(wrap: Any, prefix: str) -> None:
+    assert list(tensors_in(wrap({f"{prefix}a.weight": torch.zeros(1)}), "file")) == ["a.weight"]
+
+
+def test_a_module_prefix_on_some_names_stays() -> None:
+    assert set(tensors_in({"module.a": torch.zeros(1), "b": torch.zeros(1)}, "file")) == {"module.a", "b"}
+
+
+def test_files_without_tensors_and_with_other_things_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="no tensors; found the keys epoch"):
+        tensors_in({"epoch": 3}, "file")
+    with pytest.raises(CheckpointError, match="extra not tensors"):
+        tensors_in({"a": torch.zeros(1), "extra": "text"}, "file")
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"

@@ -1,0 +1,29 @@
+"""The checks that all operators share; each operator's own tests hold its messages."""
+
+import pytest
+import torch
+
+from segnl.ops.arguments import accumulator, agree
+
+
+def test_sums_are_taken_in_float32_except_float64() -> None:
+    halves_and_single = (torch.float16, torch.bfloat16, torch.float32)
+    assert [accumulator(dtype) for dtype in halves_and_single] == [torch.float32] * 3
+    assert accumulator(torch.float64) == torch.float64
+
+
+def test_autocast_brings_mixed_dtypes_to_its_own() -> None:
+    x, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"y: torch.bfloat16; expected torch.float32, the dtype of x"):
+        agree(("x", x, "b n"), ("y", y, "b"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert [t.dtype for t in agree(("x", x, "b n"), ("y", y, "b"))] == [torch.bfloat16] * 2
+        assert agree(("x", x, "b n"), ("y", y, "b"), autocasts=False) == (x, y)
+        assert agree(("x", x.double(), "b n"))[0].dtype == torch.float64
+        with pytest.raises(ValueError, match=r"y: torch.bfloat16; expected torch.float64"):
+            agree(("x", x.double(), "b n"), ("y", y, "b"))
+
+
+def test_tensors_on_two_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"y: on meta; expected cpu, where x is"):
+        agree(("x", torch.zeros(2), "b"), ("y", torch.zeros(2, device="meta"), "b"))

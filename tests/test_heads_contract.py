@@ -1,0 +1,130 @@
+"""What every head in segnl/models/heads keeps; a new head is tested by its file's presence."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segnl.models.find import find_head, known_heads
+from segnl.models.initialise import initialise
+from segnl.models.segmenter import Segmenter, model_config
+
+HEADS = known_heads()
+CHANNELS = (4, 8, 12, 16)
+
+
+def head_of(name: str, **settings: Any) -> nn.Module:
+    kind = find_head(name)
+    head = kind(kind.Config(name=name, channels=8, **settings), CHANNELS, 3)
+    initialise(head, 0)
+    return head
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """The model with parameters and running statistics away from their initial values, so that every branch acts."""
+    torch.manual_seed(1)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(
+                torch.rand_like(tensor) + 0.5 if name.endswith("running_var") else torch.randn_like(tensor) / 3
+            )
+    return model
+
+
+def stages(batch: int, h: int, w: int) -> list[Tensor]:
+    torch.manual_seed(2)
+    return [torch.randn(batch, channels, h, w) for channels in CHANNELS]
+
+
+def segmenter(name: str) -> Segmenter:
+    tree = {
+        "backbone": {"name": "resnet", "depth": 18, "width": 0.0625},
+        "head": {"name": name, "channels": 8},
+        "aux": {"channels": 8},
+    }
+    model = Segmenter(model_config(tree, file="test"), num_classes=3)
+    initialise(model, 5)
+    return model
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize(("batch", "h", "w"), [(2, 7, 11), (1, 7, 11), (1, 1, 5), (2, 1, 1)])
+def test_context_has_the_size_of_its_stage_and_the_channels_promised(name: str, batch: int, h: int, w: int) -> None:
+    head = head_of(name).train(batch > 1)
+    context = head(stages(batch, h, w)).context
+    assert context.shape == (batch, head.out_channels, h, w)
+    assert context.isfinite().all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_parameter_of_the_head_learns_at_batch_one(name: str) -> None:
+    head = awake(head_of(name)).train()
+    head(stages(1, 7, 11)).context.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_gradient_of_a_batch_of_one_is_that_of_the_first_of_two(name: str) -> None:
+    """torch's batch norm can return wrong gradients for a batch of 1 with unusual strides."""
+    head = awake(head_of(name)).eval()
+    both = [stage.requires_grad_() for stage in stages(2, 7, 11)]
+    cotangent = torch.randn(2, head.out_channels, 7, 11)
+    (of_two,) = torch.autograd.grad((head(both).context * cotangent)[:1].sum(), both[3])
+    (of_one,) = torch.autograd.grad((head([stage[:1] for stage in both]).context * cotangent[:1]).sum(), both[3])
+    torch.testing.assert_close(of_one, of_two, rtol=1e-3, atol=1e-3 * float(of_two.abs().max()))  # other kernels
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_channels_last_gives_the_same_context(name: str) -> None:
+    head = awake(head_of(name)).eval()
+    plain = head(stages(2, 7, 11)).context
+    head.to(memory_format=torch.channels_last)
+    other = head([stage.contiguous(memory_format=torch.channels_last) for stage in stages(2, 7, 11)]).context
+    torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
+    head = awake(head_of(name)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        context = head(stages(2, 7, 11)).context
+    full = head(stages(2, 7, 11)).context
+    assert (context.float() - full).abs().max() < 0.1 * full.abs().max()  # 8 bits through three convolutions
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
+    head = awake(head_of(name)).eval()
+    alone: list[Any] = [None, None, None, stages(2, 7, 11)[3]]
+    assert torch.equal(head(alone).context, head(stages(2, 7, 11)).context)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str) -> None:
+    control, other = segmenter("fcn").state_dict(), segmenter(name).state_dict()
+    common = [path for path in control if path in other and control[path].shape == other[path].shape]
+    assert {"classifier.weight", "auxiliary.conv.conv.weight", "backbone.layer4.1.conv2.weight"} <= set(common)
+    assert all(torch.equal(control[path], other[path]) for path in common)
+
+
+@pytest.mark.parametrize("name", ["rcca", "non_local"])
+def test_a_new_attention_head_is_the_control_bit_for_bit(name: str) -> None:
+    image = torch.randn(2, 3, 57, 41)
+    control, other = segmenter("fcn").eval(), segmenter(name).eval()
+    assert torch.equal(other(image).main, control(image).main)
+
+
+def test_rcca_with_gamma_zero_trains_like_fcn_bit_for_bit() -> None:
+    """In training too: the same logits and the same gradients of everything but the attention."""
+    image = torch.randn(2, 3, 57, 41)
+    gradients = []
+    for name in ("fcn", "rcca"):
+        model = segmenter(name).train()
+        torch.manual_seed(0)
+        model(image).main.square().sum().backward()
+        gradients.append({path: parameter.grad for path, parameter in model.named_parameters()})
+    control, other = gradients
+    assert torch.equal(other["head.shell.convs.1.conv.weight"], control["head.shell.convs.1.conv.weight"])
+    assert torch.equal(other["classifier.weight"], control["classifier.weight"])
+    assert other["head.shell.context.gamma.scale"] != 0
