@@ -18,9 +18,9 @@ def results_page(results: Path = RESULTS) -> str:
     parts = [
         "# Results",
         "",
-        "Made by `benchmarks/pages.py` from the files under `benchmarks/results/`, which hold the configuration, commit, seed, steps, split,",
-        "versions and machine of every number. One seed says something about these networks, nothing about the heads: runs of one",
-        "recipe with other seeds are known to lie 1 to 2 points apart.",
+        "Made by `benchmarks/pages.py` from the files under `benchmarks/results/`, which hold the configuration,",
+        "commit, seed, steps, split, versions and machine of every number. One seed speaks of these networks,",
+        "nothing about the heads: runs of one recipe with other seeds are known to lie 1 to 2 points apart.",
         "",
     ]
     return "\n".join([*parts, *camvid_section(results / "camvid")]) + "\n"
@@ -34,10 +34,11 @@ def camvid_section(folder: Path) -> list[str]:
         return [*lines, "Not run yet."]
     found.sort(key=lambda result: -result["metrics"]["single"]["miou"])
     lines += [
-        "`configs/camvid/`: ResNet-18 of half width from scratch on the 367 training frames; see the configs' notes. mIoU is the mean",
-        "over the classes in truth or prediction, at the labels' own size; `+ flip` averages with the mirrored image.",
+        "`configs/camvid/`: ResNet-18 of half width from scratch on the 367 training frames; see the configs' notes.",
+        "mIoU is the mean over the classes in truth or prediction, at the labels' own size; `+ flip` averages with the",
+        "mirrored image.",
         "",
-        "| head | mIoU | + flip | pixel acc. | steps | s a step (median) | training, wall min | CPU min | seed | commit |",
+        "| head | mIoU | + flip | pixel acc. | steps | s a step | training, wall min | CPU min | seed | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [row(result) for result in found]

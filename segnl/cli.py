@@ -127,13 +127,23 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     _add_set(command)
     command.add_argument("--split", default="val", help="which part of the data set (default val)")
     command.add_argument("--masks", type=Path, metavar="DIR", help="also write every mask: ids, colour, overlay, error")
+    command.add_argument(
+        "--official", action="store_true", help="Cityscapes: also by cityscapesscripts (needs --masks)"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write metrics.json there")
 
 
 def _eval(args: argparse.Namespace) -> int:
     from segnl.inspection.score import score
 
-    score(args.checkpoint, split=args.split, overrides=args.overrides, masks=args.masks, json_file=args.json)
+    score(
+        args.checkpoint,
+        split=args.split,
+        overrides=args.overrides,
+        masks=args.masks,
+        json_file=args.json,
+        official=args.official,
+    )
     return 0
 
 
@@ -198,6 +208,58 @@ def _check(args: argparse.Namespace) -> int:
     return report_data(load_recipe(args.config, args.overrides), args.split, args.json)
 
 
+def _add_data(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(metavar="KIND", required=True)
+    streets = kinds.add_parser("streets", help="procedural street scenes in Cityscapes' layout (docs/streets.md)")
+    streets.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
+    streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
+    streets.add_argument("--hw", default="256x512", metavar="HxW", help="rows x columns (default 256x512)")
+    streets.add_argument("--seed", type=int, default=0, help="another seed, other streets (default 0)")
+
+
+def _data(args: argparse.Namespace) -> int:
+    from segnl.datasets.streets_files import generate
+    from segnl.engine.progress import Progress
+
+    with Progress("streets", args.train + args.val, unit="image") as progress:
+        made = generate(
+            args.out,
+            num_train=args.train,
+            num_val=args.val,
+            hw=_size(args.hw),
+            seed=args.seed,
+            progress=lambda done, total: progress.advance(),
+        )
+    print(f"{args.out}: {args.train} training and {args.val} validation streets, {made} of them made now")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise ConfigError(f"{text}: expected rows x columns, such as 256x512")
+    return int(rows), int(columns)
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE", help="the other project's checkpoint")
+    command.add_argument("--from", dest="kind", required=True, choices=("mmseg", "ccnet", "torchvision"))
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    command.add_argument(
+        "--peer-config", type=Path, metavar="FILE", help="mmsegmentation's own config, where its checkpoint has none"
+    )
+    _add_config(command)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from segnl.engine.adopt import adopt
+
+    for line in adopt(args.file, args.kind, args.config, args.out, overrides=args.overrides, peer=args.peer_config):
+        print(line)
+    return 0
+
+
 def _add_nothing(command: argparse.ArgumentParser) -> None:
     """A command without arguments of its own."""
 
@@ -217,5 +279,7 @@ COMMANDS = (
     ("inspect", "one page of image, truth and every network's mask, for any runs", _add_inspect, _inspect),
     ("demo", "make a small street data set, compare four heads on it: six minutes on two cores", _add_nothing, _demo),
     ("check", "look for every fault of a data set at once, and count its classes", _add_check, _check),
+    ("data", "make the embedded data set", _add_data, _data),
+    ("import", "weights from mmsegmentation, CCNet or torchvision, strictly", _add_import, _import),
     ("env", "versions, devices and git state: what a bug report needs", _add_nothing, _env),
 )

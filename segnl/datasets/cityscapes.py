@@ -30,7 +30,8 @@ class Cityscapes(SegmentationData):
     Config = CityscapesConfig
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
 
-    def class_table(self) -> ClassTable:
+    @classmethod
+    def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
     def find_files(self) -> tuple[Files, Files]:

@@ -26,8 +26,9 @@ class Folder(SegmentationData):
     cfg: FolderConfig
     how_to_get = "it holds images/, labels/ and classes.tsv"
 
-    def class_table(self) -> ClassTable:
-        return ClassTable.from_tsv(self.root / "classes.tsv", self.cfg.ignore_ids)
+    @classmethod
+    def class_table(cls, cfg: FolderConfig) -> ClassTable:
+        return ClassTable.from_tsv(cfg.root.expanduser() / "classes.tsv", cfg.ignore_ids)
 
     def find_files(self) -> tuple[Files, Files]:
         images = split_folder(self.root / "images", self.split)

@@ -34,6 +34,8 @@ class OhemConfig(LossConfig):
     """At least so many of the batch's hardest pixels count."""
 
 
+BAND_NUMBERS = 2**18  # upsampled logits of an image held at a time: a megabyte
+
 LOSSES: dict[str, type[LossConfig]] = {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig}
 
 
@@ -62,5 +64,11 @@ def losses(
 
 def _cross_entropy(cfg: LossConfig, logits: Tensor, label: Tensor, smoothing: float, *, align_corners: bool) -> Tensor:
     return pixel_cross_entropy(
-        logits, label, align_corners=align_corners, label_smoothing=smoothing, divide_by=cfg.divide_by
+        logits,
+        label,
+        align_corners=align_corners,
+        label_smoothing=smoothing,
+        divide_by=cfg.divide_by,
+        # A thin band of a small crop costs more in calls than it saves in cache.
+        band_rows=max(16, BAND_NUMBERS // (logits.shape[1] * label.shape[2])),
     )

@@ -20,18 +20,32 @@ from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, compose, differing_keys
 from segnl.inspection.masks import write_masks
 from segnl.labels.table import ClassTable
+from segnl.metrics.cityscapes_official import official_scores
 from segnl.metrics.report import metrics_json, table_text
+
+CITYSCAPES_LAYOUT = ("cityscapes", "streets")
 
 
 def score(
-    run_or_file: Path, *, split: str, overrides: Sequence[str], masks: Path | None, json_file: Path | None
+    run_or_file: Path,
+    *,
+    split: str,
+    overrides: Sequence[str] = (),
+    masks: Path | None = None,
+    json_file: Path | None = None,
+    official: bool = False,
 ) -> Tree:
-    """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json."""
+    """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
+
+    official: also by cityscapesscripts on the written masks, whose folder must then hold this split's alone.
+    """
     checkpoint = open_checkpoint(run_or_file)
     recipe = recipe_for_scoring(checkpoint, overrides)
     out = checkpoint.path.parent / "eval" / f"{split}-{recipe.eval.mode}"
     for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
         ensure_writable(folder)
+    if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
+        raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
     data = build_data(recipe, split)
     _same_classes(checkpoint, data.table)
     predictor = predictor_of(checkpoint, recipe)
@@ -48,11 +62,17 @@ def score(
         "split": split,
         "eval": recipe.tree()["eval"],
     }
+    if official and masks is not None:
+        metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
     text = json.dumps(metrics, indent=1).encode()
     write_atomic(out / "metrics.json", text)
     if json_file is not None:
         write_atomic(json_file, text)
     print(table_text(confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
+    if "official" in metrics:
+        names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
+        shown = ", ".join(f"{name} {metrics['official'][name]:.4f}" for name in names)
+        print(f"cityscapesscripts, equal to our own count: {shown}")
     print(f"{out / 'metrics.json'} holds these numbers" + (f"; masks are under {masks}" if masks else ""))
     return metrics
 

@@ -74,7 +74,7 @@ def test_a_second_process_is_refused_and_a_dead_holder_keeps_nothing(tmp_path):
     held = context.Event()
     process = context.Process(target=_hold, args=(tmp_path, held))
     process.start()
-    assert held.wait(30)
+    assert held.wait(300)
     with pytest.raises(ConfigError, match=f"in use by process {process.pid}"), run_lock(tmp_path):
         pass
     os.kill(process.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from segnl.datasets import loader
 from segnl.datasets.loader import BatchKeys, eval_samples, train_batches
 from segnl.datasets.transforms import TrainTransform
 
-TIMES = {"seed": 3, "batch_size": 4, "timeout_s": 60.0}
+TIMES = {"seed": 3, "batch_size": 4, "timeout_s": 900.0}
 
 
 def batches(data, *, workers=0, first_step=0, max_steps=6, transform=None, **more):

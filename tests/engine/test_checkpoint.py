@@ -99,7 +99,10 @@ def test_a_damaged_newest_falls_back_with_a_warning_and_named_it_is_refused(tmp_
 
 def test_a_run_without_a_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
     checkpoint_path(tmp_path, 1).write_bytes(b"")
-    with pytest.warns(UserWarning, match="damaged|truncated"), pytest.raises(CheckpointError, match="every checkpoint is damaged"):
+    with (
+        pytest.warns(UserWarning, match="damaged|truncated"),
+        pytest.raises(CheckpointError, match="every checkpoint is damaged"),
+    ):
         newest_checkpoint(tmp_path)
 
 

@@ -150,7 +150,7 @@ def test_the_script_runs_in_a_browser_to_its_end(tmp_path, count):
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run(
         [*command, f"file://{tmp_path / 'page.html'}#image=2&view=error&outline=1"],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=900, check=True,
     )  # fmt: skip
     tags = Parsed(done.stdout).tags
     gallery_tag = next(attributes for _, attributes in tags if attributes.get("id") == "gallery")

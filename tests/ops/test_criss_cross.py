@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from segnl.ops.criss_cross import criss_cross_context
-from segnl.ops.plain import plain_criss_cross_context
 
 
 def by_loops(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -38,11 +37,6 @@ def test_context_and_gradients_match_a_loop_over_pixels(b: int, hw: tuple[int, i
     given = torch.randn_like(truth)
     expected = torch.autograd.grad(truth, inputs, given)
     torch.testing.assert_close(torch.autograd.grad(ours, inputs, given), expected, rtol=1e-11, atol=1e-11)
-
-
-def test_plain_form_matches_a_loop_over_pixels() -> None:
-    inputs = maps(2, (7, 11))
-    torch.testing.assert_close(plain_criss_cross_context(*inputs), by_loops(*inputs))
 
 
 def test_pixel_counts_itself_once_not_twice() -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from segnl.ops import plain
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Context = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -62,14 +61,6 @@ def test_context_and_gradients_match_a_loop_over_pairs(kind: str, b: int, n: int
     torch.testing.assert_close(KINDS[kind](*inputs), truth, rtol=1e-12, atol=1e-12)
     for near, exact in zip(gradients(KINDS[kind], inputs, given), expected, strict=True):
         torch.testing.assert_close(near, exact, rtol=1e-11, atol=1e-11)
-
-
-def test_plain_forms_match_a_loop_over_pairs() -> None:
-    theta, phi, g = maps("softmax", 2, 20, 13, 3)
-    torch.testing.assert_close(plain.plain_softmax_context(theta, phi, g, 0.7), by_loops("softmax", theta, phi, g))
-    torch.testing.assert_close(plain.plain_dot_product_context(theta, phi, g), by_loops("dot_product", theta, phi, g))
-    scores = maps("concatenation", 2, 20, 13, 3)
-    torch.testing.assert_close(plain.plain_concatenation_context(*scores), by_loops("concatenation", *scores))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,15 +135,6 @@ def test_nothing_of_all_pairs_is_kept_or_made(kind: str, d: int) -> None:
         context = KINDS[kind](*inputs)
     assert sum(x.numel() for x in kept) <= 3 * sum(x.numel() for x in inputs)
     assert type(context.grad_fn).__name__ != "SafeSoftmaxBackward0"
-
-
-def test_attention_is_split_into_blocks_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = maps("softmax", 2, 77, 50, 6)
-    given = torch.randn(2, 6, 77, dtype=torch.float64)
-    whole = gradients(scaled_softmax, inputs, given)
-    monkeypatch.setattr("segnl.ops.blocked_attention.BLOCK_NUMBERS", 1000)  # 20 rows of 50: four blocks
-    torch.testing.assert_close(scaled_softmax(*inputs), by_loops("softmax", *inputs))
-    torch.testing.assert_close(gradients(scaled_softmax, inputs, given), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from segnl.ops.pixel_loss import (
     hardest_label,
@@ -87,16 +86,6 @@ def test_value_and_gradient_equal_upsampling_everything(
     assert abs(ours.item() - plain.item()) <= 1e-12
     (near,), (exact,) = torch.autograd.grad(ours, logits), torch.autograd.grad(plain, logits)
     assert (near - exact).abs().max() <= 1e-12 * exact.abs().max()
-
-
-def test_tiles_of_a_few_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, label = draw()
-    whole = pixel_cross_entropy(logits, label, align_corners=True)
-    monkeypatch.setattr("segnl.ops.pixel_tiles.TILE_COLUMNS", 13)
-    tiled = pixel_cross_entropy(logits, label, align_corners=True)
-    torch.testing.assert_close(tiled, whole, rtol=1e-13, atol=0)
-    (near,), (exact,) = torch.autograd.grad(tiled, logits), torch.autograd.grad(whole, logits)
-    torch.testing.assert_close(near, exact, rtol=1e-11, atol=1e-16)
 
 
 def test_float32_is_within_1e_6_of_float64() -> None:
@@ -249,23 +238,6 @@ def test_compiles_in_one_graph_forward_and_backward(is_ohem: bool) -> None:
     torch.testing.assert_close(compiled, eager)
     expected = torch.autograd.grad(eager, logits)
     torch.testing.assert_close(torch.autograd.grad(compiled, logits), expected)
-
-
-def test_operators_are_registered_as_torch_asks() -> None:
-    logits, label = draw()
-    tests = ("test_schema", "test_faketensor")
-    loss = torch.ops.segnl.pixel_cross_entropy.default
-    for wants_gradient in (False, True):
-        torch.library.opcheck(loss, (logits, label, None, False, 0.1, 16, wants_gradient), test_utils=tests)
-    torch.library.opcheck(torch.ops.segnl.pixel_hardness.default, (logits, label, False, 16), test_utils=tests)
-
-
-def test_flops_are_those_of_the_interpolating_products() -> None:
-    logits, label = draw(in_hw=(1, 1))
-    with FlopCounterMode(display=False) as counter:
-        pixel_cross_entropy(logits.detach(), label, align_corners=False)
-    # One pixel in: 3 bands of rows each widen it to 50 columns, then every pixel out is one product.
-    assert counter.get_total_flops() == 2 * 2 * K * (3 * 50 + 33 * 50)
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -1,0 +1,41 @@
+"""What each contestant runs in the benchmark of the pixel losses; see loss.py."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from timing import Case
+from torch import Tensor
+
+Call = Callable[[], object]
+
+
+def build(contestant: str, case: Case) -> Call:
+    """case: loss (cross_entropy | ohem), batch, classes, in_hw, out_hw, align_corners, dtype; value and gradient."""
+    torch.manual_seed(0)
+    logits = torch.randn(case["batch"], case["classes"], *case["in_hw"], dtype=getattr(torch, case["dtype"]))
+    logits.requires_grad_()
+    label = torch.randint(0, case["classes"], (case["batch"], *case["out_hw"]))
+    label[:, :: case["out_hw"][0] // 10] = 255  # about a tenth void, as in Cityscapes
+    value = {"segnl": _segnl, "plain": _plain}[contestant]
+    return lambda: value(case, logits, label).backward()
+
+
+def _segnl(case: Case, logits: Tensor, label: Tensor) -> Tensor:
+    from segnl.ops.pixel_loss import pixel_cross_entropy, pixel_ohem_cross_entropy
+
+    if case["loss"] == "ohem":
+        return pixel_ohem_cross_entropy(logits, label, align_corners=case["align_corners"])
+    return pixel_cross_entropy(logits, label, align_corners=case["align_corners"])
+
+
+def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:
+    """What training loops write: everything upsampled, then torch's cross-entropy."""
+    up = F.interpolate(logits, case["out_hw"], mode="bilinear", align_corners=case["align_corners"])
+    if case["loss"] == "cross_entropy":
+        return F.cross_entropy(up, label, ignore_index=255)
+    each = F.cross_entropy(up, label, ignore_index=255, reduction="none").flatten()
+    valid = label.flatten() != 255
+    probability = (-each.detach()).exp().masked_fill(~valid, 2)
+    limit = probability.kthvalue(min(100_000, int(valid.sum()))).values.clamp(min=0.7)
+    return each[valid & (probability <= limit)].mean()

@@ -1,0 +1,178 @@
+"""What each contestant runs in the benchmark of the context operators; see ops.py.
+
+Axes as everywhere: `b` batch, `c` channels, `n` = h*w positions.
+"""
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timing import CannotRunError, Case
+from torch import Tensor, nn
+
+CHANNELS = 512
+PAIRWISE = ("embedded_gaussian", "dot_product", "concatenation")
+
+Call = Callable[[], object]
+
+
+def build(contestant: str, case: Case) -> Call:
+    """case: level (op | block), kind (a pairwise function | criss_cross), hw, mode (forward | forward_backward)."""
+    h, w = case["hw"]
+    _refuse_what_cannot_fit(contestant, case["kind"], h * w)
+    torch.manual_seed(0)
+    if case["level"] == "block":
+        block = _blocks(contestant)[case["kind"]]()
+        inputs = [torch.randn(1, CHANNELS, h, w)]
+        return _call(block, inputs, list(block.parameters()), case["mode"])
+    return _call(_operators(contestant)[case["kind"]], _operands(case["kind"], h, w), [], case["mode"])
+
+
+def _call(function: Callable[..., Tensor], inputs: list[Tensor], parameters: list[Tensor], mode: str) -> Call:
+    if mode == "forward":
+
+        def forward() -> None:
+            with torch.no_grad():
+                function(*inputs)
+
+        return forward
+    leaves = [*(x.requires_grad_() for x in inputs), *parameters]
+    with torch.no_grad():
+        given = torch.randn_like(inputs[-1])  # every operator and block returns the shape of its last input
+
+    def forward_backward() -> None:
+        torch.autograd.grad(function(*inputs), leaves, given, allow_unused=True)
+
+    return forward_backward
+
+
+def _operands(kind: str, h: int, w: int) -> list[Tensor]:
+    """Channels-first maps, as a 1x1 convolution gives them."""
+    half = CHANNELS // 2
+    if kind == "criss_cross":
+        eighth = (1, CHANNELS // 8, h, w)
+        return [torch.randn(eighth), torch.randn(eighth), torch.randn(1, CHANNELS, h, w)]
+    if kind == "concatenation":
+        return [torch.randn(1, h * w), torch.randn(1, h * w), torch.randn(1, half, h * w)]
+    # Of the size that trained embeddings have: scores of a few units.
+    return [half**-0.25 * torch.randn(1, half, h * w) for _ in range(2)] + [torch.randn(1, half, h * w)]
+
+
+def _operators(contestant: str) -> dict[str, Callable[..., Tensor]]:
+    if contestant == "segnl":
+        from segnl.ops.criss_cross import criss_cross_context
+        from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
+
+        found = (softmax_context, dot_product_context, concatenation_context, criss_cross_context)
+    elif contestant == "plain":
+        from segnl.ops import plain
+
+        found = (
+            plain.plain_softmax_context,
+            plain.plain_dot_product_context,
+            plain.plain_concatenation_context,
+            plain.plain_criss_cross_context,
+        )
+    else:
+        raise CannotRunError(f"{contestant} has modules, no operators")
+    return dict(zip((*PAIRWISE, "criss_cross"), found, strict=True))
+
+
+def _blocks(contestant: str) -> dict[str, Callable[[], nn.Module]]:
+    if contestant == "segnl":
+        from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
+        from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
+
+        def non_local(kind: Any) -> Callable[[], nn.Module]:
+            return lambda: NonLocalBlock(CHANNELS, NonLocalConfig(pairwise=kind))
+
+        criss_cross: Callable[[], nn.Module] = lambda: CrissCrossBlock(CHANNELS, CrissCrossConfig(recurrence=1))  # noqa: E731
+    elif contestant == "plain":
+
+        def non_local(kind: Any) -> Callable[[], nn.Module]:
+            return lambda: PlainNonLocal(kind)
+
+        criss_cross = PlainCrissCross
+    else:
+        cnn, ops = _mmcv()
+
+        def non_local(kind: Any) -> Callable[[], nn.Module]:
+            return lambda: cnn.NonLocal2d(CHANNELS, norm_cfg={"type": "BN"}, mode=kind)
+
+        def criss_cross() -> nn.Module:
+            return ops.CrissCrossAttention(CHANNELS)
+
+    return {**{kind: non_local(kind) for kind in PAIRWISE}, "criss_cross": criss_cross}
+
+
+def _mmcv() -> tuple[Any, Any]:
+    """mmcv-lite's Python; a stand-in that has every name takes the place of the compiled extension, unused here."""
+
+    class Extension(types.ModuleType):
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    sys.modules.setdefault("mmcv._ext", Extension("mmcv._ext"))
+    import mmcv.cnn
+    import mmcv.ops
+
+    return mmcv.cnn, mmcv.ops
+
+
+def _refuse_what_cannot_fit(contestant: str, kind: str, n: int) -> None:
+    """Tensors of all pairs that forward and backward hold at once; what does not fit is not begun."""
+    if contestant == "segnl" or kind == "criss_cross":
+        return
+    held = 4 if contestant == "plain" or kind != "concatenation" else 2 * CHANNELS // 2 * 2
+    wanted = 4 * n * n * held
+    with open("/proc/meminfo") as file:
+        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    if wanted > 0.8 * available:
+        raise CannotRunError(f"asks for about {wanted / 2**30:.0f} GiB, {available / 2**30:.0f} GiB are free")
+
+
+class PlainNonLocal(nn.Module):
+    """The usual non-local block: 1x1 convolutions, a matrix of all pairs, a batch norm that begins at 0."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        half = CHANNELS // 2
+        self.kind, self.scale = kind, half**-0.5
+        self.theta, self.phi, self.g = (nn.Conv2d(CHANNELS, half, 1) for _ in range(3))
+        self.score = nn.Conv1d(CHANNELS, 1, 1, bias=False)  # over [theta, phi], of half the channels each
+        self.w_z = nn.Conv2d(half, CHANNELS, 1, bias=False)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from segnl.ops import plain
+
+        theta, phi, g = (layer(x).flatten(2) for layer in (self.theta, self.phi, self.g))
+        if self.kind == "concatenation":
+            # Already the careful form: a score a position each, instead of a vector a pair.
+            for_theta, for_phi = self.score.weight.chunk(2, dim=1)
+            scores = (nn.functional.conv1d(y, weight)[:, 0] for y, weight in ((theta, for_theta), (phi, for_phi)))
+            context = plain.plain_concatenation_context(*scores, g)
+        elif self.kind == "dot_product":
+            context = plain.plain_dot_product_context(theta, phi, g)
+        else:
+            context = plain.plain_softmax_context(theta, phi, g, self.scale)
+        return x + self.norm(self.w_z(context.unflatten(2, x.shape[2:])))
+
+
+class PlainCrissCross(nn.Module):
+    """The usual criss-cross block: 1x1 convolutions, scores of rows and columns joined, gamma that begins at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = (nn.Conv2d(CHANNELS, CHANNELS // 8, 1) for _ in range(2))
+        self.value = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        from segnl.ops.plain import plain_criss_cross_context
+
+        return x + self.gamma * plain_criss_cross_context(self.query(x), self.key(x), self.value(x))

@@ -1,0 +1,51 @@
+"""`segnl import`: another project's weights as a checkpoint of ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segnl.core.config import load_tree
+from segnl.core.environment import git_state, versions
+from segnl.core.errors import CheckpointError
+from segnl.core.files import ensure_writable
+from segnl.datasets.find import find as find_data
+from segnl.engine.checkpoint import save_checkpoint
+from segnl.engine.classes import classes_tree
+from segnl.engine.recipe import compose
+from segnl.models.weights.importing import import_file
+
+
+def adopt(
+    file: Path, kind: str, config: Path, out: Path, *, overrides: Sequence[str] = (), peer: Path | None = None
+) -> list[str]:
+    """Writes a checkpoint of step 0 at `out`; returns the report, one fact a line.
+
+    config: the recipe whose data, eval and other sections go with the weights; its model section is replaced by the
+    imported one, which carries mean, std, channel order and align_corners. peer: mmsegmentation's own config file.
+
+    Raises CheckpointError when a tensor is neither used nor explained, or the number of classes is not the data set's.
+    """
+    tree = load_tree(config, overrides)
+    recipe = compose(tree, file=str(config))
+    ensure_writable(out.parent)
+    found = import_file(file, kind, config_file=peer)
+    table = find_data(recipe.data.name).class_table(recipe.data)
+    if found.num_classes != table.num_classes:
+        raise CheckpointError(
+            f"{file}: predicts {found.num_classes} classes, {config} has {table.num_classes}; "
+            "give a recipe of the data set it was trained on"
+        )
+    imported = compose({**tree, "model": found.model}, file=str(config))
+    save_checkpoint(
+        out,
+        model=found.state,
+        optimiser={},
+        step=0,
+        recipe=imported.tree(),
+        classes=classes_tree(table),
+        origin={
+            "imported": {"from": kind, "file": file.name},
+            "git": git_state(Path(__file__).parent),
+            "versions": versions(),
+        },
+    )
+    return [*found.report.lines(), f"{out}: ready; segnl eval --checkpoint {out}"]
