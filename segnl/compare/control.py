@@ -14,7 +14,7 @@ from segnl.core.files import write_atomic
 from segnl.datasets.loader import train_batches
 from segnl.datasets.transforms import TrainTransform
 from segnl.engine.build import build_data, build_model, padding_rgb
-from segnl.engine.recipe import Recipe
+from segnl.engine.recipe import Recipe, differing_keys
 
 FILE = "control.json"
 NUM_BATCHES = 2
@@ -41,9 +41,11 @@ def fingerprint_of(run: PlannedRun) -> Fingerprint:
     file = run.folder / FILE
     if file.exists():
         tree = json.loads(file.read_text(encoding="utf-8"))
-        return Fingerprint(tree["init"], tree["batches"])
+        if "recipe" in tree and not differing_keys(tree["recipe"], run.recipe.tree()):
+            return Fingerprint(tree["init"], tree["batches"])
     taken = take_fingerprint(run.recipe)
-    write_atomic(file, json.dumps({"init": taken.init, "batches": taken.batches}, indent=1).encode())
+    tree = {"init": taken.init, "batches": taken.batches, "recipe": run.recipe.tree()}
+    write_atomic(file, json.dumps(tree, indent=1).encode())
     return taken
 
 

@@ -9,7 +9,7 @@ from segnl.engine.progress import Progress
 
 DATA = Path("data/streets_demo")
 STUDY = Path("configs/compare/demo.yaml")
-NUM_TRAIN, NUM_VAL, HW = 400, 60, (256, 512)
+NUM_TRAIN, NUM_VAL, HW = 400, 40, (256, 512)
 
 
 def demo() -> int:

@@ -10,13 +10,14 @@ import numpy as np
 from segnl.compare.control import Fingerprint, control_tree, disagreements, fingerprint_of
 from segnl.compare.cost import cost_of, train_images_per_s
 from segnl.compare.report import StudyFindings, write_report
-from segnl.compare.study import PlannedRun, Study, forbidden_differences, load_study
+from segnl.compare.study import PlannedRun, Study, load_study
 from segnl.compare.table import HeadResult, heads_tree, markdown, pairs_tree, terminal, verdicts
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.runlog import read_log
 from segnl.engine.checkpoint import newest_checkpoint
 from segnl.engine.fit import fit
+from segnl.engine.recipe import differing_keys
 from segnl.inspection.predictions import Predictions, keep_predictions
 
 
@@ -61,7 +62,7 @@ def is_finished(run: PlannedRun) -> bool:
     checkpoint = newest_checkpoint(run.folder) if run.folder.is_dir() else None
     if checkpoint is None:
         return False
-    changed = forbidden_differences(run.recipe.tree(), checkpoint.recipe, ())
+    changed = differing_keys(run.recipe.tree(), checkpoint.recipe)
     if changed:
         raise ConfigError(
             f"{run.folder}: was trained with another recipe, which differs in {', '.join(changed)}; "

@@ -131,6 +131,6 @@ def forbidden_differences(one: Mapping[str, Any], other: Mapping[str, Any], vari
     """Dotted keys in which two recipes differ outside `varies`; where data lie and how they are fetched is free."""
     return [
         key
-        for key in differing_keys(dict(one), dict(other))
+        for key in differing_keys(dict(one), dict(other), with_eval=True)
         if not any(key == part or key.startswith(f"{part}.") for part in varies)
     ]

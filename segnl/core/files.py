@@ -89,7 +89,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:
             file.seek(0)
             holder = file.read().strip() or "unknown"

@@ -32,9 +32,12 @@ class RunLog:
 
     def close(self) -> None:
         """Makes the log outlive a power cut."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as err:
+            raise MachineError(f"{self.path}: cannot be written ({err.strerror}); free some space") from err
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -153,6 +153,13 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
     return load_checkpoint(run_or_file)
 
 
+def set_damaged_aside(run: Path, newest_whole: Checkpoint) -> None:
+    """Renames the damaged checkpoints after `newest_whole`, so that they do not count among the two that are kept."""
+    for path in checkpoints_of(run):
+        if path.name > newest_whole.path.name:
+            path.rename(path.with_suffix(".damaged"))
+
+
 def drop_old_checkpoints(run: Path) -> None:
     """Keeps the newest two: one of them is whole even if the disk spoils the other."""
     for path in checkpoints_of(run)[KEEP:]:

@@ -17,10 +17,16 @@ OnResult = Callable[[Sample, Tensor], None]
 
 
 def evaluate(
-    predictor: Predictor, data: SegmentationData, *, recipe: Recipe, on_result: OnResult | None = None
+    predictor: Predictor,
+    data: SegmentationData,
+    *,
+    recipe: Recipe,
+    on_result: OnResult | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Confusion:
     """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
 
+    should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
     on_result: called with each sample and its predicted train ids u8 `H W`, in order.
     """
     if len(data) == 0:
@@ -34,4 +40,6 @@ def evaluate(
             if on_result is not None:
                 on_result(sample, predicted)
             progress.advance()
+            if should_stop():
+                break
     return confusion

@@ -1,5 +1,6 @@
 """A whole training in its folder: starts or resumes, saves, validates, logs, and stops when asked."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 
 from segnl.core.config import dump_yaml
 from segnl.core.environment import git_state, versions
-from segnl.core.errors import ConfigError, MachineError, NonFiniteError
+from segnl.core.errors import CheckpointError, ConfigError, MachineError, NonFiniteError
 from segnl.core.files import ensure_writable, remove_leftovers, run_lock, write_atomic
 from segnl.core.runlog import RunLog
 from segnl.datasets.base import SegmentationData
@@ -29,7 +30,9 @@ from segnl.engine.checkpoint import (
     optimiser_tensors,
     restore_optimiser,
     save_checkpoint,
+    set_damaged_aside,
 )
+from segnl.engine.class_weight import class_weight_of
 from segnl.engine.classes import classes_tree
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import Predictor
@@ -48,16 +51,17 @@ def fit(recipe: Recipe, run: Path, *, fresh: bool = False) -> int:
 
     Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
     """
+    ensure_writable(run)
+    train_data, val_data = build_data(recipe, "train"), _validation_data(recipe)
     if fresh:
         _move_aside(run)
-    ensure_writable(run)
     with run_lock(run):
         remove_leftovers(run)
-        train_data, val_data = build_data(recipe, "train"), _validation_data(recipe)
         checkpoint = newest_checkpoint(run)
         if checkpoint is not None:
-            _same_recipe(recipe, checkpoint)
-        trainer = _trainer(recipe, train_data.table.num_classes, checkpoint)
+            _same_training(recipe, train_data, checkpoint)
+            set_damaged_aside(run, checkpoint)
+        trainer = _trainer(recipe, train_data, checkpoint)
         write_atomic(run / "recipe.yaml", dump_yaml(recipe.tree()).encode())
         session = _Session(recipe, run, trainer, train_data, val_data)
         return session.train()
@@ -67,11 +71,11 @@ def _validation_data(recipe: Recipe) -> SegmentationData | None:
     return build_data(recipe, "val") if recipe.train.eval_every is not None else None
 
 
-def _trainer(recipe: Recipe, num_classes: int, checkpoint: Checkpoint | None) -> Trainer:
+def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None) -> Trainer:
     if recipe.train.deterministic:
         make_deterministic()
-    model = build_model(recipe, num_classes, is_new=checkpoint is None)
-    trainer = Trainer(recipe, model, device_of())
+    model = build_model(recipe, data.table.num_classes, is_new=checkpoint is None)
+    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight_of(recipe.loss.class_weight, data))
     if checkpoint is not None:
         load_weights(trainer.model, checkpoint)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
@@ -80,19 +84,24 @@ def _trainer(recipe: Recipe, num_classes: int, checkpoint: Checkpoint | None) ->
 
 
 def _move_aside(run: Path) -> None:
-    if not run.exists():
-        return
     with run_lock(run):
         number = next(n for n in range(1, 10_000) if not run.with_name(f"{run.name}.old{n}").exists())
         run.rename(run.with_name(f"{run.name}.old{number}"))
+    run.mkdir()
 
 
-def _same_recipe(recipe: Recipe, checkpoint: Checkpoint) -> None:
+def _same_training(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint) -> None:
     differing = differing_keys(recipe.tree(), checkpoint.recipe)
     if differing:
         raise ConfigError(
             f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "
             "give another --run name, or --fresh to move the old run aside"
+        )
+    then, now = checkpoint.classes, classes_tree(data.table)
+    if any(then[key] != now[key] for key in ("names", "file_ids")):
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained on other classes ({', '.join(then['names'][:3])} ...) than those of "
+            f"{recipe.data.root}; give its own data.root, or --fresh"
         )
 
 
@@ -110,6 +119,12 @@ class _Session:
         self.recipe, self.run, self.trainer = recipe, run, trainer
         self.train_data, self.val_data = train_data, val_data
         self.saved_step = trainer.step_number if trainer.step_number else -1
+        # Taken now: at the time of a save the checkout may hold other code than the one that runs.
+        self.origin = {
+            "git": git_state(Path(__file__).parent),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+        }
 
     def train(self) -> int:
         """The loop; returns the exit code."""
@@ -127,7 +142,7 @@ class _Session:
                     if report.step % cfg.save_every == 0:
                         self._save()
                     if cfg.eval_every is not None and report.step % cfg.eval_every == 0:
-                        self._validate(log, progress)
+                        self._validate(log, progress, stop)
                 self._save()
             log.write(event="stop" if stop else "end", step=self.trainer.step_number)
         except MachineError:
@@ -169,12 +184,16 @@ class _Session:
             timeout_s=cfg.data.worker_timeout_s,
         )
 
-    def _validate(self, log: RunLog, progress: Progress) -> None:
+    def _validate(self, log: RunLog, progress: Progress, stop: list[int]) -> None:
         if self.val_data is None:
             return
+        self._save()  # a long validation must not cost what was learned before it
         predictor = Predictor(self.trainer.model, self.recipe, self.val_data.table, self.trainer.device)
-        confusion = evaluate(predictor, self.val_data, recipe=self.recipe)
-        log.write(event="eval", split="val", step=self.trainer.step_number, miou=confusion.miou())
+        confusion = evaluate(predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop))
+        if stop:
+            return
+        miou = confusion.miou() if math.isfinite(confusion.miou()) else None
+        log.write(event="eval", split="val", step=self.trainer.step_number, miou=miou)
         progress.say(f"step {self.trainer.step_number}: val mIoU {confusion.miou():.4f}")
 
     def _save(self) -> None:
@@ -188,11 +207,7 @@ class _Session:
             step=step,
             recipe=self.recipe.tree(),
             classes=classes_tree(self.train_data.table),
-            origin={
-                "git": git_state(Path(__file__).parent),
-                "versions": versions(),
-                "threads": torch.get_num_threads(),
-            },
+            origin=self.origin,
         )
         drop_old_checkpoints(self.run)
         self.saved_step = step

@@ -1,11 +1,13 @@
 """The training loss: one for every head. Upsampling happens inside, band of rows by band (ops/pixel_loss.py)."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from segnl.core.config import Config
+from segnl.engine.class_weight import Balance
 from segnl.models.segmenter import Logits
 from segnl.ops.pixel_loss import pixel_cross_entropy, pixel_ohem_cross_entropy
 
@@ -15,6 +17,8 @@ class LossConfig(Config):
 
     divide_by: Literal["valid", "all"] = "valid"
     """The mean over labelled pixels, or mmsegmentation's over all of them (docs/adr/0005)."""
+    class_weight: Balance | None = None
+    """How rare classes are weighted up, from the training labels (engine/class_weight.py); null: not."""
 
 
 class CrossEntropyConfig(LossConfig):
@@ -40,35 +44,39 @@ LOSSES: dict[str, type[LossConfig]] = {"cross_entropy": CrossEntropyConfig, "ohe
 
 
 def losses(
-    cfg: LossConfig, logits: Logits, label: Tensor, *, aux_weight: float, align_corners: bool
+    cfg: LossConfig,
+    logits: Logits,
+    label: Tensor,
+    *,
+    aux_weight: float,
+    align_corners: bool,
+    class_weight: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """{"main": scalar, "NAME": scalar already weighted, ...}; their sum is what a step minimises.
 
-    label: int64 `b H W`, 255 ignored. Labels that are all ignored give exactly 0 with zero gradients, never NaN.
+    label: int64 `b H W`, 255 ignored. class_weight: `k`; a mean over valid pixels is then one by weight.
+    Labels that are all ignored give exactly 0 with zero gradients, never NaN.
     """
-    if isinstance(cfg, OhemConfig):
-        main = pixel_ohem_cross_entropy(
-            logits.main, label, align_corners=align_corners, threshold=cfg.threshold, min_kept=cfg.min_kept
-        )
-        smoothing = 0.0
-    elif isinstance(cfg, CrossEntropyConfig):
-        smoothing = cfg.label_smoothing
-        main = _cross_entropy(cfg, logits.main, label, smoothing, align_corners=align_corners)
-    else:
-        raise TypeError(f"no loss is known for {type(cfg).__name__}")
-    parts = {"main": main}
-    for name, aux in logits.aux.items():
-        parts[name] = aux_weight * _cross_entropy(cfg, aux, label, smoothing, align_corners=align_corners)
-    return parts
-
-
-def _cross_entropy(cfg: LossConfig, logits: Tensor, label: Tensor, smoothing: float, *, align_corners: bool) -> Tensor:
-    return pixel_cross_entropy(
-        logits,
-        label,
+    plain = partial(
+        pixel_cross_entropy,
+        label=label,
         align_corners=align_corners,
-        label_smoothing=smoothing,
+        class_weight=class_weight,
+        label_smoothing=cfg.label_smoothing if isinstance(cfg, CrossEntropyConfig) else 0.0,
         divide_by=cfg.divide_by,
         # A thin band of a small crop costs more in calls than it saves in cache.
-        band_rows=max(16, BAND_NUMBERS // (logits.shape[1] * label.shape[2])),
+        band_rows=max(16, BAND_NUMBERS // (logits.main.shape[1] * label.shape[2])),
     )
+    if isinstance(cfg, OhemConfig):
+        main = pixel_ohem_cross_entropy(
+            logits.main,
+            label,
+            align_corners=align_corners,
+            threshold=cfg.threshold,
+            min_kept=cfg.min_kept,
+            class_weight=class_weight,
+            divide_by=cfg.divide_by,
+        )
+    else:
+        main = plain(logits.main)
+    return {"main": main} | {name: aux_weight * plain(aux) for name, aux in logits.aux.items()}

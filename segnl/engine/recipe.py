@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training, composed from the schemas that its parts declare beside themselves."""
 
 import difflib
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,6 +58,8 @@ class EvalConfig(Config):
     def _slide_needs_a_window(self) -> "EvalConfig":
         if self.mode == "slide" and (self.window_hw is None or self.stride_hw is None):
             raise ValueError("mode slide needs window_hw and stride_hw")
+        if self.window_hw and self.stride_hw and any(map(operator.gt, self.stride_hw, self.window_hw)):
+            raise ValueError("stride_hw exceeds window_hw: pixels between would go unseen")
         return self
 
 
@@ -128,18 +131,23 @@ def _choose(known: Mapping[str, type[AnyConfig]], name: str, dotted: str, file: 
     return known[name]
 
 
-# Where the data lie, how they are fetched and how often a run is saved do not change what it computes.
+# Where the data lie, how they are fetched, how often a run is saved and how it is scored do not change what it learns.
 FREE_KEYS = frozenset({"data.root", "data.workers", "data.worker_timeout_s", "train.save_every", "train.eval_every"})
 
 
-def differing_keys(one: Tree, other: Tree, *, free: frozenset[str] = FREE_KEYS) -> list[str]:
-    """Dotted keys on which two recipes differ, but for those that may."""
+def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[str]:
+    """Dotted keys on which two recipes differ, but for those that change nothing of what is learned.
+
+    with_eval: also where they differ in how they are scored.
+    """
     ours, theirs = _flat(one), _flat(other)
     absent = object()
     return sorted(
         key
         for key in ours.keys() | theirs.keys()
-        if key not in free and ours.get(key, absent) != theirs.get(key, absent)
+        if key not in FREE_KEYS
+        and (with_eval or not key.startswith("eval."))
+        and ours.get(key, absent) != theirs.get(key, absent)
     )
 
 

@@ -36,7 +36,11 @@ class StepReport:
 class Trainer:
     """A model, its optimiser and the number of the step to come."""
 
-    def __init__(self, recipe: Recipe, model: Segmenter, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, model: Segmenter, device: torch.device, *, class_weight: Tensor | None = None
+    ) -> None:
+        """class_weight: `k`, for the loss; see engine/class_weight.py."""
+        self.class_weight = None if class_weight is None else class_weight.to(device)
         self.recipe, self.device, self.step_number = recipe, device, 0
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
@@ -84,7 +88,14 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
             logits = self.model(image)
         aux_weight = model.aux.weight if model.aux is not None else 1.0
-        return losses(self.recipe.loss, logits, label, aux_weight=aux_weight, align_corners=model.align_corners)
+        return losses(
+            self.recipe.loss,
+            logits,
+            label,
+            aux_weight=aux_weight,
+            align_corners=model.align_corners,
+            class_weight=self.class_weight,
+        )
 
 
 def _check_finite(what: str, value: float, number: int, batch: Batch) -> None:

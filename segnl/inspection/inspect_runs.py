@@ -92,8 +92,9 @@ def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 def _said(shown: Sequence[Shown]) -> str:
     if len(shown) == 1:
-        miou = shown[0].predictions.metrics["miou"]
-        return f"{shown[0].name}: {100 * miou:.1f} % mIoU. Images with most errors come first."
+        miou = _value(shown[0], "miou")
+        score = "no mIoU, nothing is labelled" if miou is None else f"{100 * miou:.1f} % mIoU"
+        return f"{shown[0].name}: {score}. Images with most errors come first."
     return "These networks, side by side. Which head is better is another question, the one that `segnl compare` asks."
 
 

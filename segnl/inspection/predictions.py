@@ -25,7 +25,7 @@ from segnl.datasets.sample import Sample
 from segnl.datasets.streets import Streets, ambiguous_mask, pair_counts
 from segnl.datasets.streets_pairs import PAIRS
 from segnl.engine.build import build_data
-from segnl.engine.checkpoint import Checkpoint
+from segnl.engine.checkpoint import Checkpoint, checkpoints_of
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import predictor_of
 from segnl.engine.recipe import Recipe
@@ -95,6 +95,8 @@ def keep_predictions(checkpoint: Checkpoint, recipe: Recipe, split: str) -> Pred
             f"{data.table.num_classes} or others; use the data set it was trained on"
         )
     folder = checkpoint.path.parent / "eval" / f"{split}-{recipe.eval.mode}"
+    if checkpoints_of(checkpoint.path.parent)[:1] != [checkpoint.path]:
+        folder /= checkpoint.path.stem  # not the run's last one, whose place that is
     belongs_to = _belongs_to(checkpoint, recipe, data)
     return _kept(folder, belongs_to) or _made(folder, belongs_to, checkpoint, recipe, data)
 

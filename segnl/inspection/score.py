@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.core.config import Tree, merge, parse_override
 from segnl.core.errors import CheckpointError, ConfigError, DataError
-from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.files import ensure_writable, inside, write_atomic
 from segnl.datasets.base import IMAGE_SUFFIXES
 from segnl.datasets.reading import read_image
 from segnl.datasets.sample import Sample
@@ -41,12 +41,12 @@ def score(
     """
     checkpoint = open_checkpoint(run_or_file)
     recipe = recipe_for_scoring(checkpoint, overrides)
-    out = checkpoint.path.parent / "eval" / f"{split}-{recipe.eval.mode}"
-    for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
-        ensure_writable(folder)
+    out = inside(checkpoint.path.parent / "eval", f"{split}-{recipe.eval.mode}")
     if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
     data = build_data(recipe, split)
+    for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
+        ensure_writable(folder)
     _same_classes(checkpoint, data.table)
     predictor = predictor_of(checkpoint, recipe)
 

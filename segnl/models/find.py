@@ -45,7 +45,8 @@ def _known(folder: str) -> list[str]:
 
 def _find(name: str, folder: str, attribute: str, base: type) -> Any:
     where = f"model.{folder.removesuffix('s')}.name"
-    if "." not in name and name not in _known(folder):
+    is_dotted = "." in name and all(part.isidentifier() for part in name.split("."))
+    if not is_dotted and name not in _known(folder):
         raise ConfigError(f"{where}: holds {name!r}{suggest(name, _known(folder))}")
     part = getattr(_import(name if "." in name else f"segnl.models.{folder}.{name}", where), attribute, None)
     if not (isinstance(part, type) and issubclass(part, base)):

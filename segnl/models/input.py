@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from segnl.core.config import Config
@@ -16,7 +16,7 @@ class InputConfig(Config):
 
     mean: ThreeNumbers = (123.675, 116.28, 103.53)
     """On the 0..255 scale, in the order of `order`."""
-    std: ThreeNumbers = (58.395, 57.12, 57.375)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
 
 
@@ -31,8 +31,6 @@ class Normalise(nn.Module):
 
     def __init__(self, cfg: InputConfig) -> None:
         super().__init__()
-        if min(cfg.std) <= 0:
-            raise ValueError(f"std: {cfg.std}; expected three numbers above 0")
         self.order = cfg.order
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -50,8 +51,19 @@ def test_a_parameter_of_another_shape_is_another_parameter(study):
 def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
     run = study.runs[0]
     taken = fingerprint_of(run)
-    (run.folder / "control.json").write_text('{"init": {"backbone.x 1": "kept"}, "batches": "kept"}')
+    kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.tree()}
+    (run.folder / "control.json").write_text(json.dumps(kept))
     assert fingerprint_of(run) == Fingerprint({"backbone.x 1": "kept"}, "kept") != taken
+
+
+def test_a_fingerprint_of_another_recipe_is_taken_anew(study):
+    run = study.runs[0]
+    taken = fingerprint_of(run)
+    tree = run.recipe.tree()
+    tree["train"]["batch_size"] += 1
+    kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": tree}
+    (run.folder / "control.json").write_text(json.dumps(kept))
+    assert fingerprint_of(run) == taken
 
 
 def test_the_tree_holds_a_hash_for_every_module_and_run():

@@ -8,6 +8,7 @@ from torch import nn
 from segnl.core.errors import CheckpointError
 from segnl.engine.checkpoint import (
     checkpoint_path,
+    checkpoints_of,
     drop_old_checkpoints,
     load_checkpoint,
     load_weights,
@@ -16,6 +17,7 @@ from segnl.engine.checkpoint import (
     optimiser_tensors,
     restore_optimiser,
     save_checkpoint,
+    set_damaged_aside,
 )
 
 
@@ -119,6 +121,18 @@ def test_the_newest_two_are_kept(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "step-00000010.safetensors",
         "step-00000100.safetensors",
+    ]
+
+
+def test_a_damaged_newer_one_does_not_count_among_the_two(tmp_path):
+    for step in (8, 9, 10):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    checkpoint_path(tmp_path, 10).write_bytes(b"damaged")
+    set_damaged_aside(tmp_path, load_checkpoint(checkpoint_path(tmp_path, 9)))
+    drop_old_checkpoints(tmp_path)
+    assert [path.name for path in checkpoints_of(tmp_path)] == [
+        "step-00000009.safetensors",
+        "step-00000008.safetensors",
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segnl.core.errors import ConfigError, DataError, MachineError
+from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.runlog import read_log
 from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
 from segnl.engine.fit import fit
@@ -153,3 +153,25 @@ def test_a_data_set_of_one_image_smaller_than_the_crop_trains(tiny_config, tiny_
     recipe = load_recipe(tiny_config, ["data.crop_hw=[97, 65]", "train.batch_size=3", "train.max_steps=2"])
     assert fit(recipe, tmp_path / "run") == 0
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["event"] == "end"
+
+
+def test_a_run_on_other_classes_is_refused_before_anything_is_learned(tiny_config, tiny_data, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    rows = (tiny_data / "classes.tsv").read_text().replace("road", "lane")
+    (tiny_data / "classes.tsv").write_text(rows)
+    with pytest.raises(CheckpointError, match="was trained on other classes"):
+        fit(load_recipe(tiny_config), tmp_path / "run")
+
+
+def test_a_wrong_data_folder_leaves_the_old_run_where_it_is(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    with pytest.raises(DataError):
+        fit(load_recipe(tiny_config, ["data.root=/nowhere"]), tmp_path / "run", fresh=True)
+    assert not (tmp_path / "run.old1").exists()
+    assert checkpoints_of(tmp_path / "run")
+
+
+def test_how_a_run_is_scored_may_change_without_training_it_again(tiny_config, tmp_path, capsys):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    assert fit(load_recipe(tiny_config, ["eval.flip=true"]), tmp_path / "run") == 0
+    assert "already trained" in capsys.readouterr().out

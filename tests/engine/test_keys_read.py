@@ -12,6 +12,7 @@ from segnl.core.config import Config, load_tree, merge
 from segnl.datasets.loader import train_batches
 from segnl.datasets.transforms import TrainTransform
 from segnl.engine.build import build_data, build_model, padding_rgb
+from segnl.engine.class_weight import class_weight_of
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import Predictor
 from segnl.engine.recipe import Recipe, compose, load_recipe
@@ -87,7 +88,8 @@ def small(path: Path, root: Path) -> Recipe:
 def step_and_score(recipe: Recipe) -> None:
     train = build_data(recipe, "train")
     model = build_model(recipe, train.table.num_classes, is_new=True)
-    trainer = Trainer(recipe, model, torch.device("cpu"))
+    weight = class_weight_of(recipe.loss.class_weight, train)
+    trainer = Trainer(recipe, model, torch.device("cpu"), class_weight=weight)
     transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
     batches = train_batches(
         train,

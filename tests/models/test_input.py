@@ -33,5 +33,5 @@ def test_a_grey_image_is_refused() -> None:
 
 
 def test_a_standard_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         Normalise(InputConfig(std=(1.0, 0.0, 1.0)))
