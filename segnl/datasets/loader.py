@@ -197,12 +197,19 @@ def _start(loader: "DataLoader[Any]") -> Iterator[Any]:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
+KILLED = (
+    "was killed, perhaps for lack of memory or of shared memory (docker: --shm-size); lower data.workers, 0 uses none"
+)
+
+
 def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
     """The next item, None after the last; raises MachineError when a worker is dead or silent for timeout_s."""
     began = time.monotonic()
     while True:
         try:
             return next(arrivals, None)
+        except (ConnectionError, EOFError) as err:  # it died while it handed a batch over
+            raise MachineError(f"data worker: {KILLED}") from err
         except RuntimeError as err:
             text = str(err)
             if "DataLoader timed out" in text and time.monotonic() - began < timeout_s:
@@ -217,5 +224,4 @@ def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
             killed = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text)
             if killed is None:
                 raise
-            why = "was killed, perhaps for lack of memory or of shared memory (docker: --shm-size)"
-            raise MachineError(f"data worker {killed[1]}: {why}; lower data.workers, 0 uses none") from err
+            raise MachineError(f"data worker {killed[1]}: {KILLED}") from err

@@ -119,6 +119,16 @@ def test_a_worker_killed_during_a_training_step_does_not_interrupt_it(make_folde
         list(stream)
 
 
+@pytest.mark.parametrize("fault", [ConnectionResetError, ConnectionRefusedError, EOFError])
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_a_machine_error(fault):
+    def arrivals():
+        raise fault(104, "gone")
+        yield
+
+    with pytest.raises(MachineError, match="was killed"):
+        loader._next(arrivals(), 1.0)
+
+
 def test_a_hung_worker_is_a_machine_error_after_its_timeout(make_folder):
     data = make_folder(5)
     inner = TrainTransform(data.cfg, (124, 116, 104), 3)
