@@ -277,7 +277,7 @@ COMMANDS = (
     ("predict", "write masks, colour masks and overlays for any images", _add_predict, _predict),
     ("compare", "train and compare every head of a study; its table and its page", _add_compare, _compare),
     ("inspect", "one page of image, truth and every network's mask, for any runs", _add_inspect, _inspect),
-    ("demo", "make a small street data set, compare four heads on it: six minutes on two cores", _add_nothing, _demo),
+    ("demo", "make a small street data set, compare four heads on it, in some minutes", _add_nothing, _demo),
     ("check", "look for every fault of a data set at once, and count its classes", _add_check, _check),
     ("data", "make the embedded data set", _add_data, _data),
     ("import", "weights from mmsegmentation, CCNet or torchvision, strictly", _add_import, _import),
