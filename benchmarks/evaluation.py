@@ -1,15 +1,13 @@
 """How fast evaluation counts, labels and slides, beside the ways that other tools go: one interleaved run, medians.
 
-./run.sh bench evaluation [--rounds 5] [--hw 1024x2048] [--out benchmarks/results/evaluation.json]
+./run.sh bench evaluation [--rounds 5] [--hw 1024x2048] [--out FILE]
 
 The peers' packages are not needed: what is timed is their method, written anew here. mmsegmentation 1.2 takes three
 histograms of float maps, torchmetrics one bincount of int64 maps, cityscapesscripts the unique values of a joint map.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -18,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timing import write_result
 
-from segnl.core.environment import git_state, versions
+from segnl.core.environment import git_state, machine, versions
 from segnl.engine.infer import sliding
 from segnl.engine.upsampled_labels import upsampled_labels
 from segnl.metrics.confusion import Confusion
@@ -33,8 +32,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hw", default="1024x2048")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "evaluation" / "evaluation.json")
     args = parser.parse_args()
+    load_before = os.getloadavg()[0]
     height, width = (int(part) for part in args.hw.split("x"))
     torch.set_num_threads(args.threads)
     groups = {"counting 19 classes": counting(height, width)}
@@ -47,12 +47,9 @@ def main() -> None:
         )
     groups["sliding, 19 classes"] = accumulating(19, height, width)
     result = {name: report(name, medians(calls, args.rounds)) for name, calls in groups.items()}
-    if args.out is not None:
-        setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads, "cpus": os.cpu_count()}
-        machine = {"machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0], **git_state(ROOT)}
-        args.out.write_text(
-            json.dumps({**setting, **machine, "versions": versions(), "seconds": result}, indent=1) + "\n"
-        )
+    setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads}
+    state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
+    write_result(args.out, {**setting, **state, "seconds": result, "complete": True})
 
 
 def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:

@@ -1,11 +1,13 @@
-"""Makes docs/results.md from the files under benchmarks/results/. Nothing in that page is typed by hand.
+"""Makes docs/results.md and docs/performance.md from the files under benchmarks/results/; nothing there is typed.
 
-./run.sh python benchmarks/pages.py          tests/test_pages.py makes the page anew and compares
+./run.sh python benchmarks/pages.py          tests/test_pages.py makes the pages anew and compares
 """
 
 import json
 from pathlib import Path
 from typing import Any
+
+from performance_page import performance_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,3 +86,4 @@ def percent(value: float | None) -> str:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
+    (ROOT / "docs" / "performance.md").write_text(performance_page(RESULTS), encoding="utf-8")

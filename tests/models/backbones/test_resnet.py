@@ -1,3 +1,7 @@
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,8 +10,12 @@ from torch import nn
 
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError
+from segnl.engine.recipe import load_recipe
 from segnl.models.backbones.resnet import ResNet, ResNetConfig, plan_stages
 from segnl.models.initialise import initialise
+from segnl.models.segmenter import Segmenter
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def config(**settings: Any) -> ResNetConfig:
@@ -111,6 +119,37 @@ def test_a_non_local_block_acts_between_two_blocks_and_begins_as_nothing() -> No
     nn.init.ones_(other.non_local["layer3_0"].norm.weight)
     same = [torch.equal(a, b) for a, b in zip(plain(image), other(image), strict=True)]
     assert same == [True, True, False, False]
+
+
+def seen_pixels(network: nn.Module, channel_map: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, int]:
+    """Rows and columns of the image that the middle position's output depends on, by its gradient.
+
+    All weights are made positive, so that no two ways from a pixel to the output cancel and no ReLU is closed.
+    """
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.01)
+    image = torch.ones(1, 3, 401, 401, dtype=torch.float64, requires_grad=True)
+    output = channel_map(image)[0].sum(0)  # h w
+    (grad,) = torch.autograd.grad(output[output.shape[0] // 2, output.shape[1] // 2], image)
+    rows, columns = grad[0].abs().sum(0).nonzero().unbind(1)
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+
+
+def test_the_streets_trunk_sees_as_little_as_the_page_says() -> None:
+    said = re.search(
+        r"sees (\d+)x\1 pixels, with the\nthree convolutions of the fcn head (\d+)x\2",
+        (ROOT / "docs" / "streets.md").read_text(),
+    )
+    assert said is not None
+    recipe = load_recipe(ROOT / "configs" / "streets" / "fcn.yaml")
+    model = Segmenter(recipe.model, 19).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.MaxPool2d):  # all of its window counts, where the maximum would choose one pixel
+            module.forward = partial(nn.functional.avg_pool2d, kernel_size=3, stride=2, padding=1)
+    trunk = seen_pixels(model, lambda image: model.backbone(image)[3])
+    whole = seen_pixels(model, lambda image: model(image).main)
+    assert trunk == (int(said[1]), int(said[1]))
+    assert whole == (int(said[2]), int(said[2]))
 
 
 @pytest.mark.parametrize(

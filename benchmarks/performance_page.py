@@ -1,0 +1,129 @@
+"""docs/performance.md as text, from the files under benchmarks/results/. benchmarks/pages.py writes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+NAMES = {
+    "embedded_gaussian": "embedded Gaussian (softmax)",
+    "dot_product": "dot product",
+    "concatenation": "concatenation",
+    "criss_cross": "criss-cross",
+}
+
+
+def performance_page(results: Path) -> str:
+    """Every benchmark that has a result file; the others are said not to have been run."""
+    parts = [
+        "# Performance",
+        "",
+        "Made by `benchmarks/pages.py` from the files under `benchmarks/results/`. In every table all contestants took",
+        "turns in one run, and a time is the median of their rounds. The machines are shared and noisy: the ratios",
+        "hold, the absolute times mean little. `2.0x` says that the other one takes twice what segnl takes.",
+        "",
+    ]
+    sections = [
+        ("Context operators", "bench ops", results / "ops" / "context.json", _operators),
+        ("The pixel loss", "bench loss", results / "ops" / "loss.json", _losses),
+        ("Evaluation", "bench evaluation", results / "evaluation" / "evaluation.json", _evaluation),
+    ]
+    for title, command, path, section in sections:
+        parts += [f"## {title}", "", f"`./run.sh {command}`", ""]
+        if path.is_file():
+            found = json.loads(path.read_text())
+            parts += [*section(found), "", _origin(found), ""]
+        else:
+            parts += ["Not run yet.", ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _origin(found: Result) -> str:
+    commit = (found["commit"] or "none")[:9] + (" + changes" if found["dirty"] else "")
+    machine = found["machine"]
+    packages = found["versions"]
+    return (
+        f"{machine['cpu']}, {found['threads']} threads; torch {packages['torch']}; median of {found['rounds']} rounds; "
+        f"load before the run {found['load_before']:.1f}; commit {commit}."
+    )
+
+
+def _operators(found: Result) -> list[str]:
+    lines = [
+        "Batch 1, float32. `op`: the operator on channels-first maps (256 channels; criss-cross 64 and 512). `block`:",
+        "the whole 512-channel block. `plain`: the textbook form, with all pairs of positions (segnl/ops/plain.py).",
+        "`mmcv`: mmcv-lite's module. Memory is the peak above the inputs, forward and backward.",
+        "",
+        "| what | map | forward, ms | plain | mmcv | and backward, ms | plain | mmcv | peak, MiB | plain | mmcv |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        cells = [f"{NAMES[case['kind']]}, {case['level']}", "x".join(map(str, case["hw"]))]
+        for part, key, factor in (
+            ("forward", "seconds", 1000),
+            ("forward_backward", "seconds", 1000),
+            ("memory", "peak_mib", 1),
+        ):
+            cells += _cells(case[part], key, factor, ("plain", "mmcv"))
+        lines.append(f"| {' | '.join(cells)} |")
+    reasons = sorted(
+        {
+            f"{name}, {NAMES[case['kind']]} {case['level']} at {'x'.join(map(str, case['hw']))}: {why}"
+            for case in found["results"]
+            for part in ("forward", "forward_backward", "memory")
+            for name, why in case[part].get("cannot", {}).items()
+        }
+    )
+    return (
+        [*lines, "", "Where a contestant has no number:", "", *(f"- {reason}" for reason in reasons)]
+        if reasons
+        else lines
+    )
+
+
+def _cells(part: Result, key: str, factor: float, others: tuple[str, ...]) -> list[str]:
+    own = part[key].get("segnl")
+    ratios = part["ratio_to_segnl"]
+    return [
+        "-" if own is None else f"{factor * own:.1f}",
+        *(f"{ratios[name]:.2f}x" if name in ratios else "-" for name in others),
+    ]
+
+
+def _losses(found: Result) -> list[str]:
+    lines = [
+        "Value and gradient of upsampled logits, float32. `plain`: F.interpolate, then torch's cross-entropy. The error is",
+        "the largest one of the gradient over the largest gradient, against the plain form in float64.",
+        "",
+        "| loss | classes | from, to | ms | plain | peak, MiB | plain | gradient error | plain's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        sizes = " to ".join("x".join(map(str, case[key])) for key in ("in_hw", "out_hw"))
+        timed = _cells(case, "seconds", 1000, ("plain",))
+        memory = _cells(case["memory"], "peak_mib", 1, ("plain",))
+        errors = [f"{case['gradient_error'][name]:.0e}" for name in ("segnl", "plain")]
+        cells = [
+            case["loss"].replace("_", "-"),
+            str(case["classes"]),
+            f"{sizes}, batch {case['batch']}",
+            *timed,
+            *memory,
+            *errors,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _evaluation(found: Result) -> list[str]:
+    lines = [
+        f"Images of {'x'.join(map(str, found['hw']))}. The peers' packages are not run: their method is, written anew.",
+        "",
+        "| task | way | ms | over segnl |",
+        "|---|---|---|---|",
+    ]
+    for task, seconds in found["seconds"].items():
+        for name, value in seconds.items():
+            lines.append(f"| {task} | {name} | {1000 * value:.1f} | {value / seconds['segnl']:.2f}x |")
+    return lines
