@@ -9,22 +9,34 @@ histograms of float maps, torchmetrics one bincount of int64 maps, cityscapesscr
 import argparse
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from timing import write_result
+from evaluation_cases import labelling, noise, realistic
+from timing import peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
+from segnl.datasets.loader import eval_samples
+from segnl.datasets.streets_files import generate
+from segnl.engine.build import build_data
+from segnl.engine.evaluate import evaluate
 from segnl.engine.infer import sliding
+from segnl.engine.predictor import Predictor
+from segnl.engine.recipe import load_recipe
 from segnl.engine.upsampled_labels import upsampled_labels
 from segnl.metrics.confusion import Confusion
 
 Call = Callable[[], object]
 ROOT = Path(__file__).resolve().parent.parent
+NUM_IMAGES = 16
 
 
 def main() -> None:
@@ -42,14 +54,15 @@ def main() -> None:
         groups[f"upsampled labels, {k} classes, realistic"] = labelling(
             realistic(k, height // 8, width // 8), height, width
         )
-        groups[f"upsampled labels, {k} classes, noise"] = labelling(
-            torch.randn(1, k, height // 8, width // 8), height, width
-        )
+        groups[f"upsampled labels, {k} classes, noise"] = labelling(noise(k, height // 8, width // 8), height, width)
     groups["sliding, 19 classes"] = accumulating(19, height, width)
-    result = {name: report(name, medians(calls, args.rounds)) for name, calls in groups.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        groups[f"end to end, {NUM_IMAGES} images, network replaced"] = end_to_end(height, width, Path(folder))
+        result = {name: report(name, medians(calls, args.rounds)) for name, calls in groups.items()}
+    memory = {f"upsampled labels, {k} classes": peaks(k, height, width, args.threads) for k in (19, 150)}
     setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads}
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
-    write_result(args.out, {**setting, **state, "seconds": result, "complete": True})
+    write_result(args.out, {**setting, **state, "seconds": result, "memory": memory, "complete": True})
 
 
 def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
@@ -106,18 +119,40 @@ def counting(height: int, width: int) -> dict[str, Call]:
     }
 
 
-def realistic(k: int, h: int, w: int) -> torch.Tensor:
-    """Regions with a clear winner and a little noise, as a trained network gives them: `1 k h w`."""
-    random = torch.Generator().manual_seed(0)
-    regions = torch.randn(1, k, max(1, h // 16), max(1, w // 16), generator=random) * 4
-    return F.interpolate(regions, size=(h, w), mode="bilinear") + 0.1 * torch.randn(1, k, h, w, generator=random)
+def peaks(k: int, height: int, width: int, threads: int) -> dict[str, Any]:
+    """Peak memory above the logits of labelling realistic ones, each way in a process of its own."""
+    case = {"classes": k, "hw": [height, width], "logits": "realistic"}
+    tiny = {**case, "hw": [64, 128]}
+    names = ("segnl", "interpolate + argmax")
+    found = {name: peak_mib(name, sys.executable, "evaluation_cases", threads, case, tiny) for name in names}
+    result = with_ratios(found, "peak_mib")
+    print(f"peak memory, {k} classes: {result}", flush=True)
+    return result
 
 
-def labelling(logits: torch.Tensor, height: int, width: int) -> dict[str, Call]:
-    return {
-        "segnl": lambda: upsampled_labels(logits, (height, width), align_corners=False),
-        "interpolate + argmax": lambda: F.interpolate(logits, size=(height, width), mode="bilinear").argmax(1),
-    }
+class FixedMap:
+    """Stands where the network would: one map of logits, whatever the image."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+    def labels(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """image: u8 `H W 3`. Returns train ids u8 `H W`."""
+        return upsampled_labels(self.logits, image.shape[:2], align_corners=False)[0]
+
+
+def end_to_end(height: int, width: int, folder: Path) -> dict[str, Call]:
+    """A whole evaluation of streets whose network costs nothing, beside reading the same files alone."""
+    generate(folder, num_train=1, num_val=NUM_IMAGES, hw=(height, width))
+    settings = [f"data.root={folder}", "data.workers=2"]
+    recipe = load_recipe(ROOT / "configs" / "streets" / "fcn.yaml", settings)
+    data = build_data(recipe, "val")
+    network = cast(Predictor, FixedMap(realistic(19, height // 8, width // 8)))
+
+    def decoding_alone() -> object:
+        return [index for index, _ in eval_samples(data, workers=2)]
+
+    return {"segnl": lambda: evaluate(network, data, recipe=recipe), "decoding alone": decoding_alone}
 
 
 def accumulating(k: int, height: int, width: int) -> dict[str, Call]:

@@ -93,8 +93,8 @@ def _cells(part: Result, key: str, factor: float, others: tuple[str, ...]) -> li
 
 def _losses(found: Result) -> list[str]:
     lines = [
-        "Value and gradient of upsampled logits, float32. `plain`: F.interpolate, then torch's cross-entropy. The error is",
-        "the largest one of the gradient over the largest gradient, against the plain form in float64.",
+        "Value and gradient of upsampled logits, float32. `plain`: F.interpolate, then cross-entropy. The error",
+        "is the largest one of the gradient over the largest gradient, against the plain form in float64.",
         "",
         "| loss | classes | from, to | ms | plain | peak, MiB | plain | gradient error | plain's |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -126,4 +126,8 @@ def _evaluation(found: Result) -> list[str]:
     for task, seconds in found["seconds"].items():
         for name, value in seconds.items():
             lines.append(f"| {task} | {name} | {1000 * value:.1f} | {value / seconds['segnl']:.2f}x |")
+    lines += ["", "Peak memory above the logits:", "", "| task | way | MiB | over segnl |", "|---|---|---|---|"]
+    for task, memory in found["memory"].items():
+        for name, value in memory["peak_mib"].items():
+            lines.append(f"| {task} | {name} | {value:.1f} | {memory['ratio_to_segnl'].get(name, 1):.2f}x |")
     return lines
