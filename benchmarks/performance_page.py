@@ -136,7 +136,7 @@ def _evaluation(found: Result) -> list[str]:
 
 def _steps(found: Result) -> list[str]:
     lines = [
-        "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD; float32 on the CPU.",
+        "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD; float32, CPU.",
         "The peers' models run in a plain loop, with heads of the same shape.",
         "",
         "| head | crop, batch | segnl, s | peer | s | over segnl |",
