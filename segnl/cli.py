@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
     warnings.showwarning = _show_warning
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(_one_set_each(sys.argv[1:] if argv is None else argv))
     try:
         _one_process_only()
         run: Callable[[argparse.Namespace], int] = args.run_command
@@ -35,6 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:
         where = err.filename or "this machine"
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+
+
+def _one_set_each(words: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's own lists would take the file too."""
+    out: list[str] = []
+    is_value = may_go_on = False
+    for word in words:
+        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
+            out += ["--set", word]
+            continue
+        out.append(word)
+        may_go_on = is_value or word.startswith("--set=")
+        is_value = word == "--set"
+    return out
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:
@@ -86,7 +101,12 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=C", help="change one key; may be repeated"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change one key; several may follow one --set, and it may be repeated",
     )
 
 

@@ -61,6 +61,31 @@ def test_print_shows_every_default_and_trains_nothing(tiny_config, tmp_path, cap
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["--set", "optim.lr=1e-3", "--set", "train.seed=7"],
+        ["--set", "optim.lr=1e-3", "train.seed=7"],
+        ["--set=optim.lr=1e-3", "train.seed=7"],
+    ],
+)
+def test_several_keys_may_follow_one_set(sets, tiny_config, capsys):
+    assert main(["train", "--print", *sets, "--config", str(tiny_config)]) == 0
+    shown = capsys.readouterr().out
+    assert "lr: 0.001" in shown
+    assert "seed: 7" in shown
+
+
+def test_set_takes_no_file_that_follows_it(tiny_config, capsys, tmp_path):
+    words = ["import", "--from", "mmseg", "--config", tiny_config, "--out", tmp_path / "out.safetensors"]
+    line = refused(capsys, 4, *words, "--set", "optim.lr=1e-3", "train.seed=7", tmp_path / "other.pth")
+    assert "other.pth" in line
+
+
+def test_what_is_no_key_and_value_is_refused(tiny_config, capsys):
+    assert "--set lr: expected KEY.KEY=VALUE" in refused(capsys, 2, "train", "--config", tiny_config, "--set", "lr")
+
+
 def test_eval_writes_the_metrics_and_the_masks(run, tmp_path, capsys):
     words = ["eval", "--checkpoint", str(run), "--masks", str(tmp_path / "masks"), "--json", str(tmp_path / "m.json")]
     assert main(words) == 0
