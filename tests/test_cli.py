@@ -12,6 +12,7 @@ from PIL import Image
 import segnl
 from segnl.cli import main
 from segnl.engine.checkpoint import checkpoints_of
+from segnl.engine.protocol import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,6 +85,13 @@ def test_set_takes_no_file_that_follows_it(tiny_config, capsys, tmp_path):
 
 def test_what_is_no_key_and_value_is_refused(tiny_config, capsys):
     assert "--set lr: expected KEY.KEY=VALUE" in refused(capsys, 2, "train", "--config", tiny_config, "--set", "lr")
+
+
+def test_the_help_of_eval_names_every_preset(capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    shown = re.sub(r"\s+", "", capsys.readouterr().out)  # lines may break after a hyphen
+    assert [name for name in PRESETS if name not in shown] == []
 
 
 def test_eval_writes_the_metrics_and_the_masks(run, tmp_path, capsys):
