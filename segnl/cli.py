@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
     warnings.showwarning = _show_warning
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(_one_set_each(sys.argv[1:] if argv is None else argv))
     try:
         _one_process_only()
         run: Callable[[argparse.Namespace], int] = args.run_command
@@ -35,6 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:
         where = err.filename or "this machine"
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+
+
+def _one_set_each(words: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's own lists would take the file too."""
+    out: list[str] = []
+    is_value = may_go_on = False
+    for word in words:
+        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
+            out += ["--set", word]
+            continue
+        out.append(word)
+        may_go_on = is_value or word.startswith("--set=")
+        is_value = word == "--set"
+    return out
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:
@@ -86,7 +101,12 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=C", help="change one key; may be repeated"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change one key; several may follow one --set, and it may be repeated",
     )
 
 
@@ -126,9 +146,32 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
     _add_checkpoint(command)
     _add_set(command)
     command.add_argument("--split", default="val", help="which part of the data set (default val)")
-    command.add_argument("--masks", type=Path, metavar="DIR", help="also write every mask: ids, colour, overlay, error")
+    command.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="a published protocol: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
+        "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail; --set is laid on it",
+    )
+    command.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="also write every mask: ids, colour, overlay, error; the same command again goes on with those written",
+    )
     command.add_argument(
         "--official", action="store_true", help="Cityscapes: also by cityscapesscripts (needs --masks)"
+    )
+    command.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE.zip",
+        help="also pack the masks as the server of Cityscapes or ADE20K takes them; the split needs no labels then",
+    )
+    command.add_argument(
+        "--strata",
+        action="store_true",
+        help="also where the errors are: near boundaries, in small objects, by row, by distance from the centre (costs "
+        "several times what decoding and counting an image do)",
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write metrics.json there")
 
@@ -143,6 +186,9 @@ def _eval(args: argparse.Namespace) -> int:
         masks=args.masks,
         json_file=args.json,
         official=args.official,
+        submission=args.submission,
+        preset=args.preset,
+        with_strata=args.strata,
     )
     return 0
 

@@ -12,6 +12,7 @@ from PIL import Image
 import segnl
 from segnl.cli import main
 from segnl.engine.checkpoint import checkpoints_of
+from segnl.engine.protocol import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,6 +60,38 @@ def test_print_shows_every_default_and_trains_nothing(tiny_config, tmp_path, cap
     assert "lr: 0.001" in shown
     assert "momentum: 0.9" in shown
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["--set", "optim.lr=1e-3", "--set", "train.seed=7"],
+        ["--set", "optim.lr=1e-3", "train.seed=7"],
+        ["--set=optim.lr=1e-3", "train.seed=7"],
+    ],
+)
+def test_several_keys_may_follow_one_set(sets, tiny_config, capsys):
+    assert main(["train", "--print", *sets, "--config", str(tiny_config)]) == 0
+    shown = capsys.readouterr().out
+    assert "lr: 0.001" in shown
+    assert "seed: 7" in shown
+
+
+def test_set_takes_no_file_that_follows_it(tiny_config, capsys, tmp_path):
+    words = ["import", "--from", "mmseg", "--config", tiny_config, "--out", tmp_path / "out.safetensors"]
+    line = refused(capsys, 4, *words, "--set", "optim.lr=1e-3", "train.seed=7", tmp_path / "other.pth")
+    assert "other.pth" in line
+
+
+def test_what_is_no_key_and_value_is_refused(tiny_config, capsys):
+    assert "--set lr: expected KEY.KEY=VALUE" in refused(capsys, 2, "train", "--config", tiny_config, "--set", "lr")
+
+
+def test_the_help_of_eval_names_every_preset(capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    shown = re.sub(r"\s+", "", capsys.readouterr().out)  # lines may break after a hyphen
+    assert [name for name in PRESETS if name not in shown] == []
 
 
 def test_eval_writes_the_metrics_and_the_masks(run, tmp_path, capsys):

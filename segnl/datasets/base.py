@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from segnl.core.config import Config
 from segnl.core.errors import DataError
 from segnl.datasets.reading import FileFault, exif_orientation, read_image, read_label
 from segnl.datasets.sample import Sample
-from segnl.labels.table import ClassTable
+from segnl.labels.table import IGNORE, ClassTable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
@@ -49,8 +50,10 @@ class DataConfig(Config):
 class SegmentationData:
     """One split of a data set: pairs of image and label files, and the table that says what the labels mean.
 
-    A data set names its `Config`, and overrides `class_table`, `find_files` and `expected`.
+    A data set names its `Config`, and overrides `class_table`, `find_files` and `expected`; `find_images` and
+    `label_folder` too if one of its splits may come without labels, as a benchmark's test images do.
     allow_unmatched: keep the files without a partner in `unmatched` instead of raising for the first (for `check`).
+    needs_labels: False accepts a split that has no label file at all; its labels are void then, and `has_labels` False.
 
     Raises DataError for a folder that is missing or empty, an unknown split, an image without label or the reverse.
     """
@@ -59,21 +62,24 @@ class SegmentationData:
     how_to_get: ClassVar[str] = "see data/README.md"
     """The end of the message about a missing root."""
 
-    def __init__(self, cfg: DataConfig, split: str, *, allow_unmatched: bool = False) -> None:
+    def __init__(
+        self, cfg: DataConfig, split: str, *, allow_unmatched: bool = False, needs_labels: bool = True
+    ) -> None:
         self.cfg = cfg
         self.split = split
         self.root = cfg.root.expanduser()
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
         self.table = self.class_table(cfg)
-        images, labels = self.find_files()
-        self.unmatched = self._unmatched(images, labels)
+        self.has_labels = needs_labels or self._has_label_files()
+        images, labels = self.find_files() if self.has_labels else (self.find_images(), {})
+        self.unmatched = self._unmatched(images, labels) if self.has_labels else []
         if self.unmatched and not allow_unmatched:
             more = f" ({len(self.unmatched) - 1} more such files)" if len(self.unmatched) > 1 else ""
             raise DataError(f"{self.unmatched[0]}{more}; `segnl check` names all")
-        self.stems = sorted(images.keys() & labels.keys())
+        self.stems = sorted(images.keys() & labels.keys() if self.has_labels else images)
         self._images = [images[stem] for stem in self.stems]
-        self._labels = [labels[stem] for stem in self.stems]
+        self._labels = [labels[stem] for stem in self.stems] if self.has_labels else []
 
     @classmethod
     def class_table(cls, cfg: Any) -> ClassTable:
@@ -83,6 +89,18 @@ class SegmentationData:
     def find_files(self) -> tuple[Files, Files]:
         """The split's images and labels by stem; raises DataError when there is none of either."""
         raise NotImplementedError
+
+    def find_images(self) -> Files:
+        """The split's images alone, by stem; raises DataError when there is none."""
+        raise NotImplementedError
+
+    def label_folder(self) -> Path | None:
+        """Where the labels of the split would lie; None for a data set that cannot do without."""
+        return None
+
+    def _has_label_files(self) -> bool:
+        folder = self.label_folder()
+        return folder is None or any(path.is_file() and path.name[0] != "." for path in folder.rglob("*"))
 
     def expected(self, stem: str) -> tuple[str, str]:
         """The file names, for messages, that the image and the label of `stem` should have."""
@@ -110,6 +128,8 @@ class SegmentationData:
     def read(self, i: int) -> Sample:
         """Pair `i` at its own size, the label as train ids; raises DataError naming the file and what is wrong."""
         image = read_image(self._images[i])
+        if not self.has_labels:
+            return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.stems[i])
         raw = read_label(self._labels[i])
         require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape)
         return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.stems[i])

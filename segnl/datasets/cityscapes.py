@@ -35,15 +35,23 @@ class Cityscapes(SegmentationData):
         return TABLE
 
     def find_files(self) -> tuple[Files, Files]:
-        images = split_folder(self.root / "leftImg8bit", self.split)
+        images = self.find_images()
         labels = split_folder(self.root / "gtFine", self.split)
-        found = _by_stem(images, IMAGE_END), _by_stem(labels, LABEL_END)
-        if not found[0]:
-            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
-        if not found[1]:
+        found = _by_stem(labels, LABEL_END)
+        if not found:
             others = f", found *{TRAIN_ID_END}, which is not read" if _by_stem(labels, TRAIN_ID_END) else ""
             raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
+        return images, found
+
+    def find_images(self) -> Files:
+        images = split_folder(self.root / "leftImg8bit", self.split)
+        found = _by_stem(images, IMAGE_END)
+        if not found:
+            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
         return found
+
+    def label_folder(self) -> Path:
+        return self.root / "gtFine" / self.split
 
     def expected(self, stem: str) -> tuple[str, str]:
         city = stem.split("_")[0]

@@ -1,5 +1,7 @@
 """Any data set as a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
 
+from pathlib import Path
+
 from segnl.datasets.base import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -31,12 +33,15 @@ class Folder(SegmentationData):
         return ClassTable.from_tsv(cfg.root.expanduser() / "classes.tsv", cfg.ignore_ids)
 
     def find_files(self) -> tuple[Files, Files]:
-        images = split_folder(self.root / "images", self.split)
+        images = self.find_images()
         labels = split_folder(self.root / "labels", self.split)
-        return (
-            files_by_stem(images, IMAGE_SUFFIXES, kind="image"),
-            files_by_stem(labels, LABEL_SUFFIXES, kind="label"),
-        )
+        return images, files_by_stem(labels, LABEL_SUFFIXES, kind="label")
+
+    def find_images(self) -> Files:
+        return files_by_stem(split_folder(self.root / "images", self.split), IMAGE_SUFFIXES, kind="image")
+
+    def label_folder(self) -> Path:
+        return self.root / "labels" / self.split
 
     def expected(self, stem: str) -> tuple[str, str]:
         return f"images/{self.split}/{stem}.jpg or .png", f"labels/{self.split}/{stem}.png"

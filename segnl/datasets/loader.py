@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,19 @@ def train_batches(
 
 
 def eval_samples(
-    data: SegmentationData, *, workers: int, rank: int = 0, world: int = 1, timeout_s: float = 120.0
+    data: SegmentationData,
+    *,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    timeout_s: float = 120.0,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Sample]]:
     """(index, sample at its own size) for index rank, rank + world, ...: none padded, none repeated.
 
-    Raises as `train_batches` does.
+    indices: only these images, in this order. Raises as `train_batches` does.
     """
-    indexes = list(range(rank, len(data), world))
+    indexes = list(range(len(data)) if indices is None else indices)[rank::world]
     arrived = _load(_Originals(data), [[index] for index in indexes], _only, min(workers, len(indexes)), timeout_s)
     for index, (image, label) in zip(indexes, arrived, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.stems[index])

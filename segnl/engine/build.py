@@ -9,9 +9,12 @@ from segnl.models.input import InputConfig
 from segnl.models.segmenter import Segmenter, new_segmenter
 
 
-def build_data(recipe: Recipe, split: str) -> SegmentationData:
-    """The recipe's data set; raises DataError when the files are not there or the split is unknown."""
-    return find_data(recipe.data.name)(recipe.data, split)
+def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> SegmentationData:
+    """The recipe's data set; raises DataError when the files are not there or the split is unknown.
+
+    needs_labels: False accepts a split that has none, such as a benchmark's test images.
+    """
+    return find_data(recipe.data.name)(recipe.data, split, needs_labels=needs_labels)
 
 
 def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:

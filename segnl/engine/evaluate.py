@@ -1,9 +1,14 @@
 """Scores a network on a data set: every image once, at its label's own size, by one confusion matrix."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from segnl.core.background import Background
 from segnl.core.errors import DataError
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.loader import eval_samples
@@ -12,8 +17,10 @@ from segnl.engine.predictor import Predictor
 from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe
 from segnl.metrics.confusion import Confusion
+from segnl.metrics.tally import Tally
 
 OnResult = Callable[[Sample, Tensor], None]
+Known = Callable[[Sample], npt.NDArray[np.uint8] | None]
 
 
 def evaluate(
@@ -23,23 +30,36 @@ def evaluate(
     recipe: Recipe,
     on_result: OnResult | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    tally: Tally | None = None,
+    known: Known | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Confusion:
     """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
 
+    Worker processes decode, this thread runs the network, another one counts: they overlap.
     should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
-    on_result: called with each sample and its predicted train ids u8 `H W`, in order.
+    on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
+    tally: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if they are
+    known from an earlier start; the network is not asked then. indices: only these images, such as a rank's own.
     """
     if len(data) == 0:
         raise DataError(f"{recipe.data.root}: no images to score")
-    confusion = Confusion(data.table.num_classes)
-    samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s)
-    with Progress("evaluate", len(data), unit="image") as progress:
+    counted = Tally(data.table.num_classes) if tally is None else tally
+    samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
+
+    def take_in(sample: Sample, predicted: Tensor) -> None:
+        ids = predicted.cpu()  # H W; waits for the device
+        counted.add(sample.stem, ids, sample.label)
+        if on_result is not None:
+            on_result(sample, ids)
+
+    num_images = len(data) if indices is None else len(indices)
+    with Background(1, waiting=2) as counting, Progress("evaluate", num_images, unit="image") as progress:
         for _, sample in samples:
-            predicted = predictor.labels(sample.image)  # H W
-            confusion.update(predicted, sample.label)
-            if on_result is not None:
-                on_result(sample, predicted)
+            found = known(sample) if known is not None else None
+            predicted = predictor.labels(sample.image) if found is None else torch.from_numpy(found)
+            counting.do(partial(take_in, sample, predicted))
             progress.advance()
             if should_stop():
                 break
-    return confusion
+    return counted.confusion

@@ -10,7 +10,8 @@ from torch import Tensor
 from segnl.engine.build import build_model, device_of
 from segnl.engine.checkpoint import Checkpoint, load_weights, open_checkpoint
 from segnl.engine.classes import table_from
-from segnl.engine.infer import Scores, Size, infer, scaled_hw
+from segnl.engine.infer import Scores, infer
+from segnl.engine.protocol import input_hws
 from segnl.engine.recipe import Recipe, compose
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
@@ -48,17 +49,11 @@ class Predictor:
             mode=cfg.mode,
             window_hw=cfg.window_hw,
             stride_hw=cfg.stride_hw,
-            input_hws=self._input_hws(hw),
+            input_hws=input_hws(cfg, self.recipe.data.short_side_px, hw),
             flip=cfg.flip,
             batch_size=cfg.batch_size,
             align_corners=self.model.align_corners,
         )
-
-    def _input_hws(self, hw: Size) -> list[Size]:
-        """The sizes at which the network sees the image: eval.scales of the size that training calls scale 1."""
-        short_side = self.recipe.data.short_side_px
-        unit = 1.0 if short_side is None else short_side / min(hw)
-        return [scaled_hw(hw, unit * scale) for scale in self.recipe.eval.scales]
 
     def labels(self, image: Pixels) -> Tensor:
         """image: u8 `H W 3`, RGB. Returns train ids u8 `H W` on the network's device."""

@@ -31,7 +31,8 @@ class Progress:
         self._last_line = time.monotonic()
         rate = (self.done - self._first) / max(self._last_line - self._began, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else 0.0
-        text = f"{self.what}: {self.done}/{self.total} {self.unit}s, {_clock(left)} left"
+        speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training notes its images/s itself
+        text = f"{self.what}: {self.done}/{self.total} {self.unit}s, {speed}{_clock(left)} left"
         print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:

@@ -48,6 +48,12 @@ class EvalConfig(Config):
     stride_hw: Size | None = None
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
     """Image scales whose class probabilities are averaged."""
+    short_sides_px: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    """Lengths of the shorter side at scale 1, averaged as scales are; null: data.short_side_px, or the image's own."""
+    long_side_px: Count | None = None
+    """A longer side than this at scale 1 is shortened to it, whatever that does to the shorter one."""
+    size_multiple: Count = 1
+    """The network's input is enlarged to a multiple of this."""
     flip: bool = False
     """Average over the mirrored image too."""
     batch_size: Count = 4

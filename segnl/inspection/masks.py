@@ -45,12 +45,15 @@ def write_masks(
     }
     if label is not None:
         pictures["error"] = error_map(image, predicted, label)
-    paths = {
-        kind: inside(folder / kind, f"{stem}.png") for kind in pictures
-    }  # all names are good before a file is written
+    paths = {kind: mask_path(folder, kind, stem) for kind in pictures}  # all are good before a file is written
     for kind, picture in pictures.items():
         write_atomic(paths[kind], png(picture))
     return list(paths.values())
+
+
+def mask_path(folder: Path, kind: str, stem: str) -> Path:
+    """Where one of an image's masks lies; raises ConfigError when that would be outside of `folder`."""
+    return inside(folder / kind, f"{stem}.png")
 
 
 def overlay(image: Pixels, predicted: Pixels, table: ClassTable) -> Pixels:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
+from segnl.core.background import Background
 from segnl.core.config import Tree, merge, parse_override
 from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.core.files import ensure_writable, inside, write_atomic
-from segnl.datasets.base import IMAGE_SUFFIXES
+from segnl.datasets.base import IMAGE_SUFFIXES, SegmentationData
 from segnl.datasets.reading import read_image
 from segnl.datasets.sample import Sample
 from segnl.engine.build import build_data
@@ -17,12 +19,19 @@ from segnl.engine.checkpoint import Checkpoint, open_checkpoint
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import Predictor, predictor_of
 from segnl.engine.progress import Progress
+from segnl.engine.protocol import is_preset, preset_tree
 from segnl.engine.recipe import Recipe, compose, differing_keys
+from segnl.inspection.mask_folder import MaskFolder, belongs_to, require_not_kept
 from segnl.inspection.masks import write_masks
+from segnl.inspection.strata_plot import strata_plot
+from segnl.inspection.submission import Submission
 from segnl.labels.table import ClassTable
 from segnl.metrics.cityscapes_official import official_scores
 from segnl.metrics.report import metrics_json, table_text
+from segnl.metrics.tally import Tally
 
+WRITERS = 2  # threads that compress and write PNG files; more would take the network's own cores
+RESULTS = ("metrics.json", "per_image.npz", "strata.png")
 CITYSCAPES_LAYOUT = ("cityscapes", "streets")
 
 
@@ -34,52 +43,109 @@ def score(
     masks: Path | None = None,
     json_file: Path | None = None,
     official: bool = False,
+    submission: Path | None = None,
+    preset: str | None = None,
+    with_strata: bool = False,
 ) -> Tree:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
 
-    official: also by cityscapesscripts on the written masks, whose folder must then hold this split's alone.
+    Beside it lies per_image.npz, with the counts of every image. preset: a protocol of engine/protocol.py, on which the
+    overrides are laid; SPLIT-PRESET is the folder then, unless they make it another protocol. masks: a folder that goes
+    on where a killed evaluation of the same checkpoint and settings stopped. official: also by cityscapesscripts on the
+    written masks. submission: a zip file for the benchmark's server; the split may come without labels then.
+    with_strata: also where the errors are, under `strata` and in strata.png.
     """
     checkpoint = open_checkpoint(run_or_file)
-    recipe = recipe_for_scoring(checkpoint, overrides)
-    out = inside(checkpoint.path.parent / "eval", f"{split}-{recipe.eval.mode}")
+    recipe = recipe_for_scoring(checkpoint, overrides, preset)
+    own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
+    out = inside(checkpoint.path.parent / "eval", f"{split}-{own_preset or recipe.eval.mode}")
     if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
-    data = build_data(recipe, split)
+    data = build_data(recipe, split, needs_labels=submission is None)
+    if official and not data.has_labels:
+        raise ConfigError(f"--official: {recipe.data.root} has no labels for split '{split}'; leave it out")
     for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
         ensure_writable(folder)
     _same_classes(checkpoint, data.table)
-    predictor = predictor_of(checkpoint, recipe)
-
-    def keep(sample: Sample, predicted: Tensor) -> None:
-        if masks is not None:
-            write_masks(masks, sample.stem, predicted.cpu().numpy(), data.table, image=sample.image, label=sample.label)
-
-    confusion = evaluate(predictor, data, recipe=recipe, on_result=keep)
-    metrics = metrics_json(confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
-    metrics |= {
-        "checkpoint": checkpoint.path.name,
-        "step": checkpoint.step,
-        "split": split,
-        "eval": recipe.tree()["eval"],
-    }
+    tally = Tally(data.table.num_classes, with_strata=with_strata)
+    with Background(WRITERS, waiting=2 * WRITERS) as writers:
+        packed = Submission(submission, recipe.data.name, data, writers) if submission else None
+        kept = MaskFolder(masks, belongs_to(checkpoint, recipe, data), data, writers) if masks else None
+        predictor = predictor_of(checkpoint, recipe)
+        _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
+        _evaluate(predictor, data, tally, kept, packed)
+    metrics = metrics_json(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
+    metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": split}
+    metrics |= {"eval": recipe.tree()["eval"], "preset": own_preset}
     if official and masks is not None:
         metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
+    if packed is not None:
+        packed.write()
+    _write_results(out, json_file, tally, metrics)
+    _print_results(tally, metrics, data, recipe)
+    for path, what in ((masks, "the masks"), (submission, "the submission")):
+        if path is not None:
+            print(f"{path}: {what} of {len(data)} images")
+    print(f"{out / 'metrics.json'} holds these numbers; beside it {', '.join(_written(out))}")
+    return metrics
+
+
+def _evaluate(
+    predictor: Predictor, data: SegmentationData, tally: Tally, kept: MaskFolder | None, packed: Submission | None
+) -> None:
+    def keep(sample: Sample, predicted: Tensor) -> None:
+        if kept is not None:
+            kept.write(sample, predicted)
+        if packed is not None:
+            packed.add(sample, predicted)
+
+    if kept is not None and kept.stems_known:
+        print(f"{kept.folder}: goes on, {len(kept.stems_known)} of {len(data)} images have their masks", flush=True)
+    known = kept.known if kept is not None else None
+    evaluate(predictor, data, recipe=predictor.recipe, on_result=keep, tally=tally, known=known)
+
+
+def _forget(paths: Sequence[Path]) -> None:
+    """Removes an earlier evaluation's results: if this one is killed, they would pass for its own."""
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{path}: is a folder; expected the name of a file")
+        if path.is_file():
+            path.unlink()
+
+
+def _write_results(out: Path, json_file: Path | None, tally: Tally, metrics: Tree) -> None:
+    """metrics.json comes last: where it is, all is there."""
+    tally.per_image.save(out / "per_image.npz")
+    if tally.strata is not None:
+        metrics["strata"] = tally.strata.as_json()
+        title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
+        write_atomic(out / "strata.png", strata_plot(metrics["strata"], title=title))
     text = json.dumps(metrics, indent=1).encode()
-    write_atomic(out / "metrics.json", text)
-    if json_file is not None:
-        write_atomic(json_file, text)
-    print(table_text(confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
+    for path in [*([json_file] if json_file else []), out / "metrics.json"]:
+        write_atomic(path, text)
+
+
+def _written(out: Path) -> list[str]:
+    return [name for name in RESULTS[1:] if (out / name).exists()]
+
+
+def _print_results(tally: Tally, metrics: Tree, data: SegmentationData, recipe: Recipe) -> None:
+    if tally.confusion.matrix.sum() == 0:
+        print(f"{recipe.data.root}, split '{data.split}': no labelled pixel, so nothing could be scored")
+        return
+    print(table_text(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
     if "official" in metrics:
         names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
         shown = ", ".join(f"{name} {metrics['official'][name]:.4f}" for name in names)
         print(f"cityscapesscripts, equal to our own count: {shown}")
-    print(f"{out / 'metrics.json'} holds these numbers" + (f"; masks are under {masks}" if masks else ""))
-    return metrics
 
 
-def recipe_for_scoring(checkpoint: Checkpoint, overrides: Sequence[str]) -> Recipe:
-    """The checkpoint's recipe with overrides laid on; those that would mean another network raise CheckpointError."""
-    tree = checkpoint.recipe
+def recipe_for_scoring(checkpoint: Checkpoint, overrides: Sequence[str], preset: str | None = None) -> Recipe:
+    """The checkpoint's recipe with a preset and then overrides laid on; those that would mean another network raise
+    CheckpointError.
+    """
+    tree = checkpoint.recipe if preset is None else merge(checkpoint.recipe, {"eval": preset_tree(preset)})
     for override in overrides:
         tree = merge(tree, parse_override(override))
     recipe = compose(tree, file=str(checkpoint.path))
@@ -101,13 +167,15 @@ def _same_classes(checkpoint: Checkpoint, table: ClassTable) -> None:
 def predict_files(run_or_file: Path, images: Sequence[Path], out: Path) -> None:
     """Writes ids, colour masks and overlays of any images, or of all images in the given folders."""
     ensure_writable(out)
+    require_not_kept(out)
     files = _image_files(images)
     checkpoint = open_checkpoint(run_or_file)
     predictor: Predictor = predictor_of(checkpoint, recipe_for_scoring(checkpoint, ()))
-    with Progress("predict", len(files), unit="image") as progress:
+    table = predictor.class_table
+    with Background(WRITERS, waiting=2 * WRITERS) as writers, Progress("predict", len(files), unit="image") as progress:
         for path in files:
             image = read_image(path)
-            write_masks(out, path.stem, predictor.predict(image), predictor.class_table, image=image)
+            writers.do(partial(write_masks, out, path.stem, predictor.predict(image), table, image=image))
             progress.advance()
     print(f"{len(files)} masks are under {out}: ids/, colour/, overlay/")
 

@@ -32,3 +32,13 @@ def test_the_full_release_is_recognised(tmp_path):
     (folder / "ADE_train_00000970_seg.png").touch()
     with pytest.raises(DataError, match="the full ADE20K; expected the release ADEChallengeData2016"):
         ADE20K(config(tmp_path), "train")
+
+
+def test_the_test_images_are_a_folder_called_testing_and_have_no_labels(tmp_path):
+    (tmp_path / "images/testing").mkdir(parents=True)
+    Image.fromarray(np.zeros((7, 11, 3), np.uint8)).save(tmp_path / "images/testing/ADE_test_00000001.jpg")
+    with pytest.raises(DataError, match="annotations: no such folder"):
+        ADE20K(config(tmp_path), "test")
+    data = ADE20K(config(tmp_path), "test", needs_labels=False)
+    assert data.stems == ["ADE_test_00000001"]
+    assert (data.read(0).label == 255).all()

@@ -51,3 +51,27 @@ def test_an_empty_split_is_refused(cfg):
     (cfg.root / "gtFine/train").mkdir()
     with pytest.raises(DataError, match=r"leftImg8bit/train: no image files; expected CITY/\*_leftImg8bit\.png"):
         Cityscapes(cfg, "train")
+
+
+def test_a_split_without_any_label_is_read_only_where_none_is_needed(cfg):
+    for path in (cfg.root / "gtFine").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match="gtFine/val: no label files"):
+        Cityscapes(cfg, "val")
+    data = Cityscapes(cfg, "val", needs_labels=False)
+    assert (data.stems, data.has_labels) == (STEMS, False)
+    assert data.read(1).label.shape == (7, 11)
+    assert (data.read(1).label == 255).all()
+
+
+def test_labels_that_are_there_are_read_and_must_be_complete(cfg):
+    data = Cityscapes(cfg, "val", needs_labels=False)
+    assert data.has_labels
+    assert (data.read(0).label == 0).all()
+    data.label_path(1).unlink()
+    with pytest.raises(DataError, match="no label belongs to it"):
+        Cityscapes(cfg, "val", needs_labels=False)
+    for path in (cfg.root / "gtFine").rglob("*_labelIds.png"):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    with pytest.raises(DataError, match="which is not read"):
+        Cityscapes(cfg, "val", needs_labels=False)

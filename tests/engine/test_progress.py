@@ -1,3 +1,5 @@
+import re
+
 from segnl.engine.progress import Progress, _clock
 
 
@@ -10,6 +12,14 @@ def test_off_a_terminal_the_first_and_the_last_step_are_plain_lines(capsys):
     assert lines[0].startswith("fit: 2/4 steps, ")
     assert lines[1].startswith("fit: 4/4 steps, 0:00 left, loss 0.5")
     assert lines[2] == "half way"
+
+
+def test_images_are_told_with_their_rate_and_the_time_left(capsys):
+    with Progress("evaluate", 2, unit="image") as progress:
+        progress.advance()
+        progress.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"evaluate: 1/2 images, [\d.e+]+ images/s, \d+:\d\d left", lines[0])
 
 
 def test_clocks_read_as_people_write_them():

@@ -6,6 +6,7 @@ from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineEr
 from segnl.engine.fit import fit
 from segnl.engine.recipe import load_recipe
 from segnl.inspection.score import predict_files, score
+from segnl.metrics.per_image import load_per_image
 
 
 @pytest.fixture
@@ -25,6 +26,49 @@ def test_the_protocol_may_be_another_than_the_recipes_and_is_written_down(run):
     assert (metrics["checkpoint"], metrics["step"]) == ("step-00000006.safetensors", 6)
 
 
+def test_a_preset_is_a_protocol_with_a_folder_of_its_own(run):
+    metrics = score(run, split="val", preset="cityscapes-ms", overrides=["eval.batch_size=2"])
+    assert metrics == json.loads((run / "eval" / "val-cityscapes-ms" / "metrics.json").read_text())
+    assert (metrics["preset"], metrics["eval"]["flip"]) == ("cityscapes-ms", True)
+    assert metrics["eval"]["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    by_hand = scored(run, "eval.scales=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]", "eval.flip=true")
+    assert by_hand["per_class"] == metrics["per_class"]
+    changed = score(run, split="val", preset="cityscapes-ms", overrides=["eval.scales=[1.0]", "eval.flip=false"])
+    assert changed["preset"] is None
+    assert (run / "eval" / "val-whole" / "metrics.json").exists()
+    with pytest.raises(ConfigError, match="--preset cityscapes: no such protocol"):
+        score(run, split="val", preset="cityscapes")
+
+
+def test_the_images_counts_lie_beside_the_metrics_and_add_up_to_them(run):
+    metrics = scored(run)
+    kept = load_per_image(run / "eval" / "val-whole" / "per_image.npz")
+    assert kept.stems == ["frame0", "frame1", "frame2"]
+    assert kept.total().miou() == metrics["miou"]
+    assert "strata" not in metrics
+
+
+def test_strata_are_kept_and_drawn_when_asked_for(run):
+    metrics = score(run, split="val", with_strata=True)
+    strata = metrics["strata"]
+    assert sum(size["pixels"] for size in strata["recall_by_component"]) == metrics["num_pixels"]
+    assert len(strata["iou_by_row"]) == 10
+    assert (run / "eval" / "val-whole" / "strata.png").read_bytes().startswith(b"\x89PNG")
+    scored(run)
+    assert not (run / "eval" / "val-whole" / "strata.png").exists()  # of an earlier evaluation
+
+
+def test_a_data_set_without_a_server_has_no_submission(run, tmp_path):
+    with pytest.raises(ConfigError, match="no server scores 'folder'; cityscapes and ade20k have one"):
+        score(run, split="val", submission=tmp_path / "out.zip")
+
+
+def test_bfloat16_scores_the_same_classes_but_for_its_rounding(run):
+    full, half = scored(run), scored(run, "eval.precision=bf16")
+    assert half["eval"]["precision"] == "bf16"
+    assert half["pixel_acc"] == pytest.approx(full["pixel_acc"], abs=0.1)  # pixels where two classes are that near
+
+
 def test_the_network_may_not_be_another(run):
     with pytest.raises(CheckpointError, match=r"another model\.head\.recurrence"):
         scored(run, "model.head.recurrence=3")
@@ -36,6 +80,16 @@ def test_a_damaged_image_leaves_no_metrics(run, tiny_data):
     with pytest.raises(DataError, match="frame2"):
         scored(run)
     assert not (run / "eval" / "val-whole" / "metrics.json").exists()
+
+
+def test_a_failed_evaluation_leaves_none_of_the_results_before_it(run, tiny_data, tmp_path):
+    score(run, split="val", json_file=tmp_path / "m.json", with_strata=True)
+    path = tiny_data / "images" / "val" / "frame2.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="frame2"):
+        score(run, split="val", json_file=tmp_path / "m.json")
+    assert not (tmp_path / "m.json").exists()
+    assert list((run / "eval" / "val-whole").iterdir()) == []
 
 
 def test_an_unwritable_mask_folder_is_refused_before_anything_is_scored(run, tmp_path):

@@ -1,0 +1,44 @@
+"""Work beside the main thread: bounded, in the order it was given, and no fault of it is lost. Imports no torch."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+
+class Background:
+    """Calls made by other threads, at most `waiting` of them unfinished: whoever is faster waits for the slower.
+
+    threads: how many work at once; with one, calls are made in the order in which they were given.
+    As a context: left in peace it waits for all calls, left by a fault it drops those that have not begun.
+    """
+
+    def __init__(self, threads: int, *, waiting: int) -> None:
+        if threads < 1 or waiting < 1:
+            raise ValueError(f"threads {threads}, waiting {waiting}; expected at least 1 each")
+        self.waiting = waiting
+        self._pool = ThreadPoolExecutor(threads)
+        self._unfinished: deque[Future[object]] = deque()
+
+    def do(self, call: Callable[[], object]) -> None:
+        """Has `call` made by another thread. Raises what an earlier call raised."""
+        while self._unfinished and (len(self._unfinished) >= self.waiting or self._unfinished[0].done()):
+            self._unfinished.popleft().result()
+        self._unfinished.append(self._pool.submit(call))
+
+    def finish(self) -> None:
+        """Waits until every call has been made. Raises what the earliest faulty one raised."""
+        while self._unfinished:
+            self._unfinished.popleft().result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,77 @@
+"""Work beside the main thread: bounded, ordered, no fault lost."""
+
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from segnl.core.background import Background
+
+
+def test_one_thread_keeps_the_order_and_leaving_waits_for_all() -> None:
+    made: list[int] = []
+
+    def call(number: int) -> None:
+        time.sleep(0.002 * (number % 3))
+        made.append(number)
+
+    with Background(1, waiting=3) as background:
+        for number in range(12):
+            background.do(partial(call, number))
+    assert made == list(range(12))
+
+
+def test_no_more_calls_wait_than_are_allowed() -> None:
+    gate, begun = threading.Event(), []
+    with Background(1, waiting=2) as background:
+        background.do(lambda: gate.wait(20))
+        background.do(lambda: begun.append(2))
+        third = threading.Thread(target=lambda: background.do(lambda: begun.append(3)))
+        third.start()
+        third.join(0.1)
+        assert third.is_alive()  # it waits for the first to end
+        gate.set()
+        third.join(20)
+        assert not third.is_alive()
+    assert begun == [2, 3]
+
+
+def fail() -> None:
+    raise OSError("disk full")
+
+
+def with_a_fault(made: list[int], calls_after: int) -> None:
+    with Background(1, waiting=2) as background:
+        background.do(fail)
+        for number in range(calls_after):
+            background.do(partial(made.append, number))
+            time.sleep(0.002)
+
+
+def interrupted_beside_a_fault() -> None:
+    with Background(1, waiting=5) as background:
+        background.do(fail)
+        raise KeyboardInterrupt
+
+
+def test_a_fault_comes_up_and_what_had_not_begun_is_dropped() -> None:
+    made: list[int] = []
+    with pytest.raises(OSError, match="disk full"):
+        with_a_fault(made, 200)
+    assert len(made) < 200
+
+
+def test_a_fault_of_the_last_call_comes_up_at_the_end() -> None:
+    with pytest.raises(OSError, match="disk full"):
+        with_a_fault([], 0)
+
+
+def test_a_fault_of_the_caller_is_not_hidden_by_one_beside_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_beside_a_fault()
+
+
+def test_numbers_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="threads 0"):
+        Background(0, waiting=1)
