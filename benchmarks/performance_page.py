@@ -27,7 +27,8 @@ def performance_page(results: Path) -> str:
     sections = [
         ("Context operators", "bench ops", results / "ops" / "context.json", _operators),
         ("The pixel loss", "bench loss", results / "ops" / "loss.json", _losses),
-        ("Evaluation", "bench evaluation", results / "evaluation" / "evaluation.json", _evaluation),
+        ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
+        ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
     ]
     for title, command, path, section in sections:
         parts += [f"## {title}", "", f"`./run.sh {command}`", ""]
@@ -130,4 +131,22 @@ def _evaluation(found: Result) -> list[str]:
     for task, memory in found["memory"].items():
         for name, value in memory["peak_mib"].items():
             lines.append(f"| {task} | {name} | {value:.1f} | {memory['ratio_to_segnl'].get(name, 1):.2f}x |")
+    return lines
+
+
+def _steps(found: Result) -> list[str]:
+    lines = [
+        "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD; float32, CPU.",
+        "The peers' models run in a plain loop, with heads of the same shape.",
+        "",
+        "| head | crop, batch | segnl, s | peer | s | over segnl |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        peer, seconds = case["peer"], case["seconds"]
+        size = f"{'x'.join(map(str, case['hw']))}, {case['batch']}"
+        times = [*(f"{seconds[name]:.2f}" if seconds.get(name) else "-" for name in ("segnl", peer))]
+        ratio = case["ratio_to_segnl"].get(peer)
+        cells = [case["head"], size, times[0], peer, times[1], "-" if ratio is None else f"{ratio:.2f}x"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -1,6 +1,6 @@
 """How fast evaluation counts, labels and slides, beside the ways that other tools go: one interleaved run, medians.
 
-./run.sh bench evaluation [--rounds 5] [--hw 1024x2048] [--out FILE]
+./run.sh bench eval [--rounds 5] [--hw 1024x2048] [--out FILE]
 
 The peers' packages are not needed: what is timed is their method, written anew here. mmsegmentation 1.2 takes three
 histograms of float maps, torchmetrics one bincount of int64 maps, cityscapesscripts the unique values of a joint map.
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from evaluation_cases import labelling, noise, realistic
+from eval_cases import labelling, noise, realistic
 from timing import peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hw", default="1024x2048")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "evaluation" / "evaluation.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "eval" / "eval.json")
     args = parser.parse_args()
     load_before = os.getloadavg()[0]
     height, width = (int(part) for part in args.hw.split("x"))
@@ -124,7 +124,7 @@ def peaks(k: int, height: int, width: int, threads: int) -> dict[str, Any]:
     case = {"classes": k, "hw": [height, width], "logits": "realistic"}
     tiny = {**case, "hw": [64, 128]}
     names = ("segnl", "interpolate + argmax")
-    found = {name: peak_mib(name, sys.executable, "evaluation_cases", threads, case, tiny) for name in names}
+    found = {name: peak_mib(name, sys.executable, "eval_cases", threads, case, tiny) for name in names}
     result = with_ratios(found, "peak_mib")
     print(f"peak memory, {k} classes: {result}", flush=True)
     return result

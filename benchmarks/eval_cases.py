@@ -1,4 +1,4 @@
-"""What is measured in processes of their own in the benchmark of evaluation; see evaluation.py."""
+"""What is measured in processes of their own in the benchmark of evaluation; see eval.py."""
 
 from collections.abc import Callable
 from typing import Any

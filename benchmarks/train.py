@@ -1,0 +1,55 @@
+"""Seconds of a training step beside torchvision's, segmentation_models.pytorch's and mmsegmentation's models.
+
+./run.sh bench train --peer-python PATH [--rounds 3] [--hw 512x512] [--cases aspp_256:torchvision,...] [--out FILE]
+
+ResNet-50, output stride 8, batch 2, on the CPU, one interleaved run. PATH is the Python of an environment with
+mmsegmentation 1.2.2, mmengine, mmcv-lite 2.1.0 and segmentation-models-pytorch (and the same torch). Every contestant
+is a process of its own; they take turns. See train_cases.py for the step.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from timing import Contestant, interleaved, with_ratios, write_result
+
+from segnl.core.environment import git_state, machine, versions
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = "aspp_256:torchvision,aspp_256:smp,aspp:mmseg,non_local:mmseg,rcca:mmseg"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--hw", default="512x512")
+    parser.add_argument("--cases", default=CASES, help=f"HEAD:PEER, ... (default {CASES})")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "train" / "cpu.json")
+    args = parser.parse_args()
+    load_before, results = os.getloadavg()[0], []
+    for pair in args.cases.split(","):
+        head, peer = pair.split(":")
+        sizes = {"batch": args.batch, "hw": [int(x) for x in args.hw.split("x")]}
+        case = {"head": head, "peer": peer, "precision": "float32", "channels_last": False, **sizes}
+        contestants = {
+            "segnl": Contestant("segnl", sys.executable, "train_cases", args.threads),
+            peer: Contestant(peer, str(args.peer_python), "train_cases", args.threads),
+        }
+        peers = contestants[peer].ask(do="versions")
+        found = with_ratios(interleaved(contestants, case, args.rounds), "seconds")
+        for one in contestants.values():
+            one.close()
+        results.append({**case, "peer_versions": peers, **found})
+        print(f"{pair}: {found}", flush=True)
+    state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
+    setting = {"rounds": args.rounds, "threads": args.threads}
+    write_result(args.out, {**setting, **state, "results": results, "complete": True})
+
+
+if __name__ == "__main__":
+    main()
