@@ -60,7 +60,7 @@ def _seeds(pair: Pair) -> str:
 
 def _more(pair: Pair) -> str:
     if pair.seeds_needed is None:
-        return f"; no number of seeds up to {MAX_SEEDS} would settle a difference as small as this on these images"
+        return f"; on these images no number of seeds up to {MAX_SEEDS} would settle a difference of this size"
     more = pair.seeds_needed - min(pair.seeds_a, pair.seeds_b)
     return f"; a difference of this size would take about {pair.seeds_needed} seeds a head, {more} more"
 

@@ -19,8 +19,8 @@ CLEAR = Pair("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
         ),
         (
             replace(OPEN, seeds_needed=None),
-            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; no number of seeds up to 200 would settle a "
-            "difference as small as this on these images",
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; on these images no number of seeds up to "
+            "200 would settle a difference of this size",
         ),
         (CLEAR, "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001)"),
         (
