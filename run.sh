@@ -26,6 +26,7 @@ usage: ./run.sh COMMAND [ARGUMENTS]
   lint              ruff check and ruff format --check
   types             mypy
   bench [NAME ...]  list the benchmarks, or run benchmarks/NAME.py
+  calibrate [ARGS]  how often the intervals of compare hold the truth, on simulated studies; makes docs/statistics.md
   segnl ARGS        the command line: ./run.sh segnl train --config FILE
   python ARGS       the environment's Python: ./run.sh python train.py --config FILE
 settings: SEGNL_PYTHON=FILE chooses the Python (>= 3.11); SEGNL_INSTALLER=pip leaves uv out
@@ -304,7 +305,7 @@ command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
 help | -h | --help) usage; exit 0 ;;
-setup | demo | test | lint | types | bench | segnl | python) ;;
+setup | demo | test | lint | types | bench | calibrate | segnl | python) ;;
 *) printf "run.sh: unknown command '%s'\n" "$command" >&2; usage >&2; exit 2 ;;
 esac
 
@@ -318,6 +319,7 @@ test) exec "$venv/bin/python" -m pytest "$@" ;;
 lint) lint ;;
 types) exec "$venv/bin/python" -m mypy "$@" ;;
 bench) bench "$@" ;;
+calibrate) bench calibrate "$@" ;;
 segnl) cd "$here" && exec "$venv/bin/python" -m segnl "$@" ;;
 python) cd "$here" && exec "$venv/bin/python" "$@" ;;
 esac

@@ -1,4 +1,4 @@
-"""Makes docs/results.md and docs/performance.md from the files under benchmarks/results/; nothing there is typed.
+"""Makes docs/results.md, performance.md and statistics.md from benchmarks/results/; no number there is typed.
 
 ./run.sh python benchmarks/pages.py          tests/test_pages.py makes the pages anew and compares
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from performance_page import performance_page
+from statistics_page import statistics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -87,3 +88,4 @@ def percent(value: float | None) -> str:
 if __name__ == "__main__":
     (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
     (ROOT / "docs" / "performance.md").write_text(performance_page(RESULTS), encoding="utf-8")
+    (ROOT / "docs" / "statistics.md").write_text(statistics_page(RESULTS), encoding="utf-8")

@@ -24,6 +24,11 @@ def test_the_performance_page_is_what_the_result_files_say(pages: ModuleType) ->
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == pages.performance_page(pages.RESULTS)
 
 
+def test_the_statistics_page_is_what_the_result_file_says(pages: ModuleType) -> None:
+    assert (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8") == pages.statistics_page(pages.RESULTS)
+
+
 def test_a_result_that_is_not_there_has_no_row(pages: ModuleType, tmp_path: Path) -> None:
     assert "Not run yet." in pages.results_page(tmp_path)
     assert pages.performance_page(tmp_path).count("Not run yet.") == 4
+    assert "Not run yet" in pages.statistics_page(tmp_path)

@@ -13,20 +13,23 @@ from segnl.compare.table import HeadResult, table_columns, table_rows, verdicts
 from segnl.core.environment import git_state, machine
 from segnl.core.files import write_atomic
 from segnl.engine.build import build_data
-from segnl.inspection.charts import class_chart, pair_chart
+from segnl.inspection.charts import class_chart, difference_chart, pair_chart
 from segnl.inspection.contact_sheet import contact_sheet
 from segnl.inspection.gallery import Shown, gallery
-from segnl.inspection.page import DotChart, Fact, Page, write_page
+from segnl.inspection.page import DifferenceChart, DotChart, Fact, Page, write_page
 from segnl.inspection.predictions import Predictions
+from segnl.metrics.significance import ClassDifference, Pair
 
 SHEET_IMAGES = 6
 
 
 @dataclass(frozen=True)
 class StudyFindings:
-    """predictions, prints: by run name.  wrong: why a run does not count, by its name."""
+    """classes: of each pair, by class.  predictions, prints: by run.  wrong: why a run does not count, by its name."""
 
     results: Sequence[HeadResult]
+    pairs: Sequence[Pair]
+    classes: Sequence[Mapping[str, ClassDifference]]
     predictions: Mapping[str, Predictions]
     prints: Mapping[str, Fingerprint]
     wrong: Mapping[str, str]
@@ -43,12 +46,13 @@ def write_report(study: Study, found: StudyFindings) -> Path:
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker="segnl compare: one trunk, one data pipeline, one evaluator; only the head differs",
-        verdicts=[*verdicts(found.results), *([study.cfg.note] if study.cfg.note else [])],
+        verdicts=[*verdicts(found.results, found.pairs), *([study.cfg.note] if study.cfg.note else [])],
         facts=_facts(study, shown[0].predictions, data.table.names),
-        columns=table_columns(found.results),
-        rows=table_rows(found.results),
+        columns=table_columns(found.results, found.pairs),
+        rows=table_rows(found.results, found.pairs),
         gallery=pictures,
         charts=_charts(study, found, data.table.names),
+        differences=_differences(study, found),
         control=_control(study, found),
         refused=[f"{name} {reason}" for name, reason in found.wrong.items()],
         gallery_note=f"The masks of seed {first.seed}." if len(study.cfg.seeds) > 1 else "",
@@ -90,6 +94,21 @@ def _charts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[Do
         known = [[each for each in values if each is not None] for values in accuracy]
         charts.append(pair_chart([_mean(values, num_pairs) for values in known]))
     return [*charts, class_chart(names, iou, any_run.true.sum(axis=0))]
+
+
+def _differences(study: Study, found: StudyFindings) -> list[DifferenceChart]:
+    """A chart for every head held against the control, where both have runs that count."""
+    control = study.heads[0]
+    return [
+        difference_chart(
+            pair.a,
+            control,
+            {name: (each.difference, each.low, each.high) for name, each in known.items()},
+            is_about_heads=all(each.is_about_heads for each in known.values()),
+        )
+        for pair, known in zip(found.pairs, found.classes, strict=True)
+        if pair.b == control and known
+    ]
 
 
 def _counted(study: Study, found: StudyFindings, head: str) -> list[Predictions]:

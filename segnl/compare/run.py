@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segnl.compare.control import Fingerprint, control_tree, disagreements, fingerprint_of
+from segnl.compare.control import control_tree, disagreements, fingerprint_of
 from segnl.compare.cost import cost_of, train_images_per_s
 from segnl.compare.report import StudyFindings, write_report
 from segnl.compare.study import PlannedRun, Study, load_study
-from segnl.compare.table import HeadResult, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.compare.table import HeadResult, csv_text, heads_tree, markdown, pairs_tree, terminal, verdicts
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.runlog import read_log
@@ -19,6 +19,7 @@ from segnl.engine.checkpoint import newest_checkpoint
 from segnl.engine.fit import fit
 from segnl.engine.recipe import differing_keys
 from segnl.inspection.predictions import Predictions, keep_predictions
+from segnl.metrics.significance import ClassDifference, Pair, RunCounts, class_differences, compare_heads
 
 
 def compare(config: Path, json_file: Path | None = None) -> int:
@@ -72,20 +73,27 @@ def is_finished(run: PlannedRun) -> bool:
 
 
 def report(study: Study, json_file: Path | None) -> None:
-    """Scores every run, unless that is done, and writes table.md, compare.json, report.html and sheet.png."""
+    """Scores every run, unless that is done; writes table.md, table.csv, compare.json, report.html and sheet.png."""
     predictions = {run.name: _scored(study, run) for run in study.runs}
     prints = {run.name: fingerprint_of(run) for run in study.runs}
     wrong = disagreements(prints, study.runs)
     results = [_result(study, head, predictions, wrong) for head in study.heads]
-    print(terminal(results))
-    for line in [*verdicts(results), *(f"refused: {name} {reason}" for name, reason in wrong.items())]:
+    counts = {head: _counts(study, head, predictions, wrong) for head in study.heads}
+    pairs = compare_heads(counts)
+    names = list(predictions[study.runs[0].name].metrics["per_class"])
+    classes = [_classes(counts, pair, names) for pair in pairs]
+    found = StudyFindings(results, pairs, classes, predictions, prints, wrong)
+    for line in [*verdicts(results, pairs), *(f"refused: {name} {reason}" for name, reason in wrong.items())]:
         print(line)
-    write_atomic(study.folder / "table.md", markdown(results).encode())
-    text = json.dumps(_tree(study, results, predictions, prints, wrong), indent=1).encode()
+    print(f"\n{terminal(results, pairs)}\n")
+    write_atomic(study.folder / "table.md", markdown(results, pairs).encode())
+    write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
+    text = json.dumps(_tree(study, found), indent=1).encode()
     for path in (study.folder / "compare.json", *([json_file] if json_file else [])):
         write_atomic(path, text)
-    page = write_report(study, StudyFindings(results, predictions, prints, wrong))
-    print(f"table and numbers: {study.folder / 'table.md'}, {study.folder / 'compare.json'}")
+    page = write_report(study, found)
+    files = ", ".join(str(study.folder / name) for name in ("table.md", "table.csv", "compare.json"))
+    print(f"table and numbers: {files}")
     print(f"page: {page} (opens in any browser, from disk)")
 
 
@@ -114,24 +122,27 @@ def _result(study: Study, head: str, predictions: dict[str, Predictions], wrong:
     )
 
 
-def _tree(
-    study: Study,
-    results: Sequence[HeadResult],
-    predictions: dict[str, Predictions],
-    prints: dict[str, Fingerprint],
-    wrong: dict[str, str],
-) -> dict[str, object]:
+def _counts(study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str]) -> list[RunCounts]:
+    counted = [predictions[run.name] for run in study.runs_of(head) if run.name not in wrong]
+    return [RunCounts(each.right, each.true + each.predicted - each.right) for each in counted]
+
+
+def _classes(counts: dict[str, list[RunCounts]], pair: Pair, names: Sequence[str]) -> dict[str, ClassDifference]:
+    return {names[each.index]: each for each in class_differences(counts, pair.a, pair.b)}
+
+
+def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
     return {
         "study": study.name,
         "split": study.cfg.split,
         "seeds": list(study.cfg.seeds),
         "steps": study.runs[0].recipe.train.max_steps,
-        "heads": heads_tree(results),
-        "pairs": pairs_tree(results),
-        "verdicts": verdicts(results),
-        "commonest_class_miou": predictions[study.runs[0].name].commonest_class()[1],
-        "runs": {run.name: _run_tree(run, predictions[run.name]) for run in study.runs},
-        "control": control_tree(prints, wrong),
+        "heads": heads_tree(found.results),
+        "pairs": pairs_tree(found.pairs, found.classes),
+        "verdicts": verdicts(found.results, found.pairs),
+        "commonest_class_miou": found.predictions[study.runs[0].name].commonest_class()[1],
+        "runs": {run.name: _run_tree(run, found.predictions[run.name]) for run in study.runs},
+        "control": control_tree(found.prints, found.wrong),
         "complete": True,
     }
 

@@ -1,18 +1,19 @@
-"""A study's results: one line a head, as JSON, as Markdown and for the terminal; no verdict that is not backed."""
+"""A study's results: one line a head, as JSON, CSV, Markdown and for the terminal; no verdict that is not backed."""
 
+import csv
+import io
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from segnl.compare.verdicts import ONE_SEED, bracket, pair_verdict, points, study_verdicts
 from segnl.inspection.columns import AMBIGUOUS, COSTS, MIOU
 from segnl.inspection.page import Cell, Column, Row
+from segnl.metrics.significance import ClassDifference, Pair
 
-ONE_SEED = "One seed: this says something about these networks, nothing about the heads."
-NOT_TESTED = "no interval is computed yet, so this is no verdict"
-
-COLUMNS = {"miou": MIOU, "ambiguous": AMBIGUOUS, **COSTS}
+COLUMNS = {"miou": MIOU, "against": MIOU, "ambiguous": AMBIGUOUS, **COSTS}
 
 
 @dataclass(frozen=True)
@@ -58,83 +59,102 @@ def heads_tree(results: Sequence[HeadResult]) -> dict[str, Any]:
     }
 
 
-def pairs_tree(results: Sequence[HeadResult]) -> list[dict[str, Any]]:
-    """`pairs` of compare's JSON: every later head against every earlier one. No interval, no test, no verdict yet."""
-    pairs = []
-    for i, b in enumerate(results):
-        for a in results[i + 1 :]:
-            difference = a.miou_mean - b.miou_mean
-            verdict = pair_verdict(a, b)
-            pairs.append(
-                {
-                    "a": a.name,
-                    "b": b.name,
-                    "difference": _plain(difference),
-                    "low": None,
-                    "high": None,
-                    "p_holm": None,
-                    "verdict": verdict,
-                }
-            )
-    return pairs
+def pairs_tree(pairs: Sequence[Pair], classes: Sequence[Mapping[str, ClassDifference]] = ()) -> list[dict[str, Any]]:
+    """`pairs` of compare's JSON; null for what cannot be known. classes: for each pair, by class name."""
+    tree = []
+    for i, pair in enumerate(pairs):
+        known = asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))}
+        if classes:
+            keys = ("difference", "low", "high", "is_about_heads")
+            known["per_class"] = {name: {key: getattr(each, key) for key in keys} for name, each in classes[i].items()}
+        tree.append(known)
+    return tree
 
 
-def pair_verdict(a: HeadResult, b: HeadResult) -> str:
-    """Such as `rcca - aspp: +0.31 points, one seed: ...`; differences are in points of mIoU."""
-    seeds = min(len(a.miou), len(b.miou))
-    said = f"{a.name} - {b.name}: {100 * (a.miou_mean - b.miou_mean):+.2f} points"
-    if seeds == 0:
-        return f"{a.name} - {b.name}: not comparable"
-    if seeds == 1:
-        return f"{said}, one seed: says something about these networks, nothing about the heads"
-    return f"{said}, {seeds} seeds: {NOT_TESTED}"
-
-
-def verdicts(results: Sequence[HeadResult]) -> list[str]:
+def verdicts(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[str]:
     """What may be said, the first sentence first; control: the first head."""
     known = [each for each in results if each.miou]
     if not known:
         return ["No run of this study counts; the reasons stand below."]
-    seeds = min(len(each.miou) for each in known)
-    best = max(known, key=lambda each: each.miou_mean)
-    control = known[0]
-    others = [each for each in known if each is not best]
-    lead = ONE_SEED if seeds == 1 else f"{seeds} seeds a head: means and spreads; {NOT_TESTED}."
-    if not others:
-        return [lead]
+    if any(pair.p is not None for pair in pairs):
+        return study_verdicts(pairs)
+    is_one = min(len(each.miou) for each in known) == 1
+    lead = ONE_SEED if is_one else "No two heads of this study can be compared."
+    if len(known) < 2:
+        return [lead if is_one else f"{len(known[0].miou)} seeds of one head: nothing to compare it with."]
+    return [lead, _ranked(known)] if is_one else [lead, *(pair_verdict(pair, len(pairs)) for pair in pairs)]
+
+
+def _ranked(known: Sequence[HeadResult]) -> str:
+    best, control = max(known, key=lambda each: each.miou_mean), known[0]
     ranked = f"{best.name} has the highest mIoU here, {100 * best.miou_mean:.1f} %"
     if best is control:
-        second = max(others, key=lambda each: each.miou_mean)
+        second = max((each for each in known if each is not best), key=lambda each: each.miou_mean)
         ranked += f", {100 * (best.miou_mean - second.miou_mean):.1f} points above {second.name}; it is the control."
     else:
         ranked += f", {100 * (best.miou_mean - control.miou_mean):.1f} points above the control, {control.name}."
-    if seeds == 1:
-        ranked += " Published reruns of one recipe differ by 1 to 2 points: another seed may turn the order round."
-    return [lead, ranked]
+    return ranked + " Published reruns of one recipe differ by 1 to 2 points: another seed may turn the order round."
 
 
-def table_columns(results: Sequence[HeadResult]) -> list[Column]:
+def against(pairs: Sequence[Pair], name: str, control: str) -> Pair | None:
+    """The pair that holds the head `name` against the control."""
+    return next((pair for pair in pairs if (pair.a, pair.b) == (name, control)), None)
+
+
+def control_column(control: str, pairs: Sequence[Pair]) -> Column:
+    """The column of differences, with the meaning that its brackets have in this study."""
+    about = f"This head's mIoU less that of {control}, the control, in points. "
+    if any(pair.p is not None for pair in pairs):
+        about += (
+            "In brackets the 95 % interval for new seeds and new images: where it holds 0 the difference may be "
+            "chance. What is marked 'images only' has one seed: its interval is for these networks on new images."
+        )
+    else:
+        about += (
+            "In brackets the 95 % interval for these same networks on new images only: it leaves out the spread over "
+            "seeds, which one seed cannot show, so that it says nothing about the heads."
+        )
+    return Column(f"vs {control}", about)
+
+
+def table_columns(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[Column]:
     """Those that this study has values for."""
-    return [COLUMNS[key] for key in _keys(results)]
+    own = {"against": control_column(results[0].name, pairs)}
+    return [own.get(key, COLUMNS[key]) for key in _keys(results)]
 
 
 def _keys(results: Sequence[HeadResult]) -> list[str]:
-    return [key for key in COLUMNS if key != "ambiguous" or any(each.ambiguous for each in results)]
+    has = {"ambiguous": any(each.ambiguous for each in results), "against": len(results) > 1}
+    return [key for key in COLUMNS if has.get(key, True)]
 
 
-def table_rows(results: Sequence[HeadResult]) -> list[Row]:
+def table_rows(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[Row]:
     """The table's cells, one row a head, in the study's order; the best value of each column is marked."""
     keys = _keys(results)
     values = {key: [_value(each, key) for each in results] for key in keys}
     rows = []
     for i, each in enumerate(results):
-        rows.append(Row(each.name, [_cell(each, key, values[key], values[key][i]) for key in keys]))
+        compared = _against_cell(against(pairs, each.name, results[0].name), is_control=i == 0)
+        cells = [compared if key == "against" else _cell(each, key, values[key], values[key][i]) for key in keys]
+        rows.append(Row(each.name, cells))
     return rows
+
+
+def _against_cell(pair: Pair | None, *, is_control: bool) -> Cell:
+    if is_control:
+        return Cell("control")
+    if pair is None or pair.difference is None:
+        return Cell("–")
+    if pair.low is not None:
+        return Cell(points(pair.difference), note=bracket(pair.low, pair.high))
+    images = bracket(pair.images_low, pair.images_high)
+    return Cell(points(pair.difference), note=f"{images} images only" if images else "")
 
 
 def _value(result: HeadResult, key: str) -> float | None:
     return {
         "miou": result.miou_mean if result.miou else None,
+        "against": None,
         "ambiguous": result.ambiguous_mean,
         "params": float(result.params),
         "gflops": result.gflops,
@@ -157,20 +177,39 @@ def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: f
     return Cell(text, value / max(known) if max(known) else None, "", is_best)
 
 
-def markdown(results: Sequence[HeadResult]) -> str:
-    """A Markdown table with a line of verdict below."""
-    columns, rows = table_columns(results), table_rows(results)
+def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
+    """The verdicts, then a Markdown table, then what its columns mean."""
+    columns, rows = table_columns(results, pairs), table_rows(results, pairs)
+    first, *rest = verdicts(results, pairs)
     lines = [
         "| head | " + " | ".join(column.title for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
         *("| " + " | ".join([row.name, *(_joined(cell) for cell in row.cells)]) + " |" for row in rows),
     ]
-    return "\n".join(lines) + "\n\n" + "\n".join(verdicts(results)) + "\n"
+    said = [f"**{first}**", "", *(f"- {line}" for line in rest)]
+    meanings = [f"- {column.title}: {column.meaning}" for column in columns]
+    return "\n".join([*said, "", *lines, "", *meanings]) + "\n"
 
 
-def terminal(results: Sequence[HeadResult]) -> str:
-    """The same in aligned columns."""
-    columns, rows = table_columns(results), table_rows(results)
+def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
+    """The heads' JSON as CSV, with the difference to the control beside it; empty for what was not measured."""
+    file = io.StringIO()
+    keys = ("difference", "low", "high", "images_low", "images_high", "p_holm")
+    writer: csv.DictWriter[str] | None = None
+    for name, values in heads_tree(results).items():
+        pair = against(pairs, name, results[0].name)
+        compared = {f"{key}_to_control": getattr(pair, key, None) for key in keys}
+        row = {"head": name, **values, **compared, "verdict": pair_verdict(pair, len(pairs)) if pair else ""}
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return file.getvalue()
+
+
+def terminal(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
+    """The table in aligned columns."""
+    columns, rows = table_columns(results, pairs), table_rows(results, pairs)
     grid = [["head", *(column.title for column in columns)]]
     grid += [[row.name, *(_joined(cell) for cell in row.cells)] for row in rows]
     widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]

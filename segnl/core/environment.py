@@ -9,7 +9,7 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchvision", "albumentations", "opencv-python", "opencv-python-headless", "numpy",
-    "pillow", "pydantic", "pyyaml", "safetensors", "cityscapesscripts",
+    "pillow", "pydantic", "pyyaml", "safetensors", "cityscapesscripts", "scipy",
 )  # fmt: skip
 
 

@@ -78,6 +78,30 @@ class DotChart:
 
 
 @dataclass(frozen=True)
+class DifferenceRow:
+    """A signed difference and its interval, each with its place on the line: 0 left, 1 right. None: undefined."""
+
+    label: str
+    text: str
+    place: float | None
+    ends: tuple[float, float] | None
+    is_clear: bool
+    """Whether the interval lies on one side of 0."""
+
+
+@dataclass(frozen=True)
+class DifferenceChart:
+    """Differences around 0, which stands in the middle; reach: text of the line's right end."""
+
+    title: str
+    meaning: str
+    rows: Sequence[DifferenceRow]
+    reach: str
+    worse: str
+    better: str
+
+
+@dataclass(frozen=True)
 class Fact:
     """A line of the control: what is claimed, what shows it, whether it holds."""
 
@@ -98,6 +122,7 @@ class Page:
     rows: Sequence[Row]
     gallery: dict[str, Any]
     charts: Sequence[DotChart] = ()
+    differences: Sequence[DifferenceChart] = ()
     control: Sequence[Fact] = ()
     refused: Sequence[str] = ()
     gallery_note: str = ""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from segnl.compare.control import Fingerprint, fingerprint_of
@@ -7,12 +9,16 @@ from segnl.compare.study import load_study
 from segnl.compare.table import HeadResult
 from segnl.engine.checkpoint import open_checkpoint
 from segnl.inspection.predictions import keep_predictions
+from segnl.metrics.significance import Pair
 
 
 def findings(study, wrong):
     predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
     results = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
-    return StudyFindings(results, predictions, {run.name: fingerprint_of(run) for run in study.runs}, wrong)
+    pairs = [Pair("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
+    return StudyFindings(
+        results, pairs, [{}], predictions, {run.name: fingerprint_of(run) for run in study.runs}, wrong
+    )
 
 
 def test_a_refused_run_is_named_on_the_page_and_left_out_of_its_charts(finished, monkeypatch):
@@ -29,13 +35,17 @@ def test_the_page_says_where_the_control_is_broken(finished, monkeypatch):
     study = load_study(finished / "tiny.yaml")
     found = findings(study, {})
     other = Fingerprint(found.prints["rcca-s0"].init, "deadbeef")
-    page = write_report(study, StudyFindings(found.results, found.predictions, {**found.prints, "rcca-s0": other}, {}))
+    page = write_report(study, replace(found, prints={**found.prints, "rcca-s0": other}))
     text = page.read_text()
     assert "deadbeef" in text
     assert text.count('<li class="broken">') == 1
     report(study, None)
 
 
-@pytest.mark.parametrize("words", ["commonest", "Parameters", "GFLOPs", "Training images/s", "Ambiguous pairs"])
+WORDS = ["commonest", "Parameters", "GFLOPs", "Training images/s", "Ambiguous pairs"]
+WORDS += ["vs fcn", "images only", "rcca against fcn, class by class", "nothing about the heads"]
+
+
+@pytest.mark.parametrize("words", WORDS)
 def test_the_page_of_a_study_explains_what_it_shows(finished, words):
     assert words.lower() in (finished / "checkpoints" / "tiny" / "report.html").read_text().lower()

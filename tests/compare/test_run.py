@@ -9,6 +9,10 @@ from segnl.compare.study import load_study
 from segnl.core.errors import ConfigError
 
 
+def _metrics(finished):
+    return json.loads((finished / "checkpoints/tiny/rcca-s0/eval/val-whole/metrics.json").read_text())
+
+
 def test_a_study_ends_in_table_numbers_and_page(finished):
     folder = finished / "checkpoints" / "tiny"
     tree = json.loads((finished / "out.json").read_text())
@@ -21,14 +25,21 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
     init = tree["control"]["init"]
     assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
     assert tree["complete"] is True
-    assert (folder / "table.md").read_text().startswith("| head |")
+    assert (folder / "table.md").read_text().startswith("**One seed: this says something about these networks")
+    assert (folder / "table.csv").read_text().startswith("head,miou_mean,")
+    (pair,) = tree["pairs"]
+    assert {"a", "b", "difference", "low", "high", "p_holm", "verdict"} <= set(pair)
+    assert pair["difference"] == pytest.approx(tree["heads"]["rcca"]["miou_mean"] - tree["heads"]["fcn"]["miou_mean"])
+    assert pair["low"] is None
+    assert "one seed: this says something about these networks, nothing about the heads" in pair["verdict"]
+    assert set(pair["per_class"]) == set(_metrics(finished)["per_class"])
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "A note for the page." in (folder / "report.html").read_text()
 
 
 def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
     tree = json.loads((finished / "out.json").read_text())
-    metrics = json.loads((finished / "checkpoints/tiny/rcca-s0/eval/val-whole/metrics.json").read_text())
+    metrics = _metrics(finished)
     assert tree["heads"]["rcca"]["miou_mean"] == metrics["miou"]
     assert tree["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
 
@@ -78,6 +89,20 @@ def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
     (copied / "base.yaml").write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=rf"fcn-s0: was trained with another recipe, which differs in {key}"):
         compare(copied / "tiny.yaml")
+
+
+def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_broken_off(copied, capsys):
+    text = (copied / "tiny.yaml").read_text()
+    (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
+    assert compare(copied / "tiny.yaml", copied / "two.json") == 0
+    (pair,) = json.loads((copied / "two.json").read_text())["pairs"]
+    assert pair["low"] <= pair["difference"] <= pair["high"]
+    assert 0 <= pair["p"] <= pair["p_holm"] <= 1
+    printed = capsys.readouterr().out
+    assert printed.index("2 seeds a head:") < printed.index("Training images/s")  # verdicts first
+    (copied / "checkpoints" / "tiny" / "rcca-s1" / "step-00000003.safetensors").unlink()
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    assert json.loads((copied / "again.json").read_text())["pairs"] == [pair]
 
 
 def test_a_run_that_began_otherwise_does_not_count(copied, capsys):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segnl.datasets.streets_pairs import PAIRS
-from segnl.inspection.charts import class_chart, pair_chart
+from segnl.inspection.charts import class_chart, difference_chart, pair_chart
 
 
 def test_the_classes_on_which_heads_differ_most_come_first_and_unknown_ones_last():
@@ -20,3 +20,26 @@ def test_every_ambiguous_pair_has_a_line_and_guessing_is_marked():
     assert [row.label for row in chart.rows] == [pair.name for pair in PAIRS]
     assert chart.rows[0].values == [0.0, None]
     assert chart.guide == 0.5
+
+
+def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
+    classes = {
+        "road": (0.01, -0.01, 0.03),
+        "car": (0.04, 0.02, 0.06),
+        "sky": (None, None, None),
+        "pole": (-0.02, None, None),
+        "wall": (-0.03, -0.04, -0.02),
+    }
+    chart = difference_chart("rcca", "fcn", classes, is_about_heads=True)
+    assert [row.label for row in chart.rows] == ["car", "road", "pole", "wall", "sky"]
+    assert [row.is_clear for row in chart.rows] == [True, False, False, True, False]
+    assert chart.rows[0].text == "+4.0 [+2.0, +6.0]"
+    assert chart.rows[0].ends == pytest.approx((0.5 + 0.5 / 3, 1.0))  # the longest interval reaches the end
+    assert (chart.rows[-1].place, chart.rows[2].ends) == (None, None)
+    assert "new seeds and new images" in chart.meaning
+    assert "one seed says no more" in difference_chart("rcca", "fcn", classes, is_about_heads=False).meaning
+
+
+def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
+    chart = difference_chart("rcca", "fcn", {"road": (0.0, None, None)}, is_about_heads=True)
+    assert chart.rows[0].place == 0.5

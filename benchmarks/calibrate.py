@@ -1,0 +1,196 @@
+"""How often the intervals of `segnl compare` hold the truth: simulated studies whose truth is known.
+
+make calibrate          or: ./run.sh calibrate [--studies 2000] [--out FILE]; then docs/statistics.md is made anew
+
+Every study has four heads: the control, its twin (identical, so that any difference found is an error) and two that are
+better. The truth is the mean difference over other studies, drawn from a random stream of their own.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from calibration_population import Studies, Variation, draw, miou
+from calibration_rivals import bootstrap, plain_sum, pooled
+from statistics_page import statistics_page
+
+from segnl.core.environment import git_state, machine, versions
+from segnl.core.files import write_atomic
+from segnl.metrics.significance import LEVEL, contributions, difference_of, holm, spread_of
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+RESULT = RESULTS / "calibration" / "calibration.json"
+PAGE = ROOT / "docs" / "statistics.md"
+
+Floats = npt.NDArray[np.float64]
+SEED = 20240607
+STUDIES = 2000
+"""Of each cell of the main table; half as many of the others."""
+BOOTSTRAPPED = 500
+"""Studies of a cell on which the bootstrap, which is slow, is tried."""
+IMAGES = 100
+CHUNK = 50
+PAIRS = [(a, b) for b in range(4) for a in range(b + 1, 4)]
+TWINS, SHOWN = PAIRS.index((1, 0)), PAIRS.index((3, 0))
+
+SEEDS = Variation(seeds=(0.12,) * 4, response=0.1, rest=0.15, shift=(0, 0, 0.05, 0.15))
+MIXED = replace(SEEDS, seeds=(0.1,) * 4, response=0.5, rest=0.25)
+PICTURES = replace(SEEDS, seeds=(0.02,) * 4, response=0.7, rest=0.2)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the tables."""
+
+    group: str
+    name: str
+    variation: Variation
+    seeds: int
+
+
+def cells() -> list[Cell]:
+    """The nine of the main table, heads of unequal spread, and a study of four identical heads."""
+    found = [
+        Cell("main", name, variation, seeds)
+        for name, variation in (("seeds", SEEDS), ("both", MIXED), ("images", PICTURES))
+        for seeds in (2, 3, 5)
+    ]
+    for name, spread in (("one head 2x", (1, 1, 1, 2)), ("one head 3x", (1, 1, 1, 3))):
+        unequal = replace(SEEDS, seeds=tuple(0.12 * each for each in spread))
+        found += [Cell("unequal", name, unequal, seeds) for seeds in (2, 3, 5)]
+    found += [Cell("identical", "four identical heads", replace(MIXED, shift=(0, 0, 0, 0)), s) for s in (2, 3, 5)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=STUDIES)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    began = time.process_time()
+    lines = []
+    for i, cell in enumerate(cells()):
+        studies = args.studies if cell.group == "main" else args.studies // 2
+        lines.append(measure(cell, studies=studies, stream=i))
+        print(f"{i + 1}/{len(cells())} {cell.name}, {cell.seeds} seeds: {summary(lines[-1])}", flush=True)
+    result = {
+        "cells": lines,
+        "seed": SEED,
+        "studies": args.studies,
+        "images": IMAGES,
+        "bootstrapped": BOOTSTRAPPED,
+        "cpu_s": round(time.process_time() - began),
+        "machine": machine(),
+        "versions": versions(),
+        **git_state(ROOT),
+        "complete": True,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"written: {args.out}, {result['cpu_s']} s of processor time")
+    if args.out == RESULT:
+        write_atomic(PAGE, statistics_page(RESULTS).encode())
+        print(f"written: {PAGE}")
+
+
+def summary(line: dict[str, Any]) -> str:
+    return (
+        f"covered {100 * line['coverage']:.1f} % (worst pair {100 * line['worst_coverage']:.1f} %), identical heads "
+        f"called different {100 * line['false_alarms']:.1f} %, {line['width_ratio']:.2f} times the oracle's width"
+    )
+
+
+def measure(cell: Cell, *, studies: int, stream: int, images: int = IMAGES) -> dict[str, Any]:
+    """Simulates a cell; fractions and points of mIoU."""
+    rng = np.random.default_rng([SEED, stream])
+    truth = true_differences(cell.variation, studies=2 * studies, images=images)
+    chunks: list[dict[str, Floats]] = []
+    held: list[npt.NDArray[np.bool_]] = []
+    widths: list[Floats] = []
+    for first in range(0, studies, CHUNK):
+        drawn = draw(rng, cell.variation, studies=min(CHUNK, studies - first), seeds=cell.seeds, images=images)
+        chunks.append(intervals(drawn))
+        if cell.group == "main" and first < BOOTSTRAPPED:
+            low, high = bootstrap(rng, *(counts[:, list(PAIRS[SHOWN])] for counts in (drawn.right, drawn.union)))
+            held.append((low <= truth[SHOWN]) & (truth[SHOWN] <= high))
+            widths.append(high - low)
+    found = {name: np.concatenate([chunk[name] for chunk in chunks], axis=-1) for name in chunks[0]}
+    line = {
+        "group": cell.group,
+        "name": cell.name,
+        "seeds": cell.seeds,
+        "studies": studies,
+        "variation": asdict(cell.variation),
+        **judged(found, truth),
+    }
+    if held:
+        oracle_width = line["oracle_width"] / 100
+        line["bootstrap_coverage"] = float(np.concatenate(held).mean())
+        line["bootstrap_width_ratio"] = float(np.concatenate(widths).mean() / oracle_width)
+    return line
+
+
+def judged(found: dict[str, Floats], truth: Floats) -> dict[str, Any]:
+    """How the intervals of a cell did. The oracle's have the standard deviation that the differences really had."""
+    error = found["value"] - truth[:, None]
+    oracle = 1.959964 * error.std(axis=1)
+    families = np.array([holm(list(p)) for p in found["p"].T], np.float64)
+    line: dict[str, Any] = {
+        "false_alarms": float((found["p"][TWINS] < 1 - LEVEL).mean()),
+        "false_alarms_holm": float((families[:, truth == 0] < 1 - LEVEL).any(axis=1).mean()),
+        "difference": 100 * float(truth[SHOWN]),
+        "found": float((families[:, SHOWN] < 1 - LEVEL).mean()),
+        "run_sd": 100 * float(np.sqrt(found["run_var"].mean())),
+        "seed_share": _seed_share(found),
+        "width": 200 * float(found["half"][SHOWN].mean()),
+        "oracle_width": 200 * float(oracle[SHOWN]),
+    }
+    for prefix, half in (("", "half"), ("plain_sum_", "plain_sum"), ("pooled_", "pooled")):
+        covered = (np.abs(error) <= found[half]).mean(axis=1)
+        line[f"{prefix}coverage"] = float(covered.mean())
+        line[f"{prefix}worst_coverage"] = float(covered.min())
+        line[f"{prefix}width_ratio"] = float((found[half].mean(axis=1) / oracle).mean())
+    return line
+
+
+def _seed_share(found: dict[str, Floats]) -> float:
+    """Share of the variance of a difference that its seeds make, on average over the studies."""
+    return float(found["seeds"][SHOWN].mean() / (found["seeds"][SHOWN] + found["images"][SHOWN]).mean())
+
+
+@cache
+def true_differences(variation: Variation, *, studies: int, images: int) -> Floats:
+    """Expected differences of the pairs, from a random stream of their own; exactly 0 for heads that are the same."""
+    rng = np.random.default_rng([SEED, 1000, *(round(1000 * each) for each in (*variation.seeds, variation.response))])
+    scores = [miou(draw(rng, variation, studies=CHUNK, seeds=2, images=images)) for _ in range(0, studies, CHUNK)]
+    mean = np.concatenate(scores).mean(axis=(0, 2))
+    heads = list(zip(variation.seeds, variation.shift, strict=True))
+    return np.array([0.0 if heads[a] == heads[b] else mean[a] - mean[b] for a, b in PAIRS])
+
+
+def intervals(drawn: Studies) -> dict[str, Floats]:
+    """Each pair's difference, half width and p, `6 studies`; the studies stand where measures usually do."""
+    parts = contributions(drawn.right, drawn.union)
+    spreads = [spread_of(np.moveaxis(parts[:, head], 0, 2)) for head in range(4)]
+    found = [difference_of(spreads, a, b) for a, b in PAIRS]
+    return {
+        "value": np.stack([each.value for each in found]),
+        "half": np.stack([each.half_width() for each in found]),
+        "p": np.stack([each.p() for each in found]),
+        "seeds": np.stack([each.seeds for each in found]),
+        "images": np.stack([each.images for each in found]),
+        "run_var": np.mean([each.seed_var for each in spreads], axis=0),
+        "plain_sum": np.stack([plain_sum(spreads, a, b) for a, b in PAIRS]),
+        "pooled": np.stack([pooled(spreads, a, b) for a, b in PAIRS]),
+    }
+
+
+if __name__ == "__main__":
+    main()

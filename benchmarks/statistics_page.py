@@ -1,0 +1,201 @@
+"""docs/statistics.md as text, its tables from benchmarks/results/calibration/. benchmarks/pages.py writes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+METHOD = """\
+# The statistics of a comparison
+
+`segnl compare` says of two heads by how much one is better and how surely. This page explains how, for a reader who
+knows what a t interval is, and shows how often the intervals hold the truth. It is made by `benchmarks/pages.py`; the
+tables come from `make calibrate`, nothing in them is typed.
+
+## What is estimated
+
+The expected difference in data-set mIoU between two heads **when both are trained with new seeds and scored on new
+images** of the same kind. Not: how these trained networks would do on other images (that leaves out the seeds), nor how
+other seeds would do on exactly these images (that leaves out the images). A head is better if it is better next time.
+
+## The model
+
+Data-set IoU is not a mean over images but a ratio of sums: intersections over unions. For small changes it behaves like
+a mean: image *i* contributes to class *c*
+
+    IoU_c + n (I_ic - IoU_c U_ic) / sum_j U_jc            (n images; I, U: intersection and union in pixels)
+
+and the mean of the contributions over the images is IoU_c exactly, their mean over the classes that of mIoU. The
+variance of these contributions is what the jackknife (leave one image out) gives, without its n re-computations.
+
+A contribution of head *h*, seed *s*, image *i* is taken as
+
+    head + seed(h, s) + image(h, i) + rest(h, s, i)
+
+where the part of `image` that both heads share drops out, because both are scored on the same images. With S seeds a
+head and n images, the variance of the difference of the two means has three parts:
+
+    seeds / S  +  images / n  +  rest / (S n)
+
+- *Between seeds*: the variance of a head's mIoU over its runs, divided by S, added up over both heads. It estimates
+  the first and the third part.
+- *Between images*: the variance over the images of the difference of the heads' mean contributions, divided by n. It
+  estimates the second and the third part.
+- *The rest* is in both of them. It is estimated by itself (what is left of the contributions when seeds and images are
+  taken out) and counted once. The seeds' part is never taken to be below it, the images' never below 0.
+
+The interval is the difference plus or minus Student's t times the root of that sum. Its degrees of freedom are
+Satterthwaite's: those of the t distribution whose variance estimate would be as uncertain as this sum. Three seeds a
+head leave about four degrees of freedom when seeds dominate, many when images do; the interval knows which it is.
+
+Two refinements:
+
+- *Rare classes.* A class that three images hold makes a few large contributions, and the variance of such numbers is
+  known less well than n - 1 degrees of freedom say. Their excess kurtosis takes degrees of freedom away.
+- *Other heads of the study.* With two seeds, a head's own variance has one degree of freedom, which makes intervals
+  very wide. Pooling the seeds' variance over all heads gives more, and goes wrong when heads differ in variance (see
+  the second table). So each head borrows half a degree of freedom from the other heads: its own variance moves a
+  little towards their mean, where that makes the interval wider, never narrower.
+
+Pairing the seeds (seed 0 of one head with seed 0 of the other, which share initial weights and batches) is not used:
+it would halve the degrees of freedom. If runs of one seed agree more than others, the intervals are too wide, not too
+narrow.
+
+## The words
+
+- All pairs of a study are tested, and p values are corrected for that by Holm's method. "rcca is better" means
+  p < 0.05 after the correction; everything else is "not separable", which does not mean equal. The brackets are
+  uncorrected 95 % intervals.
+- "A difference of this size would take about 9 seeds a head": with that many, a true difference as large as the one
+  found would pass Holm's hardest step with a probability of 80 %. It rests on a spread estimated from few seeds: a
+  hint for planning.
+- With one seed the spread over seeds is unknown, whatever the number of images. The interval is then one for these
+  networks on new images, marked "images only"; no p value is given.
+- Differences of single classes have intervals of the same kind, with no correction over the classes.
+
+What is not covered: new training images, other recipes, images of another kind; video frames of one scene count as
+independent images, which they are not.
+
+Where the answer is fixed by definition: a class in neither truth nor prediction of a run is left out of its mean, as in
+the score; heads may have different numbers of seeds; if one of them has one, the pair is treated as one seed; a single
+image gives no interval; two heads that agree in every image differ by 0 [0, 0] and are not separable; runs of a head
+that all score the same to the last digit are no measure of its spread, and the pair is treated as one seed.
+"""
+
+MAIN = """\
+## Calibration
+
+{studies:,} simulated studies a line: four heads, {images} images, 8 classes of which the rarest is in 8 % of the
+images, pixel counts drawn from the model of `benchmarks/calibration_population.py`, random seed {seed}.
+
+- *seeds' share*: of the variance of a difference.
+- *holds*: how often the 95 % interval holds the true difference, all six pairs together; *worst*: the pair where it
+  does so least often.
+- *false*: how often two identical heads are called different (p < 0.05, before Holm's correction).
+- *width*: mean width of the interval over that of an oracle who knows the variance.
+- *sum*: another way, how often it holds and in brackets its width: variance of seeds plus variance of images as they
+  are, each head's degrees of freedom its own.
+- *bootstrap*: what others use, likewise: the percentile bootstrap over images, which takes the runs as they are; on the
+  first {bootstrapped} studies.
+
+"""
+
+UNEQUAL = """\
+## When heads differ in variance
+
+Seeds dominate, and the last of the four heads varies more from seed to seed than the others: its standard deviation is
+two or three times theirs. {studies:,} studies a line. `pooled`: one variance over seeds for all heads. It fails for the
+pairs of the head that varies more; therefore it is not used. At three times the others' spread and few seeds
+segnl's own intervals fall short too for the worst pair, by as much as the table says.
+
+"""
+
+FAMILY = """\
+## Four identical heads
+
+Any of the six pairs called different after Holm's correction; {studies:,} studies a line, seeds and images both vary.
+
+"""
+
+
+def statistics_page(results: Path) -> str:
+    """The method, and the tables if they have been made."""
+    path = results / "calibration" / "calibration.json"
+    if not path.is_file():
+        return f"{METHOD}\n## Calibration\n\nNot run yet: `make calibrate`.\n"
+    result = json.loads(path.read_text())
+    lines = {group: [cell for cell in result["cells"] if cell["group"] == group] for group in GROUPS}
+    parts = [METHOD]
+    for group, (text, table) in GROUPS.items():
+        words = text.format(**(result | {"studies": lines[group][0]["studies"]}))
+        parts.append(words + "\n".join(table(lines[group])) + "\n")
+    return "\n".join([*parts, _origin(result)])
+
+
+def _main_table(cells: list[Result]) -> list[str]:
+    lines = [
+        "| what varies | seeds | seeds' share | holds | worst | false | width | sum | bootstrap |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = {"seeds": "seeds mostly", "both": "both", "images": "images mostly"}
+    for cell in cells:
+        values = [
+            names[cell["name"]],
+            str(cell["seeds"]),
+            f"{100 * cell['seed_share']:.0f} %",
+            _percent(cell["coverage"]),
+            _percent(cell["worst_coverage"]),
+            _percent(cell["false_alarms"]),
+            f"{cell['width_ratio']:.2f}",
+            _with_width(cell, "plain_sum_"),
+            _with_width(cell, "bootstrap_"),
+        ]
+        lines.append(f"| {' | '.join(values)} |")
+    return lines
+
+
+def _unequal_table(cells: list[Result]) -> list[str]:
+    lines = [
+        "| heads | seeds | holds | worst pair | width | pooled holds | pooled, worst pair | pooled width |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cell in cells:
+        values = [
+            cell["name"],
+            str(cell["seeds"]),
+            _percent(cell["coverage"]),
+            _percent(cell["worst_coverage"]),
+            f"{cell['width_ratio']:.2f}",
+            _percent(cell["pooled_coverage"]),
+            _percent(cell["pooled_worst_coverage"]),
+            f"{cell['pooled_width_ratio']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(values)} |")
+    return lines
+
+
+def _family_table(cells: list[Result]) -> list[str]:
+    lines = ["| seeds | any pair called different | a given pair, uncorrected |", "|---:|---:|---:|"]
+    for cell in cells:
+        lines.append(f"| {cell['seeds']} | {_percent(cell['false_alarms_holm'])} | {_percent(cell['false_alarms'])} |")
+    return lines
+
+
+GROUPS = {"main": (MAIN, _main_table), "unequal": (UNEQUAL, _unequal_table), "identical": (FAMILY, _family_table)}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _with_width(cell: Result, prefix: str) -> str:
+    return f"{_percent(cell[f'{prefix}coverage'])} ({cell[f'{prefix}width_ratio']:.2f})"
+
+
+def _origin(result: Result) -> str:
+    commit = (result["commit"] or "none")[:9] + (" + changes" if result["dirty"] else "")
+    return (
+        f"{result['machine']['cpu']}; {result['cpu_s']} s of processor time; numpy {result['versions']['numpy']}; "
+        f"commit {commit}.\n"
+    )

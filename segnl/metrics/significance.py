@@ -1,0 +1,323 @@
+"""Is the difference between two heads more than chance of seeds and of images? Intervals, tests, seeds still needed.
+
+What is estimated: by how much the data-set mIoU of one head is expected to exceed another's when both are trained with
+new seeds and scored on new images. Data-set IoU is a ratio of sums, so each image is given the part that it contributes
+to first order (its influence); the mean of these parts is the score exactly. docs/statistics.md explains the method,
+benchmarks/calibrate.py measures it.
+
+Legend: s runs of one head with different seeds, n images, k classes, m measures (the mIoU, or the classes). Scores and
+differences are fractions, not points.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
+
+from segnl.metrics.confusion import Counts, Floats, ratio
+
+LEVEL = 0.95
+POWER = 0.8
+BORROWED_DF = 0.5
+"""Degrees of freedom that the other heads' spread over seeds lends to a head's own."""
+MAX_SEEDS = 200
+_NOTHING = 1e-24
+"""A variance below this is rounding: scores are of the order of 1."""
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """One run's pixels of every image and class: intersection and union of truth and prediction, int64 `n k` each."""
+
+    right: Counts
+    union: Counts
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Head `a` against head `b`. None stands for what cannot be known, and `reason` says why.
+
+    low, high: the 95 % interval for new seeds and new images.  images_low, images_high: for these networks on new
+    images, which says nothing about the heads.  p: of no difference, p_holm after Holm's correction over the study's
+    pairs.  seeds_needed: how many each head should have to settle an open pair; None also when no number up to
+    MAX_SEEDS would do.
+    """
+
+    a: str
+    b: str
+    seeds_a: int
+    seeds_b: int
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+    images_low: float | None = None
+    images_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    seeds_needed: int | None = None
+    reason: str = ""
+
+    @property
+    def is_separable(self) -> bool:
+        return self.p_holm is not None and self.p_holm < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """One class's IoU of head `a` less that of head `b`; None where undefined. No correction over the classes.
+
+    is_about_heads: whether the interval covers new seeds, or new images alone.
+    """
+
+    index: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    is_about_heads: bool
+
+
+def class_contributions(right: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
+    """What each image adds to each class's IoU: counts `... n k` -> f64 `... n k`, whose mean over n is the IoU.
+
+    With R and U the sums over the images it is R/U + n (right - R/U union) / U: the ratio's first-order expansion.
+    NaN for a class in neither truth nor prediction of any image.
+    """
+    right, union = np.asarray(right, np.float64), np.asarray(union, np.float64)
+    total = union.sum(axis=-2, keepdims=True)
+    iou = ratio(right.sum(axis=-2, keepdims=True), total)
+    return np.asarray(iou + (right - iou * union) * ratio(right.shape[-2], total))
+
+
+def contributions(right: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
+    """What each image adds to the mIoU: counts `... n k` -> f64 `... n`, whose mean over n is the mIoU.
+
+    As `Confusion.miou` does it leaves out classes in neither truth nor prediction; NaN when there are no others.
+    """
+    parts = class_contributions(right, union)
+    num_defined = np.isfinite(parts[..., :1, :]).sum(axis=-1)  # a class is undefined in all images or in none
+    return np.asarray(np.nansum(parts, axis=-1) * ratio(1, num_defined))
+
+
+@dataclass(frozen=True)
+class HeadSpread:
+    """One head's contributions, summed up. per_image: mean over runs, `n m`.  seed_var: between runs' scores, `m`.
+
+    residual: variance of what a seed does to an image beyond what it does to all, `m`. Both are NaN for one run.
+    """
+
+    runs: int
+    per_image: Floats
+    seed_var: Floats
+    residual: Floats
+
+
+def spread_of(parts: Floats) -> HeadSpread:
+    """Of one head's contributions `s n m`."""
+    s, n, m = parts.shape
+    per_image, per_run = parts.mean(axis=0), parts.mean(axis=1)
+    if s < 2:
+        return HeadSpread(s, per_image, np.full(m, np.nan), np.full(m, np.nan))
+    left = parts - per_image - per_run[:, None] + per_image.mean(axis=0)
+    residual = (left**2).sum(axis=(0, 1)) / ((s - 1) * max(1, n - 1))
+    return HeadSpread(s, per_image, per_run.var(axis=0, ddof=1), residual)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences `m` and their variance in two parts, each with its degrees of freedom."""
+
+    value: Floats
+    seeds: Floats
+    seeds_df: Floats
+    images: Floats
+    images_df: Floats
+
+    @property
+    def variance(self) -> Floats:
+        return self.seeds + self.images
+
+    @property
+    def df(self) -> Floats:
+        """Satterthwaite's: of a t distribution that matches the sum's first two moments."""
+        return satterthwaite([self.seeds, self.images], [self.seeds_df, self.images_df])
+
+    def half_width(self, level: float = LEVEL) -> Floats:
+        """Of the two-sided interval."""
+        return np.asarray(stdtrit(self.df, 0.5 + level / 2) * np.sqrt(self.variance))
+
+    def p(self) -> Floats:
+        """Two-sided, of the hypothesis that the expected difference is 0."""
+        t = ratio(np.abs(self.value), np.sqrt(self.variance))
+        return np.asarray(2 * stdtr(self.df, -t))
+
+
+def satterthwaite(variances: Sequence[Floats], df: Sequence[Floats]) -> Floats:
+    """Degrees of freedom of a sum of independent variance estimates, at most 1e6; NaN when all are 0."""
+    total = np.sum(variances, axis=0)
+    lost = np.sum([variance**2 / each for variance, each in zip(variances, df, strict=True)], axis=0)
+    return np.asarray(np.minimum(ratio(total**2, lost), 1e6))
+
+
+def image_part(a: HeadSpread, b: HeadSpread) -> tuple[Floats, Floats]:
+    """Variance `m` of the difference through the choice of images, the runs being as they are, and its df.
+
+    Paired: an image that is hard for both heads adds nothing. A class that few images hold makes a few large
+    contributions; their excess kurtosis takes degrees of freedom away.
+    """
+    by_image = a.per_image - b.per_image
+    n = len(by_image)
+    centred = by_image - by_image.mean(axis=0)
+    square = (centred**2).mean(axis=0)
+    excess = np.nan_to_num(np.maximum(0, ratio((centred**4).mean(axis=0), square**2) - 3))
+    return square / (n - 1), 2 / (2 / (n - 1) + excess / n)
+
+
+def seed_part(spreads: Sequence[HeadSpread], a: int, b: int) -> tuple[Floats, Floats]:
+    """Variance `m` of the difference of heads number a and b through their seeds, and its df; NaN if one has one run.
+
+    Both heads' own variances; where the other heads of the study varied more, BORROWED_DF degrees of freedom of
+    theirs raise it, and never lower it. Pooling all heads outright would be narrower and wrong when heads differ.
+    """
+    own, mixed, df = [], [], []
+    has_others = sum(each.runs > 1 for each in spreads) > 2
+    for i in (a, b):
+        spread, free = spreads[i], spreads[i].runs - 1
+        others = [each for j, each in enumerate(spreads) if j != i and each.runs > 1]
+        weight = [each.runs - 1 for each in others]  # never empty: the pair's other head is one of them
+        prior = np.average([each.seed_var for each in others], axis=0, weights=weight)
+        own.append(spread.seed_var / spread.runs)
+        mixed.append((free * spread.seed_var + BORROWED_DF * prior) / (free + BORROWED_DF) / spread.runs)
+        df.append(np.full(prior.shape, free + BORROWED_DF * has_others))
+    variance = np.maximum(own[0] + own[1], mixed[0] + mixed[1])
+    residual = sum(spreads[i].residual / spreads[i].runs for i in (a, b)) / len(spreads[a].per_image)
+    # A seed's own effect on each image is in the spread over seeds and in that over images: at least this much of it.
+    return np.asarray(np.maximum(variance, residual)), satterthwaite(mixed, df)
+
+
+def difference_of(spreads: Sequence[HeadSpread], a: int, b: int, *, with_seeds: bool = True) -> Difference:
+    """Heads number a and b; spreads: of all heads of the study, on the same images.
+
+    The variance is that of seeds, plus that of images less what both contain: what a seed does to single images.
+    Without seeds it is the images' alone.
+    """
+    one, other = spreads[a], spreads[b]
+    value = one.per_image.mean(axis=0) - other.per_image.mean(axis=0)
+    images, images_df = image_part(one, other)
+    if not with_seeds:
+        return Difference(value, np.zeros_like(images), np.ones_like(images), images, images_df)
+    seeds, seeds_df = seed_part(spreads, a, b)
+    both = (one.residual / one.runs + other.residual / other.runs) / len(one.per_image)
+    return Difference(value, seeds, seeds_df, np.maximum(0, images - both), images_df)
+
+
+def compare_heads(heads: Mapping[str, Sequence[RunCounts]]) -> list[Pair]:
+    """Every later head against every earlier one; heads: the runs that count, by name.
+
+    Raises ValueError when two runs do not hold counts of the same images and classes.
+    """
+    _require_one_shape(heads)
+    names = list(heads)
+    parts = {name: _stack([contributions(run.right, run.union)[:, None] for run in heads[name]]) for name in names}
+    num_pairs = len(names) * (len(names) - 1) // 2
+    pairs = [_pair(parts, a, b, num_pairs) for i, b in enumerate(names) for a in names[i + 1 :]]
+    corrected = holm([pair.p for pair in pairs])
+    done = [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
+    return [replace(pair, seeds_needed=None) if pair.is_separable else pair for pair in done]
+
+
+def class_differences(heads: Mapping[str, Sequence[RunCounts]], a: str, b: str) -> list[ClassDifference]:
+    """Every class's IoU of head `a` less that of `b`, with intervals; None where a run has no such class."""
+    _require_one_shape(heads)
+    if not heads[a] or not heads[b]:
+        return []
+    known = {name: runs for name, runs in heads.items() if runs}
+    parts = [_stack([class_contributions(run.right, run.union) for run in runs]) for runs in known.values()]
+    spreads, names = [spread_of(each) for each in parts], list(known)
+    i, j = names.index(a), names.index(b)
+    value = spreads[i].per_image.mean(axis=0) - spreads[j].per_image.mean(axis=0)
+    is_about_heads = min(len(heads[a]), len(heads[b])) > 1
+    half = np.full(value.shape, np.nan)
+    if parts[0].shape[1] > 1:
+        found = difference_of(spreads, i, j, with_seeds=is_about_heads)
+        half = np.where(found.variance < _NOTHING, np.nan, found.half_width())
+    return [
+        ClassDifference(c, _known(value[c]), _known(value[c] - half[c]), _known(value[c] + half[c]), is_about_heads)
+        for c in range(len(value))
+    ]
+
+
+def _stack(runs: Sequence[Floats]) -> Floats:
+    return np.stack(list(runs)) if runs else np.zeros((0, 0, 1))
+
+
+def _require_one_shape(heads: Mapping[str, Sequence[RunCounts]]) -> None:
+    shapes = {array.shape for runs in heads.values() for run in runs for array in (run.right, run.union)}
+    if len(shapes) > 1:
+        raise ValueError(f"counts of shapes {sorted(shapes)}; expected the same images and classes in every run")
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _pair(parts: Mapping[str, Floats], a: str, b: str, num_pairs: int) -> Pair:
+    runs = len(parts[a]), len(parts[b])
+    if min(runs) == 0:
+        return Pair(a, b, *runs, None, reason=f"no run of {a if runs[0] == 0 else b} counts")
+    known = {name: spread_of(each) for name, each in parts.items() if len(each)}
+    spreads, names = list(known.values()), list(known)
+    i, j = names.index(a), names.index(b)
+    value = float(spreads[i].per_image.mean() - spreads[j].per_image.mean())
+    if not np.isfinite(value):
+        return Pair(a, b, *runs, None, reason="no labelled pixel")
+    if parts[a].shape[1] < 2:
+        return Pair(a, b, *runs, value, reason="one image")
+    images = difference_of(spreads, i, j, with_seeds=False)
+    if images.variance[0] < _NOTHING and abs(value) < np.sqrt(_NOTHING):
+        return _identical(a, b, runs)
+    half = float(images.half_width()[0]) if images.variance[0] >= _NOTHING else None
+    around = (None, None) if half is None else (value - half, value + half)
+    alone = Pair(a, b, *runs, value, images_low=around[0], images_high=around[1])
+    if min(runs) < 2:
+        return replace(alone, reason="one seed")
+    found = difference_of(spreads, i, j)
+    if spreads[i].seed_var[0] + spreads[j].seed_var[0] < _NOTHING:
+        return replace(alone, reason="every seed scored the same")
+    half = float(found.half_width()[0])
+    needed = seeds_needed(found, runs, num_pairs)
+    return replace(alone, low=value - half, high=value + half, p=float(found.p()[0]), seeds_needed=needed)
+
+
+def _identical(a: str, b: str, runs: tuple[int, int]) -> Pair:
+    """Both heads scored the same in every image: the difference is 0 without any spread."""
+    if min(runs) < 2:
+        return Pair(a, b, *runs, 0.0, images_low=0.0, images_high=0.0, reason="one seed")
+    return Pair(a, b, *runs, 0.0, 0.0, 0.0, 0.0, 0.0, p=1.0, reason="identical in every image")
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (Holm 1979) over those that are known; the others stay None."""
+    order = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    corrected: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, (value, i) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * value))
+        corrected[i] = highest
+    return corrected
+
+
+def seeds_needed(found: Difference, runs: tuple[int, int], num_pairs: int) -> int | None:
+    """How many seeds each head should have for a difference as large as the one found to show with POWER probability.
+
+    found: one measure, of so many runs of either head. What must be passed is Holm's first and hardest step over
+    num_pairs. None when up to MAX_SEEDS would not do, such as when the spread over the images is too large.
+    """
+    spread = float(found.seeds[0]) * 2 / (1 / runs[0] + 1 / runs[1])  # of a difference of one run each
+    total = np.arange(max(3, min(runs) + 1), MAX_SEEDS + 1, dtype=np.float64)
+    seeds, images = spread / total, np.full_like(total, float(found.images[0]))
+    df = satterthwaite([seeds, images], [2 * (total - 1), np.full_like(total, float(found.images_df[0]))])
+    reach = (stdtrit(df, 1 - (1 - LEVEL) / 2 / num_pairs) + stdtrit(df, POWER)) * np.sqrt(seeds + images)
+    enough = np.flatnonzero(reach <= abs(float(found.value[0])))
+    return int(total[enough[0]]) if enough.size else None

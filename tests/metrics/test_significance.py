@@ -1,0 +1,249 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from segnl.metrics.confusion import Confusion
+from segnl.metrics.significance import (
+    RunCounts,
+    class_contributions,
+    class_differences,
+    compare_heads,
+    contributions,
+    difference_of,
+    holm,
+    satterthwaite,
+    spread_of,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def counts(rng, n=30, k=4, *, accuracy=0.8, per_image=0.1):
+    """One run's counts: each class has 50 to 200 pixels in each image, about `accuracy` of them found."""
+    true = rng.integers(50, 200, (n, k))
+    share = np.clip(accuracy + per_image * rng.standard_normal((n, k)), 0, 1)
+    right = np.floor(share * true).astype(np.int64)
+    return RunCounts(right, true + rng.integers(0, 20, (n, k)))
+
+
+def study(rng, runs=3, accuracies=(0.7, 0.7, 0.8), **options):
+    """Heads a, b, ...; each run's level is off by about a hundredth."""
+    levels = {"abcdefgh"[i]: level + 0.01 * rng.standard_normal(runs) for i, level in enumerate(accuracies)}
+    return {head: [counts(rng, accuracy=each, **options) for each in values] for head, values in levels.items()}
+
+
+def slow_miou(right, union):
+    """The mean over classes of the ratio of sums, one loop inside another."""
+    iou = []
+    for c in range(right.shape[1]):
+        total = sum(int(value) for value in union[:, c])
+        if total:
+            iou.append(sum(int(value) for value in right[:, c]) / total)
+    return sum(iou) / len(iou)
+
+
+def test_contributions_average_to_the_score_that_the_confusion_matrix_gives(rng):
+    label = rng.integers(0, 5, (6, 20, 20))
+    pred = np.where(rng.random(label.shape) < 0.7, label, rng.integers(0, 5, label.shape))
+    whole = Confusion(7)  # classes 5 and 6 are nowhere
+    single = [Confusion(7) for _ in label]
+    for one, p, t in zip(single, pred, label, strict=True):
+        one.update(p, t)
+        whole.update(p, t)
+    right = np.stack([one.right() for one in single])
+    union = np.stack([one.true() + one.predicted() - one.right() for one in single])
+    assert contributions(right, union).mean() == pytest.approx(whole.miou(), abs=1e-14)
+    np.testing.assert_allclose(class_contributions(right, union).mean(axis=0), whole.iou(), atol=1e-14)
+
+
+def test_contributions_are_the_first_order_effect_of_weighing_an_image_more(rng):
+    run = counts(rng, n=12)
+    parts = contributions(run.right, run.union)
+    step = 1e-6
+    for i in range(12):
+        weight = np.ones((12, 1))
+        weight[i] += step
+        moved = ((weight * run.right).sum(0) / (weight * run.union).sum(0)).mean()
+        slope = (moved - slow_miou(run.right, run.union)) / step
+        assert (parts[i] - parts.mean()) / 12 == pytest.approx(slope, rel=1e-4, abs=1e-9)
+
+
+def test_the_image_variance_is_about_the_jackknife_s(rng):
+    one, other = counts(rng, n=40), counts(rng, n=40, accuracy=0.7)
+    spreads = [spread_of(contributions(run.right, run.union)[None, :, None]) for run in (one, other)]
+    left_out = []
+    for i in range(40):
+        keep = np.arange(40) != i
+        left_out.append(slow_miou(one.right[keep], one.union[keep]) - slow_miou(other.right[keep], other.union[keep]))
+    jackknife = 39 / 40 * sum((value - np.mean(left_out)) ** 2 for value in left_out)
+    found = difference_of(spreads, 0, 1, with_seeds=False)
+    assert found.variance[0] == pytest.approx(jackknife, rel=0.05)
+
+
+def test_the_variance_is_that_of_seeds_and_images_without_counting_their_meeting_twice(rng):
+    """Two heads, whose mean squares are written out with loops as in a textbook's two-way layout."""
+    n, s = 15, 4
+    parts = [rng.standard_normal((s, n)) + 3 * rng.standard_normal((s, 1)) for _ in range(2)]
+    found = difference_of([spread_of(each[:, :, None]) for each in parts], 0, 1)
+    between_seeds, meeting = 0.0, 0.0
+    for z in parts:
+        mean = z.mean()
+        between_seeds += sum((z[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
+        squares = [
+            (z[j, i] - z[j].mean() - z[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))
+        ]
+        meeting += sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    by_image = [parts[0][:, i].mean() - parts[1][:, i].mean() for i in range(n)]
+    images = sum((value - np.mean(by_image)) ** 2 for value in by_image) / (n - 1) / n
+    assert found.seeds[0] == pytest.approx(between_seeds)
+    assert found.variance[0] == pytest.approx(between_seeds + max(0, images - meeting))
+
+
+def test_satterthwaite_gives_welch_s_degrees_of_freedom():
+    variances, df = [np.array([2.0]), np.array([1.0])], [np.array([3.0]), np.array([5.0])]
+    assert satterthwaite(variances, df)[0] == pytest.approx(9 / (4 / 3 + 1 / 5))
+    assert satterthwaite(variances[:1], df[:1])[0] == pytest.approx(3)
+
+
+def test_heads_that_vary_more_can_widen_an_interval_and_heads_that_vary_less_never_narrow_it(rng):
+    base = [rng.standard_normal((3, 20, 1)) * 0.01 + rng.standard_normal((3, 1, 1)) for _ in range(2)]
+    alone = difference_of([spread_of(each) for each in base], 0, 1).seeds[0]
+    for scale, is_wider in ((0.01, False), (100.0, True)):
+        other = spread_of(scale * rng.standard_normal((3, 1, 1)) + np.zeros((3, 20, 1)))
+        beside = difference_of([*(spread_of(each) for each in base), other], 0, 1).seeds[0]
+        assert (beside > 1.01 * alone) == is_wider
+        assert beside >= alone - 1e-12
+
+
+def test_a_large_difference_is_found_and_none_between_twins(rng):
+    pairs = {(pair.a, pair.b): pair for pair in compare_heads(study(rng))}
+    assert list(pairs) == [("b", "a"), ("c", "a"), ("c", "b")]
+    assert pairs["c", "a"].is_separable
+    assert 0 < pairs["c", "a"].low < pairs["c", "a"].difference < pairs["c", "a"].high
+    assert pairs["c", "a"].seeds_needed is None
+    assert not pairs["b", "a"].is_separable
+    assert pairs["b", "a"].low < 0 < pairs["b", "a"].high
+    assert pairs["b", "a"].p_holm >= pairs["b", "a"].p
+
+
+def test_swapping_the_heads_turns_the_sign_and_nothing_else(rng):
+    heads = study(rng, accuracies=(0.7, 0.74))
+    (one,) = compare_heads(heads)
+    (other,) = compare_heads(dict(reversed(heads.items())))
+    assert (other.difference, other.low, other.high) == pytest.approx((-one.difference, -one.high, -one.low))
+    assert other.p == pytest.approx(one.p)
+
+
+def test_one_seed_has_an_interval_for_images_only_and_no_p(rng):
+    heads = study(rng, runs=1, accuracies=(0.7, 0.8))
+    (pair,) = compare_heads(heads)
+    assert (pair.low, pair.high, pair.p, pair.p_holm, pair.reason) == (None, None, None, None, "one seed")
+    assert pair.images_low < pair.difference < pair.images_high
+    # More seeds for one head alone change nothing: the other's spread stays unknown.
+    (pair,) = compare_heads({"a": heads["a"] * 3, "b": heads["b"]})
+    assert (pair.seeds_a, pair.seeds_b, pair.p, pair.reason) == (1, 3, None, "one seed")
+
+
+def test_heads_with_unequal_numbers_of_seeds_are_compared(rng):
+    heads = study(rng, runs=5, accuracies=(0.7, 0.8))
+    (pair,) = compare_heads({"a": heads["a"][:2], "b": heads["b"]})
+    (more,) = compare_heads(heads)
+    assert pair.is_separable
+    assert pair.high - pair.low > more.high - more.low
+
+
+def test_one_image_gives_no_interval(rng):
+    (pair,) = compare_heads(study(rng, accuracies=(0.7, 0.8), n=1))
+    assert pair.difference is not None
+    assert (pair.low, pair.images_low, pair.p, pair.reason) == (None, None, None, "one image")
+    heads = study(rng, accuracies=(0.7, 0.8), n=1)
+    assert all(each.low is None for each in class_differences(heads, "b", "a"))
+
+
+def test_identical_scores_are_not_separable_and_have_an_interval_of_no_width(rng):
+    runs = [counts(rng) for _ in range(3)]
+    (pair,) = compare_heads({"a": runs, "b": runs})
+    assert (pair.difference, pair.low, pair.high, pair.p, pair.p_holm) == (0, 0, 0, 1, 1)
+    assert pair.reason == "identical in every image"
+    (pair,) = compare_heads({"a": runs[:1], "b": runs[:1]})
+    assert (pair.low, pair.images_low, pair.p, pair.reason) == (None, 0, None, "one seed")
+
+
+def test_seeds_that_all_scored_the_same_are_no_measure_of_seeds(rng):
+    one, other = counts(rng), counts(rng, accuracy=0.6)
+    (pair,) = compare_heads({"a": [one] * 3, "b": [other] * 3})
+    assert pair.reason == "every seed scored the same"
+    assert pair.p is pair.low is None
+    assert pair.images_low < pair.images_high
+
+
+def test_a_head_without_a_run_and_a_split_without_labels_are_not_comparable(rng):
+    runs = [counts(rng) for _ in range(2)]
+    pairs = compare_heads({"a": runs, "b": [], "c": runs})
+    assert pairs[0].difference is None
+    assert pairs[0].reason == "no run of b counts"
+    assert pairs[1].difference == 0
+    nothing = RunCounts(np.zeros((5, 3), np.int64), np.zeros((5, 3), np.int64))
+    (pair,) = compare_heads({"a": [nothing] * 2, "b": [nothing] * 2})
+    assert (pair.difference, pair.reason) == (None, "no labelled pixel")
+
+
+def test_a_class_that_is_nowhere_is_left_out_and_has_no_difference(rng):
+    heads = study(rng, accuracies=(0.7, 0.8))
+    wider = {
+        head: [RunCounts(np.pad(run.right, ((0, 0), (0, 1))), np.pad(run.union, ((0, 0), (0, 1)))) for run in runs]
+        for head, runs in heads.items()
+    }
+    (pair,), (padded,) = compare_heads(heads), compare_heads(wider)
+    assert (padded.difference, padded.p) == pytest.approx((pair.difference, pair.p))
+    *known, absent = class_differences(wider, "b", "a")
+    assert (absent.difference, absent.low, absent.high) == (None, None, None)
+    assert all(each.low < each.difference < each.high and each.is_about_heads for each in known)
+
+
+def test_class_differences_of_one_seed_say_that_they_are_about_images(rng):
+    found = class_differences(study(rng, runs=1, accuracies=(0.7, 0.8)), "b", "a")
+    assert not any(each.is_about_heads for each in found)
+    assert all(each.low < each.difference < each.high for each in found)
+    assert class_differences({"a": [], "b": [counts(rng)]}, "b", "a") == []
+
+
+def test_class_differences_average_to_the_difference_of_the_miou(rng):
+    heads = study(rng, accuracies=(0.7, 0.8))
+    (pair,) = compare_heads(heads)
+    assert np.mean([each.difference for each in class_differences(heads, "b", "a")]) == pytest.approx(pair.difference)
+
+
+def test_counts_of_other_images_are_refused(rng):
+    with pytest.raises(ValueError, match="expected the same images and classes in every run"):
+        compare_heads({"a": [counts(rng, n=5)], "b": [counts(rng, n=6)]})
+
+
+def test_holm_multiplies_step_by_step_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_more_seeds_are_asked_for_the_smaller_the_difference(rng):
+    needed = []
+    for gain in (0.012, 0.02):
+        levels = {"a": (0.69, 0.70, 0.71), "b": (0.69 + gain, 0.70 + gain, 0.71 + gain)}
+        noise, heads = np.random.default_rng(3), {}
+        for head, values in levels.items():
+            heads[head] = [counts(noise, n=400, accuracy=each, per_image=0.01) for each in values]
+        (pair,) = compare_heads(heads)
+        assert not pair.is_separable
+        needed.append(pair.seeds_needed)
+    assert needed[0] > needed[1] > 3
+
+
+def test_no_number_of_seeds_settles_what_the_images_leave_open(rng):
+    heads = study(rng, accuracies=(0.70, 0.703), n=4, per_image=0.2)
+    (pair,) = compare_heads(heads)
+    assert not pair.is_separable
+    assert pair.seeds_needed is None
