@@ -282,6 +282,19 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_export(command: argparse.ArgumentParser) -> None:
+    _add_checkpoint(command)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
+    command.add_argument("--half", action="store_true", help="safetensors: weights in float16")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from segnl.engine.export import export
+
+    print("\n".join(export(args.checkpoint, args.out, half=args.half)))
+    return 0
+
+
 def _add_nothing(command: argparse.ArgumentParser) -> None:
     """A command without arguments of its own."""
 
@@ -304,5 +317,6 @@ COMMANDS = (
     ("check", "look for every fault of a data set at once, and count its classes", _add_check, _check),
     ("data", "make the embedded data set", _add_data, _data),
     ("import", "weights from mmsegmentation, CCNet or torchvision, strictly", _add_import, _import),
+    ("export", "a trained network as ONNX, or its weights alone as safetensors", _add_export, _export),
     ("env", "versions, devices and git state: what a bug report needs", _add_nothing, _env),
 )
