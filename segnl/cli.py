@@ -295,6 +295,18 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_curves(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs' folders")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture; also .svg or .pdf")
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from segnl.inspection.curves import curves
+
+    print(curves(args.runs, args.out))
+    return 0
+
+
 def _add_nothing(command: argparse.ArgumentParser) -> None:
     """A command without arguments of its own."""
 
@@ -318,5 +330,6 @@ COMMANDS = (
     ("data", "make the embedded data set", _add_data, _data),
     ("import", "weights from mmsegmentation, CCNet or torchvision, strictly", _add_import, _import),
     ("export", "a trained network as ONNX, or its weights alone as safetensors", _add_export, _export),
+    ("curves", "loss, learning rate and mIoU of any runs against steps, as one picture", _add_curves, _curves),
     ("env", "versions, devices and git state: what a bug report needs", _add_nothing, _env),
 )
