@@ -1,6 +1,7 @@
 """The command line. Parsing and help import no torch; each command imports what it runs."""
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -241,6 +242,27 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_cost(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument("--input", default="769x769", metavar="HxW", help="the image's size (default 769x769)")
+    command.add_argument("--module", choices=("attention", "head", "model"), default="model", help="default model")
+    command.add_argument("--classes", type=int, metavar="N", help="how many, where the data set's table is not there")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+
+
+def _cost(args: argparse.Namespace) -> int:
+    from segnl.core.files import write_atomic
+    from segnl.engine.cost import cost
+    from segnl.engine.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    found = cost(recipe, hw=_size(args.input), part=args.module, num_classes=args.classes)
+    print("\n".join(found.lines()))
+    if args.json is not None:
+        write_atomic(args.json, json.dumps(found.tree(), indent=1).encode())
+    return 0
+
+
 def _add_check(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     command.add_argument("--split", default="train", help="which part of the data set (default train)")
@@ -306,6 +328,31 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_export(command: argparse.ArgumentParser) -> None:
+    _add_checkpoint(command)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
+    command.add_argument("--half", action="store_true", help="safetensors: weights in float16")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from segnl.engine.export import export
+
+    print("\n".join(export(args.checkpoint, args.out, half=args.half)))
+    return 0
+
+
+def _add_curves(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs' folders")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture; also .svg or .pdf")
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from segnl.inspection.curves import curves
+
+    print(curves(args.runs, args.out))
+    return 0
+
+
 def _add_nothing(command: argparse.ArgumentParser) -> None:
     """A command without arguments of its own."""
 
@@ -324,8 +371,11 @@ COMMANDS = (
     ("compare", "train and compare every head of a study; its table and its page", _add_compare, _compare),
     ("inspect", "one page of image, truth and every network's mask, for any runs", _add_inspect, _inspect),
     ("demo", "make a small street data set, compare four heads on it, in some minutes", _add_nothing, _demo),
+    ("cost", "parameters, FLOPs, memory and time of a recipe's network, its head or its attention", _add_cost, _cost),
     ("check", "look for every fault of a data set at once, and count its classes", _add_check, _check),
     ("data", "make the embedded data set", _add_data, _data),
     ("import", "weights from mmsegmentation, CCNet or torchvision, strictly", _add_import, _import),
+    ("export", "a trained network as ONNX, or its weights alone as safetensors", _add_export, _export),
+    ("curves", "loss, learning rate and mIoU of any runs against steps, as one picture", _add_curves, _curves),
     ("env", "versions, devices and git state: what a bug report needs", _add_nothing, _env),
 )

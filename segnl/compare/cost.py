@@ -5,14 +5,11 @@ import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from segnl.core.config import Tree
 from segnl.core.files import write_atomic
 from segnl.core.runlog import read_log
-from segnl.engine.build import build_model
+from segnl.engine.cost import network_counts
 from segnl.engine.recipe import Recipe
-from segnl.models.segmenter import Segmenter
 
 FILE = "cost.json"
 WARM_UP = 5  # steps at each start of a training, in which caches fill and workers begin
@@ -41,26 +38,9 @@ def cost_of(recipe: Recipe, num_classes: int, run: Path) -> Cost:
             return Cost(tree["params"], tree["gflops"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or of an earlier version
-    model = build_model(recipe, num_classes, is_new=False).eval()
-    cost = Cost(num_parameters(model), gflops(model, recipe.data.crop_hw))
+    cost = Cost(*network_counts(recipe, num_classes, recipe.data.crop_hw))
     write_atomic(run / FILE, json.dumps(asdict(cost) | {"belongs_to": belongs_to}).encode())
     return cost
-
-
-def num_parameters(model: Segmenter) -> int:
-    """Learned numbers outside the auxiliary head."""
-    return sum(values.numel() for name, values in model.named_parameters() if not name.startswith("auxiliary."))
-
-
-def gflops(model: Segmenter, hw: tuple[int, int]) -> float:
-    """For one image of that size; see `Cost`."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # Fused attention is one operation, which not every version of the counter knows; the plain form computes the same.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, *hw))
-    return float(counter.get_total_flops()) / 1e9
 
 
 def train_images_per_s(run: Path) -> float | None:

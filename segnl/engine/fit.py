@@ -39,6 +39,7 @@ from segnl.engine.predictor import Predictor
 from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, differing_keys
 from segnl.engine.train import StepReport, Trainer
+from segnl.engine.watch import Watch
 
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -133,6 +134,7 @@ class _Session:
             print(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
         log = RunLog(self.run / "log.jsonl", resume_step=first)
+        self.watch = Watch(self.run, is_on=cfg.tensorboard, first_step=first)
         log.write(event="start", step=first, device=str(self.trainer.device), versions=versions())
         batches = self._batches(first)
         try:
@@ -154,6 +156,7 @@ class _Session:
             raise
         finally:
             log.close()
+            self.watch.close()
         if stop:
             print(f"{self.run}: stopped after step {self.trainer.step_number}; the same command goes on from there")
         else:
@@ -167,6 +170,7 @@ class _Session:
         report = self.trainer.step(batch)
         rate = self.recipe.train.batch_size / (time.perf_counter() - began)
         log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate}))
+        self.watch.step(report, rate)
         progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s")
         return report
 
@@ -194,6 +198,7 @@ class _Session:
             return
         miou = confusion.miou() if math.isfinite(confusion.miou()) else None
         log.write(event="eval", split="val", step=self.trainer.step_number, miou=miou)
+        self.watch.validated(self.trainer.step_number, confusion, predictor, self.val_data)
         progress.say(f"step {self.trainer.step_number}: val mIoU {confusion.miou():.4f}")
 
     def _save(self) -> None:

@@ -38,6 +38,8 @@ class TrainConfig(Config):
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     """Memory layout: the same numbers but for rounding, and often faster."""
+    tensorboard: bool = False
+    """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `watch`."""
 
 
 class EvalConfig(Config):
@@ -137,8 +139,18 @@ def _choose(known: Mapping[str, type[AnyConfig]], name: str, dotted: str, file: 
     return known[name]
 
 
-# Where the data lie, how they are fetched, how often a run is saved and how it is scored do not change what it learns.
-FREE_KEYS = frozenset({"data.root", "data.workers", "data.worker_timeout_s", "train.save_every", "train.eval_every"})
+# Where the data lie, how they are fetched, how often a run is saved, how it is scored and watched do not change what it
+# learns.
+FREE_KEYS = frozenset(
+    {
+        "data.root",
+        "data.workers",
+        "data.worker_timeout_s",
+        "train.save_every",
+        "train.eval_every",
+        "train.tensorboard",
+    }
+)
 
 
 def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[str]:

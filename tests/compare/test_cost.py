@@ -1,28 +1,7 @@
 import json
 
-import pytest
-from torch import nn
-
-from segnl.compare.cost import cost_of, gflops, num_parameters, train_images_per_s
+from segnl.compare.cost import cost_of, train_images_per_s
 from segnl.compare.study import load_study
-
-
-class OneConv(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 5, 3, padding=1, bias=False)
-        self.auxiliary = nn.Linear(7, 11)
-
-    def forward(self, image):
-        return self.conv(image)
-
-
-def test_a_multiplication_with_its_addition_counts_as_two():
-    assert gflops(OneConv(), (7, 11)) == pytest.approx(2 * 3 * 5 * 9 * 7 * 11 / 1e9)
-
-
-def test_the_auxiliary_head_is_no_parameter_of_what_predicts():
-    assert num_parameters(OneConv()) == 3 * 5 * 9
 
 
 def test_a_cost_is_counted_once_and_again_when_the_network_changes(tmp_path, study_file):

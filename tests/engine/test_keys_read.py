@@ -27,6 +27,7 @@ BY_THE_LOOP = {
     "train.save_every",
     "train.eval_every",
     "train.deterministic",
+    "train.tensorboard",
     "data.worker_timeout_s",
 }
 
