@@ -39,6 +39,7 @@ from segnl.engine.predictor import Predictor
 from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, differing_keys
 from segnl.engine.train import StepReport, Trainer
+from segnl.models.norm import chosen_norm, norm_note
 
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -133,7 +134,15 @@ class _Session:
             print(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
         log = RunLog(self.run / "log.jsonl", resume_step=first)
-        log.write(event="start", step=first, device=str(self.trainer.device), versions=versions())
+        norm = self.recipe.model.norm
+        print(norm_note(norm, images=cfg.batch_size, world=1))
+        log.write(
+            event="start",
+            step=first,
+            device=str(self.trainer.device),
+            norm=chosen_norm(norm, world=1),
+            versions=versions(),
+        )
         batches = self._batches(first)
         try:
             with _stop_signals() as stop, Progress(self.run.name, cfg.max_steps, done=first) as progress:

@@ -138,9 +138,10 @@ FREE_KEYS = frozenset({"data.root", "data.workers", "data.worker_timeout_s", "tr
 def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[str]:
     """Dotted keys on which two recipes differ, but for those that change nothing of what is learned.
 
-    with_eval: also where they differ in how they are scored.
+    with_eval: also where they differ in how they are scored. A key that came into being after a recipe was written
+    has its default there.
     """
-    ours, theirs = _flat(one), _flat(other)
+    ours, theirs = _flat(_completed(one)), _flat(_completed(other))
     absent = object()
     return sorted(
         key
@@ -149,6 +150,13 @@ def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[s
         and (with_eval or not key.startswith("eval."))
         and ours.get(key, absent) != theirs.get(key, absent)
     )
+
+
+def _completed(tree: Tree) -> Tree:
+    try:
+        return compose(tree, file="recipe").tree()
+    except ConfigError:  # of a part that is gone, or of no recipe: it is compared as it stands
+        return tree
 
 
 def _flat(tree: Any, at: str = "") -> dict[str, Any]:

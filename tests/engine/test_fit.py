@@ -38,6 +38,14 @@ def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
     assert checkpoint.origin["versions"]["torch"]
 
 
+@pytest.mark.parametrize(("norm", "chosen"), [("auto", "batch"), ("sync", "batch"), ("group", "group")])
+def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, capsys, norm, chosen):
+    recipe = load_recipe(tiny_config, [f"model.norm={norm}", "train.max_steps=2", "train.eval_every=2"])
+    assert fit(recipe, tmp_path / "run") == 0
+    assert f"norm: {chosen}" in capsys.readouterr().out
+    assert read_log(tmp_path / "run" / "log.jsonl")[0]["norm"] == chosen
+
+
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
     recipe = load_recipe(tiny_config)
     fit(recipe, tmp_path / "run")
