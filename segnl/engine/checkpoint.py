@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, written atomically, sealed by a checksum, no pickle anywhere.
 
-Tensors are called `model.PATH` and `optim.PATH.KEY`; everything else is JSON in the file's metadata. The seal is the
-SHA-256 of the whole file with the seal's own 64 characters read as zeros, so no byte is outside it.
+Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata. The
+seal is the SHA-256 of the whole file with the seal's own 64 characters read as zeros, so no byte is outside it.
 """
 
 import hashlib
@@ -39,6 +39,8 @@ class Checkpoint:
     origin: Tree
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    """The averaged weights; empty where the recipe averages none."""
 
 
 def save_checkpoint(
@@ -50,10 +52,12 @@ def save_checkpoint(
     recipe: Tree,
     classes: Tree,
     origin: Tree,
+    ema: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes a sealed checkpoint; the old file at `path`, if any, stays whole until the new one is."""
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
     tensors |= {f"optim.{name}": tensor for name, tensor in optimiser.items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in (ema or {}).items()}
     metadata = {
         "format": FORMAT,
         "seal": NO_SEAL,
@@ -95,6 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         origin=json.loads(metadata["origin"]),
         model=_under("model.", tensors),
         optim=_under("optim.", tensors),
+        ema=_under("ema.", tensors),
     )
 
 
@@ -166,17 +171,20 @@ def drop_old_checkpoints(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights into a model built from its recipe; names and shapes must agree entirely."""
-    own = model.state_dict()
-    wrong = sorted(own.keys() ^ checkpoint.model.keys())
-    wrong += [name for name in own.keys() & checkpoint.model.keys() if own[name].shape != checkpoint.model[name].shape]
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+    """Puts a checkpoint's weights into a model built from its recipe; names and shapes must agree entirely.
+
+    averaged: the running average's in place of those that training goes on from.
+    """
+    own, saved = model.state_dict(), checkpoint.ema if averaged else checkpoint.model
+    wrong = sorted(own.keys() ^ saved.keys())
+    wrong += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
     if wrong:
         raise CheckpointError(
             f"{checkpoint.path}: {len(wrong)} tensors do not fit the model, '{wrong[0]}' first; "
             "the recipe describes another network than the one that was saved"
         )
-    model.load_state_dict(checkpoint.model)
+    model.load_state_dict(saved)
 
 
 def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

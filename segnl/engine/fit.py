@@ -79,6 +79,8 @@ def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | No
     trainer = Trainer(recipe, model, device_of(), class_weight=class_weight_of(recipe.loss.class_weight, data))
     if checkpoint is not None:
         load_weights(trainer.model, checkpoint)
+        if trainer.average is not None:
+            load_weights(trainer.average.model, checkpoint, averaged=True)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
         trainer.step_number = checkpoint.step
     return trainer
@@ -197,7 +199,7 @@ class _Session:
         if self.val_data is None:
             return
         self._save()  # a long validation must not cost what was learned before it
-        predictor = Predictor(self.trainer.model, self.recipe, self.val_data.table, self.trainer.device)
+        predictor = Predictor(self.trainer.evaluated, self.recipe, self.val_data.table, self.trainer.device)
         confusion = evaluate(predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop))
         if stop:
             return
@@ -217,6 +219,7 @@ class _Session:
             recipe=self.recipe.tree(),
             classes=classes_tree(self.train_data.table),
             origin=self.origin,
+            ema=self.trainer.average.model.state_dict() if self.trainer.average is not None else None,
         )
         drop_old_checkpoints(self.run)
         self.saved_step = step

@@ -34,10 +34,21 @@ class TrainConfig(Config):
     """Steps between checkpoints; a kill loses no more."""
     eval_every: Count | None = None
     """Steps between validations; null for none."""
+    accumulate: Count = 1
+    """Pieces in which a step's images pass the network, to fit into memory; the step is the same but for the norms'
+    statistics and OHEM's mining, which are each piece's own."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, which is evaluated in their place; null: none."""
     deterministic: bool = False
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     """Memory layout: the same numbers but for rounding, and often faster."""
+
+    @pydantic.model_validator(mode="after")
+    def _pieces_are_equal(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal pieces")
+        return self
 
 
 class EvalConfig(Config):

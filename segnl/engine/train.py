@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from segnl.core.errors import NonFiniteError
 from segnl.core.seeds import seed_for
 from segnl.datasets.sample import Batch
-from segnl.engine.loss import losses
+from segnl.engine.ema import Average
+from segnl.engine.loss import Share, losses, step_count
 from segnl.engine.optim import build_optimiser, learning_rate, set_learning_rate
 from segnl.engine.recipe import Recipe
 from segnl.models.segmenter import Segmenter
@@ -34,7 +35,7 @@ class StepReport:
 
 
 class Trainer:
-    """A model, its optimiser and the number of the step to come."""
+    """A model, its optimiser, the average of its weights where there is one, and the number of the step to come."""
 
     def __init__(
         self, recipe: Recipe, model: Segmenter, device: torch.device, *, class_weight: Tensor | None = None
@@ -45,6 +46,12 @@ class Trainer:
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
+        self.average = Average(self.model, recipe.train.ema) if recipe.train.ema is not None else None
+
+    @property
+    def evaluated(self) -> Segmenter:
+        """The network that is scored: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.model
 
     def step(self, batch: Batch) -> StepReport:
         """Learns from one batch. Raises NonFiniteError, with nothing updated, when loss or gradient is not finite."""
@@ -54,37 +61,58 @@ class Trainer:
         torch.manual_seed(seed_for(cfg.train.seed, "step", number))
         self.model.train()
 
-        began = time.perf_counter()
-        parts = self._losses(batch)
-        total = torch.stack(list(parts.values())).sum()
-        loss = float(total.detach())
-        _check_finite("loss", loss, number, batch)
-        forwarded = time.perf_counter()
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        grad_norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+        parts, forward_s, backward_s = self._accumulate_gradient(batch)
+        loss = sum(parts.values())
+        _check_finite("loss", loss, number, batch)
+        began = time.perf_counter()
+        gradients = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in gradients])
+        grad_norm = float(norm)
         _check_finite("gradient", grad_norm, number, batch)
-        backwarded = time.perf_counter()
+        backward_s += time.perf_counter() - began  # an accelerator's backward ends here
+        began = time.perf_counter()
+        if cfg.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(gradients, cfg.optim.clip_norm, norm)
         self.optimiser.step()
-        ended = time.perf_counter()
+        if self.average is not None:
+            self.average.update(self.model, number + 1)
 
         self.step_number = number + 1
         return StepReport(
             step=self.step_number,
             loss=loss,
-            losses={name: float(part.detach()) for name, part in parts.items()},
+            losses=parts,
             lr=lr,
             grad_norm=grad_norm,
-            forward_s=forwarded - began,
-            backward_s=backwarded - forwarded,
-            optim_s=ended - backwarded,
+            forward_s=forward_s,
+            backward_s=backward_s,
+            optim_s=time.perf_counter() - began,
         )
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
+        """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
+        label = batch.label.to(self.device)  # b H W
+        pieces = self.recipe.train.accumulate
+        share = Share(step_count(self.recipe.loss, label, self.class_weight), pieces)
+        sums: dict[str, float] = {}
+        forward_s = backward_s = 0.0
+        for image, its_label in zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True):
+            began = time.perf_counter()
+            parts = self._losses(image, its_label, share)
+            total = torch.stack(list(parts.values())).sum()
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(part.detach())
+            forwarded = time.perf_counter()
+            total.backward()
+            forward_s += forwarded - began
+            backward_s += time.perf_counter() - forwarded
+        return sums, forward_s, backward_s
+
+    def _losses(self, image: Tensor, label: Tensor, share: Share) -> dict[str, Tensor]:
         model = self.recipe.model
         layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
-        image = self.model.input(batch.image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
-        label = batch.label.to(self.device)  # b H W
+        image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
             logits = self.model(image)
         aux_weight = model.aux.weight if model.aux is not None else 1.0
@@ -95,6 +123,7 @@ class Trainer:
             aux_weight=aux_weight,
             align_corners=model.align_corners,
             class_weight=self.class_weight,
+            share=share,
         )
 
 

@@ -8,18 +8,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.runlog import read_log
+from segnl.engine.build import build_data
 from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from segnl.engine.evaluate import evaluate
 from segnl.engine.fit import fit
+from segnl.engine.predictor import load
 from segnl.engine.recipe import load_recipe
 
 
 def weights_hash(run: Path) -> str:
     digest = hashlib.sha256()
     checkpoint = load_checkpoint(checkpoints_of(run)[0])
-    for tensors in (checkpoint.model, checkpoint.optim):
+    for tensors in (checkpoint.model, checkpoint.optim, checkpoint.ema):
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].numpy().tobytes())
     return f"{checkpoint.step} {digest.hexdigest()}"
@@ -107,6 +111,36 @@ def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, t
     step = load_checkpoint(checkpoints_of(run)[0]).step
     assert f"stopped after step {step}" in out
     assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
+
+
+def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    options = ["train.ema=0.9", "optim.clip_norm=0.5", "train.accumulate=2", "train.eval_every=3"]
+    recipe = load_recipe(tiny_config, options)
+    fit(recipe, run)
+    before, scores = weights_hash(run), val_scores(run)
+    checkpoints_of(run)[0].unlink()
+    assert load_checkpoint(checkpoints_of(run)[0]).step == 4
+    fit(recipe, run)
+    assert weights_hash(run) == before
+    assert val_scores(run) == scores
+
+
+def val_scores(run: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["miou"]) for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
+
+
+def test_averaged_weights_are_the_ones_that_are_scored_and_loaded(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config, ["train.ema=0.9", "train.eval_every=6"]), run)
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    assert checkpoint.ema.keys() == checkpoint.model.keys()
+    loaded = load(run)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[name], checkpoint.ema[name]) for name in state)
+    assert not torch.equal(state["classifier.weight"], checkpoint.model["classifier.weight"])
+    confusion = evaluate(loaded, build_data(loaded.recipe, "val"), recipe=loaded.recipe)
+    assert val_scores(run) == [(6, confusion.miou())]
 
 
 def test_another_recipe_is_refused_naming_the_keys_and_fresh_moves_the_old_run_aside(tiny_config, tmp_path):
