@@ -24,14 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
     args = _parser().parse_args(argv)
     try:
-        _one_process_only()
+        if args.run_command not in (_train, _eval):
+            _one_process_only()
         run: Callable[[argparse.Namespace], int] = args.run_command
         return run(args)
     except KeyboardInterrupt:
         print("segnl: interrupted", file=sys.stderr)
         return 130
     except SegnlError as err:
-        return _fail(str(err), err.exit_code, debug=args.debug)
+        return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
     except OSError as err:
         where = err.filename or "this machine"
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"segnl: error: {message}", file=sys.stderr)
+    who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
+    print(f"{who}: error: {message}", file=sys.stderr)
     return code
 
 
@@ -58,7 +60,7 @@ def _show_warning(
 
 def _one_process_only() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("torchrun: several processes cannot share a run yet; start one process")
+        raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,10 +118,12 @@ def _train(args: argparse.Namespace) -> int:
 
         print(dump_yaml(recipe.tree()), end="")
         return 0
+    from segnl.core.distributed import joined
     from segnl.engine.fit import fit
     from segnl.engine.runs import run_folder
 
-    return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh)
+    with joined() as ranks:
+        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, ranks=ranks)
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:
@@ -134,16 +138,19 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from segnl.core.distributed import joined
     from segnl.inspection.score import score
 
-    score(
-        args.checkpoint,
-        split=args.split,
-        overrides=args.overrides,
-        masks=args.masks,
-        json_file=args.json,
-        official=args.official,
-    )
+    with joined() as ranks:
+        score(
+            args.checkpoint,
+            split=args.split,
+            overrides=args.overrides,
+            masks=args.masks,
+            json_file=args.json,
+            official=args.official,
+            ranks=ranks,
+        )
     return 0
 
 

@@ -8,8 +8,8 @@ import hashlib
 import json
 import struct
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
 from segnl.core.config import Tree
+from segnl.core.distributed import Ranks
 from segnl.core.errors import CheckpointError
 from segnl.core.files import write_atomic
 
@@ -156,6 +157,25 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
             )
         return found
     return load_checkpoint(run_or_file)
+
+
+def shared_checkpoint(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What `find` returns on rank 0, on every rank: the others need not see its files."""
+    found: list[Checkpoint] = []
+
+    def without_tensors() -> Checkpoint | None:
+        checkpoint = find()
+        if checkpoint is None:
+            return None
+        found.append(checkpoint)
+        return replace(checkpoint, model={}, optim={}, ema={})
+
+    bare = ranks.from_main(without_tensors)
+    if bare is None:
+        return None
+    own = found[0] if found else bare
+    model, optim_state, ema = (ranks.shared(tensors) for tensors in (own.model, own.optim, own.ema))
+    return replace(bare, model=model, optim=optim_state, ema=ema)
 
 
 def set_damaged_aside(run: Path, newest_whole: Checkpoint) -> None:

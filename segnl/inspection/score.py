@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from segnl.core.config import Tree, merge, parse_override
+from segnl.core.distributed import ALONE, Ranks
 from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.core.files import ensure_writable, inside, write_atomic
 from segnl.datasets.base import IMAGE_SUFFIXES
@@ -34,9 +35,11 @@ def score(
     masks: Path | None = None,
     json_file: Path | None = None,
     official: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Tree:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
 
+    ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     official: also by cityscapesscripts on the written masks, whose folder must then hold this split's alone.
     """
     checkpoint = open_checkpoint(run_or_file)
@@ -54,7 +57,9 @@ def score(
         if masks is not None:
             write_masks(masks, sample.stem, predicted.cpu().numpy(), data.table, image=sample.image, label=sample.label)
 
-    confusion = evaluate(predictor, data, recipe=recipe, on_result=keep)
+    confusion = evaluate(predictor, data, recipe=recipe, on_result=keep, ranks=ranks)
+    if not ranks.is_main:
+        return {}
     metrics = metrics_json(confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
     metrics |= {
         "checkpoint": checkpoint.path.name,

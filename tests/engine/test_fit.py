@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segnl.core.distributed import Ranks
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.runlog import read_log
 from segnl.engine.build import build_data
@@ -48,6 +49,15 @@ def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_confi
     assert fit(recipe, tmp_path / "run") == 0
     assert f"norm: {chosen}" in capsys.readouterr().out
     assert read_log(tmp_path / "run" / "log.jsonl")[0]["norm"] == chosen
+
+
+def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
+    three = Ranks(rank=0, world=3)
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
+        fit(load_recipe(tiny_config), tmp_path / "run", ranks=three)
+    recipe = load_recipe(tiny_config, ["train.accumulate=2"])
+    with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
+        fit(recipe, tmp_path / "run", ranks=Ranks(rank=0, world=2))
 
 
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
