@@ -26,14 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
     args = _parser().parse_args(_one_set_each(sys.argv[1:] if argv is None else argv))
     try:
-        _one_process_only()
+        if args.run_command not in (_train, _eval):
+            _one_process_only()
         run: Callable[[argparse.Namespace], int] = args.run_command
         return run(args)
     except KeyboardInterrupt:
         print("segnl: interrupted", file=sys.stderr)
         return 130
     except SegnlError as err:
-        return _fail(str(err), err.exit_code, debug=args.debug)
+        return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
     except OSError as err:
         where = err.filename or "this machine"
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
@@ -56,7 +57,8 @@ def _one_set_each(words: Sequence[str]) -> list[str]:
 def _fail(message: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"segnl: error: {message}", file=sys.stderr)
+    who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
+    print(f"{who}: error: {message}", file=sys.stderr)
     return code
 
 
@@ -74,7 +76,7 @@ def _show_warning(
 
 def _one_process_only() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("torchrun: several processes cannot share a run yet; start one process")
+        raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,10 +139,12 @@ def _train(args: argparse.Namespace) -> int:
 
         print(dump_yaml(recipe.tree()), end="")
         return 0
+    from segnl.core.distributed import joined
     from segnl.engine.fit import fit
     from segnl.engine.runs import run_folder
 
-    return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh)
+    with joined() as ranks:
+        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, ranks=ranks)
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:
@@ -178,19 +182,22 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from segnl.core.distributed import joined
     from segnl.inspection.score import score
 
-    score(
-        args.checkpoint,
-        split=args.split,
-        overrides=args.overrides,
-        masks=args.masks,
-        json_file=args.json,
-        official=args.official,
-        submission=args.submission,
-        preset=args.preset,
-        with_strata=args.strata,
-    )
+    with joined() as ranks:
+        score(
+            args.checkpoint,
+            split=args.split,
+            overrides=args.overrides,
+            masks=args.masks,
+            json_file=args.json,
+            official=args.official,
+            submission=args.submission,
+            preset=args.preset,
+            with_strata=args.strata,
+            ranks=ranks,
+        )
     return 0
 
 

@@ -37,10 +37,15 @@ loss: {{name: cross_entropy}}
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
     """A folder data set of three classes: five training pairs of 37x53 pixels, three to validate on, some void."""
+    return write_tiny_data(tmp_path)
+
+
+def write_tiny_data(folder: Path) -> Path:
+    """Writes that data set to folder/tiny."""
     import numpy as np
     from PIL import Image
 
-    root = tmp_path / "tiny"
+    root = folder / "tiny"
     random = np.random.default_rng(0)
     for split, count in (("train", 5), ("val", 3)):
         for kind in ("images", "labels"):

@@ -216,9 +216,11 @@ def test_env_tells_versions_and_devices(capsys):
     assert re.search(r"^devices +", out, flags=re.MULTILINE)
 
 
-def test_several_ranks_are_refused_until_they_are_built(tiny_config, capsys, monkeypatch):
+def test_several_ranks_are_refused_where_they_would_do_the_same_work_twice(tiny_config, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "several processes" in refused(capsys, 2, "train", "--config", tiny_config)
+    capsys.readouterr()
+    assert main(["check", "--config", str(tiny_config)]) == 2
+    assert "error: torchrun: only train and eval run in several processes" in capsys.readouterr().err
 
 
 def test_a_debugged_error_shows_its_traceback(tiny_config, capsys):

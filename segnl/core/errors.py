@@ -8,6 +8,8 @@ class SegnlError(Exception):
     """A fault that the user can mend; `segnl` prints its one line and exits with `exit_code`."""
 
     exit_code = 1
+    is_relayed = False
+    """Whether another rank met the fault, and says it."""
 
 
 class ConfigError(SegnlError):

@@ -40,6 +40,16 @@ class RunLog:
             raise MachineError(f"{self.path}: cannot be written ({err.strerror}); free some space") from err
 
 
+class NoLog:
+    """The log of a rank that keeps none."""
+
+    def write(self, **fields: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a log, oldest first; [] where there is none yet."""
     if not path.exists():

@@ -1,15 +1,15 @@
 """Checkpoints: one safetensors file each, written atomically, sealed by a checksum, no pickle anywhere.
 
-Tensors are called `model.PATH` and `optim.PATH.KEY`; everything else is JSON in the file's metadata. The seal is the
-SHA-256 of the whole file with the seal's own 64 characters read as zeros, so no byte is outside it.
+Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata. The
+seal is the SHA-256 of the whole file with the seal's own 64 characters read as zeros, so no byte is outside it.
 """
 
 import hashlib
 import json
 import struct
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
 from segnl.core.config import Tree
+from segnl.core.distributed import Ranks
 from segnl.core.errors import CheckpointError
 from segnl.core.files import write_atomic
 
@@ -39,6 +40,8 @@ class Checkpoint:
     origin: Tree
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    """The averaged weights; empty where the recipe averages none."""
 
 
 def save_checkpoint(
@@ -50,10 +53,12 @@ def save_checkpoint(
     recipe: Tree,
     classes: Tree,
     origin: Tree,
+    ema: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes a sealed checkpoint; the old file at `path`, if any, stays whole until the new one is."""
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
     tensors |= {f"optim.{name}": tensor for name, tensor in optimiser.items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in (ema or {}).items()}
     metadata = {
         "format": FORMAT,
         "seal": NO_SEAL,
@@ -95,6 +100,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         origin=json.loads(metadata["origin"]),
         model=_under("model.", tensors),
         optim=_under("optim.", tensors),
+        ema=_under("ema.", tensors),
     )
 
 
@@ -153,6 +159,25 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
     return load_checkpoint(run_or_file)
 
 
+def shared_checkpoint(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What `find` returns on rank 0, on every rank: the others need not see its files."""
+    found: list[Checkpoint] = []
+
+    def without_tensors() -> Checkpoint | None:
+        checkpoint = find()
+        if checkpoint is None:
+            return None
+        found.append(checkpoint)
+        return replace(checkpoint, model={}, optim={}, ema={})
+
+    bare = ranks.from_main(without_tensors)
+    if bare is None:
+        return None
+    own = found[0] if found else bare
+    model, optim_state, ema = (ranks.shared(tensors) for tensors in (own.model, own.optim, own.ema))
+    return replace(bare, model=model, optim=optim_state, ema=ema)
+
+
 def set_damaged_aside(run: Path, newest_whole: Checkpoint) -> None:
     """Renames the damaged checkpoints after `newest_whole`, so that they do not count among the two that are kept."""
     for path in checkpoints_of(run):
@@ -166,17 +191,20 @@ def drop_old_checkpoints(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights into a model built from its recipe; names and shapes must agree entirely."""
-    own = model.state_dict()
-    wrong = sorted(own.keys() ^ checkpoint.model.keys())
-    wrong += [name for name in own.keys() & checkpoint.model.keys() if own[name].shape != checkpoint.model[name].shape]
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+    """Puts a checkpoint's weights into a model built from its recipe; names and shapes must agree entirely.
+
+    averaged: the running average's in place of those that training goes on from.
+    """
+    own, saved = model.state_dict(), checkpoint.ema if averaged else checkpoint.model
+    wrong = sorted(own.keys() ^ saved.keys())
+    wrong += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
     if wrong:
         raise CheckpointError(
             f"{checkpoint.path}: {len(wrong)} tensors do not fit the model, '{wrong[0]}' first; "
             "the recipe describes another network than the one that was saved"
         )
-    model.load_state_dict(checkpoint.model)
+    model.load_state_dict(saved)
 
 
 def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -12,10 +12,11 @@ from types import FrameType
 import torch
 
 from segnl.core.config import dump_yaml
+from segnl.core.distributed import ALONE, Ranks
 from segnl.core.environment import git_state, versions
-from segnl.core.errors import CheckpointError, ConfigError, MachineError, NonFiniteError
+from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
 from segnl.core.files import ensure_writable, remove_leftovers, run_lock, write_atomic
-from segnl.core.runlog import RunLog
+from segnl.core.runlog import NoLog, RunLog
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.loader import train_batches
 from segnl.datasets.sample import Batch
@@ -31,6 +32,7 @@ from segnl.engine.checkpoint import (
     restore_optimiser,
     save_checkpoint,
     set_damaged_aside,
+    shared_checkpoint,
 )
 from segnl.engine.class_weight import class_weight_of
 from segnl.engine.classes import classes_tree
@@ -40,45 +42,65 @@ from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, differing_keys
 from segnl.engine.train import StepReport, Trainer
 from segnl.engine.watch import Watch
+from segnl.models.norm import chosen_norm, norm_note
 
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def fit(recipe: Recipe, run: Path, *, fresh: bool = False) -> int:
+def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: Ranks = ALONE) -> int:
     """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
 
-    fresh: an old run is moved aside first.
+    fresh: an old run is moved aside first. ranks: rank 0 alone touches the folder; the others learn from it.
     Returns 0 when train.max_steps are done, 130 or 143 when a signal stopped it after a checkpoint.
 
     Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
     """
-    ensure_writable(run)
-    train_data, val_data = build_data(recipe, "train"), _validation_data(recipe)
-    if fresh:
-        _move_aside(run)
-    with run_lock(run):
-        remove_leftovers(run)
-        checkpoint = newest_checkpoint(run)
-        if checkpoint is not None:
-            _same_training(recipe, train_data, checkpoint)
-            set_damaged_aside(run, checkpoint)
-        trainer = _trainer(recipe, train_data, checkpoint)
-        write_atomic(run / "recipe.yaml", dump_yaml(recipe.tree()).encode())
+    _check_batch(recipe, ranks)
+    ranks.from_main(lambda: ensure_writable(run))
+    train_data, val_data = ranks.together(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
+    with ExitStack() as held:
+        checkpoint = shared_checkpoint(ranks, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))
+        trainer = _trainer(recipe, train_data, checkpoint, ranks)
+        ranks.from_main(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.tree()).encode()))
         session = _Session(recipe, run, trainer, train_data, val_data)
         return session.train()
+
+
+def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
+    images, pieces = recipe.train.batch_size, ranks.world * recipe.train.accumulate
+    if images % pieces:
+        each = f"{ranks.world} ranks" + (f" in {recipe.train.accumulate} pieces each" if pieces > ranks.world else "")
+        raise ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
+
+
+def _open_run(recipe: Recipe, run: Path, data: SegmentationData, held: ExitStack, *, fresh: bool) -> Checkpoint | None:
+    """Takes the run's folder, for as long as `held` lasts; returns what to go on from."""
+    if fresh:
+        _move_aside(run)
+    held.enter_context(run_lock(run))
+    remove_leftovers(run)
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is not None:
+        _same_training(recipe, data, checkpoint)
+        set_damaged_aside(run, checkpoint)
+    return checkpoint
 
 
 def _validation_data(recipe: Recipe) -> SegmentationData | None:
     return build_data(recipe, "val") if recipe.train.eval_every is not None else None
 
 
-def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None) -> Trainer:
+def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, ranks: Ranks) -> Trainer:
     if recipe.train.deterministic:
         make_deterministic()
-    model = build_model(recipe, data.table.num_classes, is_new=checkpoint is None)
-    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight_of(recipe.loss.class_weight, data))
+    is_new = checkpoint is None and ranks.is_main  # the others get their weights from rank 0
+    model = ranks.together(lambda: build_model(recipe, data.table.num_classes, is_new=is_new))
+    class_weight = ranks.from_main(lambda: class_weight_of(recipe.loss.class_weight, data))
+    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight, ranks=ranks)
     if checkpoint is not None:
         load_weights(trainer.model, checkpoint)
+        if trainer.average is not None:
+            load_weights(trainer.average.model, checkpoint, averaged=True)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
         trainer.step_number = checkpoint.step
     return trainer
@@ -117,7 +139,7 @@ class _Session:
         train_data: SegmentationData,
         val_data: SegmentationData | None,
     ) -> None:
-        self.recipe, self.run, self.trainer = recipe, run, trainer
+        self.recipe, self.run, self.trainer, self.ranks = recipe, run, trainer, trainer.ranks
         self.train_data, self.val_data = train_data, val_data
         self.saved_step = trainer.step_number if trainer.step_number else -1
         # Taken now: at the time of a save the checkout may hold other code than the one that runs.
@@ -125,47 +147,84 @@ class _Session:
             "git": git_state(Path(__file__).parent),
             "versions": versions(),
             "threads": torch.get_num_threads(),
+            "ranks": trainer.ranks.world,
         }
 
     def train(self) -> int:
         """The loop; returns the exit code."""
         cfg, first = self.recipe.train, self.trainer.step_number
         if first >= cfg.max_steps:
-            print(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
+            self._say(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
-        log = RunLog(self.run / "log.jsonl", resume_step=first)
-        self.watch = Watch(self.run, is_on=cfg.tensorboard, first_step=first)
-        log.write(event="start", step=first, device=str(self.trainer.device), versions=versions())
+        log = self._open_log(first)
+        self.watch = Watch(self.run, is_on=cfg.tensorboard and self.ranks.is_main, first_step=first)
         batches = self._batches(first)
+        code = 0
         try:
-            with _stop_signals() as stop, Progress(self.run.name, cfg.max_steps, done=first) as progress:
-                while self.trainer.step_number < cfg.max_steps and not stop:
-                    report = self._step(batches, log, progress)
+            with (
+                _stop_signals() as stop,
+                Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress,
+            ):
+                while self.trainer.step_number < cfg.max_steps:
+                    began = time.perf_counter()
+                    batch, code = self._next_batch(batches, stop)
+                    if code:
+                        break
+                    report = self._step(batch, began, log, progress)
                     if report.step % cfg.save_every == 0:
                         self._save()
                     if cfg.eval_every is not None and report.step % cfg.eval_every == 0:
                         self._validate(log, progress, stop)
                 self._save()
-            log.write(event="stop" if stop else "end", step=self.trainer.step_number)
-        except MachineError:
-            if not stop:  # Ctrl-C reaches the workers' group too; one that died of it is no fault
-                raise
-            self._save()
+            log.write(event="stop" if code else "end", step=self.trainer.step_number)
         except NonFiniteError as err:
             log.write(event="non_finite", step=self.trainer.step_number, detail=str(err))
             raise
         finally:
             log.close()
             self.watch.close()
-        if stop:
-            print(f"{self.run}: stopped after step {self.trainer.step_number}; the same command goes on from there")
+        if code:
+            self._say(f"{self.run}: stopped after step {self.trainer.step_number}; the same command goes on from there")
         else:
-            print(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
-        return stop[0] if stop else 0
+            self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
+        return code
 
-    def _step(self, batches: Iterator[Batch], log: RunLog, progress: Progress) -> StepReport:
-        began = time.perf_counter()
-        batch = next(batches)
+    def _say(self, text: str) -> None:
+        if self.ranks.is_main:
+            print(text)
+
+    def _open_log(self, first: int) -> RunLog | NoLog:
+        log = RunLog(self.run / "log.jsonl", resume_step=first) if self.ranks.is_main else NoLog()
+        norm, world = self.recipe.model.norm, self.ranks.world
+        images = self.recipe.train.batch_size // self.recipe.train.accumulate
+        self._say(norm_note(norm, images=images, world=world))
+        log.write(
+            event="start",
+            step=first,
+            device=str(self.trainer.device),
+            ranks=world,
+            norm=chosen_norm(norm, world=world),
+            versions=versions(),
+        )
+        return log
+
+    def _next_batch(self, batches: Iterator[Batch], stop: list[int]) -> tuple[Batch, int]:
+        """The rank's next images, and the exit code once any rank is to stop: the one place where ranks agree on it.
+
+        A signal comes before a fault: Ctrl-C and SIGTERM may reach the workers' group too, and one that died of it is
+        no fault.
+        """
+        batch, fault = Batch(torch.empty(0), torch.empty(0), []), None
+        try:
+            batch = next(batches)
+        except SegnlError as err:
+            fault = err
+        code, is_faulty = self.ranks.largest([stop[0] if stop else 0, int(fault is not None)])
+        if not code and is_faulty:
+            self.ranks.raise_together(fault)
+        return batch, code
+
+    def _step(self, batch: Batch, began: float, log: RunLog | NoLog, progress: Progress) -> StepReport:
         waited = time.perf_counter() - began
         report = self.trainer.step(batch)
         rate = self.recipe.train.batch_size / (time.perf_counter() - began)
@@ -186,15 +245,22 @@ class _Session:
             max_steps=cfg.train.max_steps,
             workers=cfg.data.workers,
             timeout_s=cfg.data.worker_timeout_s,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
         )
 
-    def _validate(self, log: RunLog, progress: Progress, stop: list[int]) -> None:
+    def _validate(self, log: RunLog | NoLog, progress: Progress, stop: list[int]) -> None:
         if self.val_data is None:
             return
         self._save()  # a long validation must not cost what was learned before it
-        predictor = Predictor(self.trainer.model, self.recipe, self.val_data.table, self.trainer.device)
-        confusion = evaluate(predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop))
-        if stop:
+        model = self.trainer.evaluated
+        if self.ranks.world > 1:  # running statistics may be each rank's own: scored is what rank 0 has and saves
+            model.load_state_dict(self.ranks.shared(model.state_dict()))
+        predictor = Predictor(model, self.recipe, self.val_data.table, self.trainer.device)
+        confusion = evaluate(
+            predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop), ranks=self.ranks
+        )
+        if any(self.ranks.largest([len(stop)])):
             return
         miou = confusion.miou() if math.isfinite(confusion.miou()) else None
         log.write(event="eval", split="val", step=self.trainer.step_number, miou=miou)
@@ -202,9 +268,13 @@ class _Session:
         progress.say(f"step {self.trainer.step_number}: val mIoU {confusion.miou():.4f}")
 
     def _save(self) -> None:
-        step = self.trainer.step_number
-        if step == self.saved_step:
-            return
+        """Rank 0 writes; a full disk is every rank's fault."""
+        if self.trainer.step_number != self.saved_step:
+            self.ranks.from_main(self._write_checkpoint)
+            self.saved_step = self.trainer.step_number
+
+    def _write_checkpoint(self) -> None:
+        step, average = self.trainer.step_number, self.trainer.average
         save_checkpoint(
             checkpoint_path(self.run, step),
             model=self.trainer.model.state_dict(),
@@ -213,9 +283,9 @@ class _Session:
             recipe=self.recipe.tree(),
             classes=classes_tree(self.train_data.table),
             origin=self.origin,
+            ema=average.model.state_dict() if average is not None else None,
         )
         drop_old_checkpoints(self.run)
-        self.saved_step = step
 
 
 def _rounded(fields: dict[str, object]) -> dict[str, object]:

@@ -26,6 +26,8 @@ class GroupsConfig(Config):
     head_lr_mult: Positive = 1.0
     gamma_lr_mult: Positive = 1.0
     """For the scalars that let attention in (RCCA's gamma, the gain of non-local's last norm), on top of the head's."""
+    clip_norm: Positive | None = None
+    """The gradient of all parameters together is scaled down to this Euclidean norm; null: never."""
 
 
 class SGDConfig(GroupsConfig):

@@ -65,10 +65,13 @@ class Predictor:
 
 
 def predictor_of(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
-    """The checkpoint's network; `recipe` is its own, or one that differs in how it is scored."""
+    """The checkpoint's network, with its averaged weights where it has some.
+
+    recipe: the checkpoint's own, or one that differs in how it is scored.
+    """
     table = table_from(checkpoint.classes)
     model = build_model(recipe, table.num_classes, is_new=False)
-    load_weights(model, checkpoint)
+    load_weights(model, checkpoint, averaged=bool(checkpoint.ema))
     return Predictor(model, recipe, table, device_of())
 
 

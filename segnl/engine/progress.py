@@ -12,15 +12,19 @@ LINE_EVERY_S = 10.0
 class Progress:
     """Counts up to `total`; `done` of it came from an earlier start. Writes to standard error."""
 
-    def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "step") -> None:
+    def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "step", is_shown: bool = True) -> None:
+        """is_shown: whether anything is written at all; of several ranks one does."""
+        self.is_shown = is_shown
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._began = self._last_line = time.monotonic()
         self._first = done
-        self._bar = tqdm(desc=what, total=total, initial=done, unit=unit) if sys.stderr.isatty() else None
+        self._bar = tqdm(desc=what, total=total, initial=done, unit=unit) if is_shown and sys.stderr.isatty() else None
 
     def advance(self, note: str = "") -> None:
         """One more is done; `note` says how it went, such as `loss 0.71`."""
         self.done += 1
+        if not self.is_shown:
+            return
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update()
@@ -37,6 +41,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own, that does not tear the bar."""
+        if not self.is_shown:
+            return
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

@@ -34,12 +34,23 @@ class TrainConfig(Config):
     """Steps between checkpoints; a kill loses no more."""
     eval_every: Count | None = None
     """Steps between validations; null for none."""
+    accumulate: Count = 1
+    """Pieces in which a step's images pass the network, to fit into memory; the step is the same but for the norms'
+    statistics and OHEM's mining, which are each piece's own."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, which is evaluated in their place; null: none."""
     deterministic: bool = False
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     """Memory layout: the same numbers but for rounding, and often faster."""
     tensorboard: bool = False
     """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `watch`."""
+
+    @pydantic.model_validator(mode="after")
+    def _pieces_are_equal(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal pieces")
+        return self
 
 
 class EvalConfig(Config):
@@ -156,9 +167,10 @@ FREE_KEYS = frozenset(
 def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[str]:
     """Dotted keys on which two recipes differ, but for those that change nothing of what is learned.
 
-    with_eval: also where they differ in how they are scored.
+    with_eval: also where they differ in how they are scored. A key that came into being after a recipe was written
+    has its default there.
     """
-    ours, theirs = _flat(one), _flat(other)
+    ours, theirs = _flat(_completed(one)), _flat(_completed(other))
     absent = object()
     return sorted(
         key
@@ -167,6 +179,13 @@ def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[s
         and (with_eval or not key.startswith("eval."))
         and ours.get(key, absent) != theirs.get(key, absent)
     )
+
+
+def _completed(tree: Tree) -> Tree:
+    try:
+        return compose(tree, file="recipe").tree()
+    except ConfigError:  # of a part that is gone, or of no recipe: it is compared as it stands
+        return tree
 
 
 def _flat(tree: Any, at: str = "") -> dict[str, Any]:

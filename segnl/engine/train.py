@@ -5,23 +5,28 @@ number, so a resumed training needs no saved random state.
 """
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from segnl.core.distributed import ALONE, Ranks
 from segnl.core.errors import NonFiniteError
 from segnl.core.seeds import seed_for
 from segnl.datasets.sample import Batch
-from segnl.engine.loss import losses
+from segnl.engine.ema import Average
+from segnl.engine.loss import Share, losses, step_count
 from segnl.engine.optim import build_optimiser, learning_rate, set_learning_rate
 from segnl.engine.recipe import Recipe
+from segnl.models.norm import chosen_norm, synchronise
 from segnl.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """losses: by name, auxiliary ones already weighted; they sum to `loss`. Times in seconds."""
+    """losses: by name, auxiliary ones already weighted; they sum to `loss`, over all ranks. Times in seconds."""
 
     step: int
     loss: float
@@ -34,59 +39,112 @@ class StepReport:
 
 
 class Trainer:
-    """A model, its optimiser and the number of the step to come."""
+    """A model, its optimiser, the average of its weights where there is one, and the number of the step to come."""
 
     def __init__(
-        self, recipe: Recipe, model: Segmenter, device: torch.device, *, class_weight: Tensor | None = None
+        self,
+        recipe: Recipe,
+        model: Segmenter,
+        device: torch.device,
+        *,
+        class_weight: Tensor | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """class_weight: `k`, for the loss; see engine/class_weight.py."""
+        """class_weight: `k`, for the loss; see engine/class_weight.py. ranks: rank 0's weights are copied to all."""
+        self.ranks = ranks
         self.class_weight = None if class_weight is None else class_weight.to(device)
         self.recipe, self.device, self.step_number = recipe, device, 0
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
+        if chosen_norm(recipe.model.norm, world=ranks.world) == "sync":
+            synchronise(self.model, ranks, on_cuda=device.type == "cuda")
+        self.network: nn.Module = self.model
+        if ranks.world > 1:
+            self.network = nn.parallel.DistributedDataParallel(self.model)
+        self.average = Average(self.model, recipe.train.ema) if recipe.train.ema is not None else None
+
+    @property
+    def evaluated(self) -> Segmenter:
+        """The network that is scored: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.model
 
     def step(self, batch: Batch) -> StepReport:
-        """Learns from one batch. Raises NonFiniteError, with nothing updated, when loss or gradient is not finite."""
+        """Learns from one batch, of which this is the rank's part.
+
+        Raises NonFiniteError, with nothing updated, when loss or gradient is not finite, on every rank.
+        """
         cfg, number = self.recipe, self.step_number
         lr = learning_rate(cfg.schedule, number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
         set_learning_rate(self.optimiser, lr)
-        torch.manual_seed(seed_for(cfg.train.seed, "step", number))
+        purpose = ("step", number) if self.ranks.is_main else ("step", number, "rank", self.ranks.rank)
+        torch.manual_seed(seed_for(cfg.train.seed, *purpose))  # dropout
         self.model.train()
 
-        began = time.perf_counter()
-        parts = self._losses(batch)
-        total = torch.stack(list(parts.values())).sum()
-        loss = float(total.detach())
-        _check_finite("loss", loss, number, batch)
-        forwarded = time.perf_counter()
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        grad_norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
-        _check_finite("gradient", grad_norm, number, batch)
-        backwarded = time.perf_counter()
+        own, forward_s, backward_s = self._accumulate_gradient(batch)
+        parts = dict(zip(own, self.ranks.totals([*own.values()]), strict=True))
+        loss = sum(parts.values())
+        self._check_finite("loss", loss, sum(own.values()), batch.stems)
+        began = time.perf_counter()
+        learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+        grad_norm = float(norm)
+        self._check_finite("gradient", grad_norm, grad_norm, batch.stems)
+        backward_s += time.perf_counter() - began  # an accelerator's backward ends here
+        began = time.perf_counter()
+        if cfg.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(learned, cfg.optim.clip_norm, norm)
         self.optimiser.step()
-        ended = time.perf_counter()
+        if self.average is not None:
+            self.average.update(self.model, number + 1)
 
         self.step_number = number + 1
         return StepReport(
             step=self.step_number,
             loss=loss,
-            losses={name: float(part.detach()) for name, part in parts.items()},
+            losses=parts,
             lr=lr,
             grad_norm=grad_norm,
-            forward_s=forwarded - began,
-            backward_s=backwarded - forwarded,
-            optim_s=ended - backwarded,
+            forward_s=forward_s,
+            backward_s=backward_s,
+            optim_s=time.perf_counter() - began,
         )
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
+        """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
+        label = batch.label.to(self.device)  # b H W
+        pieces = self.recipe.train.accumulate
+        count = self.ranks.total(step_count(self.recipe.loss, label, self.class_weight))
+        share = Share(count, pieces, self.ranks.world, self.ranks.total)
+        sums: dict[str, float] = {}
+        forward_s = backward_s = 0.0
+        for i, (image, its_label) in enumerate(zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True)):
+            began = time.perf_counter()
+            with self._exchanging(is_last=i == pieces - 1):
+                parts = self._losses(image, its_label, share)
+                total = torch.stack(list(parts.values())).sum()
+                for name, part in parts.items():
+                    sums[name] = sums.get(name, 0.0) + float(part.detach())
+                forwarded = time.perf_counter()
+                # DistributedDataParallel takes the ranks' mean; these are parts of one loss, whose gradients add up.
+                (total * self.ranks.world).backward()
+            forward_s += forwarded - began
+            backward_s += time.perf_counter() - forwarded
+        return sums, forward_s, backward_s
+
+    def _exchanging(self, *, is_last: bool) -> AbstractContextManager[object]:
+        """Gradients travel between the ranks once a step, with its last piece."""
+        if isinstance(self.network, nn.parallel.DistributedDataParallel) and not is_last:
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _losses(self, image: Tensor, label: Tensor, share: Share) -> dict[str, Tensor]:
         model = self.recipe.model
         layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
-        image = self.model.input(batch.image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
-        label = batch.label.to(self.device)  # b H W
+        image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
-            logits = self.model(image)
+            logits = self.network(image)
         aux_weight = model.aux.weight if model.aux is not None else 1.0
         return losses(
             self.recipe.loss,
@@ -95,12 +153,21 @@ class Trainer:
             aux_weight=aux_weight,
             align_corners=model.align_corners,
             class_weight=self.class_weight,
+            share=share,
         )
 
-
-def _check_finite(what: str, value: float, number: int, batch: Batch) -> None:
-    if not torch.isfinite(torch.tensor(value)):
-        raise NonFiniteError(
-            f"step {number + 1}: the {what} is {value}, nothing was updated; images {', '.join(batch.stems)}; "
+    def _check_finite(self, what: str, value: float, own: float, stems: Sequence[str]) -> None:
+        """value: the same on all ranks; own: this rank's part, which tells whose images are to be named."""
+        if _is_finite(value):
+            return
+        named = [stem for each in self.ranks.gathered([] if _is_finite(own) else list(stems)) for stem in each]
+        err = NonFiniteError(
+            f"step {self.step_number + 1}: the {what} is {value}, nothing was updated; images {', '.join(named)}; "
             "lower optim.lr, or look at these images with `segnl check`"
         )
+        err.is_relayed = not self.ranks.is_main
+        raise err
+
+
+def _is_finite(value: float) -> bool:
+    return bool(torch.isfinite(torch.tensor(value)))

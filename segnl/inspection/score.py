@@ -1,7 +1,7 @@
 """`segnl eval` and `segnl predict`: a trained network's numbers and masks, in files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segnl.core.background import Background
 from segnl.core.config import Tree, merge, parse_override
+from segnl.core.distributed import ALONE, Ranks
 from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.core.files import ensure_writable, inside, write_atomic
 from segnl.datasets.base import IMAGE_SUFFIXES, SegmentationData
@@ -46,6 +47,7 @@ def score(
     submission: Path | None = None,
     preset: str | None = None,
     with_strata: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Tree:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
 
@@ -54,6 +56,7 @@ def score(
     on where a killed evaluation of the same checkpoint and settings stopped. official: also by cityscapesscripts on the
     written masks. submission: a zip file for the benchmark's server; the split may come without labels then.
     with_strata: also where the errors are, under `strata` and in strata.png.
+    ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     """
     checkpoint = open_checkpoint(run_or_file)
     recipe = recipe_for_scoring(checkpoint, overrides, preset)
@@ -61,6 +64,8 @@ def score(
     out = inside(checkpoint.path.parent / "eval", f"{split}-{own_preset or recipe.eval.mode}")
     if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
+    if submission is not None and ranks.world > 1:
+        raise ConfigError("--submission: is packed by one process; score without torchrun")
     data = build_data(recipe, split, needs_labels=submission is None)
     if official and not data.has_labels:
         raise ConfigError(f"--official: {recipe.data.root} has no labels for split '{split}'; leave it out")
@@ -70,10 +75,16 @@ def score(
     tally = Tally(data.table.num_classes, with_strata=with_strata)
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
         packed = Submission(submission, recipe.data.name, data, writers) if submission else None
-        kept = MaskFolder(masks, belongs_to(checkpoint, recipe, data), data, writers) if masks else None
+        kept = None
+        if masks is not None:
+            kept = _mask_folder(partial(MaskFolder, masks, belongs_to(checkpoint, recipe, data), data, writers), ranks)
         predictor = predictor_of(checkpoint, recipe)
-        _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
-        _evaluate(predictor, data, tally, kept, packed)
+        if ranks.is_main:
+            _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
+        _evaluate(predictor, data, tally, kept, packed, ranks)
+        ranks.together(writers.finish)
+    if not ranks.is_main:
+        return {}
     metrics = metrics_json(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
     metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": split}
     metrics |= {"eval": recipe.tree()["eval"], "preset": own_preset}
@@ -90,8 +101,20 @@ def score(
     return metrics
 
 
+def _mask_folder(make: Callable[[], MaskFolder], ranks: Ranks) -> MaskFolder:
+    """Rank 0 opens the folder first: opening it removes what a killed evaluation left half written there."""
+    made = [ranks.together(lambda: make() if ranks.is_main else None)]
+    made.append(ranks.together(lambda: None if ranks.is_main else make()))
+    return next(folder for folder in made if folder is not None)
+
+
 def _evaluate(
-    predictor: Predictor, data: SegmentationData, tally: Tally, kept: MaskFolder | None, packed: Submission | None
+    predictor: Predictor,
+    data: SegmentationData,
+    tally: Tally,
+    kept: MaskFolder | None,
+    packed: Submission | None,
+    ranks: Ranks,
 ) -> None:
     def keep(sample: Sample, predicted: Tensor) -> None:
         if kept is not None:
@@ -99,10 +122,10 @@ def _evaluate(
         if packed is not None:
             packed.add(sample, predicted)
 
-    if kept is not None and kept.stems_known:
+    if kept is not None and kept.stems_known and ranks.is_main:
         print(f"{kept.folder}: goes on, {len(kept.stems_known)} of {len(data)} images have their masks", flush=True)
     known = kept.known if kept is not None else None
-    evaluate(predictor, data, recipe=predictor.recipe, on_result=keep, tally=tally, known=known)
+    evaluate(predictor, data, recipe=predictor.recipe, on_result=keep, tally=tally, known=known, ranks=ranks)
 
 
 def _forget(paths: Sequence[Path]) -> None:

@@ -1,9 +1,9 @@
 """The whole network: input, backbone, head, the one classifier, and the auxiliary head."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field, PositiveInt, SerializeAsAny, create_model
+from pydantic import Field, PositiveInt, SerializeAsAny, create_model, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, validate
@@ -14,6 +14,7 @@ from segnl.models.find import find_backbone, find_head
 from segnl.models.heads.base import HeadConfig
 from segnl.models.initialise import initialise
 from segnl.models.input import InputConfig, Normalise
+from segnl.models.norm import Norm, freeze_statistics, use_group_norm
 from segnl.models.weights.trunk import load_backbone_weights
 
 
@@ -49,7 +50,16 @@ class ModelConfig(Config):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Of whole channels, before the classifier."""
     input: InputConfig = InputConfig()
+    norm: Norm = "auto"
+    """batch; sync: statistics over all ranks (one process: batch); auto: sync on several ranks, else batch; frozen:
+    running statistics stay as they are, gamma and beta learn; group: no statistics at all, another network."""
     batch_norm: BatchNormConfig = BatchNormConfig()
+
+    @model_validator(mode="after")
+    def _group_norm_has_no_statistics(self) -> Self:
+        if self.norm == "group" and self.backbone.weights is not None:
+            raise ValueError("norm: group has no place for pretrained statistics; set backbone.weights to null")
+        return self
 
 
 def model_schema(tree: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
@@ -121,6 +131,16 @@ class Segmenter(nn.Module):
         self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
         self.aux_stage = None if cfg.aux is None else cfg.aux.stage
         set_batch_norm(self, cfg.batch_norm)
+        self.has_frozen_norm = cfg.norm == "frozen"
+        if cfg.norm == "group":
+            use_group_norm(self)
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """As torch has it, but frozen norms stay as in evaluation."""
+        super().train(mode)
+        if self.has_frozen_norm:
+            freeze_statistics(self)
+        return self
 
     def forward(self, image: Tensor) -> Logits:
         """image: float `b 3 H W`, normalised. Returns logits at feature size, `b k h w`.

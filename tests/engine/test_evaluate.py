@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from segnl.core.distributed import Ranks
 from segnl.core.errors import DataError, MachineError
 from segnl.datasets.ade20k import ADE20K, ADE20KConfig
 from segnl.engine.build import build_data, build_model, device_of
@@ -58,15 +59,27 @@ def test_known_predictions_are_counted_and_the_network_is_not_asked(tiny_config,
 
 def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
     recipe, data, predictor = parts(tiny_config)
-    whole, merged = Tally(3, with_strata=True), Tally(3, with_strata=True)
+    whole = Tally(3, with_strata=True)
     evaluate(predictor, data, recipe=recipe, tally=whole)
-    for indices in ([2, 0], [1]):
-        shard = Tally(3, with_strata=True)
-        evaluate(predictor, data, recipe=recipe, tally=shard, indices=indices)
-        merged.merge(shard)
-    assert np.array_equal(merged.confusion.matrix, whole.confusion.matrix)
-    assert merged.per_image.stems == whole.per_image.stems
-    assert merged.strata.as_json() == whole.strata.as_json()
+    shards = [Tally(3, with_strata=True) for _ in range(2)]
+    for rank, shard in enumerate(shards):
+        evaluate(predictor, data, recipe=recipe, tally=shard, ranks=Unconnected(rank, 2))
+    assert [len(shard.per_image) for shard in shards] == [2, 1]
+    shards[0].merge(shards[1])
+    assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
+    assert shards[0].per_image.stems == whole.per_image.stems
+    assert shards[0].strata.as_json() == whole.strata.as_json()
+
+
+class Unconnected(Ranks):
+    """One of several ranks that hears nothing of the others."""
+
+    def raise_together(self, fault):
+        if fault is not None:
+            raise fault
+
+    def gathered(self, value):
+        return [value if rank == self.rank else Tally(3, with_strata=True) for rank in range(self.world)]
 
 
 def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):

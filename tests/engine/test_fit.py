@@ -8,18 +8,23 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from segnl.core.distributed import Ranks
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.runlog import read_log
+from segnl.engine.build import build_data
 from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from segnl.engine.evaluate import evaluate
 from segnl.engine.fit import fit
+from segnl.engine.predictor import load
 from segnl.engine.recipe import load_recipe
 
 
 def weights_hash(run: Path) -> str:
     digest = hashlib.sha256()
     checkpoint = load_checkpoint(checkpoints_of(run)[0])
-    for tensors in (checkpoint.model, checkpoint.optim):
+    for tensors in (checkpoint.model, checkpoint.optim, checkpoint.ema):
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].numpy().tobytes())
     return f"{checkpoint.step} {digest.hexdigest()}"
@@ -36,6 +41,23 @@ def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
     checkpoint = load_checkpoint(checkpoints_of(run)[0])
     assert checkpoint.classes["names"] == ["road", "sky", "tree"]
     assert checkpoint.origin["versions"]["torch"]
+
+
+@pytest.mark.parametrize(("norm", "chosen"), [("auto", "batch"), ("sync", "batch"), ("group", "group")])
+def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, capsys, norm, chosen):
+    recipe = load_recipe(tiny_config, [f"model.norm={norm}", "train.max_steps=2", "train.eval_every=2"])
+    assert fit(recipe, tmp_path / "run") == 0
+    assert f"norm: {chosen}" in capsys.readouterr().out
+    assert read_log(tmp_path / "run" / "log.jsonl")[0]["norm"] == chosen
+
+
+def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
+    three = Ranks(rank=0, world=3)
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
+        fit(load_recipe(tiny_config), tmp_path / "run", ranks=three)
+    recipe = load_recipe(tiny_config, ["train.accumulate=2"])
+    with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
+        fit(recipe, tmp_path / "run", ranks=Ranks(rank=0, world=2))
 
 
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
@@ -99,6 +121,36 @@ def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, t
     step = load_checkpoint(checkpoints_of(run)[0]).step
     assert f"stopped after step {step}" in out
     assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
+
+
+def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    options = ["train.ema=0.9", "optim.clip_norm=0.5", "train.accumulate=2", "train.eval_every=3"]
+    recipe = load_recipe(tiny_config, options)
+    fit(recipe, run)
+    before, scores = weights_hash(run), val_scores(run)
+    checkpoints_of(run)[0].unlink()
+    assert load_checkpoint(checkpoints_of(run)[0]).step == 4
+    fit(recipe, run)
+    assert weights_hash(run) == before
+    assert val_scores(run) == scores
+
+
+def val_scores(run: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["miou"]) for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
+
+
+def test_averaged_weights_are_the_ones_that_are_scored_and_loaded(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config, ["train.ema=0.9", "train.eval_every=6"]), run)
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    assert checkpoint.ema.keys() == checkpoint.model.keys()
+    loaded = load(run)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[name], checkpoint.ema[name]) for name in state)
+    assert not torch.equal(state["classifier.weight"], checkpoint.model["classifier.weight"])
+    confusion = evaluate(loaded, build_data(loaded.recipe, "val"), recipe=loaded.recipe)
+    assert val_scores(run) == [(6, confusion.miou())]
 
 
 def test_another_recipe_is_refused_naming_the_keys_and_fresh_moves_the_old_run_aside(tiny_config, tmp_path):

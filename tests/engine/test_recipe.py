@@ -53,5 +53,17 @@ def test_what_does_not_change_the_numbers_may_differ(tiny_config):
     assert not any(key.startswith("data") for key in differing_keys(one, other))
 
 
+def test_a_key_that_is_younger_than_a_recipe_has_its_default_there(tiny_config):
+    now = load_recipe(tiny_config).tree()
+    before = {**now, "model": {key: value for key, value in now["model"].items() if key != "norm"}}
+    assert differing_keys(now, before) == []
+    assert differing_keys(load_recipe(tiny_config, ["model.norm=frozen"]).tree(), before) == ["model.norm"]
+
+
+def test_pieces_that_do_not_divide_the_batch_are_refused(tiny_config):
+    with pytest.raises(ConfigError, match="batch_size 2 cannot be cut into 3 equal pieces"):
+        load_recipe(tiny_config, ["train.accumulate=3"])
+
+
 def test_a_folder_data_set_is_called_as_its_folder(tiny_config):
     assert load_recipe(tiny_config).data_name == "tiny"

@@ -84,6 +84,47 @@ def test_a_non_finite_gradient_updates_nothing(tiny_config):
     assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
 
 
+def joined(batches: list[Batch]) -> Batch:
+    image, label = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("image", "label"))
+    return Batch(image, label, [stem for batch in batches for stem in batch.stems])
+
+
+def without_dropout(config, *overrides):
+    still = ["model.norm=frozen", "model.dropout=0.0", "model.aux={channels: 8, dropout: 0.0}"]
+    return trainer_for(config, *still, *overrides)
+
+
+@pytest.mark.parametrize("loss", ["{name: cross_entropy}", "{name: cross_entropy, divide_by: all}"])
+def test_two_pieces_of_two_equal_a_batch_of_four(tiny_config, loss):
+    batch = joined([batch_of(0), batch_of(1)])
+    batch.label[1:] = batch.label[1:].masked_fill(batch.image[1:, 0] > 90, 255)  # the pieces' counts differ
+    one = without_dropout(tiny_config, "train.batch_size=4", f"loss={loss}")
+    two = without_dropout(tiny_config, "train.batch_size=4", f"loss={loss}", "train.accumulate=2")
+    for _ in range(2):
+        whole, pieces = one.step(batch), two.step(batch)
+        assert pieces.loss == pytest.approx(whole.loss, rel=1e-5)
+        assert pieces.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_scales_the_whole_gradient_to_the_norm_and_reports_the_one_before(tiny_config):
+    free, bound = trainer_for(tiny_config), trainer_for(tiny_config, "optim.clip_norm=0.01")
+    report = free.step(batch_of(0))
+    assert bound.step(batch_of(0)).grad_norm == report.grad_norm > 0.01
+    norm = torch.cat([p.grad.flatten() for p in bound.model.parameters()]).norm()
+    assert float(norm) == pytest.approx(0.01, rel=1e-4)
+    for a, b in zip(free.model.parameters(), bound.model.parameters(), strict=True):
+        torch.testing.assert_close(a.grad * (0.01 / report.grad_norm), b.grad, rtol=1e-3, atol=1e-9)
+
+
+def test_a_gradient_below_the_limit_is_left_alone(tiny_config):
+    free, bound = trainer_for(tiny_config), trainer_for(tiny_config, "optim.clip_norm=1e6")
+    free.step(batch_of(0)), bound.step(batch_of(0))
+    for a, b in zip(free.model.parameters(), bound.model.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("options", [["train.precision=bf16"], ["train.channels_last=true"], ["train.batch_size=1"]])
 def test_each_option_trains_a_step(tiny_config, options):
     batch = batch_of(0)

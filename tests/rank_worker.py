@@ -1,0 +1,105 @@
+"""What one rank does for tests/test_ranks.py: many questions at once, since a process is dear."""
+
+from pathlib import Path
+
+import torch
+
+from segnl.core.distributed import Ranks
+from segnl.core.errors import DataError, NonFiniteError
+from segnl.datasets.sample import Batch
+from segnl.engine.build import build_data, build_model
+from segnl.engine.evaluate import evaluate
+from segnl.engine.predictor import Predictor
+from segnl.engine.recipe import load_recipe
+from segnl.engine.train import Trainer
+
+CPU = torch.device("cpu")
+STILL = ["train.batch_size=4", "model.dropout=0.0", "model.aux={channels: 8, dropout: 0.0}"]
+
+
+def whole_batch(seed: int, *, void_half: bool = False) -> Batch:
+    """Four images; void_half: those of rank 1 of 2 (every other one) have no valid pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (4, 3, 33, 41), dtype=torch.uint8, generator=generator)
+    label = torch.randint(0, 3, (4, 33, 41), generator=generator)
+    label[:2, :9] = 255
+    if void_half:
+        label[1::2] = 255
+    return Batch(image, label, [f"image{i}" for i in range(4)])
+
+
+def part_of(batch: Batch, ranks: Ranks) -> Batch:
+    own = slice(ranks.rank, None, ranks.world)
+    return Batch(batch.image[own], batch.label[own], batch.stems[own])
+
+
+def gradients(config: Path, ranks: Ranks, *options: str, void_half: bool = False) -> dict[str, object]:
+    """Two steps; the loss, the gradient's norm and some gradients of each, and the weights after them."""
+    recipe = load_recipe(config, [*STILL, *options])
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    reports, grads = [], []
+    for step in range(2):
+        report = trainer.step(part_of(whole_batch(step, void_half=void_half), ranks))
+        reports.append([report.loss, report.grad_norm])
+        grads.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]).tolist())
+    weights = torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()]).tolist()
+    return {"reports": reports, "grads": grads, "weights": weights}
+
+
+def confusion(config: Path, ranks: Ranks) -> list[list[int]]:
+    recipe = load_recipe(config)
+    data = build_data(recipe, "train")  # five images
+    predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, CPU)
+    return evaluate(predictor, data, recipe=recipe, ranks=ranks).matrix.tolist()
+
+
+def poisoned(config: Path, ranks: Ranks) -> list[object]:
+    """One rank's loss is NaN: what every rank raises."""
+    recipe = load_recipe(config, STILL)
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    before = trainer.model.classifier.weight.detach().clone()
+    if ranks.rank == ranks.world - 1:
+        trainer.model.classifier.bias.data[0] = float("nan")
+    try:
+        trainer.step(part_of(whole_batch(0), ranks))
+    except NonFiniteError as err:
+        return [str(err), err.is_relayed, bool(torch.equal(before, trainer.model.classifier.weight))]
+    return []
+
+
+def faults(ranks: Ranks) -> list[str]:
+    """What each rank raises when rank 1 alone has a fault, and when rank 0 has one in from_main."""
+    found = []
+    for go in (
+        lambda: ranks.raise_together(DataError("torn.png") if ranks.rank == 1 else None),
+        lambda: ranks.from_main(refuse),
+    ):
+        try:
+            go()
+        except DataError as err:
+            found.append(f"{err} {err.is_relayed}")
+    return found
+
+
+def refuse() -> None:
+    raise DataError("no images")
+
+
+def answers(config: Path, ranks: Ranks) -> dict[str, object]:
+    found: dict[str, object] = {"confusion": confusion(config, ranks)}
+    if ranks.world == 3:
+        return found
+    for name, norm in (("frozen", "frozen"), ("sync", "auto"), ("clipped", "frozen")):
+        options = [f"model.norm={norm}"] + (["optim.clip_norm=0.05", "train.ema=0.9"] if name == "clipped" else [])
+        found[name] = gradients(config, ranks, *options)
+    found["void"] = gradients(config, ranks, "model.norm=frozen", void_half=True)
+    found["pieces"] = gradients(config, ranks, "model.norm=frozen", "train.accumulate=2")
+    ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
+    found["ohem"] = gradients(config, ranks, "model.norm=frozen", ohem)
+    found["weighted"] = gradients(config, ranks, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
+    if ranks.world > 1:
+        found["poisoned"] = poisoned(config, ranks)
+        found["faults"] = faults(ranks)
+        tensors = {"a": torch.full((2, 3), float(ranks.rank)), "b": torch.tensor(ranks.rank)}
+        found["shared"] = {name: value.tolist() for name, value in ranks.shared(tensors).items()}
+    return found

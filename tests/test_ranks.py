@@ -1,0 +1,166 @@
+"""Several gloo processes on the CPU, with the variables that torchrun sets (tests/rank_server.py forks them)."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segnl.core.runlog import read_log
+from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from tests.conftest import TINY_RECIPE, write_tiny_data
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Server:
+    """The process that forks ranks for this module."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-m", "tests.rank_server"]
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def request(self, **fields: Any) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps(fields) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, world: int, folder: Path, **what: Any) -> list[int]:
+        """The process ids of ranks that work in `folder`."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(world),
+        }
+        return self.request(world=world, folder=str(folder), environment=environment, **what)["pids"]
+
+    def finish(self, pids: list[int]) -> list[int]:
+        """The ranks' exit codes, once all have ended."""
+        return self.request(wait=pids)["codes"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.process.stdin.close()
+    one.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory, server):
+    """{world: [each rank's answers]} for 1, 2 and 3 ranks."""
+    folder = tmp_path_factory.mktemp("asked")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY_RECIPE.format(root=write_tiny_data(folder)))
+    found = {}
+    for world in (1, 2, 3):
+        out = folder / str(world)
+        out.mkdir()
+        codes = server.finish(server.start(world, out, ask=str(config)))
+        assert codes == [0] * world, [(out / f"err{rank}").read_text() for rank in range(world)]
+        found[world] = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(world)]
+    return found
+
+
+@pytest.mark.parametrize("name", ["frozen", "void", "clipped", "pieces", "ohem", "weighted", "sync"])
+def test_two_ranks_with_half_the_batch_each_give_one_ranks_gradients(asked, name):
+    (alone,) = (each[name] for each in asked[1])
+    for rank in (0, 1):
+        two = asked[2][rank][name]
+        rtol = 1e-5  # sums in another order; seen: 5e-7 with synchronised norms, 2e-7 without
+        np.testing.assert_allclose(two["reports"], alone["reports"], rtol=rtol)
+        for ours, whole in zip(two["grads"], alone["grads"], strict=True):
+            assert np.linalg.norm(np.subtract(ours, whole)) <= rtol * np.linalg.norm(whole)
+        np.testing.assert_allclose(two["weights"], alone["weights"], rtol=rtol, atol=1e-6)
+
+
+def test_all_ranks_hold_the_same_weights(asked):
+    for name in ("frozen", "void", "sync", "clipped"):
+        assert asked[2][0][name]["weights"] == asked[2][1][name]["weights"]
+
+
+def test_five_images_give_the_same_integers_on_one_two_and_three_ranks(asked):
+    matrices = [each["confusion"] for world in (1, 2, 3) for each in asked[world]]
+    assert np.sum(matrices[0]) == 5 * 34 * 53  # three rows of each are void
+    assert all(matrix == matrices[0] for matrix in matrices)
+
+
+def test_a_rank_whose_loss_is_not_finite_stops_all_before_an_update_and_is_named(asked):
+    for rank in (0, 1):
+        message, is_relayed, is_untouched = asked[2][rank]["poisoned"]
+        assert "the loss is nan, nothing was updated; images image1, image3;" in message
+        assert (is_relayed, is_untouched) == (rank == 1, True)
+
+
+def test_one_ranks_fault_is_raised_on_all_and_told_by_one(asked):
+    assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False"]
+    assert asked[2][1]["faults"] == ["torn.png False", "no images True"]
+
+
+def test_rank_0s_tensors_are_everybodys(asked):
+    assert asked[2][1]["shared"] == {"a": [[0.0] * 3] * 2, "b": 0}
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        if any(line.get("step", 0) >= step for line in read_log(run / "log.jsonl")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} in {run}")
+
+
+def test_a_run_of_two_ranks_is_killed_stopped_resumed_and_scored(tiny_config, tmp_path, server):
+    """One story: SIGKILL of one rank, SIGTERM to one, the end, the score."""
+    run = tmp_path / "checkpoints" / "run"
+    train = ["train", "--config", str(tiny_config), "--run", "run", "--set", "train.eval_every=60"]
+    train += ["--set", "train.max_steps=120", "--set", "train.save_every=3"]
+
+    def said(name: str) -> str:
+        return (tmp_path / name).read_text()
+
+    ranks = server.start(2, tmp_path, command=train)
+    wait_for_step(run, 5)
+    os.kill(ranks[1], signal.SIGKILL)
+    began = time.monotonic()
+    assert server.finish(ranks) == [6, -signal.SIGKILL], said("err0")
+    assert time.monotonic() - began < 60
+    assert "rank 0: error: rank 0 lost the others" in said("err0")
+    kept = load_checkpoint(checkpoints_of(run)[0]).step
+    assert kept >= 3
+
+    ranks = server.start(2, tmp_path, command=train)
+    wait_for_step(run, kept + 3)
+    os.kill(ranks[1], signal.SIGTERM)  # to one of them: both stop
+    assert server.finish(ranks) == [143, 143], said("err0") + said("err1")
+    stopped = load_checkpoint(checkpoints_of(run)[0]).step
+    assert f"stopped after step {stopped}" in said("out0")
+    assert said("out1") == ""  # rank 0 speaks for both
+    steps = [line["step"] for line in read_log(run / "log.jsonl") if "event" not in line]
+    assert steps == list(range(1, stopped + 1))
+
+    assert server.finish(server.start(2, tmp_path, command=train)) == [0, 0], said("err0") + said("err1")
+    evals = {line["step"]: line["miou"] for line in read_log(run / "log.jsonl") if line.get("event") == "eval"}
+    assert sorted(evals) == [60, 120]
+
+    score = ["eval", "--checkpoint", str(run), "--masks", str(tmp_path / "masks")]
+    assert server.finish(server.start(2, tmp_path, command=score)) == [0, 0], said("err0") + said("err1")
+    metrics = json.loads((run / "eval" / "val-whole" / "metrics.json").read_text())
+    assert (metrics["miou"], metrics["num_images"]) == (pytest.approx(evals[120], rel=1e-12), 3)
+    assert len(list((tmp_path / "masks" / "ids").glob("*.png"))) == 3
