@@ -1,8 +1,11 @@
 # Thin names over run.sh, which does the work and explains itself: ./run.sh help. Pass more with ARGS="...".
-.PHONY: help setup demo test lint types bench
+.PHONY: help setup demo test lint types bench torture
 
 help:
 	@./run.sh help
 
 setup demo test lint types bench:
 	@./run.sh $@ $(ARGS)
+
+torture:
+	@./run.sh bench torture $(ARGS)

@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 
 import pytest
+import torch
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.engine.fit import fit
@@ -36,6 +39,28 @@ def test_a_damaged_image_leaves_no_metrics(run, tiny_data):
     with pytest.raises(DataError, match="frame2"):
         scored(run)
     assert not (run / "eval" / "val-whole" / "metrics.json").exists()
+
+
+def test_an_evaluation_killed_half_way_leaves_no_metrics(run, tmp_path, monkeypatch):
+    def kill_at_the_second(folder, stem, *_, **__):
+        (tmp_path / stem).touch()
+        if stem == "frame1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("segnl.inspection.score.write_masks", kill_at_the_second)
+    child = os.fork()  # a start of Python would cost seconds
+    if child == 0:
+        try:
+            torch.set_num_threads(1)  # the pool of threads did not come along
+            score(run, split="val", overrides=(), masks=tmp_path / "masks", json_file=tmp_path / "m.json")
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert (tmp_path / "frame0").exists()
+    assert not (run / "eval" / "val-whole" / "metrics.json").exists()
+    assert not (tmp_path / "m.json").exists()
 
 
 def test_an_unwritable_mask_folder_is_refused_before_anything_is_scored(run, tmp_path):
