@@ -1,5 +1,5 @@
 # Thin names over run.sh, which does the work and explains itself: ./run.sh help. Pass more with ARGS="...".
-.PHONY: help setup demo test lint types bench calibrate
+.PHONY: help setup demo test lint types bench calibrate torture
 # make bench-ops, bench-loss, bench-eval, bench-train: one benchmark each, and docs/performance.md made anew from its result file.
 
 help:
@@ -11,3 +11,6 @@ setup demo test lint types bench calibrate:
 bench-%:
 	@./run.sh bench $* $(ARGS)
 	@./run.sh python benchmarks/pages.py
+
+torture:
+	@./run.sh bench torture $(ARGS)

@@ -1,6 +1,8 @@
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from PIL import Image
 
 import segnl
 from segnl.cli import main
-from segnl.engine.checkpoint import checkpoints_of
+from segnl.engine.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint
 from segnl.engine.protocol import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,6 +187,41 @@ def test_a_checkpoint_of_other_classes_is_refused(run, tiny_data, capsys):
 def test_a_missing_checkpoint_and_a_bad_split_are_said_in_one_line(run, capsys, tmp_path):
     assert "cannot be read" in refused(capsys, 4, "eval", "--checkpoint", tmp_path / "none")
     assert "no split 'test'; it has train, val" in refused(capsys, 3, "eval", "--checkpoint", run, "--split", "test")
+
+
+def test_a_training_that_leaves_the_finite_numbers_keeps_its_checkpoint_and_names_the_images(
+    tiny_config, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--config", tiny_config, "--run", "r", "--set", "train.save_every=1", "--set", "optim.lr=1e25"]
+    line = refused(capsys, 5, *words)
+    assert re.search(r"step \d: the (loss|gradient) is (nan|inf), nothing was updated; images frame\d, frame\d;", line)
+    run = tmp_path / "checkpoints" / "r"
+    last = [json.loads(text) for text in (run / "log.jsonl").read_text().splitlines()][-1]
+    assert (last["event"], last["step"]) == ("non_finite", load_checkpoint(checkpoints_of(run)[0]).step)
+    assert last["detail"] in line
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line_and_the_old_checkpoint_stays(
+    tiny_config, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def save_on_a_full_disk(path, **content):
+        if content["step"] > 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        save_checkpoint(path, **content)
+
+    monkeypatch.setattr("segnl.engine.fit.save_checkpoint", save_on_a_full_disk)
+    try:
+        line = refused(capsys, 6, "train", "--config", tiny_config, "--run", "r")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    run = tmp_path / "checkpoints" / "r"
+    assert "step-00000004.safetensors: cannot be written" in line
+    assert [load_checkpoint(path).step for path in checkpoints_of(run)] == [2]
 
 
 def test_a_run_name_that_leads_out_is_refused(tiny_config, capsys, tmp_path, monkeypatch):

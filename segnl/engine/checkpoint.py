@@ -6,6 +6,7 @@ seal is the SHA-256 of the whole file with the seal's own 64 characters read as 
 
 import hashlib
 import json
+import os
 import struct
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,13 +21,15 @@ from torch import Tensor, nn, optim
 
 from segnl.core.config import Tree
 from segnl.core.distributed import Ranks
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import write_atomic
 
 FORMAT = "segnl-1"
 NO_SEAL = "0" * 64
 SUFFIX = ".safetensors"
 KEEP = 2
+BEST = f"best{SUFFIX}"
+"""The checkpoint with the highest validation mIoU so far, where a run validates."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +188,32 @@ def set_damaged_aside(run: Path, newest_whole: Checkpoint) -> None:
             path.rename(path.with_suffix(".damaged"))
 
 
-def drop_old_checkpoints(run: Path) -> None:
-    """Keeps the newest two: one of them is whole even if the disk spoils the other."""
+def drop_old_checkpoints(run: Path, keep_every: int | None = None) -> None:
+    """Keeps the newest two, of which one is whole even if the disk spoils the other, and every keep_every-th step's."""
     for path in checkpoints_of(run)[KEEP:]:
-        path.unlink(missing_ok=True)
+        if keep_every is None or step_of(path) % keep_every:
+            path.unlink(missing_ok=True)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
+
+
+def keep_as_best(path: Path) -> None:
+    """Lets RUN/best.safetensors be the checkpoint `path`, at once and without a copy where the disk has hard links."""
+    best = path.with_name(BEST)
+    temporary = path.with_name(f".{BEST}.linking1")  # a name that remove_leftovers knows
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            write_atomic(best, path.read_bytes())
+            return
+        os.replace(temporary, best)
+    except OSError as err:
+        raise MachineError(f"{best}: cannot be written ({err.strerror}); free some space") from err
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, averaged: bool = False) -> None:

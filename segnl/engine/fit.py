@@ -16,7 +16,7 @@ from segnl.core.distributed import ALONE, Ranks
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
 from segnl.core.files import ensure_writable, remove_leftovers, run_lock, write_atomic
-from segnl.core.runlog import NoLog, RunLog
+from segnl.core.runlog import NoLog, RunLog, read_log
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.loader import train_batches
 from segnl.datasets.sample import Batch
@@ -26,6 +26,7 @@ from segnl.engine.checkpoint import (
     Checkpoint,
     checkpoint_path,
     drop_old_checkpoints,
+    keep_as_best,
     load_weights,
     newest_checkpoint,
     optimiser_tensors,
@@ -141,6 +142,7 @@ class _Session:
     ) -> None:
         self.recipe, self.run, self.trainer, self.ranks = recipe, run, trainer, trainer.ranks
         self.train_data, self.val_data = train_data, val_data
+        self.best_miou = -math.inf
         self.saved_step = trainer.step_number if trainer.step_number else -1
         # Taken now: at the time of a save the checkout may hold other code than the one that runs.
         self.origin = {
@@ -153,7 +155,8 @@ class _Session:
     def train(self) -> int:
         """The loop; returns the exit code."""
         cfg, first = self.recipe.train, self.trainer.step_number
-        if first >= cfg.max_steps:
+        is_unscored = self._recall_scores(first)
+        if first >= cfg.max_steps and not is_unscored:
             self._say(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
         log = self._open_log(first)
@@ -165,17 +168,20 @@ class _Session:
                 _stop_signals() as stop,
                 Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress,
             ):
+                if is_unscored:
+                    self._validate(log, progress, stop)
                 while self.trainer.step_number < cfg.max_steps:
                     began = time.perf_counter()
                     batch, code = self._next_batch(batches, stop)
                     if code:
                         break
                     report = self._step(batch, began, log, progress)
-                    if report.step % cfg.save_every == 0:
+                    if _is_due(report.step, cfg.save_every) or _is_due(report.step, cfg.keep_every):
                         self._save()
-                    if cfg.eval_every is not None and report.step % cfg.eval_every == 0:
+                    if _is_due(report.step, cfg.eval_every):
                         self._validate(log, progress, stop)
                 self._save()
+                (code,) = self.ranks.largest([stop[0] if stop else 0])
             log.write(event="stop" if code else "end", step=self.trainer.step_number)
         except NonFiniteError as err:
             log.write(event="non_finite", step=self.trainer.step_number, detail=str(err))
@@ -189,12 +195,26 @@ class _Session:
             self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
         return code
 
+    def _recall_scores(self, first: int) -> bool:
+        """Takes up the best score of earlier starts; whether a kill left out the validation of step `first`."""
+
+        def recall() -> tuple[float, bool]:
+            evals = [line for line in read_log(self.run / "log.jsonl") if line.get("event") == "eval"]
+            scores = {line["step"]: line["miou"] for line in evals if line["step"] <= first}
+            best = max((miou for miou in scores.values() if miou is not None), default=-math.inf)
+            return best, first > 0 and _is_due(first, self.recipe.train.eval_every) and first not in scores
+
+        self.best_miou, is_unscored = self.ranks.from_main(recall)
+        return is_unscored
+
     def _say(self, text: str) -> None:
         if self.ranks.is_main:
             print(text)
 
     def _open_log(self, first: int) -> RunLog | NoLog:
-        log = RunLog(self.run / "log.jsonl", resume_step=first) if self.ranks.is_main else NoLog()
+        opened: list[RunLog] = []
+        self.ranks.from_main(lambda: opened.append(RunLog(self.run / "log.jsonl", resume_step=first)))
+        log = opened[0] if opened else NoLog()
         norm, world = self.recipe.model.norm, self.ranks.world
         images = self.recipe.train.batch_size // self.recipe.train.accumulate
         self._say(norm_note(norm, images=images, world=world))
@@ -262,10 +282,14 @@ class _Session:
         )
         if any(self.ranks.largest([len(stop)])):
             return
-        miou = confusion.miou() if math.isfinite(confusion.miou()) else None
-        log.write(event="eval", split="val", step=self.trainer.step_number, miou=miou)
-        self.watch.validated(self.trainer.step_number, confusion, predictor, self.val_data)
-        progress.say(f"step {self.trainer.step_number}: val mIoU {confusion.miou():.4f}")
+        step, miou = self.trainer.step_number, confusion.miou()
+        is_best = miou > self.best_miou
+        if is_best:
+            self.best_miou = miou
+            self.ranks.from_main(lambda: keep_as_best(checkpoint_path(self.run, step)))
+        log.write(event="eval", split="val", step=step, miou=miou if math.isfinite(miou) else None)
+        self.watch.validated(step, confusion, predictor, self.val_data)
+        progress.say(f"step {step}: val mIoU {miou:.4f}" + (", the best so far" if is_best else ""))
 
     def _save(self) -> None:
         """Rank 0 writes; a full disk is every rank's fault."""
@@ -285,7 +309,11 @@ class _Session:
             origin=self.origin,
             ema=average.model.state_dict() if average is not None else None,
         )
-        drop_old_checkpoints(self.run)
+        drop_old_checkpoints(self.run, self.recipe.train.keep_every)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
 
 
 def _rounded(fields: dict[str, object]) -> dict[str, object]:

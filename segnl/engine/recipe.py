@@ -34,6 +34,8 @@ class TrainConfig(Config):
     """Steps between checkpoints; a kill loses no more."""
     eval_every: Count | None = None
     """Steps between validations; null for none."""
+    keep_every: Count | None = None
+    """The checkpoint of every so many steps is made and kept for good; null: the newest two are all there is."""
     accumulate: Count = 1
     """Pieces in which a step's images pass the network, to fit into memory; the step is the same but for the norms'
     statistics and OHEM's mining, which are each piece's own."""
@@ -45,11 +47,17 @@ class TrainConfig(Config):
     """Memory layout: the same numbers but for rounding, and often faster."""
     tensorboard: bool = False
     """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `watch`."""
+    compile: bool = False
+    """Whether training steps run through torch.compile: the same numbers but for rounding; evaluation does not."""
+    activation_checkpointing: bool = False
+    """Whether the backbone's blocks are computed again in backward instead of kept: less memory, more time."""
 
     @pydantic.model_validator(mode="after")
     def _pieces_are_equal(self) -> "TrainConfig":
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal pieces")
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile decides by itself what to compute again; drop activation_checkpointing")
         return self
 
 
@@ -150,17 +158,12 @@ def _choose(known: Mapping[str, type[AnyConfig]], name: str, dotted: str, file: 
     return known[name]
 
 
-# Where the data lie, how they are fetched, how often a run is saved, how it is scored and watched do not change what it
-# learns.
+# Where the data lie, how they are fetched, how often a run is saved, how it is scored and watched and how steps are
+# executed do not change what it learns.
 FREE_KEYS = frozenset(
-    {
-        "data.root",
-        "data.workers",
-        "data.worker_timeout_s",
-        "train.save_every",
-        "train.eval_every",
-        "train.tensorboard",
-    }
+    {"data.root", "data.workers", "data.worker_timeout_s"}
+    | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
+    | {"train.tensorboard"}
 )
 
 

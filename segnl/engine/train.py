@@ -23,6 +23,8 @@ from segnl.engine.recipe import Recipe
 from segnl.models.norm import chosen_norm, synchronise
 from segnl.models.segmenter import Segmenter
 
+COMPILE_BACKEND = "inductor"
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -59,9 +61,12 @@ class Trainer:
         self.optimiser = build_optimiser(recipe.optim, self.model)
         if chosen_norm(recipe.model.norm, world=ranks.world) == "sync":
             synchronise(self.model, ranks, on_cuda=device.type == "cuda")
+        self.model.backbone.recomputes = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
         if ranks.world > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
+        if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
+            self.network = _compiled(self.network)
         self.average = Average(self.model, recipe.train.ema) if recipe.train.ema is not None else None
 
     @property
@@ -135,9 +140,9 @@ class Trainer:
 
     def _exchanging(self, *, is_last: bool) -> AbstractContextManager[object]:
         """Gradients travel between the ranks once a step, with its last piece."""
-        if isinstance(self.network, nn.parallel.DistributedDataParallel) and not is_last:
-            return self.network.no_sync()
-        return nullcontext()
+        if self.ranks.world == 1 or is_last:
+            return nullcontext()
+        return self.network.no_sync()  # type: ignore[operator]  # a compiled one passes it on
 
     def _losses(self, image: Tensor, label: Tensor, share: Share) -> dict[str, Tensor]:
         model = self.recipe.model
@@ -171,3 +176,8 @@ class Trainer:
 
 def _is_finite(value: float) -> bool:
     return bool(torch.isfinite(torch.tensor(value)))
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    compiled: nn.Module = torch.compile(network, backend=COMPILE_BACKEND)  # type: ignore[assignment]
+    return compiled

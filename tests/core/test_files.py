@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, inside, remove_leftovers, run_lock, sha256_of, write_atomic
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_write_replaces_whole_and_leaves_nothing_beside(tmp_path):
@@ -33,6 +36,21 @@ def test_a_full_disk_keeps_the_old_file(tmp_path):
     assert f"{path}: cannot be written" in out
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file_and_a_leftover_that_goes(tmp_path):
+    path = tmp_path / "step-00000007.safetensors"
+    write_atomic(path, b"old")
+    code = (
+        "import os, pathlib, signal, sys; from segnl.core.files import write_atomic;"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "write_atomic(pathlib.Path(sys.argv[1]), b'new')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(os.listdir(tmp_path)) == 2
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):

@@ -10,6 +10,7 @@ from segnl.engine.checkpoint import (
     checkpoint_path,
     checkpoints_of,
     drop_old_checkpoints,
+    keep_as_best,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
@@ -18,6 +19,7 @@ from segnl.engine.checkpoint import (
     restore_optimiser,
     save_checkpoint,
     set_damaged_aside,
+    step_of,
 )
 
 
@@ -122,6 +124,25 @@ def test_the_newest_two_are_kept(tmp_path):
         "step-00000010.safetensors",
         "step-00000100.safetensors",
     ]
+
+
+def test_every_nth_is_kept_beside_the_newest_two(tmp_path):
+    for step in (5, 10, 15, 20, 22, 23):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    drop_old_checkpoints(tmp_path, keep_every=10)
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [23, 22, 20, 10]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_best_outlives_the_file_that_it_was_and_is_no_newest_one(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(95, "no links")))
+    for step in (5, 10):
+        keep_as_best(save(checkpoint_path(tmp_path, step), net(), step=step))
+    checkpoint_path(tmp_path, 10).unlink()
+    assert load_checkpoint(tmp_path / "best.safetensors").step == 10
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "step-00000005.safetensors"]
 
 
 def test_a_damaged_newer_one_does_not_count_among_the_two(tmp_path):

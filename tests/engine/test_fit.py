@@ -14,7 +14,7 @@ from segnl.core.distributed import Ranks
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.runlog import read_log
 from segnl.engine.build import build_data
-from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from segnl.engine.checkpoint import checkpoints_of, load_checkpoint, step_of
 from segnl.engine.evaluate import evaluate
 from segnl.engine.fit import fit
 from segnl.engine.predictor import load
@@ -138,6 +138,29 @@ def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny
 
 def val_scores(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["miou"]) for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
+
+
+def test_the_best_by_validation_and_every_nth_are_kept(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    options = ["train.max_steps=8", "train.eval_every=1", "train.save_every=8", "train.keep_every=3"]
+    recipe = load_recipe(tiny_config, options)
+    fit(recipe, run)
+    scores = dict(val_scores(run))
+    best = max(scores, key=scores.get)  # the first of equals
+    assert load_checkpoint(run / "best.safetensors").step == best
+    assert [step_of(path) for path in checkpoints_of(run)] == [8, 7, 6, 3]
+
+
+def test_a_validation_that_a_kill_left_out_is_made_up_for(tiny_config, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    recipe = load_recipe(tiny_config, ["train.eval_every=3"])
+    fit(recipe, run)
+    scores, best = val_scores(run), load_checkpoint(run / "best.safetensors").step
+    kept = [line for line in read_log(log) if not (line.get("event") in ("eval", "end") and line["step"] == 6)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert fit(recipe, run) == 0
+    assert val_scores(run) == scores
+    assert load_checkpoint(run / "best.safetensors").step == best
 
 
 def test_averaged_weights_are_the_ones_that_are_scored_and_loaded(tiny_config, tmp_path):

@@ -26,6 +26,7 @@ BY_THE_LOOP = {
     "train.max_steps",
     "train.save_every",
     "train.eval_every",
+    "train.keep_every",
     "train.deterministic",
     "train.tensorboard",
     "data.worker_timeout_s",

@@ -60,6 +60,11 @@ def test_a_key_that_is_younger_than_a_recipe_has_its_default_there(tiny_config):
     assert differing_keys(load_recipe(tiny_config, ["model.norm=frozen"]).tree(), before) == ["model.norm"]
 
 
+def test_compile_and_activation_checkpointing_are_refused_together(tiny_config):
+    with pytest.raises(ConfigError, match="drop activation_checkpointing"):
+        load_recipe(tiny_config, ["train.compile=true", "train.activation_checkpointing=true"])
+
+
 def test_pieces_that_do_not_divide_the_batch_are_refused(tiny_config):
     with pytest.raises(ConfigError, match="batch_size 2 cannot be cut into 3 equal pieces"):
         load_recipe(tiny_config, ["train.accumulate=3"])

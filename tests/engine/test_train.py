@@ -125,6 +125,26 @@ def test_a_gradient_below_the_limit_is_left_alone(tiny_config):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
 
 
+def test_activation_checkpointing_gives_the_same_weights_to_the_bit(tiny_config):
+    plain, thrifty = trainer_for(tiny_config), trainer_for(tiny_config, "train.activation_checkpointing=true")
+    for step in range(2):
+        plain.step(batch_of(step)), thrifty.step(batch_of(step))
+    state = thrifty.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())
+
+
+def test_a_compiled_step_has_the_same_names_and_numbers(tiny_config, monkeypatch):
+    monkeypatch.setattr("segnl.engine.train.COMPILE_BACKEND", "aot_eager")  # all but the code generator
+    plain, compiled = trainer_for(tiny_config), trainer_for(tiny_config, "train.compile=true")
+    for step in range(2):
+        report = compiled.step(batch_of(step))
+        assert report.loss == pytest.approx(plain.step(batch_of(step)).loss, rel=1e-5)
+    state = compiled.evaluated.state_dict()
+    assert list(state) == list(plain.model.state_dict())
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [["train.precision=bf16"], ["train.channels_last=true"], ["train.batch_size=1"]])
 def test_each_option_trains_a_step(tiny_config, options):
     batch = batch_of(0)

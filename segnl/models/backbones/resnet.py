@@ -12,6 +12,7 @@ from segnl.core.config import Config
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
+from segnl.models.recompute import recomputed
 
 _BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
@@ -187,7 +188,7 @@ class ResNet(Backbone):
         stages = []
         for name in LAYERS:
             for index, block in enumerate(self.get_submodule(name).children()):
-                x = block(x)
+                x = recomputed(block, x) if self.recomputes and self.training else block(x)
                 if f"{name}_{index}" in self.non_local:
                     x = self.non_local[f"{name}_{index}"](x)
             stages.append(x)
