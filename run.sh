@@ -315,7 +315,11 @@ cd "$root"
 case $command in
 setup) say ".venv is ready" ;;
 demo) exec "$venv/bin/python" -m segnl demo "$@" ;;
-test) exec "$venv/bin/python" -m pytest "$@" ;;
+test) # two processes of one thread each: twice as fast on two cores, and no threads that wait for each other
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    export OMP_NUM_THREADS
+    exec "$venv/bin/python" -m pytest -n 2 "$@"
+    ;;
 lint) lint ;;
 types) exec "$venv/bin/python" -m mypy "$@" ;;
 bench) bench "$@" ;;

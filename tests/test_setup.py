@@ -327,7 +327,7 @@ def test_without_a_python_that_serves_one_line_says_what_to_do(checkout: Checkou
 def test_commands_set_up_first_and_pass_their_arguments_on(checkout: Checkout) -> None:
     tests = checkout.run("test", "-k", "two words")
     assert tests.returncode == 0, tests.stderr
-    assert tests.stdout == "ran pytest -k two words\n"
+    assert tests.stdout == "ran pytest -n 2 -k two words\n"
     assert checkout.run("segnl", "train", "--print").stdout == "ran segnl train --print\n"
     assert checkout.run("demo").stdout == "ran segnl demo\n"
     assert checkout.run("types").stdout == "ran mypy\n"

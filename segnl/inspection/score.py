@@ -85,9 +85,7 @@ def score(
         ranks.together(writers.finish)
     if not ranks.is_main:
         return {}
-    metrics = metrics_json(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
-    metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": split}
-    metrics |= {"eval": recipe.tree()["eval"], "preset": own_preset}
+    metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset}
     if official and masks is not None:
         metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
     if packed is not None:
@@ -99,6 +97,12 @@ def score(
             print(f"{path}: {what} of {len(data)} images")
     print(f"{out / 'metrics.json'} holds these numbers; beside it {', '.join(_written(out))}")
     return metrics
+
+
+def _metrics(tally: Tally, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> Tree:
+    metrics = metrics_json(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
+    metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": data.split}
+    return metrics | {"eval": recipe.tree()["eval"]}
 
 
 def _mask_folder(make: Callable[[], MaskFolder], ranks: Ranks) -> MaskFolder:
