@@ -42,7 +42,7 @@ def score(
     ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     official: also by cityscapesscripts on the written masks, whose folder must then hold this split's alone.
     """
-    checkpoint = open_checkpoint(run_or_file)
+    checkpoint = ranks.together(lambda: open_checkpoint(run_or_file))
     recipe = recipe_for_scoring(checkpoint, overrides)
     out = inside(checkpoint.path.parent / "eval", f"{split}-{recipe.eval.mode}")
     if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
