@@ -58,7 +58,7 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
-    print(f"{who}: error: {message}", file=sys.stderr)
+    sys.stderr.write(f"{who}: error: {message}\n")  # in one piece, for several ranks write to one terminal
     return code
 
 

@@ -68,11 +68,12 @@ def poisoned(config: Path, ranks: Ranks) -> list[object]:
 
 
 def faults(ranks: Ranks) -> list[str]:
-    """What each rank raises when rank 1 alone has a fault, and when rank 0 has one in from_main."""
+    """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
     found = []
     for go in (
         lambda: ranks.raise_together(DataError("torn.png") if ranks.rank == 1 else None),
         lambda: ranks.from_main(refuse),
+        lambda: ranks.together(refuse),
     ):
         try:
             go()

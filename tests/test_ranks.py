@@ -109,8 +109,8 @@ def test_a_rank_whose_loss_is_not_finite_stops_all_before_an_update_and_is_named
 
 
 def test_one_ranks_fault_is_raised_on_all_and_told_by_one(asked):
-    assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False"]
-    assert asked[2][1]["faults"] == ["torn.png False", "no images True"]
+    assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False", "no images False"]
+    assert asked[2][1]["faults"] == ["torn.png False", "no images True", "no images True"]
 
 
 def test_rank_0s_tensors_are_everybodys(asked):

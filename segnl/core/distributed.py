@@ -107,8 +107,10 @@ class Ranks:
             if fault is not None:
                 raise fault
             return
-        faults = self.gathered(None if fault is None else _Fault(type(fault), str(fault)))
+        own = None if fault is None else _Fault(type(fault), str(fault))
+        faults = self.gathered(own)
         if fault is not None:
+            fault.is_relayed = own in faults[: self.rank]  # what befell several is said once
             raise fault
         for rank, other in enumerate(faults):
             if other is not None:

@@ -71,7 +71,9 @@ def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
     images, pieces = recipe.train.batch_size, ranks.world * recipe.train.accumulate
     if images % pieces:
         each = f"{ranks.world} ranks" + (f" in {recipe.train.accumulate} pieces each" if pieces > ranks.world else "")
-        raise ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
+        err = ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
+        err.is_relayed = not ranks.is_main  # all find it by themselves
+        raise err
 
 
 def _open_run(recipe: Recipe, run: Path, data: SegmentationData, held: ExitStack, *, fresh: bool) -> Checkpoint | None:

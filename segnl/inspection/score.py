@@ -58,7 +58,7 @@ def score(
     with_strata: also where the errors are, under `strata` and in strata.png.
     ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     """
-    checkpoint = open_checkpoint(run_or_file)
+    checkpoint = ranks.together(lambda: open_checkpoint(run_or_file))
     recipe = recipe_for_scoring(checkpoint, overrides, preset)
     own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
     out = inside(checkpoint.path.parent / "eval", f"{split}-{own_preset or recipe.eval.mode}")
@@ -75,9 +75,8 @@ def score(
     tally = Tally(data.table.num_classes, with_strata=with_strata)
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
         packed = Submission(submission, recipe.data.name, data, writers) if submission else None
-        kept = None
-        if masks is not None:
-            kept = _mask_folder(partial(MaskFolder, masks, belongs_to(checkpoint, recipe, data), data, writers), ranks)
+        belonging = belongs_to(checkpoint, recipe, data) if masks else {}
+        kept = _mask_folder(partial(MaskFolder, masks, belonging, data, writers), ranks) if masks else None
         predictor = predictor_of(checkpoint, recipe)
         if ranks.is_main:
             _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
@@ -86,7 +85,7 @@ def score(
     if not ranks.is_main:
         return {}
     metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset}
-    if official and masks is not None:
+    if official and masks:
         metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
     if packed is not None:
         packed.write()
