@@ -27,6 +27,7 @@ usage: ./run.sh COMMAND [ARGUMENTS]
   types             mypy
   bench [NAME ...]  list the benchmarks, or run benchmarks/NAME.py
   calibrate [ARGS]  how often the intervals of compare hold the truth, on simulated studies; makes docs/statistics.md
+  extra NAME        optional packages into .venv: export (ONNX), watch (TensorBoard)
   segnl ARGS        the command line: ./run.sh segnl train --config FILE
   python ARGS       the environment's Python: ./run.sh python train.py --config FILE
 settings: SEGNL_PYTHON=FILE chooses the Python (>= 3.11); SEGNL_INSTALLER=pip leaves uv out
@@ -279,6 +280,17 @@ setup() {
     trap - EXIT HUP INT TERM
 }
 
+extra() { # $1: a name of pyproject.toml's optional-dependencies
+    case ${1:-} in
+    export | watch) ;;
+    *) echo "extra: '${1:-}' is not there; known: export (ONNX), watch (TensorBoard)" >&2; exit 2 ;;
+    esac
+    find_python
+    find_uv
+    if [ -n "$uv" ] && install uv -e ".[$1]"; then return 0; fi
+    install pip -e ".[$1]" || die "could not install the extra '$1' (the lines above say why)"
+}
+
 # ---- commands ----------------------------------------------------------------------------------------------------------
 
 lint() {
@@ -305,7 +317,7 @@ command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
 help | -h | --help) usage; exit 0 ;;
-setup | demo | test | lint | types | bench | calibrate | segnl | python) ;;
+setup | demo | test | lint | types | bench | calibrate | extra | segnl | python) ;;
 *) printf "run.sh: unknown command '%s'\n" "$command" >&2; usage >&2; exit 2 ;;
 esac
 
@@ -324,6 +336,7 @@ lint) lint ;;
 types) exec "$venv/bin/python" -m mypy "$@" ;;
 bench) bench "$@" ;;
 calibrate) bench calibrate "$@" ;;
+extra) extra "$@" ;;
 segnl) cd "$here" && exec "$venv/bin/python" -m segnl "$@" ;;
 python) cd "$here" && exec "$venv/bin/python" "$@" ;;
 esac

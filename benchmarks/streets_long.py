@@ -1,0 +1,78 @@
+"""Trains heads on many streets for long, and scores them on the ambiguous pairs, which only far-away context decides.
+
+./run.sh bench streets_long [--heads fcn,aspp,non_local,rcca] [--seed 0]
+
+Makes data/streets_long first. Resumable: a run that is done is not trained again. Writes
+benchmarks/results/streets_long/HEAD-sSEED.json; docs/results.md is made from these by benchmarks/pages.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import segnl
+from segnl.core.environment import machine
+from segnl.core.files import write_atomic
+from segnl.datasets.streets import ambiguous_mask, pair_counts
+from segnl.datasets.streets_pairs import PAIRS
+from segnl.engine.build import build_data
+from segnl.engine.checkpoint import open_checkpoint
+from segnl.metrics.confusion import Confusion
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "streets_long"
+HEADS = "fcn,aspp,non_local,rcca"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--heads", default=HEADS)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    command("data", "streets", "--out", "data/streets_long", "--train", "2000", "--val", "100")
+    for head in args.heads.split(","):
+        run = f"long-{head}-s{args.seed}"
+        config = f"configs/streets/long_{head}.yaml"
+        command("train", "--config", config, "--run", run, "--set", f"train.seed={args.seed}")
+        result = {"head": head, "config": config, "seed": args.seed, **scored(ROOT / "checkpoints" / run)}
+        write_atomic(RESULTS / f"{head}-s{args.seed}.json", json.dumps(result, indent=1).encode() + b"\n")
+
+
+def scored(run: Path) -> dict[str, object]:
+    """mIoU and the accuracy on each pair of the validation streets, and where the run comes from."""
+    checkpoint = open_checkpoint(run)
+    predictor = segnl.load(run)
+    data = build_data(predictor.recipe, "val")
+    confusion, counts = Confusion(data.table.num_classes), None
+    for i in range(len(data)):
+        sample = data.read(i)
+        predicted = predictor.predict(sample.image)
+        confusion.update(predicted, sample.label)
+        found = pair_counts(predicted, sample.label, ambiguous_mask(data, i))  # pairs 2: right, all
+        counts = found if counts is None else counts + found
+    accuracy = counts[:, 0] / counts[:, 1]
+    return {
+        "steps": checkpoint.step,
+        "batch_size": predictor.recipe.train.batch_size,
+        "split": "val",
+        "num_images": len(data),
+        "miou": confusion.miou(),
+        "pairs": {pair.name: float(value) for pair, value in zip(PAIRS, accuracy, strict=True)},
+        "pairs_mean": float(accuracy.mean()),
+        "git": checkpoint.origin["git"],
+        "versions": checkpoint.origin["versions"],
+        "machine": machine(),
+    }
+
+
+def command(*words: str) -> None:
+    """Runs a segnl command to its end; stops everything when it fails."""
+    done = subprocess.run([sys.executable, "-m", "segnl", *words], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
