@@ -333,6 +333,12 @@ def test_commands_set_up_first_and_pass_their_arguments_on(checkout: Checkout) -
     assert checkout.run("types").stdout == "ran mypy\n"
 
 
+def test_an_unknown_extra_is_refused_in_one_line(checkout: Checkout) -> None:
+    done = checkout.run("extra", "onnx")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "extra: 'onnx' is not there; known: export (ONNX), watch (TensorBoard)"
+
+
 def test_an_unknown_command_sets_nothing_up(checkout: Checkout) -> None:
     done = checkout.run("tset")
     assert done.returncode == 2
