@@ -34,7 +34,7 @@ CHECK_HWS = ((97, 131), (152, 91))
 """Sizes at which the graph is compared with the network: odd and even, wide and tall, none a multiple of the stride."""
 TOLERANCE = 1e-4
 """Of the logits, relative to the largest: two float32 implementations of the same sums."""
-PIP = './run.sh extra export (onnx, onnxscript, onnxruntime)'
+PIP = "./run.sh extra export (onnx, onnxscript, onnxruntime)"
 
 
 class Deployed(nn.Module):

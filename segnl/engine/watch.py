@@ -85,6 +85,6 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as err:
         raise MachineError(
-            'train.tensorboard needs tensorboard, not installed: ./run.sh extra watch; or set it to false'
+            "train.tensorboard needs tensorboard, not installed: ./run.sh extra watch; or set it to false"
         ) from err
     return SummaryWriter
