@@ -93,7 +93,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(checkpoint, tmp_path, mon
 
 def test_a_missing_package_is_one_line_with_the_command(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MachineError, match=r"needs onnx, which is not installed: ./run.sh extra export"):
+    with pytest.raises(MachineError, match=r"needs onnx, which is not installed: \./run\.sh extra export"):
         export(checkpoint, tmp_path / "model.onnx")
 
 

@@ -40,7 +40,7 @@ def test_by_default_nothing_is_written_and_nothing_imported(tmp_path, monkeypatc
 
 def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MachineError, match="./run.sh extra watch"):
+    with pytest.raises(MachineError, match=r"\./run\.sh extra watch"):
         Watch(tmp_path, is_on=True)
 
 
