@@ -304,7 +304,7 @@ bench() {
     if [ $# -eq 0 ]; then
         echo "benchmarks (./run.sh bench NAME; none is part of the tests):"
         # What can be run says so in its first lines; the others are parts of these.
-        for file in $(grep -l "^./run.sh bench" benchmarks/*.py); do name=${file##*/}; echo "  ${name%.py}"; done
+        for file in $(grep -l "^make [a-z]\|^./run.sh bench" benchmarks/*.py); do name=${file##*/}; echo "  ${name%.py}"; done
         return 0
     fi
     [ -f "benchmarks/$1.py" ] || { echo "benchmarks/$1.py: not there; ./run.sh bench lists what is" >&2; exit 2; }

@@ -8,16 +8,15 @@ made from these by benchmarks/pages.py.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from command import ROOT, run_segnl
 
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.core.runlog import read_log
 from segnl.engine.checkpoint import open_checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "camvid"
 HEADS = ("fcn", "aspp", "non_local", "rcca")
 
@@ -37,12 +36,12 @@ def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
     config = f"configs/camvid/{head}_r18.yaml"
     run = f"camvid-{head}_r18-s{args.seed}"
     settings = ["--set", f"data.root={args.root.resolve()}", "--set", f"train.seed={args.seed}"]
-    segnl("train", "--config", config, "--run", run, *settings)
+    run_segnl("train", "--config", config, "--run", run, *settings)
     folder = ROOT / "checkpoints" / run
     metrics = {}
     for name, extra in (("single", []), ("flip", ["--set", "eval.flip=true"])):
         out = folder / f"{name}.json"
-        segnl("eval", "--checkpoint", str(folder), "--json", str(out), *extra)
+        run_segnl("eval", "--checkpoint", str(folder), "--json", str(out), *extra)
         metrics[name] = json.loads(out.read_text())
     origin = open_checkpoint(folder).origin
     steps = [line for line in read_log(folder / "log.jsonl") if "loss" in line]
@@ -60,13 +59,6 @@ def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
         "versions": origin["versions"],
         "machine": machine(),
     }
-
-
-def segnl(*words: str) -> None:
-    """Runs a segnl command to its end; stops everything when it fails."""
-    done = subprocess.run([sys.executable, "-m", "segnl", *words], cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from command import commit_text
 from performance_page import performance_page
 from statistics_page import statistics_page
 
@@ -57,6 +58,7 @@ def camvid_section(folder: Path) -> list[str]:
         values = result["metrics"]["single"]["per_class"]
         lines.append(f"| {head_of(result)} | {' | '.join(percent(values[name]) for name in names)} |")
     cpus = sorted({f"{result['machine']['cpu']}, {result['machine']['cores']} cores" for result in found})
+    lines += ["", *(f"{head_of(result)}: {result['note']}." for result in found if "note" in result)]
     return [*lines, "", f"Machine: {'; '.join(cpus)}; torch {found[0]['versions']['torch']}."]
 
 
@@ -76,7 +78,7 @@ def long_section(folder: Path) -> list[str]:
     ]
     for result in found:
         pairs = [percent(result["pairs"][name]) for name in names]
-        commit = (result["git"]["commit"] or "none")[:9] + (" + changes" if result["git"]["dirty"] else "")
+        commit = commit_text(result["git"])
         cells = [result["head"], percent(result["miou"]), *pairs, percent(result["pairs_mean"])]
         cells += [str(result[key]) for key in ("steps", "batch_size", "seed")]
         lines.append(f"| {' | '.join([*cells, commit])} |")
@@ -89,7 +91,7 @@ def head_of(result: Result) -> str:
 
 def row(result: Result) -> str:
     single, flip = result["metrics"]["single"], result["metrics"]["flip"]
-    commit = (result["git"]["commit"] or "none")[:9] + (" + changes" if result["git"]["dirty"] else "")
+    commit = commit_text(result["git"])
     cells = [
         head_of(result),
         percent(single["miou"]),

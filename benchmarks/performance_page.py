@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from command import commit_text
+
 Result = dict[str, Any]
 
 NAMES = {
@@ -41,7 +43,7 @@ def performance_page(results: Path) -> str:
 
 
 def _origin(found: Result) -> str:
-    commit = (found["commit"] or "none")[:9] + (" + changes" if found["dirty"] else "")
+    commit = commit_text(found)
     machine = found["machine"]
     packages = found["versions"]
     return (

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from command import commit_text
+
 Result = dict[str, Any]
 
 METHOD = """\
@@ -194,7 +196,7 @@ def _with_width(cell: Result, prefix: str) -> str:
 
 
 def _origin(result: Result) -> str:
-    commit = (result["commit"] or "none")[:9] + (" + changes" if result["dirty"] else "")
+    commit = commit_text(result)
     return (
         f"{result['machine']['cpu']}; {result['cpu_s']} s of processor time; numpy {result['versions']['numpy']}; "
         f"commit {commit}.\n"

@@ -8,9 +8,9 @@ benchmarks/results/streets_long/HEAD-sSEED.json; docs/results.md is made from th
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from command import ROOT, run_segnl
 
 import segnl
 from segnl.core.environment import machine
@@ -21,7 +21,6 @@ from segnl.engine.build import build_data
 from segnl.engine.checkpoint import open_checkpoint
 from segnl.metrics.confusion import Confusion
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "streets_long"
 HEADS = "fcn,aspp,non_local,rcca"
 
@@ -31,11 +30,11 @@ def main() -> None:
     parser.add_argument("--heads", default=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    command("data", "streets", "--out", "data/streets_long", "--train", "2000", "--val", "100")
+    run_segnl("data", "streets", "--out", "data/streets_long", "--train", "2000", "--val", "100")
     for head in args.heads.split(","):
         run = f"long-{head}-s{args.seed}"
         config = f"configs/streets/long_{head}.yaml"
-        command("train", "--config", config, "--run", run, "--set", f"train.seed={args.seed}")
+        run_segnl("train", "--config", config, "--run", run, "--set", f"train.seed={args.seed}")
         result = {"head": head, "config": config, "seed": args.seed, **scored(ROOT / "checkpoints" / run)}
         write_atomic(RESULTS / f"{head}-s{args.seed}.json", json.dumps(result, indent=1).encode() + b"\n")
 
@@ -65,13 +64,6 @@ def scored(run: Path) -> dict[str, object]:
         "versions": checkpoint.origin["versions"],
         "machine": machine(),
     }
-
-
-def command(*words: str) -> None:
-    """Runs a segnl command to its end; stops everything when it fails."""
-    done = subprocess.run([sys.executable, "-m", "segnl", *words], cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":
