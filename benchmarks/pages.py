@@ -64,7 +64,7 @@ def camvid_section(folder: Path) -> list[str]:
 
 def long_section(folder: Path) -> list[str]:
     """The long runs on streets: what each head reaches on every ambiguous pair."""
-    lines = ["## Streets, long: accuracy on the ambiguous pairs, 100 validation streets of 256x512", ""]
+    lines = ["## Streets, long: accuracy on the ambiguous pairs, 200 validation streets of 128x256", ""]
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if not found:
         return [*lines, "Not run yet."]

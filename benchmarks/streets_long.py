@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--heads", default=HEADS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    run_segnl("data", "streets", "--out", "data/streets_long", "--train", "2000", "--val", "100")
+    run_segnl("data", "streets", "--out", "data/streets_long", "--train", "4000", "--val", "200", "--hw", "128x256")
     for head in args.heads.split(","):
         run = f"long-{head}-s{args.seed}"
         config = f"configs/streets/long_{head}.yaml"
