@@ -32,31 +32,39 @@ def main() -> None:
 
 
 def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
-    """Trains and scores one head; returns the result file's content. train_s sums the steps of all starts."""
-    config = f"configs/camvid/{head}_r18.yaml"
-    run = f"camvid-{head}_r18-s{args.seed}"
-    settings = ["--set", f"data.root={args.root.resolve()}", "--set", f"train.seed={args.seed}"]
-    run_segnl("train", "--config", config, "--run", run, *settings)
+    """Trains one head and scores it plainly and with flip; returns the result file's content."""
+    settings = ["--set", f"train.seed={args.seed}"]
+    evaluations = {"single": [], "flip": ["--set", "eval.flip=true"]}
+    return trained(
+        f"configs/camvid/{head}_r18.yaml", f"camvid-{head}_r18-s{args.seed}", args.root, settings, evaluations
+    )
+
+
+def trained(
+    config: str, run: str, root: Path, settings: list[str], evaluations: dict[str, list[str]]
+) -> dict[str, object]:
+    """Trains a recipe on the CamVid at `root` and scores it in each of the named ways. train_s: of all starts."""
+    run_segnl("train", "--config", config, "--run", run, "--set", f"data.root={root.resolve()}", *settings)
     folder = ROOT / "checkpoints" / run
     metrics = {}
-    for name, extra in (("single", []), ("flip", ["--set", "eval.flip=true"])):
+    for name, extra in evaluations.items():
         out = folder / f"{name}.json"
         run_segnl("eval", "--checkpoint", str(folder), "--json", str(out), *extra)
         metrics[name] = json.loads(out.read_text())
-    origin = open_checkpoint(folder).origin
+    checkpoint = open_checkpoint(folder)
     steps = [line for line in read_log(folder / "log.jsonl") if "loss" in line]
     seconds = sorted(sum(line[key] for key in ("data_s", "forward_s", "backward_s", "optim_s")) for line in steps)
     return {
         "config": config,
-        "seed": args.seed,
+        "seed": checkpoint.recipe["train"]["seed"],
         "steps": steps[-1]["step"],
         "split": "val",
         "runs": 1,
         "train_s": round(sum(seconds)),
         "step_s_median": round(seconds[len(seconds) // 2], 3),
         "metrics": metrics,
-        "git": origin["git"],
-        "versions": origin["versions"],
+        "git": checkpoint.origin["git"],
+        "versions": checkpoint.origin["versions"],
         "machine": machine(),
     }
 
