@@ -135,11 +135,9 @@ class Pointwise(nn.Module):
         """The weight as `d c`."""
         return self.weight.flatten(1)
 
-    def collapsed(self, x: Tensor, into: Tensor) -> Tensor:
-        """into . forward(x), `b n`, as one map of the input: x `b c n`, into `1 d`."""
-        weight = into @ self.matrix  # 1 c
-        scores = torch.bmm(weight.expand(x.shape[0], *weight.shape), x)[:, 0]
-        return scores if self.bias is None else scores + into @ self.bias
+    def collapsed(self, into: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight `1 c` and bias `1` of the one map that does what this one and then `into`, `1 d`, do in turn."""
+        return into @ self.matrix, into.new_zeros(1) if self.bias is None else into @ self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """x `b c n`. Returns `b n d`."""

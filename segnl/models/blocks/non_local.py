@@ -120,11 +120,13 @@ class NonLocalBlock(nn.Module):
         """relu(w . [theta_i, phi_j]) needs of each position one number: w_theta . theta_i and w_phi . phi_j."""
         maps = x.flatten(2)
         for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each
-        theta_score = self.theta.collapsed(maps, for_theta)  # b n
-        if not self.subsample:
-            return theta_score, self.phi.collapsed(maps, for_phi)
-        phi = self._pooled(self.phi(maps), x)  # b d m
-        return theta_score, F.linear(phi.transpose(1, 2), for_phi)[..., 0]
+        weight, bias = self.theta.collapsed(for_theta)
+        if self.subsample:
+            phi = self._pooled(self.phi(maps), x)  # b d m
+            return _numbers(maps, weight, bias)[:, 0], _numbers(phi, for_phi, bias.new_zeros(1))[:, 0]
+        phi_weight, phi_bias = self.phi.collapsed(for_phi)
+        scores = _numbers(maps, torch.cat([weight, phi_weight]), torch.cat([bias, phi_bias]))  # b 2 n: one reading of x
+        return scores[:, 0], scores[:, 1]
 
     def _pooled(self, rows: Tensor, x: Tensor) -> Tensor:
         """`b n d` to `b d m`, max-pooled where the block subsamples; a direction of length 1 stays, so does time."""
@@ -154,3 +156,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _maps(rows: Tensor, space: tuple[int, ...]) -> Tensor:
     return rows.unflatten(1, space).movedim(-1, 1)  # b c h w; in channels_last
+
+
+def _numbers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight . x + bias for few numbers a position: x `b c n`, weight `k c`, bias `k`. Returns `b k n`."""
+    return torch.bmm(weight.expand(x.shape[0], *weight.shape), x) + bias[:, None]
