@@ -6,7 +6,8 @@ Each kind (embedded_gaussian, dot_product, concatenation, criss_cross) as an ope
 criss-cross 64 and 512) and as a 512-channel block, batch 1, float32. `plain` is the textbook form of
 segnl/ops/plain.py. `mmcv` runs where --peer-python is the Python of an environment with mmcv-lite 2.1.0 and mmengine
 (and the same torch): blocks only. Every contestant is a process of its own; they take turns. Memory is the peak above
-the inputs, forward and backward.
+the inputs, forward and backward. Maps of more than 20,000 positions are timed once after the warm-up; a quadratic form
+that does not fit the machine's memory there is not begun, and the result says so.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from segnl.core.environment import git_state, machine, versions
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("embedded_gaussian", "dot_product", "concatenation", "criss_cross")
 MODES = ("forward", "forward_backward")
+LARGE = 20_000
+"""Positions from which one round must do: a quadratic form takes a minute for each there."""
 
 
 def main() -> None:
@@ -39,7 +42,8 @@ def main() -> None:
             for level in args.levels.split(","):
                 case = {"level": level, "kind": kind, "hw": hw}
                 named = {k: v for k, v in contestants.items() if level == "block" or k != "mmcv"}
-                seconds = {m: interleaved(named, {**case, "mode": m}, args.rounds) for m in MODES}
+                rounds = 1 if hw[0] * hw[1] > LARGE else args.rounds
+                seconds = {m: interleaved(named, {**case, "mode": m}, rounds) for m in MODES}
                 peaks = {
                     name: peak_mib(
                         name,
@@ -52,7 +56,7 @@ def main() -> None:
                     for name in named
                 }
                 timed = {m: with_ratios(answers, "seconds") for m, answers in seconds.items()}
-                results.append({**case, **timed, "memory": with_ratios(peaks, "peak_mib")})
+                results.append({**case, "rounds": rounds, **timed, "memory": with_ratios(peaks, "peak_mib")})
                 report(results[-1])
     for one in contestants.values():
         one.close()

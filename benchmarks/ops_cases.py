@@ -21,7 +21,7 @@ Call = Callable[[], object]
 def build(contestant: str, case: Case) -> Call:
     """case: level (op | block), kind (a pairwise function | criss_cross), hw, mode (forward | forward_backward)."""
     h, w = case["hw"]
-    _refuse_what_cannot_fit(contestant, case["kind"], h * w)
+    _refuse_what_cannot_fit(contestant, case["kind"], case["mode"], h * w)
     torch.manual_seed(0)
     if case["level"] == "block":
         block = _blocks(contestant)[case["kind"]]()
@@ -122,16 +122,30 @@ def _mmcv() -> tuple[Any, Any]:
     return mmcv.cnn, mmcv.ops
 
 
-def _refuse_what_cannot_fit(contestant: str, kind: str, n: int) -> None:
-    """Tensors of all pairs that forward and backward hold at once; what does not fit is not begun."""
+PAIRS_HELD = {"embedded_gaussian": 4.2, "dot_product": 2.2, "concatenation": 3.3}
+"""Matrices of all pairs that the textbook forms hold at once with their gradients, from the peaks at 97x97."""
+
+
+def _refuse_what_cannot_fit(contestant: str, kind: str, mode: str, n: int) -> None:
+    """What does not fit is not begun: a machine that swaps or kills would end the whole run."""
     if contestant == "segnl" or kind == "criss_cross":
         return
-    held = 4 if contestant == "plain" or kind != "concatenation" else 2 * CHANNELS // 2 * 2
-    wanted = 4 * n * n * held
+    held = 2.0 if mode == "forward" else PAIRS_HELD[kind]
+    if contestant == "mmcv" and kind == "concatenation":
+        held = float(CHANNELS)  # a vector of theta and phi for each pair
+    elif contestant == "mmcv" and kind == "embedded_gaussian":
+        held = min(held, 3.2)  # scales its scores in place
+    wanted, memory = 4 * n * n * held, _memory()
+    if wanted > 0.85 * memory["MemAvailable"]:
+        is_lasting = wanted > 0.85 * memory["MemTotal"]
+        which = f"the {memory['MemTotal'] / 2**30:.0f} GiB here" if is_lasting else "what was free at the time"
+        raise CannotRunError(f"asks for about {wanted / 2**30:.0f} GiB, which does not fit in {which}")
+
+
+def _memory() -> dict[str, int]:
+    """Bytes by the names of /proc/meminfo."""
     with open("/proc/meminfo") as file:
-        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    if wanted > 0.8 * available:
-        raise CannotRunError(f"asks for about {wanted / 2**30:.0f} GiB, {available / 2**30:.0f} GiB are free")
+        return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
 
 
 class PlainNonLocal(nn.Module):

@@ -62,7 +62,9 @@ def _operators(found: Result) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in found["results"]:
-        cells = [f"{NAMES[case['kind']]}, {case['level']}", "x".join(map(str, case["hw"]))]
+        rounds = case.get("rounds", found["rounds"])
+        size = "x".join(map(str, case["hw"])) + ("" if rounds == found["rounds"] else f", rounds: {rounds}")
+        cells = [f"{NAMES[case['kind']]}, {case['level']}", size]
         for part, key, factor in (
             ("forward", "seconds", 1000),
             ("forward_backward", "seconds", 1000),

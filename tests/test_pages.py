@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,3 +33,24 @@ def test_a_result_that_is_not_there_has_no_row(pages: ModuleType, tmp_path: Path
     assert "Not run yet." in pages.results_page(tmp_path)
     assert pages.performance_page(tmp_path).count("Not run yet.") == 4
     assert "Not run yet" in pages.statistics_page(tmp_path)
+
+
+def test_a_case_of_fewer_rounds_and_a_contestant_that_does_not_fit_are_named(pages: ModuleType, tmp_path: Path) -> None:
+    part = {"seconds": {"segnl": 0.5, "plain": None}, "ratio_to_segnl": {}, "cannot": {"plain": "does not fit"}}
+    memory = {"peak_mib": {"segnl": 10.0, "plain": None}, "ratio_to_segnl": {}, "cannot": {"plain": "does not fit"}}
+    case = {"level": "op", "kind": "dot_product", "hw": [128, 256], "rounds": 1}
+    result = {
+        "results": [{**case, "forward": part, "forward_backward": part, "memory": memory}],
+        "rounds": 3,
+        "threads": 2,
+        "load_before": 0.5,
+        "machine": {"cpu": "a processor"},
+        "versions": {"torch": "2.15.0"},
+        "commit": "0" * 40,
+        "dirty": False,
+    }
+    (tmp_path / "ops").mkdir()
+    (tmp_path / "ops" / "context.json").write_text(json.dumps(result))
+    page = pages.performance_page(tmp_path)
+    assert "| dot product, op | 128x256, rounds: 1 | 500.0 | - | - | 500.0 | - | - | 10.0 | - | - |" in page
+    assert page.count("- plain, dot product op at 128x256: does not fit") == 1

@@ -1,7 +1,8 @@
-"""Softmax attention by blocks of queries, exact, where torch has no fused kernel for the shape.
+"""Softmax attention by tiles of scores, exact: the CPU's, and every device's where torch has no fused kernel.
 
 A fused kernel wants as many channels in the values as in the keys (CPU) and no float64 (CUDA); padding them up to one
-another doubles the work. Here a block of rows of the score matrix exists at a time, in forward and in backward.
+another doubles the work. The CPU's fused backward is a row of small products with a meeting of the threads after each;
+here the products are large. So on the CPU torch's forward is used, and this backward.
 """
 
 from typing import Any
@@ -12,8 +13,11 @@ from torch import Tensor
 from segnl.ops.arguments import accumulator
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
-BLOCK_NUMBERS = 1 << 21
-"""Scores held at once: 8 MB in float32; a block is as many queries as fit."""
+TILE = 1024
+"""Side of a square of scores, 4 MB in float32: small enough for a cache and large enough for the products' full speed.
+
+Products over long rows of scores run at half that speed: each of their rows lies on other pages.
+"""
 
 
 @operator("blocked_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)")
@@ -22,19 +26,37 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
     Products, softmax and sums in float32 (float64 for float64), whatever autocast says.
     """
+    with torch.autocast(q.device.type, enabled=False):
+        if q.device.type == "cpu" and q.shape[2] == v.shape[2]:
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            out, log_sum = fused(q[:, None], k[:, None], v[:, None], scale=scale)  # b 1 n d, b 1 n: one head
+            return out[:, 0].contiguous(), log_sum[:, 0].contiguous()
+        return _tiled(q, k, v, scale)
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     dtype = accumulator(v.dtype)
     out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
     log_sum = q.new_empty(q.shape[:2], dtype=dtype)  # b n
-    with torch.autocast(q.device.type, enabled=False):
-        for image in range(q.shape[0]):
-            keys, values = k[image].to(dtype).t(), v[image].to(dtype)
-            for rows in _row_blocks(q.shape[1], k.shape[1]):
-                weights = torch.mm(q[image, rows].to(dtype) * scale, keys)  # rows m
-                highest = weights.amax(dim=1, keepdim=True)
-                weights.sub_(highest).exp_()
-                total = weights.sum(dim=1, keepdim=True)
-                out[image, rows] = torch.mm(weights, values).div_(total)
-                log_sum[image, rows] = (highest + total.log())[:, 0]
+    buffer = _buffer(q, k, dtype)
+    for image in range(q.shape[0]):
+        keys, values = k[image].to(dtype), v[image].to(dtype)
+        for rows in _stretches(q):
+            queries = q[image, rows].to(dtype) * scale
+            highest = queries.new_full((len(queries), 1), -torch.inf)
+            total, context = torch.zeros_like(highest), queries.new_zeros(len(queries), v.shape[2])
+            for columns in _stretches(k):
+                weights = _tile(buffer, len(queries), len(keys[columns]))
+                torch.mm(queries, keys[columns].t(), out=weights)
+                higher = torch.maximum(highest, weights.amax(dim=1, keepdim=True))
+                weights.sub_(higher).exp_()
+                # What was summed under a lower maximum is brought under the new one.
+                lowered = highest.sub_(higher).exp_()
+                total.mul_(lowered).add_(weights.sum(dim=1, keepdim=True))
+                context.mul_(lowered).addmm_(weights, values[columns])
+                highest = higher
+            out[image, rows] = context.div_(total)
+            log_sum[image, rows] = (highest + total.log())[:, 0]
     return out, log_sum
 
 
@@ -51,22 +73,29 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 def blocked_attention_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, grad: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v; each block's weights are formed again from the scores and their log-sum-exp."""
+    """The gradients of q, k and v; each tile's weights are formed again from the scores and their log-sum-exp."""
     dtype = accumulator(v.dtype)
     grad_q, grad_k, grad_v = (_empty(x) for x in (q, k, v))
+    buffers = [_buffer(q, k, dtype) for _ in range(2)]
     with torch.autocast(q.device.type, enabled=False):
         for image in range(q.shape[0]):
             keys, values = k[image].to(dtype), v[image].to(dtype)
-            sum_k, sum_v = torch.zeros_like(keys), torch.zeros_like(values)
-            for rows in _row_blocks(q.shape[1], k.shape[1]):
-                queries, given = q[image, rows].to(dtype) * scale, grad[image, rows].to(dtype)
-                weights = torch.mm(queries, keys.t()).sub_(log_sum[image, rows, None]).exp_()  # rows m
-                sum_v.addmm_(weights.t(), given)
-                # Softmax's gradient: weights * (given . v - the mean of given . v under the weights).
-                mean = torch.linalg.vecdot(given, out[image, rows].to(dtype))[:, None]
-                weights.mul_(torch.mm(given, values.t()).sub_(mean))
-                grad_q[image, rows] = torch.mm(weights, keys).mul_(scale)
-                sum_k.addmm_(weights.t(), queries)
+            sum_k, sum_v = (x.new_zeros(x.shape) for x in (keys, values))
+            for rows in _stretches(q):
+                queries, given = q[image, rows].to(dtype) * scale, grad[image, rows].to(dtype).contiguous()
+                mean = torch.linalg.vecdot(given, out[image, rows].to(dtype))
+                sum_q = torch.zeros_like(queries)
+                for columns in _stretches(k):
+                    # Keys ask in rows and queries answer in columns: so the two numbers of a query lie along the rows.
+                    weights, wanted = (_tile(x, len(keys[columns]), len(queries)) for x in buffers)
+                    torch.mm(keys[columns], queries.t(), out=weights).sub_(log_sum[image, rows]).exp_()
+                    sum_v[columns].addmm_(weights, given)
+                    # Softmax's gradient: weights * (given . v - the mean of given . v under the weights).
+                    torch.mm(values[columns], given.t(), out=wanted).sub_(mean)
+                    weights.mul_(wanted)
+                    sum_q.addmm_(weights.t(), keys[columns])
+                    sum_k[columns].addmm_(weights, queries)
+                grad_q[image, rows] = sum_q.mul_(scale)
             grad_k[image], grad_v[image] = sum_k, sum_v
     return grad_q, grad_k, grad_v
 
@@ -91,9 +120,17 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor
 differentiate(blocked_attention, _backward, _setup_context)
 
 
-def _row_blocks(num_queries: int, num_keys: int) -> list[slice]:
-    size = max(16, BLOCK_NUMBERS // num_keys)
-    return [slice(start, start + size) for start in range(0, num_queries, size)]
+def _stretches(positions: Tensor) -> list[slice]:
+    """Of `b n c`, n cut into tiles' sides."""
+    return [slice(start, start + TILE) for start in range(0, positions.shape[1], TILE)]
+
+
+def _buffer(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
+    return q.new_empty(min(TILE, q.shape[1]) * min(TILE, k.shape[1]), dtype=dtype)
+
+
+def _tile(buffer: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    return buffer[: num_rows * num_columns].view(num_rows, num_columns)
 
 
 def _empty(like: Tensor) -> Tensor:

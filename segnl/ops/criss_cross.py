@@ -44,7 +44,7 @@ def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     weights = q.new_empty(b, h, w, w + h, dtype=dtype)
     with torch.autocast(q.device.type, enabled=False):
         for image in range(b):
-            query, key, value = (x[image].to(dtype).contiguous() for x in (q, k, v))
+            query, key, value = (_side_by_side(x[image].to(dtype)) for x in (q, k, v))
             over_row, over_column = _by_row_and_column(weights[image])
             torch.bmm(query, key.mT, out=over_row)
             over_column.copy_(torch.bmm(query.transpose(0, 1), key.transpose(0, 1).mT))
@@ -73,7 +73,7 @@ def criss_cross_backward(
     grads = tuple(x.new_empty(x.shape) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         for image in range(q.shape[0]):
-            query, key, value, given = (x[image].to(dtype).contiguous() for x in (q, k, v, grad))
+            query, key, value, given = (_side_by_side(x[image].to(dtype)) for x in (q, k, v, grad))
             over_row, over_column = _by_row_and_column(weights[image])
             sums = [x[image] if x.dtype == dtype else torch.empty_like(x[image], dtype=dtype) for x in grads]
             _gather(sums[2], over_row.mT, over_column.mT, given)
@@ -108,6 +108,11 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 differentiate(criss_cross, _backward, _setup_context)
+
+
+def _side_by_side(rows: Tensor) -> Tensor:
+    """`h w c` whose channels lie side by side; a copy only where they do not."""
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def _by_row_and_column(slots: Tensor) -> tuple[Tensor, Tensor]:

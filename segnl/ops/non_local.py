@@ -27,8 +27,8 @@ def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0
     """
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
     # The fused kernels want the channels side by side; over a channels-first map they run at naive speed, if at all.
-    q, k, v = (x.transpose(1, 2).contiguous() for x in (theta, phi, g))  # b n c, b m c, b m d
-    if is_exporting() or _has_fused_kernel(q, v):
+    q, k, v = (_side_by_side(x.transpose(1, 2)) for x in (theta, phi, g))  # b n c, b m c, b m d
+    if is_exporting() or (q.device.type == "cuda" and q.dtype != torch.float64):
         return _fused(q, k, v, scale).transpose(1, 2)
     context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
     return context.transpose(1, 2)
@@ -68,11 +68,8 @@ def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> 
     return context.transpose(1, 2)
 
 
-def _has_fused_kernel(q: Tensor, v: Tensor) -> bool:
-    """Whether torch's attention runs without all scores in memory: where not, it falls back to them without a word."""
-    if q.device.type == "cpu":
-        return q.shape[-1] == v.shape[-1]
-    return q.device.type == "cuda" and q.dtype != torch.float64
+def _side_by_side(rows: Tensor) -> Tensor:
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

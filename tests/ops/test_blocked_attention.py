@@ -18,11 +18,12 @@ def by_loops(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Ten
     return out, log_sum
 
 
-@pytest.mark.parametrize("rows_at_once", [16, 20, 1000])
-def test_blocks_of_any_size_match_a_loop_over_pairs(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segnl.ops.blocked_attention.BLOCK_NUMBERS", rows_at_once * 11)
+@pytest.mark.parametrize("tile", [4, 10, 1000])
+@pytest.mark.parametrize("d", [4, 6])  # the CPU's fused forward, and our own
+def test_tiles_of_any_size_match_a_loop_over_pairs(tile: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segnl.ops.blocked_attention.TILE", tile)
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 37, 4), (2, 11, 4), (2, 11, 6)]
+    shapes = [(2, 37, 4), (2, 11, 4), (2, 11, d)]
     q, k, v = (torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes)
     exact, exact_log_sum = by_loops(q, k, v, 0.7)
     near, log_sum = blocked_attention(q, k, v, 0.7)
@@ -32,3 +33,37 @@ def test_blocks_of_any_size_match_a_loop_over_pairs(rows_at_once: int, monkeypat
     given = torch.randn(near.shape, dtype=torch.float64, generator=generator)
     expected = torch.autograd.grad(exact, (q, k, v), given)
     torch.testing.assert_close(torch.autograd.grad(near, (q, k, v), given), expected)
+
+
+@pytest.mark.parametrize("d", [4, 6])
+def test_a_tile_far_above_the_ones_before_it_stays_exact(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores from -1,000 to 1,000, rising and falling: a tile dwarfs all that was summed before it, or the reverse."""
+    monkeypatch.setattr("segnl.ops.blocked_attention.TILE", 4)
+    q, ramp = torch.ones(1, 5, 4), torch.linspace(-250, 250, 11)
+    v = torch.randn(1, 11, d, generator=torch.Generator().manual_seed(0))
+    for keys in (ramp, ramp.flip(0)):
+        k = keys[None, :, None].expand(1, 11, 4).contiguous()
+        out, log_sum = blocked_attention(q, k, v, 1.0)
+        torch.testing.assert_close(out, v[:, keys.argmax()][:, None].expand(1, 5, d))
+        torch.testing.assert_close(log_sum, torch.full((1, 5), 1000.0))
+
+
+@pytest.mark.parametrize("d", [4, 6])
+def test_rows_that_are_slices_of_a_wider_map_are_read_as_they_are(d: int) -> None:
+    wide = torch.randn(2, 37, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    q, k, v = wide[..., :4], wide[..., 5:9], wide[..., 10 : 10 + d]
+    apart = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    given = torch.randn(2, 37, d, dtype=torch.float64)
+    near, exact = blocked_attention(q, k, v, 0.7)[0], blocked_attention(*apart, 0.7)[0]
+    torch.testing.assert_close(near, exact)
+    torch.testing.assert_close(
+        torch.autograd.grad(near, (q, k, v), given), torch.autograd.grad(exact, apart, given.mT.contiguous().mT)
+    )
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    q, k, v = (
+        torch.randn(1, 1500, 8, generator=torch.Generator().manual_seed(seed)).requires_grad_() for seed in (0, 1, 2)
+    )
+    first, second = (torch.autograd.grad(blocked_attention(q, k, v, 1.0)[0].sin().sum(), (q, k, v)) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

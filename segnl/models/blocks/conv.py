@@ -1,10 +1,13 @@
 """Convolution, norm and activation, and layers whose initial values are not torch's."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segnl.ops.arguments import is_exporting
 
 
 class HeConv2d(nn.Conv2d):
@@ -101,7 +104,7 @@ class ConvNormAct(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A convolution of kernel 1 that maps `b n c` to `b n d`; its weight has a convolution's shape, `d c 1 ..`."""
+    """A convolution of kernel 1 that maps `b c n` to `b n d`; its weight has a convolution's shape, `d c 1 ..`."""
 
     def __init__(
         self,
@@ -132,11 +135,52 @@ class Pointwise(nn.Module):
         """The weight as `d c`."""
         return self.weight.flatten(1)
 
-    def collapsed(self, rows: Tensor, into: Tensor) -> Tensor:
-        """into . forward(rows), `b n`, as one map of the input: rows `b n c`, into `1 d`."""
-        bias = None if self.bias is None else into @ self.bias
-        return F.linear(rows, into @ self.matrix, bias)[..., 0]
+    def collapsed(self, into: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight `1 c` and bias `1` of the one map that does what this one and then `into`, `1 d`, do in turn."""
+        return into @ self.matrix, into.new_zeros(1) if self.bias is None else into @ self.bias
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """rows `b n c`. Returns `b n d`."""
-        return F.linear(rows, self.matrix, self.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c n`. Returns `b n d`."""
+        return to_rows(x, self.matrix, self.bias)
+
+    def to_maps(self, rows: Tensor) -> Tensor:
+        """rows `b n c`. Returns `b d n`."""
+        return to_maps(rows, self.matrix, self.bias)
+
+
+# A product reads and writes either order of its axes at the same speed, so the change between maps, channels first, and
+# rows, which the operators want, costs nothing where it is part of a product; as a copy it took a third of the
+# criss-cross block's time. Only of two dimensions does torch's backward keep the order as well: hence the batch of one.
+
+
+def to_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """weight . x + bias of every position: x `b c n`, weight `d c`, bias `d` or None. Returns `b n d`."""
+    if x.stride(1) == 1 or is_exporting():
+        return F.linear(x.transpose(1, 2), weight, bias)
+    if x.shape[0] > 1:
+        rows = torch.bmm(x.transpose(1, 2), weight.t().expand(x.shape[0], -1, -1))
+        return rows if bias is None else rows + bias
+    positions = x.flatten(0, 1).t()  # n c
+    rows = positions @ weight.t() if bias is None else torch.addmm(bias, positions, weight.t())
+    return rows[None]
+
+
+def to_maps(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """weight . row + bias of every position: rows `b n c`, weight `d c`, bias `d` or None. Returns `b d n`."""
+    if is_exporting():
+        return F.linear(rows, weight, bias).transpose(1, 2)
+    if rows.shape[0] > 1:
+        maps = torch.bmm(weight.expand(rows.shape[0], -1, -1), rows.transpose(1, 2))
+    else:
+        maps = torch.mm(weight, rows.flatten(0, 1).t())[None]
+    return maps if bias is None else maps + bias[:, None]
+
+
+def side_by_side(x: Tensor, layers: Sequence[Pointwise]) -> tuple[Tensor, ...]:
+    """What each layer makes of x `b c n`, `b n d`: slices of one map, by one product."""
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    bias = torch.cat(biases) if len(biases) == len(layers) else None
+    if len(biases) not in (0, len(layers)):
+        raise ValueError("layers: some have a bias and some have none; expected all or none")
+    rows = to_rows(x, torch.cat([layer.matrix for layer in layers]), bias)
+    return rows.split([layer.matrix.shape[0] for layer in layers], dim=-1)

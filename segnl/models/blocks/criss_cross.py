@@ -4,12 +4,12 @@ Source: CCNet, Huang et al. 2019, arXiv:1811.11721.
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.conv import to_rows
 from segnl.ops.criss_cross import criss_cross_context
 
 
@@ -45,14 +45,6 @@ class Gamma(nn.Module):
         return self.scale * x
 
 
-def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """conv(x) of a 1x1 convolution, `b c h w` to `b d h w` in channels-last memory, as the operator wants it.
-
-    As one product over positions it is quicker on the CPU than the convolution: the block's forward took 194 ms of 228.
-    """
-    return F.linear(x.movedim(1, -1), conv.weight[:, :, 0, 0], conv.bias).movedim(-1, 1)
-
-
 class CrissCrossBlock(nn.Module):
     """R times x + gamma * attention(x), where a position attends to its row and its column, itself once."""
 
@@ -73,11 +65,21 @@ class CrissCrossBlock(nn.Module):
 
     def hop(self, x: Tensor) -> Tensor:
         """One application: x `b c h w` to the same shape."""
-        return x + self.gamma(self.aggregate(x))
+        # The attention is linear in its values, so gamma may act on their weights: on a matrix instead of two maps.
+        return x + self._gathered(x, self.gamma.scale)
 
     def aggregate(self, x: Tensor) -> Tensor:
         """What every position gathers from its row and column in one hop, before gamma and the residual: `b c h w`."""
-        return criss_cross_context(*(_pointwise(conv, x) for conv in (self.query_conv, self.key_conv, self.value_conv)))
+        return self._gathered(x, None)
+
+    def _gathered(self, x: Tensor, gamma: Tensor | None) -> Tensor:
+        convs = (self.query_conv, self.key_conv, self.value_conv)
+        weights, biases = [conv.weight.flatten(1) for conv in convs], [conv.bias for conv in convs]
+        if gamma is not None:
+            weights[2], biases[2] = gamma * weights[2], gamma * biases[2]
+        rows = to_rows(x.flatten(2), torch.cat(weights), torch.cat(biases))  # b n (2 c + d)
+        maps = rows.unflatten(1, x.shape[2:]).movedim(-1, 1)  # channels side by side, as the operator wants them
+        return criss_cross_context(*maps.split([len(weight) for weight in weights], dim=1))
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
         """The row of one position of x `b c h w` in every hop, and the composed row; makes h + w numbers a position."""

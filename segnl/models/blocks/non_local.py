@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
-from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d
+from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d, side_by_side
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -67,23 +67,26 @@ class NonLocalBlock(nn.Module):
         Raises ValueError when the number of axes is another.
         """
         space = self._space(x)
-        y = self.w_z(self.aggregate(x).transpose(1, 2))  # b n c
-        return x + self.norm(_maps(y, space))
+        rows = self.aggregate(x).transpose(1, 2)  # b n d
+        if x.stride(1) == 1:  # channels_last
+            y = _maps(F.linear(rows, self.w_z.matrix, self.w_z.bias), space)
+        else:
+            y = self.w_z.to_maps(rows).unflatten(2, space)
+        return x + self.norm(y)
 
     def aggregate(self, x: Tensor) -> Tensor:
         """What every position gathers, before W_z and the residual: `b d n`."""
-        g = self.values(x)
         if self.pairwise == "concatenation":
             theta_score, phi_score = self._scores(x)
-            return concatenation_context(theta_score, phi_score, g)
-        theta, phi = self._embeddings(x)
+            return concatenation_context(theta_score, phi_score, self.values(x))
+        theta, phi, g = self._embedded(x)
         if self.pairwise == "dot_product":
             return dot_product_context(theta, phi, g)
         return softmax_context(theta, phi, g, scale=self.scale)
 
     def values(self, x: Tensor) -> Tensor:
         """g of every position that answers, `b d m`."""
-        return self._pooled(self.g(_rows(x)), x)
+        return self._pooled(self.g(x.flatten(2)), x)
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
         """The row of one position of x `b c h w`; nothing of the size of all pairs is made.
@@ -98,29 +101,32 @@ class NonLocalBlock(nn.Module):
             theta_score, phi_score = self._scores(x)
             row = (theta_score[:, position, None] + phi_score).relu() / phi_score.shape[1]  # b m
         else:
-            theta, phi = self._embeddings(x)
+            theta, phi, _ = self._embedded(x)
             scores = torch.einsum("bc,bcm->bm", theta[:, :, position], phi)
             row = scores / phi.shape[2] if self.pairwise == "dot_product" else (scores * self.scale).softmax(dim=-1)
         answering = self._pooled_space((h, w))
         is_signed = self.pairwise in ("dot_product", "concatenation")
         return AttentionRows([Hop(row.unflatten(1, answering), self.values(x).unflatten(2, answering), is_signed)])
 
-    def _embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows = _rows(x)
-        theta = rows if self.pairwise == "gaussian" else self.theta(rows)
-        phi = rows if self.pairwise == "gaussian" else self.phi(rows)
-        # `b c n` views of `b n c` memory: the fused attention of the CPU wants unit stride along the channels.
-        return theta.transpose(1, 2), self._pooled(phi, x)
+    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """theta `b c n`, phi `b c m` and g `b d m`, each a view of rows, which the operators read without a copy."""
+        if self.pairwise == "gaussian":
+            rows = _rows(x).contiguous()
+            return rows.transpose(1, 2), self._pooled(rows, x), self.values(x)
+        theta, phi, g = side_by_side(x.flatten(2), (self.theta, self.phi, self.g))
+        return theta.transpose(1, 2), self._pooled(phi, x), self._pooled(g, x)
 
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """relu(w . [theta_i, phi_j]) needs of each position one number: w_theta . theta_i and w_phi . phi_j."""
-        rows = _rows(x)
+        maps = x.flatten(2)
         for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each
-        theta_score = self.theta.collapsed(rows, for_theta)  # b n
-        if not self.subsample:
-            return theta_score, self.phi.collapsed(rows, for_phi)
-        phi = self._pooled(self.phi(rows), x)  # b d m
-        return theta_score, F.linear(phi.transpose(1, 2), for_phi)[..., 0]
+        weight, bias = self.theta.collapsed(for_theta)
+        if self.subsample:
+            phi = self._pooled(self.phi(maps), x)  # b d m
+            return _numbers(maps, weight, bias)[:, 0], _numbers(phi, for_phi, bias.new_zeros(1))[:, 0]
+        phi_weight, phi_bias = self.phi.collapsed(for_phi)
+        scores = _numbers(maps, torch.cat([weight, phi_weight]), torch.cat([bias, phi_bias]))  # b 2 n: one reading of x
+        return scores[:, 0], scores[:, 1]
 
     def _pooled(self, rows: Tensor, x: Tensor) -> Tensor:
         """`b n d` to `b d m`, max-pooled where the block subsamples; a direction of length 1 stays, so does time."""
@@ -150,3 +156,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _maps(rows: Tensor, space: tuple[int, ...]) -> Tensor:
     return rows.unflatten(1, space).movedim(-1, 1)  # b c h w; in channels_last
+
+
+def _numbers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight . x + bias for few numbers a position: x `b c n`, weight `k c`, bias `k`. Returns `b k n`."""
+    return torch.bmm(weight.expand(x.shape[0], *weight.shape), x) + bias[:, None]

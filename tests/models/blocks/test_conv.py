@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from segnl.models.blocks.conv import (
@@ -10,6 +11,7 @@ from segnl.models.blocks.conv import (
     SmallConv2d,
     ZeroBatchNorm2d,
     activate,
+    side_by_side,
 )
 
 
@@ -66,17 +68,61 @@ def test_two_pooled_pixels_are_normalised_like_everywhere() -> None:
     assert torch.equal(PooledBatchNorm2d(3).train()(x), nn.BatchNorm2d(3).train()(x))
 
 
+LAYOUTS = {
+    "channels first": lambda x: x,
+    "channels last": lambda x: x.mT.contiguous().mT,
+    "cropped": lambda x: F.pad(x, (1, 2, 1, 0))[:, 1:, 1:-2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("b", [1, 2])
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_a_pointwise_map_is_a_convolution_of_kernel_one(dims: int) -> None:
-    layer = Pointwise(4, 5, dims=dims)
-    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](4, 5, 1)
+def test_a_pointwise_map_is_a_convolution_of_kernel_one(dims: int, b: int, layout: str) -> None:
+    layer = Pointwise(4, 5, dims=dims).double()
+    nn.init.normal_(layer.bias)
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](4, 5, 1).double()
     conv.load_state_dict(layer.state_dict())
-    x = torch.randn(2, 4, *(3, 2, 7)[:dims])
-    rows = layer(x.flatten(2).transpose(1, 2))
-    torch.testing.assert_close(rows.transpose(1, 2).unflatten(2, x.shape[2:]), conv(x))
+    x = torch.randn(b, 4, *(3, 2, 7)[:dims], dtype=torch.float64, requires_grad=True)
+    given = torch.randn_like(expected := conv(x))
+    flat = LAYOUTS[layout](x.flatten(2))
+    truth = torch.autograd.grad(expected, (x, conv.weight, conv.bias), given)
+    for maps in (layer(flat).transpose(1, 2), layer.to_maps(flat.transpose(1, 2))):
+        ours = maps.unflatten(2, x.shape[2:])
+        torch.testing.assert_close(ours, expected)
+        grads = torch.autograd.grad(ours, (x, layer.weight, layer.bias), given, retain_graph=True)
+        torch.testing.assert_close(grads, truth)
 
 
-def test_a_collapsed_pair_of_maps_is_the_two_in_turn() -> None:
-    layer, into = Pointwise(4, 5, dims=2), torch.randn(1, 5)
-    rows = torch.randn(2, 7, 4)
-    torch.testing.assert_close(layer.collapsed(rows, into), (layer(rows) @ into.T)[..., 0])
+def test_a_product_writes_maps_channels_first_and_its_gradient_rows() -> None:
+    """What saves the copies: each side has the order it wants, for one image in the backward too."""
+    layer, x = Pointwise(4, 5, dims=2), torch.randn(1, 4, 7, requires_grad=True)
+    back = Pointwise(5, 4, dims=2)
+    rows = layer(x)
+    maps = back.to_maps(rows)
+    assert rows.is_contiguous()
+    assert maps.is_contiguous()
+    to_x, to_rows = torch.autograd.grad(maps, (x, rows), torch.randn_like(maps))
+    assert to_x.is_contiguous()
+    assert to_rows.is_contiguous()
+
+
+@pytest.mark.parametrize("b", [1, 2])
+def test_layers_side_by_side_are_the_layers_in_turn(b: int) -> None:
+    layers = [Pointwise(4, 5, dims=2), Pointwise(4, 3, dims=2)]
+    x = torch.randn(b, 4, 7)
+    for rows, layer in zip(side_by_side(x, layers), layers, strict=True):
+        torch.testing.assert_close(rows, layer(x))
+    with pytest.raises(ValueError, match="some have a bias and some have none"):
+        side_by_side(x, [*layers, Pointwise(4, 5, dims=2, has_bias=False)])
+
+
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_collapsed_pair_of_maps_is_the_two_in_turn(b: int, has_bias: bool) -> None:
+    layer, into = Pointwise(4, 5, dims=2, has_bias=has_bias), torch.randn(1, 5)
+    if has_bias:
+        nn.init.normal_(layer.bias)
+    x = torch.randn(b, 4, 7)
+    weight, bias = layer.collapsed(into)
+    torch.testing.assert_close((weight @ x + bias)[:, 0], (layer(x) @ into.T)[..., 0])

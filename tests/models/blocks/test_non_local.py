@@ -68,14 +68,38 @@ def test_a_new_block_is_the_identity(pairwise: Pairwise, has_norm: bool, dims: i
     assert torch.equal(block(x), x)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("subsample", [False, True])
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_gradient_of_a_batch_of_one_equals_that_of_the_formula(pairwise: Pairwise) -> None:
-    block = awake_block(NonLocalConfig(pairwise=pairwise))
-    x = torch.randn(1, 6, 7, 11, dtype=torch.float64, requires_grad=True)
+def test_gradients_equal_those_of_the_formula(
+    pairwise: Pairwise, subsample: bool, b: int, layout: torch.memory_format
+) -> None:
+    block = awake_block(NonLocalConfig(pairwise=pairwise, subsample=subsample))
+    x = torch.randn(b, 6, 7, 11, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     cotangent = torch.randn_like(x)
-    (ours,) = torch.autograd.grad((block(x) * cotangent).sum(), x)
-    (expected,) = torch.autograd.grad((oracle(block, x) * cotangent).sum(), x)
+    wanted = (x, *block.parameters())
+    ours = torch.autograd.grad((block(x) * cotangent).sum(), wanted)
+    expected = torch.autograd.grad((oracle(block, x) * cotangent).sum(), wanted)
     torch.testing.assert_close(ours, expected)
+
+
+def test_the_result_lies_in_memory_as_the_map_does() -> None:
+    block, x = awake_block(NonLocalConfig()), torch.randn(2, 6, 7, 11, dtype=torch.float64)
+    assert block(x).is_contiguous()
+    last = x.to(memory_format=torch.channels_last)
+    assert block(last).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(block(last), block(x))
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize("b", [1, 2])
+def test_a_block_compiles_in_one_graph(pairwise: Pairwise, b: int) -> None:
+    block = awake_block(NonLocalConfig(pairwise=pairwise))
+    x = torch.randn(b, 6, 7, 11, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(compiled, block(x))
+    torch.testing.assert_close(*(torch.autograd.grad(y.sin().sum(), x)[0] for y in (compiled, block(x))))
 
 
 def test_the_scale_is_the_embedded_gaussians_alone() -> None:
