@@ -53,8 +53,6 @@ class OhemConfig(LossConfig):
     """In place of the two above: this share of the labelled pixels, the hardest, counts."""
 
 
-BAND_NUMBERS = 2**18  # upsampled logits of an image held at a time: a megabyte
-
 LOSSES: dict[str, type[LossConfig]] = {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig}
 
 
@@ -103,8 +101,6 @@ def losses(
         align_corners=align_corners,
         class_weight=class_weight,
         label_smoothing=cfg.label_smoothing if isinstance(cfg, CrossEntropyConfig) else 0.0,
-        # A thin band of a small crop costs more in calls than it saves in cache.
-        band_rows=max(16, BAND_NUMBERS // (logits.main.shape[1] * label.shape[2])),
     )
     if isinstance(cfg, OhemConfig):
         kept = _hard_pixels(cfg, logits.main, label, share, align_corners=align_corners)
