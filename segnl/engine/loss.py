@@ -117,6 +117,10 @@ def losses(
 def _hard_pixels(cfg: OhemConfig, logits: Tensor, label: Tensor, share: Share, *, align_corners: bool) -> Tensor:
     """The label with every easy pixel ignored."""
     hardness = pixel_hardness(logits, label, align_corners=align_corners)
+    if label.device.type == "cpu" and logits.shape[1] < 2**15:
+        label = (
+            label.short()
+        )  # pixel_hardness has checked it; a copy in 8 bytes a pixel would be the largest tensor here
     if cfg.fraction is not None:
         return hardest_label(label, hardness, fraction=cfg.fraction)
     min_kept = -(-cfg.min_kept // (share.pieces * share.world))

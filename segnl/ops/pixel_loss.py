@@ -61,40 +61,6 @@ def pixel_cross_entropy(
     return (total / torch.where(count == 0, 1, count)).to(dtype)
 
 
-def pixel_ohem_cross_entropy(
-    logits: Tensor,
-    label: Tensor,
-    *,
-    align_corners: bool,
-    threshold: float = 0.7,
-    min_kept: int = 100_000,
-    class_weight: Tensor | None = None,
-    divide_by: DivideBy | float | Tensor = "valid",
-    band_rows: int | None = None,
-) -> Tensor:
-    """Cross-entropy over the hard pixels of a batch: online hard example mining as CCNet trains with it.
-
-    A valid pixel is kept when its true class's probability is at most `threshold`, or at most that of the
-    min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more than min_kept.
-    Probabilities are those at full size. Arguments, result and errors otherwise as `pixel_cross_entropy`; "valid" is
-    the mean over the pixels that are kept.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
-    if min_kept < 0:
-        raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
-    hardness = pixel_hardness(logits, label, align_corners=align_corners, band_rows=band_rows)
-    kept = ohem_label(label, hardness, threshold=threshold, min_kept=min_kept)
-    return pixel_cross_entropy(
-        logits,
-        kept,
-        align_corners=align_corners,
-        class_weight=class_weight,
-        divide_by=divide_by,
-        band_rows=band_rows,
-    )
-
-
 def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
     """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
 
@@ -106,10 +72,20 @@ def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_r
 
 
 def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: int) -> Tensor:
-    """The label with every easy pixel ignored, by a probability `threshold` and at least `min_kept` pixels."""
+    """The label with every easy pixel ignored: online hard example mining as CCNet trains with it.
+
+    hardness: of `pixel_hardness`. A valid pixel is kept when its true class's probability is at most `threshold`, or at
+    most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more.
+
+    Raises ValueError for a threshold that is no probability, or a negative min_kept.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
+    if min_kept < 0:
+        raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
     limit = -torch.log(torch.as_tensor(threshold, dtype=hardness.dtype, device=hardness.device))
     if 0 < min_kept < hardness.numel():
-        hardest = hardness.flatten().topk(min_kept, sorted=False).values.amin()
+        hardest = pixel_sums.nth_largest(hardness, torch.full((), min_kept, device=hardness.device))
         # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
         limit = torch.minimum(limit, hardest)
     elif min_kept:
@@ -124,10 +100,8 @@ def hardest_label(label: Tensor, hardness: Tensor, *, fraction: float) -> Tensor
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
-    ascending = hardness.flatten().sort().values
-    num_valid = (ascending >= 0).sum()
-    num_kept = (num_valid * fraction).ceil().long().clamp(min=1)
-    limit = ascending.gather(0, (ascending.numel() - num_kept)[None])
+    num_valid = (hardness >= 0).sum()
+    limit = pixel_sums.nth_largest(hardness, (num_valid * fraction).ceil().long().clamp(min=1))
     return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
 
 

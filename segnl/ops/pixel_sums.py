@@ -7,6 +7,7 @@ next to nothing; interpolation is linear, so that no upsampled score exceeds 0; 
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,6 +126,22 @@ def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None)
     return logits.new_empty(label.shape, dtype=accumulator(logits.dtype))
 
 
+@operator("nth_largest(Tensor values, Tensor n) -> Tensor")
+def nth_largest(values: Tensor, n: Tensor) -> Tensor:
+    """The n-th largest of all values, a scalar; n is an int64 scalar from 1."""
+    flat = values.flatten()
+    if flat.device.type != "cpu":
+        return flat.sort(descending=True).values.index_select(0, n.reshape(1) - 1)[0]
+    # torch's selections keep an index of 8 bytes and more beside every value.
+    place = flat.numel() - int(n)
+    return torch.from_numpy(np.partition(flat.numpy(), place)[place : place + 1].copy())[0]
+
+
+@shapes_of(nth_largest)
+def _(values: Tensor, n: Tensor) -> Tensor:
+    return values.new_empty(())
+
+
 def _bits(logits: Tensor) -> tuple[Tensor, bool]:
     """The logits in bits below their position's largest, and whether pixels must be given a largest of their own."""
     scores = logits.to(accumulator(logits.dtype))
@@ -134,7 +151,10 @@ def _bits(logits: Tensor) -> tuple[Tensor, bool]:
 
 
 def _codes(label: Tensor, num_classes: int) -> Tensor:
-    """The label `b H W` in few bytes; on the CPU checked before."""
+    """The label `b H W`; on the CPU in 2 bytes a pixel where they hold num_classes, and checked.
+
+    Raises ValueError for a label outside 0..k-1 and 255.
+    """
     if label.device.type != "cpu":  # would have to be waited for, and asserts by itself
         return label
     dtype = torch.int16 if num_classes < 2**15 else torch.int32

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segnl.ops.pixel_loss import pixel_cross_entropy
-from segnl.ops.pixel_sums import pixel_cross_entropy_sum, pixel_hardness
+from segnl.ops.pixel_sums import nth_largest, pixel_cross_entropy_sum, pixel_hardness
 from segnl.ops.resize import resize
 
 
@@ -54,6 +54,15 @@ def test_classes_beyond_the_ignored_label_count() -> None:
         pixel_cross_entropy(logits, label.masked_fill(label == 7, 2**16), align_corners=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nth_largest_counts_equal_values_and_leaves_its_input(dtype: torch.dtype) -> None:
+    values = torch.tensor([[3.0, 1.0, 3.0], [-1.0, 2.0, 0.5]], dtype=dtype)
+    before = values.clone()
+    in_order = [nth_largest(values, torch.tensor(n)).item() for n in range(1, 7)]
+    assert in_order == [3.0, 3.0, 2.0, 1.0, 0.5, -1.0]
+    assert values.equal(before)
+
+
 def test_operators_are_registered_as_torch_asks() -> None:
     logits, label = draw()
     tests = ("test_schema", "test_faketensor")
@@ -61,6 +70,7 @@ def test_operators_are_registered_as_torch_asks() -> None:
         arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
         torch.library.opcheck(pixel_cross_entropy_sum, arguments, test_utils=tests)
     torch.library.opcheck(pixel_hardness, (logits, label, False, None), test_utils=tests)
+    torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3)), test_utils=tests)
 
 
 def test_flops_are_those_of_the_interpolating_products() -> None:
