@@ -22,11 +22,14 @@ def build(contestant: str, case: Case) -> Call:
 
 
 def _segnl(case: Case, logits: Tensor, label: Tensor) -> Tensor:
-    from segnl.ops.pixel_loss import pixel_cross_entropy, pixel_ohem_cross_entropy
+    """As training calls it."""
+    from segnl.engine.loss import CrossEntropyConfig, LossConfig, OhemConfig, losses
+    from segnl.models.segmenter import Logits
 
+    cfg: LossConfig = CrossEntropyConfig(name="cross_entropy")
     if case["loss"] == "ohem":
-        return pixel_ohem_cross_entropy(logits, label, align_corners=case["align_corners"])
-    return pixel_cross_entropy(logits, label, align_corners=case["align_corners"])
+        cfg = OhemConfig(name="ohem", threshold=0.7, min_kept=100_000)
+    return losses(cfg, Logits(logits, {}), label, aux_weight=0.0, align_corners=case["align_corners"])["main"]
 
 
 def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:

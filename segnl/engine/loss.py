@@ -53,8 +53,6 @@ class OhemConfig(LossConfig):
     """In place of the two above: this share of the labelled pixels, the hardest, counts."""
 
 
-BAND_NUMBERS = 2**18  # upsampled logits of an image held at a time: a megabyte
-
 LOSSES: dict[str, type[LossConfig]] = {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig}
 
 
@@ -103,8 +101,6 @@ def losses(
         align_corners=align_corners,
         class_weight=class_weight,
         label_smoothing=cfg.label_smoothing if isinstance(cfg, CrossEntropyConfig) else 0.0,
-        # A thin band of a small crop costs more in calls than it saves in cache.
-        band_rows=max(16, BAND_NUMBERS // (logits.main.shape[1] * label.shape[2])),
     )
     if isinstance(cfg, OhemConfig):
         kept = _hard_pixels(cfg, logits.main, label, share, align_corners=align_corners)
@@ -121,6 +117,10 @@ def losses(
 def _hard_pixels(cfg: OhemConfig, logits: Tensor, label: Tensor, share: Share, *, align_corners: bool) -> Tensor:
     """The label with every easy pixel ignored."""
     hardness = pixel_hardness(logits, label, align_corners=align_corners)
+    if label.device.type == "cpu" and logits.shape[1] < 2**15:
+        label = (
+            label.short()
+        )  # pixel_hardness has checked it; a copy in 8 bytes a pixel would be the largest tensor here
     if cfg.fraction is not None:
         return hardest_label(label, hardness, fraction=cfg.fraction)
     min_kept = -(-cfg.min_kept // (share.pieces * share.world))

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from segnl.ops import pixel_tiles
+from segnl.ops import pixel_sums
 from segnl.ops.arguments import FLOATS, accumulator
-from segnl.ops.pixel_tiles import IGNORE, pixel_cross_entropy_sum
+from segnl.ops.pixel_sums import IGNORE, pixel_cross_entropy_sum
 
 DivideBy = Literal["valid", "all"]
 
@@ -24,7 +24,7 @@ def pixel_cross_entropy(
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     divide_by: DivideBy | float | Tensor = "valid",
-    band_rows: int = 16,
+    band_rows: int | None = None,
 ) -> Tensor:
     """Cross-entropy of logits `b k h w`, bilinearly upsampled to label `b H W` (0..k-1, or 255: ignored).
 
@@ -32,7 +32,8 @@ def pixel_cross_entropy(
     divide_by: "valid" is the mean over pixels that are not ignored, weighted by their labels' class weights, as torch
     takes it; "all" divides by b * H * W, as mmsegmentation does; a number (such as the valid pixels of all ranks) is
     divided by as it stands.
-    band_rows: output rows held at a time, of all images. The result depends on it by rounding only.
+    band_rows: at most so many output rows are held at a time, or None: what fits a cache. Results depend on it by
+    rounding only.
     Returns a scalar in float32 (float64 for float64 logits). Where every pixel is ignored it is exactly 0 and so is its
     gradient. Half precision logits are upsampled and summed in float32. Differentiable once, in the logits.
 
@@ -60,55 +61,31 @@ def pixel_cross_entropy(
     return (total / torch.where(count == 0, 1, count)).to(dtype)
 
 
-def pixel_ohem_cross_entropy(
-    logits: Tensor,
-    label: Tensor,
-    *,
-    align_corners: bool,
-    threshold: float = 0.7,
-    min_kept: int = 100_000,
-    class_weight: Tensor | None = None,
-    divide_by: DivideBy | float | Tensor = "valid",
-    band_rows: int = 16,
-) -> Tensor:
-    """Cross-entropy over the hard pixels of a batch: online hard example mining as CCNet trains with it.
-
-    A valid pixel is kept when its true class's probability is at most `threshold`, or at most that of the
-    min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more than min_kept.
-    Probabilities are those at full size. Arguments, result and errors otherwise as `pixel_cross_entropy`; "valid" is
-    the mean over the pixels that are kept.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
-    if min_kept < 0:
-        raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
-    hardness = pixel_hardness(logits, label, align_corners=align_corners, band_rows=band_rows)
-    kept = ohem_label(label, hardness, threshold=threshold, min_kept=min_kept)
-    return pixel_cross_entropy(
-        logits,
-        kept,
-        align_corners=align_corners,
-        class_weight=class_weight,
-        divide_by=divide_by,
-        band_rows=band_rows,
-    )
-
-
-def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int = 16) -> Tensor:
+def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
     """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
 
     float32 (float64 for float64 logits). exp(-hardness) is the true class's probability.
     """
     _check(logits, label, band_rows)
-    hardness: Tensor = pixel_tiles.pixel_hardness(logits.detach(), label, align_corners, band_rows)
+    hardness: Tensor = pixel_sums.pixel_hardness(logits.detach(), label, align_corners, band_rows)
     return hardness
 
 
 def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: int) -> Tensor:
-    """The label with every easy pixel ignored, by a probability `threshold` and at least `min_kept` pixels."""
+    """The label with every easy pixel ignored: online hard example mining as CCNet trains with it.
+
+    hardness: of `pixel_hardness`. A valid pixel is kept when its true class's probability is at most `threshold`, or at
+    most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more.
+
+    Raises ValueError for a threshold that is no probability, or a negative min_kept.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
+    if min_kept < 0:
+        raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
     limit = -torch.log(torch.as_tensor(threshold, dtype=hardness.dtype, device=hardness.device))
     if 0 < min_kept < hardness.numel():
-        hardest = hardness.flatten().topk(min_kept, sorted=False).values.amin()
+        hardest = pixel_sums.nth_largest(hardness, torch.full((), min_kept, device=hardness.device))
         # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
         limit = torch.minimum(limit, hardest)
     elif min_kept:
@@ -123,10 +100,8 @@ def hardest_label(label: Tensor, hardness: Tensor, *, fraction: float) -> Tensor
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
-    ascending = hardness.flatten().sort().values
-    num_valid = (ascending >= 0).sum()
-    num_kept = (num_valid * fraction).ceil().long().clamp(min=1)
-    limit = ascending.gather(0, (ascending.numel() - num_kept)[None])
+    num_valid = (hardness >= 0).sum()
+    limit = pixel_sums.nth_largest(hardness, (num_valid * fraction).ceil().long().clamp(min=1))
     return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
 
 
@@ -142,7 +117,7 @@ def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Te
     return (of_label * valid.flatten()).sum(dtype=torch.float64)
 
 
-def _check(logits: Tensor, label: Tensor, band_rows: int) -> None:
+def _check(logits: Tensor, label: Tensor, band_rows: int | None) -> None:
     if logits.dim() != 4 or logits.numel() == 0 or logits.dtype not in FLOATS:
         raise ValueError(f"logits: {logits.dtype} {tuple(logits.shape)}; expected floating `b k h w`, each at least 1")
     if label.dim() != 3 or label.numel() == 0 or label.shape[0] != logits.shape[0]:
@@ -151,7 +126,7 @@ def _check(logits: Tensor, label: Tensor, band_rows: int) -> None:
         raise ValueError(f"label: {label.dtype}; expected an integer dtype, such as int64")
     if label.device != logits.device:
         raise ValueError(f"label: on {label.device}; expected {logits.device}, where logits is")
-    if band_rows < 1:
+    if band_rows is not None and band_rows < 1:
         raise ValueError(f"band_rows: {band_rows}; expected at least 1")
 
 

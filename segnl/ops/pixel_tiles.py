@@ -1,211 +1,288 @@
-"""The operators behind `pixel_loss`: upsampled logits one tile at a time, their cross-entropy and its gradient."""
+"""Upsampled logits, one tile at a time, and the way back for their gradient.
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+A tile is a band of output rows by a strip of columns, small enough to stay in a core's cache from one pass over it to
+the next. It lies as `rows b k columns`: what is done to a row is done to all of its classes in one run of memory.
+Columns are interpolated first: a slab of source rows is widened to the strip by dense products, each for a block of
+columns that touches few source columns. An output row is then a weighted mean of two wide rows, one multiply-add a
+number. The gradient returns by the transposed products: every band adds to its slab's wide rows, and these are added to
+the source rows when the slab is done. All tiles use one piece of memory, so that none has to be asked from the system,
+which costs more than the arithmetic does; and every sum is taken in one order, so that equal input gives equal bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
-from segnl.ops.resize import taps_matrix
-
-IGNORE = 255
-"""The label of a pixel that takes no part, as everywhere in the package."""
+from segnl.ops.resize import taps, taps_matrix
 
 TILE_NUMBERS = 1 << 18
-"""Upsampled logits in a tile on the CPU: 1 MB in float32, which stays in a core's cache from one pass to the next."""
+"""Upsampled logits in a tile on the CPU: 1 MB in float32, about a core's second-level cache."""
 
-TILE_COLUMNS = 512
-"""A wider tile is split: its columns are interpolated by a dense product, whose cost grows with the square."""
+DEVICE_NUMBERS = 1 << 23
+"""The same on a GPU, which wants few large steps."""
+
+BAND_ROWS = 16
+"""Rows of a band at least: its two ends share source rows with its neighbours."""
+
+BLOCK_COLUMNS = 128
+"""Columns made by one dense product, whose cost grows with their square."""
 
 
-class _Strip(NamedTuple):
-    """Output rows (or columns), the input rows that they are interpolated from, and the shares `out in`."""
+class Tile(NamedTuple):
+    """images, rows, columns: where the tile lies in `b H W`.  up: its numbers `rows b k columns`.
+
+    place: int32 `rows b columns`, where in the flattened numbers each pixel's first class lies.
+    """
+
+    images: slice
+    rows: slice
+    columns: slice
+    up: Tensor
+    place: Tensor
+
+
+class _Block(NamedTuple):
+    """Columns of a strip, the source columns that they are made from, and the shares `source out`."""
 
     out: slice
     source: slice
-    taps: Tensor
+    shares: Tensor
 
 
-class _Tile(NamedTuple):
-    images: slice
-    rows: _Strip
-    columns: _Strip
-
-    @property
-    def out(self) -> tuple[slice, slice, slice]:
-        """Where the tile lies in `b H W`."""
-        return self.images, self.rows.out, self.columns.out
-
-    def upsample(self, logits: Tensor) -> Tensor:
-        """`b k h w` -> `b k pixels` of this tile."""
-        patch = logits[self.images, :, self.rows.source, self.columns.source]
-        wide = torch.matmul(patch, self.columns.taps.mT)  # b k few columns
-        return torch.matmul(self.rows.taps, wide).flatten(2)  # b k rows*columns
-
-    def add_gradient(self, grad: Tensor, tile_grad: Tensor) -> None:
-        """Adds what `b k pixels` gives to grad `b k h w`: upsampling, transposed."""
-        wide = torch.matmul(self.rows.taps.mT, tile_grad.unflatten(2, (self.rows.taps.shape[0], -1)))
-        grad[self.images, :, self.rows.source, self.columns.source] += torch.matmul(wide, self.columns.taps)
+class _Strip(NamedTuple):
+    out: slice
+    blocks: list[_Block]
 
 
-@operator(
-    "pixel_cross_entropy(Tensor logits, Tensor label, Tensor? class_weight, bool align_corners, "
-    "float label_smoothing, int band_rows, bool wants_gradient) -> (Tensor, Tensor)"
-)
-def pixel_cross_entropy_sum(
-    logits: Tensor,
-    label: Tensor,
-    class_weight: Tensor | None,
-    align_corners: bool,
-    label_smoothing: float,
-    band_rows: int,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """The summed loss, float64 scalar, and its gradient `b k h w` as accumulated (without elements unless wanted)."""
-    num_classes = logits.shape[1]
-    total = torch.zeros((), dtype=torch.float64, device=logits.device)
-    with torch.autocast(logits.device.type, enabled=False):
-        scores = logits.to(accumulator(logits.dtype))
-        grad = torch.zeros_like(scores) if wants_gradient else scores.new_empty(0)
-        weight = scores.new_ones(num_classes) if class_weight is None else class_weight.to(scores)
-        smooth = weight * (label_smoothing / num_classes)  # k: each class's part in every pixel's target
-        for tile in _tiles(scores, label, band_rows, align_corners=align_corners):
-            train_id, valid = _train_ids(label[tile.out], num_classes)  # b 1 pixels
-            hard = (weight * (1 - label_smoothing))[train_id] * valid  # the label's own part
-            up = tile.upsample(scores)
-            up -= up.amax(dim=1, keepdim=True)
-            at_label = up.gather(1, train_id)
-            smooth_score = torch.matmul(smooth, up)[:, None] if label_smoothing else 0.0
-            exp_sum = up.exp_().sum(dim=1, keepdim=True)
-            log_sum, smooth_sum = exp_sum.log(), smooth.sum() * valid
-            total += ((hard + smooth_sum) * log_sum - hard * at_label - smooth_score * valid).sum(dtype=torch.float64)
-            if wants_gradient:
-                # (hard + smooth) * softmax - the target; in up's memory, softmax without a tensor of its own.
-                pull = (hard + smooth_sum) / exp_sum
-                up *= pull
-                up.scatter_(1, train_id, at_label.exp_() * pull - hard)
-                if label_smoothing:
-                    up -= smooth[:, None] * valid
-                tile.add_gradient(grad, up)
-    return total, grad
+class _Gap(NamedTuple):
+    """Those rows of a band that lie between two wide rows of its slab, and the second one's share, `rows 1`."""
+
+    rows: slice
+    above: int
+    below: int
+    share: Tensor
 
 
-@shapes_of(pixel_cross_entropy_sum)
-def _(
-    logits: Tensor,
-    label: Tensor,
-    class_weight: Tensor | None,
-    align_corners: bool,
-    label_smoothing: float,
-    band_rows: int,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    grad_shape = logits.shape if wants_gradient else (0,)
-    total = logits.new_empty((), dtype=torch.float64)
-    return total, logits.new_empty(grad_shape, dtype=accumulator(logits.dtype))
+class _Band(NamedTuple):
+    """Output rows, the wide rows of the slab that they are made from, and the shares `wide out`."""
+
+    out: slice
+    wide: slice
+    gaps: list[_Gap]
+    shares: Tensor
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-    ctx.dtype = inputs[0].dtype
+class _Slab(NamedTuple):
+    source: slice
+    bands: list[_Band]
 
 
-def _backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    (grad,) = ctx.saved_tensors
-    # Kept in float32 until here: summed over a batch and divided by its pixels, float16 would lose it.
-    return (grad * grad_total.to(grad.dtype)).to(ctx.dtype), None, None, None, None, None, None
+class _Cut(NamedTuple):
+    """How `b k h w` is cut: images at a time; at most so many columns in a strip and in its blocks, rows in a band, and
+    source rows in a slab of more than one band."""
+
+    images: int
+    columns: int
+    block: int
+    rows: int
+    slab_rows: int
 
 
-differentiate(pixel_cross_entropy_sum, _backward, _setup_context)
+class PixelTiles:
+    """The tiles of `b k h w` upsampled to out_hw, and their gradient where it is wanted.
+
+    Each tile's numbers are overwritten by the next one's. With wants_gradient, what the caller has put in their place
+    by then is taken as the gradient with respect to them, and `gradient` returns the sum of what all tiles gave.
+    band_rows: at most so many output rows in a tile, or None: what the cache holds, and at least BAND_ROWS.
+    """
+
+    def __init__(
+        self,
+        scores: Tensor,
+        out_hw: Sequence[int],
+        band_rows: int | None,
+        *,
+        align_corners: bool,
+        wants_gradient: bool = False,
+    ) -> None:
+        self.cut = _cut(scores.shape, out_hw, band_rows, is_cpu=scores.device.type == "cpu")
+        (h, w), (out_h, out_w) = scores.shape[2:], out_hw
+        self.strips = _strips(w, out_w, self.cut, align_corners, scores.dtype, scores.device)
+        self.slabs = _slabs(h, out_h, self.cut, align_corners, scores.dtype, scores.device)
+        # groups h b*k w: a slab's rows are one matrix
+        grouped = scores.unflatten(0, (-1, self.cut.images)).permute(0, 3, 1, 2, 4)
+        self.scores = grouped.flatten(2, 3).contiguous()
+        self.of_row = (self.cut.images, scores.shape[1])
+        self.grad = torch.zeros_like(self.scores) if wants_gradient else None
+        row_numbers = self.scores.shape[2] * self.cut.columns
+        most_rows = max(_length(band.out) for slab in self.slabs for band in slab.bands)
+        most_wide = max(_length(slab.source) for slab in self.slabs)
+        self.up = scores.new_empty(most_rows * row_numbers)
+        self.wide = scores.new_empty(most_wide * row_numbers)
+        self.wide_grad = torch.empty_like(self.wide) if wants_gradient else None
+        self.first = torch.arange(most_rows * self.cut.images, device=scores.device, dtype=torch.int32)[:, None]
+        self.column = torch.arange(self.cut.columns, device=scores.device, dtype=torch.int32)
+
+    def __iter__(self) -> Iterator[Tile]:
+        for group in range(self.scores.shape[0]):
+            images = slice(group * self.cut.images, (group + 1) * self.cut.images)
+            for strip in self.strips:
+                columns = _length(strip.out)
+                place = self.first * (self.of_row[1] * columns) + self.column[:columns]
+                place = place.unflatten(0, (-1, self.of_row[0]))  # of the longest band; others have its first rows
+                for slab in self.slabs:
+                    wide = self._widen(group, slab, strip)
+                    wide_grad = None
+                    if self.wide_grad is not None:
+                        wide_grad = self.wide_grad[: wide.numel()].view_as(wide).zero_()
+                    for band in slab.bands:
+                        up = self._between(wide, band)
+                        tile = up.unflatten(1, (*self.of_row, columns))
+                        yield Tile(images, band.out, strip.out, tile, place[: tile.shape[0]])
+                        if wide_grad is not None:
+                            wide_grad[band.wide].addmm_(band.shares, up)
+                    if wide_grad is not None and self.grad is not None:
+                        self._narrow(wide_grad, self.grad[group, slab.source], strip)
+
+    def gradient(self) -> Tensor:
+        """`b k h w`, once all tiles have been seen.
+
+        Raises RuntimeError where none was wanted.
+        """
+        if self.grad is None:
+            raise RuntimeError("PixelTiles: no gradient; expected wants_gradient=True")
+        return self.grad.unflatten(2, self.of_row).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
+
+    def _widen(self, group: int, slab: _Slab, strip: _Strip) -> Tensor:
+        """The slab's source rows with the strip's columns, `rows b*k*columns`."""
+        source = self.scores[group, slab.source].flatten(0, 1)
+        columns = _length(strip.out)
+        wide = self.wide[: source.shape[0] * columns].view(-1, columns)
+        for block in strip.blocks:
+            torch.mm(source[:, block.source], block.shares, out=wide[:, block.out])
+        return wide.view(_length(slab.source), -1)
+
+    def _between(self, wide: Tensor, band: _Band) -> Tensor:
+        """The band's rows `rows b*k*columns`, each between two wide ones."""
+        up = self.up[: _length(band.out) * wide.shape[1]].view(-1, wide.shape[1])
+        for gap in band.gaps:
+            above, below = wide[gap.above], wide[gap.below]
+            torch.addcmul(above, gap.share, below - above, out=up[gap.rows])
+        return up
+
+    @staticmethod
+    def _narrow(wide_grad: Tensor, grad: Tensor, strip: _Strip) -> None:
+        """Adds a slab's wide gradient to that of its source rows `rows b*k w`: `_widen`, transposed."""
+        grad = grad.flatten(0, 1)
+        wide_grad = wide_grad.view(grad.shape[0], -1)
+        for block in strip.blocks:
+            grad[:, block.source].addmm_(wide_grad[:, block.out], block.shares.mT)
 
 
-@operator("pixel_hardness(Tensor logits, Tensor label, bool align_corners, int band_rows) -> Tensor")
-def pixel_hardness(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int) -> Tensor:
-    """Each pixel's cross-entropy `b H W`, at least 0, as accumulated; -1 where it is ignored."""
-    hardness = torch.empty(label.shape, dtype=accumulator(logits.dtype), device=logits.device)
-    with torch.autocast(logits.device.type, enabled=False):
-        scores = logits.to(hardness.dtype)
-        for tile in _tiles(scores, label, band_rows, align_corners=align_corners):
-            train_id, valid = _train_ids(label[tile.out], logits.shape[1])
-            up = tile.upsample(scores)
-            up -= up.amax(dim=1, keepdim=True)
-            at_label = up.gather(1, train_id)
-            loss = (up.exp_().sum(dim=1, keepdim=True).log() - at_label).clamp(min=0).masked_fill(~valid, -1)
-            hardness[tile.out] = loss.reshape(hardness[tile.out].shape)
-    return hardness
+def upsampling_flops(
+    shape: Sequence[int], out_hw: Sequence[int], band_rows: int | None, *, align_corners: bool
+) -> tuple[int, int]:
+    """Floating point operations of all tiles of `b k h w` on the CPU, and of their gradient's way back."""
+    b, k, h, w = shape
+    cut = _cut(shape, out_hw, band_rows, is_cpu=True)
+    strips = _strips(w, out_hw[1], cut, align_corners, torch.float32, torch.device("cpu"))
+    slabs = _slabs(h, out_hw[0], cut, align_corners, torch.float32, torch.device("cpu"))
+    widening = sum(block.shares.numel() for strip in strips for block in strip.blocks)
+    widening *= sum(_length(slab.source) for slab in slabs)
+    down = sum(band.shares.numel() for slab in slabs for band in slab.bands) * out_hw[1]
+    return 2 * b * k * (widening + out_hw[0] * out_hw[1]), 2 * b * k * (widening + down)
 
 
-@shapes_of(pixel_hardness)
-def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int) -> Tensor:
-    return logits.new_empty(label.shape, dtype=accumulator(logits.dtype))
+def _cut(shape: Sequence[int], out_hw: Sequence[int], band_rows: int | None, *, is_cpu: bool) -> _Cut:
+    images, numbers = (1, TILE_NUMBERS) if is_cpu else (shape[0], DEVICE_NUMBERS)
+    numbers //= images * shape[1]  # pixels
+    columns = _even(out_hw[1], max(BLOCK_COLUMNS, numbers // BAND_ROWS))
+    rows = max(BAND_ROWS, numbers // columns) if band_rows is None else band_rows
+    return _Cut(images, columns, BLOCK_COLUMNS, rows, numbers // columns)
 
 
-def _train_ids(label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Label `b rows columns` as int64 `b 1 pixels`, 0 where ignored, and where it is not."""
-    label = label.flatten(1).long()[:, None]
-    valid = label != IGNORE
-    train_id = label.masked_fill(~valid, 0)
-    if label.device.type == "cpu":  # a GPU would have to be waited for, and asserts by itself
-        lowest, highest = (int(x) for x in train_id.aminmax())
-        if lowest < 0 or highest >= num_classes:
-            bad = lowest if lowest < 0 else highest
-            raise ValueError(f"label: holds {bad}; expected 0..{num_classes - 1}, or {IGNORE} for an ignored pixel")
-    return train_id, valid
-
-
-def _tiles(scores: Tensor, label: Tensor, band_rows: int, *, align_corners: bool) -> Iterator[_Tile]:
-    num_images, num_classes, h, w = scores.shape
-    # A GPU wants few large steps, a CPU's cache small ones.
-    images_at_once = 1 if scores.device.type == "cpu" else num_images
-    most_columns = _tile_columns(num_classes, band_rows) if scores.device.type == "cpu" else label.shape[2]
-    rows = [_onto(scores, strip) for strip in _strips(h, label.shape[1], band_rows, align_corners=align_corners)]
-    columns = [_onto(scores, strip) for strip in _strips(w, label.shape[2], most_columns, align_corners=align_corners)]
-    for start in range(0, num_images, images_at_once):
-        for row_strip in rows:
-            for column_strip in columns:
-                yield _Tile(slice(start, start + images_at_once), row_strip, column_strip)
-
-
-def _tile_columns(num_classes: int, band_rows: int) -> int:
-    return min(TILE_COLUMNS, max(16, TILE_NUMBERS // (num_classes * band_rows)))
-
-
-def _strips(num_in: int, num_out: int, most: int, *, align_corners: bool) -> list[_Strip]:
-    """num_out positions in as few strips of at most `most` as there must be, of about equal width."""
-    matrix = taps_matrix(num_in, num_out, align_corners=align_corners)
-    num_strips = -(-num_out // most)
-    width = -(-num_out // num_strips)
+@lru_cache(maxsize=16)
+def _strips(
+    w: int, out_w: int, cut: _Cut, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> list[_Strip]:
+    matrix = taps_matrix(w, out_w, align_corners=align_corners)
     strips = []
-    for start in range(0, num_out, width):
-        touched = matrix[start : start + width].any(dim=0).nonzero()
-        source = slice(int(touched[0]), int(touched[-1]) + 1)
-        strips.append(_Strip(slice(start, start + width), source, matrix[start : start + width, source]))
+    for start in range(0, out_w, cut.columns):
+        stop = min(start + cut.columns, out_w)
+        width = _even(stop - start, cut.block)
+        blocks = []
+        for first in range(start, stop, width):
+            out = slice(first, min(first + width, stop))
+            source = _touched(matrix[out])
+            shares = matrix[out, source].mT.to(device, dtype).contiguous()
+            blocks.append(_Block(slice(out.start - start, out.stop - start), source, shares))
+        strips.append(_Strip(slice(start, stop), blocks))
     return strips
 
 
-def _onto(scores: Tensor, strip: _Strip) -> _Strip:
-    return strip._replace(taps=strip.taps.to(scores).contiguous())
+@lru_cache(maxsize=16)
+def _slabs(h: int, out_h: int, cut: _Cut, align_corners: bool, dtype: torch.dtype, device: torch.device) -> list[_Slab]:
+    """As many bands to a slab as its wide rows allow."""
+    matrix = taps_matrix(h, out_h, align_corners=align_corners)
+    above, below, share = taps(h, out_h, align_corners=align_corners)
+    lower, upper = above.tolist(), below.tolist()
+    share = share[:, None].to(device, dtype)
+    slabs: list[_Slab] = []
+    for rows in _bands(lower, cut.rows):
+        source = slice(lower[rows.start], upper[rows.stop - 1] + 1)
+        if slabs and source.stop - slabs[-1].source.start <= cut.slab_rows:
+            slabs[-1] = _Slab(slice(slabs[-1].source.start, source.stop), slabs[-1].bands)
+        else:
+            slabs.append(_Slab(source, []))
+        first = slabs[-1].source.start
+        gaps = [
+            _Gap(
+                slice(gap.start - rows.start, gap.stop - rows.start),
+                lower[gap.start] - first,
+                upper[gap.start] - first,
+                share[gap],
+            )
+            for gap in _gaps(lower, rows)
+        ]
+        shares = matrix[rows, source].mT.to(device, dtype).contiguous()
+        slabs[-1].bands.append(_Band(rows, slice(source.start - first, source.stop - first), gaps, shares))
+    return slabs
 
 
-@flops_of(pixel_cross_entropy_sum)
-def pixel_cross_entropy_flops(
-    logits_shape: Any, label_shape: Any, _: Any, align_corners: bool, __: float, band_rows: int, wants: bool, **___: Any
-) -> int:
-    """The products that upsample, and as many again for the gradient."""
-    return (2 if wants else 1) * pixel_hardness_flops(logits_shape, label_shape, align_corners, band_rows)
+def _bands(lower: list[int], most: int) -> Iterator[slice]:
+    """At most so many rows each, cut where the row above changes if that keeps more than half of them."""
+    start = 0
+    while start < len(lower):
+        stop = min(start + most, len(lower))
+        if stop < len(lower):
+            changes = (row for row in range(stop, start + most // 2, -1) if lower[row] != lower[row - 1])
+            stop = next(changes, stop)
+        yield slice(start, stop)
+        start = stop
 
 
-@flops_of(pixel_hardness)
-def pixel_hardness_flops(
-    logits_shape: Any, label_shape: Any, align_corners: bool, band_rows: int, *_: Any, **__: Any
-) -> int:
-    """The products that upsample, tile by tile as on the CPU."""
-    b, k, h, w = logits_shape
-    rows = _strips(h, label_shape[1], band_rows, align_corners=align_corners)
-    columns = _strips(w, label_shape[2], _tile_columns(k, band_rows), align_corners=align_corners)
-    across = sum(strip.taps.shape[1] for strip in rows) * sum(strip.taps.numel() for strip in columns)
-    down = sum(strip.taps.numel() for strip in rows) * label_shape[2]
-    return int(2 * b * k * (across + down))
+def _gaps(lower: list[int], rows: slice) -> Iterator[slice]:
+    """The runs of a band's rows that share the row above."""
+    start = rows.start
+    for row in range(rows.start + 1, rows.stop + 1):
+        if row == rows.stop or lower[row] != lower[start]:
+            yield slice(start, row)
+            start = row
+
+
+def _touched(shares: Tensor) -> slice:
+    """From the first to the last source position that has a share."""
+    positions = shares.any(dim=0).nonzero()
+    return slice(int(positions[0]), int(positions[-1]) + 1)
+
+
+def _length(of: slice) -> int:
+    return int(of.stop - of.start)
+
+
+def _even(num: int, most: int) -> int:
+    """The length of the parts of num, about equal ones and as few as can be."""
+    return -(-num // -(-num // most))

@@ -12,7 +12,6 @@ from segnl.ops.pixel_loss import (
     ohem_label,
     pixel_cross_entropy,
     pixel_hardness,
-    pixel_ohem_cross_entropy,
     pixel_weight_sum,
 )
 from segnl.ops.resize import resize
@@ -27,6 +26,15 @@ def draw(dtype: torch.dtype = torch.float64, in_hw: tuple[int, int] = (7, 11), b
     label = torch.randint(0, K - 1, (b, *HW), generator=generator)
     label[torch.rand(b, *HW, generator=generator) < 0.2] = 255
     return logits.to(dtype).requires_grad_(), label
+
+
+def pixel_ohem_cross_entropy(
+    logits: Tensor, label: Tensor, *, align_corners: bool, threshold: float = 0.7, min_kept: int = 100_000
+) -> Tensor:
+    """Two passes, as engine/loss.py takes them."""
+    hardness = pixel_hardness(logits, label, align_corners=align_corners)
+    kept = ohem_label(label, hardness, threshold=threshold, min_kept=min_kept)
+    return pixel_cross_entropy(logits, kept, align_corners=align_corners)
 
 
 def by_loops(up: Tensor, label: Tensor, class_weight: Tensor, smoothing: float) -> tuple[float, float]:

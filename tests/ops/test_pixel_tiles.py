@@ -1,54 +1,85 @@
-"""The tiles and operators behind the pixel losses; values and gradients are tested through pixel_loss."""
+"""The tiles against resizing everything, and their way back against autograd's."""
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from segnl.ops.pixel_loss import pixel_cross_entropy
-from segnl.ops.pixel_tiles import pixel_cross_entropy_sum, pixel_hardness
+from segnl.ops import pixel_tiles
+from segnl.ops.pixel_tiles import PixelTiles
+from segnl.ops.resize import resize
+
+HW = (33, 50)
 
 
-def draw(in_hw: tuple[int, int] = (7, 11)) -> tuple[Tensor, Tensor]:
+def draw(in_hw: tuple[int, int] = (7, 11)) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 5, *in_hw, dtype=torch.float64, generator=generator)
-    label = torch.randint(0, 5, (2, 33, 50), generator=generator)
-    label[:, 4] = 255
-    return logits.requires_grad_(), label
+    return torch.randn(2, 5, *in_hw, dtype=torch.float64, generator=generator)
+
+
+def small(monkeypatch: pytest.MonkeyPatch, numbers: int, block: int) -> None:
+    monkeypatch.setattr(pixel_tiles, "TILE_NUMBERS", numbers)
+    monkeypatch.setattr(pixel_tiles, "BLOCK_COLUMNS", block)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_tiles_of_a_few_columns_change_nothing(align_corners: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, label = draw()
-    whole = pixel_cross_entropy(logits, label, align_corners=align_corners)
-    monkeypatch.setattr("segnl.ops.pixel_tiles.TILE_COLUMNS", 13)
-    tiled = pixel_cross_entropy(logits, label, align_corners=align_corners)
-    torch.testing.assert_close(tiled, whole, rtol=1e-13, atol=0)
-    (near,), (exact,) = torch.autograd.grad(tiled, logits), torch.autograd.grad(whole, logits)
-    torch.testing.assert_close(near, exact, rtol=1e-11, atol=1e-16)
+@pytest.mark.parametrize("in_hw", [(7, 11), (1, 11), (7, 1), HW, (40, 60), (4, 3)])
+@pytest.mark.parametrize(("numbers", "block"), [(1, 13), (1 << 10, 50), (1 << 18, 13), (1 << 18, 128)])
+@pytest.mark.parametrize("band_rows", [None, 1, 6])
+def test_tiles_are_what_resizing_gives_and_cover_every_pixel_once(
+    align_corners: bool,
+    in_hw: tuple[int, int],
+    numbers: int,
+    block: int,
+    band_rows: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small(monkeypatch, numbers, block)
+    scores = draw(in_hw)
+    whole = resize(scores, HW, align_corners=align_corners)
+    seen = torch.zeros(2, *HW)
+    for tile in PixelTiles(scores, HW, band_rows, align_corners=align_corners):
+        here = whole[tile.images, :, tile.rows, tile.columns].permute(2, 0, 1, 3)  # rows b k columns
+        torch.testing.assert_close(tile.up, here, rtol=1e-12, atol=1e-14)
+        seen[tile.images, tile.rows, tile.columns] += 1
+        assert band_rows is None or tile.up.shape[0] <= band_rows
+    assert (seen == 1).all()
 
 
-def test_summed_loss_is_the_sum_of_each_pixels() -> None:
-    logits, label = draw()
-    hardness = pixel_hardness(logits.detach(), label, True, 16)
-    total, grad = pixel_cross_entropy_sum(logits, label, None, True, 0.0, 16, False)
-    torch.testing.assert_close(total, hardness[label != 255].sum())
-    assert total.dtype == torch.float64
-    assert grad.numel() == 0
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("in_hw", [(7, 11), (1, 11), (7, 1), HW, (40, 60), (4, 3)])
+@pytest.mark.parametrize(("numbers", "block"), [(1, 13), (1 << 10, 50), (1 << 18, 13)])
+def test_gradient_is_upsampling_transposed(
+    align_corners: bool, in_hw: tuple[int, int], numbers: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch, numbers, block)
+    scores = draw(in_hw).requires_grad_()
+    whole = resize(scores, HW, align_corners=align_corners)
+    coming = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (exact,) = torch.autograd.grad(whole, scores, coming)
+    tiles = PixelTiles(scores.detach(), HW, None, align_corners=align_corners, wants_gradient=True)
+    for tile in tiles:
+        tile.up.copy_(coming[tile.images, :, tile.rows, tile.columns].permute(2, 0, 1, 3))
+    torch.testing.assert_close(tiles.gradient(), exact, rtol=1e-11, atol=1e-12)
 
 
-def test_operators_are_registered_as_torch_asks() -> None:
-    logits, label = draw()
-    tests = ("test_schema", "test_faketensor")
-    for wants_gradient in (False, True):
-        arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
-        torch.library.opcheck(pixel_cross_entropy_sum, arguments, test_utils=tests)
-    torch.library.opcheck(pixel_hardness, (logits, label, False, 16), test_utils=tests)
+def test_place_is_that_of_the_first_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, 1, 13)
+    for tile in PixelTiles(draw(), HW, 6, align_corners=False):
+        first = tile.up.flatten()[tile.place.long().flatten()].view(tile.place.shape)
+        assert first.equal(tile.up[:, :, 0])
 
 
-def test_flops_are_those_of_the_interpolating_products() -> None:
-    logits, label = draw(in_hw=(1, 1))
-    with FlopCounterMode(display=False) as counter:
-        pixel_cross_entropy(logits.detach(), label, align_corners=False)
-    # One pixel in: 3 bands of rows each widen it to 50 columns, then every pixel out is one product.
-    assert counter.get_total_flops() == 2 * 2 * 5 * (3 * 50 + 33 * 50)
+def test_a_tile_stays_small_whatever_the_sizes() -> None:
+    for shape, out_hw in (
+        ((2, 150, 64, 64), (512, 512)),
+        ((1, 19, 97, 97), (769, 769)),
+        ((1, 150, 128, 256), (1024, 2048)),
+    ):
+        tiles = PixelTiles(torch.empty(shape), out_hw, None, align_corners=False)
+        assert tiles.up.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
+        assert tiles.wide.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
+
+
+def test_a_gradient_must_have_been_wanted() -> None:
+    with pytest.raises(RuntimeError, match="expected wants_gradient=True"):
+        PixelTiles(draw(), HW, None, align_corners=False).gradient()
