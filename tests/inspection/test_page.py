@@ -121,9 +121,10 @@ def test_every_column_carries_its_meaning_and_undefined_is_a_dash():
     assert 'class="broken"' in text
 
 
-def test_each_of_eight_heads_has_a_colour_and_a_shape_of_its_own():
+def test_each_of_eight_heads_has_a_colour_a_shape_and_a_dash_of_its_own():
     marks = [mark(i) for i in range(8)]
-    assert len({each.colour for each in marks}) == len({each.shape for each in marks}) == 8
+    for each in ("colour", "shape", "dash"):
+        assert len({getattr(mark, each) for mark in marks}) == 8
     assert mark(8) == mark(0)
 
 
@@ -157,5 +158,6 @@ def test_the_script_runs_in_a_browser_to_its_end(tmp_path, count):
     assert ("hidden" in gallery_tag) == (count == 0)
     if count:
         assert ("body", {"data-ready": "yes"}) in tags
-        assert sum(attributes.get("class") == "panel" for _, attributes in tags) == 4
+        kinds = [attributes["class"] for _, attributes in tags if attributes.get("class", "").startswith("panel ")]
+        assert kinds == ["panel wipe", *["panel given"] * 2, *["panel head"] * 2]
         assert "2 / 2" in done.stdout
