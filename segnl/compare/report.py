@@ -90,7 +90,7 @@ def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list
     return facts
 
 
-def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup:
+def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
     counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.wrong}
     counts = where_right(counted, data)
     return where_plots(

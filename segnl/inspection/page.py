@@ -177,9 +177,10 @@ def render(page: Page) -> str:
 
 def _parts(page: Page) -> list[tuple[str, str]]:
     """The sections that links at the top lead to: their ids and titles."""
-    groups = [(group.name, group.title) for group in (page.cost, page.where) if group]
-    parts = [("scores", "Scores and costs"), *groups]
+    parts = [("scores", "Scores and costs")]
+    parts += [(page.cost.name, page.cost.title)] if page.cost else []
     parts += [("gallery", "Pictures")] if page.gallery["images"] else []
+    parts += [(page.where.name, page.where.title)] if page.where else []
     parts += [("classes-1", "Class by class")] if page.charts else []
     parts += [("against-1", "Differences by class")] if page.differences else []
     parts += [(page.learning.name, page.learning.title)] if page.learning else []

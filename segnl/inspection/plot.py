@@ -98,17 +98,18 @@ def scatter_plot(title: str, points: Sequence[Points], *, x_label: str, y_label:
     return Plot(title, Axis(x_label, x.ticks()), Axis(y_label, y.ticks()), series)
 
 
-def name_plot(title: str, points: Sequence[Points], names: Sequence[str], *, x_label: str, y_label: str) -> Plot:
+def name_plot(
+    title: str, points: Sequence[Points], names: Sequence[str], *, num_heads: int, x_label: str, y_label: str
+) -> Plot:
     """Lines and marks over names from left to right; the x of the points is not read."""
     count = len(names)
     x, y = _Scale(-0.5, count - 0.5), _y_scale(points)
     placed = [Points(each.head, np.arange(count, dtype=float), each.y, each.low, each.high) for each in points]
     series = [Series(each.head, _line(each, x, y), _band(each, x, y), _marks(each, x, y)) for each in placed]
     ticks = [(x.place(i), name) for i, name in enumerate(names)]
-    heads = max((each.head for each in points), default=-1) + 1
     known = {each.head: each.y for each in points}
     rows = [
-        (name, ["–" if head not in known else _text(known[head][i]) for head in range(heads)])
+        (name, ["–" if head not in known else _text(known[head][i]) for head in range(num_heads)])
         for i, name in enumerate(names)
     ]
     return Plot(title, Axis(x_label, ticks), Axis(y_label, y.ticks()), series, rows)

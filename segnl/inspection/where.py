@@ -128,26 +128,30 @@ ROWS = ["top", *[""] * (NUM_ROWS - 2), "bottom"]
 RINGS = ["centre", *[""] * (NUM_RINGS - 2), "corners"]
 
 
-def where_plots(heads: Sequence[Sequence[Where]]) -> PlotGroup:
-    """heads: for each head its runs; a head without any has no line."""
+def where_plots(heads: Sequence[Sequence[Where]]) -> PlotGroup | None:
+    """heads: for each head its runs; a head without any has no line. None when none has any."""
+    if not any(heads):
+        return None
 
     def plot(title: str, name: str, names: Sequence[str], x_label: str) -> Plot:
         measure = recall_by_part if name == "size" else iou_by_part
+        occurs = sum(run[name].sum(axis=(1, 2)) for runs in heads for run in runs) > 0
         points = []
         for head, runs in enumerate(heads):
             if runs:
-                mean, low, high = mean_and_range([100 * measure(run[name]) for run in runs])
+                mean, low, high = mean_and_range([100 * measure(run[name])[occurs] for run in runs])
                 points.append(Points(head, mean, mean, low, high))
         y_label = "share of pixels found, %" if name == "size" else "mIoU, %"
-        return name_plot(title, points, names, x_label=x_label, y_label=y_label)
+        shown = [text for text, is_there in zip(names, occurs, strict=True) if is_there]
+        return name_plot(title, points, shown, num_heads=len(heads), x_label=x_label, y_label=y_label)
 
     band = " The band reaches from the lowest to the highest seed." if any(len(runs) > 1 for runs in heads) else ""
     return PlotGroup(
         name="where",
         title="Where context helps",
         meaning="The pixels of the split, sorted by where they lie in the truth. Where a head that sees far is ahead "
-        "of one that does not, its context is of use; far from boundaries and in large areas a pixel's surroundings "
-        "say least. The upright axes do not begin at 0, so that small gaps show; the figures stand below "
+        "of one that does not, its context is of use; far from boundaries and in large areas a pixel's near "
+        "surroundings say least. The upright axes do not begin at 0, so that small gaps show; the figures stand below "
         f"each plot.{band}",
         plots=[
             plot("By size of the object", "size", SIZES, "pixels of its connected area, from ... on (1k is 1,024)"),

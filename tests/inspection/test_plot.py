@@ -46,15 +46,15 @@ def test_ticks_are_a_few_round_numbers_at_their_places(low, high):
 
 
 def test_what_is_unknown_breaks_the_line_and_has_no_mark():
-    plot = name_plot("t", [points(1, [1, NAN, 3, 4])], ["a", "b", "c", "d"], x_label="x", y_label="y")
+    plot = name_plot("t", [points(1, [1, NAN, 3, 4])], ["a", "b", "c", "d"], num_heads=3, x_label="x", y_label="y")
     assert [letter for letter, *_ in corners(plot.series[0].line)] == ["M", "M", "L"]
     assert [text for *_, text in plot.series[0].marks] == ["1.00", "3.00", "4.00"]
-    assert plot.rows[1] == ("b", ["–", "–"])  # head 0 has no values at all
-    assert plot.rows[3] == ("d", ["–", "4.00"])
+    assert plot.rows[1] == ("b", ["–", "–", "–"])
+    assert plot.rows[3] == ("d", ["–", "4.00", "–"])  # the other heads have no values at all
 
 
 def test_a_band_goes_along_the_greatest_and_back_along_the_least():
-    plot = name_plot("t", [points(0, [2, 2], [1, 1], [3, 4])], ["a", "b"], x_label="x", y_label="y")
+    plot = name_plot("t", [points(0, [2, 2], [1, 1], [3, 4])], ["a", "b"], num_heads=1, x_label="x", y_label="y")
     heights = {float(text): place for place, text in plot.y.ticks}
     found = [y for _, _, y in corners(plot.series[0].band)]
     assert found == pytest.approx([heights[3], heights[4], heights[1], heights[1]], abs=1e-4)

@@ -93,14 +93,16 @@ def test_counts_that_do_not_belong_to_the_predictions_are_made_again(runs_and_da
 def test_the_plots_have_a_line_a_head_with_runs_and_figures_for_each_part():
     pred, label = maps()
     counts = counted(pred, label)
-    group = where_plots([[counts, counted(*maps(2))], [], [counts]])
+    group = where_plots([[counts, counted(*maps(2))], [], [counts], []])
     assert len(group.plots) == len(PARTS)
-    for plot, parts in zip(group.plots, PARTS.values(), strict=True):
+    for plot, name in zip(group.plots, PARTS, strict=True):
         assert [series.head for series in plot.series] == [0, 2]
-        assert len(plot.rows) == parts
+        total = counts[name] + counted(*maps(2))[name]
+        assert len(plot.rows) == (total.sum(axis=(1, 2)) > 0).sum()  # sizes that do not occur are left out
         assert [bool(series.band) for series in plot.series] == [True, False]
     _, texts = group.plots[2].rows[0]
-    assert texts[1] == "–"
+    assert (len(texts), texts[1], texts[3]) == (4, "–", "–")
     assert texts[2] == f"{100 * iou_by_part(counts['row'])[0]:.2f}"
     assert "lowest to the highest seed" in group.meaning
     assert "seed" not in where_plots([[counts]]).meaning
+    assert where_plots([[], []]) is None

@@ -185,7 +185,9 @@ function say(image) {
 function buildStrip() {
   $("strip").replaceChildren(...order.map((i, place) => {
     const image = data.images[i];
-    const button = make("button", { type: "button", title: image.stem }, make("img", { src: image.thumb, alt: `Image ${place + 1}: ${image.stem}`, loading: "lazy" }));
+    const thumb = make("img", { alt: `Image ${place + 1}: ${image.stem}`, loading: "lazy", src: image.thumb });
+    [thumb.height, thumb.width] = image.hw;      // so that it has its place before it is decoded
+    const button = make("button", { type: "button", title: image.stem }, thumb);
     button.dataset.i = i;
     button.addEventListener("click", () => go(order.indexOf(i)));
     return button;
