@@ -16,10 +16,10 @@ STYLES = ("page.css", "charts.css", "gallery.css")
 SCRIPTS = ("page.js", "masks.js", "zoom.js", "legend.js", "controls.js", "gallery.js")
 """In this order, for the last one uses the others."""
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; each comes with a shape and a dash of its own besides.
+# After Okabe and Ito: colour-blind readers tell them apart; each comes with a shape and a dash of its own besides.
 MARKS = (
     ("#0072b2", "●", ""), ("#d55e00", "■", "9 4"), ("#009e73", "▲", "2 4"), ("#b45a93", "◆", "9 4 2 4"),
-    ("#b07a00", "★", "16 5"), ("#3a8fc4", "▼", "5 3"), ("#6a51a3", "✚", "16 4 2 4 2 4"), ("#6b6b6b", "✖", "1 3"),
+    ("#e69f00", "★", "16 5"), ("#56b4e9", "▼", "5 3"), ("#803741", "✚", "16 4 2 4 2 4"), ("#6344ee", "✖", "1 3"),
 )  # fmt: skip
 
 KEYS = (

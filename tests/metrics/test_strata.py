@@ -7,15 +7,7 @@ import pytest
 
 from segnl.metrics import strata as module
 from segnl.metrics.confusion import VOID, Confusion
-from segnl.metrics.strata import (
-    COMPONENT_PX,
-    WIDTHS_PX,
-    Strata,
-    component_size_of,
-    found_by_component,
-    is_near_boundary,
-    ring_of,
-)
+from segnl.metrics.strata import COMPONENT_PX, WIDTHS_PX, Strata, found_by_component, is_near_boundary, ring_of
 
 K = 3
 HW = (23, 37)
@@ -143,4 +135,4 @@ def test_every_pixel_has_the_size_of_its_own_component() -> None:
     for rows, columns, pixels in ((slice(0, 2), slice(0, 5), 10), (slice(10, 20), slice(0, 10), 100)):
         expected[rows, columns] = max(i for i, least in enumerate(COMPONENT_PX) if least <= pixels)
     expected[10:20, 10:40] = max(i for i, least in enumerate(COMPONENT_PX) if least <= 300)
-    np.testing.assert_array_equal(component_size_of(label), expected)
+    np.testing.assert_array_equal(module.component_size_of(label), expected)

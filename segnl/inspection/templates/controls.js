@@ -47,7 +47,7 @@ function listenToWipe() {                // a drag moves the slider; in a zoomed
     return (event.clientX - box.left) / box.width;
   };
   wipe.frame.addEventListener("pointerdown", (event) => {
-    wipe.isMoving = event.button === 0 && (zoom.zoom === 1 || Math.abs(share(event) - wipe.share) < 0.03);
+    wipe.isMoving = event.isPrimary && event.button === 0 && (zoom.zoom === 1 || Math.abs(share(event) - wipe.share) < 0.03);
     if (!wipe.isMoving) return;
     wipe.frame.setPointerCapture(event.pointerId);
     moveWipe(share(event));
