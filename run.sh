@@ -27,7 +27,7 @@ usage: ./run.sh COMMAND [ARGUMENTS]
   types             mypy
   bench [NAME ...]  list the benchmarks, or run benchmarks/NAME.py
   calibrate [ARGS]  how often the intervals of compare hold the truth, on simulated studies; makes docs/statistics.md
-  extra NAME        optional packages into .venv: export (ONNX), watch (TensorBoard)
+  extra NAME        optional packages into .venv: export (ONNX), watch (TensorBoard), browser (playwright)
   segnl ARGS        the command line: ./run.sh segnl train --config FILE
   python ARGS       the environment's Python: ./run.sh python train.py --config FILE
 settings: SEGNL_PYTHON=FILE chooses the Python (>= 3.11); SEGNL_INSTALLER=pip leaves uv out
@@ -282,8 +282,8 @@ setup() {
 
 extra() { # $1: a name of pyproject.toml's optional-dependencies
     case ${1:-} in
-    export | watch) ;;
-    *) echo "extra: '${1:-}' is not there; known: export (ONNX), watch (TensorBoard)" >&2; exit 2 ;;
+    export | watch | browser) ;;
+    *) echo "extra: '${1:-}' is not there; known: export (ONNX), watch (TensorBoard), browser (playwright)" >&2; exit 2 ;;
     esac
     find_python
     find_uv

@@ -240,12 +240,15 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives report.html and sheet.png")
     command.add_argument("--split", default="val", help="which part of the data set (default val)")
     command.add_argument("--images", type=int, default=60, metavar="N", help="how many the page shows (default 60)")
+    command.add_argument(
+        "--sheet", type=int, default=8, metavar="N", help="rows of sheet.png, an image each (default 8)"
+    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
     from segnl.inspection.inspect_runs import inspect_runs
 
-    inspect_runs(args.checkpoint, args.out, split=args.split, num_images=args.images)
+    inspect_runs(args.checkpoint, args.out, split=args.split, num_images=args.images, sheet=args.sheet)
     return 0
 
 

@@ -336,7 +336,8 @@ def test_commands_set_up_first_and_pass_their_arguments_on(checkout: Checkout) -
 def test_an_unknown_extra_is_refused_in_one_line(checkout: Checkout) -> None:
     done = checkout.run("extra", "onnx")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "extra: 'onnx' is not there; known: export (ONNX), watch (TensorBoard)"
+    known = "export (ONNX), watch (TensorBoard), browser (playwright)"
+    assert done.stderr.splitlines()[-1] == f"extra: 'onnx' is not there; known: {known}"
 
 
 def test_an_unknown_command_sets_nothing_up(checkout: Checkout) -> None:

@@ -9,15 +9,19 @@ import numpy.typing as npt
 
 from segnl.compare.control import Fingerprint, num_shared
 from segnl.compare.study import Study
-from segnl.compare.table import HeadResult, table_columns, table_rows, verdicts
+from segnl.compare.table import HeadResult, heads_tree, table_columns, table_rows, verdicts
 from segnl.core.environment import git_state, machine
 from segnl.core.files import write_atomic
+from segnl.datasets.base import SegmentationData
 from segnl.engine.build import build_data
-from segnl.inspection.charts import class_chart, difference_chart, pair_chart
+from segnl.inspection.charts import class_chart, cost_plots, difference_chart, pair_chart
 from segnl.inspection.contact_sheet import contact_sheet
 from segnl.inspection.gallery import Shown, gallery
+from segnl.inspection.learning import learning_plots
 from segnl.inspection.page import DifferenceChart, DotChart, Fact, Page, write_page
+from segnl.inspection.plot import PlotGroup
 from segnl.inspection.predictions import Predictions
+from segnl.inspection.where import where_plots, where_right
 from segnl.metrics.significance import ClassDifference, Pair
 
 SHEET_IMAGES = 6
@@ -51,6 +55,9 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         columns=table_columns(found.results, found.pairs),
         rows=table_rows(found.results, found.pairs),
         gallery=pictures,
+        cost=cost_plots(heads_tree(found.results)),
+        where=_where(study, found, data),
+        learning=learning_plots([_folders(study, found, head) for head in study.heads]),
         charts=_charts(study, found, data.table.names),
         differences=_differences(study, found),
         control=_control(study, found),
@@ -81,6 +88,18 @@ def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list
     if commit["commit"]:
         facts.append(("Code", commit["commit"][:10] + (" with changes" if commit["dirty"] else "")))
     return facts
+
+
+def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
+    counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.wrong}
+    counts = where_right(counted, data)
+    return where_plots(
+        [[counts[run.name] for run in study.runs_of(head) if run.name in counts] for head in study.heads]
+    )
+
+
+def _folders(study: Study, found: StudyFindings, head: str) -> list[Path]:
+    return [run.folder for run in study.runs_of(head) if run.name not in found.wrong]
 
 
 def _charts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[DotChart]:

@@ -1,12 +1,14 @@
-"""Charts of a page, from numbers: IoU and differences of every class, accuracy on every ambiguous pair."""
+"""Charts of a page, from numbers: IoU and differences by class, accuracy on ambiguous pairs, mIoU against cost."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segnl.datasets.streets_pairs import PAIRS
 from segnl.inspection.page import DifferenceChart, DifferenceRow, DotChart, DotRow
+from segnl.inspection.plot import PlotGroup, Points, scatter_plot
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +43,44 @@ def pair_chart(accuracy: Sequence[Floats]) -> DotChart:
         guide=0.5,
         guide_label="50 %, what guessing between the two classes of a pair gives",
     )
+
+
+COSTS = {
+    "gflops": ("Operations", "GFLOPs for one image", 1.0),
+    "params": ("Size", "million parameters", 1e-6),
+    "latency_ms": ("Time to predict", "milliseconds for one image", 1.0),
+    "peak_mib": ("Memory", "MiB at the peak", 1.0),
+    "train_images_per_s": ("Speed of training", "images a second; more is cheaper", 1.0),
+}
+"""By the key of a head in compare's JSON: title, what the axis says, and what a value is multiplied by for it."""
+
+
+def cost_plots(heads: Mapping[str, Mapping[str, Any]]) -> PlotGroup | None:
+    """heads: as in compare's JSON. A plot for each cost that was measured of every head; None where there is none."""
+    known = [(index, each) for index, each in enumerate(heads.values()) if each["miou_mean"] is not None]
+    plots = []
+    for key, (title, x_label, scale) in COSTS.items():
+        if known and all(each.get(key) is not None for _, each in known):
+            points = [_cost_point(index, each, scale * each[key]) for index, each in known]
+            plots.append(scatter_plot(title, points, x_label=x_label, y_label="mIoU, %"))
+    if not plots:
+        return None
+    has_seeds = any(each["miou_sd"] is not None for _, each in known)
+    rod = " The upright line is one standard deviation over seeds to either side." if has_seeds else ""
+    return PlotGroup(
+        name="cost",
+        title="mIoU against cost",
+        meaning="A head is worth its cost when none stands above it for less: further up is a better score, further "
+        f"left is cheaper (for the speed of training: further right). The axes do not begin at 0.{rod}",
+        plots=plots,
+    )
+
+
+def _cost_point(head: int, tree: Mapping[str, Any], cost: float) -> Points:
+    miou = np.array([100 * tree["miou_mean"]])
+    sd = tree["miou_sd"]
+    low, high = (None, None) if sd is None else (miou - 100 * sd, miou + 100 * sd)
+    return Points(head, np.array([cost], np.float64), miou, low, high)
 
 
 Interval = tuple[float | None, float | None, float | None]

@@ -1,10 +1,11 @@
-"""What a page shows of a split: the images on which networks disagree most, small enough to lie inside the page.
+"""What a page shows of a split: the images that tell networks apart, small enough to lie inside the page.
 
 Masks travel as zlib-packed class indices and not as pictures: a script that was opened from disk may not read the
 pixels of a picture, and a legend that hides classes has to.
 """
 
 import base64
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from segnl.inspection.predictions import Predictions
 from segnl.labels.table import IGNORE, ClassTable
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
@@ -34,7 +36,7 @@ class Shown:
     predictions: Predictions
 
 
-def disagreements(shown: Sequence[Shown], data: SegmentationData) -> npt.NDArray[np.float64]:
+def disagreements(shown: Sequence[Shown], data: SegmentationData) -> Floats:
     """The share of each image's labelled pixels on which the networks do not all say the same, f64 `images`.
 
     With one network there is nothing to disagree: the share that is wrong.
@@ -55,11 +57,11 @@ def disagreements(shown: Sequence[Shown], data: SegmentationData) -> npt.NDArray
 def gallery(shown: Sequence[Shown], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
     """What the page's script reads, plain values for JSON; images in order of falling disagreement."""
     differ = disagreements(shown, data)
-    order = np.argsort(-differ, kind="stable")[:num_images]
-    wrong = [each.predictions.wrong() for each in shown]
+    wrong = np.stack([each.predictions.wrong() for each in shown])  # heads images
+    chosen = most_telling(differ, wrong, num_images)
     images = [
-        _image(shown, data, int(i)) | {"differ": _fraction(differ[i]), "wrong": [_fraction(each[i]) for each in wrong]}
-        for i in order
+        _image(shown, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(each[i]) for each in wrong]}
+        for i in sorted(chosen, key=lambda i: (-differ[i], i))
     ]
     return {
         "classes": class_list(data.table),
@@ -68,6 +70,23 @@ def gallery(shown: Sequence[Shown], data: SegmentationData, *, num_images: int) 
         "images": images,
         "available": len(data),
     }
+
+
+def most_telling(differ: Floats, wrong: Floats, count: int) -> list[int]:
+    """Images that stand first in one of the page's orders, taken from each order in turn until there are `count`.
+
+    differ: share of pixels on which the networks disagree, f64 `images`.  wrong: share that is wrong, `heads images`.
+    The orders: disagreement, errors of all, and the gain of each network over each other one.
+    """
+    errors = np.nan_to_num(wrong)
+    orders = [differ, errors.mean(axis=0)]
+    orders += [errors[a] - errors[b] for a, b in itertools.permutations(range(len(errors)), 2)]
+    chosen: dict[int, None] = {}  # an ordered set
+    for places in zip(*(np.argsort(-order, kind="stable").tolist() for order in orders), strict=True):
+        for i in places:
+            if len(chosen) < count:
+                chosen[i] = None
+    return list(chosen)
 
 
 def class_list(table: ClassTable) -> list[dict[str, Any]]:

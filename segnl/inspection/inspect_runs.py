@@ -19,15 +19,22 @@ from segnl.inspection.gallery import Shown, gallery
 from segnl.inspection.page import Cell, Page, Row, write_page
 from segnl.inspection.predictions import keep_predictions
 from segnl.inspection.score import recipe_for_scoring
+from segnl.inspection.where import where_plots, where_right
 
 SHEET_IMAGES = 8
 
 
-def inspect_runs(runs_or_files: Sequence[Path], out: Path, *, split: str = "val", num_images: int = 60) -> None:
+def inspect_runs(
+    runs_or_files: Sequence[Path], out: Path, *, split: str = "val", num_images: int = 60, sheet: int = SHEET_IMAGES
+) -> None:
     """Writes OUT/report.html and OUT/sheet.png: image, truth and every network's mask, most disagreement first.
 
-    Raises ConfigError when the checkpoints were not trained on one data set.
+    num_images: how many the page shows.  sheet: how many of them the contact sheet has, a row each.
+    Raises ConfigError when the checkpoints were not trained on one data set, and for less than one image.
     """
+    for option, count in (("--images", num_images), ("--sheet", sheet)):
+        if count < 1:
+            raise ConfigError(f"{option} {count}: expected 1 or more")
     ensure_writable(out)
     checkpoints = [open_checkpoint(path) for path in runs_or_files]
     recipes = [recipe_for_scoring(checkpoint, ()) for checkpoint in checkpoints]
@@ -44,6 +51,7 @@ def inspect_runs(runs_or_files: Sequence[Path], out: Path, *, split: str = "val"
     known = [values for values in accuracy if values is not None]
     if known:
         charts.insert(0, pair_chart(known))
+    counts = where_right({each.name: each.predictions for each in shown}, data)
     page = Page(
         title=", ".join(names),
         kicker="segnl inspect: what these networks see, side by side",
@@ -55,10 +63,11 @@ def inspect_runs(runs_or_files: Sequence[Path], out: Path, *, split: str = "val"
         columns=[SCORES[key] for key in _keys(shown)],
         rows=_rows(shown),
         gallery=pictures,
+        where=where_plots([[counts[each.name]] for each in shown]),
         charts=charts,
     )
     count = write_page(out / "report.html", page)
-    stems = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
+    stems = [image["stem"] for image in pictures["images"][:sheet]]
     write_atomic(out / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
     print(f"{out / 'report.html'}: {count} images, {len(shown)} networks (opens in any browser, from disk)")
     print(f"{out / 'sheet.png'}: the first {len(stems)} of them as one picture")

@@ -7,23 +7,45 @@ from typing import Any
 
 from segnl.core.files import write_atomic
 from segnl.inspection.masks import VOID_RGB, WRONG_RGB
+from segnl.inspection.plot import PlotGroup
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 24_000_000
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; each comes with a shape of its own besides.
+STYLES = ("page.css", "charts.css", "gallery.css")
+SCRIPTS = ("page.js", "masks.js", "zoom.js", "legend.js", "controls.js", "gallery.js")
+"""In this order, for the last one uses the others."""
+
+# After Okabe and Ito: colour-blind readers tell them apart; each comes with a shape and a dash of its own besides.
 MARKS = (
-    ("#0072b2", "●"), ("#d55e00", "■"), ("#009e73", "▲"), ("#b45a93", "◆"),
-    ("#b07a00", "★"), ("#3a8fc4", "▼"), ("#6a51a3", "✚"), ("#6b6b6b", "✖"),
+    ("#0072b2", "●", ""), ("#d55e00", "■", "9 4"), ("#009e73", "▲", "2 4"), ("#b45a93", "◆", "9 4 2 4"),
+    ("#e69f00", "★", "16 5"), ("#56b4e9", "▼", "5 3"), ("#803741", "✚", "16 4 2 4 2 4"), ("#6344ee", "✖", "1 3"),
 )  # fmt: skip
+
+KEYS = (
+    (("←", "→"), "previous and next image"),
+    (("m", "o"), "masks, overlay"),
+    (("e",), "error map, and back"),
+    (("a",), "outline of ambiguous objects"),
+    (("+", "−", "0"), "zoom in, out, whole image; also a double click, or Ctrl and the wheel"),
+    (("Shift ←", "Shift →", "Shift ↑", "Shift ↓"), "move the zoomed picture; also by dragging it"),
+    ((",", "."), "move the slider to the left and to the right"),
+    (("x",), "swap the two sides of the slider"),
+    (("r",), "next order: disagreement, errors, gain of the right side over the left"),
+    (("c",), "to the classes: arrows go through them, Space hides or shows one, Shift Enter shows it alone"),
+    (("v",), "show all classes"),
+    (("?",), "these keys"),
+)
+"""What the gallery's keyboard does, for its help."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a head looks in charts: a CSS colour and a character."""
+    """How a head looks in charts: a CSS colour, a character, and the dashes of its lines, "" for none."""
 
     colour: str
     shape: str
+    dash: str
 
 
 def mark(index: int) -> Mark:
@@ -121,6 +143,9 @@ class Page:
     columns: Sequence[Column]
     rows: Sequence[Row]
     gallery: dict[str, Any]
+    cost: PlotGroup | None = None
+    where: PlotGroup | None = None
+    learning: PlotGroup | None = None
     charts: Sequence[DotChart] = ()
     differences: Sequence[DifferenceChart] = ()
     control: Sequence[Fact] = ()
@@ -143,7 +168,23 @@ def render(page: Page) -> str:
     marks = [mark(index) for index in range(len(page.rows))]
     payload = page.gallery | {"marks": [asdict(each) for each in marks], "wrong": WRONG_RGB, "unscored": VOID_RGB}
     template = environment.get_template("page.html")
-    return template.render(page=page, marks=marks, payload=payload, style=_read("page.css"), script=_read("page.js"))
+    style = "".join(_read(name) for name in STYLES)
+    script = "".join(_read(name) for name in SCRIPTS)
+    return template.render(
+        page=page, parts=_parts(page), marks=marks, keys=KEYS, payload=payload, style=style, script=script
+    )
+
+
+def _parts(page: Page) -> list[tuple[str, str]]:
+    """The sections that links at the top lead to: their ids and titles."""
+    parts = [("scores", "Scores and costs")]
+    parts += [(page.cost.name, page.cost.title)] if page.cost else []
+    parts += [("gallery", "Pictures")] if page.gallery["images"] else []
+    parts += [(page.where.name, page.where.title)] if page.where else []
+    parts += [("classes-1", "Class by class")] if page.charts else []
+    parts += [("against-1", "Differences by class")] if page.differences else []
+    parts += [(page.learning.name, page.learning.title)] if page.learning else []
+    return parts + ([("control", "What was held equal")] if page.control else [])
 
 
 def _read(name: str) -> str:

@@ -122,13 +122,27 @@ def found_by_component(pred: Pixels, label: Pixels) -> Counts:
     """Pixels found, pixels, components of the truth's connected components (8 neighbours) by size, int64 `sizes 3`."""
     out = np.zeros((len(COMPONENT_PX), 3), np.int64)
     for index in np.unique(label[label != VOID]):
-        is_class = label == index
-        number, component = cv2.connectedComponents(is_class.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-        pixels = np.bincount(component.ravel(), minlength=number)[1:]  # 0 is the rest of the image
-        found = np.bincount(component[is_class & (pred == index)], minlength=number)[1:]
-        size = np.searchsorted(COMPONENT_PX, pixels, side="right") - 1
+        component, pixels, size = _components(label == index)
+        found = np.bincount(component[(label == index) & (pred == index)], minlength=len(pixels) + 1)[1:]
         np.add.at(out, size, np.stack([found, pixels, np.ones_like(pixels)], axis=1))
     return out
+
+
+def component_size_of(label: Pixels) -> Pixels:
+    """Which of COMPONENT_PX's classes of size the truth's component of each pixel has, u8 `H W`; 255 where void."""
+    out = np.full(label.shape, VOID, np.uint8)
+    for index in np.unique(label[label != VOID]):
+        component, _, size = _components(label == index)
+        is_class = component > 0
+        out[is_class] = size[component[is_class] - 1]
+    return out
+
+
+def _components(is_class: Mask) -> tuple[npt.NDArray[np.int32], Counts, npt.NDArray[np.intp]]:
+    """Each pixel's component, 0 where there is none, `H W`; of the components 1.. the pixels and the class of size."""
+    number, component = cv2.connectedComponents(is_class.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    pixels = np.bincount(component.ravel(), minlength=number)[1:]  # 0 is the rest of the image
+    return np.asarray(component, np.int32), pixels, np.searchsorted(COMPONENT_PX, pixels, side="right") - 1
 
 
 def ring_of(hw: tuple[int, ...]) -> npt.NDArray[np.intp]:

@@ -43,6 +43,7 @@ def test_the_page_says_where_the_control_is_broken(finished, monkeypatch):
 
 
 WORDS = ["commonest", "Parameters", "GFLOPs", "Training images/s", "Ambiguous pairs"]
+WORDS += ["mIoU against cost", "Where context helps", "Learning curves", "By size of the object"]
 WORDS += ["vs fcn", "images only", "rcca against fcn, class by class", "nothing about the heads"]
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segnl.datasets.streets_pairs import PAIRS
-from segnl.inspection.charts import class_chart, difference_chart, pair_chart
+from segnl.inspection.charts import class_chart, cost_plots, difference_chart, pair_chart
 
 
 def test_the_classes_on_which_heads_differ_most_come_first_and_unknown_ones_last():
@@ -43,3 +43,27 @@ def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
 def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
     chart = difference_chart("rcca", "fcn", {"road": (0.0, None, None)}, is_about_heads=True)
     assert chart.rows[0].place == 0.5
+
+
+def tree(miou, sd=None, **costs):
+    return {"miou_mean": miou, "miou_sd": sd, "params": 2_000_000, "gflops": 1.5, "latency_ms": None} | costs
+
+
+def test_every_cost_that_is_known_of_all_heads_has_a_plot():
+    heads = {"fcn": tree(0.4, latency_ms=7.0), "refused": tree(None), "rcca": tree(0.5, gflops=2.5)}
+    group = cost_plots(heads)
+    assert [plot.x.label for plot in group.plots] == ["GFLOPs for one image", "million parameters"]
+    fcn, rcca = group.plots[0].series
+    assert (fcn.head, rcca.head) == (0, 2)
+    assert fcn.marks[0][0] < rcca.marks[0][0]  # cheaper: further left
+    assert fcn.marks[0][1] < rcca.marks[0][1]  # worse: further down
+    assert [text for _, text in group.plots[1].x.ticks if float(text) == 2.0]
+    assert "standard deviation" not in group.meaning
+    assert cost_plots({"refused": tree(None)}) is None
+
+
+def test_the_spread_over_seeds_stands_beside_the_score():
+    group = cost_plots({"fcn": tree(0.4, 0.01), "rcca": tree(0.5, 0.02)})
+    fcn, rcca = (series.rods[0] for series in group.plots[0].series)
+    assert rcca[2] - rcca[1] == pytest.approx(2 * (fcn[2] - fcn[1]))
+    assert "standard deviation" in group.meaning

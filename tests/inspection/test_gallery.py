@@ -10,7 +10,7 @@ from PIL import Image
 from segnl.engine.build import build_data
 from segnl.engine.checkpoint import open_checkpoint
 from segnl.inspection import gallery as module
-from segnl.inspection.gallery import Shown, disagreements, gallery, pack
+from segnl.inspection.gallery import Shown, disagreements, gallery, most_telling, pack
 from segnl.inspection.predictions import keep_predictions
 from segnl.inspection.score import recipe_for_scoring
 
@@ -74,3 +74,14 @@ def test_large_images_are_shown_smaller_with_ids_kept_ids(shown_and_data, monkey
     assert photo.size == (50, 25)
     i = data.stems.index(image["stem"])
     assert set(np.unique(unpack(image["truth"], (25, 50)))) <= set(np.unique(data.read(i).label))
+
+
+def test_the_first_images_of_every_order_are_chosen_before_the_second_of_any():
+    differ = np.array([0.9, 0.8, 0.0, 0.0, 0.0, 0.0])
+    wrong = np.array([[0.5, 0.4, 0.9, 0.9, 0.0, np.nan], [0.5, 0.4, 0.9, 0.0, 0.8, np.nan]])
+    # Disagreement: 0, 1, ...; errors of both: 2, 0, ...; gain of the second: 3; of the first: 4.
+    assert most_telling(differ, wrong, 4) == [0, 2, 3, 4]
+    assert most_telling(differ, wrong, 5)[4] == 1
+    assert sorted(most_telling(differ, wrong, 99)) == [0, 1, 2, 3, 4, 5]
+    assert most_telling(differ, wrong, 0) == []
+    assert most_telling(wrong[0], wrong[:1], 2) == [2, 3]

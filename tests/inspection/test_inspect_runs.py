@@ -1,8 +1,10 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 from segnl.core.errors import ConfigError
+from segnl.inspection.contact_sheet import HEADER
 from segnl.inspection.inspect_runs import inspect_runs
 
 
@@ -12,8 +14,24 @@ def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path, capsys):
     assert "fcn, rcca" in text
     assert "Pixel accuracy %" in text
     assert "Ambiguous pairs" in text
+    assert "Where context helps" in text
     assert (tmp_path / "out" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "2 images, 2 networks" in capsys.readouterr().out
+
+
+def test_the_sheet_has_as_many_rows_as_asked_for(street_runs, tmp_path):
+    heights = []
+    for rows in (1, 3):
+        inspect_runs(street_runs, tmp_path / str(rows), sheet=rows)
+        heights.append(Image.open(tmp_path / str(rows) / "sheet.png").height - HEADER)
+    assert heights[1] == 3 * heights[0]
+
+
+@pytest.mark.parametrize("option", ["--images", "--sheet"])
+def test_no_image_at_all_is_refused(street_runs, tmp_path, option):
+    counts = {"--images": {"num_images": 0}, "--sheet": {"sheet": -1}}[option]
+    with pytest.raises(ConfigError, match=rf"{option} -?\d: expected 1 or more"):
+        inspect_runs(street_runs, tmp_path, **counts)
 
 
 def test_one_run_alone_is_shown_by_its_errors(street_runs, tmp_path):

@@ -121,10 +121,37 @@ def test_every_column_carries_its_meaning_and_undefined_is_a_dash():
     assert 'class="broken"' in text
 
 
-def test_each_of_eight_heads_has_a_colour_and_a_shape_of_its_own():
+def test_each_of_eight_heads_has_a_colour_a_shape_and_a_dash_of_its_own():
     marks = [mark(i) for i in range(8)]
-    assert len({each.colour for each in marks}) == len({each.shape for each in marks}) == 8
+    for each in ("colour", "shape", "dash"):
+        assert len({getattr(mark, each) for mark in marks}) == 8
     assert mark(8) == mark(0)
+
+
+# Linear RGB as people see it who lack one kind of cone; Machado, Oliveira and Fernandes 2009, severity 1.
+SIGHT = {
+    "all cones": np.eye(3),
+    "no red ones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green ones": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "no blue ones": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def lab_of(colour, sight):
+    """CIELAB of `#rrggbb` as seen with these cones."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = to_xyz @ np.clip(np.array(sight) @ linear, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("cones", SIGHT)
+def test_the_colours_of_heads_stay_apart_for_colour_blind_readers(cones):
+    seen = [lab_of(mark(i).colour, SIGHT[cones]) for i in range(8)]
+    nearest = min(np.linalg.norm(seen[i] - seen[j]) for i in range(8) for j in range(i))
+    assert nearest > 12  # a difference of about 2 is the least that is noticed side by side
 
 
 def test_a_page_that_would_be_too_large_leaves_out_the_last_images(tmp_path, monkeypatch):
@@ -157,5 +184,6 @@ def test_the_script_runs_in_a_browser_to_its_end(tmp_path, count):
     assert ("hidden" in gallery_tag) == (count == 0)
     if count:
         assert ("body", {"data-ready": "yes"}) in tags
-        assert sum(attributes.get("class") == "panel" for _, attributes in tags) == 4
+        kinds = [attributes["class"] for _, attributes in tags if attributes.get("class", "").startswith("panel ")]
+        assert kinds == ["panel wipe", *["panel given"] * 2, *["panel head"] * 2]
         assert "2 / 2" in done.stdout

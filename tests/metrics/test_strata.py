@@ -124,3 +124,15 @@ def test_wrong_arguments_are_refused() -> None:
         Strata(K).update(np.full_like(pred, 9), label)
     with pytest.raises(ValueError, match="expected the same"):
         Strata(K).merge(Strata(4))
+
+
+def test_every_pixel_has_the_size_of_its_own_component() -> None:
+    label = np.full((40, 40), VOID, np.uint8)
+    label[0:2, 0:5] = 0  # 10 pixels
+    label[10:20, 0:10] = 0  # 100, of the same class
+    label[10:20, 10:40] = 1  # 300, another class beside it
+    expected = np.full((40, 40), VOID, np.uint8)
+    for rows, columns, pixels in ((slice(0, 2), slice(0, 5), 10), (slice(10, 20), slice(0, 10), 100)):
+        expected[rows, columns] = max(i for i, least in enumerate(COMPONENT_PX) if least <= pixels)
+    expected[10:20, 10:40] = max(i for i, least in enumerate(COMPONENT_PX) if least <= 300)
+    np.testing.assert_array_equal(module.component_size_of(label), expected)
