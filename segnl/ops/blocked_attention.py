@@ -13,8 +13,8 @@ from torch import Tensor
 from segnl.ops.arguments import accumulator
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
-TILE = 1024
-"""Side of a square of scores, 4 MB in float32: small enough for a cache and large enough for the products' full speed.
+TILE = 768
+"""Side of a square of scores, 2.4 MB in float32: small enough for a cache, large enough for the full speed of products.
 
 Products over long rows of scores run at half that speed: each of their rows lies on other pages.
 """

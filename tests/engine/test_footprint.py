@@ -17,7 +17,7 @@ def test_saved_bytes_of_criss_cross_are_those_of_a_count_by_hand(tiny_config):
     numbers += 2 * n * 2  # query and key, 16 / 8 channels
     numbers += n * 16  # value
     numbers += n * (33 + 41)  # weights, with the masked slot
-    numbers += n * 16  # what was gathered, for gamma's gradient
+    numbers += (2 + 2 + 16) * 16  # the projections' weights side by side, gamma in those of the values
     assert found.saved_mib * MIB == 4 * numbers
 
 
