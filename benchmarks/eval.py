@@ -2,8 +2,8 @@
 
 ./run.sh bench eval [--rounds 5] [--hw 1024x2048] [--out FILE]
 
-The peers' packages are not needed: what is timed is their method, written anew here. mmsegmentation 1.2 takes three
-histograms of float maps, torchmetrics one bincount of int64 maps, cityscapesscripts the unique values of a joint map.
+cityscapesscripts runs itself. Of the other peers the method is timed, written anew here, and their packages are not
+needed: mmsegmentation 1.2 takes three histograms of float maps, torchmetrics one bincount of int64 maps.
 """
 
 import argparse
@@ -14,41 +14,35 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from eval_cases import labelling, noise, realistic
+from eval_files import end_to_end, official_evaluator, streets
 from timing import peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.datasets.loader import eval_samples
-from segnl.datasets.streets_files import generate
-from segnl.engine.build import build_data
-from segnl.engine.evaluate import evaluate
 from segnl.engine.infer import sliding
-from segnl.engine.predictor import Predictor
-from segnl.engine.recipe import load_recipe
-from segnl.engine.upsampled_labels import upsampled_labels
 from segnl.metrics.confusion import Confusion
 
 Call = Callable[[], object]
 ROOT = Path(__file__).resolve().parent.parent
-NUM_IMAGES = 16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hw", default="1024x2048")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "eval" / "eval.json")
     args = parser.parse_args()
     load_before = os.getloadavg()[0]
     height, width = (int(part) for part in args.hw.split("x"))
     torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
     groups = {"counting 19 classes": counting(height, width)}
     for k in (19, 150):
         groups[f"upsampled labels, {k} classes, realistic"] = labelling(
@@ -57,23 +51,33 @@ def main() -> None:
         groups[f"upsampled labels, {k} classes, noise"] = labelling(noise(k, height // 8, width // 8), height, width)
     groups["sliding, 19 classes"] = accumulating(19, height, width)
     with tempfile.TemporaryDirectory() as folder:
-        groups[f"end to end, {NUM_IMAGES} images, network replaced"] = end_to_end(height, width, Path(folder))
+        streets(Path(folder), height, width)
+        groups |= official_evaluator(Path(folder))
         result = {name: report(name, medians(calls, args.rounds)) for name, calls in groups.items()}
+        whole = end_to_end(Path(folder), height, width, args.rounds)
+    print(f"end to end: {whole}", flush=True)
     memory = {f"upsampled labels, {k} classes": peaks(k, height, width, args.threads) for k in (19, 150)}
-    setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads}
+    memory |= {
+        f"sliding at {len(scales)} scales and mirrored, 150 classes": sliding_peak(scales, height, width, args.threads)
+        for scales in ((1.0,), (0.5, 1.0, 1.75))
+    }
+    setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads, "clock": "process time"}
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
-    write_result(args.out, {**setting, **state, "seconds": result, "memory": memory, "complete": True})
+    found = {"seconds": result, "end_to_end": whole, "memory": memory}
+    write_result(args.out, {**setting, **state, **found, "complete": True})
 
 
 def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; the rounds go in turn, so that a busy moment meets all of them."""
+    """Median processor seconds of each call, all threads together; the rounds go in turn, so that a busy moment meets
+    all of them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call()
             if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -107,15 +111,11 @@ def counting(height: int, width: int) -> dict[str, Call]:
         keep = b != 255
         return torch.bincount(b[keep] * 19 + a[keep], minlength=361)
 
-    def unique_of_joint() -> object:
-        return np.unique(label.astype(np.int32) * 256 + pred, return_counts=True)
-
     return {
         "segnl": lambda: confusion.update(pred, label),
         "numpy: masked bincount": numpy_masked,
         "three histograms (mmsegmentation)": three_histograms,
         "int64 bincount (torchmetrics)": int64_bincount,
-        "unique of the joint map (cityscapesscripts)": unique_of_joint,
     }
 
 
@@ -130,29 +130,13 @@ def peaks(k: int, height: int, width: int, threads: int) -> dict[str, Any]:
     return result
 
 
-class FixedMap:
-    """Stands where the network would: one map of logits, whatever the image."""
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        self.logits = logits
-
-    def labels(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """image: u8 `H W 3`. Returns train ids u8 `H W`."""
-        return upsampled_labels(self.logits, image.shape[:2], align_corners=False)[0]
-
-
-def end_to_end(height: int, width: int, folder: Path) -> dict[str, Call]:
-    """A whole evaluation of streets whose network costs nothing, beside reading the same files alone."""
-    generate(folder, num_train=1, num_val=NUM_IMAGES, hw=(height, width))
-    settings = [f"data.root={folder}", "data.workers=2"]
-    recipe = load_recipe(ROOT / "configs" / "streets" / "fcn.yaml", settings)
-    data = build_data(recipe, "val")
-    network = cast(Predictor, FixedMap(realistic(19, height // 8, width // 8)))
-
-    def decoding_alone() -> object:
-        return [index for index, _ in eval_samples(data, workers=2)]
-
-    return {"segnl": lambda: evaluate(network, data, recipe=recipe), "decoding alone": decoding_alone}
+def sliding_peak(scales: tuple[float, ...], height: int, width: int, threads: int) -> dict[str, Any]:
+    """Peak memory above the image of sliding with windows of 512 and a stride of 341, also on the mirrored image."""
+    case = {"classes": 150, "hw": [height, width], "scales": scales}
+    tiny = {**case, "hw": [64, 128]}
+    result = with_ratios({"segnl": peak_mib("segnl", sys.executable, "eval_cases", threads, case, tiny)}, "peak_mib")
+    print(f"peak memory of sliding, {scales}: {result}", flush=True)
+    return result
 
 
 def accumulating(k: int, height: int, width: int) -> dict[str, Call]:

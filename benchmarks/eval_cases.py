@@ -1,6 +1,6 @@
 """What is measured in processes of their own in the benchmark of evaluation; see eval.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,26 @@ LOGITS = {"realistic": realistic, "noise": noise}
 
 
 def build(contestant: str, case: Case) -> Callable[[], object]:
-    """case: classes, hw (of the label; logits have an eighth), logits (realistic | noise)."""
+    """case: classes, hw (of the label; logits have an eighth), logits (realistic, noise), or scales to slide at."""
     h, w = case["hw"]
+    if "scales" in case:
+        return slid(case["classes"], h, w, case["scales"])
     return labelling(LOGITS[case["logits"]](case["classes"], h // 8, w // 8), h, w)[contestant]
+
+
+def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[], Any]:
+    """The labels of an image by windows of it and its mirror image; a 1x1 convolution at an eighth of the size."""
+    from segnl.engine.infer import infer
+
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, height, width, generator=random)
+    weight = torch.randn(k, 3, 1, 1, generator=random)
+
+    def predict(crop: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(F.avg_pool2d(crop, 8, ceil_mode=True), weight)
+
+    protocol: dict[str, Any] = {"mode": "slide", "window_hw": (512, 512), "stride_hw": (341, 341), "flip": True}
+    return lambda: infer(predict, image, (height, width), scales=scales, **protocol).argmax()
 
 
 def labelling(logits: torch.Tensor, height: int, width: int) -> dict[str, Callable[[], Any]]:

@@ -123,7 +123,9 @@ def _losses(found: Result) -> list[str]:
 
 def _evaluation(found: Result) -> list[str]:
     lines = [
-        f"Images of {'x'.join(map(str, found['hw']))}. The peers' packages are not run: their method is, written anew.",
+        f"Images of {'x'.join(map(str, found['hw']))}; {found.get('clock', 'wall time')}.",
+        "A peer in brackets behind a method is not run: its method is, written anew. `cityscapesscripts` by itself is",
+        "its own `evaluatePair`, called as its command line calls it.",
         "",
         "| task | way | ms | over segnl |",
         "|---|---|---|---|",
@@ -131,10 +133,32 @@ def _evaluation(found: Result) -> list[str]:
     for task, seconds in found["seconds"].items():
         for name, value in seconds.items():
             lines.append(f"| {task} | {name} | {1000 * value:.1f} | {value / seconds['segnl']:.2f}x |")
-    lines += ["", "Peak memory above the logits:", "", "| task | way | MiB | over segnl |", "|---|---|---|---|"]
-    for task, memory in found["memory"].items():
-        for name, value in memory["peak_mib"].items():
-            lines.append(f"| {task} | {name} | {value:.1f} | {memory['ratio_to_segnl'].get(name, 1):.2f}x |")
+    whole = found.get("end_to_end")
+    return [*lines, "", *([*_whole_evaluations(whole), ""] if whole else []), *_peaks(found["memory"])]
+
+
+def _whole_evaluations(by_workers: Result) -> list[str]:
+    lines = [
+        "A whole evaluation, 19 classes, the network replaced by a fixed map of logits, beside reading the same files",
+        "with as many workers and nothing else. Images a second are wall time; ms of processor time an image are of",
+        "the evaluating process (normalising, labelling, counting) and of its workers (decoding).",
+        "",
+        "| workers | images/s | reading alone | share of its speed | own ms | workers' ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for workers, one in by_workers.items():
+        speed, cpu = one["images_a_second"], one["cpu_ms"]["segnl"]
+        cells = [workers.split()[0], f"{speed['segnl']:.1f}", f"{speed['decoding alone']:.1f}", f"{one['ratio']:.2f}"]
+        cells += [f"{cpu[part]:.0f}" for part in ("own", "workers")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _peaks(memory: Result) -> list[str]:
+    lines = ["Peak memory above what goes in:", "", "| task | way | MiB | over segnl |", "|---|---|---|---|"]
+    for task, one in memory.items():
+        for name, value in one["peak_mib"].items():
+            lines.append(f"| {task} | {name} | {value:.1f} | {one['ratio_to_segnl'].get(name, 1):.2f}x |")
     return lines
 
 

@@ -25,13 +25,13 @@ class Predictor:
     def __init__(self, model: Segmenter, recipe: Recipe, class_table: ClassTable, device: torch.device) -> None:
         self.recipe, self.class_table, self.device = recipe, class_table, device
         self.model = model.to(device)
+        self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
 
     def logits(self, image: Tensor) -> Tensor:
         """image: float32 `b 3 H W`, normalised. Returns logits `b k h w` at feature size."""
-        layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         is_bf16 = self.recipe.eval.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
-            main: Tensor = self.model(image.contiguous(memory_format=layout)).main
+            main: Tensor = self.model(image.contiguous(memory_format=self._layout)).main
         return main
 
     def scores(self, image: Pixels) -> Scores:
@@ -41,6 +41,7 @@ class Predictor:
         self.model.eval()
         cfg = self.recipe.eval
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1).unsqueeze(0)
+        pixels = pixels.contiguous(memory_format=self._layout)  # while they are bytes: floats take four times as long
         hw = (image.shape[0], image.shape[1])
         return infer(
             self.logits,

@@ -153,30 +153,34 @@ class Count:
             if values.ndim != 2 or values.shape != label.shape:
                 raise DataError(f"{name}: shape {values.shape}; expected one channel of {label.shape} as {names[1]}")
         for values, name in ((predicted, names[0]), (label, names[1])):
-            _check_ids(values, name)
-        joint = joint_counts(predicted.astype(np.uint8), label.astype(np.uint8))
-        self.joint += joint[:NUM_IDS, :NUM_IDS]
-        is_instance = instances > 1000
-        self._count_instances(
-            predicted[is_instance].astype(np.int64), instances[is_instance].astype(np.int64), names[2]
-        )
+            if values.dtype != np.uint8:  # what 8 bits hold is checked by the counts, which is quicker
+                _check_ids(values, name)
+        predicted, label = (np.ascontiguousarray(values, np.uint8) for values in (predicted, label))
+        joint = joint_counts(predicted, label)[:NUM_IDS, :NUM_IDS]
+        if joint.sum() != label.size:
+            for values, name in ((predicted, names[0]), (label, names[1])):
+                _check_ids(values, name)
+        self.joint += joint
+        self._count_instances(predicted.ravel(), instances.ravel(), names[2])
 
-    def _count_instances(self, predicted: Ids, instance: Ids, name: str) -> None:
-        """predicted, instance: `n`, the pixels that belong to an instance."""
-        if not instance.size:
+    def _count_instances(self, predicted: Ids, instances: Ids, name: str) -> None:
+        """predicted, instances: the ids of all pixels, `n` each."""
+        pixel = np.flatnonzero(instances > 1000)
+        if not pixel.size:
             return
-        own_id = np.minimum(instance // 1000, NUM_IDS)  # n
-        pixels = np.bincount(instance)
-        known = np.flatnonzero(pixels)
-        size = pixels[known]
-        label_id = known // 1000
+        instance = instances.take(pixel)
+        pixels_of = np.bincount(instance)
+        known = np.flatnonzero(pixels_of)
+        size, label_id = pixels_of[known], known // 1000
         strange = [int(i) for i in known[~np.isin(label_id, _INSTANCE_IDS)]]
         if strange:
             raise DataError(f"{name}: holds instance id {strange[0]}; expected 1000 x a labelId of things + a number")
-        is_found = predicted == own_id
-        found = np.bincount(instance[is_found], minlength=len(pixels))[known]
-        is_related = _CATEGORY_OF[predicted] == _CATEGORY_OF[own_id]
-        related = np.bincount(instance[is_related], minlength=len(pixels))[known]
+        row = np.zeros(len(pixels_of), np.int64)
+        row[known] = np.arange(len(known)) * NUM_IDS
+        cells = np.bincount(row.take(instance) + predicted.take(pixel), minlength=len(known) * NUM_IDS)
+        as_what = cells.reshape(-1, NUM_IDS)  # how many pixels of each instance were predicted as each id
+        found = as_what[np.arange(len(known)), label_id]
+        related = (as_what * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)
         weight = _AVERAGE_PX[label_id] / size  # 0 for what is not scored: ego vehicle, caravan, trailer
         np.add.at(self.found, label_id, found * weight)
         np.add.at(self.missed, label_id, (size - found) * weight)

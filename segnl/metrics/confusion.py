@@ -4,6 +4,7 @@ Legend: k classes; row c of the matrix holds the pixels whose truth is c, column
 predicted void (255). Pixels whose truth is 255 are counted nowhere.
 """
 
+import math
 import sys
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +19,8 @@ VOID = 255
 MAX_CLASSES = 255
 # calcHist returns float32, which is exact up to 2^24: no more pixels than that may go into one of its cells.
 MAX_TILE_PIXELS = 2**24 - 1
+# From this many on, OpenCV counts 16-bit numbers quicker than pairs of 8-bit ones, whose counters take less clearing.
+MANY_PIXELS = 2**19
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -65,9 +68,11 @@ class Confusion:
         else:
             joint = joint_counts(_as_u8(pred, "pred", self.num_classes), _as_u8(label, "label", self.num_classes))
         k = self.num_classes
-        if joint.sum() != joint[np.ix_([*range(k), VOID], [*range(k), VOID])].sum():
+        places = [*range(k), VOID]
+        allowed = joint[np.ix_(places, places)]  # k+1 k+1
+        if int(allowed.sum()) != math.prod(label.shape):
             self._refuse(pred, label)
-        return np.concatenate([joint[:k, :k], joint[:k, VOID:]], axis=1)
+        return allowed[:k]
 
     def _refuse(self, pred: Map, label: Map) -> None:
         for name, values in (("pred", pred), ("label", label)):
@@ -186,14 +191,31 @@ def _check_range(array: npt.NDArray[np.integer], name: str, num_classes: int) ->
 def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> Counts:
     """How often each (label, pred) stands at one place, int64 `256 256`.
 
-    OpenCV's counting of pairs of 8-bit maps is about five times as fast as NumPy's masked bincount.
+    OpenCV counts 16-bit numbers made of both maps about twice as fast as pairs of 8-bit ones, and four to six times as
+    fast as NumPy's masked bincount.
     """
-    joint = np.zeros((256, 256), np.int64)
-    flat = label.reshape(1, -1), pred.reshape(1, -1)
+    joint = np.zeros(256 * 256, np.int64)
+    flat_pred, flat_label = pred.reshape(-1), label.reshape(-1)
     for first in range(0, label.size, MAX_TILE_PIXELS):
-        tile = [values[:, first : first + MAX_TILE_PIXELS] for values in flat]
-        joint += cv2.calcHist(tile, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
-    return joint
+        joint += _tile_counts(flat_pred[first : first + MAX_TILE_PIXELS], flat_label[first : first + MAX_TILE_PIXELS])
+    return joint.reshape(256, 256)
+
+
+def _tile_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> Counts:
+    """The same of flat maps of at most MAX_TILE_PIXELS, int64 `65536`, the label's byte before the prediction's."""
+    counts: Counts
+    if pred.size < MANY_PIXELS:
+        found = cv2.calcHist([label[None], pred[None]], [0, 1], None, [256, 256], [0, 256, 0, 256])
+        return np.asarray(found.ravel().astype(np.int64))
+    # The second half goes between the pixels of the first: neighbours are mostly alike, and a counter that has just
+    # been written has to be waited for. The bytes lie as a little-endian processor reads them.
+    half = pred.size // 2
+    parts = [values[first : first + half][None] for first in (0, half) for values in (pred, label)]
+    pairs = cv2.merge(parts).reshape(1, -1).view(np.uint16)
+    counts = cv2.calcHist([pairs], [0], None, [256 * 256], [0, 256 * 256]).ravel().astype(np.int64)
+    if pred.size % 2:
+        counts[int(label[-1]) * 256 + int(pred[-1])] += 1
+    return counts
 
 
 def _joint_on_device(pred: "Tensor", label: "Tensor", num_classes: int) -> Counts:

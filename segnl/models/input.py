@@ -44,4 +44,6 @@ class Normalise(nn.Module):
             raise ValueError(f"image: shape {tuple(image.shape)}; expected `b 3 H W`")
         if self.order == "bgr":
             image = image.flip(1)
-        return (image.float() - self.mean) / self.std
+        # In place from the second step on: at 1024x2048 each further copy is 25 MB to write and read.
+        centred = image.float() - self.mean if image.is_floating_point() else image.float().sub_(self.mean)
+        return centred.div_(self.std)

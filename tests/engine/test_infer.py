@@ -1,5 +1,10 @@
 """Modes of inference against compositions written out by hand."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +14,7 @@ import segnl.engine.infer as module
 from segnl.core.errors import MachineError
 from segnl.engine.infer import LogitScores, ResizedScores, Scores, infer, sliding, starts, whole
 
+ROOT = Path(__file__).resolve().parents[2]
 HW = (23, 37)
 
 
@@ -144,6 +150,42 @@ def test_nothing_holds_the_scores_of_a_whole_image(monkeypatch: pytest.MonkeyPat
     dense = sliding(pointwise, image_of(), (16, 16), (11, 11), HW, align_corners=False)
     assert isinstance(dense, LogitScores)
     assert dense.logits.shape == (2, 5, *HW)
+
+
+MEMORY = """
+import torch, torch.nn.functional as F
+from segnl.engine.infer import infer
+from segnl.engine.upsampled_labels import winners
+
+torch.set_num_threads(1)
+weight = torch.randn(150, 3, 1, 1)
+
+def held(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024  # MiB
+
+def label(image, rows):
+    hw = tuple(image.shape[2:])
+    scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, mode="slide",
+                   window_hw=(512, 512), stride_hw=(341, 341), scales=(0.5, 1.0), flip=True)
+    for first in rows:
+        winners(scores.rows(first, first + 16))
+
+label(torch.randn(1, 3, 64, 128), (0, 16))  # the libraries' own buffers
+image = torch.randn(1, 3, 1024, 2048)
+open("/proc/self/clear_refs", "w").write("5")
+before = held("VmRSS")
+label(image, (0, 336, 496))
+print(held("VmHWM") - before)
+"""
+
+
+def test_150_classes_slid_flipped_and_scaled_at_1024x2048_need_less_than_2_gb() -> None:
+    """Three bands, in a process of its own; `bench eval` goes through the whole image."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("no /proc/self/clear_refs: a process's peak memory cannot be measured here")
+    said = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, check=True, capture_output=True, text=True)
+    peak_mib = float(said.stdout)
+    assert 100 < peak_mib < 700  # the windows' logits take 98; the scores of a single view would take 1200
 
 
 def test_no_graph_is_kept() -> None:

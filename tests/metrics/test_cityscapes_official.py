@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,21 +81,47 @@ def test_our_four_scores_equal_the_official_ones(seed: int, tmp_path: Path) -> N
     json.dumps(result, allow_nan=False)
 
 
+def official_json(root: Path, command: list[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {"CITYSCAPES_DATASET": str(root), "CITYSCAPES_RESULTS": str(root / "results"), "MPLBACKEND": "Agg"}
+    environment |= {"CITYSCAPES_EXPORT_DIR": str(root)}
+    subprocess.run(command, env={**kept, **environment}, check=True, capture_output=True, timeout=900)
+    return json.loads((root / "resultPixelLevelSemanticLabeling.json").read_text())
+
+
+OFFICIAL_KEYS = {  # the mean by our name: ours by class, theirs by class, their mean
+    "class_iou": ("per_class", "classScores", "averageScoreClasses"),
+    "class_iiou": ("per_class_iiou", "classInstScores", "averageScoreInstClasses"),
+    "category_iou": ("per_category", "categoryScores", "averageScoreCategories"),
+    "category_iiou": ("per_category_iiou", "categoryInstScores", "averageScoreInstCategories"),
+}
+
+
+def assert_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for kind, (own, per_name, mean) in OFFICIAL_KEYS.items():
+        assert ours[kind] == pytest.approx(theirs[mean], rel=0, abs=1e-12)
+        for name, value in ours[own].items():
+            expected = theirs[per_name][name]
+            assert (value is None and np.isnan(expected)) or value == pytest.approx(expected, rel=0, abs=1e-12)
+
+
 def test_the_official_command_line_gives_the_same(tmp_path: Path) -> None:
     root, results = tree(tmp_path)
-    ours = official_scores(root, "val", results)
-    environment = {**os.environ, "CITYSCAPES_DATASET": str(root), "CITYSCAPES_RESULTS": str(results)}
-    environment |= {"CITYSCAPES_EXPORT_DIR": str(tmp_path)}
     command = (
         "import numpy as np; np.in1d = getattr(np, 'in1d', np.isin); "
         "from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import main; main()"
     )
-    subprocess.run([sys.executable, "-c", command], env=environment, check=True, capture_output=True, timeout=900)
-    theirs = json.loads((tmp_path / "resultPixelLevelSemanticLabeling.json").read_text())
-    assert ours["class_iou"] == pytest.approx(theirs["averageScoreClasses"], abs=1e-12)
-    assert ours["class_iiou"] == pytest.approx(theirs["averageScoreInstClasses"], abs=1e-12)
-    assert ours["category_iou"] == pytest.approx(theirs["averageScoreCategories"], abs=1e-12)
-    assert ours["category_iiou"] == pytest.approx(theirs["averageScoreInstCategories"], abs=1e-12)
+    assert_the_same(official_scores(root, "val", results), official_json(root, [sys.executable, "-c", command]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_official_command_line_as_pip_installs_it_gives_the_same(seed: int, tmp_path: Path) -> None:
+    scripts = os.environ.get("SEGNL_OFFICIAL_SCRIPTS")
+    if not scripts:
+        pytest.skip("SEGNL_OFFICIAL_SCRIPTS is not set: an environment's bin, with cityscapesscripts and numpy < 2.4")
+    root, results = tree(tmp_path, seed)
+    command = Path(scripts) / "csEvalPixelLevelSemanticLabeling"
+    assert_the_same(official_scores(root, "val", results), official_json(root, [str(command)]))
 
 
 def test_a_perfect_prediction_scores_1(tmp_path: Path) -> None:

@@ -26,8 +26,12 @@ def counted_by_loop(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize("shape", [(7, 11), (2, 7, 11), (13,), (0, 5)])
-def test_the_matrix_is_what_a_loop_over_pixels_counts(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("many_pixels", [2, module.MANY_PIXELS])
+@pytest.mark.parametrize("shape", [(7, 11), (2, 7, 11), (13,), (1,), (0, 5)])
+def test_the_matrix_is_what_a_loop_over_pixels_counts(
+    shape: tuple[int, ...], many_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MANY_PIXELS", many_pixels)
     pred, label = maps(0, shape)
     confusion = Confusion(K)
     confusion.update(pred, label)
@@ -75,8 +79,10 @@ def test_a_constant_map_beyond_float32s_integers_is_counted_exactly(side: int) -
     assert Confusion(2).counts(constant, constant).tolist() == [[0, 0, 0], [0, side * side, 0]]
 
 
-def test_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("many_pixels", [2, module.MANY_PIXELS])
+def test_tiles_add_up(many_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pred, label = maps(4)
+    monkeypatch.setattr(module, "MANY_PIXELS", many_pixels)
     monkeypatch.setattr(module, "MAX_TILE_PIXELS", 10)
     np.testing.assert_array_equal(Confusion(K).counts(pred, label), counted_by_loop(pred, label))
 

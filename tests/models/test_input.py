@@ -11,6 +11,12 @@ def test_pixels_are_normalised_channel_by_channel() -> None:
     assert out[1, 2, 6, 10] == (float(image[1, 2, 6, 10]) - 3) / 8
 
 
+def test_the_image_itself_is_left_as_it_is() -> None:
+    for image in (torch.full((1, 3, 2, 2), 7.0), torch.full((1, 3, 2, 2), 7, dtype=torch.uint8)):
+        Normalise(InputConfig())(image)
+        assert (image == 7).all()
+
+
 def test_bgr_takes_rgb_images_and_the_mean_in_bgr_order() -> None:
     red = torch.zeros(1, 3, 2, 2)
     red[:, 0] = 200.0

@@ -1,0 +1,185 @@
+"""What the benchmark of evaluation does on files: Cityscapes' own evaluator, and a whole evaluation; see eval.py.
+
+The images are streets at full size. Their noise makes them as hard to decode as photographs: about 3 MB and 60 ms of
+one core each, where a frame of Cityscapes has 2.2 MB.
+"""
+
+import contextlib
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from eval_cases import realistic
+from PIL import Image
+from torch import Tensor, nn
+
+from segnl.core.config import Tree
+from segnl.datasets.base import SegmentationData
+from segnl.datasets.loader import eval_samples
+from segnl.datasets.streets_files import generate
+from segnl.engine.build import build_data
+from segnl.engine.evaluate import evaluate
+from segnl.engine.predictor import Predictor
+from segnl.engine.recipe import Recipe, load_recipe
+from segnl.metrics import cityscapes_official as official
+from segnl.metrics.confusion import Confusion
+from segnl.models.input import InputConfig, Normalise
+from segnl.models.segmenter import Segmenter
+
+Call = Callable[[], object]
+ROOT = Path(__file__).resolve().parent.parent
+NUM_IMAGES = 16
+NUM_CLASSES = 19
+
+
+def streets(folder: Path, height: int, width: int) -> SegmentationData:
+    """NUM_IMAGES validation streets of that size, made where they are missing."""
+    generate(folder, num_train=1, num_val=NUM_IMAGES, hw=(height, width))
+    return build_data(_recipe(folder, 0), "val")
+
+
+def _recipe(folder: Path, workers: int) -> Recipe:
+    return load_recipe(ROOT / "configs" / "streets" / "fcn.yaml", [f"data.root={folder}", f"data.workers={workers}"])
+
+
+def official_evaluator(folder: Path) -> dict[str, dict[str, Call]]:
+    """cityscapesscripts' evaluatePair itself, with the arguments its command line sets, beside our count of the same.
+
+    One street, predicted as itself moved by three pixels. From the three PNG files to all counts; the same from arrays
+    (evaluatePair's Image.open then hands over what has been decoded before); and pixels alone, without instances.
+    """
+    label = min((folder / "gtFine" / "val").glob("*/*_gtFine_labelIds.png"))
+    instances = label.with_name(label.name.replace("labelIds", "instanceIds"))
+    prediction = folder / "prediction.png"
+    Image.fromarray(np.roll(np.asarray(Image.open(label)), (2, 3), axis=(0, 1))).save(prediction)
+    frame = official.Frame(prediction, label, instances)
+    arrays = {str(path): np.array(Image.open(path)) for path in frame}
+    ids, truth, instance_ids = arrays.values()
+
+    def count_arrays() -> object:
+        return official.Count().update(ids, truth, instance_ids, names=("prediction", "label", "instances"))
+
+    name = "cityscapesscripts"
+    theirs = partial(_evaluate_pair, frame)
+    number = len(np.unique(instance_ids[instance_ids > 1000]))
+    return {
+        f"Cityscapes' counts, {number} instances, from PNG files": {
+            "segnl": lambda: official.count_frames([frame]),
+            name: theirs,
+        },
+        f"Cityscapes' counts, {number} instances, from arrays": {
+            "segnl": count_arrays,
+            name: partial(theirs, opened=arrays),
+        },
+        "Cityscapes' counts of pixels alone, from arrays": {
+            "segnl": lambda: Confusion(official.NUM_IDS).counts(ids, truth),
+            name: partial(theirs, opened=arrays, with_instances=False),
+        },
+    }
+
+
+def _evaluate_pair(frame: official.Frame, opened: dict[str, Any] | None = None, *, with_instances: bool = True) -> Any:
+    with official._numpy_in1d():
+        module = official._import_evaluator()
+        args = copy.copy(module.args)
+        args.quiet, args.evalLabels, args.evalInstLevelScore = True, [], with_instances
+        matrix, instances = module.generateMatrix(args), module.generateInstanceStats(args)
+        with _opening(module, opened) if opened is not None else contextlib.nullcontext():
+            module.evaluatePair(str(frame.prediction), str(frame.label), matrix, instances, {}, args)
+    return matrix
+
+
+@contextlib.contextmanager
+def _opening(module: Any, arrays: dict[str, Any]) -> Iterator[None]:
+    """Where the module opens an image file, it gets an array that has been decoded before."""
+
+    class Decoded:
+        def __init__(self, values: Any) -> None:
+            self.values, self.size = values, values.shape[::-1]
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return self.values
+
+    before = module.Image
+    module.Image = SimpleNamespace(open=lambda path: Decoded(arrays[path]))
+    try:
+        yield
+    finally:
+        module.Image = before
+
+
+class FixedMap(nn.Module):
+    """Stands where the network would: one map of logits, whatever the image. The input is normalised all the same."""
+
+    align_corners = False
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+        self.input = Normalise(InputConfig())
+
+    def forward(self, image: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(main=self.logits)
+
+
+def end_to_end(folder: Path, height: int, width: int, rounds: int) -> dict[str, Any]:
+    """Whole evaluations of the streets with the network replaced, beside reading the same files and nothing else.
+
+    With as many workers on both sides, in turns. ratio: of their median images/s. cpu_ms: of the process that
+    evaluates, and of its workers, an image; it does not depend on what else the machine does.
+    """
+    network = cast(Segmenter, FixedMap(realistic(NUM_CLASSES, height // 8, width // 8)))
+    result = {}
+    for workers in (1, 2):
+        recipe = _recipe(folder, workers)
+        data = build_data(recipe, "val")
+        predictor = Predictor(network, recipe, data.table, torch.device("cpu"))
+        calls: dict[str, Call] = {
+            "segnl": partial(evaluate, predictor, data, recipe=recipe),
+            "decoding alone": partial(_decode, data, workers),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        cpu: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+        for turn in range(rounds + 1):
+            for name, call in calls.items():
+                taken = _took(call)
+                if turn:  # the first one warms up
+                    seconds[name].append(taken[0])
+                    cpu[name].append(taken[1:])
+        result[f"{workers} worker{'s' if workers > 1 else ''}"] = _speeds(seconds, cpu)
+    return result
+
+
+def _decode(data: SegmentationData, workers: int) -> list[int]:
+    return [index for index, _ in eval_samples(data, workers=workers)]
+
+
+def _took(call: Call) -> tuple[float, float, float]:
+    """Seconds, processor seconds of this process, processor seconds of the workers that ended meanwhile."""
+    start, before = time.perf_counter(), os.times()
+    call()
+    after = os.times()
+    own = after.user + after.system - before.user - before.system
+    workers = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, own, workers
+
+
+def _speeds(seconds: dict[str, list[float]], cpu: dict[str, list[tuple[float, float]]]) -> Tree:
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    per_image = {
+        name: [1000 * statistics.median(part) / NUM_IMAGES for part in zip(*values, strict=True)]
+        for name, values in cpu.items()
+    }
+    return {
+        "images_a_second": {name: NUM_IMAGES / value for name, value in medians.items()},
+        "ratio": medians["decoding alone"] / medians["segnl"],
+        "cpu_ms": {name: {"own": own, "workers": workers} for name, (own, workers) in per_image.items()},
+    }
