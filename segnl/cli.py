@@ -219,9 +219,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="a study, such as configs/compare/streets.yaml"
-    )
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once, a GPU each (default 1)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 

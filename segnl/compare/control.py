@@ -3,17 +3,18 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from segnl.compare.study import PlannedRun
 from segnl.core.files import write_atomic
 from segnl.core.runlog import read_log
 from segnl.datasets.loader import train_batches
+from segnl.datasets.sample import Batch
 from segnl.datasets.transforms import TrainTransform
 from segnl.engine.build import build_data, build_model, padding_rgb
 from segnl.engine.recipe import Recipe, differing_keys
-from segnl.engine.witness import bytes_of, initial_hashes, module_hashes, short
+from segnl.engine.witness import batch_hash, bytes_of, initial_hashes, module_hashes, short
 
 FILE = "control.json"
 NUM_BATCHES = 2
@@ -26,6 +27,8 @@ class Fingerprint:
 
     init: dict[str, str]
     batches: str
+    first: tuple[str, ...] = ()
+    """Of each of those batches the hash that a training writes into its log; empty where that was not kept yet."""
 
     def modules(self) -> dict[str, str]:
         """One short hash for each top module: backbone, head, classifier, auxiliary."""
@@ -63,9 +66,9 @@ def fingerprint_of(run: PlannedRun) -> Fingerprint:
     if file.exists():
         tree = json.loads(file.read_text(encoding="utf-8"))
         if "recipe" in tree and not differing_keys(tree["recipe"], run.recipe.tree()):
-            return Fingerprint(tree["init"], tree["batches"])
+            return Fingerprint(tree["init"], tree["batches"], tuple(tree.get("first", ())))
     taken = take_fingerprint(run.recipe)
-    tree = {"init": taken.init, "batches": taken.batches, "recipe": run.recipe.tree()}
+    tree = {"init": taken.init, "batches": taken.batches, "first": taken.first, "recipe": run.recipe.tree()}
     write_atomic(file, json.dumps(tree, indent=1).encode())
     return taken
 
@@ -74,11 +77,17 @@ def take_fingerprint(recipe: Recipe) -> Fingerprint:
     """Builds the initial network and the first batches as a training would, and hashes both."""
     data = build_data(recipe, "train")
     model = build_model(recipe, data.table.num_classes, is_new=True)
-    return Fingerprint(initial_hashes(model), _hash_batches(recipe))
+    batches = list(_first_batches(recipe))
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(bytes_of(batch.image))
+        digest.update(bytes_of(batch.label))
+        digest.update("\n".join(batch.stems).encode())
+    return Fingerprint(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
 
 
-def _hash_batches(recipe: Recipe) -> str:
-    batches = train_batches(
+def _first_batches(recipe: Recipe) -> Iterator[Batch]:
+    return train_batches(
         build_data(recipe, "train"),
         TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
         seed=recipe.train.seed,
@@ -88,12 +97,6 @@ def _hash_batches(recipe: Recipe) -> str:
         workers=0,
         timeout_s=recipe.data.worker_timeout_s,
     )
-    digest = hashlib.sha256()
-    for batch in batches:
-        digest.update(bytes_of(batch.image))
-        digest.update(bytes_of(batch.label))
-        digest.update("\n".join(batch.stems).encode())
-    return short(digest.hexdigest())
 
 
 def disagreements(
@@ -102,7 +105,8 @@ def disagreements(
     """By run name, why it cannot be compared with the first run of its seed; empty when all agree.
 
     Weights must agree wherever path and shape do; batches must agree entirely. witnesses: by run name; what a log holds
-    must be what its recipe stands for, every step of it, and the same batches in the same order as the first run's.
+    must be what its recipe stands for, every step of it, and the same batches in the same order as those of the first
+    run for which that holds.
     """
     wrong: dict[str, str] = {}
     for _, same_seed in itertools.groupby(runs, key=lambda run: run.seed):
@@ -117,32 +121,40 @@ def disagreements(
             elif differing:
                 more = f" ({len(differing)} such places)"
                 wrong[run.name] = f"began with other weights than {first.name} at {differing[0]}{more}"
-    known = witnesses or {}
-    for run in runs if known else ():
-        first = next(other for other in runs if other.seed == run.seed)
-        reason = _against_the_log(run, prints[run.name], known[run.name], first, known[first.name])
-        if reason is not None:
-            wrong.setdefault(run.name, reason)
+    for name, reason in _by_the_logs(prints, runs, witnesses or {}).items():
+        wrong.setdefault(name, reason)
     return wrong
 
 
-def _against_the_log(
-    run: PlannedRun, taken: Fingerprint, theirs: Witness, first: PlannedRun, ours: Witness
-) -> str | None:
+def _by_the_logs(
+    prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun], known: Mapping[str, Witness]
+) -> dict[str, str]:
+    told = [run for run in runs if run.name in known]
+    own = {run.name: _unlike_its_recipe(run, prints[run.name], known[run.name]) for run in told}
+    wrong = {name: reason for name, reason in own.items() if reason is not None}
+    for run in told:
+        first = next((other for other in told if other.seed == run.seed and other.name not in wrong), run)
+        ours, theirs = known[first.name].batches, known[run.name].batches
+        differing = [step for step, value in theirs.items() if ours.get(step, value) != value]
+        if differing:
+            at = f"at {len(differing)} of {len(theirs)} steps, first at step {differing[0]}"
+            wrong.setdefault(run.name, f"saw other batches than {first.name} {at}")
+    return wrong
+
+
+def _unlike_its_recipe(run: PlannedRun, taken: Fingerprint, log: Witness) -> str | None:
     begun = taken.modules()
-    other = sorted(name for name, value in (theirs.init or {}).items() if begun.get(name) != value)
+    other = sorted(name for name, value in (log.init or {}).items() if begun.get(name) != value)
     if other:
         return f"began with other weights than its recipe and seed give ({', '.join(other)}), as its log.jsonl says"
-    if not theirs.batches:
+    if not log.batches:
         return None
-    steps, planned = len(theirs.batches), run.recipe.train.max_steps
-    if sorted(theirs.batches) != list(range(1, planned + 1)):
+    steps, planned = len(log.batches), run.recipe.train.max_steps
+    if sorted(log.batches) != list(range(1, planned + 1)):
         return f"holds {steps} of {planned} steps in its log.jsonl"
-    differing = [step for step, value in theirs.batches.items() if ours.batches.get(step, value) != value]
-    if differing:
-        return (
-            f"saw other batches than {first.name} at {len(differing)} of {planned} steps, first at step {differing[0]}"
-        )
+    wrong_steps = [step for step, value in enumerate(taken.first, 1) if log.batches.get(step, value) != value]
+    if wrong_steps:
+        return f"saw other batches than its recipe and seed give, at step {wrong_steps[0]}, as its log.jsonl says"
     return None
 
 

@@ -6,7 +6,7 @@ remains as a difference is said.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Width:
 
     channels: int
     deviation: float
+    is_target: bool = False
 
 
 def matched_widths(trees: Mapping[str, Tree], to: str, measure: Measure, *, file: str, kept: Path) -> dict[str, Width]:
@@ -47,7 +48,7 @@ def matched_widths(trees: Mapping[str, Tree], to: str, measure: Measure, *, file
         pass  # not solved yet, or for other heads
     print(f"{file}: match: solving for the widths at which the heads' {measure} agree", flush=True)
     widths = _solved(trees, to, measure, file)
-    found = {head: {"channels": each.channels, "deviation": each.deviation} for head, each in widths.items()}
+    found = {head: asdict(each) for head, each in widths.items()}
     write_atomic(kept / FILE, json.dumps({"widths": found, "belongs_to": belongs_to}, indent=1).encode())
     return widths
 
@@ -62,7 +63,7 @@ def _solved(trees: Mapping[str, Tree], to: str, measure: Measure, file: str) -> 
     widths: dict[str, Width] = {}
     for head, tree in trees.items():
         if head == to:
-            widths[head] = Width(recipes[to].tree()["model"]["head"]["channels"], 0.0)
+            widths[head] = Width(recipes[to].tree()["model"]["head"]["channels"], 0.0, is_target=True)
             continue
 
         def of_width(channels: int, head: str = head, tree: Tree = tree) -> float:

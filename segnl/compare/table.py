@@ -187,8 +187,8 @@ def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: f
     if value is None:
         return Cell("–")
     if key == "width" and result.width is not None:
-        left = result.width.deviation
-        return Cell(str(result.width.channels), note=f"({100 * left:+.1f} %)" if left else "(target)")
+        left = f"({100 * result.width.deviation:+.1f} %)"
+        return Cell(str(result.width.channels), note="(target)" if result.width.is_target else left)
     known = [other for other in column if other is not None]
     best = min(known) if key in CHEAP else max(known)
     is_best = value == best and len(set(known)) > 1

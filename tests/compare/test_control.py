@@ -86,6 +86,22 @@ BEGAN = Fingerprint({"backbone.x 1": "aa"}, "same")
 SEEN = {1: "p", 2: "q", 3: "r"}
 
 
+def test_a_first_run_that_did_otherwise_than_its_recipe_is_refused_itself_and_no_other_for_its_sake(study):
+    begun = replace(BEGAN, first=("p", "q"))
+    other = Witness({1: "q", 2: "p", 3: "r"}, None)
+    wrong = disagreements(
+        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": Witness(SEEN, None)}
+    )
+    assert list(wrong) == ["fcn-s0"]
+    assert "saw other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
+
+
+def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    for run in load_study(finished / "tiny.yaml").runs:
+        assert take_fingerprint(run.recipe).first == tuple(witness_of(run).batches[step] for step in (1, 2))
+
+
 @pytest.mark.parametrize(
     ("theirs", "reason"),
     [

@@ -109,8 +109,8 @@ def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
 @pytest.mark.parametrize(
     ("tampered", "reason"),
     [
-        ("order", "rcca-s0 saw other batches than fcn-s0 at 3 of 3 steps, first at step 1"),
-        ("crop", "rcca-s0 saw other batches than fcn-s0 at 3 of 3 steps, first at step 1"),
+        ("order", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
+        ("crop", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
         ("weights", "rcca-s0 began with other weights than its recipe and seed give (auxiliary, backbone"),
     ],
 )

@@ -145,7 +145,7 @@ def test_boundaries_time_and_memory_have_columns_where_they_were_measured():
 
 
 def test_matched_widths_and_what_remains_are_shown():
-    heads = [replace(FCN, width=Width(64, 0.0)), replace(RCCA, width=Width(56, -0.0123))]
+    heads = [replace(FCN, width=Width(64, 0.0, is_target=True)), replace(RCCA, width=Width(56, -0.0123))]
     column = [each.title for each in table_columns(heads, ONE)].index("Head channels")
     cells = [row.cells[column] for row in table_rows(heads, ONE)]
     assert [(cell.text, cell.note) for cell in cells] == [("64", "(target)"), ("56", "(-1.2 %)")]
