@@ -178,6 +178,9 @@ def _add_eval(command: argparse.ArgumentParser) -> None:
         help="also where the errors are: near boundaries, in small objects, by row, by distance from the centre (costs "
         "several times what decoding and counting an image do)",
     )
+    command.add_argument(
+        "--ablate", metavar="WHAT", help="break the attention: gamma0, shuffled or window=R (docs/compare.md)"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write metrics.json there")
 
 
@@ -196,6 +199,7 @@ def _eval(args: argparse.Namespace) -> int:
             submission=args.submission,
             preset=args.preset,
             with_strata=args.strata,
+            ablate=args.ablate,
             ranks=ranks,
         )
     return 0
@@ -215,16 +219,15 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="a study, such as configs/compare/streets.yaml"
-    )
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once, a GPU each (default 1)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
 def _compare(args: argparse.Namespace) -> int:
     from segnl.compare.run import compare
 
-    return compare(args.config, args.json)
+    return compare(args.config, args.json, num_jobs=args.jobs)
 
 
 def _demo(args: argparse.Namespace) -> int:

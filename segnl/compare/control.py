@@ -3,18 +3,18 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from torch import Tensor
 
 from segnl.compare.study import PlannedRun
 from segnl.core.files import write_atomic
+from segnl.core.runlog import read_log
 from segnl.datasets.loader import train_batches
+from segnl.datasets.sample import Batch
 from segnl.datasets.transforms import TrainTransform
 from segnl.engine.build import build_data, build_model, padding_rgb
 from segnl.engine.recipe import Recipe, differing_keys
+from segnl.engine.witness import batch_hash, bytes_of, initial_hashes, module_hashes, short
 
 FILE = "control.json"
 NUM_BATCHES = 2
@@ -27,13 +27,37 @@ class Fingerprint:
 
     init: dict[str, str]
     batches: str
+    first: tuple[str, ...] = ()
+    """Of each of those batches the hash that a training writes into its log; empty where that was not kept yet."""
 
     def modules(self) -> dict[str, str]:
         """One short hash for each top module: backbone, head, classifier, auxiliary."""
-        parts: dict[str, list[str]] = {}
-        for place, value in self.init.items():
-            parts.setdefault(place.split(".")[0], []).append(f"{place} {value}")
-        return {name: _short(hashlib.sha256("\n".join(lines).encode()).hexdigest()) for name, lines in parts.items()}
+        return module_hashes(self.init)
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What a run's log says that it began with and saw. batches: by step, a hash of what it was shown; empty where
+    the log is of a version that kept none, or of several ranks. init: by top module; None likewise.
+    """
+
+    batches: dict[int, str]
+    init: dict[str, str] | None
+
+    @property
+    def seen(self) -> str | None:
+        """One hash of all batches, in their order."""
+        text = "\n".join(f"{step} {value}" for step, value in sorted(self.batches.items()))
+        return short(hashlib.sha256(text.encode()).hexdigest()) if self.batches else None
+
+
+def witness_of(run: PlannedRun) -> Witness:
+    """Read from the run's log."""
+    lines = read_log(run.folder / "log.jsonl")
+    starts = [line for line in lines if line.get("event") == "start"]
+    is_shared = any(line.get("ranks", 1) > 1 for line in starts)  # rank 0 sees, and writes down, its share alone
+    batches = {} if is_shared else {line["step"]: line["batch"] for line in lines if "batch" in line}
+    return Witness(batches, next((line["init"] for line in starts if "init" in line), None))
 
 
 def fingerprint_of(run: PlannedRun) -> Fingerprint:
@@ -42,9 +66,9 @@ def fingerprint_of(run: PlannedRun) -> Fingerprint:
     if file.exists():
         tree = json.loads(file.read_text(encoding="utf-8"))
         if "recipe" in tree and not differing_keys(tree["recipe"], run.recipe.tree()):
-            return Fingerprint(tree["init"], tree["batches"])
+            return Fingerprint(tree["init"], tree["batches"], tuple(tree.get("first", ())))
     taken = take_fingerprint(run.recipe)
-    tree = {"init": taken.init, "batches": taken.batches, "recipe": run.recipe.tree()}
+    tree = {"init": taken.init, "batches": taken.batches, "first": taken.first, "recipe": run.recipe.tree()}
     write_atomic(file, json.dumps(tree, indent=1).encode())
     return taken
 
@@ -53,15 +77,17 @@ def take_fingerprint(recipe: Recipe) -> Fingerprint:
     """Builds the initial network and the first batches as a training would, and hashes both."""
     data = build_data(recipe, "train")
     model = build_model(recipe, data.table.num_classes, is_new=True)
-    init = {
-        f"{path} {'x'.join(map(str, values.shape)) or 'scalar'}": _hash(values)
-        for path, values in model.state_dict().items()
-    }
-    return Fingerprint(init, _hash_batches(recipe))
+    batches = list(_first_batches(recipe))
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(bytes_of(batch.image))
+        digest.update(bytes_of(batch.label))
+        digest.update("\n".join(batch.stems).encode())
+    return Fingerprint(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
 
 
-def _hash_batches(recipe: Recipe) -> str:
-    batches = train_batches(
+def _first_batches(recipe: Recipe) -> Iterator[Batch]:
+    return train_batches(
         build_data(recipe, "train"),
         TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
         seed=recipe.train.seed,
@@ -71,30 +97,16 @@ def _hash_batches(recipe: Recipe) -> str:
         workers=0,
         timeout_s=recipe.data.worker_timeout_s,
     )
-    digest = hashlib.sha256()
-    for batch in batches:
-        digest.update(_bytes(batch.image))
-        digest.update(_bytes(batch.label))
-        digest.update("\n".join(batch.stems).encode())
-    return _short(digest.hexdigest())
 
 
-def _hash(values: Tensor) -> str:
-    return _short(hashlib.sha256(_bytes(values)).hexdigest())
-
-
-def _bytes(values: Tensor) -> bytes:
-    return np.ascontiguousarray(values.detach().cpu().numpy()).tobytes()
-
-
-def _short(digest: str) -> str:
-    return digest[:16]
-
-
-def disagreements(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) -> dict[str, str]:
+def disagreements(
+    prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun], witnesses: Mapping[str, Witness] | None = None
+) -> dict[str, str]:
     """By run name, why it cannot be compared with the first run of its seed; empty when all agree.
 
-    Weights must agree wherever path and shape do; batches must agree entirely.
+    Weights must agree wherever path and shape do; batches must agree entirely. witnesses: by run name; what a log holds
+    must be what its recipe stands for, every step of it, and the same batches in the same order as those of the first
+    run for which that holds.
     """
     wrong: dict[str, str] = {}
     for _, same_seed in itertools.groupby(runs, key=lambda run: run.seed):
@@ -109,7 +121,41 @@ def disagreements(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun])
             elif differing:
                 more = f" ({len(differing)} such places)"
                 wrong[run.name] = f"began with other weights than {first.name} at {differing[0]}{more}"
+    for name, reason in _by_the_logs(prints, runs, witnesses or {}).items():
+        wrong.setdefault(name, reason)
     return wrong
+
+
+def _by_the_logs(
+    prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun], known: Mapping[str, Witness]
+) -> dict[str, str]:
+    told = [run for run in runs if run.name in known]
+    own = {run.name: _unlike_its_recipe(run, prints[run.name], known[run.name]) for run in told}
+    wrong = {name: reason for name, reason in own.items() if reason is not None}
+    for run in told:
+        first = next((other for other in told if other.seed == run.seed and other.name not in wrong), run)
+        ours, theirs = known[first.name].batches, known[run.name].batches
+        differing = [step for step, value in theirs.items() if ours.get(step, value) != value]
+        if differing:
+            at = f"at {len(differing)} of {len(theirs)} steps, first at step {differing[0]}"
+            wrong.setdefault(run.name, f"saw other batches than {first.name} {at}")
+    return wrong
+
+
+def _unlike_its_recipe(run: PlannedRun, taken: Fingerprint, log: Witness) -> str | None:
+    begun = taken.modules()
+    other = sorted(name for name, value in (log.init or {}).items() if begun.get(name) != value)
+    if other:
+        return f"began with other weights than its recipe and seed give ({', '.join(other)}), as its log.jsonl says"
+    if not log.batches:
+        return None
+    steps, planned = len(log.batches), run.recipe.train.max_steps
+    if sorted(log.batches) != list(range(1, planned + 1)):
+        return f"holds {steps} of {planned} steps in its log.jsonl"
+    wrong_steps = [step for step, value in enumerate(taken.first, 1) if log.batches.get(step, value) != value]
+    if wrong_steps:
+        return f"saw other batches than its recipe and seed give, at step {wrong_steps[0]}, as its log.jsonl says"
+    return None
 
 
 def num_shared(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) -> int:
@@ -118,10 +164,15 @@ def num_shared(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) ->
     return len(set.intersection(*places))
 
 
-def control_tree(prints: Mapping[str, Fingerprint], wrong: Mapping[str, str]) -> dict[str, dict[str, object]]:
-    """For compare's JSON: hashes by run, of each top module's initial weights and of the first batches."""
+def control_tree(
+    prints: Mapping[str, Fingerprint], wrong: Mapping[str, str], witnesses: Mapping[str, Witness] | None = None
+) -> dict[str, dict[str, object]]:
+    """For compare's JSON: hashes by run, of each top module's initial weights, of the first batches as the recipe gives
+    them, and of all batches as the training wrote them down (null where it did not).
+    """
     return {
         "init": {name: taken.modules() for name, taken in prints.items()},
         "batches": {name: taken.batches for name, taken in prints.items()},
+        "batches_seen": {name: witness.seen for name, witness in (witnesses or {}).items()},
         "refused": dict(wrong),
     }

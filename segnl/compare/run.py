@@ -1,17 +1,30 @@
 """`segnl compare`: trains what is missing of a study, scores every run, prints the table, writes the report."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from segnl.compare.control import control_tree, disagreements, fingerprint_of
-from segnl.compare.cost import cost_of, train_images_per_s
+from segnl.compare.ablations import (
+    NOTE,
+    TITLE,
+    Broken,
+    ablate,
+    ablation_grid,
+    ablation_markdown,
+    ablation_verdicts,
+    ablations_tree,
+)
+from segnl.compare.control import control_tree, disagreements, fingerprint_of, witness_of
+from segnl.compare.cost import Cost, costs_of, train_images_per_s
+from segnl.compare.jobs import AtOnce, slots, visible_gpus
 from segnl.compare.report import StudyFindings, write_report
 from segnl.compare.study import PlannedRun, Study, load_study
-from segnl.compare.table import HeadResult, csv_text, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.compare.table import HeadResult, csv_text, grid_lines, heads_tree, markdown, pairs_tree, terminal, verdicts
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.runlog import read_log
@@ -22,22 +35,29 @@ from segnl.inspection.predictions import Predictions, keep_predictions
 from segnl.metrics.significance import ClassDifference, Pair, RunCounts, class_differences, compare_heads
 
 
-def compare(config: Path, json_file: Path | None = None) -> int:
-    """Runs the study of that file; returns the exit code, 130 or 143 after a signal. The same again goes on."""
+def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -> int:
+    """Runs the study of that file; returns the exit code, 130 or 143 after a signal. The same again goes on.
+
+    num_jobs: how many trainings are at work at once, in processes of their own where that is more than 1.
+    """
+    if num_jobs < 1:
+        raise ConfigError(f"--jobs {num_jobs}: expected at least 1")
     study = load_study(config)
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):
-        code = train_all(study)
+        code = train_all(study, num_jobs=num_jobs)
         if code == 0:
             report(study, json_file)
     return code
 
 
-def train_all(study: Study) -> int:
-    """Trains every run that is not finished, one after another; returns 0, or a signal's exit code."""
+def train_all(study: Study, *, num_jobs: int = 1) -> int:
+    """Trains every run that is not finished; returns 0, or a signal's exit code."""
     missing = [run for run in study.runs if not is_finished(run)]
     print(f"study {study.name}: {len(study.runs)} runs, {len(study.runs) - len(missing)} already trained", flush=True)
+    if num_jobs > 1:
+        return AtOnce(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
     began = time.monotonic()
     for done, run in enumerate(missing):
         seconds = (time.monotonic() - began) / done * (len(missing) - done) if done else 0.0
@@ -76,25 +96,40 @@ def report(study: Study, json_file: Path | None) -> None:
     """Scores every run, unless that is done; writes table.md, table.csv, compare.json, report.html and sheet.png."""
     predictions = {run.name: _scored(study, run) for run in study.runs}
     prints = {run.name: fingerprint_of(run) for run in study.runs}
-    wrong = disagreements(prints, study.runs)
-    results = [_result(study, head, predictions, wrong) for head in study.heads]
+    witnesses = {run.name: witness_of(run) for run in study.runs}
+    wrong = disagreements(prints, study.runs, witnesses)
+    num_classes = predictions[study.runs[0].name].true.shape[1]
+    costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, num_classes)
+    results = [_result(study, head, predictions, wrong, costs[head]) for head in study.heads]
     counts = {head: _counts(study, head, predictions, wrong) for head in study.heads}
     pairs = compare_heads(counts)
     names = list(predictions[study.runs[0].name].metrics["per_class"])
     classes = [_classes(counts, pair, names) for pair in pairs]
     found = StudyFindings(results, pairs, classes, predictions, prints, wrong)
-    for line in [*verdicts(results, pairs), *(f"refused: {name} {reason}" for name, reason in wrong.items())]:
-        print(line)
-    print(f"\n{terminal(results, pairs)}\n")
-    write_atomic(study.folder / "table.md", markdown(results, pairs).encode())
+    broken = ablate(study, predictions, wrong)
+    _print_findings(found, broken)
+    refused = [f"{name} {reason}" for name, reason in wrong.items()]
+    text = markdown(results, pairs, refused) + ablation_markdown(broken)
+    write_atomic(study.folder / "table.md", text.encode())
     write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
-    text = json.dumps(_tree(study, found), indent=1).encode()
+    tree = _tree(study, found) | {"ablations": ablations_tree(broken)}
+    tree |= {"control": control_tree(prints, wrong, witnesses), "complete": True}
     for path in (study.folder / "compare.json", *([json_file] if json_file else [])):
-        write_atomic(path, text)
+        write_atomic(path, json.dumps(tree, indent=1).encode())
     page = write_report(study, found)
     files = ", ".join(str(study.folder / name) for name in ("table.md", "table.csv", "compare.json"))
     print(f"table and numbers: {files}")
     print(f"page: {page} (opens in any browser, from disk)")
+
+
+def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
+    for line in verdicts(found.results, found.pairs):
+        print(line)
+    for name, reason in found.wrong.items():
+        print(f"refused: {name} {reason}")
+    print(f"\n{terminal(found.results, found.pairs, width=shutil.get_terminal_size((200, 40)).columns)}\n")
+    if broken:
+        print("\n".join([TITLE, *ablation_verdicts(broken), "", grid_lines(ablation_grid(broken)), "", NOTE, ""]))
 
 
 def _scored(study: Study, run: PlannedRun) -> Predictions:
@@ -104,14 +139,14 @@ def _scored(study: Study, run: PlannedRun) -> Predictions:
     return keep_predictions(checkpoint, run.recipe, study.cfg.split)
 
 
-def _result(study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str]) -> HeadResult:
+def _result(
+    study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str], cost: Cost
+) -> HeadResult:
     runs = study.runs_of(head)
     counted = [run for run in runs if run.name not in wrong]
     found = [predictions[run.name].metrics for run in counted]
-    num_classes = predictions[runs[0].name].true.shape[1]
     ambiguous = [metrics["ambiguous"]["mean"] for metrics in found if "ambiguous" in metrics]
     rates = [rate for rate in (train_images_per_s(run.folder) for run in runs) if rate is not None]
-    cost = cost_of(runs[0].recipe, num_classes, runs[0].folder)
     return HeadResult(
         name=head,
         miou=tuple(metrics["miou"] for metrics in found if metrics["miou"] is not None),
@@ -119,6 +154,10 @@ def _result(study: Study, head: str, predictions: dict[str, Predictions], wrong:
         params=cost.params,
         gflops=cost.gflops,
         images_per_s=float(np.median(rates)) if rates else None,
+        boundary=tuple(value for value in (metrics["boundary_iou"] for metrics in found) if value is not None),
+        latency_ms=cost.latency_ms,
+        peak_mib=cost.peak_mib,
+        width=study.widths.get(head),
     )
 
 
@@ -142,8 +181,6 @@ def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
         "verdicts": verdicts(found.results, found.pairs),
         "commonest_class_miou": found.predictions[study.runs[0].name].commonest_class()[1],
         "runs": {run.name: _run_tree(run, found.predictions[run.name]) for run in study.runs},
-        "control": control_tree(found.prints, found.wrong),
-        "complete": True,
     }
 
 
@@ -151,6 +188,7 @@ def _run_tree(run: PlannedRun, predictions: Predictions) -> dict[str, object]:
     metrics = predictions.metrics
     return {
         "miou": metrics["miou"],
+        "boundary_iou": metrics["boundary_iou"],
         "pixel_acc": metrics["pixel_acc"],
         "ambiguous": metrics.get("ambiguous"),
         "checkpoint": metrics["checkpoint"],

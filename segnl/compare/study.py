@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from segnl.compare.matching import Measure, Width, matched_widths, with_width
 from segnl.core.config import Config, Tree, load_tree, merge, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
 from segnl.engine.recipe import Recipe, compose, differing_keys
 from segnl.engine.runs import RUNS
+from segnl.models.ablation import Ablation, parse_ablation
 
 Seed = Annotated[int, Field(ge=0)]
+ABLATIONS = ("gamma0", "shuffled", "window=0", "window=4")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -32,10 +35,39 @@ class StudyConfig(Config):
     varies: tuple[str, ...] = ("model.head",)
     """The only parts of a recipe in which the runs of one seed may differ."""
     split: str = "val"
+    match: Measure | None = None
+    """params or gflops: `model.head.channels` of every head is solved for, so that they agree (compare/matching.py)."""
+    match_to: str | None = None
+    """The head whose size the others take; null: the control."""
+    ablations: bool | tuple[str, ...] = False
+    """What is done to trained attention at evaluation (models/ablation.py): names, or true for the usual ones."""
     note: str = ""
     """A sentence for the page: what a reader should know of this study."""
     gallery: Annotated[int, Field(ge=0)] = 24
     """How many images the page shows, those first on which the heads disagree most."""
+
+    @model_validator(mode="after")
+    def _match_to_is_a_head(self) -> "StudyConfig":
+        if self.match_to is not None and (self.match is None or self.match_to not in self.heads):
+            raise ValueError(
+                f"match_to: {self.match_to} needs `match: params` or `match: gflops`, and a head of that name"
+            )
+        return self
+
+    @field_validator("ablations")
+    @classmethod
+    def _known_ablations(cls, ablations: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+        try:
+            for name in () if isinstance(ablations, bool) else ablations:
+                parse_ablation(name)
+        except ConfigError as err:
+            raise ValueError(str(err)) from err
+        return ablations
+
+    def chosen_ablations(self) -> list[Ablation]:
+        """In the order in which the table shows them."""
+        names = (ABLATIONS if self.ablations else ()) if isinstance(self.ablations, bool) else self.ablations
+        return [parse_ablation(name) for name in dict.fromkeys(names)]
 
     @field_validator("heads")
     @classmethod
@@ -76,6 +108,8 @@ class Study:
     cfg: StudyConfig
     folder: Path
     runs: tuple[PlannedRun, ...]
+    widths: Mapping[str, Width] = field(default_factory=dict)
+    """By head, where the study matches them."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -94,15 +128,19 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
     cfg = validate(StudyConfig, read_file(path), file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
     folder = inside(runs, path.stem)
-    planned = tuple(_plan(path, cfg, folder, head, seed) for seed in cfg.seeds for head in cfg.heads)
+    trees = {head: merge(_head_tree(path, cfg, head), cfg.overrides) for head in cfg.heads}
+    widths: dict[str, Width] = {}
+    if cfg.match is not None:
+        to = cfg.match_to or next(iter(cfg.heads))
+        widths = matched_widths(trees, to, cfg.match, file=str(path), kept=folder)
+        trees = {head: with_width(tree, widths[head].channels) for head, tree in trees.items()}
+    planned = tuple(_plan(path, folder, head, seed, trees[head]) for seed in cfg.seeds for head in cfg.heads)
     _require_control(path, cfg, planned)
-    return Study(path.stem, path, cfg, folder, planned)
+    return Study(path.stem, path, cfg, folder, planned, widths)
 
 
-def _plan(path: Path, cfg: StudyConfig, folder: Path, head: str, seed: int) -> PlannedRun:
-    tree = merge(_head_tree(path, cfg, head), cfg.overrides)
-    tree = merge(tree, {"train": {"seed": seed}})
-    recipe = compose(tree, file=f"{path}: heads.{head}")
+def _plan(path: Path, folder: Path, head: str, seed: int, tree: Tree) -> PlannedRun:
+    recipe = compose(merge(tree, {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
     return PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}")
 
 

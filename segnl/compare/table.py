@@ -8,17 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from segnl.compare.matching import Width
 from segnl.compare.verdicts import ONE_SEED, bracket, pair_verdict, points, study_verdicts
-from segnl.inspection.columns import AMBIGUOUS, COSTS, MIOU
+from segnl.inspection.columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
 from segnl.inspection.page import Cell, Column, Row
 from segnl.metrics.significance import ClassDifference, Pair
 
-COLUMNS = {"miou": MIOU, "against": MIOU, "ambiguous": AMBIGUOUS, **COSTS}
+COLUMNS = {"miou": MIOU, "against": MIOU, "boundary": BOUNDARY, "ambiguous": AMBIGUOUS, "width": WIDTH, **COSTS}
+CHEAP = ("params", "gflops", "latency", "memory")
+"""Columns whose lowest value is the best."""
 
 
 @dataclass(frozen=True)
 class HeadResult:
-    """What a study found of one head. miou, ambiguous: one value for each run that counts; fractions."""
+    """What a study found of one head. miou, ambiguous, boundary: one value for each run that counts; fractions."""
 
     name: str
     miou: tuple[float, ...]
@@ -26,6 +29,11 @@ class HeadResult:
     params: int
     gflops: float
     images_per_s: float | None
+    boundary: tuple[float, ...] = ()
+    latency_ms: float | None = None
+    peak_mib: float | None = None
+    width: Width | None = None
+    """Where the study matches the heads' sizes."""
 
     @property
     def miou_mean(self) -> float:
@@ -40,6 +48,10 @@ class HeadResult:
     def ambiguous_mean(self) -> float | None:
         return statistics.fmean(self.ambiguous) if self.ambiguous else None
 
+    @property
+    def boundary_mean(self) -> float | None:
+        return statistics.fmean(self.boundary) if self.boundary else None
+
 
 def heads_tree(results: Sequence[HeadResult]) -> dict[str, Any]:
     """`heads` of compare's JSON; null for what was not measured."""
@@ -48,11 +60,14 @@ def heads_tree(results: Sequence[HeadResult]) -> dict[str, Any]:
             "miou_mean": _plain(each.miou_mean),
             "miou_sd": each.miou_sd,
             "runs": len(each.miou),
+            "boundary_iou": each.boundary_mean,
             "params": each.params,
             "gflops": each.gflops,
             "train_images_per_s": each.images_per_s,
-            "latency_ms": None,
-            "peak_mib": None,
+            "latency_ms": each.latency_ms,
+            "peak_mib": each.peak_mib,
+            "matched_channels": each.width.channels if each.width else None,
+            "matched_deviation": each.width.deviation if each.width else None,
             "ambiguous_acc": each.ambiguous_mean,
         }
         for each in results
@@ -125,6 +140,8 @@ def table_columns(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[
 
 def _keys(results: Sequence[HeadResult]) -> list[str]:
     has = {"ambiguous": any(each.ambiguous for each in results), "against": len(results) > 1}
+    has |= {"boundary": any(each.boundary for each in results)}
+    has |= {key: any(_value(each, key) is not None for each in results) for key in ("latency", "memory", "width")}
     return [key for key in COLUMNS if has.get(key, True)]
 
 
@@ -155,30 +172,37 @@ def _value(result: HeadResult, key: str) -> float | None:
     return {
         "miou": result.miou_mean if result.miou else None,
         "against": None,
+        "boundary": result.boundary_mean,
         "ambiguous": result.ambiguous_mean,
         "params": float(result.params),
         "gflops": result.gflops,
         "speed": result.images_per_s,
+        "latency": result.latency_ms,
+        "memory": result.peak_mib,
+        "width": float(result.width.channels) if result.width else None,
     }[key]
 
 
 def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: float | None) -> Cell:
     if value is None:
         return Cell("–")
+    if key == "width" and result.width is not None:
+        left = f"({100 * result.width.deviation:+.1f} %)"
+        return Cell(str(result.width.channels), note="(target)" if result.width.is_target else left)
     known = [other for other in column if other is not None]
-    best = min(known) if key in ("params", "gflops") else max(known)
+    best = min(known) if key in CHEAP else max(known)
     is_best = value == best and len(set(known)) > 1
     if key == "miou":
         note = f"± {100 * result.miou_sd:.2f} over {len(result.miou)} seeds" if result.miou_sd is not None else ""
         return Cell(f"{100 * value:.2f}", value, note, is_best)
-    if key == "ambiguous":
-        return Cell(f"{100 * value:.1f}", value, "", is_best)
-    text = {"params": f"{value / 1e6:.2f} M", "gflops": f"{value:.2f}", "speed": f"{value:.1f}"}[key]
+    if key in ("boundary", "ambiguous"):
+        return Cell(f"{100 * value:.2f}" if key == "boundary" else f"{100 * value:.1f}", value, "", is_best)
+    text = f"{value / 1e6:.2f} M" if key == "params" else f"{value:.2f}" if key == "gflops" else f"{value:.1f}"
     return Cell(text, value / max(known) if max(known) else None, "", is_best)
 
 
-def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
-    """The verdicts, then a Markdown table, then what its columns mean."""
+def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = ()) -> str:
+    """The verdicts, what was refused, then a Markdown table, then what its columns mean."""
     columns, rows = table_columns(results, pairs), table_rows(results, pairs)
     first, *rest = verdicts(results, pairs)
     lines = [
@@ -186,7 +210,7 @@ def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
         "|---|" + "---:|" * len(columns),
         *("| " + " | ".join([row.name, *(_joined(cell) for cell in row.cells)]) + " |" for row in rows),
     ]
-    said = [f"**{first}**", "", *(f"- {line}" for line in rest)]
+    said = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
     meanings = [f"- {column.title}: {column.meaning}" for column in columns]
     return "\n".join([*said, "", *lines, "", *meanings]) + "\n"
 
@@ -207,18 +231,44 @@ def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
     return file.getvalue()
 
 
-def terminal(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
-    """The table in aligned columns."""
+def terminal(results: Sequence[HeadResult], pairs: Sequence[Pair], *, width: int | None = None) -> str:
+    """The table in aligned columns; in several parts below one another, each with the heads' names, where it is wider
+    than `width` characters.
+    """
     columns, rows = table_columns(results, pairs), table_rows(results, pairs)
-    grid = [["head", *(column.title for column in columns)]]
-    grid += [[row.name, *(_joined(cell) for cell in row.cells)] for row in rows]
-    widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
-    lines = []
-    for name, *values in grid:
-        texts = [text.rjust(width) for text, width in zip(values, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *texts]))
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    names = padded(["head", *(row.name for row in rows)], is_left=True)
+    blocks = [
+        padded([column.title, *(_joined(row.cells[i]) for row in rows)], is_left=False)
+        for i, column in enumerate(columns)
+    ]
+    return "\n\n".join(_lines(names, part) for part in _parts(names, blocks, width))
+
+
+def padded(texts: Sequence[str], *, is_left: bool) -> list[str]:
+    """Texts of one width, filled with spaces."""
+    width = max(map(len, texts))
+    return [text.ljust(width) if is_left else text.rjust(width) for text in texts]
+
+
+def grid_lines(grid: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the titles first, in aligned columns."""
+    first, *rest = ([line[i] for line in grid] for i in range(len(grid[0])))
+    return _lines(padded(first, is_left=True), [padded(column, is_left=False) for column in rest])
+
+
+def _parts(names: list[str], blocks: list[list[str]], width: int | None) -> list[list[list[str]]]:
+    parts: list[list[list[str]]] = [[]]
+    for block in blocks:
+        taken = len(names[0]) + sum(2 + len(each[0]) for each in parts[-1])
+        if width is not None and parts[-1] and taken + 2 + len(block[0]) > width:
+            parts.append([])
+        parts[-1].append(block)
+    return parts
+
+
+def _lines(names: list[str], blocks: Sequence[list[str]]) -> str:
+    head, *rest = ["  ".join(line) for line in zip(names, *blocks, strict=True)]
+    return "\n".join([head, "-" * len(head), *rest])
 
 
 def _joined(cell: Cell) -> str:

@@ -43,6 +43,7 @@ from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, differing_keys
 from segnl.engine.train import StepReport, Trainer
 from segnl.engine.watch import Watch
+from segnl.engine.witness import batch_hash, initial_hashes, module_hashes
 from segnl.models.norm import chosen_norm, norm_note
 
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -167,7 +168,7 @@ class _Session:
         code = 0
         try:
             with (
-                _stop_signals() as stop,
+                stop_signals() as stop,
                 Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress,
             ):
                 if is_unscored:
@@ -227,6 +228,7 @@ class _Session:
             ranks=world,
             norm=chosen_norm(norm, world=world),
             versions=versions(),
+            **({} if first else {"init": module_hashes(initial_hashes(self.trainer.model))}),
         )
         return log
 
@@ -250,7 +252,7 @@ class _Session:
         waited = time.perf_counter() - began
         report = self.trainer.step(batch)
         rate = self.recipe.train.batch_size / (time.perf_counter() - began)
-        log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate}))
+        log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate, "batch": batch_hash(batch)}))
         self.watch.step(report, rate)
         progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s")
         return report
@@ -323,7 +325,7 @@ def _rounded(fields: dict[str, object]) -> dict[str, object]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """A list that holds the exit code once Ctrl-C or SIGTERM came; the step at hand is finished first."""
     stop: list[int] = []
 

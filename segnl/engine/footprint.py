@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Job:
     num_classes: int
     part: Part
     shapes: tuple[tuple[int, ...], ...]
+    latency_s: float = LATENCY_S
+    """How long passes are timed, if that makes MIN_PASSES of them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Footprint:
 
     saved_mib: what autograd keeps, each storage once, parameters apart. peak_mib: above the resting level, which is
     weights, their gradients and the input. latency_ms: median of `passes` forward passes in evaluation mode after one
-    that is not counted, in eval.precision; rough, since whatever else the machine does is in it.
+    that is not counted, in eval.precision; rough, since whatever else the machine does is in it. Of several jobs the
+    passes take turns, so that it is in all of them alike.
     """
 
     saved_mib: float
@@ -68,12 +71,17 @@ class Footprint:
 
 def measure(job: Job) -> Footprint:
     """Runs the job in a fresh process. Raises MachineError with its last words when it fails."""
+    return measure_all([job])[0]
+
+
+def measure_all(jobs: Sequence[Job]) -> list[Footprint]:
+    """Runs the jobs in one fresh process. Raises MachineError with its last words when it fails."""
     quiet = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     # The child finds what the parent found: a user's own head may lie beside the recipe.
     path = os.pathsep.join(each for each in sys.path if each)
     done = subprocess.run(
         [sys.executable, "-c", "from segnl.engine.footprint import child; child()"],
-        input=json.dumps(asdict(job)),
+        input=json.dumps([asdict(job) for job in jobs]),
         capture_output=True,
         text=True,
         env=os.environ | quiet | {"PYTHONPATH": path},
@@ -83,57 +91,88 @@ def measure(job: Job) -> Footprint:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         why = said[-1].strip() if said else "no word; killed for want of memory?"
         raise MachineError(
-            f"the {job.part} could not be measured (exit {done.returncode}: {why}); try a smaller --input"
+            f"the {jobs[0].part} could not be measured (exit {done.returncode}: {why}); try a smaller --input"
         )
-    return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+    return [Footprint(**tree) for tree in json.loads(done.stdout.splitlines()[-1])]
 
 
 def child() -> None:
-    """The process's whole work: a job on standard input, its footprint on the last line of standard output."""
-    tree = json.loads(sys.stdin.read())
-    shapes = tuple(tuple(shape) for shape in tree["shapes"])
-    print(json.dumps(asdict(footprint(Job(**tree | {"shapes": shapes})))))
+    """The process's whole work: jobs on standard input, their footprints on the last line of standard output."""
+    jobs = [
+        Job(**tree | {"shapes": tuple(tuple(shape) for shape in tree["shapes"])})
+        for tree in json.loads(sys.stdin.read())
+    ]
+    print(json.dumps([asdict(found) for found in footprints(jobs)]))
 
 
 def footprint(job: Job) -> Footprint:
     """Measures in this process; `measure` is what callers want."""
-    recipe = compose(job.recipe, file="the recipe")
-    device = device_of()
-    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    model = build_model(recipe, job.num_classes, is_new=False).to(device).to(memory_format=layout)
-    module = part_of(model, job.part)
-    inputs = [torch.randn(shape, device=device).contiguous(memory_format=layout) for shape in job.shapes]
-    arguments: list[Any] = [inputs] if job.part == "head" else list(inputs)
-    latency_ms, passes = _latency(module.eval(), arguments, recipe, device)
-    if job.part != "model":  # stages and maps come from layers that learn, an image does not
-        inputs = [each.requires_grad_() for each in inputs]
-    saved, peak = _saved_and_peak(module.train(), arguments, inputs, recipe, device)
-    return Footprint(
-        saved_mib=saved / MIB,
-        peak_mib=peak / MIB,
-        latency_ms=latency_ms,
-        passes=passes,
-        device=device.type,
-        threads=torch.get_num_threads(),
-        arithmetic=f"{recipe.train.precision}, {'channels-last' if recipe.train.channels_last else 'channels-first'}",
-    )
+    return footprints([job])[0]
 
 
-def _latency(module: nn.Module, arguments: list[Any], recipe: Recipe, device: torch.device) -> tuple[float, int]:
-    def once() -> float:
-        began = time.perf_counter()
-        module(*arguments)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return 1000 * (time.perf_counter() - began)
+def footprints(jobs: Sequence[Job]) -> list[Footprint]:
+    """Measures in this process; `measure_all` is what callers want."""
+    parts = [_Part(job) for job in jobs]
+    for part in parts:
+        part.time_once()
+        part.times.clear()
+    while any(part.wants_time for part in parts):
+        for part in parts:
+            if part.wants_time:
+                part.time_once()
+    return [part.found() for part in parts]
 
-    is_bf16 = recipe.eval.precision == "bf16"
-    times: list[float] = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-        once()
-        while len(times) < MIN_PASSES or (sum(times) < 1000 * LATENCY_S and len(times) < MAX_PASSES):
-            times.append(once())
-    return statistics.median(times), len(times)
+
+class _Part:
+    """What a job names, built, with its inputs and the times of its passes in milliseconds."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.recipe, self.device = job, compose(job.recipe, file="the recipe"), device_of()
+        layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
+        model = build_model(self.recipe, job.num_classes, is_new=False).to(self.device).to(memory_format=layout)
+        self.module = part_of(model, job.part).eval()
+        shapes = job.shapes
+        self.inputs = [torch.randn(shape, device=self.device).contiguous(memory_format=layout) for shape in shapes]
+        self.times: list[float] = []
+
+    @property
+    def arguments(self) -> list[Any]:
+        """What the module is called with: a head takes its stages as one list."""
+        return [self.inputs] if self.job.part == "head" else list(self.inputs)
+
+    @property
+    def wants_time(self) -> bool:
+        """Whether more passes are to be timed."""
+        few, spent = len(self.times) < MIN_PASSES, sum(self.times) / 1000
+        return few or (spent < self.job.latency_s and len(self.times) < MAX_PASSES)
+
+    def time_once(self) -> None:
+        """One forward pass."""
+        is_bf16 = self.recipe.eval.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+            began = time.perf_counter()
+            self.module(*self.arguments)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.times.append(1000 * (time.perf_counter() - began))
+
+    def found(self) -> Footprint:
+        """The part's numbers, once its passes are timed."""
+        if self.job.part != "model":  # stages and maps come from layers that learn, an image does not
+            self.inputs = [each.requires_grad_() for each in self.inputs]
+        saved, peak = _saved_and_peak(self.module.train(), self.arguments, self.inputs, self.recipe, self.device)
+        for values in self.module.parameters():
+            values.grad = None  # of several jobs the next one may need the room
+        is_last = self.recipe.train.channels_last
+        return Footprint(
+            saved_mib=saved / MIB,
+            peak_mib=peak / MIB,
+            latency_ms=statistics.median(self.times),
+            passes=len(self.times),
+            device=self.device.type,
+            threads=torch.get_num_threads(),
+            arithmetic=f"{self.recipe.train.precision}, {'channels-last' if is_last else 'channels-first'}",
+        )
 
 
 def _saved_and_peak(

@@ -1,7 +1,9 @@
 """What a run predicts on a split: found once, kept in the run's folder, and found again as long as nothing changed.
 
-RUN/eval/SPLIT-MODE/ids/STEM.png   the masks, in the ids of the data set's files
-                    counts.npz     per image and class: pixels right, true, predicted; per ambiguous pair: right, all
+RUN/eval/SPLIT-MODE[-ABLATION]/
+                    ids/STEM.png   the masks, in the ids of the data set's files
+                    counts.npz     per image and class: pixels right, true, predicted, and the same near boundaries;
+                                   per ambiguous pair: right, all
                     metrics.json   the scores, as `segnl eval` writes them
                     kept.json      what all this belongs to; written last: a broken-off evaluation counts as none
 """
@@ -9,6 +11,7 @@ RUN/eval/SPLIT-MODE/ids/STEM.png   the masks, in the ids of the data set's files
 import hashlib
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +34,12 @@ from segnl.engine.predictor import predictor_of
 from segnl.engine.recipe import Recipe
 from segnl.inspection.masks import png
 from segnl.labels.table import ClassTable
-from segnl.metrics.confusion import Confusion, Counts, ratio
+from segnl.metrics.confusion import Confusion, Counts, mean_of_defined, ratio
 from segnl.metrics.report import metrics_json
+from segnl.metrics.strata import boundary_counts, boundary_width
+from segnl.models.ablation import Ablation, ablated
 
-VERSION = 1
+VERSION = 2
 """Raised when what is kept changes its meaning."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,8 +49,9 @@ Pixels = npt.NDArray[np.uint8]
 class Predictions:
     """A run's masks and counts on one split.
 
-    right, true, predicted: int64 `images k`, pixels.  pairs: int64 `images pairs 2`, pixels right and all of the
-    ambiguous objects, None where the data set has none.
+    right, true, predicted: int64 `images k`, pixels.  boundary: int64 `images 3 k`, the same of boundaries alone: right
+    on both, on the truth's, on the prediction's.  pairs: int64 `images pairs 2`, pixels right and all of the ambiguous
+    objects, None where the data set has none.
     """
 
     folder: Path
@@ -55,6 +61,7 @@ class Predictions:
     true: Counts
     predicted: Counts
     pairs: Counts | None
+    boundary: Counts | None = None
 
     def mask(self, i: int, table: ClassTable) -> Pixels:
         """The prediction for image `i`, train ids u8 `H W`."""
@@ -70,6 +77,17 @@ class Predictions:
         right, true, predicted = (counts.sum(axis=0) for counts in (self.right, self.true, self.predicted))
         return ratio(right, true + predicted - right)
 
+    def boundary_iou(self) -> npt.NDArray[np.float64] | None:
+        """IoU of the boundaries over the whole split, f64 `k`; NaN for a class in neither truth nor prediction.
+
+        Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here of whole classes, not of single objects. A
+        boundary is a mask's pixels within 0.5 % of the image's diagonal of its edge.
+        """
+        if self.boundary is None:
+            return None
+        right, true, predicted = self.boundary.sum(axis=0)
+        return ratio(right, true + predicted - right)
+
     def commonest_class(self) -> tuple[int, float]:
         """The class with most pixels in the truth, and the mIoU of predicting it everywhere."""
         true = self.true.sum(axis=0)
@@ -83,10 +101,13 @@ class Predictions:
         return ratio(right, total)
 
 
-def keep_predictions(checkpoint: Checkpoint, recipe: Recipe, split: str) -> Predictions:
+def keep_predictions(
+    checkpoint: Checkpoint, recipe: Recipe, split: str, ablation: Ablation | None = None
+) -> Predictions:
     """The checkpoint's predictions on a split, from its run's folder if they are there, else made and put there.
 
-    Raises CheckpointError when the data set has other classes than the checkpoint.
+    ablation: what is done to its attention meanwhile. Raises CheckpointError when the data set has other classes than
+    the checkpoint, ConfigError where its head has no such ablation.
     """
     data = build_data(recipe, split)
     if checkpoint.classes["names"] != list(data.table.names):
@@ -94,11 +115,12 @@ def keep_predictions(checkpoint: Checkpoint, recipe: Recipe, split: str) -> Pred
             f"{checkpoint.path}: predicts {len(checkpoint.classes['names'])} classes, but {recipe.data.root} has "
             f"{data.table.num_classes} or others; use the data set it was trained on"
         )
-    folder = checkpoint.path.parent / "eval" / f"{split}-{recipe.eval.mode}"
+    name = f"{split}-{recipe.eval.mode}" + (f"-{ablation.slug}" if ablation else "")
+    folder = checkpoint.path.parent / "eval" / name
     if checkpoints_of(checkpoint.path.parent)[:1] != [checkpoint.path]:
         folder /= checkpoint.path.stem  # not the run's last one, whose place that is
-    belongs_to = _belongs_to(checkpoint, recipe, data)
-    return _kept(folder, belongs_to) or _made(folder, belongs_to, checkpoint, recipe, data)
+    belongs_to = _belongs_to(checkpoint, recipe, data) | ({"ablation": ablation.name} if ablation else {})
+    return _kept(folder, belongs_to) or _made(folder, belongs_to, checkpoint, recipe, data, ablation)
 
 
 def _belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
@@ -134,19 +156,26 @@ def _kept(folder: Path, belongs_to: Tree) -> Predictions | None:
 
 def _predictions(folder: Path, stems: tuple[str, ...], metrics: Tree, counts: dict[str, Counts]) -> Predictions:
     right, true, predicted = (counts[name] for name in ("right", "true", "predicted"))
-    return Predictions(folder, stems, metrics, right, true, predicted, counts.get("pairs"))
+    return Predictions(folder, stems, metrics, right, true, predicted, counts.get("pairs"), counts["boundary"])
 
 
 def _made(
-    folder: Path, belongs_to: Tree, checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData
+    folder: Path,
+    belongs_to: Tree,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    data: SegmentationData,
+    ablation: Ablation | None,
 ) -> Predictions:
-    print(f"{checkpoint.path.parent}: scoring on {data.split}", flush=True)
+    how = f", {ablation.meaning}" if ablation else ""
+    print(f"{checkpoint.path.parent}: scoring on {data.split}{how}", flush=True)
     ensure_writable(folder)
     (folder / "kept.json").unlink(missing_ok=True)
     (folder / "ids").mkdir(exist_ok=True)
     names = data.table.names
     per_image: dict[str, list[Counts]] = {"right": [], "true": [], "predicted": []}
     pairs: list[Counts] = []
+    boundary: list[Counts] = []
 
     def keep(sample: Sample, predicted: Tensor) -> None:
         mask = predicted.cpu().numpy()
@@ -154,12 +183,15 @@ def _made(
         alone.update(mask, sample.label)
         for name, count in per_image.items():
             count.append(getattr(alone, name)())
+        boundary.append(boundary_counts(mask, sample.label, boundary_width(mask.shape), len(names)))
         if isinstance(data, Streets):
             pairs.append(pair_counts(mask, sample.label, ambiguous_mask(data, len(pairs))))
         _write_mask(_mask_path(folder, sample.stem), data.table.to_file(mask))
 
-    confusion = evaluate(predictor_of(checkpoint, recipe), data, recipe=recipe, on_result=keep)
-    counts = {name: np.stack(count) for name, count in per_image.items()}
+    predictor = predictor_of(checkpoint, recipe)
+    with ablated(predictor.model, ablation) if ablation else nullcontext():
+        confusion = evaluate(predictor, data, recipe=recipe, on_result=keep)
+    counts = {name: np.stack(count) for name, count in [*per_image.items(), ("boundary", boundary)]}
     if pairs:
         counts["pairs"] = np.stack(pairs)
     metrics = metrics_json(confusion, names, num_images=len(data), dataset=recipe.data.name)
@@ -168,9 +200,10 @@ def _made(
         "step": checkpoint.step,
         "split": data.split,
         "eval": recipe.tree()["eval"],
+        "ablation": ablation.name if ablation else None,
     }
     made = _predictions(folder, tuple(data.stems), metrics, counts)
-    metrics |= ambiguous_tree(made)
+    metrics |= boundary_tree(made) | ambiguous_tree(made)
     packed = io.BytesIO()
     np.savez_compressed(packed, **counts)  # type: ignore[arg-type]  # its stub knows arrays by name only as positional
     write_atomic(folder / "counts.npz", packed.getvalue())
@@ -187,6 +220,13 @@ def _mask_path(folder: Path, stem: str) -> Path:
 def _write_mask(path: Path, ids: Pixels) -> None:
     # Not atomically: until kept.json is there, which comes after all of them, nobody reads one.
     path.write_bytes(png(ids))
+
+
+def boundary_tree(predictions: Predictions) -> Tree:
+    """{"boundary_iou": mean over the classes that occur, or null}."""
+    iou = predictions.boundary_iou()
+    mean = np.nan if iou is None else mean_of_defined(iou)
+    return {"boundary_iou": float(mean) if np.isfinite(mean) else None}
 
 
 def ambiguous_tree(predictions: Predictions) -> Tree:

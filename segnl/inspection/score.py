@@ -1,7 +1,8 @@
 """`segnl eval` and `segnl predict`: a trained network's numbers and masks, in files."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from segnl.labels.table import ClassTable
 from segnl.metrics.cityscapes_official import official_scores
 from segnl.metrics.report import metrics_json, table_text
 from segnl.metrics.tally import Tally
+from segnl.models.ablation import Ablation, ablated, parse_ablation
 
 WRITERS = 2  # threads that compress and write PNG files; more would take the network's own cores
 RESULTS = ("metrics.json", "per_image.npz", "strata.png")
@@ -47,6 +49,7 @@ def score(
     submission: Path | None = None,
     preset: str | None = None,
     with_strata: bool = False,
+    ablate: str | None = None,
     ranks: Ranks = ALONE,
 ) -> Tree:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
@@ -55,17 +58,17 @@ def score(
     overrides are laid; SPLIT-PRESET is the folder then, unless they make it another protocol. masks: a folder that goes
     on where a killed evaluation of the same checkpoint and settings stopped. official: also by cityscapesscripts on the
     written masks. submission: a zip file for the benchmark's server; the split may come without labels then.
-    with_strata: also where the errors are, under `strata` and in strata.png.
+    with_strata: also where the errors are, under `strata` and in strata.png. ablate: what is done to the attention
+    (models/ablation.py); the folder's name says so too.
     ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     """
     checkpoint = ranks.together(lambda: open_checkpoint(run_or_file))
     recipe = recipe_for_scoring(checkpoint, overrides, preset)
     own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
-    out = inside(checkpoint.path.parent / "eval", f"{split}-{own_preset or recipe.eval.mode}")
-    if official and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
-        raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
-    if submission is not None and ranks.world > 1:
-        raise ConfigError("--submission: is packed by one process; score without torchrun")
+    ablation = parse_ablation(ablate) if ablate is not None else None
+    name = "-".join([split, own_preset or recipe.eval.mode, *([ablation.slug] if ablation else [])])
+    out = inside(checkpoint.path.parent / "eval", name)
+    _require_possible(recipe, masks if official else Path(), ranks if submission else ALONE)
     data = build_data(recipe, split, needs_labels=submission is None)
     if official and not data.has_labels:
         raise ConfigError(f"--official: {recipe.data.root} has no labels for split '{split}'; leave it out")
@@ -75,27 +78,41 @@ def score(
     tally = Tally(data.table.num_classes, with_strata=with_strata)
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
         packed = Submission(submission, recipe.data.name, data, writers) if submission else None
-        belonging = belongs_to(checkpoint, recipe, data) if masks else {}
+        belonging = belongs_to(checkpoint, recipe, data) | ({"ablation": ablate} if ablate else {}) if masks else {}
         kept = _mask_folder(partial(MaskFolder, masks, belonging, data, writers), ranks) if masks else None
         predictor = predictor_of(checkpoint, recipe)
         if ranks.is_main:
             _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
-        _evaluate(predictor, data, tally, kept, packed, ranks)
+        with _ablated(predictor, ablation, ranks):
+            _evaluate(predictor, data, tally, kept, packed, ranks)
         ranks.together(writers.finish)
     if not ranks.is_main:
         return {}
-    metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset}
+    metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset, "ablation": ablate}
     if official and masks:
         metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
     if packed is not None:
         packed.write()
     _write_results(out, json_file, tally, metrics)
     _print_results(tally, metrics, data, recipe)
-    for path, what in ((masks, "the masks"), (submission, "the submission")):
-        if path is not None:
-            print(f"{path}: {what} of {len(data)} images")
-    print(f"{out / 'metrics.json'} holds these numbers; beside it {', '.join(_written(out))}")
+    _print_places(out, masks, submission, len(data))
     return metrics
+
+
+def _require_possible(recipe: Recipe, masks: Path | None, packing: Ranks) -> None:
+    """masks: where the official count finds them; packing: who makes a submission."""
+    if masks != Path() and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
+        raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
+    if packing.world > 1:
+        raise ConfigError("--submission: is packed by one process; score without torchrun")
+
+
+@contextmanager
+def _ablated(predictor: Predictor, ablation: Ablation | None, ranks: Ranks) -> Iterator[None]:
+    with ablated(predictor.model, ablation) if ablation else nullcontext():
+        if ablation and ranks.is_main:
+            print(f"ablation {ablation.name}: {ablation.meaning}", flush=True)
+        yield
 
 
 def _metrics(tally: Tally, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> Tree:
@@ -154,6 +171,13 @@ def _write_results(out: Path, json_file: Path | None, tally: Tally, metrics: Tre
 
 def _written(out: Path) -> list[str]:
     return [name for name in RESULTS[1:] if (out / name).exists()]
+
+
+def _print_places(out: Path, masks: Path | None, submission: Path | None, num_images: int) -> None:
+    for path, what in ((masks, "the masks"), (submission, "the submission")):
+        if path is not None:
+            print(f"{path}: {what} of {num_images} images")
+    print(f"{out / 'metrics.json'} holds these numbers; beside it {', '.join(_written(out))}")
 
 
 def _print_results(tally: Tally, metrics: Tree, data: SegmentationData, recipe: Recipe) -> None:

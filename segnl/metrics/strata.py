@@ -54,9 +54,8 @@ class Strata:
             )
         confusion = Confusion(self.num_classes)
         confusion.counts(pred, label)  # refuses values out of range
-        pred = np.where(label == VOID, np.uint8(VOID), pred)
         for index, width in enumerate(WIDTHS_PX):
-            self.counts["boundary"][index] += self._boundary(pred, label, width)
+            self.counts["boundary"][index] += boundary_counts(pred, label, width, self.num_classes)
             near = is_near_boundary(label, width, border_counts=False)
             self.counts["trimap"][index] += confusion.counts(pred[near], label[near])
         self.counts["component"] += found_by_component(pred, label)
@@ -65,13 +64,6 @@ class Strata:
         ring = ring_of(label.shape)
         for part in range(NUM_RINGS):
             self.counts["ring"][part] += confusion.counts(pred[ring == part], label[ring == part])
-
-    def _boundary(self, pred: Pixels, label: Pixels, width: int) -> Counts:
-        on_label = is_near_boundary(label, width, border_counts=True)
-        on_pred = is_near_boundary(pred, width, border_counts=True)
-        both = on_label & on_pred & (pred == label)
-        chosen = (label[both], label[on_label], pred[on_pred])
-        return np.stack([np.bincount(values, minlength=256)[: self.num_classes] for values in chosen])
 
     def merge(self, other: "Strata") -> None:
         """Adds another rank's counts. Raises ValueError when it has other classes."""
@@ -116,6 +108,24 @@ def is_near_boundary(ids: Pixels, width: int, *, border_counts: bool) -> Mask:
         near[:width] = near[-width:] = True
         near[:, :width] = near[:, -width:] = True
     return near
+
+
+def boundary_width(hw: tuple[int, ...]) -> int:
+    """0.5 % of the image's diagonal in whole pixels, at least 1: the width at which a single boundary IoU is given."""
+    return max(1, round(0.005 * float(np.hypot(hw[0], hw[1]))))
+
+
+def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -> Counts:
+    """Pixels of each class right on both boundaries, on the truth's, on the prediction's, int64 `3 k`.
+
+    Where the truth is void nothing is predicted either: its edge is then one of both, and no error.
+    """
+    pred = np.where(label == VOID, np.uint8(VOID), pred)
+    on_label = is_near_boundary(label, width, border_counts=True)
+    on_pred = is_near_boundary(pred, width, border_counts=True)
+    both = on_label & on_pred & (pred == label)
+    chosen = (label[both], label[on_label], pred[on_pred])
+    return np.stack([np.bincount(values, minlength=256)[:num_classes] for values in chosen])
 
 
 def found_by_component(pred: Pixels, label: Pixels) -> Counts:

@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.compare.control import Fingerprint, control_tree, disagreements, fingerprint_of, num_shared, take_fingerprint
+from segnl.compare.control import (
+    Fingerprint,
+    Witness,
+    control_tree,
+    disagreements,
+    fingerprint_of,
+    num_shared,
+    take_fingerprint,
+    witness_of,
+)
 from segnl.compare.study import load_study
 
 
@@ -71,3 +80,55 @@ def test_the_tree_holds_a_hash_for_every_module_and_run():
     assert set(tree["init"]["fcn-s0"]) == {"backbone", "head"}
     assert tree["batches"] == {"fcn-s0": "c"}
     assert tree["refused"] == {"fcn-s0": "why"}
+
+
+BEGAN = Fingerprint({"backbone.x 1": "aa"}, "same")
+SEEN = {1: "p", 2: "q", 3: "r"}
+
+
+def test_a_first_run_that_did_otherwise_than_its_recipe_is_refused_itself_and_no_other_for_its_sake(study):
+    begun = replace(BEGAN, first=("p", "q"))
+    other = Witness({1: "q", 2: "p", 3: "r"}, None)
+    wrong = disagreements(
+        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": Witness(SEEN, None)}
+    )
+    assert list(wrong) == ["fcn-s0"]
+    assert "saw other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
+
+
+def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    for run in load_study(finished / "tiny.yaml").runs:
+        assert take_fingerprint(run.recipe).first == tuple(witness_of(run).batches[step] for step in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        (Witness(SEEN, None), None),
+        (Witness(SEEN, BEGAN.modules()), None),
+        (Witness({}, None), None),
+        (Witness({1: "p", 2: "r", 3: "q"}, None), "saw other batches than fcn-s0 at 2 of 3 steps, first at step 2"),
+        (Witness({1: "p", 2: "q"}, None), "holds 2 of 3 steps in its log.jsonl"),
+        (Witness(SEEN | {4: "s"}, None), "holds 4 of 3 steps in its log.jsonl"),
+        (Witness(SEEN, {"backbone": "bb"}), "began with other weights than its recipe and seed give (backbone)"),
+    ],
+)
+def test_what_a_log_holds_must_be_what_was_planned(study, theirs, reason):
+    prints = {"fcn-s0": BEGAN, "rcca-s0": BEGAN}
+    wrong = disagreements(prints, study.runs, {"fcn-s0": Witness(SEEN, None), "rcca-s0": theirs})
+    assert wrong.keys() == ({"rcca-s0"} if reason else set())
+    assert reason is None or reason in wrong["rcca-s0"]
+
+
+def test_a_witness_is_read_from_the_log_but_not_from_one_of_several_ranks(study):
+    run = study.runs[0]
+    run.folder.mkdir(parents=True)
+    lines = [{"event": "start", "ranks": 1, "init": {"backbone": "x"}}, {"step": 1, "batch": "p"}]
+    log = run.folder / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end", "step": 1}]))
+    assert witness_of(run) == Witness({1: "p"}, {"backbone": "x"})
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "start", "ranks": 2}]))
+    assert witness_of(run) == Witness({}, {"backbone": "x"})
+    assert witness_of(run).seen is None
+    assert Witness({1: "p", 2: "q"}, None).seen != Witness({1: "q", 2: "p"}, None).seen

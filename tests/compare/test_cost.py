@@ -1,23 +1,75 @@
 import json
 
-from segnl.compare.cost import cost_of, train_images_per_s
+import pytest
+
+from segnl.compare import cost as cost_module
+from segnl.compare.cost import costs_of, train_images_per_s
 from segnl.compare.study import load_study
+from segnl.core.errors import MachineError
+from segnl.engine.footprint import Footprint
 
 
-def test_a_cost_is_counted_once_and_again_when_the_network_changes(tmp_path, study_file):
-    run = load_study(study_file, runs=tmp_path / "runs").runs[1]
-    cost = cost_of(run.recipe, 19, run.folder)
+@pytest.fixture
+def runs(tmp_path, study_file):
+    study = load_study(study_file, runs=tmp_path / "runs")
+    return {run.head: run for run in study.runs}
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Counts alone: the process that measures would take seconds."""
+
+    def fail(jobs):
+        raise MachineError("no room")
+
+    monkeypatch.setattr(cost_module, "measure_all", fail)
+
+
+def test_a_cost_is_counted_once_and_again_when_the_network_changes(runs, unmeasured):
+    run = runs["rcca"]
+    cost = costs_of({"rcca": run}, 19)["rcca"]
     assert cost.params > 0
     assert cost.gflops > 0
     kept = json.loads((run.folder / "cost.json").read_text())
     (run.folder / "cost.json").write_text(json.dumps(kept | {"params": -1}))
-    assert cost_of(run.recipe, 19, run.folder).params == -1
-    assert cost_of(run.recipe, 18, run.folder).params == cost.params - 9  # 8 weights and a bias of the classifier
+    assert costs_of({"rcca": run}, 19)["rcca"].params == -1
+    assert costs_of({"rcca": run}, 18)["rcca"].params == cost.params - 9  # 8 weights and a bias of the classifier
 
 
-def test_attention_costs_more_than_convolutions_alone(tmp_path, study_file):
-    fcn, rcca = load_study(study_file, runs=tmp_path / "runs").runs
-    assert cost_of(rcca.recipe, 19, rcca.folder).gflops > cost_of(fcn.recipe, 19, fcn.folder).gflops
+def test_attention_costs_more_than_convolutions_alone(runs, unmeasured):
+    costs = costs_of(runs, 19)
+    assert costs["rcca"].gflops > costs["fcn"].gflops
+
+
+def test_time_and_memory_are_measured_once_for_all_heads_in_one_process(runs, monkeypatch):
+    costs = costs_of(runs, 19)
+    assert costs["rcca"].peak_mib > costs["fcn"].peak_mib > 0
+    assert costs["fcn"].latency_ms > 0
+    monkeypatch.setattr(cost_module, "measure_all", lambda jobs: pytest.fail("measured again"))
+    assert costs_of(runs, 19) == costs
+
+
+def test_a_head_that_comes_later_is_measured_alone_and_another_machine_measures_anew(runs, monkeypatch):
+    asked = []
+
+    def measured(jobs):
+        asked.append([job.recipe["model"]["head"]["name"] for job in jobs])
+        return [Footprint(1.0, 2.0, 3.0, 4, "cpu", 1, "") for _ in jobs]
+
+    monkeypatch.setattr(cost_module, "measure_all", measured)
+    assert costs_of({"fcn": runs["fcn"]}, 19)["fcn"].latency_ms == 3.0
+    costs_of(runs, 19)
+    monkeypatch.setattr(cost_module, "machine", lambda: {"cpu": "another"})
+    costs_of(runs, 19)
+    assert asked == [["fcn"], ["rcca"], ["fcn", "rcca"]]
+
+
+def test_what_cannot_be_measured_is_left_out_with_a_line_and_tried_again(runs, unmeasured, capsys):
+    cost = costs_of(runs, 19)["fcn"]
+    assert cost.latency_ms is cost.peak_mib is None
+    assert "latency and memory are left out: no room" in capsys.readouterr().err
+    costs_of(runs, 19)
+    assert "no room" in capsys.readouterr().err
 
 
 def test_speed_is_the_median_without_the_first_steps_of_each_start(tmp_path):

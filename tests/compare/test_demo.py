@@ -9,10 +9,13 @@ from segnl.datasets.streets_files import read_manifest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["demo", "streets"])
+@pytest.mark.parametrize("name", ["demo", "streets", "camvid", "cityscapes_r50", "ade20k_r50"])
 def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
     study = load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path)
     assert [run.recipe.model.head.name for run in study.runs[:4]] == ["fcn", "aspp", "non_local", "rcca"]
+    assert study.cfg.seeds == ((0,) if name == "demo" else (0, 1, 2))
+    steps = {"demo": 240, "streets": 480, "camvid": 400, "cityscapes_r50": 80_000, "ade20k_r50": 80_000}
+    assert {run.recipe.train.max_steps for run in study.runs} == {steps[name]}
 
 
 def test_the_demo_trains_on_the_streets_that_it_makes(tmp_path):

@@ -7,6 +7,7 @@ from segnl.compare import run as run_module
 from segnl.compare.run import compare, is_finished
 from segnl.compare.study import load_study
 from segnl.core.errors import ConfigError
+from segnl.engine import fit as fit_module
 
 
 def _metrics(finished):
@@ -20,8 +21,12 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
     assert list(tree["heads"]) == ["fcn", "rcca"]
     keys = {"miou_mean", "miou_sd", "runs", "params", "gflops", "train_images_per_s", "latency_ms", "peak_mib"}
     assert keys <= set(tree["heads"]["rcca"])
+    measured = [tree["heads"]["rcca"][key] for key in ("boundary_iou", "latency_ms", "peak_mib")]
+    assert all(value is not None and value > 0 for value in measured)
     assert set(tree["control"]["batches"]) == {"fcn-s0", "rcca-s0"}
     assert len(set(tree["control"]["batches"].values())) == 1
+    assert len(set(tree["control"]["batches_seen"].values())) == 1
+    assert None not in tree["control"]["batches_seen"].values()
     init = tree["control"]["init"]
     assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
     assert tree["complete"] is True
@@ -41,6 +46,7 @@ def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
     tree = json.loads((finished / "out.json").read_text())
     metrics = _metrics(finished)
     assert tree["heads"]["rcca"]["miou_mean"] == metrics["miou"]
+    assert tree["heads"]["rcca"]["boundary_iou"] == metrics["boundary_iou"]
     assert tree["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
 
 
@@ -89,6 +95,48 @@ def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
     (copied / "base.yaml").write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=rf"fcn-s0: was trained with another recipe, which differs in {key}"):
         compare(copied / "tiny.yaml")
+
+
+def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
+    text = (copied / "tiny.yaml").read_text()
+    (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [1]"))
+    folder = copied / "checkpoints" / "tiny"
+    (folder / "rcca-s0").rename(folder / "rcca-s1")
+    with pytest.raises(ConfigError, match=r"rcca-s1: was trained with another recipe, which differs in train\.seed"):
+        compare(copied / "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("tampered", "reason"),
+    [
+        ("order", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
+        ("crop", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
+        ("weights", "rcca-s0 began with other weights than its recipe and seed give (auxiliary, backbone"),
+    ],
+)
+def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_table(
+    copied, monkeypatch, capsys, tampered, reason
+):
+    run = copied / "checkpoints" / "tiny" / "rcca-s0"
+    shutil.copy(run / "cost.json", copied / "cost.json")  # measuring it again would take seconds
+    shutil.rmtree(run)
+    run.mkdir()
+    shutil.copy(copied / "cost.json", run / "cost.json")
+    batches, transform, model = fit_module.train_batches, fit_module.TrainTransform, fit_module.build_model
+    if tampered == "order":
+        monkeypatch.setattr(fit_module, "train_batches", lambda *a, seed, **kw: batches(*a, seed=seed + 1, **kw))
+    elif tampered == "crop":
+        monkeypatch.setattr(fit_module, "TrainTransform", lambda cfg, rgb, seed: transform(cfg, rgb, seed + 1))
+    else:
+        other = {"train": load_study(copied / "tiny.yaml").runs[0].recipe.train.model_copy(update={"seed": 9})}
+        monkeypatch.setattr(
+            fit_module, "build_model", lambda recipe, *a, **kw: model(recipe.model_copy(update=other), *a, **kw)
+        )
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    found = json.loads((copied / "out.json").read_text())
+    assert found["heads"]["rcca"]["runs"] == 0
+    assert f"refused: {reason}" in capsys.readouterr().out
+    assert reason in (copied / "checkpoints" / "tiny" / "table.md").read_text()
 
 
 def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_broken_off(copied, capsys):

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from segnl.compare.study import forbidden_differences, load_study
+from segnl.compare import table
+from segnl.compare.study import ABLATIONS, StudyConfig, forbidden_differences, load_study
 from segnl.core.errors import ConfigError
 
 
@@ -43,6 +46,11 @@ def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path
         ("seeds: [0]", "sedes: [0]", "sedes: unknown key; did you mean 'seeds'?"),
         ("  rcca:", "  ../rcca:", "names a folder"),
         ("name: rcca,", "name: rccca,", "did you mean 'rcca'"),
+        (
+            "seeds: [0]",
+            "ablations: [gama0]",
+            "ablation 'gama0': unknown; expected gamma0",
+        ),
         ("base: base.yaml\n", "", "heads.fcn: keys without a base"),
     ],
 )
@@ -67,3 +75,46 @@ def test_a_part_with_a_longer_name_is_not_the_part_that_varies():
     one = {"model": {"head": {"name": "a"}, "headroom": 1}, "data": {"root": "x"}}
     other = {"model": {"head": {"name": "b"}, "headroom": 2}, "data": {"root": "y"}}
     assert forbidden_differences(one, other, ("model.head",)) == ["model.headroom"]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("", []),
+        ("ablations: false\n", []),
+        ("ablations: true\n", ["gamma0", "shuffled", "window=0", "window=4"]),
+        ("ablations: [window=2, gamma0, window=2]\n", ["window=2", "gamma0"]),
+    ],
+)
+def test_ablations_are_the_usual_ones_or_those_named_each_once(tmp_path, study_file, line, names):
+    study_file.write_text(study_file.read_text() + line)
+    cfg = load_study(study_file, runs=tmp_path / "runs").cfg
+    assert [ablation.name for ablation in cfg.chosen_ablations()] == names
+
+
+def test_matched_heads_are_planned_with_their_widths_and_the_target_keeps_its_own(tmp_path, study_file):
+    text = study_file.read_text().replace("name: fcn, channels: 8", "name: fcn, channels: 40")
+    study_file.write_text(text + "match: params\n")
+    study = load_study(study_file, runs=tmp_path / "runs")
+    channels = [run.recipe.model.head.channels for run in study.runs]
+    assert channels == [40, study.widths["rcca"].channels]
+    assert channels[1] in (32, 40)
+    assert abs(study.widths["rcca"].deviation) < 0.1
+    study_file.write_text(text + "match: params\nmatch_to: rcca\n")
+    study = load_study(study_file, runs=tmp_path / "runs")
+    assert [run.recipe.model.head.channels for run in study.runs] == [8, 8]
+
+
+@pytest.mark.parametrize("line", ["match_to: rcca\n", "match: params\nmatch_to: swirl\n"])
+def test_a_target_that_is_no_head_or_has_nothing_to_match_is_one_line(tmp_path, study_file, line):
+    study_file.write_text(study_file.read_text() + line)
+    with pytest.raises(ConfigError, match="needs `match: params` or `match: gflops`, and a head of that name"):
+        load_study(study_file, runs=tmp_path / "runs")
+
+
+def test_the_guide_explains_every_key_column_and_ablation():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
+    assert [key for key in StudyConfig.model_fields if f"`{key}`" not in text] == []
+    titles = [column.title for column in table.COLUMNS.values()]
+    assert [title for title in titles if f"| {title} |" not in text] == []
+    assert [name for name in ABLATIONS if name.partition("=")[0] not in text] == []

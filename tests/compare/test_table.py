@@ -1,9 +1,11 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
+from segnl.compare.matching import Width
 from segnl.compare.table import (
     HeadResult,
     csv_text,
@@ -96,6 +98,7 @@ def test_ambiguous_pairs_have_a_column_only_where_there_are_some():
 def test_terminal_columns_are_aligned_and_markdown_is_a_table():
     lines = terminal([FCN, RCCA], ONE).splitlines()
     assert len({len(line) for line in lines}) == 1
+    assert not any("\n\n" in text for text in (terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=200)))
     first, *_ = text = markdown([FCN, RCCA], ONE).splitlines()
     assert first.startswith("**One seed:")
     table = [line for line in text if line.startswith("|")]
@@ -110,3 +113,41 @@ def test_a_study_of_which_no_run_counts_says_so():
 
 def test_seeds_of_one_head_alone_are_compared_with_nothing():
     assert verdicts([result("fcn", 0.4, 0.5)], []) == ["2 seeds of one head: nothing to compare it with."]
+
+
+def test_a_table_too_wide_for_the_terminal_goes_on_below_with_the_heads_named_again():
+    whole, narrow = terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=50)
+    assert max(map(len, narrow.splitlines())) <= 50 < max(map(len, whole.splitlines()))
+    words = [{word for word in text.split() if set(word) != {"-"}} for text in (narrow, whole)]
+    assert words[0] == words[1]
+    parts = narrow.split("\n\n")
+    assert len(parts) > 1
+    assert all([line.split()[0] for line in part.splitlines()][::2] == ["head", "fcn"] for part in parts)
+
+
+def test_boundaries_time_and_memory_have_columns_where_they_were_measured():
+    heads = [
+        replace(FCN, boundary=(0.2,), latency_ms=4.0, peak_mib=30.0),
+        replace(RCCA, boundary=(0.25, 0.35), latency_ms=5.5, peak_mib=None),
+    ]
+    columns = [column.title for column in table_columns(heads, ONE)]
+    assert columns[2] == "Boundary IoU %"
+    assert columns[-2:] == ["Latency ms", "Peak MiB"]
+    cells = {row.name: row.cells for row in table_rows(heads, ONE)}
+    assert [cell.text for cell in cells["rcca"]][2] == "30.00"
+    assert [cell.text for cell in cells["rcca"]][-2:] == ["5.5", "–"]
+    assert [cell.is_best for cell in cells["fcn"]][-2:] == [True, False]
+    tree = heads_tree(heads)["rcca"]
+    assert (tree["boundary_iou"], tree["latency_ms"], tree["peak_mib"]) == (pytest.approx(0.3), 5.5, None)
+    assert {"Boundary IoU %", "Latency ms", "Peak MiB"}.isdisjoint(
+        column.title for column in table_columns([FCN, RCCA], ONE)
+    )
+
+
+def test_matched_widths_and_what_remains_are_shown():
+    heads = [replace(FCN, width=Width(64, 0.0, is_target=True)), replace(RCCA, width=Width(56, -0.0123))]
+    column = [each.title for each in table_columns(heads, ONE)].index("Head channels")
+    cells = [row.cells[column] for row in table_rows(heads, ONE)]
+    assert [(cell.text, cell.note) for cell in cells] == [("64", "(target)"), ("56", "(-1.2 %)")]
+    tree = heads_tree(heads)["rcca"]
+    assert (tree["matched_channels"], tree["matched_deviation"]) == (56, -0.0123)

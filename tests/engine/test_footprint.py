@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from segnl.core.errors import MachineError
-from segnl.engine.footprint import MIB, Job, footprint, measure, peak_of
+from segnl.engine.footprint import MIB, Job, footprint, footprints, measure, peak_of
 from segnl.engine.recipe import load_recipe
 
 
@@ -27,6 +27,14 @@ def test_memory_is_the_same_number_every_time_and_in_a_process_of_its_own(tiny_c
     assert first.peak_mib > first.saved_mib > 0
     assert first.latency_ms > 0
     assert first.passes >= 3
+
+
+def test_several_jobs_in_one_process_give_each_its_own_bytes(tiny_config):
+    small, large = job(tiny_config), job(tiny_config, shapes=((1, 16, 37, 53),))
+    both = footprints([small, large])
+    assert [each.peak_mib for each in both] == [footprint(small).peak_mib, footprint(large).peak_mib]
+    assert both[0].peak_mib < both[1].peak_mib
+    assert all(each.passes >= 3 and each.latency_ms > 0 for each in both)
 
 
 def test_a_matrix_of_all_pairs_would_show_in_the_peak(tiny_config):

@@ -1,8 +1,10 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from segnl.core.errors import CheckpointError
 from segnl.datasets.streets import ambiguous_mask
@@ -11,6 +13,8 @@ from segnl.engine.checkpoint import open_checkpoint
 from segnl.inspection import predictions as module
 from segnl.inspection.predictions import keep_predictions
 from segnl.inspection.score import recipe_for_scoring
+from segnl.metrics.strata import boundary_width
+from segnl.models.ablation import Ablation
 
 
 @pytest.fixture
@@ -39,6 +43,48 @@ def test_the_counts_are_those_of_the_masks_pixel_by_pixel(run):
             assert found.right[i, k] == ((mask == k) & (sample.label == k)).sum()
         share = ((mask != sample.label) & scored).sum() / scored.sum()
         assert found.wrong()[i] == pytest.approx(share)
+
+
+def test_boundary_iou_is_that_of_each_class_s_own_mask(run):
+    found, data = kept(run), data_of(run)
+    right, either = (np.zeros(data.table.num_classes) for _ in range(2))
+    for i in range(len(data)):
+        label, mask = data.read(i).label, found.mask(i, data.table)
+        mask = np.where(label == 255, 255, mask)
+        square = np.ones((2 * boundary_width(label.shape) + 1,) * 2, np.uint8)
+        for k in range(data.table.num_classes):
+            inside = [
+                is_k - cv2.erode(is_k, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+                for is_k in ((label == k).astype(np.uint8), (mask == k).astype(np.uint8))
+            ]
+            right[k] += (inside[0] & inside[1]).sum()
+            either[k] += (inside[0] | inside[1]).sum()
+    occurs = either > 0
+    np.testing.assert_allclose(found.boundary_iou()[occurs], right[occurs] / either[occurs])
+    assert found.metrics["boundary_iou"] == pytest.approx((right[occurs] / either[occurs]).mean())
+    assert np.isnan(found.boundary_iou()[~occurs]).all()
+
+
+def test_an_ablation_has_a_folder_of_its_own_and_is_kept_there(run, monkeypatch):
+    """gamma is hardly open after two steps; opened wide, shuffled keys must show."""
+    opened = module.predictor_of
+
+    def wide_open(checkpoint, recipe):
+        predictor = opened(checkpoint, recipe)
+        with torch.no_grad():
+            predictor.model.head.shell.context.gamma.scale.fill_(30.0)
+        return predictor
+
+    monkeypatch.setattr(module, "predictor_of", wide_open)
+    checkpoint = open_checkpoint(run)
+    recipe = recipe_for_scoring(checkpoint, ())
+    whole, broken = (keep_predictions(checkpoint, recipe, "val", each) for each in (None, Ablation("shuffled")))
+    assert (whole.folder.name, broken.folder.name) == ("val-whole", "val-whole-shuffled")
+    assert (whole.metrics["ablation"], broken.metrics["ablation"]) == (None, "shuffled")
+    assert (whole.predicted != broken.predicted).any()
+    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: pytest.fail("scored again"))
+    again = keep_predictions(checkpoint, recipe, "val", Ablation("shuffled"))
+    assert (again.predicted == broken.predicted).all()
 
 
 def test_pairs_are_counted_on_the_ambiguous_pixels(run):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_a_preset_is_a_protocol_with_a_folder_of_its_own(run):
     assert (run / "eval" / "val-whole" / "metrics.json").exists()
     with pytest.raises(ConfigError, match="--preset cityscapes: no such protocol"):
         score(run, split="val", preset="cityscapes")
+
+
+def test_broken_attention_is_scored_beside_the_whole_network_s_and_its_masks_are_kept_apart(street_runs, tmp_path):
+    shutil.copytree(street_runs[1], tmp_path / "rcca")
+    whole = score(tmp_path / "rcca", split="val", masks=tmp_path / "masks")
+    broken = score(tmp_path / "rcca", split="val", ablate="window=1")
+    assert broken == json.loads((tmp_path / "rcca" / "eval" / "val-whole-window1" / "metrics.json").read_text())
+    assert (whole["ablation"], broken["ablation"]) == (None, "window=1")
+    assert whole == json.loads((tmp_path / "rcca" / "eval" / "val-whole" / "metrics.json").read_text())
+    with pytest.raises(ConfigError, match="holds masks of another"):
+        score(tmp_path / "rcca", split="val", masks=tmp_path / "masks", ablate="window=1")
+    with pytest.raises(ConfigError, match="this head does not attend"):
+        score(street_runs[0], split="val", ablate="gamma0")
 
 
 def test_the_images_counts_lie_beside_the_metrics_and_add_up_to_them(run):

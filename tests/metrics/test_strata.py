@@ -7,7 +7,15 @@ import pytest
 
 from segnl.metrics import strata as module
 from segnl.metrics.confusion import VOID, Confusion
-from segnl.metrics.strata import COMPONENT_PX, WIDTHS_PX, Strata, found_by_component, is_near_boundary, ring_of
+from segnl.metrics.strata import (
+    COMPONENT_PX,
+    WIDTHS_PX,
+    Strata,
+    boundary_width,
+    found_by_component,
+    is_near_boundary,
+    ring_of,
+)
 
 K = 3
 HW = (23, 37)
@@ -38,6 +46,11 @@ def test_boundaries_are_the_pixels_with_another_id_nearby(width: int, border_cou
     for ids in maps():
         found = is_near_boundary(ids, width, border_counts=border_counts)
         np.testing.assert_array_equal(found, near_by_loop(ids, width, border_counts))
+
+
+@pytest.mark.parametrize(("hw", "width"), [((1024, 2048), 11), ((256, 512), 3), ((7, 11), 1)])
+def test_the_width_of_a_single_boundary_iou_is_half_a_percent_of_the_diagonal(hw: tuple[int, int], width: int) -> None:
+    assert boundary_width(hw) == width
 
 
 def test_boundary_and_trimap_iou_match_masks_written_out_class_by_class() -> None:
