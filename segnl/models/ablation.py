@@ -32,7 +32,7 @@ WINDOW_NUMBERS = 2**23
 """Scores held at once, of one image: 32 MiB, and about three times that on the way to weights."""
 
 AttentionBlock = CrissCrossBlock | NonLocalBlock
-Aggregate = Callable[[Tensor], Tensor]
+Aggregate = Callable[..., Tensor]  # x, and for criss-cross the factor; as the block's own
 
 
 @dataclass(frozen=True)
@@ -154,27 +154,27 @@ def shuffled_places(number: int, device: torch.device) -> Tensor:
     return torch.randperm(number, generator=generator).to(device)
 
 
-def _shuffled_criss_cross(block: CrissCrossBlock, x: Tensor) -> Tensor:
+def _shuffled_criss_cross(block: CrissCrossBlock, x: Tensor, factor: Tensor | None = None) -> Tensor:
     key = block.key_conv(x)
     places = shuffled_places(key.shape[2] * key.shape[3], x.device)
     key = key.flatten(2).index_select(2, places).view(key.shape)
-    return criss_cross_context(block.query_conv(x), key, block.value_conv(x))
+    context = criss_cross_context(block.query_conv(x), key, block.value_conv(x))
+    return context if factor is None else factor * context
 
 
 def _shuffled_non_local(block: NonLocalBlock, x: Tensor) -> Tensor:
-    g = block.values(x)  # b d m
-    places = shuffled_places(g.shape[2], x.device)
     if block.pairwise == "concatenation":
         theta_score, phi_score = block._scores(x)
-        return concatenation_context(theta_score, phi_score.index_select(1, places), g)
-    theta, phi = block._embeddings(x)
-    phi = phi.index_select(2, places)
+        places = shuffled_places(phi_score.shape[1], x.device)
+        return concatenation_context(theta_score, phi_score.index_select(1, places), block.values(x))
+    theta, phi, g = block._embedded(x)
+    phi = phi.index_select(2, shuffled_places(phi.shape[2], x.device))
     if block.pairwise == "dot_product":
         return dot_product_context(theta, phi, g)
     return softmax_context(theta, phi, g, scale=block.scale)
 
 
-def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor) -> Tensor:
+def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor, factor: Tensor | None = None) -> Tensor:
     query, key, value = block.query_conv(x), block.key_conv(x), block.value_conv(x)
     dtype, (h, w) = accumulator(value.dtype), x.shape[2:]
     with torch.autocast(x.device.type, enabled=False):
@@ -185,7 +185,7 @@ def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor) -> Tenso
         by_column = torch.einsum("bchw,bciw->bhwi", q, k).masked_fill(~in_column[:, None], -torch.inf)
         over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
         context = torch.einsum("bhwj,bdhj->bdhw", over_row, v) + torch.einsum("bhwi,bdiw->bdhw", over_column, v)
-    return context.to(value.dtype)
+    return context.to(value.dtype) if factor is None else factor * context.to(value.dtype)
 
 
 def _near(length: int, radius: int, device: torch.device) -> Tensor:
@@ -198,7 +198,7 @@ def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
     h, w = x.shape[2:]
     g = block.values(x)  # b d n
     dtype = accumulator(g.dtype)
-    asking, answering = block._scores(x) if block.pairwise == "concatenation" else block._embeddings(x)
+    asking, answering = block._scores(x) if block.pairwise == "concatenation" else block._embedded(x)[:2]
     rows_near, columns_near = _near(h, radius, x.device), _near(w, radius, x.device)
     step = max(1, WINDOW_NUMBERS // (w * w * min(h, 2 * radius + 1)))
     context = g.new_empty(g.shape[0], h * w, g.shape[1], dtype=dtype)  # b n d

@@ -154,7 +154,8 @@ class PixelTiles:
         """
         if self.grad is None:
             raise RuntimeError("PixelTiles: no gradient; expected wants_gradient=True")
-        return self.grad.unflatten(2, self.of_row).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
+        grad: Tensor = self.grad.unflatten(2, self.of_row)
+        return grad.permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
 
     def _widen(self, group: int, slab: _Slab, strip: _Strip) -> Tensor:
         """The slab's source rows with the strip's columns, `rows b*k*columns`."""

@@ -124,7 +124,7 @@ def test_shuffling_keys_that_are_all_alike_changes_nothing_and_others_do(x, name
 def test_shuffled_keys_keep_their_values_where_they_are(x):
     block = non_local()
     places = shuffled_places(77, x.device)
-    theta, phi = block._embeddings(x)
+    theta, phi, _ = block._embedded(x)
     weights = (theta.transpose(1, 2) @ phi[:, :, places] * block.scale).softmax(dim=-1)
     with ablated(block, Ablation("shuffled")):
         found = block.aggregate(x)

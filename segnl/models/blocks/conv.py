@@ -178,7 +178,7 @@ def to_maps(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def side_by_side(x: Tensor, layers: Sequence[Pointwise]) -> tuple[Tensor, ...]:
     """What each layer makes of x `b c n`, `b n d`: slices of one map, by one product."""
-    biases = [layer.bias for layer in layers if layer.bias is not None]
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if len(biases) == len(layers) else None
     if len(biases) not in (0, len(layers)):
         raise ValueError("layers: some have a bias and some have none; expected all or none")

@@ -65,18 +65,18 @@ class CrissCrossBlock(nn.Module):
 
     def hop(self, x: Tensor) -> Tensor:
         """One application: x `b c h w` to the same shape."""
-        # The attention is linear in its values, so gamma may act on their weights: on a matrix instead of two maps.
-        return x + self._gathered(x, self.gamma.scale)
+        return x + self.aggregate(x, self.gamma.scale)
 
-    def aggregate(self, x: Tensor) -> Tensor:
-        """What every position gathers from its row and column in one hop, before gamma and the residual: `b c h w`."""
-        return self._gathered(x, None)
+    def aggregate(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
+        """What every position gathers from its row and column in one hop, times `factor` (None: 1): `b c h w`.
 
-    def _gathered(self, x: Tensor, gamma: Tensor | None) -> Tensor:
+        The attention is linear in its values, so the factor acts on their weights: on a matrix instead of a map.
+        """
         convs = (self.query_conv, self.key_conv, self.value_conv)
-        weights, biases = [conv.weight.flatten(1) for conv in convs], [conv.bias for conv in convs]
-        if gamma is not None:
-            weights[2], biases[2] = gamma * weights[2], gamma * biases[2]
+        weights = [conv.weight.flatten(1) for conv in convs]
+        biases: list[Tensor] = [conv.bias for conv in convs if conv.bias is not None]  # each has one
+        if factor is not None:
+            weights[2], biases[2] = factor * weights[2], factor * biases[2]
         rows = to_rows(x.flatten(2), torch.cat(weights), torch.cat(biases))  # b n (2 c + d)
         maps = rows.unflatten(1, x.shape[2:]).movedim(-1, 1)  # channels side by side, as the operator wants them
         return criss_cross_context(*maps.split([len(weight) for weight in weights], dim=1))
