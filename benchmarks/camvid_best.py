@@ -25,10 +25,12 @@ def main() -> None:
     args = parser.parse_args()
     plain = ["--set", "eval.flip=false", "eval.scales=[1.0]"]
     result = trained("configs/camvid/best.yaml", RUN, args.root, [], {"recipe": [], "single": plain})
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    weights, scores = FOLDER / "weights.safetensors", ROOT / "checkpoints" / RUN / "half.json"
+    weights = ROOT / "checkpoints" / RUN / "half" / "weights.safetensors"  # a folder of its own, for its scores
+    scores = weights.with_name("half.json")
+    weights.parent.mkdir(exist_ok=True)
     run_segnl("export", "--checkpoint", str(ROOT / "checkpoints" / RUN), "--out", str(weights), "--half")
     run_segnl("eval", "--checkpoint", str(weights), "--json", str(scores))
+    write_atomic(FOLDER / "weights.safetensors", weights.read_bytes())
     result["metrics"]["half"] = json.loads(scores.read_text())
     write_atomic(FOLDER / "result.json", json.dumps(result, indent=1).encode() + b"\n")
 

@@ -83,7 +83,7 @@ def best_section(path: Path) -> list[str]:
         scores = result["metrics"][key]
         values = [scores["miou"], scores["pixel_acc"], *(scores["per_class"][name] for name in names)]
         lines.append(f"| {way} | {' | '.join(map(percent, values))} |")
-    return lines
+    return [*lines, *(["", f"Note: {result['note']}."] if "note" in result else [])]
 
 
 def long_section(folder: Path) -> list[str]:

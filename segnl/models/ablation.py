@@ -131,7 +131,7 @@ def _closed(weight: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _aggregating(block: AttentionBlock, aggregate: Aggregate) -> Iterator[None]:
-    block.aggregate = aggregate  # type: ignore[assignment, method-assign]  # hides the class's own until it is deleted
+    block.aggregate = aggregate  # type: ignore[method-assign]  # hides the class's own until it is deleted
     try:
         yield
     finally:
