@@ -18,7 +18,7 @@ from segnl.inspection.charts import class_chart, cost_plots, difference_chart, p
 from segnl.inspection.contact_sheet import contact_sheet
 from segnl.inspection.gallery import Shown, gallery
 from segnl.inspection.learning import learning_plots
-from segnl.inspection.page import DifferenceChart, DotChart, Fact, Page, write_page
+from segnl.inspection.page import DifferenceChart, DotChart, Fact, Grid, Page, write_page
 from segnl.inspection.plot import PlotGroup
 from segnl.inspection.predictions import Predictions
 from segnl.inspection.where import where_plots, where_right
@@ -29,7 +29,9 @@ SHEET_IMAGES = 6
 
 @dataclass(frozen=True)
 class StudyFindings:
-    """classes: of each pair, by class.  predictions, prints: by run.  wrong: why a run does not count, by its name."""
+    """classes: of each pair, by class.  predictions, prints: by run.  wrong: why a run does not count, by its name.
+    ablations: what breaking the trained attention does, where the study asks for it.
+    """
 
     results: Sequence[HeadResult]
     pairs: Sequence[Pair]
@@ -37,6 +39,7 @@ class StudyFindings:
     predictions: Mapping[str, Predictions]
     prints: Mapping[str, Fingerprint]
     wrong: Mapping[str, str]
+    ablations: Grid | None = None
 
 
 def write_report(study: Study, found: StudyFindings) -> Path:
@@ -56,6 +59,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         rows=table_rows(found.results, found.pairs),
         gallery=pictures,
         cost=cost_plots(heads_tree(found.results)),
+        ablations=found.ablations,
         where=_where(study, found, data),
         learning=learning_plots([_folders(study, found, head) for head in study.heads]),
         charts=_charts(study, found, data.table.names),

@@ -31,6 +31,7 @@ from segnl.core.runlog import read_log
 from segnl.engine.checkpoint import newest_checkpoint
 from segnl.engine.fit import fit
 from segnl.engine.recipe import differing_keys
+from segnl.inspection.page import Grid
 from segnl.inspection.predictions import Predictions, keep_predictions
 from segnl.metrics.significance import ClassDifference, Pair, RunCounts, class_differences, compare_heads
 
@@ -105,8 +106,8 @@ def report(study: Study, json_file: Path | None) -> None:
     pairs = compare_heads(counts)
     names = list(predictions[study.runs[0].name].metrics["per_class"])
     classes = [_classes(counts, pair, names) for pair in pairs]
-    found = StudyFindings(results, pairs, classes, predictions, prints, wrong)
     broken = ablate(study, predictions, wrong)
+    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, _grid(broken))
     _print_findings(found, broken)
     refused = [f"{name} {reason}" for name, reason in wrong.items()]
     text = markdown(results, pairs, refused) + ablation_markdown(broken)
@@ -120,6 +121,10 @@ def report(study: Study, json_file: Path | None) -> None:
     files = ", ".join(str(study.folder / name) for name in ("table.md", "table.csv", "compare.json"))
     print(f"table and numbers: {files}")
     print(f"page: {page} (opens in any browser, from disk)")
+
+
+def _grid(broken: Sequence[Broken]) -> Grid | None:
+    return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE) if broken else None
 
 
 def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:

@@ -133,6 +133,16 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A small table of words. said: sentences before it.  rows: the titles, then names with cells."""
+
+    title: str
+    said: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+
+@dataclass(frozen=True)
 class Page:
     """All that a page says. gallery: as inspection/gallery.py makes it."""
 
@@ -144,6 +154,7 @@ class Page:
     rows: Sequence[Row]
     gallery: dict[str, Any]
     cost: PlotGroup | None = None
+    ablations: Grid | None = None
     where: PlotGroup | None = None
     learning: PlotGroup | None = None
     charts: Sequence[DotChart] = ()
@@ -179,6 +190,7 @@ def _parts(page: Page) -> list[tuple[str, str]]:
     """The sections that links at the top lead to: their ids and titles."""
     parts = [("scores", "Scores and costs")]
     parts += [(page.cost.name, page.cost.title)] if page.cost else []
+    parts += [("ablations", page.ablations.title)] if page.ablations else []
     parts += [("gallery", "Pictures")] if page.gallery["images"] else []
     parts += [(page.where.name, page.where.title)] if page.where else []
     parts += [("classes-1", "Class by class")] if page.charts else []

@@ -8,6 +8,7 @@ from segnl.compare.run import report
 from segnl.compare.study import load_study
 from segnl.compare.table import HeadResult
 from segnl.engine.checkpoint import open_checkpoint
+from segnl.inspection.page import Grid
 from segnl.inspection.predictions import keep_predictions
 from segnl.metrics.significance import Pair
 
@@ -39,6 +40,17 @@ def test_the_page_says_where_the_control_is_broken(finished, monkeypatch):
     text = page.read_text()
     assert "deadbeef" in text
     assert text.count('<li class="broken">') == 1
+    report(study, None)
+
+
+def test_the_page_shows_what_breaking_the_attention_does(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    study = load_study(finished / "tiny.yaml")
+    grid = Grid("Does it?", ["rcca: switched off -3.00"], [["head", "gamma0"], ["rcca", "-3.00"]], "A note.")
+    text = write_report(study, replace(findings(study, {}), ablations=grid)).read_text()
+    assert '<h2 id="ablations-title">Does it?</h2>' in text
+    assert "rcca: switched off -3.00" in text
+    assert '<td data-title="gamma0">-3.00</td>' in text
     report(study, None)
 
 
