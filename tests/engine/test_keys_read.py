@@ -150,6 +150,8 @@ def is_conditional(key: str, recipe: Recipe) -> bool:
         return recipe.model.backbone.depth is None  # blocks and block stand for it, which composing has checked
     if key == "optim.gamma_lr_mult":
         return recipe.model.head.name not in ("rcca", "non_local")
+    if key == "model.head.last_channels":
+        return recipe.model.head.name != "aspp" and not recipe.model.head.concat_input
     if key.startswith("model.backbone.non_local_block."):
         return recipe.model.backbone.non_local is None
     return key in ("eval.window_hw", "eval.stride_hw", "eval.batch_size") and recipe.eval.mode == "whole"
