@@ -151,7 +151,7 @@ def start(run: PlannedRun, environment: Mapping[str, str]) -> Started:
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | dict(environment) | {"PYTHONPATH": path},
+        env=os.environ | dict(environment) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
         start_new_session=True,
     )
     job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.tree()}
@@ -210,4 +210,5 @@ def last_words(output: Path, code: int) -> str:
     lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if code < 0:
         return f"killed by signal {-code}" + (", for want of memory?" if code == -signal.SIGKILL else "")
-    return lines[-1].removeprefix("segnl: error: ") if lines else f"exit {code}, no word"
+    errors = [line for line in lines if line.startswith("segnl: error: ")] or lines
+    return errors[-1].removeprefix("segnl: error: ") if errors else f"exit {code}, no word"
