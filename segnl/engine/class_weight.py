@@ -12,13 +12,14 @@ from segnl.datasets.base import SegmentationData
 from segnl.datasets.reading import read_label
 from segnl.labels.table import IGNORE
 
-Balance = Literal["enet", "median_frequency"]
+Balance = Literal["enet", "enet_sqrt", "median_frequency"]
 
 
 def class_weight_of(balance: Balance | None, data: SegmentationData) -> Tensor | None:
     """float32 `k` for the loss, or None where nothing is to be balanced; reads every training label once.
 
     enet: 1 / ln(1.02 + p), p the class's share of labelled pixels (Paszke et al. 2016, arXiv:1606.02147).
+    enet_sqrt: its square root; rare classes keep their part, at a third of the contrast, and precision suffers less.
     median_frequency: the median share over the class's share (Eigen and Fergus 2015, arXiv:1411.4734, with shares over
     the whole split). A class without a pixel weighs 1 there: nothing is known of it, and it has no term in the loss.
     """
@@ -26,8 +27,8 @@ def class_weight_of(balance: Balance | None, data: SegmentationData) -> Tensor |
         return None
     pixels = class_pixels(data)
     share = pixels / max(1, int(pixels.sum()))
-    if balance == "enet":
-        weight = 1 / np.log(1.02 + share)
+    if balance in ("enet", "enet_sqrt"):
+        weight = (1 / np.log(1.02 + share)) ** (0.5 if balance == "enet_sqrt" else 1.0)
     else:
         present = share > 0
         middle = float(np.median(share[present])) if present.any() else 1.0

@@ -40,3 +40,7 @@ def test_nothing_is_read_where_nothing_is_balanced(data, tiny_data):
     for path in (tiny_data / "labels" / "train").iterdir():
         path.unlink()
     assert class_weight_of(None, data) is None
+
+
+def test_enet_sqrt_is_its_root(data):
+    torch.testing.assert_close(class_weight_of("enet_sqrt", data), class_weight_of("enet", data).sqrt())

@@ -40,6 +40,8 @@ class StemConfig(Config):
     """plain: one 7x7, as torchvision. deep: three 3x3, as mmsegmentation's v1c (64 channels) and CCNet (128)."""
     channels: PositiveInt | None = None
     """Of the last convolution, as it stands; null: 64 times width. The deep stem's first two have half of it."""
+    has_pool: bool = True
+    """Whether the pooling is there; without it all stages are twice as fine, c2 at half of the image's size."""
     ceil_mode: bool = False
     """Whether the pooling rounds the map's size up, as CCNet's does."""
 
@@ -57,6 +59,7 @@ class ResNetConfig(BackboneConfig):
     width: float = Field(1.0, gt=0.0)
     """Factor on all channels of the stages."""
     output_stride: Literal[8, 16, 32] = 8
+    """Of c5, with the stem's pooling; without that, half of it."""
     contract_dilation: bool = True
     """Whether a dilated stage's first block has half the dilation (mmsegmentation, torchvision), or all (CCNet)."""
     multi_grid: tuple[PositiveInt, ...] | None = None
@@ -163,7 +166,8 @@ class ResNet(Backbone):
         options = BlockOptions(cfg.zero_init_residual, cfg.avg_down, cfg.stride_conv)
         block = _BLOCKS[cfg.block_kind]
         self.stem = (deep_stem if cfg.stem.kind == "deep" else plain_stem)(cfg.stem_channels)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
+        pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
+        self.maxpool = pool if cfg.stem.has_pool else nn.Identity()
         channels, stage_channels = cfg.stem_channels, []
         for layer, plan in enumerate(plan_stages(cfg)):
             inner = cfg.base_channels * 2**layer

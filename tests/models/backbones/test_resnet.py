@@ -90,6 +90,11 @@ def test_ceil_mode_keeps_the_last_column_as_ccnet_does() -> None:
     assert ResNet(config(depth=18, stem={"ceil_mode": True})).eval()(image)[0].shape[2] == 17
 
 
+def test_without_the_stems_pooling_every_stage_is_twice_as_fine() -> None:
+    stages = ResNet(config(depth=18, output_stride=32, stem={"has_pool": False})).eval()(torch.randn(1, 3, 57, 49))
+    assert [tuple(stage.shape[2:]) for stage in stages] == [(29, 25), (15, 13), (8, 7), (4, 4)]
+
+
 def test_the_stems_channels_stand_as_written() -> None:
     deep = ResNet(config(depth=18, stem={"kind": "deep", "channels": 128}))
     convs = [layer for layer in deep.stem if isinstance(layer, nn.Conv2d)]

@@ -1,0 +1,56 @@
+"""A decoder, no context: coarse stages are brought up to finer ones, level by level, and thin things keep their pixels.
+
+Source: U-Net, Ronneberger et al. 2015, arXiv:1505.04597.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from segnl.models.blocks.conv import ConvNormAct
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.ops.resize import resize
+
+
+class UNetConfig(HeadConfig):
+    """Settings of the head; `in_stages` from the finest to the coarsest, such as [0, 1, 2, 3]."""
+
+    name: str = "unet"
+    channels: PositiveInt = 64
+    """Of the finest level; every coarser one has twice as many."""
+
+
+class UNetHead(ContextHead):
+    """The coarsest stage through one convolution; then, level by level, resized, beside the finer stage, through two.
+
+    Differs from the paper: convolutions keep a map's size, with batch norm; bilinear resizing instead of transposed
+    convolutions; the way down is the backbone's.
+    """
+
+    Config = UNetConfig
+
+    def __init__(self, cfg: UNetConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        widths = [cfg.channels * 2**level for level in range(len(cfg.in_stages))]
+        self.bottom = ConvNormAct(stage_channels[cfg.in_stages[-1]], widths[-1], 3)
+        self.levels = nn.ModuleList()
+        for level in reversed(range(len(widths) - 1)):
+            joined = widths[level + 1] + stage_channels[cfg.in_stages[level]]
+            self.levels.append(
+                nn.Sequential(ConvNormAct(joined, widths[level], 3), ConvNormAct(widths[level], widths[level], 3))
+            )
+        self.out_channels = cfg.channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`, of the finest stage's size."""
+        x = self.bottom(stages[self.in_stages[-1]])
+        for level, stage in zip(self.levels, reversed(self.in_stages[:-1]), strict=True):
+            finer = stages[stage]
+            out_hw = (finer.shape[-2], finer.shape[-1])
+            x = level(torch.cat([resize(x, out_hw, align_corners=self.align_corners), finer], dim=1))
+        return HeadOutput(x)
+
+
+HEAD = UNetHead
