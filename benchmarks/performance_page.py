@@ -164,17 +164,36 @@ def _peaks(memory: Result) -> list[str]:
 
 def _steps(found: Result) -> list[str]:
     lines = [
-        "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD; float32, CPU.",
-        "The peers' models run in a plain loop, with heads of the same shape.",
+        "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD, on the CPU.",
+        "The peers' models run in a plain loop, in float32, with heads of the same shape; segnl in float32 too, and by",
+        "`train.precision: bf16` with `train.channels_last: true`. A ratio is the peer's time over that of segnl.",
         "",
-        "| head | crop, batch | segnl, s | peer | s | over segnl |",
-        "|---|---|---|---|---|---|",
+        "| head | crop, batch | peer | its s | segnl float32, s | ratio | segnl bf16, s | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for case in found["results"]:
-        peer, seconds = case["peer"], case["seconds"]
+        seconds = case["seconds"]
         size = f"{'x'.join(map(str, case['hw']))}, {case['batch']}"
-        times = [*(f"{seconds[name]:.2f}" if seconds.get(name) else "-" for name in ("segnl", peer))]
-        ratio = case["ratio_to_segnl"].get(peer)
-        cells = [case["head"], size, times[0], peer, times[1], "-" if ratio is None else f"{ratio:.2f}x"]
+        theirs = seconds[case["peer"]]
+        cells = [case["head"], size, case["peer"], "-" if theirs is None else f"{theirs:.2f}"]
+        for own in ("segnl", "segnl bf16"):
+            cells += [f"{seconds[own]:.2f}", "-" if theirs is None else f"{theirs / seconds[own]:.2f}x"]
         lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *_where_time_goes(found)]
+
+
+def _where_time_goes(found: Result) -> list[str]:
+    keys = ("trunk", "head", "loss", "backward", "optimiser")
+    lines = [
+        "Where segnl's time goes, in percent of the step. Loss: both classifiers, the upsampling, the value, and the",
+        "gradient down to the classifiers' logits, which is formed in the same pass.",
+        "",
+        f"| head | peer's shape | precision | {' | '.join(keys)} |",
+        "|---" * (len(keys) + 3) + "|",
+    ]
+    for case in found["results"]:
+        for own, precision in (("segnl", "float32"), ("segnl bf16", "bf16")):
+            parts = case["parts"][own]
+            shares = [f"{100 * parts[key] / sum(parts.values()):.0f}" for key in keys]
+            lines.append(f"| {' | '.join([case['head'], case['peer'], precision, *shares])} |")
     return lines

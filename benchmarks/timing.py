@@ -1,7 +1,8 @@
 """Contestants side by side: seconds in one interleaved run, peak memory in a child process of its own for each.
 
 A contestant is a Python interpreter and a name; a module of cases beside this file (such as `ops_cases`) says what the
-name does in a case: `build(contestant, case) -> callable`. It raises `CannotRunError` where it cannot.
+name does in a case: `build(contestant, case) -> callable`. It raises `CannotRunError` where it cannot. A call that
+returns a dictionary tells the seconds of its parts.
 
 As a script this file is the child: `PYTHON benchmarks/timing.py MODULE CONTESTANT` reads cases from its standard
 input, a JSON line each, and answers with a JSON line each. It needs nothing but torch, so that it runs in a peer's
@@ -66,6 +67,7 @@ def interleaved(contestants: Mapping[str, Contestant], case: Case, rounds: int) 
     """Median seconds of each contestant in a case; they take turns, so that a busy moment meets all of them."""
     found: dict[str, Answer] = {name: one.ask(do="build", case=case) for name, one in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name, answer in found.items() if "cannot" not in answer}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in seconds}
     for turn in range(rounds + 1):
         for name in list(seconds):
             answer = contestants[name].ask(do="run")
@@ -74,10 +76,15 @@ def interleaved(contestants: Mapping[str, Contestant], case: Case, rounds: int) 
                 del seconds[name]
             elif turn:  # the first one warms up
                 seconds[name].append(answer["seconds"])
+                parts[name].append(answer["parts"])
     for one in contestants.values():
         one.ask(do="forget")
-    medians = {name: {"seconds": statistics.median(runs), "runs": runs} for name, runs in seconds.items()}
-    return {**found, **medians}
+    for name, runs in seconds.items():
+        found[name] = {"seconds": statistics.median(runs), "runs": runs}
+        if parts[name][0]:
+            keys = parts[name][0]
+            found[name]["parts"] = {key: statistics.median(each[key] for each in parts[name]) for key in keys}
+    return found
 
 
 def peak_mib(name: str, python: str, module: str, threads: int, case: Case, warm_up: Case) -> Answer:
@@ -127,8 +134,9 @@ class _Child:
         if do == "run" and self.call is not None:
             gc.collect()
             start = time.perf_counter()
-            self.call()
-            return {"seconds": time.perf_counter() - start}
+            told = self.call()
+            seconds = time.perf_counter() - start
+            return {"seconds": seconds, "parts": told if isinstance(told, dict) else {}}
         if do == "peak" and case is not None and warm_up is not None:
             self.build(self.contestant, warm_up)()
             call = self.build(self.contestant, case)

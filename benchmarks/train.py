@@ -2,7 +2,8 @@
 
 ./run.sh bench train --peer-python PATH [--rounds 3] [--hw 512x512] [--cases aspp_256:torchvision,...] [--out FILE]
 
-ResNet-50, output stride 8, batch 2, on the CPU, one interleaved run. PATH is the Python of an environment with
+ResNet-50, output stride 8, batch 2, on the CPU, one interleaved run; segnl in float32 as the peers, and in bfloat16
+with channels_last. PATH is the Python of an environment with
 mmsegmentation 1.2.2, mmengine, mmcv-lite 2.1.0 and segmentation-models-pytorch (and the same torch). Every contestant
 is a process of its own; they take turns. See train_cases.py for the step.
 """
@@ -35,13 +36,13 @@ def main() -> None:
     for pair in args.cases.split(","):
         head, peer = pair.split(":")
         sizes = {"batch": args.batch, "hw": [int(x) for x in args.hw.split("x")]}
-        case = {"head": head, "peer": peer, "precision": "float32", "channels_last": False, **sizes}
-        contestants = {
-            "segnl": Contestant("segnl", sys.executable, "train_cases", args.threads),
-            peer: Contestant(peer, str(args.peer_python), "train_cases", args.threads),
-        }
+        case = {"head": head, "peer": peer, **sizes}
+        pythons = {"segnl": sys.executable, "segnl bf16": sys.executable, peer: str(args.peer_python)}
+        contestants = {name: Contestant(name, python, "train_cases", args.threads) for name, python in pythons.items()}
         peers = contestants[peer].ask(do="versions")
-        found = with_ratios(interleaved(contestants, case, args.rounds), "seconds")
+        answers = interleaved(contestants, case, args.rounds)
+        found = with_ratios(answers, "seconds")
+        found["parts"] = {name: answer["parts"] for name, answer in answers.items() if "parts" in answer}
         for one in contestants.values():
             one.close()
         results.append({**case, "peer_versions": peers, **found})

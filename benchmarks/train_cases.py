@@ -5,6 +5,7 @@ Every contestant makes the same step: batch 2, crops of 512x512, ResNet-50 at ou
 """
 
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +26,10 @@ Network = Callable[[Tensor], list[Tensor]]
 
 
 def build(contestant: str, case: Case) -> Call:
-    """case: head, precision (float32 | bf16), channels_last, batch, hw."""
+    """case: head, peer, batch, hw. contestant: a peer, `segnl`, or `segnl bf16` (bfloat16 and channels_last)."""
     torch.manual_seed(0)
-    if contestant == "segnl":
-        return _segnl(case)
+    if contestant.startswith("segnl"):
+        return _segnl(case, is_half=contestant != "segnl")
     network, parameters = {"torchvision": _torchvision, "smp": _smp, "mmseg": _mmseg}[contestant](case["head"])
     image = torch.randn(case["batch"], 3, *case["hw"])
     label = _labels(case)
@@ -52,7 +53,7 @@ def _labels(case: Case) -> Tensor:
     return label
 
 
-def _segnl(case: Case) -> Call:
+def _segnl(case: Case, *, is_half: bool) -> Call:
     from segnl.datasets.sample import Batch
     from segnl.engine.build import build_model
     from segnl.engine.recipe import compose
@@ -66,8 +67,8 @@ def _segnl(case: Case) -> Call:
         "train": {
             "max_steps": 1000,
             "batch_size": case["batch"],
-            "precision": case["precision"],
-            "channels_last": case["channels_last"],
+            "precision": "bf16" if is_half else "float32",
+            "channels_last": is_half,
         },
         "optim": {"name": "sgd", **SGD},
         "schedule": {"name": "poly"},
@@ -77,7 +78,31 @@ def _segnl(case: Case) -> Call:
     trainer = Trainer(recipe, build_model(recipe, CLASSES, is_new=True), torch.device("cpu"))
     image = torch.randint(0, 256, (case["batch"], 3, *case["hw"]), dtype=torch.uint8)
     batch = Batch(image, _labels(case), ["random"] * case["batch"])
-    return lambda: trainer.step(batch)
+    spent = _clocks(trainer.model)
+
+    def step() -> dict[str, float]:
+        spent.clear()
+        report = trainer.step(batch)
+        loss = report.forward_s - sum(spent.values())
+        return {**spent, "loss": loss, "backward": report.backward_s, "optimiser": report.optim_s}
+
+    return step
+
+
+def _clocks(model: nn.Module) -> dict[str, float]:
+    """Seconds that trunk and head take of a forward pass, filled in by every one; the classifiers are the loss's."""
+    spent: dict[str, float] = {}
+    for name, module in {"trunk": model.backbone, "head": model.head}.items():
+
+        def begin(*_: object, name: str = name) -> None:
+            spent[name] = -time.perf_counter()
+
+        def end(*_: object, name: str = name) -> None:
+            spent[name] += time.perf_counter()
+
+        module.register_forward_pre_hook(begin)
+        module.register_forward_hook(end)
+    return spent
 
 
 def _head(name: str) -> dict[str, Any]:
@@ -130,7 +155,7 @@ def _mmseg(head: str) -> tuple[Network, Any]:
         "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
     }
     trunk = ResNetV1c(
-        50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), norm_cfg=norm, norm_eval=False, contract_dilation=True
+        depth=50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), norm_cfg=norm, norm_eval=False, contract_dilation=True
     )
     kinds = {
         "aspp": lambda: ASPPHead(dilations=(1, 12, 24, 36), in_channels=2048, in_index=3, channels=512, **common),
