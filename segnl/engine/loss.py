@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segnl.core.config import Config
 from segnl.engine.class_weight import Balance
+from segnl.labels.table import IGNORE
 from segnl.models.segmenter import Logits
 from segnl.ops.pixel_loss import (
     hardest_label,
@@ -117,10 +118,8 @@ def losses(
 def _hard_pixels(cfg: OhemConfig, logits: Tensor, label: Tensor, share: Share, *, align_corners: bool) -> Tensor:
     """The label with every easy pixel ignored."""
     hardness = pixel_hardness(logits, label, align_corners=align_corners)
-    if label.device.type == "cpu" and logits.shape[1] < 2**15:
-        label = (
-            label.short()
-        )  # pixel_hardness has checked it; a copy in 8 bytes a pixel would be the largest tensor here
+    if label.device.type == "cpu" and logits.shape[1] <= IGNORE:
+        label = label.byte()  # checked by pixel_hardness; a copy in 8 bytes a pixel would be the largest tensor here
     if cfg.fraction is not None:
         return hardest_label(label, hardness, fraction=cfg.fraction)
     min_kept = -(-cfg.min_kept // (share.pieces * share.world))

@@ -4,6 +4,7 @@ A band's upsampled logits become its loss and its gradient at once and are forgo
 in forward or in backward. Upsampling is two products with thin matrices, so that its gradient is deterministic too.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -83,13 +84,14 @@ def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: i
         raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
     if min_kept < 0:
         raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
-    limit = -torch.log(torch.as_tensor(threshold, dtype=hardness.dtype, device=hardness.device))
-    if 0 < min_kept < hardness.numel():
-        hardest = pixel_sums.nth_largest(hardness, torch.full((), min_kept, device=hardness.device))
+    ceiling = -math.log(threshold) if threshold else math.inf
+    if not min_kept:
+        limit = hardness.new_full((), ceiling)
+    elif min_kept < hardness.numel():
         # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
-        limit = torch.minimum(limit, hardest)
-    elif min_kept:
-        limit = torch.zeros_like(limit)
+        limit = pixel_sums.nth_largest(hardness, torch.full((), min_kept, device=hardness.device), ceiling)
+    else:
+        limit = hardness.new_zeros(())
     return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
 
 
@@ -101,7 +103,7 @@ def hardest_label(label: Tensor, hardness: Tensor, *, fraction: float) -> Tensor
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
     num_valid = (hardness >= 0).sum()
-    limit = pixel_sums.nth_largest(hardness, (num_valid * fraction).ceil().long().clamp(min=1))
+    limit = pixel_sums.nth_largest(hardness, (num_valid * fraction).ceil().long().clamp(min=1), math.inf)
     return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
 
 

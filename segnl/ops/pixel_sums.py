@@ -18,6 +18,8 @@ from segnl.ops.pixel_tiles import PixelTiles, Tile, upsampling_flops
 IGNORE = 255
 """The label of a pixel that takes no part, as everywhere in the package."""
 
+_CHECKED_AT_ONCE = 1 << 16  # pixels
+
 STEEP = -128.0
 """Bits. Where no score lies further below its position's largest, the largest at any pixel between is at least 2^-96:
 the class that leads at its nearest position has 0 there, with at least a quarter of the share. float32 then still
@@ -126,19 +128,21 @@ def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None)
     return logits.new_empty(label.shape, dtype=accumulator(logits.dtype))
 
 
-@operator("nth_largest(Tensor values, Tensor n) -> Tensor")
-def nth_largest(values: Tensor, n: Tensor) -> Tensor:
-    """The n-th largest of all values, a scalar; n is an int64 scalar from 1."""
+@operator("nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor")
+def nth_largest(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
+    """The n-th largest of all values, but at most `ceiling`: a scalar; n is an int64 scalar from 1."""
     flat = values.flatten()
     if flat.device.type != "cpu":
-        return flat.sort(descending=True).values.index_select(0, n.reshape(1) - 1)[0]
+        return flat.sort(descending=True).values.index_select(0, n.reshape(1) - 1)[0].clamp(max=ceiling)
+    if int(torch.count_nonzero(flat >= ceiling)) >= int(n):
+        return flat.new_full((), ceiling)
     # torch's selections keep an index of 8 bytes and more beside every value.
     place = flat.numel() - int(n)
     return torch.from_numpy(np.partition(flat.numpy(), place)[place : place + 1].copy())[0]
 
 
 @shapes_of(nth_largest)
-def _(values: Tensor, n: Tensor) -> Tensor:
+def _(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
     return values.new_empty(())
 
 
@@ -151,21 +155,22 @@ def _bits(logits: Tensor) -> tuple[Tensor, bool]:
 
 
 def _codes(label: Tensor, num_classes: int) -> Tensor:
-    """The label `b H W`; on the CPU in 2 bytes a pixel where they hold num_classes, and checked.
+    """The label `b H W`; on the CPU in 1 byte a pixel where that holds num_classes, and checked.
 
     Raises ValueError for a label outside 0..k-1 and 255.
     """
     if label.device.type != "cpu":  # would have to be waited for, and asserts by itself
         return label
-    dtype = torch.int16 if num_classes < 2**15 else torch.int32
+    dtype = torch.uint8 if num_classes <= IGNORE else torch.int32
     lowest, highest = (int(x) for x in label.aminmax())
-    codes = label.to(dtype)
-    if IGNORE <= highest <= torch.iinfo(dtype).max:
-        highest = int((codes * codes.clone().ne_(IGNORE)).amax())  # 0 in the place of an ignored pixel
+    if highest == IGNORE:
+        # 0 in the place of an ignored pixel; part by part, since a whole copy would be the largest tensor here.
+        parts = label.flatten().split(_CHECKED_AT_ONCE)
+        highest = max(int(part.masked_fill(part == IGNORE, 0).amax()) for part in parts)
     if lowest < 0 or highest >= num_classes:
         bad = lowest if lowest < 0 else highest
         raise ValueError(f"label: holds {bad}; expected 0..{num_classes - 1}, or {IGNORE} for an ignored pixel")
-    return codes
+    return label.to(dtype)
 
 
 def _labels(codes: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """The operators behind the pixel losses; values and gradients are tested through pixel_loss."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,8 +60,9 @@ def test_classes_beyond_the_ignored_label_count() -> None:
 def test_nth_largest_counts_equal_values_and_leaves_its_input(dtype: torch.dtype) -> None:
     values = torch.tensor([[3.0, 1.0, 3.0], [-1.0, 2.0, 0.5]], dtype=dtype)
     before = values.clone()
-    in_order = [nth_largest(values, torch.tensor(n)).item() for n in range(1, 7)]
+    in_order = [nth_largest(values, torch.tensor(n), math.inf).item() for n in range(1, 7)]
     assert in_order == [3.0, 3.0, 2.0, 1.0, 0.5, -1.0]
+    assert [nth_largest(values, torch.tensor(n), 1.5).item() for n in range(1, 7)] == [1.5, 1.5, 1.5, 1.0, 0.5, -1.0]
     assert values.equal(before)
 
 
@@ -70,7 +73,7 @@ def test_operators_are_registered_as_torch_asks() -> None:
         arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
         torch.library.opcheck(pixel_cross_entropy_sum, arguments, test_utils=tests)
     torch.library.opcheck(pixel_hardness, (logits, label, False, None), test_utils=tests)
-    torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3)), test_utils=tests)
+    torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3), 0.5), test_utils=tests)
 
 
 def test_flops_are_those_of_the_interpolating_products() -> None:
