@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from segnl.core.errors import ConfigError, MachineError, SegnlError
+from segnl.core.memory import keep_freed_memory
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.run_command not in (_train, _eval):
             _one_process_only()
+        keep_freed_memory()
         run: Callable[[argparse.Namespace], int] = args.run_command
         return run(args)
     except KeyboardInterrupt:
