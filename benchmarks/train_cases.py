@@ -54,11 +54,13 @@ def _labels(case: Case) -> Tensor:
 
 
 def _segnl(case: Case, *, is_half: bool) -> Call:
+    from segnl.core.memory import keep_freed_memory
     from segnl.datasets.sample import Batch
     from segnl.engine.build import build_model
     from segnl.engine.recipe import compose
     from segnl.engine.train import Trainer
 
+    keep_freed_memory()  # as `segnl train` does
     stem = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
     aux = None if case["peer"] == "smp" else {"channels": 256, "weight": 0.4}
     tree = {
