@@ -107,6 +107,8 @@ def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | No
             load_weights(trainer.average.model, checkpoint, averaged=True)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
         trainer.step_number = checkpoint.step
+        if trainer.loss_scale is not None:
+            trainer.loss_scale.restore(checkpoint.loss_scale)
     return trainer
 
 
@@ -252,9 +254,11 @@ class _Session:
         waited = time.perf_counter() - began
         report = self.trainer.step(batch)
         rate = self.recipe.train.batch_size / (time.perf_counter() - began)
-        log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate, "batch": batch_hash(batch)}))
+        fields = _reported(report) | {"data_s": waited, "images_per_s": rate, "batch": batch_hash(batch)}
+        log.write(**_rounded(fields))
         self.watch.step(report, rate)
-        progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s")
+        skipped = f", skipped: its gradients overflow at loss scale {report.loss_scale}" if report.is_skipped else ""
+        progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s{skipped}")
         return report
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -312,12 +316,22 @@ class _Session:
             classes=classes_tree(self.train_data.table),
             origin=self.origin,
             ema=average.model.state_dict() if average is not None else None,
+            loss_scale=self.trainer.loss_scale.state() if self.trainer.loss_scale is not None else None,
         )
         drop_old_checkpoints(self.run, self.recipe.train.keep_every)
 
 
 def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _reported(report: StepReport) -> dict[str, object]:
+    """The fields of a step's log line; those of the loss scale where there is one."""
+    fields = asdict(report)
+    is_skipped = fields.pop("is_skipped")
+    if fields.pop("loss_scale") is None:
+        return fields
+    return fields | {"loss_scale": report.loss_scale, "skipped": is_skipped}
 
 
 def _rounded(fields: dict[str, object]) -> dict[str, object]:
