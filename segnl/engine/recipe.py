@@ -44,7 +44,8 @@ class TrainConfig(Config):
     """Decay of a running average of the weights, which is evaluated in their place; null: none."""
     deterministic: bool = False
     precision: Precision = "float32"
-    """fp16 scales the loss and skips steps whose gradients overflow (engine/precision.py)."""
+    """fp16 scales the loss and skips steps whose gradients overflow (engine/precision.py). It is meant for GPUs: a CPU
+    without float16 arithmetic takes many times as long as in float32."""
     channels_last: bool = False
     """Memory layout: the same numbers but for rounding, and often faster."""
     tensorboard: bool = False
