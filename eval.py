@@ -2,7 +2,7 @@
 
 import sys
 
-from segnl.cli import main
+from segnl.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["eval", *sys.argv[1:]]))
+    sys.exit(run(["eval", *sys.argv[1:]]))

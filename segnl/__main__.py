@@ -1,13 +1,20 @@
 """`python -m segnl ...` and the installed `segnl ...`."""
 
+import signal
 import sys
+from collections.abc import Sequence
 
 from segnl.cli import main
 
 
-def run() -> int:
-    """The entry point of the installed `segnl` script; the exit codes are those of `segnl.core.errors`."""
-    return main(sys.argv[1:])
+def run(words: Sequence[str] | None = None) -> int:
+    """One command, the process's own where none is given; the exit codes are those of `segnl.core.errors`.
+
+    The process is about to end: pressed again after a command has stopped as asked, Ctrl-C would only spoil its exit.
+    """
+    code = main(sys.argv[1:] if words is None else words)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

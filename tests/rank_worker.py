@@ -9,6 +9,7 @@ from segnl.core.errors import DataError, NonFiniteError
 from segnl.datasets.sample import Batch
 from segnl.engine.build import build_data, build_model
 from segnl.engine.evaluate import evaluate
+from segnl.engine.precision import GREATEST_SCALE, LossScale
 from segnl.engine.predictor import Predictor
 from segnl.engine.recipe import load_recipe
 from segnl.engine.train import Trainer
@@ -67,6 +68,23 @@ def poisoned(config: Path, ranks: Ranks) -> list[object]:
     return []
 
 
+def skipped(config: Path, ranks: Ranks) -> dict[str, object]:
+    """Steps in float16 whose scale begins far too high for rank 0's images, while those of rank 1 are all void."""
+    recipe = load_recipe(config, [*STILL, "model.norm=frozen", "train.precision=fp16"])
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    trainer.loss_scale = LossScale(GREATEST_SCALE)
+    batch = part_of(whole_batch(0, void_half=True), ranks)
+    reports = [trainer.step(batch) for _ in range(6)]
+    weights = torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()]).tolist()
+    last = reports[-1]
+    return {
+        "skipped": [report.is_skipped for report in reports],
+        "scale": trainer.loss_scale.value,
+        "last": [last.loss, last.grad_norm],
+        "weights": weights,
+    }
+
+
 def faults(ranks: Ranks) -> list[str]:
     """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
     found = []
@@ -98,6 +116,7 @@ def answers(config: Path, ranks: Ranks) -> dict[str, object]:
     ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
     found["ohem"] = gradients(config, ranks, "model.norm=frozen", ohem)
     found["weighted"] = gradients(config, ranks, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
+    found["half"] = skipped(config, ranks)
     if ranks.world > 1:
         found["poisoned"] = poisoned(config, ranks)
         found["faults"] = faults(ranks)

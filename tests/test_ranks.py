@@ -108,6 +108,16 @@ def test_a_rank_whose_loss_is_not_finite_stops_all_before_an_update_and_is_named
         assert (is_relayed, is_untouched) == (rank == 1, True)
 
 
+def test_all_ranks_skip_a_float16_step_that_overflows_on_one(asked):
+    (alone,), two = ([each["half"] for each in asked[world]] for world in (1, 2))
+    assert two[0] == two[1]
+    assert two[0]["skipped"] == alone["skipped"]
+    assert alone["skipped"][0]
+    assert not alone["skipped"][-1]
+    assert two[0]["scale"] == alone["scale"]
+    np.testing.assert_allclose(two[0]["last"], alone["last"], rtol=1e-2)  # float16, batches of other sizes
+
+
 def test_one_ranks_fault_is_raised_on_all_and_told_by_one(asked):
     assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False", "no images False"]
     assert asked[2][1]["faults"] == ["torn.png False", "no images True", "no images True"]

@@ -20,9 +20,12 @@ AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
 class Config(pydantic.BaseModel):
-    """Settings of one part: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1)."""
+    """Settings of one part: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1).
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    Numbers are finite: nothing that a recipe says means anything at infinity.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Loader(yaml.SafeLoader):

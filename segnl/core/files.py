@@ -10,6 +10,9 @@ from pathlib import Path
 
 from segnl.core.errors import ConfigError, MachineError
 
+LOCK = ".lock"
+"""The file in a run's folder that `run_lock` holds."""
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Puts `data` at `path` whole or not at all: a reader sees the old file or the new one, whatever dies when.
@@ -86,7 +89,7 @@ def inside(folder: Path, name: str) -> Path:
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process; a second one gets ConfigError at once. It cannot outlive the process."""
-    path = folder / ".lock"
+    path = folder / LOCK
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers

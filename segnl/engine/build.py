@@ -1,5 +1,7 @@
 """From a recipe to the objects it names: data, model, device."""
 
+import os
+
 import torch
 
 from segnl.datasets.base import SegmentationData
@@ -33,6 +35,8 @@ def device_of() -> torch.device:
 
 def make_deterministic() -> None:
     """From here on an operation that cannot repeat itself to the bit is an error, not a surprise."""
+    # Without it CUDA's matrix products raise in this mode; read when the first of them starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 

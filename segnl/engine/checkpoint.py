@@ -10,7 +10,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Checkpoint:
     optim: dict[str, Tensor]
     ema: dict[str, Tensor]
     """The averaged weights; empty where the recipe averages none."""
+    loss_scale: Tree = field(default_factory=dict)
+    """The state of a float16 training's loss scale; empty for others."""
 
 
 def save_checkpoint(
@@ -57,6 +59,7 @@ def save_checkpoint(
     classes: Tree,
     origin: Tree,
     ema: Mapping[str, Tensor] | None = None,
+    loss_scale: Tree | None = None,
 ) -> None:
     """Writes a sealed checkpoint; the old file at `path`, if any, stays whole until the new one is."""
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
@@ -69,6 +72,7 @@ def save_checkpoint(
         "recipe": json.dumps(recipe),
         "classes": json.dumps(classes),
         "origin": json.dumps(origin),
+        "loss_scale": json.dumps(loss_scale or {}),
     }
     data = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     seal = hashlib.sha256(data).hexdigest()
@@ -104,6 +108,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         model=_under("model.", tensors),
         optim=_under("optim.", tensors),
         ema=_under("ema.", tensors),
+        loss_scale=json.loads(metadata.get("loss_scale", "{}")),
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from segnl.core.config import dump_yaml
 from segnl.core.distributed import ALONE, Ranks
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
-from segnl.core.files import ensure_writable, remove_leftovers, run_lock, write_atomic
+from segnl.core.files import LOCK, ensure_writable, remove_leftovers, run_lock, write_atomic
 from segnl.core.runlog import NoLog, RunLog, read_log
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.loader import train_batches
@@ -107,11 +107,15 @@ def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | No
             load_weights(trainer.average.model, checkpoint, averaged=True)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
         trainer.step_number = checkpoint.step
+        if trainer.loss_scale is not None:
+            trainer.loss_scale.restore(checkpoint.loss_scale)
     return trainer
 
 
 def _move_aside(run: Path) -> None:
     with run_lock(run):
+        if all(path.name == LOCK for path in run.iterdir()):
+            return  # there is no old run
         number = next(n for n in range(1, 10_000) if not run.with_name(f"{run.name}.old{n}").exists())
         run.rename(run.with_name(f"{run.name}.old{number}"))
     run.mkdir()
@@ -164,13 +168,21 @@ class _Session:
             return 0
         log = self._open_log(first)
         self.watch = Watch(self.run, is_on=cfg.tensorboard and self.ranks.is_main, first_step=first)
+        with stop_signals() as stop:  # until all is said: Ctrl-C pressed again must not spoil a stop that was asked for
+            code = self._to_the_end(log, stop, is_unscored=is_unscored)
+            step = self.trainer.step_number
+            if code:
+                self._say(f"{self.run}: stopped after step {step}; the same command goes on from there")
+            else:
+                self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
+        return code
+
+    def _to_the_end(self, log: RunLog | NoLog, stop: list[int], *, is_unscored: bool) -> int:
+        """The steps to come, or those until `stop`; the log and the watch are closed then. Returns the exit code."""
+        cfg, first, code = self.recipe.train, self.trainer.step_number, 0
         batches = self._batches(first)
-        code = 0
         try:
-            with (
-                stop_signals() as stop,
-                Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress,
-            ):
+            with Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress:
                 if is_unscored:
                     self._validate(log, progress, stop)
                 while self.trainer.step_number < cfg.max_steps:
@@ -184,6 +196,7 @@ class _Session:
                     if _is_due(report.step, cfg.eval_every):
                         self._validate(log, progress, stop)
                 self._save()
+                batches.close()  # ends the workers
                 (code,) = self.ranks.largest([stop[0] if stop else 0])
             log.write(event="stop" if code else "end", step=self.trainer.step_number)
         except NonFiniteError as err:
@@ -192,10 +205,6 @@ class _Session:
         finally:
             log.close()
             self.watch.close()
-        if code:
-            self._say(f"{self.run}: stopped after step {self.trainer.step_number}; the same command goes on from there")
-        else:
-            self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
         return code
 
     def _recall_scores(self, first: int) -> bool:
@@ -252,12 +261,14 @@ class _Session:
         waited = time.perf_counter() - began
         report = self.trainer.step(batch)
         rate = self.recipe.train.batch_size / (time.perf_counter() - began)
-        log.write(**_rounded(asdict(report) | {"data_s": waited, "images_per_s": rate, "batch": batch_hash(batch)}))
+        fields = _reported(report) | {"data_s": waited, "images_per_s": rate, "batch": batch_hash(batch)}
+        log.write(**_rounded(fields))
         self.watch.step(report, rate)
-        progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s")
+        skipped = f", skipped: its gradients overflow at loss scale {report.loss_scale}" if report.is_skipped else ""
+        progress.advance(f"loss {report.loss:.4f}, lr {report.lr:.2g}, {rate:.1f} images/s{skipped}")
         return report
 
-    def _batches(self, first: int) -> Iterator[Batch]:
+    def _batches(self, first: int) -> Generator[Batch, None, None]:
         cfg = self.recipe
         transform = TrainTransform(cfg.data, padding_rgb(cfg.model.input), cfg.train.seed)
         return train_batches(
@@ -303,21 +314,38 @@ class _Session:
 
     def _write_checkpoint(self) -> None:
         step, average = self.trainer.step_number, self.trainer.average
+        weights = self.trainer.model.state_dict()
+        broken = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
+        if broken is not None:
+            raise NonFiniteError(
+                f"step {step}: {broken} is no longer finite, so nothing was saved and the checkpoint before is kept; "
+                "lower optim.lr, and start again"
+            )
         save_checkpoint(
             checkpoint_path(self.run, step),
-            model=self.trainer.model.state_dict(),
+            model=weights,
             optimiser=optimiser_tensors(self.trainer.optimiser, self.trainer.model),
             step=step,
             recipe=self.recipe.tree(),
             classes=classes_tree(self.train_data.table),
             origin=self.origin,
             ema=average.model.state_dict() if average is not None else None,
+            loss_scale=self.trainer.loss_scale.state() if self.trainer.loss_scale is not None else None,
         )
         drop_old_checkpoints(self.run, self.recipe.train.keep_every)
 
 
 def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _reported(report: StepReport) -> dict[str, object]:
+    """The fields of a step's log line; those of the loss scale where there is one."""
+    fields = asdict(report)
+    is_skipped = fields.pop("is_skipped")
+    if fields.pop("loss_scale") is None:
+        return fields
+    return fields | {"loss_scale": report.loss_scale, "skipped": is_skipped}
 
 
 def _rounded(fields: dict[str, object]) -> dict[str, object]:

@@ -25,6 +25,7 @@ from segnl.core.config import Tree
 from segnl.core.errors import MachineError
 from segnl.engine.build import build_model, device_of
 from segnl.engine.part import Part, part_of
+from segnl.engine.precision import autocast
 from segnl.engine.recipe import Recipe, compose
 from segnl.models.segmenter import Logits
 
@@ -148,8 +149,7 @@ class _Part:
 
     def time_once(self) -> None:
         """One forward pass."""
-        is_bf16 = self.recipe.eval.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+        with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
             began = time.perf_counter()
             self.module(*self.arguments)
             if self.device.type == "cuda":
@@ -192,10 +192,9 @@ def _saved_and_peak(
         return values
 
     def step() -> None:
-        is_bf16 = recipe.train.precision == "bf16"
         with (
             torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values),
-            torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
+            autocast(recipe.train.precision, device),
         ):
             out = module(*arguments)
         main: Tensor = out.main if isinstance(out, Logits) else out

@@ -11,6 +11,7 @@ from segnl.engine.build import build_model, device_of
 from segnl.engine.checkpoint import Checkpoint, load_weights, open_checkpoint
 from segnl.engine.classes import table_from
 from segnl.engine.infer import Scores, infer
+from segnl.engine.precision import autocast
 from segnl.engine.protocol import input_hws
 from segnl.engine.recipe import Recipe, compose
 from segnl.labels.table import ClassTable
@@ -29,8 +30,7 @@ class Predictor:
 
     def logits(self, image: Tensor) -> Tensor:
         """image: float32 `b 3 H W`, normalised. Returns logits `b k h w` at feature size."""
-        is_bf16 = self.recipe.eval.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+        with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
             main: Tensor = self.model(image.contiguous(memory_format=self._layout)).main
         return main
 

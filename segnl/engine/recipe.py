@@ -15,6 +15,7 @@ from segnl.datasets.base import DataConfig
 from segnl.datasets.find import find as find_data
 from segnl.engine.loss import LOSSES, LossConfig
 from segnl.engine.optim import OPTIMISERS, SCHEDULES, GroupsConfig, ScheduleConfig
+from segnl.engine.precision import Precision
 from segnl.models.segmenter import ModelConfig, model_schema
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -42,7 +43,9 @@ class TrainConfig(Config):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a running average of the weights, which is evaluated in their place; null: none."""
     deterministic: bool = False
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
+    """fp16 scales the loss and skips steps whose gradients overflow (engine/precision.py). It is meant for GPUs: a CPU
+    without float16 arithmetic takes many times as long as in float32."""
     channels_last: bool = False
     """Memory layout: the same numbers but for rounding, and often faster."""
     tensorboard: bool = False
@@ -79,7 +82,7 @@ class EvalConfig(Config):
     """Average over the mirrored image too."""
     batch_size: Count = 4
     """Windows that pass the network at once in mode slide."""
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
 
     @pydantic.model_validator(mode="after")
     def _slide_needs_a_window(self) -> "EvalConfig":

@@ -19,6 +19,7 @@ from segnl.datasets.sample import Batch
 from segnl.engine.ema import Average
 from segnl.engine.loss import Share, losses, step_count
 from segnl.engine.optim import build_optimiser, learning_rate, set_learning_rate
+from segnl.engine.precision import LossScale, autocast
 from segnl.engine.recipe import Recipe
 from segnl.models.norm import chosen_norm, synchronise
 from segnl.models.segmenter import Segmenter
@@ -28,16 +29,23 @@ COMPILE_BACKEND = "inductor"
 
 @dataclass(frozen=True)
 class StepReport:
-    """losses: by name, auxiliary ones already weighted; they sum to `loss`, over all ranks. Times in seconds."""
+    """losses: by name, auxiliary ones already weighted; they sum to `loss`, over all ranks. Times in seconds.
+
+    grad_norm: of the whole gradient before clipping, the loss scale taken out; None where it overflowed.
+    """
 
     step: int
     loss: float
     losses: dict[str, float]
     lr: float
-    grad_norm: float
+    grad_norm: float | None
     forward_s: float
     backward_s: float
     optim_s: float
+    loss_scale: int | None = None
+    """What this step's loss was multiplied by; None but in fp16."""
+    is_skipped: bool = False
+    """Whether its gradients overflowed float16, so that nothing was updated."""
 
 
 class Trainer:
@@ -68,6 +76,7 @@ class Trainer:
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
             self.network = _compiled(self.network)
         self.average = Average(self.model, recipe.train.ema) if recipe.train.ema is not None else None
+        self.loss_scale = LossScale() if recipe.train.precision == "fp16" else None
 
     @property
     def evaluated(self) -> Segmenter:
@@ -76,6 +85,9 @@ class Trainer:
 
     def step(self, batch: Batch) -> StepReport:
         """Learns from one batch, of which this is the rank's part.
+
+        In fp16 a gradient that overflows makes the loss scale smaller and the step a skipped one: its images are used
+        up and the learning rate moves on, weights, momentum and average stay.
 
         Raises NonFiniteError, with nothing updated, when loss or gradient is not finite, on every rank.
         """
@@ -92,17 +104,16 @@ class Trainer:
         loss = sum(parts.values())
         self._check_finite("loss", loss, sum(own.values()), batch.stems)
         began = time.perf_counter()
-        learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+        scale = None if self.loss_scale is None else self.loss_scale.value
+        norm = self._unscaled_norm()
         grad_norm = float(norm)
-        self._check_finite("gradient", grad_norm, grad_norm, batch.stems)
+        is_skipped = self._is_overflow(grad_norm)
+        if not is_skipped:
+            self._check_finite("gradient", grad_norm, grad_norm, batch.stems)
         backward_s += time.perf_counter() - began  # an accelerator's backward ends here
         began = time.perf_counter()
-        if cfg.optim.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(learned, cfg.optim.clip_norm, norm)
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.model, number + 1)
+        if not is_skipped:
+            self._update(norm)
 
         self.step_number = number + 1
         return StepReport(
@@ -110,11 +121,40 @@ class Trainer:
             loss=loss,
             losses=parts,
             lr=lr,
-            grad_norm=grad_norm,
+            grad_norm=None if is_skipped else grad_norm,
             forward_s=forward_s,
             backward_s=backward_s,
             optim_s=time.perf_counter() - began,
+            loss_scale=scale,
+            is_skipped=is_skipped,
         )
+
+    def _unscaled_norm(self) -> Tensor:
+        """The Euclidean norm of the whole gradient, out of which the loss scale is taken first; the same on all ranks,
+        which have exchanged their gradients."""
+        grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if self.loss_scale is not None:
+            for grad in grads:
+                grad.mul_(self.ranks.world / self.loss_scale.value)
+        return nn.utils.get_total_norm(grads)
+
+    def _is_overflow(self, grad_norm: float) -> bool:
+        """Whether the step is to be skipped for float16's sake; moves the loss scale."""
+        if self.loss_scale is None:
+            return False
+        if _is_finite(grad_norm):
+            self.loss_scale.stepped()
+            return False
+        return self.loss_scale.overflowed()
+
+    def _update(self, norm: Tensor) -> None:
+        """norm: of the gradient that the parameters hold."""
+        limit = self.recipe.optim.clip_norm
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.model, self.step_number + 1)
 
     def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
         """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
@@ -133,7 +173,9 @@ class Trainer:
                     sums[name] = sums.get(name, 0.0) + float(part.detach())
                 forwarded = time.perf_counter()
                 # DistributedDataParallel takes the ranks' mean; these are parts of one loss, whose gradients add up.
-                (total * self.ranks.world).backward()
+                # float16 has no room for the factor: there it is put on with the scale's removal.
+                factor = self.ranks.world if self.loss_scale is None else self.loss_scale.value
+                (total * factor).backward()
             forward_s += forwarded - began
             backward_s += time.perf_counter() - forwarded
         return sums, forward_s, backward_s
@@ -148,7 +190,7 @@ class Trainer:
         model = self.recipe.model
         layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
+        with autocast(self.recipe.train.precision, self.device):
             logits = self.network(image)
         aux_weight = model.aux.weight if model.aux is not None else 1.0
         return losses(

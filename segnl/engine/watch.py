@@ -40,7 +40,9 @@ class Watch:
         """One training step."""
         if self._writer is None:
             return
-        scalars = {"train/loss": report.loss, "train/lr": report.lr, "train/grad_norm": report.grad_norm}
+        scalars = {"train/loss": report.loss, "train/lr": report.lr}
+        extra = {"train/grad_norm": report.grad_norm, "train/loss_scale": report.loss_scale}
+        scalars |= {name: value for name, value in extra.items() if value is not None}
         scalars |= {f"train/loss_{name}": value for name, value in report.losses.items() if len(report.losses) > 1}
         for name, value in (scalars | {"speed/images_per_s": images_per_s}).items():
             self._writer.add_scalar(name, value, report.step)

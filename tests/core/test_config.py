@@ -114,6 +114,11 @@ def test_a_malformed_override_shows_the_form(text):
         ({"name": "x", "optim": {"lr": True}}, "c.yaml: model.optim.lr: holds true"),
         ({"name": "x", "optim": {"lr": 1, "steps": [1, "2"]}}, 'c.yaml: model.optim.steps.1: holds "2"'),
         ({"name": "x", "optim": 3}, "c.yaml: model.optim: holds 3"),
+        (
+            {"name": "x", "optim": {"lr": float("inf")}},
+            "c.yaml: model.optim.lr: holds Infinity; input should be",
+        ),
+        ({"name": "x", "optim": {"lr": float("nan")}}, "c.yaml: model.optim.lr: holds NaN; input should be"),
         ({"nome": "x", "optim": {"lr": 1}}, "c.yaml: model.nome: unknown key; did you mean 'name'?"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segnl.core.distributed import Ranks
-from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
+from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
 from segnl.core.runlog import read_log
 from segnl.engine.build import build_data
 from segnl.engine.checkpoint import checkpoints_of, load_checkpoint, step_of
@@ -69,13 +69,10 @@ def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
     assert weights_hash(tmp_path / "run") == before
 
 
-COMMAND = "import sys; from segnl.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
 def start(config: Path, folder: Path, *overrides: str) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     root = str(Path(__file__).parents[2])
-    words = [sys.executable, "-c", COMMAND, "train", "--config", str(config), "--run", "run"]
+    words = [sys.executable, "-m", "segnl", "train", "--config", str(config), "--run", "run"]
     for override in overrides:
         words += ["--set", override]
     environment = os.environ | {"PYTHONPATH": root}
@@ -116,8 +113,12 @@ def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, t
     run = tmp_path / "checkpoints" / "run"
     wait_for_step(run, 3)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=900)
+    while number == signal.SIGINT and process.poll() is None:  # impatient: pressed again and again
+        time.sleep(0.02)
+        process.send_signal(number)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == code
+    assert "Traceback" not in err
     step = load_checkpoint(checkpoints_of(run)[0]).step
     assert f"stopped after step {step}" in out
     assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
@@ -184,6 +185,8 @@ def test_another_recipe_is_refused_naming_the_keys_and_fresh_moves_the_old_run_a
         fit(other, run)
     assert fit(other, run, fresh=True) == 0
     assert len(checkpoints_of(tmp_path / "run.old1")) == 2
+    assert fit(other, tmp_path / "new", fresh=True) == 0
+    assert not (tmp_path / "new.old1").exists()  # there was nothing to move
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_config, tmp_path):
@@ -202,6 +205,13 @@ def test_an_unwritable_place_is_refused_before_anything_is_built(tiny_config, tm
     monkeypatch.setattr("segnl.engine.fit.build_model", lambda *_: pytest.fail("built"))
     with pytest.raises(MachineError, match="file/run"):
         fit(load_recipe(tiny_config), tmp_path / "file" / "run")
+
+
+def test_weights_that_are_no_longer_finite_are_not_saved_over_those_that_were(tiny_config, tmp_path):
+    recipe = load_recipe(tiny_config, ["optim.lr=1e20", "optim.weight_decay=1e30", "train.save_every=1"])
+    with pytest.raises(NonFiniteError, match=r"step 1: backbone\S+ is no longer finite, so nothing was saved"):
+        fit(recipe, tmp_path / "run")
+    assert checkpoints_of(tmp_path / "run") == []
 
 
 def test_validation_is_logged(tiny_config, tmp_path):

@@ -77,9 +77,10 @@ def test_a_data_set_without_a_server_has_no_submission(run, tmp_path):
         score(run, split="val", submission=tmp_path / "out.zip")
 
 
-def test_bfloat16_scores_the_same_classes_but_for_its_rounding(run):
-    full, half = scored(run), scored(run, "eval.precision=bf16")
-    assert half["eval"]["precision"] == "bf16"
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_half_scores_the_same_classes_but_for_its_rounding(run, precision):
+    full, half = scored(run), scored(run, f"eval.precision={precision}")
+    assert half["eval"]["precision"] == precision
     assert half["pixel_acc"] == pytest.approx(full["pixel_acc"], abs=0.1)  # pixels where two classes are that near
 
 

@@ -9,6 +9,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from segnl.core.errors import CheckpointError, ConfigError
+from segnl.engine.recipe import load_recipe
+from segnl.models.backbones.resnet import plan_stages
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.models.weights.ccnet import from_ccnet
 
@@ -74,6 +76,20 @@ def test_a_whole_model_of_the_authors_is_read_off_its_names_and_shapes() -> None
     assert model.segmenter.head.shell.context.gamma.scale.item() == pytest.approx(0.7)
     assert model(torch.randn(1, 3, 33, 41)).shape == (1, 5, 33, 41)
     assert model.report.filled
+
+
+def test_the_shipped_recipe_describes_the_network_that_the_authors_files_hold() -> None:
+    recipe = load_recipe(Path(__file__).resolve().parents[3] / "configs/cityscapes/ccnet_r101.yaml")
+    ours = recipe.model.model_dump(mode="json")
+    theirs = model_config(from_ccnet(their_state()).model, file="test").model_dump(mode="json")
+    for sized in (ours, theirs):  # their_state is small
+        for key in ("depth", "width", "weights", "multi_grid"):
+            del sized["backbone"][key]
+        del sized["backbone"]["stem"]["channels"], sized["head"]["channels"], sized["head"]["last_channels"]
+        del sized["aux"]["channels"]
+    assert ours == theirs
+    assert (recipe.model.backbone.stem.channels, recipe.model.aux.channels) == (128, 512)
+    assert all(dilation == 4 for dilation in plan_stages(recipe.model.backbone)[3].dilations)
 
 
 def test_the_head_is_leaky_and_the_trunk_is_not() -> None:
