@@ -15,7 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from eval_cases import realistic
 from PIL import Image
@@ -29,15 +31,18 @@ from segnl.engine.build import build_data
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import Predictor
 from segnl.engine.recipe import Recipe, load_recipe
+from segnl.labels.cityscapes import SCORED
 from segnl.metrics import cityscapes_official as official
 from segnl.metrics.confusion import Confusion
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.segmenter import Segmenter
 
 Call = Callable[[], object]
+Ids = npt.NDArray[np.integer]
 ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = 16
 NUM_CLASSES = 19
+MANY_THINGS = 40
 
 
 def streets(folder: Path, height: int, width: int) -> SegmentationData:
@@ -53,35 +58,76 @@ def _recipe(folder: Path, workers: int) -> Recipe:
 def official_evaluator(folder: Path) -> dict[str, dict[str, Call]]:
     """cityscapesscripts' evaluatePair itself, with the arguments its command line sets, beside our count of the same.
 
-    One street, predicted as itself moved by three pixels. From the three PNG files to all counts; the same from arrays
+    One street, predicted as itself moved by three pixels; as it is, and with things drawn upon it until there are
+    MANY_THINGS, as in the reference image of Cityscapes. From the three PNG files to all counts; the same from arrays
     (evaluatePair's Image.open then hands over what has been decoded before); and pixels alone, without instances.
+
+    Raises MachineError when the two counts differ.
     """
+    street = _frame(folder / "street", *_street(folder))
+    groups = _contestants(street) | _contestants(_frame(folder / "crowded", *_crowded(*_street(folder))))
+    arrays = _decoded(street)
+    ids, truth, _ = arrays.values()
+    groups["Cityscapes' counts of pixels alone, from arrays"] = {
+        "segnl": lambda: Confusion(official.NUM_IDS).counts(ids, truth),
+        "cityscapesscripts": partial(_evaluate_pair, street, opened=arrays, with_instances=False),
+    }
+    return groups
+
+
+def _street(folder: Path) -> tuple[Ids, Ids]:
+    """LabelIds and instance ids of the first street."""
     label = min((folder / "gtFine" / "val").glob("*/*_gtFine_labelIds.png"))
     instances = label.with_name(label.name.replace("labelIds", "instanceIds"))
-    prediction = folder / "prediction.png"
-    Image.fromarray(np.roll(np.asarray(Image.open(label)), (2, 3), axis=(0, 1))).save(prediction)
-    frame = official.Frame(prediction, label, instances)
-    arrays = {str(path): np.array(Image.open(path)) for path in frame}
-    ids, truth, instance_ids = arrays.values()
+    return np.array(Image.open(label)), np.array(Image.open(instances))
+
+
+def _crowded(label: Ids, instances: Ids) -> tuple[Ids, Ids]:
+    """The same with ellipses of the mean size of persons, riders, cars and bicycles, until MANY_THINGS are seen."""
+    random = np.random.default_rng(0)
+    height, width = label.shape
+    label, drawn = label.copy(), instances.astype(np.int32)
+    while (seen := len(np.unique(drawn[drawn > 1000]))) < MANY_THINGS:
+        name = random.choice(["person", "rider", "car", "bicycle"])
+        number = 100 + seen  # beyond the numbers that streets gives
+        (label_id,) = (scored.id for scored in SCORED if scored.name == name)
+        axis = max(1, round(np.sqrt(official.AVERAGE_INSTANCE_PX[name] / np.pi)))
+        centre = int(random.integers(width)), int(random.integers(height // 3, height))
+        for ids, value in ((label, label_id), (drawn, 1000 * label_id + number)):
+            cv2.ellipse(ids, centre, (axis, axis), 0, 0, 360, value, -1)
+    return label, drawn.astype(instances.dtype)
+
+
+def _frame(folder: Path, label: Ids, instances: Ids) -> official.Frame:
+    """The files of a street, and of a prediction that is it moved by a few pixels."""
+    folder.mkdir()
+    frame = official.Frame(*(folder / f"{name}.png" for name in ("prediction", "label_labelIds", "label_instanceIds")))
+    for path, values in zip(frame, (np.roll(label, (2, 3), axis=(0, 1)), label, instances), strict=True):
+        Image.fromarray(values).save(path)
+    official.check_agreement(official.count_frames([frame]), official.run_cityscapesscripts([frame]))
+    return frame
+
+
+def _decoded(frame: official.Frame) -> dict[str, Any]:
+    return {str(path): np.array(Image.open(path)) for path in frame}
+
+
+def _contestants(frame: official.Frame) -> dict[str, dict[str, Call]]:
+    arrays = _decoded(frame)
+    ids, truth, instances = arrays.values()
+    number = len(np.unique(instances[instances > 1000]))
 
     def count_arrays() -> object:
-        return official.Count().update(ids, truth, instance_ids, names=("prediction", "label", "instances"))
+        return official.Count().update(ids, truth, instances, names=("prediction", "label", "instances"))
 
-    name = "cityscapesscripts"
-    theirs = partial(_evaluate_pair, frame)
-    number = len(np.unique(instance_ids[instance_ids > 1000]))
     return {
         f"Cityscapes' counts, {number} instances, from PNG files": {
             "segnl": lambda: official.count_frames([frame]),
-            name: theirs,
+            "cityscapesscripts": partial(_evaluate_pair, frame),
         },
         f"Cityscapes' counts, {number} instances, from arrays": {
             "segnl": count_arrays,
-            name: partial(theirs, opened=arrays),
-        },
-        "Cityscapes' counts of pixels alone, from arrays": {
-            "segnl": lambda: Confusion(official.NUM_IDS).counts(ids, truth),
-            name: partial(theirs, opened=arrays, with_instances=False),
+            "cityscapesscripts": partial(_evaluate_pair, frame, opened=arrays),
         },
     }
 

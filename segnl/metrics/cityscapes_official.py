@@ -29,6 +29,7 @@ from segnl.metrics.confusion import joint_counts
 NUM_IDS = 34
 MEANS = ("class_iou", "class_iiou", "category_iou", "category_iiou")
 MAX_DIFFERENCE = 1e-12
+BAND_ROWS = 32  # as many as fit the cache: fresh memory for a whole image takes longer than the counting
 
 # Mean size in pixels of an instance in the training set, as cityscapesscripts 2.3.0 has it.
 AVERAGE_INSTANCE_PX = {
@@ -156,29 +157,34 @@ class Count:
             if values.dtype != np.uint8:  # what 8 bits hold is checked by the counts, which is quicker
                 _check_ids(values, name)
         predicted, label = (np.ascontiguousarray(values, np.uint8) for values in (predicted, label))
-        joint = joint_counts(predicted, label)[:NUM_IDS, :NUM_IDS]
+        joint = joint_counts(predicted, label, num_ids=NUM_IDS)
         if joint.sum() != label.size:
             for values, name in ((predicted, names[0]), (label, names[1])):
                 _check_ids(values, name)
         self.joint += joint
-        self._count_instances(predicted.ravel(), instances.ravel(), names[2])
+        self._count_instances(predicted, instances, names[2])
 
     def _count_instances(self, predicted: Ids, instances: Ids, name: str) -> None:
-        """predicted, instances: the ids of all pixels, `n` each."""
-        pixel = np.flatnonzero(instances > 1000)
-        if not pixel.size:
-            return
-        instance = instances.take(pixel)
-        pixels_of = np.bincount(instance)
-        known = np.flatnonzero(pixels_of)
-        size, label_id = pixels_of[known], known // 1000
+        is_known = np.zeros(max(0, int(instances.max())) + 1, np.bool_)
+        parts = []
+        for first in range(0, len(instances), BAND_ROWS):
+            of_band = instances[first : first + BAND_ROWS]
+            is_instance = of_band > 1000
+            instance = of_band[is_instance]
+            is_known[instance] = True
+            parts.append((instance, predicted[first : first + BAND_ROWS][is_instance]))
+        known = np.flatnonzero(is_known)
+        label_id = known // 1000
         strange = [int(i) for i in known[~np.isin(label_id, _INSTANCE_IDS)]]
         if strange:
             raise DataError(f"{name}: holds instance id {strange[0]}; expected 1000 x a labelId of things + a number")
-        row = np.zeros(len(pixels_of), np.int64)
+        row = np.zeros(len(is_known), np.int64)
         row[known] = np.arange(len(known)) * NUM_IDS
-        cells = np.bincount(row.take(instance) + predicted.take(pixel), minlength=len(known) * NUM_IDS)
+        cells = np.zeros(len(known) * NUM_IDS, np.int64)
+        for instance, what in parts:
+            cells += np.bincount(row.take(instance) + what, minlength=len(cells))
         as_what = cells.reshape(-1, NUM_IDS)  # how many pixels of each instance were predicted as each id
+        size = as_what.sum(axis=1)
         found = as_what[np.arange(len(known)), label_id]
         related = (as_what * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)
         weight = _AVERAGE_PX[label_id] / size  # 0 for what is not scored: ego vehicle, caravan, trailer

@@ -4,6 +4,7 @@ Legend: k classes; row c of the matrix holds the pixels whose truth is c, column
 predicted void (255). Pixels whose truth is 255 are counted nowhere.
 """
 
+import functools
 import math
 import sys
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
 VOID = 255
 MAX_CLASSES = 255
-# calcHist returns float32, which is exact up to 2^24: no more pixels than that may go into one of its cells.
-MAX_TILE_PIXELS = 2**24 - 1
-# From this many on, OpenCV counts 16-bit numbers quicker than pairs of 8-bit ones, whose counters take less clearing.
-MANY_PIXELS = 2**19
+# calcHist returns float32, which is exact up to 2^24: a tile may not hold more pixels than that.
+TILE_PIXELS = 2**21
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -188,34 +187,29 @@ def _check_range(array: npt.NDArray[np.integer], name: str, num_classes: int) ->
     raise ValueError(f"{name}: {where} holds {int(array[place])}; expected 0..{num_classes - 1} or {VOID} (void)")
 
 
-def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> Counts:
-    """How often each (label, pred) stands at one place, int64 `256 256`.
+def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], *, num_ids: int = 256) -> Counts:
+    """How often each (label, pred) stands at one place, int64 `num_ids num_ids`; ids from num_ids on are left out."""
+    flat_pred, flat_label = pred.reshape(1, -1), label.reshape(1, -1)
+    tiles = [slice(first, first + TILE_PIXELS) for first in range(0, label.size, TILE_PIXELS)]
+    counts = [_tile_counts(flat_pred[:, tile], flat_label[:, tile], num_ids) for tile in tiles]
+    return functools.reduce(np.add, counts) if counts else np.zeros((num_ids, num_ids), np.int64)
 
-    OpenCV counts 16-bit numbers made of both maps about twice as fast as pairs of 8-bit ones, and four to six times as
-    fast as NumPy's masked bincount.
+
+def _tile_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], num_ids: int) -> Counts:
+    """The same of maps `1 n` of at most TILE_PIXELS.
+
+    Neighbours are mostly alike, and a counter that has just been written has to be waited for. So every second pixel is
+    counted apart, which halves the time of a constant map.
     """
-    joint = np.zeros(256 * 256, np.int64)
-    flat_pred, flat_label = pred.reshape(-1), label.reshape(-1)
-    for first in range(0, label.size, MAX_TILE_PIXELS):
-        joint += _tile_counts(flat_pred[first : first + MAX_TILE_PIXELS], flat_label[first : first + MAX_TILE_PIXELS])
-    return joint.reshape(256, 256)
+    places, sizes = _every_second()[:, : pred.size], [num_ids, num_ids, 2]
+    counts = cv2.calcHist([label, pred, places], [0, 1, 2], None, sizes, [0, num_ids, 0, num_ids, 0, 2])
+    return np.asarray((counts[..., 0] + counts[..., 1]).astype(np.int64))
 
 
-def _tile_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> Counts:
-    """The same of flat maps of at most MAX_TILE_PIXELS, int64 `65536`, the label's byte before the prediction's."""
-    counts: Counts
-    if pred.size < MANY_PIXELS:
-        found = cv2.calcHist([label[None], pred[None]], [0, 1], None, [256, 256], [0, 256, 0, 256])
-        return np.asarray(found.ravel().astype(np.int64))
-    # The second half goes between the pixels of the first: neighbours are mostly alike, and a counter that has just
-    # been written has to be waited for. The bytes lie as a little-endian processor reads them.
-    half = pred.size // 2
-    parts = [values[first : first + half][None] for first in (0, half) for values in (pred, label)]
-    pairs = cv2.merge(parts).reshape(1, -1).view(np.uint16)
-    counts = cv2.calcHist([pairs], [0], None, [256 * 256], [0, 256 * 256]).ravel().astype(np.int64)
-    if pred.size % 2:
-        counts[int(label[-1]) * 256 + int(pred[-1])] += 1
-    return counts
+@functools.cache
+def _every_second() -> npt.NDArray[np.uint8]:
+    """0 1 0 1 ..., `1 TILE_PIXELS`."""
+    return np.tile(np.array([[0, 1]], np.uint8), TILE_PIXELS // 2)
 
 
 def _joint_on_device(pred: "Tensor", label: "Tensor", num_classes: int) -> Counts:

@@ -26,12 +26,8 @@ def counted_by_loop(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize("many_pixels", [2, module.MANY_PIXELS])
 @pytest.mark.parametrize("shape", [(7, 11), (2, 7, 11), (13,), (1,), (0, 5)])
-def test_the_matrix_is_what_a_loop_over_pixels_counts(
-    shape: tuple[int, ...], many_pixels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MANY_PIXELS", many_pixels)
+def test_the_matrix_is_what_a_loop_over_pixels_counts(shape: tuple[int, ...]) -> None:
     pred, label = maps(0, shape)
     confusion = Confusion(K)
     confusion.update(pred, label)
@@ -73,17 +69,27 @@ def test_cuda_tensors_count_the_same() -> None:
     np.testing.assert_array_equal(found, counted_by_loop(pred, label))
 
 
+def test_ids_beyond_the_ones_asked_for_are_left_out() -> None:
+    pred, label = maps(8)
+    whole = module.joint_counts(pred, label)
+    np.testing.assert_array_equal(module.joint_counts(pred, label, num_ids=2), whole[:2, :2])
+    assert whole.sum() == pred.size
+
+
+def test_a_tile_never_holds_more_pixels_than_float32_counts_exactly() -> None:
+    assert module.TILE_PIXELS <= 2**24
+
+
 @pytest.mark.parametrize("side", [4100, 4101])
 def test_a_constant_map_beyond_float32s_integers_is_counted_exactly(side: int) -> None:
     constant = np.ones((side, side), np.uint8)
     assert Confusion(2).counts(constant, constant).tolist() == [[0, 0, 0], [0, side * side, 0]]
 
 
-@pytest.mark.parametrize("many_pixels", [2, module.MANY_PIXELS])
-def test_tiles_add_up(many_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tile_pixels", [10, 2**4, 76, 78])
+def test_tiles_add_up(tile_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pred, label = maps(4)
-    monkeypatch.setattr(module, "MANY_PIXELS", many_pixels)
-    monkeypatch.setattr(module, "MAX_TILE_PIXELS", 10)
+    monkeypatch.setattr(module, "TILE_PIXELS", tile_pixels)
     np.testing.assert_array_equal(Confusion(K).counts(pred, label), counted_by_loop(pred, label))
 
 

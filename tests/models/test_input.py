@@ -29,6 +29,17 @@ def test_normalising_keeps_the_memory_format() -> None:
     assert Normalise(InputConfig())(image).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("hw", [(5, 7), (1, 7), (5, 1), (1, 1)])
+def test_the_memory_format_changes_no_bit(hw: tuple[int, int], order: str) -> None:
+    image = torch.randint(0, 256, (2, 3, *hw), dtype=torch.uint8)
+    normalise = Normalise(InputConfig(order=order))
+    for pixels in (image, image.float()):
+        in_channels_last = pixels.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(normalise(in_channels_last), normalise(pixels.contiguous()))
+        assert torch.equal(normalise(in_channels_last[..., :3]), normalise(pixels[..., :3].contiguous()))
+
+
 def test_the_input_is_no_part_of_the_weights() -> None:
     assert Normalise(InputConfig()).state_dict() == {}
 
