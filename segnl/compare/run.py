@@ -25,6 +25,7 @@ from segnl.compare.jobs import AtOnce, slots, visible_gpus
 from segnl.compare.report import StudyFindings, write_report
 from segnl.compare.study import PlannedRun, Study, load_study
 from segnl.compare.table import HeadResult, csv_text, grid_lines, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.compare.verdicts import same_recipe_lines
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.runlog import read_log
@@ -107,10 +108,11 @@ def report(study: Study, json_file: Path | None) -> None:
     names = list(predictions[study.runs[0].name].metrics["per_class"])
     classes = [_classes(counts, pair, names) for pair in pairs]
     broken = ablate(study, predictions, wrong)
-    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, _grid(broken))
+    said = [*verdicts(results, pairs), *same_recipe_lines(study.same_recipes)]
+    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, said, _grid(broken))
     _print_findings(found, broken)
     refused = [f"{name} {reason}" for name, reason in wrong.items()]
-    text = markdown(results, pairs, refused) + ablation_markdown(broken)
+    text = markdown(results, pairs, refused, said=said) + ablation_markdown(broken)
     write_atomic(study.folder / "table.md", text.encode())
     write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
     tree = _tree(study, found) | {"ablations": ablations_tree(broken)}
@@ -128,7 +130,7 @@ def _grid(broken: Sequence[Broken]) -> Grid | None:
 
 
 def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
-    for line in verdicts(found.results, found.pairs):
+    for line in found.said:
         print(line)
     for name, reason in found.wrong.items():
         print(f"refused: {name} {reason}")
@@ -179,11 +181,11 @@ def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
     return {
         "study": study.name,
         "split": study.cfg.split,
-        "seeds": list(study.cfg.seeds),
+        "seeds": study.cfg.seeds,
         "steps": study.runs[0].recipe.train.max_steps,
         "heads": heads_tree(found.results),
         "pairs": pairs_tree(found.pairs, found.classes),
-        "verdicts": verdicts(found.results, found.pairs),
+        "verdicts": found.said,
         "commonest_class_miou": found.predictions[study.runs[0].name].commonest_class()[1],
         "runs": {run.name: _run_tree(run, found.predictions[run.name]) for run in study.runs},
     }

@@ -201,18 +201,20 @@ def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: f
     return Cell(text, value / max(known) if max(known) else None, "", is_best)
 
 
-def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = ()) -> str:
-    """The verdicts, what was refused, then a Markdown table, then what its columns mean."""
+def markdown(
+    results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = (), *, said: Sequence[str]
+) -> str:
+    """What is said, the verdict first; what was refused; then a Markdown table, then what its columns mean."""
     columns, rows = table_columns(results, pairs), table_rows(results, pairs)
-    first, *rest = verdicts(results, pairs)
+    first, *rest = said
     lines = [
         "| head | " + " | ".join(column.title for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
         *("| " + " | ".join([row.name, *(_joined(cell) for cell in row.cells)]) + " |" for row in rows),
     ]
-    said = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
+    above = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
     meanings = [f"- {column.title}: {column.meaning}" for column in columns]
-    return "\n".join([*said, "", *lines, "", *meanings]) + "\n"
+    return "\n".join([*above, "", *lines, "", *meanings]) + "\n"
 
 
 def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:

@@ -11,6 +11,15 @@ HOW_TO_READ = (
 )
 
 
+def same_recipe_lines(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A sentence for each group of names that stand for one recipe (an A/A study)."""
+    return [
+        f"{_listed(names)} are one recipe under {len(names)} names: what differs between them is chance, so that "
+        "'not separable' is the right answer."
+        for names in groups
+    ]
+
+
 def points(value: float) -> str:
     """Such as +0.31."""
     return f"{100 * value:+.2f}"

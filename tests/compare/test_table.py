@@ -99,7 +99,7 @@ def test_terminal_columns_are_aligned_and_markdown_is_a_table():
     lines = terminal([FCN, RCCA], ONE).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert not any("\n\n" in text for text in (terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=200)))
-    first, *_ = text = markdown([FCN, RCCA], ONE).splitlines()
+    first, *_ = text = markdown([FCN, RCCA], ONE, said=verdicts([FCN, RCCA], ONE)).splitlines()
     assert first.startswith("**One seed:")
     table = [line for line in text if line.startswith("|")]
     assert [line.count("|") for line in table] == [8, 8, 8, 8]
