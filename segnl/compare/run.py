@@ -181,6 +181,7 @@ def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
     return {
         "study": study.name,
         "split": study.cfg.split,
+        "num_images": len(found.predictions[study.runs[0].name].stems),
         "seeds": study.cfg.seeds,
         "steps": study.runs[0].recipe.train.max_steps,
         "heads": heads_tree(found.results),

@@ -14,8 +14,8 @@ HOW_TO_READ = (
 def same_recipe_lines(groups: Sequence[Sequence[str]]) -> list[str]:
     """A sentence for each group of names that stand for one recipe (an A/A study)."""
     return [
-        f"{_listed(names)} are one recipe under {len(names)} names: what differs between them is chance, so that "
-        "'not separable' is the right answer."
+        f"{_listed(names)} are one recipe under {len(names)} names: what differs between them is chance. "
+        "'Not separable' is the right answer; about one pair in twenty gets the wrong one."
         for names in groups
     ]
 
