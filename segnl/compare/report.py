@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from segnl.compare.control import Fingerprint, num_shared
 from segnl.compare.study import Study
-from segnl.compare.table import HeadResult, heads_tree, table_columns, table_rows
+from segnl.compare.table import BEST, HeadResult, heads_tree, table_columns, table_rows
 from segnl.core.environment import git_state, machine
 from segnl.core.files import write_atomic
 from segnl.datasets.base import SegmentationData
@@ -68,6 +68,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         control=_control(study, found),
         refused=[f"{name} {reason}" for name, reason in found.wrong.items()],
         gallery_note=_gallery_note(study),
+        best_note=BEST,
         commands=_commands(study),
     )
     path = study.folder / "report.html"
@@ -109,7 +110,7 @@ def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
         ("Trunk", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
-        ("Commonest class everywhere", f"{names[commonest]}: {100 * miou:.1f} % mIoU"),
+        (f"Predicting the commonest class alone ({names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
     if commit["commit"]:

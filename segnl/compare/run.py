@@ -16,6 +16,7 @@ from segnl.compare.ablations import (
     ablate,
     ablation_grid,
     ablation_markdown,
+    ablation_meanings,
     ablation_verdicts,
     ablations_tree,
 )
@@ -126,7 +127,9 @@ def report(study: Study, json_file: Path | None) -> None:
 
 
 def _grid(broken: Sequence[Broken]) -> Grid | None:
-    return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE) if broken else None
+    if not broken:
+        return None
+    return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE, ablation_meanings(broken))
 
 
 def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
@@ -136,7 +139,9 @@ def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
         print(f"refused: {name} {reason}")
     print(f"\n{terminal(found.results, found.pairs, width=shutil.get_terminal_size((200, 40)).columns)}\n")
     if broken:
-        print("\n".join([TITLE, *ablation_verdicts(broken), "", grid_lines(ablation_grid(broken)), "", NOTE, ""]))
+        about = [f"{name}: {meaning}" for name, meaning in ablation_meanings(broken).items()]
+        said = [TITLE, *ablation_verdicts(broken), "", grid_lines(ablation_grid(broken))]
+        print("\n".join([*said, "", NOTE, *about, ""]))
 
 
 def _scored(study: Study, run: PlannedRun) -> Predictions:
