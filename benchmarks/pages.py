@@ -10,6 +10,7 @@ from typing import Any
 from command import commit_text
 from performance_page import performance_page
 from statistics_page import statistics_page
+from studies_page import studies_section
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,17 +24,19 @@ def results_page(results: Path = RESULTS) -> str:
         "# Results",
         "",
         "Made by `benchmarks/pages.py` from the files under `benchmarks/results/`, which hold the configuration,",
-        "commit, seed, steps, split, versions and machine of every number. One seed speaks of these networks,",
-        "nothing about the heads: runs of one recipe with other seeds are known to lie 1 to 2 points apart.",
+        "commit, seed, steps, split, versions and machine of every number. Which head is better is a question for the",
+        "studies. A table of one seed speaks of these networks, nothing about the heads: runs of one recipe with other",
+        "seeds are known to lie 1 to 2 points apart.",
         "",
     ]
+    parts += [*studies_section(results / "studies"), ""]
     parts += [*camvid_section(results / "camvid"), "", *best_section(results / "camvid_best" / "result.json"), ""]
     return "\n".join([*parts, *long_section(results / "streets_long")]) + "\n"
 
 
 def camvid_section(folder: Path) -> list[str]:
     """The table of the four heads and the IoU of every class; says so where nothing has been run."""
-    lines = ["## CamVid, 11 classes, validation split (101 frames of 360x480)", ""]
+    lines = ["## CamVid, one seed a head: 11 classes, validation split (101 frames of 360x480)", ""]
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if not found:
         return [*lines, "Not run yet."]

@@ -1,10 +1,11 @@
-"""docs/statistics.md as text, its tables from benchmarks/results/calibration/. benchmarks/pages.py writes it."""
+"""docs/statistics.md as text, its tables from benchmarks/results/{calibration,aa}/. benchmarks/pages.py writes it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from command import commit_text
+from studies_page import aa_section
 
 Result = dict[str, Any]
 
@@ -13,7 +14,7 @@ METHOD = """\
 
 `segnl compare` says of two heads by how much one is better and how surely. This page explains how, for a reader who
 knows what a t interval is, and shows how often the intervals hold the truth. It is made by `benchmarks/pages.py`; the
-tables come from `make calibrate`, nothing in them is typed.
+tables come from `make calibrate` and `./run.sh bench aa`, nothing in them is typed.
 
 ## What is estimated
 
@@ -124,15 +125,16 @@ Any of the six pairs called different after Holm's correction; {studies:,} studi
 def statistics_page(results: Path) -> str:
     """The method, and the tables if they have been made."""
     path = results / "calibration" / "calibration.json"
+    twice = aa_section(results / "aa")
     if not path.is_file():
-        return f"{METHOD}\n## Calibration\n\nNot run yet: `make calibrate`.\n"
+        return f"{METHOD}\n## Calibration\n\nNot run yet: `make calibrate`.\n\n{twice}"
     result = json.loads(path.read_text())
     lines = {group: [cell for cell in result["cells"] if cell["group"] == group] for group in GROUPS}
     parts = [METHOD]
     for group, (text, table) in GROUPS.items():
         words = text.format(**(result | {"studies": lines[group][0]["studies"]}))
         parts.append(words + "\n".join(table(lines[group])) + "\n")
-    return "\n".join([*parts, _origin(result)])
+    return "\n".join([*parts, _origin(result), twice])
 
 
 def _main_table(cells: list[Result]) -> list[str]:

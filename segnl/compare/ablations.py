@@ -126,6 +126,11 @@ def ablation_grid(found: Sequence[Broken]) -> list[list[str]]:
     return lines
 
 
+def ablation_meanings(found: Sequence[Broken]) -> dict[str, str]:
+    """What each ablation of the table does, by its name."""
+    return {each.ablation.name: each.ablation.meaning for each in found}
+
+
 def _cell(changes: Mapping[str, float]) -> str:
     if not changes:
         return "–"
@@ -143,7 +148,6 @@ def ablation_markdown(found: Sequence[Broken]) -> str:
         "|---|" + "---:|" * (len(head) - 1),
         *(f"| {' | '.join(row)} |" for row in rest),
     ]
-    meanings = {each.ablation.name: each.ablation.meaning for each in found}
-    about = [f"- {name}: {meaning}" for name, meaning in meanings.items()]
+    about = [f"- {name}: {meaning}" for name, meaning in ablation_meanings(found).items()]
     said = [f"- {line}" for line in ablation_verdicts(found)]
     return "\n".join(["", f"## {TITLE}", "", *said, "", *lines, "", NOTE, "", *about]) + "\n"

@@ -1,7 +1,6 @@
 """What two runs of a study share, shown by hashes and not only promised: initial weights and the first batches."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,8 +108,8 @@ def disagreements(
     run for which that holds.
     """
     wrong: dict[str, str] = {}
-    for _, same_seed in itertools.groupby(runs, key=lambda run: run.seed):
-        first, *others = same_seed
+    for seed in dict.fromkeys(run.seed for run in runs):
+        first, *others = (run for run in runs if run.seed == seed)
         ours = prints[first.name]
         for run in others:
             theirs = prints[run.name]
@@ -159,9 +158,8 @@ def _unlike_its_recipe(run: PlannedRun, taken: Fingerprint, log: Witness) -> str
 
 
 def num_shared(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) -> int:
-    """How many parameters and buffers all runs of the first seed have in common, by path and shape."""
-    places = [set(prints[run.name].init) for run in runs if run.seed == runs[0].seed]
-    return len(set.intersection(*places))
+    """How many parameters and buffers these runs have in common, by path and shape."""
+    return len(set.intersection(*(set(prints[run.name].init) for run in runs)))
 
 
 def control_tree(

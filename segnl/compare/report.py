@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from segnl.compare.control import Fingerprint, num_shared
 from segnl.compare.study import Study
-from segnl.compare.table import HeadResult, heads_tree, table_columns, table_rows, verdicts
+from segnl.compare.table import BEST, HeadResult, heads_tree, table_columns, table_rows
 from segnl.core.environment import git_state, machine
 from segnl.core.files import write_atomic
 from segnl.datasets.base import SegmentationData
@@ -30,7 +30,7 @@ SHEET_IMAGES = 6
 @dataclass(frozen=True)
 class StudyFindings:
     """classes: of each pair, by class.  predictions, prints: by run.  wrong: why a run does not count, by its name.
-    ablations: what breaking the trained attention does, where the study asks for it.
+    said: the sentences, the verdict first.  ablations: what breaking the trained attention does, where the study asks.
     """
 
     results: Sequence[HeadResult]
@@ -39,6 +39,7 @@ class StudyFindings:
     predictions: Mapping[str, Predictions]
     prints: Mapping[str, Fingerprint]
     wrong: Mapping[str, str]
+    said: Sequence[str]
     ablations: Grid | None = None
 
 
@@ -52,8 +53,8 @@ def write_report(study: Study, found: StudyFindings) -> Path:
     write_atomic(study.folder / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
-        kicker="segnl compare: one trunk, one data pipeline, one evaluator; only the head differs",
-        verdicts=[*verdicts(found.results, found.pairs), *([study.cfg.note] if study.cfg.note else [])],
+        kicker=_kicker(study),
+        verdicts=[*found.said, *([study.cfg.note] if study.cfg.note else [])],
         facts=_facts(study, shown[0].predictions, data.table.names),
         columns=table_columns(found.results, found.pairs),
         rows=table_rows(found.results, found.pairs),
@@ -66,7 +67,8 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         differences=_differences(study, found),
         control=_control(study, found),
         refused=[f"{name} {reason}" for name, reason in found.wrong.items()],
-        gallery_note=f"The masks of seed {first.seed}." if len(study.cfg.seeds) > 1 else "",
+        gallery_note=_gallery_note(study),
+        best_note=BEST,
         commands=_commands(study),
     )
     path = study.folder / "report.html"
@@ -74,19 +76,41 @@ def write_report(study: Study, found: StudyFindings) -> Path:
     return path
 
 
+def _kicker(study: Study) -> str:
+    if len(study.heads) > 1 and study.same_recipes == (study.heads,):
+        return "segnl compare: one recipe under several names, other seeds; whatever differs is chance"
+    if study.cfg.varies != ("model.head",):
+        return f"segnl compare: one recipe, one evaluator; only {', '.join(study.cfg.varies)} may differ"
+    return "segnl compare: one trunk, one data pipeline, one evaluator; only the head differs"
+
+
+def _gallery_note(study: Study) -> str:
+    if len(study.runs) == len(study.heads):
+        return ""
+    seeds = {head: study.runs_of(head)[0].seed for head in study.heads}
+    if len(set(seeds.values())) == 1:
+        return f"The masks of seed {study.runs[0].seed}."
+    return f"The masks of each head's first seed: {', '.join(f'{head} {seed}' for head, seed in seeds.items())}."
+
+
+def _seeds_text(study: Study) -> str:
+    seeds = {head: ", ".join(map(str, study.cfg.seeds_of(head))) for head in study.heads}
+    is_one_list = len(set(seeds.values())) == 1
+    return next(iter(seeds.values())) if is_one_list else "; ".join(f"{head}: {text}" for head, text in seeds.items())
+
+
 def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list[tuple[str, str]]:
     recipe = study.runs[0].recipe
     commonest, miou = predictions.commonest_class()
-    seeds = study.cfg.seeds
     backbone = recipe.tree()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     commit = git_state(Path(__file__).parent)
     facts = [
         ("Data", f"{recipe.data_name}, {len(predictions.stems)} {study.cfg.split} images, {len(names)} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
-        ("Seed" if len(seeds) == 1 else "Seeds", ", ".join(map(str, seeds))),
+        ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
         ("Trunk", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
-        ("Commonest class everywhere", f"{names[commonest]}: {100 * miou:.1f} % mIoU"),
+        (f"Predicting the commonest class alone ({names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
     if commit["commit"]:
@@ -144,25 +168,39 @@ def _mean(values: Sequence[npt.NDArray[np.float64]], count: int) -> npt.NDArray[
 
 def _control(study: Study, found: StudyFindings) -> list[Fact]:
     recipe = study.runs[0].recipe
-    firsts = [run for run in study.runs if run.seed == study.cfg.seeds[0]]
+    same = Fact(
+        f"The recipe, but for {', '.join((*study.cfg.varies, 'the seed'))}: data, {recipe.train.max_steps:,} steps, "
+        "optimiser, loss, evaluation.",
+        "A study whose recipes differ elsewhere is refused before anything is trained.",
+    )
+    if study.shared_seed is None:
+        return [same, _own_seeds(study, found)]
+    return [same, *_shared(study, found, study.shared_seed)]
+
+
+def _own_seeds(study: Study, found: StudyFindings) -> Fact:
+    return Fact(
+        "No seed is common to all heads, as the study wants it: initial weights and batches differ from head to head.",
+        "Each run's were checked against those that its recipe and seed give (hashes in compare.json).",
+        holds=not any(run.name in found.wrong for run in study.runs),
+    )
+
+
+def _shared(study: Study, found: StudyFindings, seed: int) -> list[Fact]:
+    firsts = [run for run in study.runs if run.seed == seed]
     batches = sorted({found.prints[run.name].batches for run in firsts})
     agree = not any(run.name in found.wrong for run in firsts)
     trunk = {found.prints[run.name].modules()["backbone"] for run in firsts}
     return [
         Fact(
-            f"The recipe, but for {', '.join(study.cfg.varies)}: data, {recipe.train.max_steps:,} steps, optimiser, "
-            "loss, evaluation.",
-            "A study whose recipes differ elsewhere is refused before anything is trained.",
-        ),
-        Fact(
             "Initial weights, wherever two heads have a parameter of the same name and shape: "
-            f"{num_shared(found.prints, study.runs)} tensors in all of them.",
-            f"SHA-256 of the trunk's, seed {firsts[0].seed}: {', '.join(sorted(trunk))}",
+            f"{num_shared(found.prints, firsts)} tensors in all of them.",
+            f"SHA-256 of the trunk's, seed {seed}: {', '.join(sorted(trunk))}",
             holds=agree and len(trunk) == 1,
         ),
         Fact(
             "Images, crops, mirrorings and colour changes, in the same order.",
-            f"SHA-256 of the first batches, seed {firsts[0].seed}: {', '.join(batches)}",
+            f"SHA-256 of the first batches, seed {seed}: {', '.join(batches)}",
             holds=len(batches) == 1,
         ),
     ]

@@ -16,6 +16,7 @@ from segnl.compare.ablations import (
     ablate,
     ablation_grid,
     ablation_markdown,
+    ablation_meanings,
     ablation_verdicts,
     ablations_tree,
 )
@@ -25,6 +26,7 @@ from segnl.compare.jobs import AtOnce, slots, visible_gpus
 from segnl.compare.report import StudyFindings, write_report
 from segnl.compare.study import PlannedRun, Study, load_study
 from segnl.compare.table import HeadResult, csv_text, grid_lines, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.compare.verdicts import same_recipe_lines
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.runlog import read_log
@@ -107,10 +109,11 @@ def report(study: Study, json_file: Path | None) -> None:
     names = list(predictions[study.runs[0].name].metrics["per_class"])
     classes = [_classes(counts, pair, names) for pair in pairs]
     broken = ablate(study, predictions, wrong)
-    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, _grid(broken))
+    said = [*verdicts(results, pairs), *same_recipe_lines(study.same_recipes)]
+    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, said, _grid(broken))
     _print_findings(found, broken)
     refused = [f"{name} {reason}" for name, reason in wrong.items()]
-    text = markdown(results, pairs, refused) + ablation_markdown(broken)
+    text = markdown(results, pairs, refused, said=said) + ablation_markdown(broken)
     write_atomic(study.folder / "table.md", text.encode())
     write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
     tree = _tree(study, found) | {"ablations": ablations_tree(broken)}
@@ -124,17 +127,21 @@ def report(study: Study, json_file: Path | None) -> None:
 
 
 def _grid(broken: Sequence[Broken]) -> Grid | None:
-    return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE) if broken else None
+    if not broken:
+        return None
+    return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE, ablation_meanings(broken))
 
 
 def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
-    for line in verdicts(found.results, found.pairs):
+    for line in found.said:
         print(line)
     for name, reason in found.wrong.items():
         print(f"refused: {name} {reason}")
     print(f"\n{terminal(found.results, found.pairs, width=shutil.get_terminal_size((200, 40)).columns)}\n")
     if broken:
-        print("\n".join([TITLE, *ablation_verdicts(broken), "", grid_lines(ablation_grid(broken)), "", NOTE, ""]))
+        about = [f"{name}: {meaning}" for name, meaning in ablation_meanings(broken).items()]
+        said = [TITLE, *ablation_verdicts(broken), "", grid_lines(ablation_grid(broken))]
+        print("\n".join([*said, "", NOTE, *about, ""]))
 
 
 def _scored(study: Study, run: PlannedRun) -> Predictions:
@@ -179,11 +186,12 @@ def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
     return {
         "study": study.name,
         "split": study.cfg.split,
-        "seeds": list(study.cfg.seeds),
+        "num_images": len(found.predictions[study.runs[0].name].stems),
+        "seeds": study.cfg.seeds,
         "steps": study.runs[0].recipe.train.max_steps,
         "heads": heads_tree(found.results),
         "pairs": pairs_tree(found.pairs, found.classes),
-        "verdicts": verdicts(found.results, found.pairs),
+        "verdicts": found.said,
         "commonest_class_miou": found.predictions[study.runs[0].name].commonest_class()[1],
         "runs": {run.name: _run_tree(run, found.predictions[run.name]) for run in study.runs},
     }

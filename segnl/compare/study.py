@@ -1,5 +1,6 @@
 """A study in one YAML: a base recipe, the heads laid upon it, the seeds; and from it the plan of every run."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from segnl.engine.recipe import Recipe, compose, differing_keys
 from segnl.engine.runs import RUNS
 from segnl.models.ablation import Ablation, parse_ablation
 
-Seed = Annotated[int, Field(ge=0)]
+Seeds = tuple[int, ...]
 ABLATIONS = ("gamma0", "shuffled", "window=0", "window=4")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -29,11 +30,12 @@ class StudyConfig(Config):
     heads: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]
     """By the name that table and page shall show: keys laid upon the base, or a recipe file of its own. The first one
     is the control that the others are held against."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Seeds | dict[str, Seeds] = (0,)
+    """Of every head; or by head's name, where each has seeds of its own."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys laid upon every run."""
     varies: tuple[str, ...] = ("model.head",)
-    """The only parts of a recipe in which the runs of one seed may differ."""
+    """The only parts of a recipe, besides the seed, in which two runs may differ."""
     split: str = "val"
     match: Measure | None = None
     """params or gflops: `model.head.channels` of every head is solved for, so that they agree (compare/matching.py)."""
@@ -77,12 +79,27 @@ class StudyConfig(Config):
                 raise ValueError(f"'{name}' names a folder; expected letters, digits, '.', '_' and '-'")
         return heads
 
-    @field_validator("seeds")
+    @field_validator("seeds", mode="plain")
     @classmethod
-    def _no_seed_twice(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands twice; it would be the same run")
-        return seeds
+    def _whole_numbers_each_once(cls, given: Any) -> Seeds | dict[str, Seeds]:
+        lists = given if isinstance(given, dict) else {"": given}
+        for seeds in lists.values():
+            is_list = isinstance(seeds, list | tuple) and len(seeds) > 0
+            if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds):
+                raise ValueError("expected whole numbers from 0 on, such as [0, 1, 2], or such a list for every head")
+            if len(set(seeds)) != len(seeds):
+                raise ValueError("a seed stands twice; it would be the same run")
+        return {head: tuple(seeds) for head, seeds in given.items()} if isinstance(given, dict) else tuple(given)
+
+    @model_validator(mode="after")
+    def _seeds_of_every_head(self) -> "StudyConfig":
+        if isinstance(self.seeds, dict) and self.seeds.keys() != self.heads.keys():
+            wrong = sorted(self.seeds.keys() ^ self.heads.keys())
+            raise ValueError(f"seeds: by head they need a list for each of `heads` and no other; look at {wrong[0]}")
+        return self
+
+    def seeds_of(self, head: str) -> Seeds:
+        return self.seeds[head] if isinstance(self.seeds, dict) else self.seeds
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study. runs: seed by seed, so that every head has one run before any has two."""
+    """A checked study. runs: every head's first seed, then every head's second, and so on."""
 
     name: str
     file: Path
@@ -114,6 +131,25 @@ class Study:
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(self.cfg.heads)
+
+    @property
+    def shared_seed(self) -> int | None:
+        """The first seed that every head has; None where there is none, so that nothing is shared but the recipe."""
+        first, *others = (self.cfg.seeds_of(head) for head in self.heads)
+        return next((seed for seed in first if all(seed in seeds for seeds in others)), None)
+
+    @property
+    def same_recipes(self) -> tuple[tuple[str, ...], ...]:
+        """Heads that are one recipe under several names: what differs between them is chance."""
+        trees = {head: self.runs_of(head)[0].recipe.tree() for head in self.heads}
+        groups: list[list[str]] = []
+        for head, tree in trees.items():
+            like = [group for group in groups if not forbidden_differences(trees[group[0]], tree, ("train.seed",))]
+            if like:
+                like[0].append(head)
+            else:
+                groups.append([head])
+        return tuple(tuple(group) for group in groups if len(group) > 1)
 
     def runs_of(self, head: str) -> tuple[PlannedRun, ...]:
         return tuple(run for run in self.runs if run.head == head)
@@ -134,7 +170,9 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
         to = cfg.match_to or next(iter(cfg.heads))
         widths = matched_widths(trees, to, cfg.match, file=str(path), kept=folder)
         trees = {head: with_width(tree, widths[head].channels) for head, tree in trees.items()}
-    planned = tuple(_plan(path, folder, head, seed, trees[head]) for seed in cfg.seeds for head in cfg.heads)
+    turns = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
+    in_order = [pair for turn in turns for pair in turn if pair is not None]
+    planned = tuple(_plan(path, folder, head, seed, trees[head]) for head, seed in in_order)
     _require_control(path, cfg, planned)
     return Study(path.stem, path, cfg, folder, planned, widths)
 
@@ -154,10 +192,10 @@ def _head_tree(path: Path, cfg: StudyConfig, head: str) -> Tree:
 
 
 def _require_control(path: Path, cfg: StudyConfig, runs: Sequence[PlannedRun]) -> None:
-    """Raises ConfigError where two runs of one seed differ in more than the study varies."""
+    """Raises ConfigError where two runs differ in more than their seed and what the study varies."""
+    first = runs[0]
     for run in runs:
-        first = next(other for other in runs if other.seed == run.seed)
-        wrong = forbidden_differences(first.recipe.tree(), run.recipe.tree(), cfg.varies)
+        wrong = forbidden_differences(first.recipe.tree(), run.recipe.tree(), (*cfg.varies, "train.seed"))
         if wrong:
             raise ConfigError(
                 f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(wrong)}; only "

@@ -5,7 +5,7 @@ import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from segnl.compare.matching import Width
@@ -15,6 +15,10 @@ from segnl.inspection.page import Cell, Column, Row
 from segnl.metrics.significance import ClassDifference, Pair
 
 COLUMNS = {"miou": MIOU, "against": MIOU, "boundary": BOUNDARY, "ambiguous": AMBIGUOUS, "width": WIDTH, **COSTS}
+BEST = (
+    "Green and bold: the best of the column. In mIoU it is marked only where its head is separable from every other "
+    "one; other scores are not tested, so that none is marked in them."
+)
 CHEAP = ("params", "gflops", "latency", "memory")
 """Columns whose lowest value is the best."""
 
@@ -146,15 +150,35 @@ def _keys(results: Sequence[HeadResult]) -> list[str]:
 
 
 def table_rows(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[Row]:
-    """The table's cells, one row a head, in the study's order; the best value of each column is marked."""
-    keys = _keys(results)
-    values = {key: [_value(each, key) for each in results] for key in keys}
-    rows = []
-    for i, each in enumerate(results):
-        compared = _against_cell(against(pairs, each.name, results[0].name), is_control=i == 0)
-        cells = [compared if key == "against" else _cell(each, key, values[key], values[key][i]) for key in keys]
-        rows.append(Row(each.name, cells))
-    return rows
+    """The table's cells, one row a head, in the study's order; the best of a column is marked as BEST says."""
+    columns = [_column(results, pairs, key) for key in _keys(results)]
+    return [Row(each.name, [column[i] for column in columns]) for i, each in enumerate(results)]
+
+
+def _column(results: Sequence[HeadResult], pairs: Sequence[Pair], key: str) -> list[Cell]:
+    if key == "against":
+        control = results[0].name
+        return [_against_cell(against(pairs, each.name, control), is_control=each.name == control) for each in results]
+    values = [_value(each, key) for each in results]
+    cells = [_cell(each, key, values, value) for each, value in zip(results, values, strict=True)]
+    known = {cell.text: value for cell, value in zip(cells, values, strict=True) if value is not None}
+    if key == "miou":
+        best = separable_best(results, pairs)
+        return [replace(cell, is_best=each.name == best) for each, cell in zip(results, cells, strict=True)]
+    if key in ("boundary", "ambiguous", "width") or len(known) < 2:  # of what reads alike nothing is best
+        return cells
+    text = (min if key in CHEAP else max)(known, key=lambda each: known[each])
+    return [replace(cell, is_best=cell.text == text) for cell in cells]
+
+
+def separable_best(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str | None:
+    """The head with the highest mIoU, where it is separable from every other head that has runs; None elsewhere."""
+    known = [each for each in results if each.miou]
+    if len(known) < 2:
+        return None
+    best = max(known, key=lambda each: each.miou_mean).name
+    own = [pair for pair in pairs if best in (pair.a, pair.b) and pair.difference is not None]
+    return best if own and all(pair.is_separable for pair in own) else None
 
 
 def _against_cell(pair: Pair | None, *, is_control: bool) -> Cell:
@@ -189,30 +213,30 @@ def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: f
     if key == "width" and result.width is not None:
         left = f"({100 * result.width.deviation:+.1f} %)"
         return Cell(str(result.width.channels), note="(target)" if result.width.is_target else left)
-    known = [other for other in column if other is not None]
-    best = min(known) if key in CHEAP else max(known)
-    is_best = value == best and len(set(known)) > 1
     if key == "miou":
         note = f"± {100 * result.miou_sd:.2f} over {len(result.miou)} seeds" if result.miou_sd is not None else ""
-        return Cell(f"{100 * value:.2f}", value, note, is_best)
+        return Cell(f"{100 * value:.2f}", value, note)
     if key in ("boundary", "ambiguous"):
-        return Cell(f"{100 * value:.2f}" if key == "boundary" else f"{100 * value:.1f}", value, "", is_best)
+        return Cell(f"{100 * value:.2f}" if key == "boundary" else f"{100 * value:.1f}", value)
     text = f"{value / 1e6:.2f} M" if key == "params" else f"{value:.2f}" if key == "gflops" else f"{value:.1f}"
-    return Cell(text, value / max(known) if max(known) else None, "", is_best)
+    most = max(other for other in column if other is not None)
+    return Cell(text, value / most if most else None)
 
 
-def markdown(results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = ()) -> str:
-    """The verdicts, what was refused, then a Markdown table, then what its columns mean."""
+def markdown(
+    results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = (), *, said: Sequence[str]
+) -> str:
+    """What is said, the verdict first; what was refused; then a Markdown table, then what its columns mean."""
     columns, rows = table_columns(results, pairs), table_rows(results, pairs)
-    first, *rest = verdicts(results, pairs)
+    first, *rest = said
     lines = [
         "| head | " + " | ".join(column.title for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
         *("| " + " | ".join([row.name, *(_joined(cell) for cell in row.cells)]) + " |" for row in rows),
     ]
-    said = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
+    above = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
     meanings = [f"- {column.title}: {column.meaning}" for column in columns]
-    return "\n".join([*said, "", *lines, "", *meanings]) + "\n"
+    return "\n".join([*above, "", *lines, "", *meanings]) + "\n"
 
 
 def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:

@@ -7,13 +7,23 @@ from segnl.metrics.significance import LEVEL, MAX_SEEDS, Pair
 ONE_SEED = "One seed: this says something about these networks, nothing about the heads."
 HOW_TO_READ = (
     "Differences are in points of mIoU; in brackets stands the 95 % interval for new seeds and new images. A pair is "
-    "separable when its p value is below 0.05 after Holm's correction over all pairs of the study."
+    "separable when its p value is below 0.05 after Holm's correction over all pairs of the study; one that is not may "
+    "differ all the same."
 )
 
 
+def same_recipe_lines(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A sentence for each group of names that stand for one recipe (an A/A study)."""
+    return [
+        f"{_listed(names)} are one recipe under {len(names)} names: what differs between them is chance. "
+        "'Not separable' is the right answer; about one pair in twenty gets the wrong one."
+        for names in groups
+    ]
+
+
 def points(value: float) -> str:
-    """Such as +0.31."""
-    return f"{100 * value:+.2f}"
+    """Such as +0.31; never -0.00."""
+    return f"{100 * value:+z.2f}"
 
 
 def bracket(low: float | None, high: float | None) -> str:
@@ -59,8 +69,10 @@ def _seeds(pair: Pair) -> str:
 
 
 def _more(pair: Pair) -> str:
+    if pair.needs_images:
+        return "; on these images no number of seeds would settle a difference of this size"
     if pair.seeds_needed is None:
-        return f"; on these images no number of seeds up to {MAX_SEEDS} would settle a difference of this size"
+        return f"; a difference of this size would take more than {MAX_SEEDS} seeds a head"
     more = pair.seeds_needed - min(pair.seeds_a, pair.seeds_b)
     return f"; a difference of this size would take about {pair.seeds_needed} seeds a head, {more} more"
 
@@ -72,8 +84,8 @@ def _p(value: float | None) -> str:
 def study_verdicts(pairs: Sequence[Pair]) -> list[str]:
     """The study's result in a sentence, then every pair's verdict, then how to read them; of several seeds a head."""
     separable = [better(pair) for pair in pairs if pair.is_separable]
-    seeds = min(min(pair.seeds_a, pair.seeds_b) for pair in pairs if pair.p is not None)
-    lead = f"{seeds} seeds a head: "
+    seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
+    lead = f"{seeds[0]} seeds a head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds a head: "
     if not separable:
         lead += "no two heads are separable." if len(pairs) > 1 else "the two heads are not separable."
     else:

@@ -112,14 +112,12 @@ def difference_chart(
 def _difference_row(name: str, interval: Interval, reach: float) -> DifferenceRow:
     value, low, high = interval
     if value is None:
-        return DifferenceRow(name, "–", None, None, is_clear=False)
-    text = f"{100 * value:+.1f}"
+        return DifferenceRow(name, "–", "", None, None, is_clear=False)
+    text, place = f"{100 * value:+z.1f}", _place(value, reach)
     if low is None or high is None:
-        return DifferenceRow(name, text, _place(value, reach), None, is_clear=False)
+        return DifferenceRow(name, text, "", place, None, is_clear=False)
     ends = _place(low, reach), _place(high, reach)
-    return DifferenceRow(
-        name, f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]", _place(value, reach), ends, low * high > 0
-    )
+    return DifferenceRow(name, text, f"[{100 * low:+z.1f}, {100 * high:+z.1f}]", place, ends, low * high > 0)
 
 
 def _place(value: float, reach: float) -> float:

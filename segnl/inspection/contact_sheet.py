@@ -10,21 +10,37 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segnl.datasets.base import SegmentationData
 from segnl.inspection.gallery import Shown
+from segnl.labels.table import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 GAP, HEADER = 6, 26  # pixels
+LINE, SWATCH = 24, 14  # pixels, of the key
 
 
 def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Sequence[int], *, width: int = 320) -> bytes:
-    """A PNG of the images `indices` of the split; every panel is `width` pixels wide. The header names the columns."""
-    rows = [_row(shown, data, i, width) for i in indices]
+    """A PNG of the images `indices` of the split; every panel is `width` pixels wide.
+
+    The header names the columns, the key below the colour of every class that is in one of the masks.
+    """
+    masks = [_masks(shown, data, i) for i in indices]
+    rows = [_row(data, i, width, own) for i, own in zip(indices, masks, strict=True)]
     titles = ["image", "truth", *(each.name for each in shown)]
     total = len(titles) * (width + GAP) + GAP
-    sheet = Image.new("RGB", (total, HEADER + sum(row[0].shape[0] + GAP for row in rows)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    font = ImageFont.load_default(size=16)
+    present = np.unique(np.concatenate([np.unique(mask) for own in masks for mask in own]))
+    entries = _key([(data.table.names[k], k) for k in present if k != IGNORE], total, font)
+    top = HEADER + sum(row[0].shape[0] + GAP for row in rows)
+    sheet = Image.new("RGB", (total, top + LINE * (1 + max((line for _, line, _, _ in entries), default=-1))), "white")
+    draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((GAP + column * (width + GAP) + width // 2, HEADER // 2), title, fill="black", font=font, anchor="mm")
+    for left, line, name, k in entries:
+        y = top + line * LINE + LINE // 2
+        colour = tuple(data.table.palette[k].tolist())
+        draw.rectangle((left, y - SWATCH // 2, left + SWATCH, y + SWATCH // 2), fill=colour, outline="gray")
+        draw.text((left + SWATCH + GAP, y), name, fill="black", font=font, anchor="lm")
     top = HEADER
     for row in rows:
         for column, panel in enumerate(row):
@@ -35,12 +51,27 @@ def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Seque
     return out.getvalue()
 
 
-def _row(shown: Sequence[Shown], data: SegmentationData, i: int, width: int) -> list[Pixels]:
-    sample, table = data.read(i), data.table
-    height = max(1, round(sample.label.shape[0] * width / sample.label.shape[1]))
-    masks = [sample.label, *(each.predictions.mask(i, table) for each in shown)]
-    colours = [_resized(table.colour(mask), (width, height), cv2.INTER_NEAREST_EXACT) for mask in masks]
-    return [_resized(sample.image, (width, height), cv2.INTER_AREA), *colours]
+def _key(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tuple[int, int, str, int]]:
+    """Left edge, line, name and index of each class, in lines of at most `width` pixels."""
+    left, line, entries = GAP, 0, []
+    for name, k in classes:
+        wanted = SWATCH + 4 * GAP + round(font.getlength(name))
+        if left > GAP and left + wanted > width:
+            left, line = GAP, line + 1
+        entries.append((left, line, name, k))
+        left += wanted
+    return entries
+
+
+def _masks(shown: Sequence[Shown], data: SegmentationData, i: int) -> list[Pixels]:
+    return [data.read(i).label, *(each.predictions.mask(i, data.table) for each in shown)]
+
+
+def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:
+    image = data.read(i).image
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    colours = [_resized(data.table.colour(mask), (width, height), cv2.INTER_NEAREST_EXACT) for mask in masks]
+    return [_resized(image, (width, height), cv2.INTER_AREA), *colours]
 
 
 def _resized(pixels: Pixels, wh: tuple[int, int], how: int) -> Pixels:

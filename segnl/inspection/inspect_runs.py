@@ -63,6 +63,7 @@ def inspect_runs(
         columns=[SCORES[key] for key in _keys(shown)],
         rows=_rows(shown),
         gallery=pictures,
+        best_note="Green and bold: the highest of the column, among these networks." if len(shown) > 1 else "",
         where=where_plots([[counts[each.name]] for each in shown]),
         charts=charts,
     )

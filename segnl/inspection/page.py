@@ -1,6 +1,6 @@
 """The page: verdict and table, charts, and a gallery, in one HTML file that opens from disk without a network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from segnl.inspection.plot import PlotGroup
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 24_000_000
+NUDGE_PX = 12.0
 
 STYLES = ("page.css", "charts.css", "gallery.css")
 SCRIPTS = ("page.js", "masks.js", "zoom.js", "legend.js", "controls.js", "gallery.js")
@@ -101,10 +102,11 @@ class DotChart:
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """A signed difference and its interval, each with its place on the line: 0 left, 1 right. None: undefined."""
+    """A signed difference and its interval, as text and with places on the line: 0 left, 1 right. None: undefined."""
 
     label: str
     text: str
+    interval: str
     place: float | None
     ends: tuple[float, float] | None
     is_clear: bool
@@ -134,12 +136,15 @@ class Fact:
 
 @dataclass(frozen=True)
 class Grid:
-    """A small table of words. said: sentences before it.  rows: the titles, then names with cells."""
+    """A small table of words. said: sentences before it.  rows: the titles, then names with cells.  meanings: by title,
+    what is not plain from it.
+    """
 
     title: str
     said: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,8 @@ class Page:
     control: Sequence[Fact] = ()
     refused: Sequence[str] = ()
     gallery_note: str = ""
+    best_note: str = ""
+    """What it means that a cell is marked as the best."""
     commands: Sequence[str] = field(default_factory=tuple)
 
 
@@ -182,8 +189,22 @@ def render(page: Page) -> str:
     style = "".join(_read(name) for name in STYLES)
     script = "".join(_read(name) for name in SCRIPTS)
     return template.render(
-        page=page, parts=_parts(page), marks=marks, keys=KEYS, payload=payload, style=style, script=script
+        nudge=lambda index: _nudge(index, len(page.rows)),
+        page=page,
+        parts=_parts(page),
+        marks=marks,
+        keys=KEYS,
+        payload=payload,
+        style=style,
+        script=script,
     )
+
+
+def _nudge(index: int, count: int) -> float:
+    """How far below its line a head's mark stands in a chart of dots, in pixels, so that equal values do not hide one
+    another.
+    """
+    return 0.0 if count < 2 else NUDGE_PX * (index / (count - 1) - 0.5)
 
 
 def _parts(page: Page) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ class Pair:
     low, high: the 95 % interval for new seeds and new images.  images_low, images_high: for these networks on new
     images, which says nothing about the heads.  p: of no difference, p_holm after Holm's correction over the study's
     pairs.  seeds_needed: how many each head should have to settle an open pair; None also when no number up to
-    MAX_SEEDS would do.
+    MAX_SEEDS would do.  needs_images: no number of seeds at all would, for the images alone leave it open.
     """
 
     a: str
@@ -57,6 +57,7 @@ class Pair:
     p: float | None = None
     p_holm: float | None = None
     seeds_needed: int | None = None
+    needs_images: bool = False
     reason: str = ""
 
     @property
@@ -224,7 +225,7 @@ def compare_heads(heads: Mapping[str, Sequence[RunCounts]]) -> list[Pair]:
     pairs = [_pair(parts, a, b, num_pairs) for i, b in enumerate(names) for a in names[i + 1 :]]
     corrected = holm([pair.p for pair in pairs])
     done = [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
-    return [replace(pair, seeds_needed=None) if pair.is_separable else pair for pair in done]
+    return [replace(pair, seeds_needed=None, needs_images=False) if pair.is_separable else pair for pair in done]
 
 
 def class_differences(heads: Mapping[str, Sequence[RunCounts]], a: str, b: str) -> list[ClassDifference]:
@@ -283,11 +284,13 @@ def _pair(parts: Mapping[str, Floats], a: str, b: str, num_pairs: int) -> Pair:
     if min(runs) < 2:
         return replace(alone, reason="one seed")
     found = difference_of(spreads, i, j)
-    if spreads[i].seed_var[0] + spreads[j].seed_var[0] < _NOTHING:
-        return replace(alone, reason="every seed scored the same")
+    same = [name for name, each in ((a, spreads[i]), (b, spreads[j])) if each.seed_var[0] < _NOTHING]
+    if same:
+        return replace(alone, reason=f"every seed of {' and '.join(same)} scored the same")
     half = float(found.half_width()[0])
     needed = seeds_needed(found, runs, num_pairs)
-    return replace(alone, low=value - half, high=value + half, p=float(found.p()[0]), seeds_needed=needed)
+    tested = replace(alone, low=value - half, high=value + half, p=float(found.p()[0]), seeds_needed=needed)
+    return replace(tested, needs_images=needed is None and _images_leave_open(found, num_pairs))
 
 
 def _identical(a: str, b: str, runs: tuple[int, int]) -> Pair:
@@ -318,6 +321,15 @@ def seeds_needed(found: Difference, runs: tuple[int, int], num_pairs: int) -> in
     total = np.arange(max(3, min(runs) + 1), MAX_SEEDS + 1, dtype=np.float64)
     seeds, images = spread / total, np.full_like(total, float(found.images[0]))
     df = satterthwaite([seeds, images], [2 * (total - 1), np.full_like(total, float(found.images_df[0]))])
-    reach = (stdtrit(df, 1 - (1 - LEVEL) / 2 / num_pairs) + stdtrit(df, POWER)) * np.sqrt(seeds + images)
-    enough = np.flatnonzero(reach <= abs(float(found.value[0])))
+    enough = np.flatnonzero(_least_shown(seeds + images, df, num_pairs) <= abs(float(found.value[0])))
     return int(total[enough[0]]) if enough.size else None
+
+
+def _least_shown(variance: Floats, df: Floats, num_pairs: int) -> Floats:
+    """The least difference that shows with POWER probability at Holm's first step over num_pairs."""
+    return np.asarray((stdtrit(df, 1 - (1 - LEVEL) / 2 / num_pairs) + stdtrit(df, POWER)) * np.sqrt(variance))
+
+
+def _images_leave_open(found: Difference, num_pairs: int) -> bool:
+    """Whether a difference of this size would not show even if the seeds left no doubt."""
+    return bool(_least_shown(found.images, found.images_df, num_pairs)[0] > abs(float(found.value[0])))

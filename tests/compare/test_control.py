@@ -52,6 +52,14 @@ def test_a_run_that_disagrees_is_refused_with_its_reason(study):
     assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
 
 
+def test_runs_of_one_seed_are_held_against_one_another_wherever_they_stand(study):
+    one = Fingerprint({"backbone.stem.weight 3x3": "aa"}, "same")
+    fcn, rcca = study.runs
+    apart = [fcn, replace(fcn, head="aspp", seed=1), rcca]
+    prints = {"fcn-s0": one, "aspp-s1": replace(one, batches="of seed 1"), "rcca-s0": replace(one, batches="other")}
+    assert list(disagreements(prints, apart)) == ["rcca-s0"]
+
+
 def test_a_parameter_of_another_shape_is_another_parameter(study):
     one, two = Fingerprint({"classifier.weight 3x8": "aa"}, "x"), Fingerprint({"classifier.weight 3x16": "bb"}, "x")
     assert disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}

@@ -7,6 +7,7 @@ from segnl.compare.study import load_study
 from segnl.datasets.streets_files import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
+AA = ("aa_streets", "streets")
 
 
 @pytest.mark.parametrize("name", ["demo", "streets", "camvid", "cityscapes_r50", "ade20k_r50"])
@@ -16,6 +17,14 @@ def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
     assert study.cfg.seeds == ((0,) if name == "demo" else (0, 1, 2))
     steps = {"demo": 240, "streets": 480, "camvid": 400, "cityscapes_r50": 80_000, "ade20k_r50": 80_000}
     assert {run.recipe.train.max_steps for run in study.runs} == {steps[name]}
+
+
+def test_the_a_a_study_that_ships_is_one_recipe_twice_with_seeds_apart_and_of_the_size_of_streets(tmp_path):
+    aa, streets = (load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path) for name in AA)
+    assert aa.same_recipes == (aa.heads,)
+    assert sorted(run.seed for run in aa.runs) == list(range(8))
+    assert aa.shared_seed is None
+    assert aa.runs[0].recipe.tree() == streets.runs[0].recipe.tree()
 
 
 def test_the_demo_trains_on_the_streets_that_it_makes(tmp_path):

@@ -17,9 +17,8 @@ def findings(study, wrong):
     predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
     results = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
     pairs = [Pair("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
-    return StudyFindings(
-        results, pairs, [{}], predictions, {run.name: fingerprint_of(run) for run in study.runs}, wrong
-    )
+    prints = {run.name: fingerprint_of(run) for run in study.runs}
+    return StudyFindings(results, pairs, [{}], predictions, prints, wrong, ["The verdict.", "More."])
 
 
 def test_a_refused_run_is_named_on_the_page_and_left_out_of_its_charts(finished, monkeypatch):

@@ -153,6 +153,25 @@ def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was
     assert json.loads((copied / "again.json").read_text())["pairs"] == [pair]
 
 
+def test_one_recipe_under_two_names_is_called_that_in_terminal_table_numbers_and_page(copied, capsys):
+    text = (copied / "tiny.yaml").read_text().replace("seeds: [0]", "seeds: {fcn: [0], rcca: [1]}")
+    (copied / "tiny.yaml").write_text(text.replace("head: {name: rcca,", "head: {name: fcn,"))
+    shutil.rmtree(copied / "checkpoints" / "tiny" / "rcca-s0")
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    words = "fcn and rcca are one recipe under 2 names: what differs between them is chance"
+    folder = copied / "checkpoints" / "tiny"
+    found = json.loads((copied / "out.json").read_text())
+    assert found["seeds"] == {"fcn": [0], "rcca": [1]}
+    assert found["control"]["refused"] == {}
+    page = (folder / "report.html").read_text()
+    said = [capsys.readouterr().out, (folder / "table.md").read_text(), "\n".join(found["verdicts"]), page]
+    assert [words in text for text in said] == [True] * 4
+    assert "No seed is common to all heads" in page
+    assert "SHA-256 of the first batches" not in page
+    assert "fcn: 0; rcca: 1" in page
+    assert "one recipe under several names" in page
+
+
 def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
     file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
     tree = json.loads(file.read_text())

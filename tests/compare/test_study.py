@@ -18,6 +18,31 @@ def test_a_study_plans_every_head_with_every_seed_and_one_seed_of_all_first(tmp_
     assert [run.name for run in study.runs_of("rcca")] == ["rcca-s3", "rcca-s5"]
 
 
+def test_heads_may_have_seeds_of_their_own(tmp_path, study_file):
+    text = study_file.read_text()
+    study_file.write_text(text.replace("seeds: [0]", "seeds: {fcn: [4, 0], rcca: [0, 7, 8]}"))
+    study = load_study(study_file, runs=tmp_path / "runs")
+    assert [run.name for run in study.runs] == ["fcn-s4", "rcca-s0", "fcn-s0", "rcca-s7", "rcca-s8"]
+    assert [run.recipe.train.seed for run in study.runs] == [4, 0, 0, 7, 8]
+    assert study.shared_seed == 0
+    study_file.write_text(text.replace("seeds: [0]", "seeds: {fcn: [4], rcca: [0]}"))
+    assert load_study(study_file, runs=tmp_path / "runs").shared_seed is None
+
+
+def test_heads_without_a_common_seed_are_held_to_one_recipe_all_the_same(tmp_path, study_file):
+    text = study_file.read_text().replace("seeds: [0]", "seeds: {fcn: [4], rcca: [0]}")
+    study_file.write_text(text.replace("channels: 8}}}\nseeds", "channels: 8}}, optim: {lr: 1.0}}\nseeds"))
+    with pytest.raises(ConfigError, match=r"heads\.rcca: differs from fcn in optim\.lr; only model\.head may"):
+        load_study(study_file, runs=tmp_path / "runs")
+
+
+def test_names_that_stand_for_one_recipe_are_known_whatever_their_seeds(tmp_path, study_file):
+    assert load_study(study_file, runs=tmp_path / "runs").same_recipes == ()
+    again = "  again: {model: {head: {name: fcn, channels: 8}}}\nseeds: {fcn: [0], rcca: [0], again: [1]}"
+    study_file.write_text(study_file.read_text().replace("seeds: [0]", again))
+    assert load_study(study_file, runs=tmp_path / "runs").same_recipes == (("fcn", "again"),)
+
+
 def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path, study_file):
     (tmp_path / "own.yaml").write_text("base: base.yaml\nmodel:\n  head: {name: aspp, channels: 8}\n")
     study_file.write_text("heads: {aspp: own.yaml}\noverrides: {train: {max_steps: 7}}\n")
@@ -42,7 +67,13 @@ def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path
             "differs from fcn in train.max_steps",
         ),
         ("seeds: [0]", "seeds: [1, 1]", "a seed stands twice"),
-        ("seeds: [0]", "seeds: []", "seeds"),
+        ("seeds: [0]", "seeds: []", "seeds: holds []; expected whole numbers from 0 on"),
+        ("seeds: [0]", "seeds: [-1]", "seeds: holds [-1]; expected whole numbers from 0 on"),
+        ("seeds: [0]", "seeds: [true]", "seeds: holds [true]; expected whole numbers from 0 on"),
+        ("seeds: [0]", "seeds: 3", "seeds: holds 3; expected whole numbers from 0 on"),
+        ("seeds: [0]", "seeds: {fcn: [0, 0], rcca: [1]}", "a seed stands twice"),
+        ("seeds: [0]", "seeds: {fcn: [0]}", "a list for each of `heads` and no other; look at rcca"),
+        ("seeds: [0]", "seeds: {fcn: [0], rcca: [1], aspp: [2]}", "and no other; look at aspp"),
         ("seeds: [0]", "sedes: [0]", "sedes: unknown key; did you mean 'seeds'?"),
         ("  rcca:", "  ../rcca:", "names a folder"),
         ("name: rcca,", "name: rccca,", "did you mean 'rcca'"),

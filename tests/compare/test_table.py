@@ -87,7 +87,24 @@ def test_the_best_of_each_column_is_marked_and_the_cheapest_is_the_best_of_a_cos
     rows = table_rows([FCN, RCCA], ONE)
     marked = {row.name: [cell.is_best for cell in row.cells] for row in rows}
     assert marked["fcn"] == [False, False, False, False, True, False]  # one head was timed: it is not the best of one
-    assert marked["rcca"] == [True, False, True, False, False, False]
+    assert marked["rcca"] == [False] * 6  # its mIoU is higher, but one seed does not tell the heads apart
+
+
+def test_the_highest_miou_is_marked_only_where_it_is_separable_from_all_others():
+    def marked(pairs):
+        return [row.name for row in table_rows([FCN, RCCA, result("aspp", 0.41)], pairs) if row.cells[0].is_best]
+
+    clear = [*THREE, replace(THREE[0], a="aspp", b="rcca", difference=-0.02)]
+    assert marked(clear) == ["rcca"]
+    assert marked([*THREE, replace(clear[1], p_holm=0.2)]) == []
+    assert marked([*THREE, replace(clear[1], difference=None, p_holm=None)]) == ["rcca"]  # aspp has no run that counts
+    assert marked([]) == []
+
+
+def test_values_that_read_alike_are_marked_alike():
+    heads = [result(name, 0.4, gflops=value) for name, value in (("a", 2.001), ("b", 2.004), ("c", 3.0))]
+    assert [row.cells[3].is_best for row in table_rows(heads, [])] == [True, True, False]
+    assert [row.cells[3].is_best for row in table_rows(heads[:2], [])] == [False, False]
 
 
 def test_ambiguous_pairs_have_a_column_only_where_there_are_some():
@@ -99,7 +116,7 @@ def test_terminal_columns_are_aligned_and_markdown_is_a_table():
     lines = terminal([FCN, RCCA], ONE).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert not any("\n\n" in text for text in (terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=200)))
-    first, *_ = text = markdown([FCN, RCCA], ONE).splitlines()
+    first, *_ = text = markdown([FCN, RCCA], ONE, said=verdicts([FCN, RCCA], ONE)).splitlines()
     assert first.startswith("**One seed:")
     table = [line for line in text if line.startswith("|")]
     assert [line.count("|") for line in table] == [8, 8, 8, 8]

@@ -19,8 +19,13 @@ CLEAR = Pair("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
         ),
         (
             replace(OPEN, seeds_needed=None),
-            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; on these images no number of seeds up to "
-            "200 would settle a difference of this size",
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; a difference of this size would take more than "
+            "200 seeds a head",
+        ),
+        (
+            replace(OPEN, seeds_needed=None, needs_images=True, difference=-0.00001),
+            "rcca - aspp: +0.00 [-0.18, +0.82], 3 seeds: not separable; on these images no number of seeds would "
+            "settle a difference of this size",
         ),
         (CLEAR, "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001)"),
         (
@@ -65,5 +70,7 @@ def test_a_study_s_first_sentence_names_what_is_separable():
     assert rest[-1] == HOW_TO_READ
     assert study_verdicts([other, OPEN])[0] == "3 seeds a head: no two heads are separable."
     assert study_verdicts([OPEN])[0] == "3 seeds a head: the two heads are not separable."
+    unequal = [CLEAR, Pair("one", "fcn", 3, 1, 0.1, reason="one seed"), Pair("none", "fcn", 0, 3, None)]
+    assert study_verdicts(unequal)[0] == "1 to 3 seeds a head: rcca is better than fcn; no other pair is separable."
     both = replace(OPEN, p_holm=0.01)
     assert study_verdicts([CLEAR, both])[0] == "3 seeds a head: rcca is better than fcn and aspp."

@@ -33,7 +33,7 @@ def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
     chart = difference_chart("rcca", "fcn", classes, is_about_heads=True)
     assert [row.label for row in chart.rows] == ["car", "road", "pole", "wall", "sky"]
     assert [row.is_clear for row in chart.rows] == [True, False, False, True, False]
-    assert chart.rows[0].text == "+4.0 [+2.0, +6.0]"
+    assert (chart.rows[0].text, chart.rows[0].interval) == ("+4.0", "[+2.0, +6.0]")
     assert chart.rows[0].ends == pytest.approx((0.5 + 0.5 / 3, 1.0))  # the longest interval reaches the end
     assert (chart.rows[-1].place, chart.rows[2].ends) == (None, None)
     assert "new seeds and new images" in chart.meaning

@@ -176,9 +176,12 @@ def test_identical_scores_are_not_separable_and_have_an_interval_of_no_width(rng
 def test_seeds_that_all_scored_the_same_are_no_measure_of_seeds(rng):
     one, other = counts(rng), counts(rng, accuracy=0.6)
     (pair,) = compare_heads({"a": [one] * 3, "b": [other] * 3})
-    assert pair.reason == "every seed scored the same"
+    assert pair.reason == "every seed of b and a scored the same"
     assert pair.p is pair.low is None
     assert pair.images_low < pair.images_high
+    (pair,) = compare_heads({"a": [one] * 3, "b": [counts(rng, accuracy=each) for each in (0.5, 0.6, 0.61)]})
+    assert pair.reason == "every seed of a scored the same"  # the other head's spread does not stand for it
+    assert pair.p is pair.low is None
 
 
 def test_a_head_without_a_run_and_a_split_without_labels_are_not_comparable(rng):
@@ -243,7 +246,25 @@ def test_more_seeds_are_asked_for_the_smaller_the_difference(rng):
 
 
 def test_no_number_of_seeds_settles_what_the_images_leave_open(rng):
-    heads = study(rng, accuracies=(0.70, 0.703), n=4, per_image=0.2)
+    union = np.full((8, 3), 10_000)
+    by_image = {head: rng.uniform(0.4, 0.9, (8, 1)) for head in ("a", "b")}  # the same for every seed of a head
+    heads = {
+        head: [RunCounts((union * (share + 0.01 * seed)).astype(np.int64), union) for seed in range(3)]
+        for head, share in by_image.items()
+    }
     (pair,) = compare_heads(heads)
     assert not pair.is_separable
     assert pair.seeds_needed is None
+    assert pair.needs_images
+
+
+def test_a_difference_that_is_next_to_nothing_beside_the_seeds_does_not_ask_for_images():
+    noise, levels = np.random.default_rng(3), {"a": (0.5, 0.6, 0.7), "b": (0.505, 0.605, 0.705)}
+    heads = {
+        head: [counts(noise, n=4000, accuracy=each, per_image=0.01) for each in each_run]
+        for head, each_run in levels.items()
+    }
+    (pair,) = compare_heads(heads)
+    assert not pair.is_separable
+    assert pair.seeds_needed is None
+    assert not pair.needs_images

@@ -1,0 +1,65 @@
+"""The same head twice: trains one recipe with 8 seeds, and asks how often 4 against 4 of them are called different.
+
+./run.sh bench aa [--config configs/compare/aa_streets.yaml] [--jobs N]
+
+Makes data/streets first where the study wants it. Resumable. Writes benchmarks/results/aa/STUDY.json: the study's own
+verdict, and every way to split the runs into two halves (35 of 8 runs); docs/statistics.md is made from it by
+benchmarks/pages.py.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from command import ROOT, run_segnl
+from study import arguments, run_study, study_result, write_result
+
+from segnl.compare.study import load_study
+from segnl.core.errors import CheckpointError
+from segnl.engine.checkpoint import newest_checkpoint
+from segnl.inspection.predictions import keep_predictions
+from segnl.metrics.significance import RunCounts, compare_heads
+
+CONFIG = "configs/compare/aa_streets.yaml"
+DATA = Path("data/streets")
+RESULTS = ROOT / "benchmarks" / "results" / "aa"
+
+
+def main() -> None:
+    args = arguments(__doc__ or "", RESULTS, CONFIG).parse_args()
+    planned = load_study(Path(args.config), runs=ROOT / "checkpoints")
+    if planned.same_recipes != (planned.heads,):
+        raise SystemExit(f"{args.config}: its heads differ; an A/A study has one recipe under several names")
+    if planned.runs[0].recipe.data.root == DATA:
+        run_segnl("data", "streets", "--out", str(DATA))
+    study = run_study(args.config, args.jobs)
+    names, counts = [], []
+    for run in study.runs:
+        checkpoint = newest_checkpoint(run.folder)
+        if checkpoint is None:
+            raise CheckpointError(f"{run.folder}: its checkpoints are gone; run this again")
+        kept = keep_predictions(checkpoint, run.recipe, study.cfg.split)
+        names.append(run.name)
+        counts.append(RunCounts(kept.right, kept.true + kept.predicted - kept.right))
+    write_result(args.out, study_result(study, args.jobs) | {"splits": splits(names, counts)})
+
+
+def splits(names: Sequence[str], counts: Sequence[RunCounts]) -> list[dict[str, Any]]:
+    """Every way to split runs of one recipe into two halves, each held against the other as a study would.
+
+    The first run is always in half `a`: the mirrored split is the same comparison. An odd number leaves b one more.
+    """
+    runs = range(len(counts))
+    found = []
+    for others in itertools.combinations(runs[1:], len(counts) // 2 - 1):
+        half = [0, *others]
+        rest = [i for i in runs if i not in half]
+        (pair,) = compare_heads({"b": [counts[i] for i in rest], "a": [counts[i] for i in half]})
+        keys = ("difference", "low", "high", "p", "images_low", "images_high")
+        found.append({"a": [names[i] for i in half]} | {key: getattr(pair, key) for key in keys})
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What docs/results.md says of studies and docs/statistics.md of one head that meets itself, from kept result files."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from command import commit_text
+
+Result = dict[str, Any]
+
+AA = """\
+## The same head twice
+
+The simulation above knows the truth because it made it. Here real trainings do: one recipe under two names with other
+seeds, so that every difference is chance. One study is one draw; therefore its runs are also split into two halves in
+every possible way, each split compared as a study of its own. Splits share runs, so that they are not as many
+independent tests: on average over many such sets of runs 5 % of the splits would be called different, in one set none
+or several may be.
+"""
+
+
+def studies_section(folder: Path) -> list[str]:
+    """Every kept study, its verdict first; says so where there is none."""
+    lines = ["## Studies: is one head better?", ""]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        return [*lines, "Not run yet: `./run.sh bench study --config configs/compare/camvid.yaml`."]
+    lines += [
+        "Several seeds a head under equal conditions (`segnl compare`). Differences are in points of mIoU, in brackets",
+        "stands the 95 % interval for new seeds and images; [compare.md](compare.md) explains columns and verdicts,",
+        "[statistics.md](statistics.md) the intervals. Images/s, latency and memory are measurements of the machine.",
+    ]
+    for result in found:
+        lines += ["", *study_lines(result)]
+    return lines
+
+
+def study_lines(result: Result) -> list[str]:
+    """One study: where it comes from, the verdicts word for word, the table, every run, the ablations."""
+    first, *rest = result["verdicts"]
+    size = "x".join(map(str, result["crop_hw"]))
+    lines = [
+        f"### {result['study']}: {', '.join(result['heads'])}",
+        "",
+        f"`{result['config']}`: {result['data']}, {result['steps']:,} steps of {result['batch_size']} crops of {size}; "
+        f"{result['num_images']} images of {result['split']}; {seeds_text(result['seeds'])}."
+        + (f" {result['note']}" if result["note"] else ""),
+        "",
+        f"**{first}**",
+        "",
+        *(f"- {line}" for line in rest),
+        *(f"- refused: {name} {reason}" for name, reason in result["refused"].items()),
+        "",
+        *head_table(result),
+        "",
+        "mIoU of every run, in the order of the seeds:",
+        *("; ".join(f"{head} {_listed(runs.values())}" for head, runs in result["runs"].items()) + ".",),
+    ]
+    if result["ablations"]:
+        lines += ["", *ablation_table(result["ablations"])]
+    return [*lines, "", origin(result)]
+
+
+def seeds_text(seeds: dict[str, list[int]]) -> str:
+    """One list where all heads have the same."""
+    texts = {head: ", ".join(map(str, each)) for head, each in seeds.items()}
+    if len(set(texts.values())) == 1:
+        (text,) = set(texts.values())
+        return f"seed{'s' if ',' in text else ''} {text}"
+    return "seeds " + "; ".join(f"of {head} {text}" for head, text in texts.items())
+
+
+def head_table(result: Result) -> list[str]:
+    """The study's table; columns that no head has a value for are left out."""
+    control = next(iter(result["heads"]))
+    against = {pair["a"]: pair for pair in result["pairs"] if pair["b"] == control}
+    columns = {
+        "mIoU %": lambda name, head: _mean_sd(head["miou_mean"], head["miou_sd"]),
+        f"vs {control}": lambda name, head: "control" if name == control else _interval(against[name]),
+        "boundary IoU %": lambda name, head: _share(head["boundary_iou"]),
+        "ambiguous pairs %": lambda name, head: _share(head["ambiguous_acc"], digits=1),
+        "channels": lambda name, head: _plain(head["matched_channels"], "{:.0f}"),
+        "parameters, M": lambda name, head: _plain(head["params"] / 1e6, "{:.2f}"),
+        "GFLOPs": lambda name, head: _plain(head["gflops"], "{:.2f}"),
+        "training images/s": lambda name, head: _plain(head["train_images_per_s"], "{:.1f}"),
+        "latency, ms": lambda name, head: _plain(head["latency_ms"], "{:.1f}"),
+        "peak, MiB": lambda name, head: _plain(head["peak_mib"], "{:.1f}"),
+    }
+    cells = {title: [cell(*each) for each in result["heads"].items()] for title, cell in columns.items()}
+    known = {title: column for title, column in cells.items() if set(column) != {"-"}}
+    lines = [f"| head | {' | '.join(known)} |", "|---|" + "---:|" * len(known)]
+    for i, name in enumerate(result["heads"]):
+        lines.append(f"| {name} | {' | '.join(column[i] for column in known.values())} |")
+    return lines
+
+
+def ablation_table(ablations: Result) -> list[str]:
+    """What breaking the trained attention does to mIoU, mean over the runs."""
+    names = list(dict.fromkeys(name for each in ablations.values() for name in each))
+    meanings = {name: tree["meaning"] for each in ablations.values() for name, tree in each.items()}
+    lines = [
+        "Change of mIoU in points when a trained head's attention is broken at evaluation, mean over the runs ± their",
+        "standard deviation:",
+        "",
+        f"| head | {' | '.join(f'{name}: {meanings[name]}' for name in names)} |",
+        "|---|" + "---:|" * len(names),
+    ]
+    for head, each in ablations.items():
+        lines.append(f"| {head} | {' | '.join(_change(each.get(name)) for name in names)} |")
+    return lines
+
+
+def origin(result: Result) -> str:
+    """Machine, versions and commits of a study."""
+    machine, jobs = result["machine"], result["jobs"]
+    commits = ", ".join(commit_text(git) for git in result["git"])
+    at_once = f", {jobs} trainings at once" if jobs > 1 else ""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores{at_once}; torch {result['versions']['torch']}; "
+        f"commit{'s' if len(result['git']) > 1 else ''} {commits}."
+    )
+
+
+def aa_section(folder: Path) -> str:
+    """One recipe against itself: the verdict, the splits, and what an interval over images alone would have said."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        return f"{AA}\nNot run yet: `./run.sh bench aa`.\n"
+    return "\n".join([AA, *("\n".join(aa_lines(result)) + "\n" for result in found)])
+
+
+def aa_lines(result: Result) -> list[str]:
+    """One A/A study."""
+    runs = [value for of_head in result["runs"].values() for value in of_head.values()]
+    splits, half = result["splits"], len(result["splits"][0]["a"])
+    differ = [split for split in splits if split["p"] is not None and split["p"] < 0.05]
+    images = [split for split in splits if split["images_low"] is not None]
+    by_images = [split for split in images if split["images_low"] > 0 or split["images_high"] < 0]
+    sizes = sorted(100 * abs(split["difference"]) for split in splits)
+    widths = [100 * (split["high"] - split["low"]) / 2 for split in splits if split["low"] is not None]
+    sd, reach = 100 * statistics.stdev(runs), 100 * (max(runs) - min(runs))
+    return [
+        f"`{result['config']}`: {result['data']}, {result['steps']:,} steps of {result['batch_size']} crops; "
+        f"{result['num_images']} images of {result['split']}; {seeds_text(result['seeds'])}.",
+        "",
+        *(f"- {line}" for line in result["verdicts"][1:] if "Differences are in points" not in line),
+        f"- The {len(runs)} runs: mIoU {_listed(runs)}; standard deviation {sd:.2f} points, from the lowest to the "
+        f"highest {reach:.2f}.",
+        "",
+        f"| of the {len(splits)} splits into {half} and {len(runs) - half} runs | number | share |",
+        "|---|---:|---:|",
+        f"| called different, p < 0.05 (there is nothing to find; 5 % expected) | {_of(differ, splits)} |",
+        f"| called different by the interval over images alone, which others use | {_of(by_images, splits)} |",
+        "",
+        f"Between halves lie {statistics.median(sizes):.2f} points of mIoU in the median and {sizes[-1]:.2f} at most; "
+        f"the intervals reach {statistics.median(widths):.2f} points to either side in the median.",
+        "",
+        origin(result),
+    ]
+
+
+def _of(some: list[Result], all_of_them: list[Result]) -> str:
+    return f"{len(some)} | {100 * len(some) / len(all_of_them):.0f} %"
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(_share(value) for value in values)
+
+
+def _share(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _plain(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _mean_sd(mean: float | None, sd: float | None) -> str:
+    return _share(mean) + ("" if sd is None else f" ± {_share(sd)}")
+
+
+def _interval(pair: Result) -> str:
+    if pair["difference"] is None:
+        return "-"
+    whole = pair["low"] is not None
+    low, high = (pair["low"], pair["high"]) if whole else (pair["images_low"], pair["images_high"])
+    bracket = "" if low is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]" + ("" if whole else " images only")
+    return f"{100 * pair['difference']:+.2f}{bracket}"
+
+
+def _change(tree: Result | None) -> str:
+    if tree is None or tree["miou_change"] is None:
+        return "-"
+    changes = list(tree["miou_changes"].values())
+    spread = f" ± {100 * statistics.stdev(changes):.2f}" if len(changes) > 1 else ""
+    return f"{100 * tree['miou_change']:+.2f}{spread}"

@@ -1,0 +1,89 @@
+"""Runs a study with `segnl compare` and keeps what it found, small enough to be committed.
+
+./run.sh bench study --config configs/compare/camvid.yaml [--jobs N]
+
+Resumable, as the study is. Writes benchmarks/results/studies/STUDY.json; docs/results.md is made from these by
+benchmarks/pages.py. What is kept: every run's mIoU, the table, the verdicts word for word, the ablations, and where
+all of it comes from. Differences of single classes stay in checkpoints/STUDY/compare.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from command import ROOT, run_segnl
+
+from segnl.compare.study import Study, load_study
+from segnl.core.environment import machine
+from segnl.core.files import write_atomic
+from segnl.engine.checkpoint import newest_checkpoint
+
+RESULTS = ROOT / "benchmarks" / "results" / "studies"
+
+
+def main() -> None:
+    args = arguments(__doc__ or "", RESULTS).parse_args()
+    write_result(args.out, study_result(run_study(args.config, args.jobs), args.jobs))
+
+
+def arguments(text: str, out: Path, config: str | None = None) -> argparse.ArgumentParser:
+    """config: the study, unless it is given; None: it must be."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=config, required=config is None, help="the study's file")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--out", type=Path, default=out, help=f"where STUDY.json goes (default {out})")
+    return parser
+
+
+def run_study(config: str, jobs: int) -> Study:
+    """To its end, from the folder of segnl; what is there is not done again."""
+    run_segnl("compare", "--config", config, "--jobs", str(jobs))
+    return load_study(Path(config), runs=ROOT / "checkpoints")
+
+
+def study_result(study: Study, jobs: int) -> dict[str, Any]:
+    """The result file's content, from the study's compare.json. jobs: trainings at once, which moves images/s."""
+    found = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
+    recipe = study.runs[0].recipe
+    checkpoints = [newest_checkpoint(run.folder) for run in study.runs]
+    origins = [checkpoint.origin for checkpoint in checkpoints if checkpoint is not None]
+    file = study.file.resolve()
+    return {
+        "study": study.name,
+        "config": str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name),
+        "note": study.cfg.note,
+        "data": recipe.data_name,
+        "split": found["split"],
+        "num_images": found["num_images"],
+        "steps": found["steps"],
+        "batch_size": recipe.train.batch_size,
+        "crop_hw": recipe.data.crop_hw,
+        "varies": study.cfg.varies,
+        "seeds": {head: study.cfg.seeds_of(head) for head in study.heads},
+        "heads": found["heads"],
+        "runs": {
+            head: {run.seed: found["runs"][run.name]["miou"] for run in study.runs_of(head)} for head in study.heads
+        },
+        "pairs": [{key: value for key, value in pair.items() if key != "per_class"} for pair in found["pairs"]],
+        "verdicts": found["verdicts"],
+        "ablations": found["ablations"],
+        "refused": found["control"]["refused"],
+        "git": list({json.dumps(origin["git"], sort_keys=True): origin["git"] for origin in origins}.values()),
+        "versions": origins[0]["versions"],
+        "machine": machine(),
+        "jobs": jobs,
+        "complete": True,
+    }
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """To STUDY.json in that folder."""
+    path = folder / f"{result['study']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(result, indent=1).encode() + b"\n")
+    print(f"written: {path}; docs are made anew by ./run.sh python benchmarks/pages.py")
+
+
+if __name__ == "__main__":
+    main()

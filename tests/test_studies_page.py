@@ -1,0 +1,140 @@
+"""What the pages say of kept studies and of one head that meets itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segnl.metrics.significance import RunCounts
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import studies_page
+
+    return studies_page
+
+
+@pytest.fixture
+def aa(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import aa
+
+    return aa
+
+
+def head(miou, sd, **more):
+    known = {"boundary_iou": 0.3, "params": 2e6, "gflops": 1.5, "train_images_per_s": 3.0, "latency_ms": None}
+    return {"miou_mean": miou, "miou_sd": sd, "peak_mib": None, "matched_channels": None, "ambiguous_acc": None} | (
+        known | more
+    )
+
+
+def study(**changes):
+    ends = {"images_low": 0.001, "images_high": 0.002}
+    pairs = [{"a": "rcca", "b": "fcn", "difference": 0.0031, "low": -0.0018, "high": 0.0082, **ends}]
+    pairs += [{"a": "aspp", "b": "fcn", "difference": 0.01, "low": None, "high": None, **ends}]
+    lost = {"meaning": "attention switched off", "miou_change": -0.02, "miou_changes": {"a": -0.01, "b": -0.03}}
+    return {
+        "study": "some",
+        "config": "configs/compare/some.yaml",
+        "note": "A note.",
+        "data": "camvid",
+        "split": "val",
+        "num_images": 101,
+        "steps": 4000,
+        "batch_size": 4,
+        "crop_hw": [360, 480],
+        "seeds": {"fcn": [0, 1], "rcca": [0, 1], "aspp": [0]},
+        "heads": {"fcn": head(0.5, 0.01), "rcca": head(0.5031, 0.02, latency_ms=12.5), "aspp": head(0.51, None)},
+        "runs": {"fcn": {"0": 0.49, "1": 0.51}, "rcca": {"0": 0.50, "1": None}, "aspp": {"0": 0.51}},
+        "pairs": pairs,
+        "verdicts": ["2 seeds a head: undecided.", "rcca - fcn: word for word"],
+        "ablations": {"rcca": {"gamma0": lost}},
+        "refused": {"rcca-s9": "saw other batches"},
+        "git": [{"commit": "a" * 40, "dirty": False}, {"commit": "b" * 40, "dirty": True}],
+        "versions": {"torch": "2.15.0"},
+        "machine": {"cpu": "a processor", "cores": 2},
+        "jobs": 2,
+    } | changes
+
+
+def test_a_study_s_verdict_stands_first_and_its_words_are_kept(page, tmp_path):
+    (tmp_path / "some.json").write_text(json.dumps(study()))
+    text = "\n".join(page.studies_section(tmp_path))
+    assert "Not run yet" not in text
+    first, word, table = (text.index(each) for each in ("**2 seeds a head", "- rcca - fcn: word for word", "| head |"))
+    assert first < word < table
+    assert "- refused: rcca-s9 saw other batches" in text
+    assert (
+        "4,000 steps of 4 crops of 360x480; 101 images of val; seeds of fcn 0, 1; of rcca 0, 1; of aspp 0. A note."
+        in text
+    )
+    assert "fcn 49.00, 51.00; rcca 50.00, -; aspp 51.00." in text
+    assert text.endswith(
+        "a processor, 2 cores, 2 trainings at once; torch 2.15.0; commits aaaaaaaaa, bbbbbbbbb + changes."
+    )
+
+
+def test_a_study_s_table_has_intervals_and_leaves_out_what_no_head_has(page):
+    lines = page.head_table(study())
+    assert lines[0] == (
+        "| head | mIoU % | vs fcn | boundary IoU % | parameters, M | GFLOPs | training images/s | latency, ms |"
+    )
+    assert lines[2] == "| fcn | 50.00 ± 1.00 | control | 30.00 | 2.00 | 1.50 | 3.0 | - |"
+    assert lines[3].startswith("| rcca | 50.31 ± 2.00 | +0.31 [-0.18, +0.82] | 30.00 |")
+    assert lines[4].startswith("| aspp | 51.00 | +1.00 [+0.10, +0.20] images only | 30.00 |")
+
+
+def test_an_ablation_has_its_mean_and_spread_over_runs(page):
+    assert page.ablation_table(study()["ablations"])[-1] == "| rcca | -2.00 ± 1.41 |"
+
+
+def test_seeds_that_all_heads_share_are_said_once(page):
+    assert page.seeds_text({"a": [0], "b": [0]}) == "seed 0"
+    assert page.seeds_text({"a": [0, 1], "b": [0, 1]}) == "seeds 0, 1"
+
+
+def split(p, low, images_low):
+    size = {"difference": 0.01, "low": low, "high": low + 0.04, "images_low": images_low, "images_high": 0.03}
+    return {"a": ["a-s0", "a-s1"], "p": p} | size
+
+
+def test_the_splits_of_one_recipe_are_counted_by_p_and_by_images_alone(page, tmp_path):
+    splits = [split(0.01, 0.001, 0.001), split(0.9, -0.02, 0.001), split(None, -0.02, -0.01), split(0.05, -0.01, -0.01)]
+    runs = {"a": {"0": 0.50, "1": 0.52}, "b": {"2": 0.51, "3": 0.53}}
+    result = study(splits=splits, runs=runs, verdicts=["lead", "b - a: +1.00, word for word"])
+    (tmp_path / "some.json").write_text(json.dumps(result))
+    text = page.aa_section(tmp_path)
+    assert "- b - a: +1.00, word for word" in text
+    assert "| of the 4 splits into 2 and 2 runs | number | share |" in text
+    assert "5 % expected) | 1 | 25 % |" in text
+    assert "which others use | 2 | 50 % |" in text
+    assert "standard deviation 1.29 points, from the lowest to the highest 3.00." in text
+
+
+def runs_of_one_recipe(num, images=12):
+    random = np.random.default_rng(3)
+    truth = random.integers(50, 100, (images, 3))
+    shares = random.uniform(0.3, 0.7, (num, 1, 1))
+    return [RunCounts((share * truth).astype(np.int64), truth) for share in shares]
+
+
+def test_eight_runs_have_35_splits_and_each_is_compared_as_a_study(aa):
+    counts = runs_of_one_recipe(8)
+    found = aa.splits([f"s{i}" for i in range(8)], counts)
+    assert len(found) == 35
+    assert len({tuple(each["a"]) for each in found}) == 35
+    assert all(len(each["a"]) == 4 and each["a"][0] == "s0" for each in found)
+    miou = [float((run.right.sum(axis=0) / run.union.sum(axis=0)).mean()) for run in counts]
+    ours = [int(name[1:]) for name in found[7]["a"]]
+    theirs = [i for i in range(8) if i not in ours]
+    assert found[7]["difference"] == pytest.approx(
+        np.mean([miou[i] for i in ours]) - np.mean([miou[i] for i in theirs])
+    )
+    assert all(each["low"] < each["difference"] < each["high"] and 0 < each["p"] <= 1 for each in found)
+    assert len(aa.splits(["x", "y", "z"], counts[:3])) == 1  # one run against two
