@@ -157,7 +157,7 @@ def test_compiles_in_one_graph_forward_and_backward(kind: str, d: int) -> None:
 def test_operators_are_registered_as_torch_asks() -> None:
     tests = ("test_schema", "test_faketensor")
     a, b, g = maps("concatenation", 2, 7, 11, 3)
-    torch.library.opcheck(torch.ops.segnl.relu_sum.default, (a, b, g.mT, 0.5), test_utils=tests)
+    torch.library.opcheck(torch.ops.segnl.relu_sum.default, (a, b, g.mT, 2), test_utils=tests)
     q, k, v = (x.mT.contiguous() for x in maps("softmax", 2, 7, 11, 3))
     torch.library.opcheck(torch.ops.segnl.blocked_attention.default, (q, k, v, 0.5), test_utils=tests)
 
