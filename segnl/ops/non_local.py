@@ -46,7 +46,7 @@ def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
     dtype = accumulator(g.dtype)
     # Autocast would turn the products back into bfloat16, whose sums over thousands of positions are worthless.
-    with torch.autocast(g.device.type, enabled=False):
+    with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
         summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: what all positions say, once
         return torch.bmm(theta.to(dtype).mT, summary).to(g.dtype).mT  # b d n
 

@@ -214,6 +214,12 @@ def test_a_bad_argument_is_named() -> None:
         concatenation_context(theta[:, 0].long(), phi[:, 0], g)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_alone_give_a_shape(kind: str) -> None:
+    context = KINDS[kind](*(x.to("meta") for x in maps(kind, 2, 7, 11, 3)))
+    assert (context.shape, context.device.type) == ((2, 3, 7), "meta")
+
+
 def test_context_of_one_position_is_its_own_value() -> None:
     theta, phi, g = maps("softmax", 2, 1, 1, 3)
     torch.testing.assert_close(softmax_context(theta, phi, g), g)
