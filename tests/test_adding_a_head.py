@@ -1,6 +1,7 @@
 """docs/adding-a-head.md is run as it stands: its Python becomes a file, its YAML a recipe's section."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from segnl.core.config import parse_yaml
 from segnl.core.errors import ConfigError
+from segnl.engine.recipe import load_recipe
 from segnl.models.segmenter import model_config, new_segmenter
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-head.md"
@@ -64,6 +66,13 @@ def test_the_pages_head_computes_its_formula(head: dict[str, object]) -> None:
         for channel in range(16):
             expected = x[batch, channel] * weights[channel]
             assert (one(stages).context[batch, channel] - expected).abs().max() < 1e-5
+
+
+def test_the_pages_recipe_stands_beside_the_base_that_the_page_says(head: dict[str, object], tmp_path: Path) -> None:
+    (place,) = set(re.findall(r"configs/\w+/weigh\.yaml", PAGE.read_text(encoding="utf-8")))
+    shutil.copy(PAGE.parent.parent / Path(place).parent / "_base.yaml", tmp_path)
+    (tmp_path / "weigh.yaml").write_text(block("yaml"), encoding="utf-8")
+    assert load_recipe(tmp_path / "weigh.yaml").model.head.model_dump() == {**head, "in_stages": (3,), "channels": 512}
 
 
 def test_a_misspelt_key_of_the_pages_head_is_named(head: dict[str, object]) -> None:

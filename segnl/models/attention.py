@@ -1,5 +1,6 @@
 """Attention on demand: what one position attends to, without the matrix of all pairs."""
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,10 @@ def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int,
             f"{type(head).__name__} is in training mode, where batch norm depends on the batch; call eval()"
         )
     h, w = head.gather(stages).shape[-2:]
-    if not (0 <= pixel[0] < h and 0 <= pixel[1] < w):
+    try:
+        row, column = map(operator.index, pixel)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"pixel: {pixel!r}; expected (row, column), two integers") from err
+    if not (0 <= row < h and 0 <= column < w):
         raise ValueError(f"pixel: {pixel}; expected (row, column) inside the map of {h} x {w}")
-    return head.attend(stages, pixel)
+    return head.attend(stages, (row, column))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -19,10 +20,14 @@ def agree(*arguments: tuple[str, Tensor, str], autocasts: bool = True) -> tuple[
     Under autocast dtypes may differ, and the tensors are returned in autocast's dtype (float64 stays), as the matrix
     products of torch would take them; with autocasts=False and elsewhere they are returned as they came.
 
-    Raises ValueError, naming the argument, where a number of axes, a size, a dtype or a device does not fit.
+    Raises ValueError, naming the argument, where it is no dense tensor, or a number of axes, a size, a dtype or a
+    device does not fit.
     """
     sizes: dict[str, int] = {}
     for name, tensor, axes in arguments:
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            kind = str(tensor.layout) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{name}: {kind}; expected a dense tensor `{axes}`")
         letters = axes.split()
         if tensor.dim() != len(letters):
             raise ValueError(f"{name}: shape {tuple(tensor.shape)}; expected {len(letters)} axes `{axes}`")
@@ -51,6 +56,15 @@ def _one_dtype(arguments: Sequence[tuple[str, Tensor, str]], *, autocasts: bool)
         if tensor.dtype != first.dtype:
             raise ValueError(f"{name}: {tensor.dtype}; expected {first.dtype}, the dtype of {first_name}")
     return tuple(tensor for _, tensor, _ in arguments)
+
+
+def only_reverse_mode(operator: str, *tensors: Tensor) -> None:
+    """Refuses forward-mode derivatives, which torch would let an operator of ours pass over as if they were zero.
+
+    Raises RuntimeError under torch.func.jvp, jacfwd and torch.autograd.forward_ad.
+    """
+    if not torch.compiler.is_compiling() and any(unpack_dual(each).tangent is not None for each in tensors):
+        raise RuntimeError(f"{operator}: no forward-mode derivative (torch.func.jvp, jacfwd); use backward or vjp")
 
 
 def is_exporting() -> bool:

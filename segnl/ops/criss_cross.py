@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree, is_exporting
+from segnl.ops.arguments import accumulator, agree, is_exporting, only_reverse_mode
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 from segnl.ops.plain import plain_criss_cross_context
 
@@ -31,6 +31,7 @@ def criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if is_exporting():
         return plain_criss_cross_context(query, key, value)
     q, k, v = (x.permute(0, 2, 3, 1) for x in (query, key, value))  # b h w c
+    only_reverse_mode("criss_cross_context", q, k, v)
     context: Tensor = criss_cross(q, k, v)[0]  # b h w d
     return context.permute(0, 3, 1, 2)
 

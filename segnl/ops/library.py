@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 LIBRARY = torch.library.Library("segnl", "DEF")
@@ -49,9 +49,36 @@ def flops_of(target: Any) -> Callable[[Function], Function]:
     return register
 
 
+class _Once(torch.autograd.Function):
+    """Hands gradients on; whoever asks how they depend on the other tensors given gets an error."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.name = name
+        return tensors[:count]
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(f"{ctx.name}: cannot differentiate twice; a gradient of its gradient is not implemented")
+
+
 def differentiate(target: Any, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """Registers an operator's gradient; `backward` and `setup_context` as for torch.autograd.Function.
 
-    A gradient of the gradient is an error instead of a silent zero.
+    A gradient of the gradient is an error instead of a silent zero. torch's `once_differentiable` hangs its error on
+    the incoming gradient alone: below a plain sum, which has a constant one, it keeps silent.
     """
-    torch.library.register_autograd(target, once_differentiable(backward), setup_context=setup_context, lib=LIBRARY)
+    name = target.name()
+
+    def once(ctx: Any, *given: Tensor) -> tuple[Any, ...]:
+        with torch.no_grad():
+            results = backward(ctx, *given)
+        if not torch.is_grad_enabled():
+            return tuple(results)
+        grads = [each for each in results if isinstance(each, Tensor)]
+        # The anchor is for an operator that has kept none of its inputs, such as the pixel loss.
+        anchor = torch.zeros((), requires_grad=True)
+        guarded = iter(_Once.apply(name, len(grads), *grads, *ctx.saved_tensors, *given, anchor))
+        return tuple(next(guarded) if isinstance(each, Tensor) else each for each in results)
+
+    torch.library.register_autograd(target, once, setup_context=setup_context, lib=LIBRARY)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree, is_exporting
+from segnl.ops.arguments import accumulator, agree, is_exporting, only_reverse_mode
 from segnl.ops.blocked_attention import blocked_attention
 from segnl.ops.plain import plain_concatenation_context
 from segnl.ops.relu_sum import relu_sum
@@ -30,6 +30,7 @@ def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0
     q, k, v = (_side_by_side(x.transpose(1, 2)) for x in (theta, phi, g))  # b n c, b m c, b m d
     if is_exporting() or (q.device.type == "cuda" and q.dtype != torch.float64):
         return _fused(q, k, v, scale).transpose(1, 2)
+    only_reverse_mode("softmax_context", q, k, v)
     context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
     return context.transpose(1, 2)
 
@@ -45,7 +46,7 @@ def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
     dtype = accumulator(g.dtype)
     # Autocast would turn the products back into bfloat16, whose sums over thousands of positions are worthless.
-    with torch.autocast(g.device.type, enabled=False):
+    with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
         summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: what all positions say, once
         return torch.bmm(theta.to(dtype).mT, summary).to(g.dtype).mT  # b d n
 
@@ -64,7 +65,8 @@ def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> 
     )
     if is_exporting():
         return plain_concatenation_context(theta_score.to(g.dtype), phi_score.to(g.dtype), g)
-    context: Tensor = relu_sum(theta_score, phi_score, g.transpose(1, 2), 1.0 / g.shape[-1])  # b n d
+    only_reverse_mode("concatenation_context", theta_score, phi_score, g)
+    context: Tensor = relu_sum(theta_score, phi_score, g.transpose(1, 2), g.shape[-1])  # b n d
     return context.transpose(1, 2)
 
 

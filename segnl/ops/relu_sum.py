@@ -21,31 +21,32 @@ CHANNELS = 128
 """Channels held in tables at once; bounds the memory on top of inputs and outputs to about 4 * m * CHANNELS numbers."""
 
 
-@operator("relu_sum(Tensor a, Tensor b, Tensor g, float scale) -> Tensor")
-def relu_sum(a: Tensor, b: Tensor, g: Tensor, scale: float) -> Tensor:
-    """scale * sum_j relu(a_i + b_j) g_j for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
+@operator("relu_sum(Tensor a, Tensor b, Tensor g, SymInt divisor) -> Tensor")
+def relu_sum(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
+    """sum_j relu(a_i + b_j) g_j / divisor for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
 
     Sums in float32 (float64 for float64), whatever autocast says; a and b may be of another dtype than g.
-    The derivative of relu at 0 is 0.
+    The derivative of relu at 0 is 0. An a or b of -inf adds nothing. The divisor is an integer, since torch.compile
+    would take a number made from a map's size for a constant, and compile again for every size.
     """
     out = g.new_empty(a.shape[0], a.shape[1], g.shape[2])
     with torch.autocast(a.device.type, enabled=False):
         for image in range(a.shape[0]):
-            knots, order = _sorted_knots(b[image])
+            knots, order, factor = _sorted_knots(b[image], divisor, g.dtype)
             last, reach, _ = _last_knot(a[image], knots, g.dtype)
             for channels in _slices(g.shape[2]):
-                value, slope = _tables(_blocks(_rows(g[image, :, channels]), order, scale), knots)
+                value, slope = _tables(_blocks(_rows(g[image, :, channels]), order, factor), knots)
                 out[image, :, channels] = value.index_select(0, last).addcmul_(reach, slope.index_select(0, last))
     return out
 
 
 @shapes_of(relu_sum)
-def _(a: Tensor, b: Tensor, g: Tensor, scale: float) -> Tensor:
+def _(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
     return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
 
 
-@operator("relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, float scale) -> (Tensor, Tensor, Tensor)")
-def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+@operator("relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, SymInt divisor) -> (Tensor, Tensor, Tensor)")
+def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of `relu_sum` for grad `b n d`: those of a, b and g.
 
     That of g is the same operator with the roles exchanged: g_j asks, the positions i answer with their gradients.
@@ -55,15 +56,15 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: floa
     grad_g = torch.empty_like(g, memory_format=torch.contiguous_format)
     with torch.autocast(a.device.type, enabled=False):
         for image in range(a.shape[0]):
-            knots_b, order_b = _sorted_knots(b[image])
-            knots_a, order_a = _sorted_knots(a[image])
+            knots_b, order_b, factor_b = _sorted_knots(b[image], divisor, g.dtype)
+            knots_a, order_a, factor_a = _sorted_knots(a[image], divisor, g.dtype)
             last_a, _, above_a = _last_knot(a[image], knots_b, g.dtype)
             last_b, reach_b, above_b = _last_knot(b[image], knots_a, g.dtype)
             for channels in _slices(g.shape[2]):
                 g_rows, grad_rows = _rows(g[image, :, channels]), _rows(grad[image, :, channels])
-                slope = _running_sums(_blocks(g_rows, order_b, scale))
+                slope = _running_sums(_blocks(g_rows, order_b, factor_b))
                 grad_a[image] += torch.linalg.vecdot(slope.index_select(0, last_a), grad_rows).mul_(above_a)
-                value, slope = _tables(_blocks(grad_rows, order_a, scale), knots_a)
+                value, slope = _tables(_blocks(grad_rows, order_a, factor_a), knots_a)
                 at_last = slope.index_select(0, last_b)
                 grad_b[image] += torch.linalg.vecdot(at_last, g_rows).mul_(above_b)
                 grad_g[image, :, channels] = value.index_select(0, last_b).addcmul_(reach_b, at_last)
@@ -71,26 +72,32 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: floa
 
 
 @shapes_of(relu_sum_backward)
-def _(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(a), torch.empty_like(b), torch.empty_like(g, memory_format=torch.contiguous_format)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
-    ctx.scale = inputs[3]
+    ctx.divisor = inputs[3]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *relu_sum_backward(*ctx.saved_tensors, grad, ctx.scale), None
+    return *relu_sum_backward(*ctx.saved_tensors, grad, ctx.divisor), None
 
 
 differentiate(relu_sum, _backward, _setup_context)
 
 
-def _sorted_knots(answering: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the answers begin to count, float64 `m` ascending, and their order, int64 `m`."""
-    sorted_knots = torch.sort(-answering.double(), stable=True)
-    return sorted_knots.values, sorted_knots.indices
+def _sorted_knots(answering: Tensor, divisor: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the answers begin to count, float64 `m` ascending; their order, int64 `m`; each answer's factor, `m 1`.
+
+    An answer of -inf never counts: its knot stands somewhere and its factor is 0, since distances to a knot at infinity
+    would not be numbers.
+    """
+    never = answering == -torch.inf
+    sorted_knots = torch.sort((-answering.double()).masked_fill(never, 0.0), stable=True)
+    factor = torch.full_like(answering, 1.0 / divisor, dtype=accumulator(dtype)).masked_fill(never, 0.0)
+    return sorted_knots.values, sorted_knots.indices, factor.index_select(0, sorted_knots.indices)[:, None]
 
 
 def _last_knot(asking: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,12 +118,12 @@ def _rows(values: Tensor) -> Tensor:
     return values.to(accumulator(values.dtype)).contiguous()
 
 
-def _blocks(rows: Tensor, order: Tensor, scale: float) -> Tensor:
-    """scale * rows `m d` in the order of their knots, padded with zeros to whole blocks: `blocks BLOCK d`."""
+def _blocks(rows: Tensor, order: Tensor, factor: Tensor) -> Tensor:
+    """rows `m d` times factor `m 1`, in the order of their knots, zeros up to whole blocks: `blocks BLOCK d`."""
     num_blocks = -(-rows.shape[0] // BLOCK)
     padded = rows.new_empty(num_blocks * BLOCK, rows.shape[1])
     padded[rows.shape[0] :] = 0
-    torch.mul(rows.index_select(0, order), scale, out=padded[: rows.shape[0]])
+    torch.mul(rows.index_select(0, order), factor, out=padded[: rows.shape[0]])
     return padded.view(num_blocks, BLOCK, rows.shape[1])
 
 

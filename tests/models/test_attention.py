@@ -93,9 +93,15 @@ def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
 
 @pytest.mark.parametrize(
     ("name", "pixel", "message"),
-    [("rcca", (7, 0), "7 x 11"), ("rcca", (0, -1), "7 x 11"), ("fcn", (0, 0), "FCNHead does not attend")],
+    [
+        ("rcca", (7, 0), "7 x 11"),
+        ("rcca", (0, -1), "7 x 11"),
+        ("rcca", (1.5, 2), "two integers"),
+        ("rcca", (1, 2, 3), "two integers"),
+        ("fcn", (0, 0), "FCNHead does not attend"),
+    ],
 )
-def test_what_cannot_be_shown_is_refused(name: str, pixel: tuple[int, int], message: str) -> None:
+def test_what_cannot_be_shown_is_refused(name: str, pixel: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attention_row(awake_head(name), stages(), pixel)
 

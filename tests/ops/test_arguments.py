@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segnl.ops.arguments import accumulator, agree
+from segnl.ops.arguments import accumulator, agree, only_reverse_mode
 
 
 def test_sums_are_taken_in_float32_except_float64() -> None:
@@ -27,3 +27,21 @@ def test_autocast_brings_mixed_dtypes_to_its_own() -> None:
 def test_tensors_on_two_devices_are_refused() -> None:
     with pytest.raises(ValueError, match=r"y: on meta; expected cpu, where x is"):
         agree(("x", torch.zeros(2), "b"), ("y", torch.zeros(2, device="meta"), "b"))
+
+
+def test_what_is_no_dense_tensor_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"y: ndarray; expected a dense tensor `b n`"):
+        agree(("x", torch.zeros(2), "b"), ("y", torch.zeros(2, 3).numpy(), "b n"))
+    with pytest.raises(ValueError, match=r"x: torch.sparse_coo; expected a dense tensor `b n`"):
+        agree(("x", torch.zeros(2, 3).to_sparse(), "b n"))
+
+
+def test_forward_mode_is_refused_and_reverse_mode_is_not() -> None:
+    def sine(x: torch.Tensor) -> torch.Tensor:
+        only_reverse_mode("sine", x)
+        return x.sin()
+
+    x = torch.ones(3)
+    torch.testing.assert_close(torch.func.grad(lambda y: sine(y).sum())(x), x.cos())
+    with pytest.raises(RuntimeError, match=r"sine: no forward-mode derivative"):
+        torch.func.jvp(sine, (x,), (x,))

@@ -157,7 +157,7 @@ def test_compiles_in_one_graph_forward_and_backward(kind: str, d: int) -> None:
 def test_operators_are_registered_as_torch_asks() -> None:
     tests = ("test_schema", "test_faketensor")
     a, b, g = maps("concatenation", 2, 7, 11, 3)
-    torch.library.opcheck(torch.ops.segnl.relu_sum.default, (a, b, g.mT, 0.5), test_utils=tests)
+    torch.library.opcheck(torch.ops.segnl.relu_sum.default, (a, b, g.mT, 2), test_utils=tests)
     q, k, v = (x.mT.contiguous() for x in maps("softmax", 2, 7, 11, 3))
     torch.library.opcheck(torch.ops.segnl.blocked_attention.default, (q, k, v, 0.5), test_utils=tests)
 
@@ -212,6 +212,12 @@ def test_a_bad_argument_is_named() -> None:
         concatenation_context(theta[:, 0], phi[:, 0, :10], g)
     with pytest.raises(ValueError, match=r"theta_score: torch.int64; expected float32, float64, bfloat16 or float16"):
         concatenation_context(theta[:, 0].long(), phi[:, 0], g)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_alone_give_a_shape(kind: str) -> None:
+    context = KINDS[kind](*(x.to("meta") for x in maps(kind, 2, 7, 11, 3)))
+    assert (context.shape, context.device.type) == ((2, 3, 7), "meta")
 
 
 def test_context_of_one_position_is_its_own_value() -> None:

@@ -21,7 +21,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("m", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
 def test_every_filling_of_the_last_block_is_right(m: int) -> None:
     a, b, g = draw(2, 9), draw(2, m, seed=1), draw(2, m, 3, seed=2)
-    torch.testing.assert_close(relu_sum(a, b, g, 0.5), 0.5 * by_loops(a, b, g), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(relu_sum(a, b, g, 2), 0.5 * by_loops(a, b, g), rtol=1e-12, atol=1e-12)
 
 
 def test_channels_beyond_one_slice_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,8 +29,8 @@ def test_channels_beyond_one_slice_are_right(monkeypatch: pytest.MonkeyPatch) ->
     a, b, g = (x.requires_grad_() for x in (draw(2, 9), draw(2, 70, seed=1), draw(2, 70, 5, seed=2)))
     truth, given = by_loops(a, b, g), draw(2, 9, 5, seed=3)
     expected = torch.autograd.grad(truth, (a, b, g), given)
-    torch.testing.assert_close(relu_sum(a, b, g, 1.0), truth)
-    torch.testing.assert_close(relu_sum_backward(a.detach(), b.detach(), g.detach(), given, 1.0), expected)
+    torch.testing.assert_close(relu_sum(a, b, g, 1), truth)
+    torch.testing.assert_close(relu_sum_backward(a.detach(), b.detach(), g.detach(), given, 1), expected)
 
 
 def test_equal_scores_and_sums_of_zero_follow_relu() -> None:
@@ -39,7 +39,7 @@ def test_equal_scores_and_sums_of_zero_follow_relu() -> None:
     b = torch.tensor([[0.0, 0.0, 1.0, -1.0, -1.0, -2.0]], dtype=torch.float64, requires_grad=True)
     g = draw(1, 6, 2).requires_grad_()
     truth = torch.einsum("bnm,bmd->bnd", torch.relu(a[:, :, None] + b[:, None]), g)
-    ours = relu_sum(a, b, g, 1.0)
+    ours = relu_sum(a, b, g, 1)
     torch.testing.assert_close(ours, truth)
     given = draw(1, 5, 2, seed=3)
     expected = torch.autograd.grad(truth, (a, b, g), given)
@@ -48,16 +48,29 @@ def test_equal_scores_and_sums_of_zero_follow_relu() -> None:
 
 def test_pairs_that_are_all_below_zero_give_exactly_zero() -> None:
     a, b, g = (x.requires_grad_() for x in (draw(1, 9).abs() * -1, draw(1, 70).abs() * -1, draw(1, 70, 3)))
-    context = relu_sum(a, b, g, 1.0)
+    context = relu_sum(a, b, g, 1)
     assert not context.any()
     assert not any(x.any() for x in torch.autograd.grad(context.sum(), (a, b, g)))
+
+
+@pytest.mark.parametrize("num_never", [3, 70])
+def test_scores_of_minus_infinity_add_nothing(num_never: int) -> None:
+    """Among the answering and the asking positions; 70 of 70 is all that answer."""
+    a, b, g = draw(1, 9), draw(1, 70, seed=1), draw(1, 70, 3, seed=2)
+    a[0, 4], b[0, torch.randperm(70)[:num_never]] = -torch.inf, -torch.inf
+    inputs = [x.requires_grad_() for x in (a, b, g)]
+    truth = torch.einsum("bnm,bmd->bnd", torch.relu(a[:, :, None] + b[:, None]), g)
+    ours, given = relu_sum(a, b, g, 1), draw(1, 9, 3, seed=3)
+    torch.testing.assert_close(ours, truth)
+    expected = torch.autograd.grad(truth, inputs, given)
+    torch.testing.assert_close(torch.autograd.grad(ours, inputs, given), expected)
 
 
 def test_scores_far_from_zero_lose_nothing() -> None:
     """a and b large and opposite: prefix sums of b g and g alone would cancel to nothing."""
     a, b, g = draw(1, 50).float() + 3000, draw(1, 200, seed=1).float() - 3000, draw(1, 200, 4, seed=2).float()
     truth = torch.einsum("bnm,bmd->bnd", torch.relu(a.double()[:, :, None] + b.double()[:, None]), g.double())
-    assert (relu_sum(a, b, g, 1.0) - truth).abs().max() <= 3e-7 * truth.abs().max()
+    assert (relu_sum(a, b, g, 1) - truth).abs().max() <= 3e-7 * truth.abs().max()
 
 
 def test_float32_over_a_long_map_stays_within_1e_6_of_float64() -> None:
@@ -65,9 +78,9 @@ def test_float32_over_a_long_map_stays_within_1e_6_of_float64() -> None:
     n = 1 << 16
     a, b = draw(1, 257).float(), draw(1, n, seed=1).float()
     for g in (draw(1, n, 2, seed=2).float(), draw(1, n, 2, seed=2).abs().float()):
-        exact = relu_sum(a.double(), b.double(), g.double(), 1 / n)
-        assert (relu_sum(a, b, g, 1 / n) - exact).abs().max() <= 1e-6 * exact.abs().max()
+        exact = relu_sum(a.double(), b.double(), g.double(), n)
+        assert (relu_sum(a, b, g, n) - exact).abs().max() <= 1e-6 * exact.abs().max()
         given = draw(1, 257, 2, seed=3).float()
-        near = relu_sum_backward(a, b, g, given, 1.0)
-        for one, other in zip(near, relu_sum_backward(*(x.double() for x in (a, b, g, given)), 1.0), strict=True):
+        near = relu_sum_backward(a, b, g, given, 1)
+        for one, other in zip(near, relu_sum_backward(*(x.double() for x in (a, b, g, given)), 1), strict=True):
             assert (one - other).abs().max() <= 1e-6 * other.abs().max()

@@ -14,7 +14,7 @@ from segnl.models.find import find_head
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.imported import ImportedHead, ImportedModel
-from segnl.models.weights.mmseg_config import Tree, backbone_tree, input_tree, kind_of
+from segnl.models.weights.mmseg_config import Reader, Tree, backbone_tree, input_tree, kind_of
 from segnl.models.weights.mmseg_heads import HEADS, DecodeHead, decode_head
 from segnl.models.weights.strict import ImportReport, load_strict, renamed
 from segnl.models.weights.trunk import PLAIN_STEM
@@ -72,8 +72,7 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
     report = ImportReport()
     backbone, norm, out_indices = backbone_tree(config["backbone"], f"{_WHERE}.backbone")
     head, head_prefix = _only_head(config["decode_head"], out_indices)
-    if head.batch_norm not in (None, norm):
-        raise ConfigError(f"{_WHERE}: batch norms of the head {head.batch_norm} and the backbone {norm} differ")
+    _check_norms(head.batch_norm, norm, report)
     aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
     model: Tree = {
         "backbone": backbone,
@@ -109,7 +108,8 @@ def _only_head(config: Any, out_indices: Sequence[int]) -> tuple[DecodeHead, str
     heads = [decode_head(each, out_indices, f"{_WHERE}.decode_head.{index}") for index, each in enumerate(config)]
     if len(heads) != 1:
         raise ConfigError(
-            f"{_WHERE}.decode_head: {len(heads)} heads; known heads, one of them: {', '.join(sorted(HEADS))}"
+            f"{_WHERE}.decode_head: holds {len(heads)} heads; none of the known ones refines another's logits, "
+            "so a cascade of one is expected"
         )
     return heads[0], "decode_head.0."
 
@@ -147,14 +147,35 @@ def _auxiliary_tree(config: Any, out_indices: Sequence[int], head: DecodeHead, n
     fits = all(aux.tree.get(key) == value for key, value in ours.items()) and len(aux.tree["in_stages"]) == 1
     if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
         return None
-    losses = config.get("loss_decode")
     return {
         "channels": aux.tree["channels"],
-        "weight": float(losses.get("loss_weight", 1.0)) if isinstance(losses, Mapping) else 0.4,
+        "weight": _loss_weight(config.get("loss_decode")),
         "stage": aux.tree["in_stages"][0],
         "dropout": aux.dropout,
         "leaky_slope": aux.tree["leaky_slope"],
     }
+
+
+def _loss_weight(losses: Any) -> float:
+    """Of an auxiliary head's one loss; of several, or none, the usual 0.4."""
+    if not isinstance(losses, Mapping):
+        return 0.4
+    return Reader(losses, f"{_WHERE}.auxiliary_head.loss_decode").number("loss_weight", 1.0)
+
+
+def _check_norms(of_head: Tree | None, of_backbone: Tree, report: ImportReport) -> None:
+    """One eps holds for the whole model; momentum, which training alone reads, may differ and is said."""
+    if of_head is None or of_head == of_backbone:
+        return
+    if of_head["eps"] != of_backbone["eps"]:
+        raise ConfigError(
+            f"{_WHERE}.decode_head.norm_cfg.eps: holds {of_head['eps']}, the backbone's is {of_backbone['eps']}; "
+            "a model with both cannot be imported"
+        )
+    report.notes.append(
+        f"batch norm's momentum is the backbone's, {of_backbone['momentum']}, in the head too, where it was "
+        f"{of_head['momentum']}; no logit depends on it"
+    )
 
 
 def _check_slide(test_cfg: Any, report: ImportReport) -> None:

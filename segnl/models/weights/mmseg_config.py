@@ -1,5 +1,6 @@
 """mmsegmentation's configs as ours: every key is translated, known to concern training only, or refused."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,11 +41,40 @@ class Reader:
         if value not in allowed:
             raise ConfigError(f"{self.where}.{key}: holds {value!r}, which cannot be imported; known: {list(allowed)}")
 
+    def number(self, key: str, default: float) -> float:
+        """The value of `key`, or `default`; ConfigError where it is no number."""
+        value = self.take(key, default)
+        if not _is_number(value):
+            raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected a number")
+        return float(value)
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """The value of `key`, or `default` unless that is None; ConfigError where it is no integer of at least 1."""
+        value: Any = self.need(key) if default is None else self.take(key, default)
+        if not _is_integer(value) or value < 1:
+            raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected an integer of at least 1")
+        return int(value)
+
+    def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The value of `key`, or `default`; ConfigError where it is no list of integers."""
+        value = self.take(key, default)
+        if not isinstance(value, (list, tuple)) or not all(map(_is_integer, value)):
+            raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected a list of integers")
+        return tuple(value)
+
     def finish(self) -> None:
         """Refuses keys that nobody took, unless they concern training only."""
         unknown = [key for key in self.left if key not in _TRAINING_ONLY]
         if unknown:
             raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of mmsegmentation, cannot be imported")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
 
 
 def kind_of(config: Any, where: str) -> str:
@@ -61,7 +91,7 @@ def batch_norm(norm_cfg: Any, where: str) -> Tree | None:
         return None
     reader = Reader(norm_cfg, where)
     reader.only("type", None, ["BN", "BN2d", "SyncBN"])
-    found = {"eps": float(reader.take("eps", 1e-5)), "momentum": float(reader.take("momentum", 0.1))}
+    found = {"eps": reader.number("eps", 1e-5), "momentum": reader.number("momentum", 0.1)}
     reader.only("affine", True, [True])
     reader.only("track_running_stats", True, [True])
     reader.finish()
@@ -77,7 +107,7 @@ def leaky_slope(act_cfg: Any, where: str) -> float:
     reader.take("inplace", True)
     if kind not in ("ReLU", "LeakyReLU"):
         raise ConfigError(f"{where}.type: holds {kind!r}, which cannot be imported; known: ReLU, LeakyReLU, None")
-    slope = float(reader.take("negative_slope", 0.01)) if kind == "LeakyReLU" else 0.0
+    slope = reader.number("negative_slope", 0.01) if kind == "LeakyReLU" else 0.0
     if not 0.0 <= slope <= 1.0:
         raise ConfigError(f"{where}.negative_slope: holds {slope}, expected 0 to 1")
     reader.finish()
@@ -115,30 +145,32 @@ def backbone_tree(config: Any, where: str) -> tuple[Tree, Tree, tuple[int, ...]]
     tree: Tree = {
         "name": "resnet",
         "depth": reader.need("depth"),
-        "stem": {"kind": "deep" if options["deep_stem"] else "plain", "channels": reader.take("stem_channels", 64)},
-        "width": reader.take("base_channels", 64) / 64,
+        "stem": {"kind": "deep" if options["deep_stem"] else "plain", "channels": reader.count("stem_channels", 64)},
+        "width": reader.count("base_channels", 64) / 64,
         "avg_down": options["avg_down"],
         "stride_conv": 1 if style == "caffe" else 2,
     }
     if tree["depth"] not in (18, 34, 50, 101, 152):
         raise ConfigError(f"{where}.depth: holds {tree['depth']!r}; known: 18, 34, 50, 101, 152")
     tree |= _dilation_tree(reader, tree["depth"])
-    out_indices = tuple(reader.take("out_indices", (0, 1, 2, 3)))
-    if not all(index in range(4) for index in out_indices):
+    out_indices = reader.integers("out_indices", (0, 1, 2, 3))
+    if not out_indices or not all(index in range(4) for index in out_indices):
         raise ConfigError(f"{where}.out_indices: holds {out_indices}, expected numbers 0 to 3")
     reader.finish()
-    return tree, norm, tuple(sorted(out_indices))
+    return tree, norm, tuple(sorted(set(out_indices)))
 
 
 def _dilation_tree(reader: Reader, depth: int) -> Tree:
     """Output stride and dilations; mmsegmentation's multi_grid replaces layer4's dilation, ours multiplies it."""
-    strides = tuple(reader.take("strides", (1, 2, 2, 2)))
-    per_stage = tuple(reader.take("dilations", (1, 1, 1, 1)))
-    multi_grid = reader.take("multi_grid", None)
+    strides = reader.integers("strides", (1, 2, 2, 2))
+    per_stage = reader.integers("dilations", (1, 1, 1, 1))
+    if reader.left.get("multi_grid") is None:
+        reader.take("multi_grid", None)
+    multi_grid = reader.integers("multi_grid", ())
     contracts = bool(reader.take("contract_dilation", False))
     if strides not in _STRIDES:
         raise ConfigError(f"{reader.where}.strides: holds {strides}; known: {', '.join(map(str, _STRIDES))}")
-    if len(per_stage) != 4 or not all(isinstance(each, int) and each > 0 for each in per_stage):
+    if len(per_stage) != 4 or not all(each > 0 for each in per_stage):
         raise ConfigError(f"{reader.where}.dilations: holds {per_stage}, expected four numbers of at least 1")
     tree: Tree = {"output_stride": _STRIDES[strides], "contract_dilation": contracts}
     derived = ResNetConfig(depth=depth, output_stride=_STRIDES[strides], contract_dilation=contracts)  # type: ignore[arg-type]
@@ -146,7 +178,7 @@ def _dilation_tree(reader: Reader, depth: int) -> Tree:
     for layer, (name, count, plan) in enumerate(zip(LAYERS, derived.num_blocks, plan_stages(derived), strict=True)):
         dilation = per_stage[layer]
         dilations = [dilation // 2 if contracts and dilation > 1 else dilation, *[dilation] * (count - 1)]
-        if layer == 3 and multi_grid is not None:
+        if layer == 3 and multi_grid:
             if len(multi_grid) < count:
                 raise ConfigError(f"{reader.where}.multi_grid: holds {list(multi_grid)}, expected {count} numbers")
             dilations = list(multi_grid[:count])
@@ -160,6 +192,8 @@ def input_tree(preprocessor: Any, where: str, notes: list[str]) -> Tree:
     if preprocessor is None:
         notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
         return {}
+    if not isinstance(preprocessor, Mapping):
+        raise ConfigError(f"{where}: holds {preprocessor!r}, expected keys and values")
     mean, std = preprocessor.get("mean"), preprocessor.get("std")
     swaps = bool(preprocessor.get("bgr_to_rgb", False)) or bool(preprocessor.get("rgb_to_bgr", False))
     # mmcv reads images as BGR, and either option swaps the channels.
@@ -167,6 +201,7 @@ def input_tree(preprocessor: Any, where: str, notes: list[str]) -> Tree:
     if mean is None or std is None:
         notes.append("data_preprocessor has no mean: pixels 0..255 go in as they are")
         return tree | {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
-    if len(mean) != 3 or len(std) != 3:
+    lists = [each for each in (mean, std) if isinstance(each, (list, tuple)) and all(map(_is_number, each))]
+    if [len(each) for each in lists] != [3, 3]:
         raise ConfigError(f"{where}: mean {mean}, std {std}; expected three numbers each")
     return tree | {"mean": [float(each) for each in mean], "std": [float(each) for each in std]}

@@ -45,7 +45,7 @@ def _fcn(reader: Reader) -> tuple[Tree, dict[str, str]]:
 
 
 def _aspp(reader: Reader) -> tuple[Tree, dict[str, str]]:
-    tree = {"name": "aspp", "dilations": list(reader.take("dilations", (1, 6, 12, 18)))}
+    tree = {"name": "aspp", "dilations": list(reader.integers("dilations", (1, 6, 12, 18)))}
     return tree, {"head.image_pool": "image_pool.1", "head.branches": "aspp_modules", "head.project": "bottleneck"}
 
 
@@ -92,11 +92,11 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
     stages, channels = _stages(reader, out_indices)
     only_plain_convs(reader)
     norm = batch_norm(reader.take("norm_cfg", None), f"{where}.norm_cfg")
-    num_classes = reader.need("num_classes")
+    num_classes = reader.count("num_classes")
     reader.only("out_channels", None, [None, num_classes])
     tree |= {
         "in_stages": list(stages),
-        "channels": reader.need("channels"),
+        "channels": reader.count("channels"),
         "has_norm": norm is not None,
         "leaky_slope": leaky_slope(reader.take("act_cfg", {"type": "ReLU"}), f"{where}.act_cfg"),
     }
@@ -104,7 +104,7 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
         tree=tree,
         stage_channels=dict(zip(stages, channels, strict=True)),
         num_classes=num_classes,
-        dropout=max(0.0, float(reader.take("dropout_ratio", 0.1))),
+        dropout=max(0.0, reader.number("dropout_ratio", 0.1)),
         align_corners=bool(reader.take("align_corners", False)),
         batch_norm=norm,
         names=names | {"classifier": "conv_seg"},
@@ -127,6 +127,8 @@ def _stages(reader: Reader, out_indices: Sequence[int]) -> tuple[list[int], list
     channels = list(channels) if isinstance(channels, (list, tuple)) else [channels]
     if len(indices) != len(channels):
         raise ConfigError(f"{where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
+    if not all(isinstance(each, int) and each > 0 for each in channels):
+        raise ConfigError(f"{where}.in_channels: holds {channels}, expected integers of at least 1")
     count = len(out_indices)
     if not all(isinstance(index, int) and -count <= index < count for index in indices):
         raise ConfigError(f"{where}.in_index: holds {indices!r}, but the backbone gives {count} maps")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from segnl.core.errors import CheckpointError
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.imported import ImportedModel
@@ -13,6 +14,7 @@ from segnl.models.weights.strict import load_strict, renamed
 from segnl.models.weights.trunk import PLAIN_STEM
 
 _WHERE = "torchvision"
+_FIRST = "classifier.0.convs.0.0.weight"
 _PROJECT = "classifier.0.project.0.weight"
 _NAMES = {
     "head.image_pool.conv": "classifier.0.convs.4.1",
@@ -37,9 +39,11 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
     The auxiliary classifier is taken along where there is one. Raises CheckpointError for tensors that do not fit.
     """
     tensors = tensors_in(state, _WHERE)
+    if _FIRST not in tensors:
+        raise CheckpointError(f"{_WHERE}: {_FIRST}: missing; known models: deeplabv3_resnet50, deeplabv3_resnet101")
     has_aux = any(name.startswith("aux_classifier.") for name in tensors)
     trunk = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
-    channels = channels_out(tensors, "classifier.0.convs.0.0.weight", _WHERE)
+    channels = channels_out(tensors, _FIRST, _WHERE)
     model = {
         "backbone": {**resnet_tree(trunk, _WHERE), "output_stride": 8},
         "head": {

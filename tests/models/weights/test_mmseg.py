@@ -166,6 +166,37 @@ def test_an_unknown_head_is_answered_with_the_known_ones(model: Any) -> None:
     cascade = [config["decode_head"], {"type": "OCRHead"}]
     with pytest.raises(ConfigError, match="holds 'OCRHead'; known heads"):
         from_mmseg({**config, "type": "CascadeEncoderDecoder", "decode_head": cascade}, state)
+    cascade = [config["decode_head"]] * 2
+    with pytest.raises(ConfigError, match="2 heads; none of the known ones refines another's logits"):
+        from_mmseg({**config, "type": "CascadeEncoderDecoder", "decode_head": cascade}, state)
+
+
+def test_a_heads_own_momentum_is_said_and_its_own_eps_refused(model: Any) -> None:
+    config, state, _ = model
+    image = torch.zeros(1, 3, 33, 41)
+    head = {**config["decode_head"], "norm_cfg": {"type": "BN", "momentum": 0.03}}
+    imported = from_mmseg({**config, "decode_head": head}, state)
+    assert torch.equal(imported(image), from_mmseg(config, state)(image))
+    assert any("in the head too, where it was 0.03" in note for note in imported.report.notes)
+    head = {**config["decode_head"], "norm_cfg": {"type": "BN", "eps": 1e-3}}
+    with pytest.raises(ConfigError, match=r"decode_head\.norm_cfg\.eps: holds 0.001, the backbone's is 1e-05"):
+        from_mmseg({**config, "decode_head": head}, state)
+
+
+@pytest.mark.parametrize(
+    ("section", "over", "message"),
+    [
+        ("backbone", {"strides": None}, "backbone.strides: holds None, expected a list of integers"),
+        ("backbone", {"out_indices": 3}, "backbone.out_indices: holds 3, expected a list of integers"),
+        ("backbone", {"base_channels": "x"}, "backbone.base_channels: holds 'x', expected an integer"),
+        ("data_preprocessor", {"mean": 0.5, "std": 1}, "data_preprocessor: mean 0.5, std 1; expected three numbers"),
+    ],
+)
+def test_an_ill_typed_value_is_named(model: Any, section: str, over: dict[str, Any], message: str) -> None:
+    config, state, _ = model
+    with pytest.raises(ConfigError) as caught:
+        from_mmseg({**config, section: {**(config.get(section) or {}), **over}}, state)
+    assert message in str(caught.value)
 
 
 def test_a_neck_and_unknown_sections_are_refused(model: Any) -> None:

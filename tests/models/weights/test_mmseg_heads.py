@@ -61,6 +61,13 @@ def test_settings_of_the_loss_are_passed_over() -> None:
         ({"type": "NLHead", "num_convs": 1}, "num_convs: unknown keys"),
         ({"conv_cfg": {"type": "DCN"}}, "conv_cfg: holds"),
         ({"surprise": 1}, "surprise: unknown keys"),
+        ({"num_classes": None}, "num_classes: holds None, expected an integer of at least 1"),
+        ({"channels": 1.5}, "channels: holds 1.5, expected an integer of at least 1"),
+        ({"in_channels": "x"}, "in_channels: holds ['x'], expected integers of at least 1"),
+        ({"dropout_ratio": None}, "dropout_ratio: holds None, expected a number"),
+        ({"norm_cfg": {"type": "BN", "momentum": None}}, "norm_cfg.momentum: holds None, expected a number"),
+        ({"act_cfg": {"type": "LeakyReLU", "negative_slope": "x"}}, "negative_slope: holds 'x', expected a number"),
+        ({"type": "ASPPHead", "dilations": 6}, "dilations: holds 6, expected a list of integers"),
     ],
 )
 def test_what_we_cannot_represent_is_refused_by_name(over: dict[str, Any], message: str) -> None:

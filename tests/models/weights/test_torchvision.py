@@ -37,5 +37,8 @@ def test_torchvisions_deeplab_gives_the_same_logits(name: str, has_aux: bool) ->
 
 
 def test_files_of_something_else_are_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"torchvision: classifier\.0\.convs\.0\.0\.weight: missing"):
+    message = r"classifier\.0\.convs\.0\.0\.weight: missing; known models: deeplabv3_resnet50, deeplabv3_resnet101"
+    with pytest.raises(CheckpointError, match=message):
         from_torchvision({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=message):
+        from_torchvision(peer("fcn_resnet50", has_aux=False).state_dict())
