@@ -34,6 +34,9 @@ def from_mmseg(config: dict[str, Any], state: dict[str, Any]) -> nn.Module:
 
     Raises ConfigError for what we cannot represent, CheckpointError for tensors that do not fit.
     """
+    if not isinstance(config, Mapping) or not isinstance(state, Mapping):
+        kinds = f"{type(config).__name__} and {type(state).__name__}"
+        raise ConfigError(f"{_WHERE}: config and state are {kinds}; expected a dictionary each")
     config = config["model"] if "type" not in config and isinstance(config.get("model"), Mapping) else config
     kind = kind_of(config, _WHERE)
     tensors = tensors_in(state, _WHERE)

@@ -93,6 +93,9 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
     only_plain_convs(reader)
     norm = batch_norm(reader.take("norm_cfg", None), f"{where}.norm_cfg")
     num_classes = reader.count("num_classes")
+    dropout = max(0.0, reader.number("dropout_ratio", 0.1))
+    if dropout > 1.0:
+        raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected at most 1")
     reader.only("out_channels", None, [None, num_classes])
     tree |= {
         "in_stages": list(stages),
@@ -104,7 +107,7 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
         tree=tree,
         stage_channels=dict(zip(stages, channels, strict=True)),
         num_classes=num_classes,
-        dropout=max(0.0, reader.number("dropout_ratio", 0.1)),
+        dropout=dropout,
         align_corners=bool(reader.take("align_corners", False)),
         batch_norm=norm,
         names=names | {"classifier": "conv_seg"},

@@ -101,6 +101,13 @@ def test_the_recorded_gradient_of_deeplabv3_is_float64s_but_for_one_relu(
     assert relative(input_gradient(torch.float64, (call, position)), recorded) < 1e-5
 
 
+def test_what_is_no_dictionary_is_refused() -> None:
+    with pytest.raises(ConfigError, match="config and state are NoneType and dict; expected a dictionary each"):
+        from_mmseg(None, {})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="config and state are dict and list; expected a dictionary each"):
+        from_mmseg({"type": "FCNHead"}, [])  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def model(shared: Path) -> tuple[dict[str, Any], dict[str, Tensor], Tensor]:
     config, state, tensors = record(shared, "model-ccnet-r18")

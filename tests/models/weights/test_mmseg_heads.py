@@ -65,6 +65,7 @@ def test_settings_of_the_loss_are_passed_over() -> None:
         ({"channels": 1.5}, "channels: holds 1.5, expected an integer of at least 1"),
         ({"in_channels": "x"}, "in_channels: holds ['x'], expected integers of at least 1"),
         ({"dropout_ratio": None}, "dropout_ratio: holds None, expected a number"),
+        ({"dropout_ratio": 1.5}, "dropout_ratio: holds 1.5, expected at most 1"),
         ({"norm_cfg": {"type": "BN", "momentum": None}}, "norm_cfg.momentum: holds None, expected a number"),
         ({"act_cfg": {"type": "LeakyReLU", "negative_slope": "x"}}, "negative_slope: holds 'x', expected a number"),
         ({"type": "ASPPHead", "dilations": 6}, "dilations: holds 6, expected a list of integers"),
