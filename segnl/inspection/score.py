@@ -28,7 +28,7 @@ from segnl.inspection.masks import write_masks
 from segnl.inspection.strata_plot import strata_plot
 from segnl.inspection.submission import Submission
 from segnl.labels.table import ClassTable
-from segnl.metrics.cityscapes_official import official_scores
+from segnl.metrics.cityscapes_official import find_labels, official_scores
 from segnl.metrics.report import metrics_json, table_text
 from segnl.metrics.tally import Tally
 from segnl.models.ablation import Ablation, ablated, parse_ablation
@@ -70,8 +70,8 @@ def score(
     out = inside(checkpoint.path.parent / "eval", name)
     _require_possible(recipe, masks if official else Path(), ranks if submission else ALONE)
     data = build_data(recipe, split, needs_labels=submission is None)
-    if official and not data.has_labels:
-        raise ConfigError(f"--official: {recipe.data.root} has no labels for split '{split}'; leave it out")
+    if official:
+        _require_truth(data)
     for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
         ensure_writable(folder)
     _same_classes(checkpoint, data.table)
@@ -90,7 +90,7 @@ def score(
         return {}
     metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset, "ablation": ablate}
     if official and masks:
-        metrics["official"] = official_scores(recipe.data.root.expanduser(), split, masks / "ids")
+        metrics["official"] = official_scores(data.root, split, masks / "ids")
     if packed is not None:
         packed.write()
     _write_results(out, json_file, tally, metrics)
@@ -105,6 +105,13 @@ def _require_possible(recipe: Recipe, masks: Path | None, packing: Ranks) -> Non
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
     if packing.world > 1:
         raise ConfigError("--submission: is packed by one process; score without torchrun")
+
+
+def _require_truth(data: SegmentationData) -> None:
+    """What the official count reads must be there before hours of work."""
+    if not data.has_labels:
+        raise ConfigError(f"--official: {data.root} has no labels for split '{data.split}'; leave it out")
+    find_labels(data.root / "gtFine" / data.split)
 
 
 @contextmanager

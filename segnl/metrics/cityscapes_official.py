@@ -92,6 +92,19 @@ def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]
     }
 
 
+def find_labels(labels: Path) -> list[tuple[Path, Path]]:
+    """Every CITY/*_gtFine_labelIds.png below `labels` and its instances. Raises DataError when one is missing."""
+    found = []
+    for label in sorted(labels.glob("*/*_gtFine_labelIds.png")):
+        instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
+        if not instances.is_file():
+            raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
+        found.append((label, instances))
+    if not found:
+        raise DataError(f"{labels}: no */*_gtFine_labelIds.png; give the folder of Cityscapes with its gtFine")
+    return found
+
+
 def find_frames(labels: Path, predictions: Path) -> list[Frame]:
     """Pairs every CITY/*_gtFine_labelIds.png below `labels` with its instances and its one prediction.
 
@@ -100,20 +113,14 @@ def find_frames(labels: Path, predictions: Path) -> list[Frame]:
     Raises DataError when a file is missing or double, or a prediction has no label (cityscapesscripts would score the
     rest and say nothing).
     """
-    label_files = sorted(labels.glob("*/*_gtFine_labelIds.png"))
-    if not label_files:
-        raise DataError(f"{labels}: no */*_gtFine_labelIds.png; give the folder of Cityscapes with its gtFine")
     unused = set(predictions.rglob("*.png"))
     frames = []
-    for label in label_files:
+    for label, instances in find_labels(labels):
         stem = label.name.removesuffix("_gtFine_labelIds.png")
         found = sorted(path for path in unused if path.name.startswith(stem))
         if len(found) != 1:
             names = f": {found[0]}, {found[1]}" if found else ""
             raise DataError(f"{predictions}: {len(found)} predictions {stem}*.png{names}; expected exactly one")
-        instances = label.with_name(f"{stem}_gtFine_instanceIds.png")
-        if not instances.is_file():
-            raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
         unused.discard(found[0])
         frames.append(Frame(found[0], label, instances))
     if unused:

@@ -114,6 +114,23 @@ def test_an_unwritable_mask_folder_is_refused_before_anything_is_scored(run, tmp
     assert not (run / "eval" / "val-whole" / "metrics.json").exists()
 
 
+def test_missing_instances_are_named_before_anything_is_scored(street_runs, tmp_path):
+    streets = tmp_path / "streets"
+    shutil.copytree(street_runs[0].parent / "streets", streets)
+    instances = max((streets / "gtFine" / "val").rglob("*_instanceIds.png"))
+    instances.unlink()
+    shutil.copytree(street_runs[0], tmp_path / "fcn")
+    with pytest.raises(DataError, match=rf"{instances.name}: missing; the instance-weighted scores need it"):
+        score(
+            tmp_path / "fcn",
+            split="val",
+            overrides=[f"data.root={streets}"],
+            masks=tmp_path / "masks",
+            official=True,
+        )
+    assert not (tmp_path / "masks" / "ids").exists()
+
+
 def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(run, tiny_data, tmp_path):
     images = [tiny_data / "images" / split / "frame0.png" for split in ("train", "val")]
     with pytest.raises(ConfigError, match="would overwrite"):
