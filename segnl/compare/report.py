@@ -169,7 +169,7 @@ def _mean(values: Sequence[npt.NDArray[np.float64]], count: int) -> npt.NDArray[
 def _control(study: Study, found: StudyFindings) -> list[Fact]:
     recipe = study.runs[0].recipe
     same = Fact(
-        f"The recipe, but for {', '.join((*study.cfg.varies, 'the seed'))}: data, {recipe.train.max_steps:,} steps, "
+        f"The recipe, but for {', '.join(study.cfg.varies)} and the seed: data, {recipe.train.max_steps:,} steps, "
         "optimiser, loss, evaluation.",
         "A study whose recipes differ elsewhere is refused before anything is trained.",
     )

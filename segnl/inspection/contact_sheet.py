@@ -22,7 +22,7 @@ LINE, SWATCH = 24, 14  # pixels, of the key
 def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Sequence[int], *, width: int = 320) -> bytes:
     """A PNG of the images `indices` of the split; every panel is `width` pixels wide.
 
-    The header names the columns, the key below the colour of every class that is in one of the masks.
+    The header names the columns, the key below the colour of every class, and of void, that is in one of the masks.
     """
     masks = [_masks(shown, data, i) for i in indices]
     rows = [_row(data, i, width, own) for i, own in zip(indices, masks, strict=True)]
@@ -30,7 +30,8 @@ def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Seque
     total = len(titles) * (width + GAP) + GAP
     font = ImageFont.load_default(size=16)
     present = np.unique(np.concatenate([np.unique(mask) for own in masks for mask in own]))
-    entries = _key([(data.table.names[k], k) for k in present if k != IGNORE], total, font)
+    names = [*((data.table.names[k], k) for k in present if k != IGNORE), *[("void", IGNORE)] * (IGNORE in present)]
+    entries = _key(names, total, font)
     top = HEADER + sum(row[0].shape[0] + GAP for row in rows)
     sheet = Image.new("RGB", (total, top + LINE * (1 + max((line for _, line, _, _ in entries), default=-1))), "white")
     draw = ImageDraw.Draw(sheet)
@@ -38,7 +39,7 @@ def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Seque
         draw.text((GAP + column * (width + GAP) + width // 2, HEADER // 2), title, fill="black", font=font, anchor="mm")
     for left, line, name, k in entries:
         y = top + line * LINE + LINE // 2
-        colour = tuple(data.table.palette[k].tolist())
+        colour = tuple(data.table.colour(np.full((1, 1), k, np.uint8))[0, 0].tolist())
         draw.rectangle((left, y - SWATCH // 2, left + SWATCH, y + SWATCH // 2), fill=colour, outline="gray")
         draw.text((left + SWATCH + GAP, y), name, fill="black", font=font, anchor="lm")
     top = HEADER

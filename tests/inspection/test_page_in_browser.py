@@ -351,6 +351,16 @@ def test_a_pixel_pointed_at_names_its_class_in_every_panel(opened):
         assert re.match(r"\s*(class \d+ with a name|void)", text)
 
 
+def test_a_gain_that_would_read_0_is_called_none(opened):
+    said = opened.ask("[0.04, -0.04, 0.26, -3].map(inWords)")
+    assert said == ["as many", "as many", "0.3 points more", "3.0 points fewer"]
+
+
+def test_marks_of_equal_values_do_not_hide_one_another(opened):
+    tops = "[...document.querySelectorAll('#classes-1 tr:first-child b')].map((b) => b.getBoundingClientRect().top)"
+    assert len({round(top, 1) for top in opened.ask(tops)}) == len(HEADS)
+
+
 def test_the_address_leads_back_to_what_one_sees(browser, file, opened):
     opened.tab.select_option("#left", label="rcca")
     opened.tab.keyboard.press("e")

@@ -163,11 +163,15 @@ function tell(image) {                   // below each panel: how much of it is 
   panels[0].probe.title = image.stem;
 }
 
+function inWords(gain) {                  // points of an image's pixels
+  return Math.abs(gain) < 0.05 ? "as many" : `${Math.abs(gain).toFixed(1)} points ${gain < 0 ? "fewer" : "more"}`;
+}
+
 function say(image) {
   $("place").textContent = `${state.at + 1} / ${order.length}`;
   const gain = 100 * (wrongOf(image, state.left) - wrongOf(image, state.right));
   const compared = Math.min(state.left, state.right) < 2 || state.left === state.right ? ""
-    : ` ${titles[state.right]} gets ${Math.abs(gain).toFixed(1)} points ${gain < 0 ? "fewer" : "more"} of them right than ${titles[state.left]}.`;
+    : ` ${titles[state.right]} gets ${inWords(gain)} of them right ${Math.abs(gain) < 0.05 ? "as" : "than"} ${titles[state.left]}.`;
   const rest = data.available > order.length ? ` These are ${order.length} of ${data.available} images: those that stand first in one of the orders.` : "";
   $("about").textContent = data.heads.length === 1
     ? `${percent(image.differ)} of the labelled pixels are wrong here.${rest}`
