@@ -42,7 +42,7 @@ from segnl.engine.predictor import Predictor
 from segnl.engine.progress import Progress
 from segnl.engine.recipe import Recipe, differing_keys
 from segnl.engine.train import StepReport, Trainer
-from segnl.engine.watch import Watch
+from segnl.engine.watch import Watch, ensure_installed
 from segnl.engine.witness import batch_hash, initial_hashes, module_hashes
 from segnl.models.norm import chosen_norm, norm_note
 
@@ -59,6 +59,7 @@ def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: Ranks = ALONE)
     """
     _check_batch(recipe, ranks)
     ranks.from_main(lambda: ensure_writable(run))
+    ranks.from_main(lambda: ensure_installed(is_on=recipe.train.tensorboard))
     train_data, val_data = ranks.together(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
     with ExitStack() as held:
         checkpoint = shared_checkpoint(ranks, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))

@@ -82,6 +82,12 @@ def strip(image: Pixels, label: Pixels, predicted: Pixels, table: ClassTable) ->
     return np.hstack([np.asarray(Image.fromarray(pixels).resize(wh, how), np.uint8) for pixels, how in panels])
 
 
+def ensure_installed(*, is_on: bool) -> None:
+    """Raises MachineError when TensorBoard's files are wanted and the package is not installed."""
+    if is_on:
+        _writer_class()
+
+
 def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -29,9 +29,20 @@ def trainer_for(config, *overrides):
     return Trainer(recipe, build_model(recipe, 3, is_new=True), CPU)
 
 
+def hard_pixels(up, label, threshold, min_kept):
+    """The label without what online hard example mining leaves out, by sorting probabilities."""
+    probability = up.detach().softmax(dim=1).gather(1, label.clamp(max=2)[:, None])[:, 0]  # b H W
+    hardest = probability[label != 255].sort().values[min_kept - 1]
+    return label.where(probability <= max(threshold, float(hardest)), 255)
+
+
+@pytest.mark.parametrize("min_kept", [None, 600, 2200])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_three_steps_equal_a_plain_pytorch_loop(tiny_config, align_corners):
-    trainer = trainer_for(tiny_config, f"model.align_corners={str(align_corners).lower()}", "optim.weight_decay=0.01")
+def test_three_steps_equal_a_plain_pytorch_loop(tiny_config, align_corners, min_kept):
+    options = [f"model.align_corners={str(align_corners).lower()}", "optim.weight_decay=0.01"]
+    if min_kept is not None:  # of 2296 pixels with a label; the classes begin about equally likely
+        options.append(f"loss={{name: ohem, threshold: 0.333, min_kept: {min_kept}}}")
+    trainer = trainer_for(tiny_config, *options)
     model = copy.deepcopy(trainer.model).train()
     sgd = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=0.01)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -45,7 +56,11 @@ def test_three_steps_equal_a_plain_pytorch_loop(tiny_config, align_corners):
         loss = 0.0
         for weight, logits in ((1.0, out.main), (0.4, out.aux["auxiliary"])):
             up = F.interpolate(logits, size=(33, 41), mode="bilinear", align_corners=align_corners)
-            loss = loss + weight * F.cross_entropy(up, batch.label, ignore_index=255)
+            label = batch.label
+            if min_kept is not None and logits is out.main:
+                label = hard_pixels(up, label, 0.333, min_kept)
+                assert min_kept <= (label != 255).sum() < 2290  # some are left out
+            loss = loss + weight * F.cross_entropy(up, label, ignore_index=255)
         sgd.zero_grad()
         loss.backward()
         sgd.step()

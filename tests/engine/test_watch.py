@@ -38,10 +38,11 @@ def test_by_default_nothing_is_written_and_nothing_imported(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch):
+def test_a_missing_package_is_one_line_with_the_command_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr("segnl.engine.fit.build_data", lambda *_: pytest.fail("built"))
     with pytest.raises(MachineError, match=r"\./run\.sh extra watch"):
-        Watch(tmp_path, is_on=True)
+        fit(load_recipe(tiny_config, ["train.tensorboard=true"]), tmp_path / "run")
 
 
 def test_the_strip_shows_the_same_images_spread_over_the_split():
