@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 
 Precision = Literal["float32", "bf16", "fp16"]
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 FIRST_SCALE = 2**16
 GROW_AFTER = 2000
@@ -22,7 +21,8 @@ GREATEST_SCALE = 2**24
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context in which a network's forward runs; one that does nothing for float32."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, half, enabled=precision != "float32")
 
 
 @dataclass
