@@ -68,7 +68,7 @@ def test_a_whole_model_of_the_authors_is_read_off_its_names_and_shapes() -> None
     model = from_ccnet(their_state(), recurrence=3)
     cfg = model.model
     assert cfg["backbone"]["depth"] == 50
-    assert cfg["backbone"]["stem"] == {"kind": "deep", "channels": 8, "ceil_mode": True}
+    assert cfg["backbone"]["stem"] == {"kind": "deep", "channels": 8, "has_pool": True, "ceil_mode": True}
     assert cfg["input"] == {"mean": [104.00698793, 116.66876762, 122.67891434], "std": [1.0] * 3, "order": "bgr"}
     assert (cfg["backbone"]["contract_dilation"], cfg["align_corners"], cfg["input"]["order"]) == (False, True, "bgr")
     assert model.segmenter.backbone.layer4[0].conv2.dilation == (4, 4)
