@@ -4,8 +4,8 @@ import pytest
 
 from segnl.compare import demo as demo_module
 from segnl.compare.study import load_study
-from segnl.engine.recipe import differing_keys
 from segnl.datasets.streets_files import read_manifest
+from segnl.engine.recipe import differing_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 AA = ("aa_streets", "streets")
