@@ -166,8 +166,9 @@ def _steps(found: Result) -> list[str]:
     lines = [
         "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD, on the CPU.",
         "The peers' models run in a plain loop, in float32, with heads of the same shape; segnl in float32 too, and by",
-        "`train.precision: bf16` with `train.channels_last: true`. A ratio is the peer's time over that of segnl. As under",
-        "`segnl train`, freed memory stays with segnl's process (segnl/core/memory.py), which the peers' loops do not do:",
+        "`train.precision: bf16` with `train.channels_last: true`. A ratio is the peer's time over that of segnl.",
+        "As under `segnl train`, freed memory stays with segnl's process (segnl/core/memory.py), which the peers'",
+        "loops do not do:",
         "a part of the float32 ratio is that, not the network.",
         "",
         "| head | crop, batch | peer | its s | segnl float32, s | ratio | segnl bf16, s | ratio |",

@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Has glibc's malloc keep what is freed instead of giving it back to the system; whether that could be done.
 
     A network's maps are tens of MB each. By default every one is fetched from the system anew, which clears it page by
-    page while a training step on the CPU waits. The process then holds its peak until it ends. Elsewhere than with glibc
-    nothing is changed.
+    page while a training step on the CPU waits. The process then holds its peak until it ends. Elsewhere than with
+    glibc nothing is changed.
     """
     if not sys.platform.startswith("linux"):
         return False
