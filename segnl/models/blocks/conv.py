@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnl.ops.arguments import is_exporting
+from segnl.ops.dilated_conv import dilated_conv2d, is_faster_dilated
 
 
 class HeConv2d(nn.Conv2d):
@@ -17,6 +18,16 @@ class HeConv2d(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+class DilatedConv2d(HeConv2d):
+    """Square convolution without stride that keeps the map's size: on the CPU in half precision by our own operator."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        (dilation, _), is_plain = self.dilation, self.bias is not None or is_exporting()
+        if self.kernel_size != (3, 3) or is_plain or not is_faster_dilated(input, dilation):
+            return super().forward(input)
+        return dilated_conv2d(input, self.weight, dilation)
 
 
 class SmallConv2d(nn.Conv2d):
@@ -93,7 +104,7 @@ class ConvNormAct(nn.Module):
             raise ValueError(f"kernel: {kernel}; expected an odd number, an even one would change the map's size")
         padding = kernel // 2 * dilation
         bias = has_bias or not has_norm
-        self.conv = HeConv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias)
+        self.conv = DilatedConv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias)
         norm = PooledBatchNorm2d if is_pooled else nn.BatchNorm2d
         self.norm = norm(out_channels) if has_norm else nn.Identity()
         self.leaky_slope = leaky_slope

@@ -1,0 +1,103 @@
+"""A dilated 3x3 convolution as the CPU does it fast in half precision, exact.
+
+oneDNN's convolution of bfloat16 falls to a slow kernel where dilation meets many channels (2048 to 256 at 97x97,
+dilation 36: 15 times the time of the same sums over a map that was padded beforehand), and its gradient of the weight
+multiplies all of the padding's zeros. ASPP is made of such layers; docs/performance.md has its training step.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnl.ops.arguments import agree, only_reverse_mode
+from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+
+SLOW_CHANNELS = 1536
+"""From so many input channels on oneDNN's kernel is the slow one, if the dilation is at least 3: maps of 32 to 97."""
+
+
+def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """F.conv2d(x, weight, padding=dilation, dilation=dilation) for x `b c h w` and weight `d c 3 3`: `b d h w`.
+
+    The gradient of the weight is nine products, one for each of the kernel's pixels. While it runs it may hold a padded
+    copy of x, `b c h+2*dilation w+2*dilation`. Differentiable once.
+
+    Raises ValueError for shapes or dtypes that do not agree, a kernel other than 3x3, or a dilation below 1.
+    """
+    x, weight = agree(("x", x, "b c h w"), ("weight", weight, "d c i j"))
+    if tuple(weight.shape[2:]) != (3, 3):
+        raise ValueError(f"weight: shape {tuple(weight.shape)}; expected `d c 3 3`")
+    if dilation < 1:
+        raise ValueError(f"dilation: {dilation}; expected at least 1")
+    only_reverse_mode("dilated_conv2d", x, weight)
+    out: Tensor = _dilated_conv(x, weight, dilation)
+    return out
+
+
+def is_faster_dilated(x: Tensor, dilation: int) -> bool:
+    """Whether dilated_conv2d gains on x: half precision (or autocast to it) on the CPU, dilation >= 3."""
+    if x.device.type != "cpu" or dilation < 3:
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return x.dtype != torch.float64 and dtype in (torch.bfloat16, torch.float16)
+
+
+@operator("dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor")
+def _dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        if x.shape[1] >= SLOW_CHANNELS and dilation >= 3:
+            return F.conv2d(F.pad(x, [dilation] * 4), weight, dilation=dilation)
+        return F.conv2d(x, weight, padding=dilation, dilation=dilation)
+
+
+@shapes_of(_dilated_conv)
+def _(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, padding=dilation, dilation=dilation)
+
+
+@flops_of(_dilated_conv)
+def _dilated_conv_flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
+    """As torch counts a convolution, the padding's products included."""
+    return int(2 * x_shape[0] * x_shape[2] * x_shape[3] * torch.Size(weight_shape).numel())
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.dilation = inputs[2]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x, weight = ctx.saved_tensors
+    wants_x, wants_weight, _ = ctx.needs_input_grad
+    # For small dilations, whose padding is thin, torch's own gradient of the weight is the faster one.
+    is_ninefold = wants_weight and 8 * ctx.dilation >= min(x.shape[2:])
+    around = [ctx.dilation] * 2
+    wanted = [wants_x, wants_weight and not is_ninefold, False]
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [1, 1], around, around, False, [0, 0], 1, wanted
+    )
+    return grad_x, _nine_products(grad, x, ctx.dilation) if is_ninefold else grad_weight, None
+
+
+differentiate(_dilated_conv, _backward, _setup_context)
+
+
+def _nine_products(grad: Tensor, x: Tensor, dilation: int) -> Tensor:
+    """The gradient of the weight, `d c 3 3`: each of its pixels from the positions alone that it joins in the map."""
+    grad, x = (each.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1) for each in (grad, x))  # b h w c
+    products = grad.new_zeros(3, 3, grad.shape[3], x.shape[3])
+    for i, out_rows, in_rows in _overlaps(x.shape[1], dilation):
+        for j, out_columns, in_columns in _overlaps(x.shape[2], dilation):
+            given, seen = grad[:, out_rows, out_columns], x[:, in_rows, in_columns]
+            torch.mm(given.flatten(0, 2).t(), seen.flatten(0, 2), out=products[i, j])
+    return products.permute(2, 3, 0, 1)
+
+
+def _overlaps(size: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
+    """Kernel index, where its outputs lie and where their inputs: of a side, those within it; none may be left."""
+    for index, shift in enumerate((-dilation, 0, dilation)):
+        if abs(shift) < size:
+            yield index, slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size - max(0, -shift))
