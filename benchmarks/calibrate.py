@@ -22,7 +22,8 @@ from statistics_page import statistics_page
 
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
-from segnl.metrics.significance import LEVEL, contributions, difference_of, holm, spread_of
+from segnl.metrics.significance import holm
+from segnl.metrics.variance import LEVEL, contributions, difference_of, spread_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from segnl.metrics.significance import LEVEL, MAX_SEEDS, Pair
+from segnl.metrics.significance import MAX_SEEDS, Pair
+from segnl.metrics.variance import LEVEL
 
 ONE_SEED = "One seed: this says something about these networks, nothing about the heads."
 HOW_TO_READ = (
