@@ -1,5 +1,6 @@
 """`python -m segnl ...` and the installed `segnl ...`."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ def run(words: Sequence[str] | None = None) -> int:
     """
     code = main(sys.argv[1:] if words is None else words)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads it any more, as behind `| head`: Python's own flush at the end would fail as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +17,7 @@ from segnl.core.memory import keep_freed_memory
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
-130 Ctrl-C, 143 SIGTERM (a training saves a checkpoint first, and the same command goes on from it)
+130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training saves first, and the same command goes on from there)
 """
 
 
@@ -73,7 +74,8 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, UserWarning):
-        print(f"segnl: warning: {message}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads any more
+            print(f"segnl: warning: {message}", file=sys.stderr)
 
 
 def _one_process_only() -> None:

@@ -163,6 +163,8 @@ def _explain(schema: type[Config], fault: Any, at: str) -> str:
     if fault["type"] == "missing":
         return f"{dotted}: missing; add it"
     reason = str(fault["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # keys at odds, which it names
+        return f"{dotted}: {reason}"
     return f"{dotted}: holds {json.dumps(fault['input'], default=str)}; {reason[0].lower()}{reason[1:]}"
 
 

@@ -157,10 +157,11 @@ def _only(items: list[Any]) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker; Ctrl-C is the main process's business, SIGTERM is not its handler's here."""
+    """One thread a worker; Ctrl-C and SIGHUP are the main process's business, SIGTERM is not its handler's here."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

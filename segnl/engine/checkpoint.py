@@ -151,7 +151,8 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
         except CheckpointError as err:
             warnings.warn(f"{err} - falling back to the one before", stacklevel=2)
     if paths:
-        raise CheckpointError(f"{run}: every checkpoint is damaged; start over with --fresh")
+        best = f" ({run / BEST} may be whole: eval and predict take it)" if (run / BEST).exists() else ""
+        raise CheckpointError(f"{run}: every step-*{SUFFIX} is damaged{best}; start over with --fresh")
     return None
 
 

@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -46,14 +46,14 @@ from segnl.engine.watch import Watch, ensure_installed
 from segnl.engine.witness import batch_hash, initial_hashes, module_hashes
 from segnl.models.norm import chosen_norm, norm_note
 
-STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: Ranks = ALONE) -> int:
     """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
 
     fresh: an old run is moved aside first. ranks: rank 0 alone touches the folder; the others learn from it.
-    Returns 0 when train.max_steps are done, 130 or 143 when a signal stopped it after a checkpoint.
+    Returns 0 when train.max_steps are done, 130, 143 or 129 when a signal stopped it after a checkpoint.
 
     Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
     """
@@ -222,7 +222,8 @@ class _Session:
 
     def _say(self, text: str) -> None:
         if self.ranks.is_main:
-            print(text)
+            with suppress(OSError):  # whoever read it may have gone
+                print(text, flush=True)
 
     def _open_log(self, first: int) -> RunLog | NoLog:
         opened: list[RunLog] = []
@@ -355,13 +356,17 @@ def _rounded(fields: dict[str, object]) -> dict[str, object]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that holds the exit code once Ctrl-C or SIGTERM came; the step at hand is finished first."""
+    """A list that holds the exit code once Ctrl-C, SIGTERM or SIGHUP came; the step at hand is finished first.
+
+    SIGHUP, a closed terminal, stays ignored where it is, as under nohup.
+    """
     stop: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.append(STOPPED_BY[signal.Signals(number)])
 
-    before = {number: signal.signal(number, ask) for number in STOPPED_BY}
+    heard = [each for each in STOPPED_BY if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield stop
     finally:

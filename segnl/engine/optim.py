@@ -9,6 +9,7 @@ from torch import nn, optim
 from segnl.core.config import Config
 
 Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]  # far beyond any use; products of such ones still fit float32
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -19,12 +20,12 @@ HEAD_PARTS = ("head", "classifier", "auxiliary")
 class GroupsConfig(Config):
     """What parameter groups share, whatever the optimiser."""
 
-    lr: Positive
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: Rate
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     decay_norms: bool = True
     """Whether norms and biases decay too, as the published recipes do (one group)."""
-    head_lr_mult: Positive = 1.0
-    gamma_lr_mult: Positive = 1.0
+    head_lr_mult: Rate = 1.0
+    gamma_lr_mult: Rate = 1.0
     """For the scalars that let attention in (RCCA's gamma, the gain of non-local's last norm), on top of the head's."""
     clip_norm: Positive | None = None
     """The gradient of all parameters together is scaled down to this Euclidean norm; null: never."""

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
@@ -10,7 +12,11 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts up to `total`; `done` of it came from an earlier start. Writes to standard error."""
+    """Counts up to `total`; `done` of it came from an earlier start. Writes to standard error.
+
+    Where that can no longer be written, its terminal closed or its pipe's reader gone, it falls silent: that is no
+    reason to lose a training.
+    """
 
     def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "step", is_shown: bool = True) -> None:
         """is_shown: whether anything is written at all; of several ranks one does."""
@@ -25,6 +31,10 @@ class Progress:
         self.done += 1
         if not self.is_shown:
             return
+        with self._silent_if_unheard():
+            self._show(note)
+
+    def _show(self, note: str) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update()
@@ -43,10 +53,18 @@ class Progress:
         """A line of its own, that does not tear the bar."""
         if not self.is_shown:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with self._silent_if_unheard():
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def _silent_if_unheard(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.is_shown = False
 
     def __enter__(self) -> "Progress":
         return self
@@ -55,7 +73,8 @@ class Progress:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with self._silent_if_unheard():
+                self._bar.close()
 
 
 def _clock(seconds: float) -> str:

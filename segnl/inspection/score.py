@@ -243,7 +243,8 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inner = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
             if not inner:
-                raise DataError(f"{path}: holds no images (*{', *'.join(IMAGE_SUFFIXES)})")
+                kinds = ", *".join(IMAGE_SUFFIXES)
+                raise DataError(f"{path}: holds no images (*{kinds}); folders in it are not looked into")
             files += inner
         elif path.is_file():
             files.append(path)

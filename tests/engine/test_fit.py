@@ -16,7 +16,7 @@ from segnl.core.runlog import read_log
 from segnl.engine.build import build_data
 from segnl.engine.checkpoint import checkpoints_of, load_checkpoint, step_of
 from segnl.engine.evaluate import evaluate
-from segnl.engine.fit import fit
+from segnl.engine.fit import fit, stop_signals
 from segnl.engine.predictor import load
 from segnl.engine.recipe import load_recipe
 
@@ -107,7 +107,7 @@ def test_killed_and_resumed_with_other_workers_equals_uninterrupted(tiny_config,
     assert steps == list(range(1, 26))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, tmp_path, number, code):
     process = start(tiny_config, tmp_path, "train.max_steps=5000", "train.save_every=5000")
     run = tmp_path / "checkpoints" / "run"
@@ -122,6 +122,25 @@ def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, t
     step = load_checkpoint(checkpoints_of(run)[0]).step
     assert f"stopped after step {step}" in out
     assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_whose_reader_has_gone_is_trained_to_its_end(tiny_config, tmp_path):
+    """As with `segnl train ... 2>&1 | head`."""
+    process = start(tiny_config, tmp_path, "train.max_steps=6", "data.workers=0")
+    process.stderr.close()
+    process.stdout.close()
+    assert process.wait(timeout=900) == 0
+    assert load_checkpoint(checkpoints_of(tmp_path / "checkpoints" / "run")[0]).step == 6
 
 
 def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from segnl.engine.optim import AdamWConfig, CosineConfig, PolyConfig, SGDConfig, build_optimiser, learning_rate
@@ -71,3 +72,9 @@ def test_multipliers_and_decay_reach_the_parameters_they_mean():
         "classifier.weight": (10.0, 0.2),
         "classifier.bias": (10.0, 0.0),
     }
+
+
+@pytest.mark.parametrize("key", ["lr", "weight_decay", "head_lr_mult", "gamma_lr_mult"])
+def test_a_rate_that_would_leave_float32_is_refused_before_training(key):
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        AdamWConfig.model_validate({"name": "adamw", "lr": 0.1, key: 1e300})

@@ -14,7 +14,7 @@ from segnl.engine.recipe import compose, differing_keys, load_recipe
         ("model.head=rcca", "model.head.name: missing"),
         ("train.max_steps=0", "train.max_steps: holds 0"),
         ("train.max_step=3", "train.max_step: unknown key; did you mean 'max_steps'?"),
-        ("eval.mode=slide", "mode slide needs window_hw and stride_hw"),
+        ("eval.mode=slide", ": eval: mode slide needs window_hw and stride_hw"),
         ("data.scale=[2.0, 0.5]", "data.scale: holds [2.0, 0.5]; expected [smallest, largest]"),
         ("modle={}", "modle: unknown key; did you mean 'model'?"),
     ],
