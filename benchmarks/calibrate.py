@@ -9,6 +9,7 @@ better. The truth is the mean difference over other studies, drawn from a random
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,15 @@ from statistics_page import statistics_page
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
 from segnl.metrics.significance import holm
-from segnl.metrics.variance import LEVEL, contributions, difference_of, spread_of
+from segnl.metrics.variance import (
+    LEVEL,
+    Difference,
+    contributions,
+    difference_of,
+    paired_difference,
+    seeds_agree,
+    spread_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,7 +66,7 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """The nine of the main table, heads of unequal spread, and a study of four identical heads."""
+    """The nine of the main table, heads of unequal spread, seeds that all heads feel, and four identical heads."""
     found = [
         Cell("main", name, variation, seeds)
         for name, variation in (("seeds", SEEDS), ("both", MIXED), ("images", PICTURES))
@@ -66,6 +75,9 @@ def cells() -> list[Cell]:
     for name, spread in (("one head 2x", (1, 1, 1, 2)), ("one head 3x", (1, 1, 1, 3))):
         unequal = replace(SEEDS, seeds=tuple(0.12 * each for each in spread))
         found += [Cell("unequal", name, unequal, seeds) for seeds in (2, 3, 5)]
+    for name, share, spread in (("half", 0.5, 1), ("nine tenths", 0.9, 1), ("nine tenths, one head 2x", 0.9, 2)):
+        alike = replace(SEEDS, seeds=(0.12, 0.12, 0.12, 0.12 * spread), shared=share)
+        found += [Cell("alike", name, alike, seeds) for seeds in (2, 3, 5)]
     found += [Cell("identical", "four identical heads", replace(MIXED, shift=(0, 0, 0, 0)), s) for s in (2, 3, 5)]
     return found
 
@@ -153,7 +165,8 @@ def judged(found: dict[str, Floats], truth: Floats) -> dict[str, Any]:
         "width": 200 * float(found["half"][SHOWN].mean()),
         "oracle_width": 200 * float(oracle[SHOWN]),
     }
-    for prefix, half in (("", "half"), ("plain_sum_", "plain_sum"), ("pooled_", "pooled")):
+    line["by_seed"] = float(found["by_seed"].mean())
+    for prefix, half in (("", "half"), ("plain_sum_", "plain_sum"), ("pooled_", "pooled"), ("unpaired_", "unpaired")):
         covered = (np.abs(error) <= found[half]).mean(axis=1)
         line[f"{prefix}coverage"] = float(covered.mean())
         line[f"{prefix}worst_coverage"] = float(covered.min())
@@ -178,15 +191,24 @@ def true_differences(variation: Variation, *, studies: int, images: int) -> Floa
 
 def intervals(drawn: Studies) -> dict[str, Floats]:
     """Each pair's difference, half width and p, `6 studies`; the studies stand where measures usually do."""
-    parts = contributions(drawn.right, drawn.union)
-    spreads = [spread_of(np.moveaxis(parts[:, head], 0, 2)) for head in range(4)]
-    found = [difference_of(spreads, a, b) for a, b in PAIRS]
+    parts = [np.moveaxis(each, 0, 2) for each in np.moveaxis(contributions(drawn.right, drawn.union), 1, 0)]
+    spreads = [spread_of(each) for each in parts]
+    by_seed = seeds_agree(parts)
+    unpaired = [difference_of(spreads, a, b) for a, b in PAIRS]
+    paired = [paired_difference(parts, a, b) for a, b in PAIRS]
+
+    def chosen(value: Callable[[Difference], Floats]) -> Floats:
+        """As compare_heads does it: seed by seed in the studies whose seeds agree."""
+        return np.where(by_seed, *(np.stack([value(each) for each in found]) for found in (paired, unpaired)))
+
     return {
-        "value": np.stack([each.value for each in found]),
-        "half": np.stack([each.half_width() for each in found]),
-        "p": np.stack([each.p() for each in found]),
-        "seeds": np.stack([each.seeds for each in found]),
-        "images": np.stack([each.images for each in found]),
+        "by_seed": by_seed,
+        "value": np.stack([each.value for each in unpaired]),
+        "half": chosen(Difference.half_width),
+        "p": chosen(Difference.p),
+        "seeds": chosen(lambda each: each.seeds),
+        "images": chosen(lambda each: each.images),
+        "unpaired": np.stack([each.half_width() for each in unpaired]),
         "run_var": np.mean([each.seed_var for each in spreads], axis=0),
         "plain_sum": np.stack([plain_sum(spreads, a, b) for a, b in PAIRS]),
         "pooled": np.stack([pooled(spreads, a, b) for a, b in PAIRS]),

@@ -25,12 +25,16 @@ DIFFICULTY = 0.8
 
 @dataclass(frozen=True)
 class Variation:
-    """Standard deviations in the units of x. seeds: one for each head.  shift: a head's level above the control's."""
+    """Standard deviations in the units of x. seeds: one for each head.  shift: a head's level above the control's.
+
+    shared: of a seed's effect, the share of its variance that all heads have in common.
+    """
 
     seeds: tuple[float, ...]
     response: float
     rest: float
     shift: tuple[float, ...]
+    shared: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ def draw(rng: np.random.Generator, variation: Variation, *, studies: int, seeds:
     heads, k = len(variation.seeds), len(PIXELS)
     truth = _truth(rng, studies, images)[:, None, None]
     by_head = np.array(variation.shift, np.float32)[:, None, None, None]
-    by_seed = np.array(variation.seeds, np.float32)[:, None, None, None] * _effect(rng, (studies, heads, seeds, 1), k)
+    by_seed = np.float32((1 - variation.shared) ** 0.5) * _effect(rng, (studies, heads, seeds, 1), k)
+    if variation.shared:
+        by_seed += np.float32(variation.shared**0.5) * _effect(rng, (studies, 1, seeds, 1), k)
+    by_seed *= np.array(variation.seeds, np.float32)[:, None, None, None]
     by_image = np.float32(DIFFICULTY) * _effect(rng, (studies, 1, 1, images), k)
     response = np.float32(variation.response) * _effect(rng, (studies, heads, 1, images), k)
     x = _effect(rng, (studies, heads, seeds, images), k)

@@ -52,7 +52,7 @@ The interval is the difference plus or minus Student's t times the root of that 
 Satterthwaite's: those of the t distribution whose variance estimate would be as uncertain as this sum. Three seeds a
 head leave about four degrees of freedom when seeds dominate, many when images do; the interval knows which it is.
 
-Two refinements:
+Three refinements:
 
 - *Rare classes.* A class that three images hold makes a few large contributions, and the variance of such numbers is
   known less well than n - 1 degrees of freedom say. Their excess kurtosis takes degrees of freedom away.
@@ -61,9 +61,12 @@ Two refinements:
   the second table). So each head borrows half a degree of freedom from the other heads: its own variance moves a
   little towards their mean, where that makes the interval wider, never narrower.
 
-Pairing the seeds (seed 0 of one head with seed 0 of the other, which share initial weights and batches) is not used:
-it would halve the degrees of freedom. If runs of one seed agree more than others, the intervals are too wide, not too
-narrow.
+- *Seeds in pairs.* Runs of one seed share their batches and the initial weights of all that the heads have in common,
+  and often score alike whatever the head. Whether they do is tested in every study: the F test of seeds in the layout
+  of heads by seeds, p < 0.01. If so, heads are compared seed by seed: the seeds' part is then the variance of the
+  differences between runs of one seed, divided by S, with S - 1 degrees of freedom and half a one borrowed from the
+  other pairs as above. Otherwise pairing would cost half of the degrees of freedom for nothing, and is not done. All
+  heads of several runs must have the same seeds, so that a refused run ends it.
 
 ## The words
 
@@ -111,6 +114,15 @@ Seeds dominate, and the last of the four heads varies more from seed to seed tha
 two or three times theirs. {studies:,} studies a line. `pooled`: one variance over seeds for all heads. It fails for the
 pairs of the head that varies more; therefore it is not used. At three times the others' spread and few seeds
 segnl's own intervals fall short too for the worst pair, by as much as the table says.
+
+"""
+
+ALIKE = """\
+## When runs of one seed score alike
+
+As above, seeds dominate; *shared* is how much of the variance of a seed's effect all four heads have in common, with an
+equal spread or with one head that varies twice as much. *By seed*: in how many studies the seeds agree, so that heads
+are compared seed by seed. `unpaired`: never. {studies:,} studies a line.
 
 """
 
@@ -179,6 +191,27 @@ def _unequal_table(cells: list[Result]) -> list[str]:
     return lines
 
 
+def _alike_table(cells: list[Result]) -> list[str]:
+    lines = [
+        "| shared | seeds | by seed | holds | worst pair | false | width | unpaired holds | unpaired width |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cell in cells:
+        values = [
+            cell["name"],
+            str(cell["seeds"]),
+            f"{100 * cell['by_seed']:.0f} %",
+            _percent(cell["coverage"]),
+            _percent(cell["worst_coverage"]),
+            _percent(cell["false_alarms"]),
+            f"{cell['width_ratio']:.2f}",
+            _percent(cell["unpaired_coverage"]),
+            f"{cell['unpaired_width_ratio']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(values)} |")
+    return lines
+
+
 def _family_table(cells: list[Result]) -> list[str]:
     lines = ["| seeds | any pair called different | a given pair, uncorrected |", "|---:|---:|---:|"]
     for cell in cells:
@@ -186,7 +219,12 @@ def _family_table(cells: list[Result]) -> list[str]:
     return lines
 
 
-GROUPS = {"main": (MAIN, _main_table), "unequal": (UNEQUAL, _unequal_table), "identical": (FAMILY, _family_table)}
+GROUPS = {
+    "main": (MAIN, _main_table),
+    "unequal": (UNEQUAL, _unequal_table),
+    "alike": (ALIKE, _alike_table),
+    "identical": (FAMILY, _family_table),
+}
 
 
 def _percent(share: float) -> str:

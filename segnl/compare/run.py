@@ -174,8 +174,8 @@ def _result(
 
 
 def _counts(study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str]) -> list[RunCounts]:
-    counted = [predictions[run.name] for run in study.runs_of(head) if run.name not in wrong]
-    return [RunCounts(each.right, each.true + each.predicted - each.right) for each in counted]
+    counted = [(predictions[run.name], run.seed) for run in study.runs_of(head) if run.name not in wrong]
+    return [RunCounts(each.right, each.true + each.predicted - each.right, seed) for each, seed in counted]
 
 
 def _classes(counts: dict[str, list[RunCounts]], pair: Pair, names: Sequence[str]) -> dict[str, ClassDifference]:

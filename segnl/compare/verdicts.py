@@ -12,6 +12,10 @@ HOW_TO_READ = (
     "differ all the same."
 )
 
+BY_SEED = (
+    "Runs of one seed score alike in this study, whatever the head (p < 0.01), so that heads are compared seed by seed."
+)
+
 
 def same_recipe_lines(groups: Sequence[Sequence[str]]) -> list[str]:
     """A sentence for each group of names that stand for one recipe (an A/A study)."""
@@ -65,7 +69,7 @@ def _about_networks(pair: Pair) -> str:
 
 def _seeds(pair: Pair) -> str:
     if pair.seeds_a == pair.seeds_b:
-        return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''}"
+        return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''}{', seed by seed' if pair.is_by_seed else ''}"
     return f"{pair.seeds_a} and {pair.seeds_b} seeds"
 
 
@@ -96,7 +100,8 @@ def study_verdicts(pairs: Sequence[Pair]) -> list[str]:
         ]
         is_rest = len(separable) < len(pairs)
         lead += "; ".join(each) + ("; no other pair is separable." if is_rest else ".")
-    return [lead, *(pair_verdict(pair, len(pairs)) for pair in pairs), HOW_TO_READ]
+    by_seed = [BY_SEED] if any(pair.is_by_seed for pair in pairs) else []
+    return [lead, *(pair_verdict(pair, len(pairs)) for pair in pairs), " ".join([HOW_TO_READ, *by_seed])]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,18 +7,21 @@ Legend: s runs of one head with different seeds, n images, k classes, m measures
 differences are fractions, not points.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
+from scipy.special import fdtrc, stdtr, stdtrit
 
 from segnl.metrics.confusion import Floats, ratio
 
 LEVEL = 0.95
 BORROWED_DF = 0.5
 """Degrees of freedom that the other heads' spread over seeds lends to a head's own."""
+AGREEMENT = 0.01
+"""Runs of one seed are taken to score alike where chance would make them do so in less than this share of studies."""
 
 
 def class_contributions(right: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
@@ -103,13 +106,12 @@ def satterthwaite(variances: Sequence[Floats], df: Sequence[Floats]) -> Floats:
     return np.asarray(np.minimum(ratio(total**2, lost), 1e6))
 
 
-def image_part(a: HeadSpread, b: HeadSpread) -> tuple[Floats, Floats]:
+def image_part(by_image: Floats) -> tuple[Floats, Floats]:
     """Variance `m` of the difference through the choice of images, the runs being as they are, and its df.
 
-    Paired: an image that is hard for both heads adds nothing. A class that few images hold makes a few large
-    contributions; their excess kurtosis takes degrees of freedom away.
+    by_image: the difference in every image, `n m`; an image that is hard for both heads adds nothing. A class that few
+    images hold makes a few large contributions; their excess kurtosis takes degrees of freedom away.
     """
-    by_image = a.per_image - b.per_image
     n = len(by_image)
     centred = by_image - by_image.mean(axis=0)
     square = (centred**2).mean(axis=0)
@@ -147,9 +149,50 @@ def difference_of(spreads: Sequence[HeadSpread], a: int, b: int, *, with_seeds: 
     """
     one, other = spreads[a], spreads[b]
     value = one.per_image.mean(axis=0) - other.per_image.mean(axis=0)
-    images, images_df = image_part(one, other)
+    images, images_df = image_part(one.per_image - other.per_image)
     if not with_seeds:
         return Difference(value, np.zeros_like(images), np.ones_like(images), images, images_df)
     seeds, seeds_df = seed_part(spreads, a, b)
     both = (one.residual / one.runs + other.residual / other.runs) / len(one.per_image)
     return Difference(value, seeds, seeds_df, np.maximum(0, images - both), images_df)
+
+
+def seeds_agree(parts: Sequence[Floats]) -> npt.NDArray[np.bool_]:
+    """Whether runs of one seed score alike whatever the head, `m`; parts: of each head `s n m`, its runs in one order.
+
+    The F test of seeds in a layout of heads by seeds without repetition: the seeds' mean square over that of the rest.
+    """
+    scores = np.stack([each.mean(axis=1) for each in parts])  # heads s m
+    heads, s, m = scores.shape
+    if heads < 2 or s < 2:
+        return np.zeros(m, bool)
+    by_seed = scores.mean(axis=0)
+    rest = scores - by_seed - scores.mean(axis=1, keepdims=True) + by_seed.mean(axis=0)
+    df = s - 1, (heads - 1) * (s - 1)
+    f = ratio(heads * by_seed.var(axis=0, ddof=1), (rest**2).sum(axis=(0, 1)) / df[1])
+    return np.asarray(fdtrc(*df, f) < AGREEMENT)
+
+
+def paired_difference(parts: Sequence[Floats], a: int, b: int) -> Difference:
+    """Heads number a and b, seed by seed; parts: of all heads whose runs have the same seeds, `s n m` in one order.
+
+    As in `difference_of`, with one spread instead of two, that of the difference: what a seed does to both drops out.
+    The other pairs lend BORROWED_DF where they vary more.
+    """
+    own = spread_of(parts[a] - parts[b])
+    scores = [each.mean(axis=1) for each in parts]  # s m
+    others = [
+        (scores[i] - scores[j]).var(axis=0, ddof=1)
+        for i, j in itertools.combinations(range(len(parts)), 2)
+        if {i, j} != {a, b}
+    ]
+    free, n = own.runs - 1, len(own.per_image)
+    df = free + BORROWED_DF * bool(others)
+    prior = np.mean(others, axis=0) if others else own.seed_var
+    variance = np.maximum(own.seed_var, (free * own.seed_var + BORROWED_DF * prior) / (free + BORROWED_DF)) / own.runs
+    both = own.residual / (own.runs * n)
+    images, images_df = image_part(own.per_image)
+    seeds = np.maximum(variance, both)
+    return Difference(
+        own.per_image.mean(axis=0), seeds, np.full_like(seeds, df), np.maximum(0, images - both), images_df
+    )

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.compare.verdicts import HOW_TO_READ, pair_verdict, study_verdicts
+from segnl.compare.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, study_verdicts
 from segnl.metrics.significance import Pair
 
 OPEN = Pair("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)
@@ -68,6 +68,9 @@ def test_a_study_s_first_sentence_names_what_is_separable():
     assert lead == "3 seeds a head: rcca is better than fcn; no other pair is separable."
     assert len(rest) == 4
     assert rest[-1] == HOW_TO_READ
+    by_seed = study_verdicts([other, replace(CLEAR, is_by_seed=True)])
+    assert by_seed[-1] == f"{HOW_TO_READ} {BY_SEED}"
+    assert ", 3 seeds, seed by seed: rcca is better" in by_seed[2]
     assert study_verdicts([other, OPEN])[0] == "3 seeds a head: no two heads are separable."
     assert study_verdicts([OPEN])[0] == "3 seeds a head: the two heads are not separable."
     unequal = [CLEAR, Pair("one", "fcn", 3, 1, 0.1, reason="one seed"), Pair("none", "fcn", 0, 3, None)]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,75 @@ def test_one_seed_has_an_interval_for_images_only_and_no_p(rng):
     # More seeds for one head alone change nothing: the other's spread stays unknown.
     (pair,) = compare_heads({"a": heads["a"] * 3, "b": heads["b"]})
     assert (pair.seeds_a, pair.seeds_b, pair.p, pair.reason) == (1, 3, None, "one seed")
+
+
+def seeded(rng, seeds_of=None, *, alike=0.1):
+    """Four heads of three seeds each, which move all heads together."""
+    moves = alike * np.array([-1.0, 0.2, 0.8])
+    levels = {"a": 0.70, "b": 0.70, "c": 0.71, "d": 0.72}
+    heads = {}
+    for head, level in levels.items():
+        runs = [counts(rng, n=200, accuracy=level + move, per_image=0.02) for move in moves]
+        seeds = (seeds_of or {}).get(head, (0, 1, 2))
+        heads[head] = [replace(run, seed=seed) for run, seed in zip(runs, seeds, strict=True)]
+    return heads
+
+
+def test_runs_of_one_seed_that_score_alike_are_paired(rng):
+    heads = seeded(rng)
+    pairs = {(pair.a, pair.b): pair for pair in compare_heads(heads)}
+    unpaired = {
+        (pair.a, pair.b): pair
+        for pair in compare_heads({name: [replace(run, seed=None) for run in runs] for name, runs in heads.items()})
+    }
+    assert all(pair.is_by_seed for pair in pairs.values())
+    assert not any(pair.is_by_seed for pair in unpaired.values())
+    for key, pair in pairs.items():
+        assert pair.difference == pytest.approx(unpaired[key].difference)
+        assert pair.high - pair.low < 0.2 * (unpaired[key].high - unpaired[key].low)
+    assert pairs["d", "a"].is_separable
+    assert not unpaired["d", "a"].is_separable
+    assert not pairs["b", "a"].is_separable
+    narrow = class_differences(heads, "d", "a")
+    wide = class_differences(
+        {name: [replace(run, seed=None) for run in runs] for name, runs in heads.items()}, "d", "a"
+    )
+    assert all(one.high - one.low < other.high - other.low for one, other in zip(narrow, wide, strict=True))
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 3), (0, 1, None), (1, 1, 2), (1, 0, 2)])
+def test_seeds_are_not_paired_where_heads_do_not_have_the_same_ones(rng, seeds):
+    assert not any(pair.is_by_seed for pair in compare_heads(seeded(rng, {"b": seeds})))
+    assert not any(pair.is_by_seed for pair in compare_heads(seeded(rng, dict.fromkeys("abcd", (1, 1, 2)))))
+
+
+def test_seeds_are_not_paired_where_runs_of_one_seed_do_not_score_alike(rng):
+    runs = study(rng, accuracies=(0.7, 0.7, 0.8, 0.8))
+    heads = {head: [replace(run, seed=seed) for seed, run in enumerate(each)] for head, each in runs.items()}
+    assert not any(pair.is_by_seed for pair in compare_heads(heads))
+
+
+def test_a_head_of_one_seed_beside_paired_ones_keeps_its_interval_over_images(rng):
+    heads = seeded(rng)
+    heads["e"] = heads["a"][:1]
+    pairs = {(pair.a, pair.b): pair for pair in compare_heads(heads)}
+    assert pairs["e", "b"].reason == "one seed"
+    assert pairs["b", "a"].is_by_seed
+
+
+def test_fewer_seeds_are_asked_for_where_they_are_paired(rng):
+    heads = seeded(rng)
+    levels = (0.708 - 0.1, 0.698 + 0.02, 0.704 + 0.08)
+    heads["d"] = [
+        replace(counts(rng, n=200, accuracy=level, per_image=0.02), seed=seed) for seed, level in enumerate(levels)
+    ]
+    unpaired = {name: [replace(run, seed=None) for run in runs] for name, runs in heads.items()}
+    needed = [
+        next(pair.seeds_needed for pair in compare_heads(each) if (pair.a, pair.b) == ("d", "a"))
+        for each in (heads, unpaired)
+    ]
+    assert 3 < needed[0] < 50
+    assert needed[1] is None
 
 
 def test_heads_with_unequal_numbers_of_seeds_are_compared(rng):

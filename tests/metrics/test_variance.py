@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from segnl.metrics.confusion import Confusion
-from segnl.metrics.variance import class_contributions, contributions, difference_of, satterthwaite, spread_of
+from segnl.metrics.variance import (
+    AGREEMENT,
+    BORROWED_DF,
+    class_contributions,
+    contributions,
+    difference_of,
+    paired_difference,
+    satterthwaite,
+    seeds_agree,
+    spread_of,
+)
 
 
 @pytest.fixture
@@ -100,3 +110,61 @@ def test_heads_that_vary_more_can_widen_an_interval_and_heads_that_vary_less_nev
         beside = difference_of([*(spread_of(each) for each in base), other], 0, 1).seeds[0]
         assert (beside > 1.01 * alone) == is_wider
         assert beside >= alone - 1e-12
+
+
+def layout(rng, *, alike, heads=4, s=3, n=20, own=0.3):
+    """Contributions `s n 1` of each head. alike, own: spread of what a seed does to all heads, and to each alone."""
+    common = alike * rng.standard_normal((s, 1))
+    return [
+        (common + own * rng.standard_normal((s, 1)) + rng.standard_normal((s, n)))[:, :, None] for _ in range(heads)
+    ]
+
+
+def test_two_heads_seed_by_seed_are_the_one_sample_t_of_their_differences(rng):
+    """Mean squares by loops over the runs' differences; two heads alone have no other pair to borrow from."""
+    s, n = 4, 15
+    a, b = layout(rng, alike=5.0, heads=2, s=s, n=n)
+    found = paired_difference([a, b], 0, 1)
+    d = (a - b)[:, :, 0]
+    mean = d.mean()
+    between_seeds = sum((d[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
+    squares = [(d[j, i] - d[j].mean() - d[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))]
+    meeting = sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    images = sum((d[:, i].mean() - mean) ** 2 for i in range(n)) / (n - 1) / n
+    assert found.value[0] == pytest.approx(mean)
+    assert found.seeds[0] == pytest.approx(max(between_seeds, meeting))
+    assert found.images[0] == pytest.approx(max(0, images - meeting))
+    assert found.seeds_df[0] == s - 1
+
+
+def test_what_a_seed_does_to_all_heads_drops_out_of_a_paired_difference(rng):
+    parts = layout(rng, alike=0.0)
+    moved = [each + np.array([-7.0, 0.0, 9.0])[:, None, None] for each in parts]
+    plain, shifted = paired_difference(parts, 0, 1), paired_difference(moved, 0, 1)
+    np.testing.assert_allclose(shifted.variance, plain.variance)
+    assert difference_of([spread_of(each) for each in moved], 0, 1).variance[0] > 10 * plain.variance[0]
+
+
+def test_other_pairs_that_vary_more_can_widen_a_paired_interval_and_never_narrow_it(rng):
+    parts = layout(rng, alike=5.0, heads=2)
+    alone = paired_difference(parts, 0, 1).seeds[0]
+    between = (parts[0] + parts[1]) / 2  # its pairs with the two vary less than theirs
+    for third, is_wider in ((between, False), (layout(rng, alike=0.0, heads=1, own=100.0)[0], True)):
+        beside = paired_difference([*parts, third], 0, 1)
+        assert beside.seeds_df[0] == 2 + BORROWED_DF
+        assert (beside.seeds[0] > 1.5 * alone) == is_wider
+        assert beside.seeds[0] >= alone - 1e-12
+
+
+def test_seeds_agree_by_chance_as_often_as_is_said_and_nearly_always_when_they_do(rng):
+    for alike, lowest, highest in ((0.0, 0.2 * AGREEMENT, 2 * AGREEMENT), (3.0, 0.9, 1.0)):
+        runs = 3000
+        common = alike * rng.standard_normal((3, 1, runs))
+        parts = [common + 0.3 * rng.standard_normal((3, 1, runs)) for _ in range(4)]
+        assert lowest <= seeds_agree(parts).mean() <= highest
+
+
+def test_seeds_of_one_head_or_of_one_run_agree_with_nothing(rng):
+    assert not seeds_agree(layout(rng, alike=5.0, heads=1)).any()
+    assert not seeds_agree(layout(rng, alike=5.0, s=1)).any()
+    assert not seeds_agree([np.zeros((3, 5, 1))] * 3).any()  # nothing varies at all
