@@ -59,7 +59,8 @@ Three refinements:
 - *Other heads of the study.* With two seeds, a head's own variance has one degree of freedom, which makes intervals
   very wide. Pooling the seeds' variance over all heads gives more, and goes wrong when heads differ in variance (see
   the second table). So each head borrows half a degree of freedom from the other heads: its own variance moves a
-  little towards their mean, where that makes the interval wider, never narrower.
+  little towards their mean, where that raises it, and is never lowered; the half degree itself narrows the interval,
+  most at two seeds.
 
 - *Seeds in pairs.* Runs of one seed share their batches and the initial weights of all that the heads have in common,
   and often score alike whatever the head. Whether they do is tested in every study: the F test of seeds in the layout

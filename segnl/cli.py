@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from segnl.core.config import one_set_each
 from segnl.core.errors import ConfigError, MachineError, SegnlError
 from segnl.core.memory import keep_freed_memory
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
     warnings.showwarning = _show_warning
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
-    args = _parser().parse_args(_one_set_each(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(one_set_each(sys.argv[1:] if argv is None else argv))
     try:
         if args.run_command not in (_train, _eval):
             _one_process_only()
@@ -43,25 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
 
 
-def _one_set_each(words: Sequence[str]) -> list[str]:
-    """`--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's own lists would take the file too."""
-    out: list[str] = []
-    is_value = may_go_on = False
-    for word in words:
-        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
-            out += ["--set", word]
-            continue
-        out.append(word)
-        may_go_on = is_value or word.startswith("--set=")
-        is_value = word == "--set"
-    return out
-
-
 def _fail(message: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
-    sys.stderr.write(f"{who}: error: {message}\n")  # in one piece, for several ranks write to one terminal
+    with suppress(OSError):  # nobody reads any more; the code says it too
+        sys.stderr.write(f"{who}: error: {message}\n")  # in one piece, for several ranks write to one terminal
     return code
 
 
@@ -282,7 +269,7 @@ def _cost(args: argparse.Namespace) -> int:
 
 def _add_check(command: argparse.ArgumentParser) -> None:
     _add_config(command)
-    command.add_argument("--split", default="train", help="which part of the data set (default train)")
+    command.add_argument("--split", help="one part of the data set alone (default: train and val)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
 
 
@@ -334,14 +321,27 @@ def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--peer-config", type=Path, metavar="FILE", help="mmsegmentation's own config, where its checkpoint has none"
     )
+    command.add_argument("--recurrence", type=int, default=2, metavar="R", help="CCNet, whose files do not say it")
+    command.add_argument(
+        "--abn", choices=("abs", "plain"), default="abs", help="how CCNet's in-place batch norm read its weight"
+    )
     _add_config(command)
 
 
 def _import(args: argparse.Namespace) -> int:
     from segnl.engine.adopt import adopt
 
-    for line in adopt(args.file, args.kind, args.config, args.out, overrides=args.overrides, peer=args.peer_config):
-        print(line)
+    found = adopt(
+        args.file,
+        args.kind,
+        args.config,
+        args.out,
+        overrides=args.overrides,
+        peer=args.peer_config,
+        recurrence=args.recurrence,
+        abn=args.abn,
+    )
+    print("\n".join(found))
     return 0
 
 

@@ -98,40 +98,63 @@ def _first_batches(recipe: Recipe) -> Iterator[Batch]:
     )
 
 
+def is_varied(part: str, varies: Sequence[str]) -> bool:
+    """Whether a study that varies these keys lets runs differ in `part`: a top module's weights, or `batches`."""
+    if part == "batches":
+        deciding = ("data", "model.input", "train.batch_size")
+        return any(_overlap(key, each) for key in varies for each in deciding)
+    return any(_overlap(key, f"model.{'aux' if part == 'auxiliary' else part}") for key in varies)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two dotted keys is the other or holds it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
 def disagreements(
-    prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun], witnesses: Mapping[str, Witness] | None = None
+    prints: Mapping[str, Fingerprint],
+    runs: Sequence[PlannedRun],
+    witnesses: Mapping[str, Witness] | None = None,
+    varies: Sequence[str] = (),
 ) -> dict[str, str]:
     """By run name, why it cannot be compared with the first run of its seed; empty when all agree.
 
-    Weights must agree wherever path and shape do; batches must agree entirely. witnesses: by run name; what a log holds
-    must be what its recipe stands for, every step of it, and the same batches in the same order as those of the first
-    run for which that holds.
+    Weights must agree wherever path and shape do, batches entirely, but for what the study varies. witnesses: by run
+    name; what a log holds must be what its recipe stands for, every step of it, and the same batches in the same order
+    as those of the first run for which that holds.
     """
     wrong: dict[str, str] = {}
+    has_own_batches = is_varied("batches", varies)
     for seed in dict.fromkeys(run.seed for run in runs):
         first, *others = (run for run in runs if run.seed == seed)
         ours = prints[first.name]
         for run in others:
             theirs = prints[run.name]
-            shared = ours.init.keys() & theirs.init.keys()
+            places = ours.init.keys() & theirs.init.keys()
+            shared = [place for place in places if not is_varied(place.partition(".")[0], varies)]
             differing = sorted(place for place in shared if ours.init[place] != theirs.init[place])
-            if theirs.batches != ours.batches:
+            if theirs.batches != ours.batches and not has_own_batches:
                 wrong[run.name] = f"saw other batches than {first.name} ({theirs.batches}, not {ours.batches})"
             elif differing:
                 more = f" ({len(differing)} such places)"
                 wrong[run.name] = f"began with other weights than {first.name} at {differing[0]}{more}"
-    for name, reason in _by_the_logs(prints, runs, witnesses or {}).items():
+    by_the_logs = _by_the_logs(prints, runs, witnesses or {}, has_own_batches=has_own_batches)
+    for name, reason in by_the_logs.items():
         wrong.setdefault(name, reason)
     return wrong
 
 
 def _by_the_logs(
-    prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun], known: Mapping[str, Witness]
+    prints: Mapping[str, Fingerprint],
+    runs: Sequence[PlannedRun],
+    known: Mapping[str, Witness],
+    *,
+    has_own_batches: bool,
 ) -> dict[str, str]:
     told = [run for run in runs if run.name in known]
     own = {run.name: _unlike_its_recipe(run, prints[run.name], known[run.name]) for run in told}
     wrong = {name: reason for name, reason in own.items() if reason is not None}
-    for run in told:
+    for run in [] if has_own_batches else told:
         first = next((other for other in told if other.seed == run.seed and other.name not in wrong), run)
         ours, theirs = known[first.name].batches, known[run.name].batches
         differing = [step for step, value in theirs.items() if ours.get(step, value) != value]

@@ -19,7 +19,10 @@ def demo() -> int:
     if code:
         return code
     page = Path("checkpoints") / STUDY.stem / "report.html"
-    print(f"Look at {page}. To try next: raise max_steps or add a seed in {STUDY}, and run this again.")
+    print(
+        f"Look at {page}. To try next: add a seed in {STUDY} and run this again; for more steps copy that file to "
+        "another name, which makes it another study, and give it to segnl compare --config."
+    )
     return 0
 
 

@@ -23,8 +23,9 @@ import torch
 
 from segnl.compare.control import fingerprint_of
 from segnl.compare.study import PlannedRun
-from segnl.core.errors import SegnlError
+from segnl.core.errors import MachineError, SegnlError
 from segnl.core.files import ensure_writable
+from segnl.core.memory import keep_freed_memory
 from segnl.engine.checkpoint import checkpoints_of
 from segnl.engine.fit import fit, stop_signals
 from segnl.engine.progress import Progress
@@ -130,7 +131,8 @@ class AtOnce:
             f"study {self.name}: {len(self.failed)} of {self.num_runs} runs failed ({', '.join(self.failed)}); the "
             f"others are trained. Their {OUTPUT} says why; mend that and start again"
         )
-        err.exit_code = max(1, next(iter(self.failed.values())))
+        code = next(iter(self.failed.values()))
+        err.exit_code = code if code > 0 else MachineError.exit_code  # below 0: killed by a signal
         return err
 
 
@@ -171,6 +173,7 @@ def child() -> None:
     """The process's whole work: a job on the first line of standard input, which stays open while the parent lives."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_parent, daemon=True).start()
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         recipe = compose(job["recipe"], file=job["folder"])
@@ -180,6 +183,9 @@ def child() -> None:
     except SegnlError as err:
         print(f"segnl: error: {err}", file=sys.stderr, flush=True)
         sys.exit(err.exit_code)
+    except OSError as err:
+        print(f"segnl: error: {err.filename or 'this machine'}: {err.strerror or err}", file=sys.stderr, flush=True)
+        sys.exit(MachineError.exit_code)
 
 
 def _stop_with_parent() -> None:

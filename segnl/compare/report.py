@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segnl.compare.control import Fingerprint, num_shared
+from segnl.compare.control import Fingerprint, is_varied, num_shared
 from segnl.compare.study import Study
 from segnl.compare.table import BEST, HeadResult, heads_tree, table_columns, table_rows
-from segnl.core.environment import git_state, machine
+from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.datasets.base import SegmentationData
 from segnl.engine.build import build_data
@@ -55,7 +55,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
         verdicts=[*found.said, *([study.cfg.note] if study.cfg.note else [])],
-        facts=_facts(study, shown[0].predictions, data.table.names),
+        facts=_facts(study, found, data.table.names),
         columns=table_columns(found.results, found.pairs),
         rows=table_rows(found.results, found.pairs),
         gallery=pictures,
@@ -99,12 +99,11 @@ def _seeds_text(study: Study) -> str:
     return next(iter(seeds.values())) if is_one_list else "; ".join(f"{head}: {text}" for head, text in seeds.items())
 
 
-def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list[tuple[str, str]]:
-    recipe = study.runs[0].recipe
+def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tuple[str, str]]:
+    recipe, predictions = study.runs[0].recipe, found.predictions[study.runs[0].name]
     commonest, miou = predictions.commonest_class()
     backbone = recipe.tree()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
-    commit = git_state(Path(__file__).parent)
     facts = [
         ("Data", f"{recipe.data_name}, {len(predictions.stems)} {study.cfg.split} images, {len(names)} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
@@ -113,9 +112,9 @@ def _facts(study: Study, predictions: Predictions, names: Sequence[str]) -> list
         (f"Predicting the commonest class alone ({names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
-    if commit["commit"]:
-        facts.append(("Code", commit["commit"][:10] + (" with changes" if commit["dirty"] else "")))
-    return facts
+    trained_by = [found.predictions[run.name].metrics["git"] for run in study.runs]
+    commits = [git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in trained_by if git["commit"]]
+    return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
 
 
 def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
@@ -196,12 +195,12 @@ def _shared(study: Study, found: StudyFindings, seed: int) -> list[Fact]:
             "Initial weights, wherever two heads have a parameter of the same name and shape: "
             f"{num_shared(found.prints, firsts)} tensors in all of them.",
             f"SHA-256 of the trunk's, seed {seed}: {', '.join(sorted(trunk))}",
-            holds=agree and len(trunk) == 1,
+            holds=agree and (len(trunk) == 1 or is_varied("backbone", study.cfg.varies)),
         ),
         Fact(
             "Images, crops, mirrorings and colour changes, in the same order.",
             f"SHA-256 of the first batches, seed {seed}: {', '.join(batches)}",
-            holds=len(batches) == 1,
+            holds=len(batches) == 1 or is_varied("batches", study.cfg.varies),
         ),
     ]
 

@@ -100,7 +100,7 @@ def report(study: Study, json_file: Path | None) -> None:
     predictions = {run.name: _scored(study, run) for run in study.runs}
     prints = {run.name: fingerprint_of(run) for run in study.runs}
     witnesses = {run.name: witness_of(run) for run in study.runs}
-    wrong = disagreements(prints, study.runs, witnesses)
+    wrong = disagreements(prints, study.runs, witnesses, study.cfg.varies)
     num_classes = predictions[study.runs[0].name].true.shape[1]
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, num_classes)
     results = [_result(study, head, predictions, wrong, costs[head]) for head in study.heads]

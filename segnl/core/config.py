@@ -82,7 +82,7 @@ def parse_yaml(text: str, where: str) -> Any:
         if "could not determine a constructor" in problem:
             problem = "tags (!!python/... and the like) are not read here"
         raise ConfigError(f"{where}:{line} {problem}; correct the file") from err
-    except (yaml.YAMLError, RecursionError, ValueError) as err:
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as err:  # the last two: !!bool x
         raise ConfigError(f"{where}: not valid YAML ({str(err).splitlines()[0]}); correct the file") from err
 
 
@@ -138,6 +138,20 @@ def parse_override(text: str) -> Tree:
     for key in reversed(keys):
         tree = {key: tree}
     return dict(tree)
+
+
+def one_set_each(words: Sequence[str]) -> list[str]:
+    """A command line's `--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's lists would take the file too."""
+    out: list[str] = []
+    is_value = may_go_on = False
+    for word in words:
+        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
+            out += ["--set", word]
+            continue
+        out.append(word)
+        may_go_on = is_value or word.startswith("--set=")
+        is_value = word == "--set"
+    return out
 
 
 def validate(schema: type[AnyConfig], tree: Any, *, file: str, at: str = "") -> AnyConfig:

@@ -4,11 +4,20 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segnl.core.errors import ConfigError, MachineError
+
+NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for an .npz that is cut short, damaged, or of another kind."""
+
+# Read once: it can be read only by setting it, and two threads that do so at a time could leave it at nothing.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 LOCK = ".lock"
 """The file in a run's folder that `run_lock` holds."""
@@ -27,7 +36,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as err:
@@ -37,12 +46,6 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise MachineError(
             f"{path}: cannot be written ({err.strerror}); free some space or choose another place"
         ) from err
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync_folder(folder: Path) -> None:

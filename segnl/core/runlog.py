@@ -55,11 +55,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
-            continue  # the one line a kill may have cut
+            continue  # the one line a kill may have cut, or what a power cut left
         if isinstance(line, dict):
             lines.append(line)
     return lines

@@ -46,6 +46,14 @@ class DataConfig(Config):
             raise ValueError("expected [smallest, largest]")
         return scale
 
+    @property
+    def root_folder(self) -> Path:
+        """The root, with a leading `~` read as the user's home; as it stands where there is no such user."""
+        try:
+            return self.root.expanduser()
+        except RuntimeError:
+            return self.root
+
 
 class SegmentationData:
     """One split of a data set: pairs of image and label files, and the table that says what the labels mean.
@@ -67,7 +75,7 @@ class SegmentationData:
     ) -> None:
         self.cfg = cfg
         self.split = split
-        self.root = cfg.root.expanduser()
+        self.root = cfg.root_folder
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
         self.table = self.class_table(cfg)

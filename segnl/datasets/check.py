@@ -1,6 +1,6 @@
 """Every fault of a data set at once, and what its labels hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +19,20 @@ class Report:
     """What `check` found.
 
     notes: what is no fault but worth a look (an EXIF orientation, which is not applied).
-    pixels_per_class, void_fraction: over the labels that could be read; None for the fraction when there was none.
+    pixels_per_class, void_pixels: over the labels that could be read.
     """
 
     faults: list[FileFault]
     notes: list[FileFault]
     num_pairs: int
     pixels_per_class: dict[str, int]
-    void_fraction: float | None
+    void_pixels: int
+
+    @property
+    def void_fraction(self) -> float | None:
+        """Of all pixels of the labels; None where no label could be read."""
+        total = self.void_pixels + sum(self.pixels_per_class.values())
+        return self.void_pixels / total if total else None
 
     def tree(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -54,13 +60,24 @@ def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None
             counts += found.counts
             if on_pair is not None:
                 on_pair()
-    total = int(counts.sum())
     return Report(
         faults,
         notes,
         num_pairs=len(data),
         pixels_per_class={name: int(counts[i]) for i, name in enumerate(data.table.names)},
-        void_fraction=int(counts[IGNORE]) / total if total else None,
+        void_pixels=int(counts[IGNORE]),
+    )
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Of several splits of one data set as one."""
+    names = reports[0].pixels_per_class
+    return Report(
+        [fault for report in reports for fault in report.faults],
+        [note for report in reports for note in report.notes],
+        num_pairs=sum(report.num_pairs for report in reports),
+        pixels_per_class={name: sum(report.pixels_per_class[name] for report in reports) for name in names},
+        void_pixels=sum(report.void_pixels for report in reports),
     )
 
 

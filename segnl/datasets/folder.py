@@ -30,7 +30,7 @@ class Folder(SegmentationData):
 
     @classmethod
     def class_table(cls, cfg: FolderConfig) -> ClassTable:
-        return ClassTable.from_tsv(cfg.root.expanduser() / "classes.tsv", cfg.ignore_ids)
+        return ClassTable.from_tsv(cfg.root_folder / "classes.tsv", cfg.ignore_ids)
 
     def find_files(self) -> tuple[Files, Files]:
         images = self.find_images()

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from segnl.core.config import load_tree
 from segnl.core.environment import git_state, versions
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable
 from segnl.datasets.find import find as find_data
 from segnl.engine.checkpoint import save_checkpoint
@@ -15,19 +16,32 @@ from segnl.models.weights.importing import import_file
 
 
 def adopt(
-    file: Path, kind: str, config: Path, out: Path, *, overrides: Sequence[str] = (), peer: Path | None = None
+    file: Path,
+    kind: str,
+    config: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    peer: Path | None = None,
+    recurrence: int = 2,
+    abn: Literal["plain", "abs"] = "abs",
 ) -> list[str]:
     """Writes a checkpoint of step 0 at `out`; returns the report, one fact a line.
 
     config: the recipe whose data, eval and other sections go with the weights; its model section is replaced by the
     imported one, which carries mean, std, channel order and align_corners. peer: mmsegmentation's own config file.
+    recurrence, abn: of CCNet, as in `import_file`.
 
-    Raises CheckpointError when a tensor is neither used nor explained, or the number of classes is not the data set's.
+    Raises CheckpointError when a tensor is neither used nor explained, or the number of classes is not the data set's;
+    ConfigError for overrides of the model, which would change nothing.
     """
+    idle = next((override for override in overrides if override.strip().startswith("model")), None)
+    if idle is not None:
+        raise ConfigError(f"--set {idle}: the imported file says what the model is; leave it out")
     tree = load_tree(config, overrides)
     recipe = compose(tree, file=str(config))
     ensure_writable(out.parent)
-    found = import_file(file, kind, config_file=peer)
+    found = import_file(file, kind, config_file=peer, recurrence=recurrence, abn=abn)
     table = find_data(recipe.data.name).class_table(recipe.data)
     if found.num_classes != table.num_classes:
         raise CheckpointError(

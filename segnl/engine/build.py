@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from segnl.core.errors import ConfigError
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.find import find as find_data
 from segnl.engine.recipe import Recipe
@@ -22,10 +23,15 @@ def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> Segm
 def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
     """The recipe's network: at the start of a training with the initial weights of train.seed and the backbone's
     pretrained ones where the recipe names some; for a checkpoint's weights, which bring all of them, with neither.
+
+    Raises ConfigError where a part refuses its settings, such as a kernel that is even.
     """
-    if is_new:
-        return new_segmenter(recipe.model, num_classes, recipe.train.seed)
-    return Segmenter(recipe.model, num_classes)
+    try:
+        if is_new:
+            return new_segmenter(recipe.model, num_classes, recipe.train.seed)
+        return Segmenter(recipe.model, num_classes)
+    except ValueError as err:
+        raise ConfigError(f"model: {err}") from err
 
 
 def device_of() -> torch.device:

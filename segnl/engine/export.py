@@ -145,8 +145,13 @@ def _onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]:
 def _not_inside(recipe: Recipe) -> list[str]:
     """What the recipe does around the network, which the graph does not."""
     cfg, around = recipe.eval, []
-    if recipe.data.short_side_px is not None:
-        around.append(f"resizes the image's short side to {recipe.data.short_side_px} pixels")
+    shorts = cfg.short_sides_px or ((recipe.data.short_side_px,) if recipe.data.short_side_px is not None else ())
+    if shorts:
+        around.append(f"resizes the image's short side to {', '.join(map(str, shorts))} pixels")
+    if cfg.long_side_px is not None:
+        around.append(f"shortens a long side of more than {cfg.long_side_px} pixels to that")
+    if cfg.size_multiple != 1:
+        around.append(f"enlarges it to a multiple of {cfg.size_multiple} pixels")
     if cfg.scales != (1.0,):
         around.append(f"sees it at scale {', '.join(map(str, cfg.scales))}")
     if cfg.mode == "slide":

@@ -188,7 +188,12 @@ class _Session:
                     self._validate(log, progress, stop)
                 while self.trainer.step_number < cfg.max_steps:
                     began = time.perf_counter()
-                    batch, code = self._next_batch(batches, stop)
+                    try:
+                        batch, code = self._next_batch(batches, stop)
+                    except SegnlError:  # of the data or of a worker, on all ranks: what was learned is sound
+                        if self.trainer.step_number > first:
+                            self._save()
+                        raise
                     if code:
                         break
                     report = self._step(batch, began, log, progress)

@@ -3,13 +3,20 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn, optim
 
 from segnl.core.config import Config
 
+
+def _of_float32(value: float) -> float:
+    if value > 1e30:
+        raise ValueError("expected at most 1e30, absurd as well but a number of float32")
+    return value
+
+
 Positive = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, le=1e6)]  # far beyond any use; products of such ones still fit float32
+Rate = Annotated[float, Field(gt=0), AfterValidator(_of_float32)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,7 +28,7 @@ class GroupsConfig(Config):
     """What parameter groups share, whatever the optimiser."""
 
     lr: Rate
-    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0), AfterValidator(_of_float32)] = 0.0
     decay_norms: bool = True
     """Whether norms and biases decay too, as the published recipes do (one group)."""
     head_lr_mult: Rate = 1.0

@@ -15,6 +15,7 @@ from segnl.engine.recipe import Recipe
 from segnl.inspection.charts import class_chart, pair_chart
 from segnl.inspection.columns import SCORES
 from segnl.inspection.contact_sheet import contact_sheet
+from segnl.inspection.files_digest import files_digest
 from segnl.inspection.gallery import Shown, gallery
 from segnl.inspection.page import Cell, Page, Row, write_page
 from segnl.inspection.predictions import keep_predictions
@@ -75,10 +76,12 @@ def inspect_runs(
 
 
 def _one_data_set(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
-    """The first recipe's data set; the others must have the same images and classes."""
+    """The first recipe's data set; the others must have the same images, labels and classes."""
     data = build_data(recipes[0], split)
+    digest = files_digest(data)
     for checkpoint, recipe in zip(checkpoints, recipes, strict=True):
-        if checkpoint.classes["names"] != list(data.table.names) or build_data(recipe, split).stems != data.stems:
+        other = files_digest(build_data(recipe, split))
+        if checkpoint.classes["names"] != list(data.table.names) or other != digest:
             raise ConfigError(
                 f"{checkpoint.path}: was trained on other images or classes than {checkpoints[0].path}; "
                 "inspect them apart"

@@ -21,6 +21,7 @@ from segnl.datasets.reading import read_label
 from segnl.datasets.sample import Sample
 from segnl.engine.checkpoint import Checkpoint
 from segnl.engine.recipe import Recipe, differing_keys
+from segnl.inspection.files_digest import files_digest
 from segnl.inspection.masks import KINDS, mask_path, write_masks
 
 MANIFEST = "masks.json"
@@ -32,13 +33,10 @@ Pixels = npt.NDArray[np.uint8]
 def belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
     """All that masks depend on. How many windows pass the network at once is not among it: a rerun may need fewer."""
     tree = recipe.tree()
-    files = [data.image_path(i) for i in range(len(data))]
-    files += [data.label_path(i) for i in range(len(data))] if data.has_labels else []
-    sizes = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
     return {
         "checkpoint": {"file": checkpoint.path.name, "step": checkpoint.step, "sha256": sha256_of(checkpoint.path)},
         "data": {"name": recipe.data.name, "split": data.split, "short_side_px": recipe.data.short_side_px},
-        "images": hashlib.sha256(sizes.encode()).hexdigest(),
+        "images": files_digest(data),
         "eval": {key: value for key, value in tree["eval"].items() if key != "batch_size"},
     }
 

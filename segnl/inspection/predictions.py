@@ -8,9 +8,9 @@ RUN/eval/SPLIT-MODE[-ABLATION]/
                     kept.json      what all this belongs to; written last: a broken-off evaluation counts as none
 """
 
-import hashlib
 import io
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from segnl.core.config import Tree
-from segnl.core.errors import CheckpointError
-from segnl.core.files import ensure_writable, sha256_of, write_atomic
+from segnl.core.errors import CheckpointError, MachineError
+from segnl.core.files import NPZ_FAULTS, ensure_writable, sha256_of, write_atomic
 from segnl.datasets.base import SegmentationData
 from segnl.datasets.reading import read_label
 from segnl.datasets.sample import Sample
@@ -32,6 +32,7 @@ from segnl.engine.checkpoint import Checkpoint, checkpoints_of
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import predictor_of
 from segnl.engine.recipe import Recipe
+from segnl.inspection.files_digest import files_digest
 from segnl.inspection.masks import png
 from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import Confusion, Counts, mean_of_defined, ratio
@@ -39,7 +40,10 @@ from segnl.metrics.report import metrics_json
 from segnl.metrics.strata import boundary_counts, boundary_width
 from segnl.models.ablation import Ablation, ablated
 
-VERSION = 2
+RESULTS = ("metrics.json", "per_image.npz", "strata.png")
+"""What `segnl eval` puts into the same folder."""
+
+VERSION = 3
 """Raised when what is kept changes its meaning."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -125,15 +129,11 @@ def keep_predictions(
 
 def _belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
     """All that the predictions depend on; read back from JSON, for tuples become lists on the way."""
-    sizes = [
-        f"{stem} {data.image_path(i).stat().st_size} {data.label_path(i).stat().st_size}"
-        for i, stem in enumerate(data.stems)
-    ]
     tree = {
         "version": VERSION,
         "checkpoint": sha256_of(checkpoint.path),
         "eval": recipe.tree()["eval"],
-        "images": hashlib.sha256("\n".join(sizes).encode()).hexdigest(),
+        "images": files_digest(data),
     }
     found: Tree = json.loads(json.dumps(tree))
     return found
@@ -150,7 +150,7 @@ def _kept(folder: Path, belongs_to: Tree) -> Predictions | None:
         if not all(_mask_path(folder, stem).exists() for stem in stems):
             return None
         return _predictions(folder, stems, tree["metrics"], counts)
-    except (OSError, ValueError, KeyError, TypeError):
+    except NPZ_FAULTS:
         return None  # broken off, or of an earlier version: it is made again
 
 
@@ -170,7 +170,8 @@ def _made(
     how = f", {ablation.meaning}" if ablation else ""
     print(f"{checkpoint.path.parent}: scoring on {data.split}{how}", flush=True)
     ensure_writable(folder)
-    (folder / "kept.json").unlink(missing_ok=True)
+    for old in ("kept.json", *RESULTS):
+        (folder / old).unlink(missing_ok=True)
     (folder / "ids").mkdir(exist_ok=True)
     names = data.table.names
     per_image: dict[str, list[Counts]] = {"right": [], "true": [], "predicted": []}
@@ -201,6 +202,7 @@ def _made(
         "split": data.split,
         "eval": recipe.tree()["eval"],
         "ablation": ablation.name if ablation else None,
+        "git": checkpoint.origin["git"],
     }
     made = _predictions(folder, tuple(data.stems), metrics, counts)
     metrics |= boundary_tree(made) | ambiguous_tree(made)
@@ -208,6 +210,7 @@ def _made(
     np.savez_compressed(packed, **counts)  # type: ignore[arg-type]  # its stub knows arrays by name only as positional
     write_atomic(folder / "counts.npz", packed.getvalue())
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+    os.sync()  # the masks, which were not synced one by one, come to the disk before what says that they are there
     tree = {"belongs_to": belongs_to, "stems": data.stems, "metrics": metrics}
     write_atomic(folder / "kept.json", json.dumps(tree).encode())
     return made
@@ -219,7 +222,10 @@ def _mask_path(folder: Path, stem: str) -> Path:
 
 def _write_mask(path: Path, ids: Pixels) -> None:
     # Not atomically: until kept.json is there, which comes after all of them, nobody reads one.
-    path.write_bytes(png(ids))
+    try:
+        path.write_bytes(png(ids))
+    except OSError as err:
+        raise MachineError(f"{path}: cannot be written ({err.strerror}); free some space") from err
 
 
 def boundary_tree(predictions: Predictions) -> Tree:

@@ -17,7 +17,7 @@ from segnl.datasets.base import IMAGE_SUFFIXES, SegmentationData
 from segnl.datasets.reading import read_image
 from segnl.datasets.sample import Sample
 from segnl.engine.build import build_data
-from segnl.engine.checkpoint import Checkpoint, open_checkpoint
+from segnl.engine.checkpoint import Checkpoint, checkpoints_of, open_checkpoint
 from segnl.engine.evaluate import evaluate
 from segnl.engine.predictor import Predictor, predictor_of
 from segnl.engine.progress import Progress
@@ -25,6 +25,7 @@ from segnl.engine.protocol import is_preset, preset_tree
 from segnl.engine.recipe import Recipe, compose, differing_keys
 from segnl.inspection.mask_folder import MaskFolder, belongs_to, require_not_kept
 from segnl.inspection.masks import write_masks
+from segnl.inspection.predictions import RESULTS
 from segnl.inspection.strata_plot import strata_plot
 from segnl.inspection.submission import Submission
 from segnl.labels.table import ClassTable
@@ -34,7 +35,6 @@ from segnl.metrics.tally import Tally
 from segnl.models.ablation import Ablation, ablated, parse_ablation
 
 WRITERS = 2  # threads that compress and write PNG files; more would take the network's own cores
-RESULTS = ("metrics.json", "per_image.npz", "strata.png")
 CITYSCAPES_LAYOUT = ("cityscapes", "streets")
 
 
@@ -67,7 +67,7 @@ def score(
     own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
     ablation = parse_ablation(ablate) if ablate is not None else None
     name = "-".join([split, own_preset or recipe.eval.mode, *([ablation.slug] if ablation else [])])
-    out = inside(checkpoint.path.parent / "eval", name)
+    out = _results_folder(checkpoint, name)
     _require_possible(recipe, masks if official else Path(), ranks if submission else ALONE)
     data = build_data(recipe, split, needs_labels=submission is None)
     if official:
@@ -97,6 +97,13 @@ def score(
     _print_results(tally, metrics, data, recipe)
     _print_places(out, masks, submission, len(data))
     return metrics
+
+
+def _results_folder(checkpoint: Checkpoint, name: str) -> Path:
+    folder = inside(checkpoint.path.parent / "eval", name)
+    last = checkpoints_of(checkpoint.path.parent)[:1]
+    # What is not a run's last checkpoint, such as its best, leaves that one its place.
+    return folder / checkpoint.path.stem if last and last != [checkpoint.path] else folder
 
 
 def _require_possible(recipe: Recipe, masks: Path | None, packing: Ranks) -> None:
@@ -194,7 +201,8 @@ def _print_results(tally: Tally, metrics: Tree, data: SegmentationData, recipe: 
     print(table_text(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
     if "official" in metrics:
         names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
-        shown = ", ".join(f"{name} {metrics['official'][name]:.4f}" for name in names)
+        values = [metrics["official"][name] for name in names]  # null where nothing of the kind is there to be scored
+        shown = ", ".join(f"{n} {'-' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True))
         print(f"cityscapesscripts, equal to our own count: {shown}")
 
 

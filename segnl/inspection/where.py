@@ -6,13 +6,12 @@ RUN/eval/SPLIT-MODE/where.npz holds a run's counts and the hash of the kept.json
 
 import io
 import itertools
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from segnl.core.files import sha256_of, write_atomic
+from segnl.core.files import NPZ_FAULTS, sha256_of, write_atomic
 from segnl.datasets.base import SegmentationData
 from segnl.engine.progress import Progress
 from segnl.inspection.plot import Plot, PlotGroup, Points, mean_and_range, name_plot
@@ -93,7 +92,7 @@ def _kept(run: Predictions) -> dict[str, Counts] | None:
             if str(arrays["belongs_to"]) != sha256_of(run.folder / "kept.json"):
                 return None
             counts = {name: arrays[name] for name in PARTS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except NPZ_FAULTS:
         return None  # not there, or of an earlier version: it is made again
     k = len(run.metrics["per_class"])
     is_ours = all(counts[name].shape == (parts, k, k + 1) for name, parts in PARTS.items())

@@ -95,7 +95,7 @@ def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]
 def find_labels(labels: Path) -> list[tuple[Path, Path]]:
     """Every CITY/*_gtFine_labelIds.png below `labels` and its instances. Raises DataError when one is missing."""
     found = []
-    for label in sorted(labels.glob("*/*_gtFine_labelIds.png")):
+    for label in sorted(labels.glob("*/[!.]*_gtFine_labelIds.png")):
         instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
         if not instances.is_file():
             raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")

@@ -1,13 +1,12 @@
 """The confusion matrix of every image, kept sparse: the raw material of significance tests."""
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from segnl.core.errors import DataError
-from segnl.core.files import write_atomic
+from segnl.core.files import NPZ_FAULTS, write_atomic
 from segnl.metrics.confusion import Confusion, Counts, Floats, ratio
 
 FIELDS = ("stems", "num_classes", "image", "truth", "predicted", "pixels")
@@ -103,7 +102,7 @@ def load_per_image(path: Path) -> PerImage:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in FIELDS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+    except NPZ_FAULTS as err:
         raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
     result = PerImage(int(data["num_classes"]))
     places = data["truth"].astype(np.int64) * (result.num_classes + 1) + data["predicted"]

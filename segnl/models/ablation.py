@@ -194,13 +194,19 @@ def _near(length: int, radius: int, device: torch.device) -> Tensor:
     return (place[:, None] - place).abs() <= radius
 
 
+def _band_rows(h: int, w: int, radius: int) -> int:
+    """How many rows may ask at once: a band of s rows has (s w) (min(h, s + 2 radius) w) scores."""
+    at_once = WINDOW_NUMBERS // (w * w)  # rows asking times rows answering
+    return max(1, int((radius**2 + at_once) ** 0.5) - radius, at_once // h)
+
+
 def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
     h, w = x.shape[2:]
     g = block.values(x)  # b d n
     dtype = accumulator(g.dtype)
     asking, answering = block._scores(x) if block.pairwise == "concatenation" else block._embedded(x)[:2]
     rows_near, columns_near = _near(h, radius, x.device), _near(w, radius, x.device)
-    step = max(1, WINDOW_NUMBERS // (w * w * min(h, 2 * radius + 1)))
+    step = _band_rows(h, w, radius)
     context = g.new_empty(g.shape[0], h * w, g.shape[1], dtype=dtype)  # b n d
     with torch.autocast(x.device.type, enabled=False):
         for image in range(x.shape[0]):

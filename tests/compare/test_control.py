@@ -52,6 +52,44 @@ def test_a_run_that_disagrees_is_refused_with_its_reason(study):
     assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
 
 
+@pytest.mark.parametrize(
+    ("varies", "place", "is_refused"),
+    [
+        (("model.head",), "head.gamma 1", False),
+        (("model.head",), "backbone.stem.weight 3x3", True),
+        (("model.backbone",), "backbone.stem.weight 3x3", False),
+        (("model.backbone.zero_init_residual",), "backbone.stem.weight 3x3", False),
+        (("model",), "backbone.stem.weight 3x3", False),
+        (("model.aux",), "auxiliary.classifier.weight 3x3", False),
+        (("model.header",), "head.gamma 1", True),
+        (("loss", "optim.lr"), "head.gamma 1", True),
+    ],
+)
+def test_weights_may_differ_in_what_the_study_varies_and_nowhere_else(study, varies, place, is_refused):
+    one, two = Fingerprint({place: "aa"}, "same"), Fingerprint({place: "bb"}, "same")
+    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+
+
+@pytest.mark.parametrize(
+    ("varies", "is_refused"),
+    [
+        (("model.head",), True),
+        (("train.max_steps",), True),
+        (("train.batch_size",), False),
+        (("train",), False),
+        (("data.flip",), False),
+        (("data",), False),
+        (("model.input",), False),
+    ],
+)
+def test_batches_may_differ_where_the_study_varies_what_makes_them(study, varies, is_refused):
+    one, two = Fingerprint({}, "same"), Fingerprint({}, "other")
+    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+    seen = {"fcn-s0": Witness({1: "a", 2: "b", 3: "c"}, None), "rcca-s0": Witness({1: "a", 2: "x", 3: "c"}, None)}
+    prints = dict.fromkeys(seen, one)
+    assert bool(disagreements(prints, study.runs, seen, varies=varies)) == is_refused
+
+
 def test_runs_of_one_seed_are_held_against_one_another_wherever_they_stand(study):
     one = Fingerprint({"backbone.stem.weight 3x3": "aa"}, "same")
     fcn, rcca = study.runs

@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from segnl.compare.jobs import OUTPUT, last_step, last_words, slots, start
+from segnl.compare.jobs import OUTPUT, AtOnce, last_step, last_words, slots, start
 from segnl.compare.run import train_all
 from segnl.compare.study import load_study
 from segnl.core.errors import SegnlError
@@ -61,6 +62,12 @@ def test_a_training_that_fails_is_one_line_and_does_not_cost_the_others(study_fi
     assert open_checkpoint(study.runs[1].folder).step == 3
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "fcn-s0 failed" in line]
     assert "the loss is nan" in line
+
+
+@pytest.mark.parametrize(("code", "told"), [(5, 5), (1, 1), (-9, 6)])  # -9: killed, most often for want of memory
+def test_a_study_ends_with_the_exit_code_of_the_first_training_that_failed(code, told):
+    study = SimpleNamespace(name="tiny", failed={"fcn-s0": code}, num_runs=2)
+    assert AtOnce._failure(study).exit_code == told
 
 
 def wait_for(true, seconds=120):

@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.core.config import Config, dump_yaml, load_tree, parse_override, parse_yaml, validate
+from segnl.core.config import Config, dump_yaml, load_tree, one_set_each, parse_override, parse_yaml, validate
 from segnl.core.errors import ConfigError
 
 
@@ -142,3 +142,14 @@ def test_settings_cannot_be_changed():
 def test_dumped_yaml_reads_back(tmp_path):
     tree = {"a": {"lr": 1e-05, "big": 1e16, "text": "on", "none": None, "flag": True, "list": [1, 2.5]}, "name": "1e3"}
     assert load_tree(write(tmp_path / "d.yaml", dump_yaml(tree))) == tree
+
+
+@pytest.mark.parametrize("text", ["a: !!bool x", "a: !!timestamp x", "a: !!int x", "a: !!float x"])
+def test_a_tag_that_does_not_fit_its_value_is_one_line(text):
+    with pytest.raises(ConfigError, match=r"c\.yaml: ") as err:
+        parse_yaml(text, "c.yaml")
+    assert "\n" not in str(err.value)
+
+
+def test_one_set_takes_several_keys_and_no_file():
+    assert one_set_each(["eval", "--set", "a=1", "b.c=2", "FILE"]) == ["eval", "--set", "a=1", "--set", "b.c=2", "FILE"]

@@ -22,3 +22,9 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_a_line_cut_by_a_kill(tm
 
 def test_no_log_yet_is_empty(tmp_path):
     assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_what_a_power_cut_left_in_a_log_is_passed_over(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n\x00\xff\xfe\n{"step": 2}\n')
+    assert [line["step"] for line in read_log(path)] == [1, 2]

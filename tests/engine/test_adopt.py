@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 import segnl
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, ConfigError
 from segnl.engine.adopt import adopt
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "cityscapes" / "rcca_r50.yaml"
@@ -55,3 +55,21 @@ def test_another_number_of_classes_is_refused(peer_file, tiny_config, tmp_path):
     with pytest.raises(CheckpointError, match="predicts 19 classes"):
         adopt(peer_file, "mmseg", tiny_config, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_overrides_of_the_model_are_refused_for_they_would_change_nothing(peer_file, tmp_path):
+    with pytest.raises(ConfigError, match=r"--set model\.dropout=0: the imported file says what the model is"):
+        adopt(peer_file, "mmseg", CONFIG, tmp_path / "out.safetensors", overrides=["model.dropout=0"])
+
+
+def test_the_recurrence_of_ccnet_is_asked_for(monkeypatch, tmp_path):
+    asked = {}
+
+    def found(path, kind, **settings):
+        asked.update(settings)
+        raise CheckpointError("enough")
+
+    monkeypatch.setattr("segnl.engine.adopt.import_file", found)
+    with pytest.raises(CheckpointError, match="enough"):
+        adopt(tmp_path / "x.pth", "ccnet", CONFIG, tmp_path / "out.safetensors", recurrence=1, abn="plain")
+    assert (asked["recurrence"], asked["abn"]) == (1, "plain")

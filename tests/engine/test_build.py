@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from segnl.core.errors import DataError
+from segnl.core.errors import ConfigError, DataError
 from segnl.engine.build import build_data, build_model, make_deterministic, padding_rgb
 from segnl.engine.recipe import load_recipe
 from segnl.models.input import InputConfig
@@ -85,3 +85,16 @@ def test_deterministic_training_steps_as_it_does_otherwise(tiny_config, monkeypa
         torch.use_deterministic_algorithms(False)
     state = bound.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in free.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.head={name: fcn, channels: 8, kernel: 4}",
+        "model.head={name: fcn, channels: 8, in_stages: [4]}",
+        "model.head={name: unet, in_stages: [0, 9]}",
+    ],
+)
+def test_settings_that_a_part_refuses_are_a_config_error(tiny_config, override):
+    with pytest.raises(ConfigError, match=r"^model: \w+"):
+        build_model(load_recipe(tiny_config, [override]), 3, is_new=True)

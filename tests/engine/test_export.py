@@ -134,4 +134,8 @@ def test_what_the_recipe_does_around_the_network_is_said(tiny_config):
     assert _not_inside(load_recipe(tiny_config)) == []
     given = ["eval={mode: slide, window_hw: [33, 41], stride_hw: [22, 27], scales: [0.5], flip: true}"]
     (line,) = _not_inside(load_recipe(tiny_config, [*given, "data.short_side_px=64"]))
+    several = ["eval.short_sides_px=[32, 48]", "eval.long_side_px=200", "eval.size_multiple=8", "data.short_side_px=64"]
+    (other,) = _not_inside(load_recipe(tiny_config, several))  # eval's own sizes come before data's
+    assert all(word in other for word in ("short side to 32, 48 pixels", "200 pixels", "multiple of 8"))
+    assert "64" not in other
     assert all(word in line for word in ("64 pixels", "scale 0.5", "windows of (33, 41)", "mirrored"))

@@ -250,6 +250,20 @@ def test_a_truncated_image_stops_training_in_one_line_and_keeps_the_checkpoint(t
     assert load_checkpoint(checkpoints_of(tmp_path / "run")[0]).step == 2
 
 
+def test_a_data_fault_does_not_cost_the_steps_before_it(tiny_config, tiny_data, tmp_path):
+    """Images become unreadable while a training is under way, long before its next checkpoint is due."""
+    options = ["train.max_steps=5000", "train.save_every=5000"]
+    process = start(tiny_config, tmp_path, *options)
+    run = tmp_path / "checkpoints" / "run"
+    wait_for_step(run, 3)
+    for path in (tiny_data / "images" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == 3
+    assert "cannot be decoded" in err or "truncated" in err
+    assert load_checkpoint(checkpoints_of(run)[0]).step == read_log(run / "log.jsonl")[-1]["step"] >= 3
+
+
 def test_a_data_set_of_one_image_smaller_than_the_crop_trains(tiny_config, tiny_data, tmp_path):
     for kind in ("images", "labels"):
         for path in sorted((tiny_data / kind / "train").iterdir())[1:]:

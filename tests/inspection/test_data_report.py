@@ -1,4 +1,5 @@
 import json
+import shutil
 
 from segnl.engine.recipe import load_recipe
 from segnl.inspection.data_report import report_data
@@ -10,7 +11,8 @@ def test_a_clean_split_is_counted_class_by_class(tiny_config, tmp_path, capsys):
     assert (report["faults"], report["num_pairs"]) == ([], 5)
     assert sum(report["pixels_per_class"].values()) == 5 * 34 * 53
     assert abs(report["void_fraction"] - 3 / 37) < 1e-12
-    assert "5 pairs, 8.11 % of their pixels void; 0 faults" in capsys.readouterr().out
+    assert report["splits"]["train"]["num_pairs"] == 5
+    assert "train: 5 pairs, 8.11 % of their pixels void; 0 faults" in capsys.readouterr().out
 
 
 def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tiny_data, capsys):
@@ -22,3 +24,23 @@ def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tin
     assert "frame0.png" in out
     assert "frame3.png" in out
     assert "2 faults" in out
+
+
+def test_without_a_split_train_and_val_are_looked_at(tiny_config, tiny_data, tmp_path, capsys):
+    for split, name in (("train", "frame3.png"), ("val", "frame1.png")):
+        broken = tiny_data / "labels" / split / name
+        broken.write_bytes(broken.read_bytes()[:50])
+    assert report_data(load_recipe(tiny_config), None, tmp_path / "report.json") == 3
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [fault["file"].split("labels/")[1] for fault in report["faults"]] == ["train/frame3.png", "val/frame1.png"]
+    assert report["num_pairs"] == 5 + 3
+    assert {name: tree["num_pairs"] for name, tree in report["splits"].items()} == {"train": 5, "val": 3}
+    assert sum(report["pixels_per_class"].values()) == (4 + 2) * 34 * 53
+    assert abs(report["void_fraction"] - 3 / 37) < 1e-12
+    assert "val: 3 pairs" in capsys.readouterr().out
+
+
+def test_a_val_that_is_not_there_is_said_and_is_no_fault(tiny_config, tiny_data, capsys):
+    shutil.rmtree(tiny_data / "images" / "val")
+    assert report_data(load_recipe(tiny_config), None, None) == 0
+    assert "note: val is not looked at: " in capsys.readouterr().out

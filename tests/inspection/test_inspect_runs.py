@@ -59,3 +59,16 @@ def test_runs_of_different_data_sets_are_refused(street_runs, tiny_config, tmp_p
     fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "tiny_run")
     with pytest.raises(ConfigError, match="other images or classes"):
         inspect_runs([street_runs[0], tmp_path / "tiny_run"], tmp_path / "out")
+
+
+def test_runs_of_other_images_under_the_same_names_are_refused(street_runs, tmp_path):
+    """Another seed of the streets: the same stems, sizes and classes, other streets."""
+    from segnl.datasets.streets_files import generate
+    from segnl.engine.fit import fit
+    from segnl.engine.recipe import load_recipe
+
+    generate(tmp_path / "streets", num_train=4, num_val=3, hw=(64, 128), seed=1)
+    config = street_runs[0].parent / "fcn.yaml"
+    assert fit(load_recipe(config, [f"data.root={tmp_path / 'streets'}"]), tmp_path / "fcn") == 0
+    with pytest.raises(ConfigError, match="other images or classes"):
+        inspect_runs([street_runs[1], tmp_path / "fcn"], tmp_path / "out")

@@ -125,7 +125,7 @@ def test_predictions_are_made_once(run, monkeypatch):
     assert again.metrics == first.metrics
 
 
-@pytest.mark.parametrize("what", ["other weights", "other protocol", "a mask gone", "cut off"])
+@pytest.mark.parametrize("what", ["other weights", "other protocol", "a mask gone", "cut off", "damaged", "empty"])
 def test_predictions_are_made_again_when_anything_they_depend_on_changed(run, monkeypatch, what):
     found = kept(run)
     if what == "other weights":
@@ -134,6 +134,11 @@ def test_predictions_are_made_again_when_anything_they_depend_on_changed(run, mo
         monkeypatch.setattr(module, "sha256_of", lambda path: "other" if path == file else "same")
     if what == "a mask gone":
         next((found.folder / "ids").iterdir()).unlink()
+    if what in ("damaged", "empty"):
+        counts = found.folder / "counts.npz"
+        data = bytearray(counts.read_bytes())
+        data[len(data) // 3] ^= 1
+        counts.write_bytes(bytes(data) if what == "damaged" else b"")
     if what == "cut off":
         (found.folder / "kept.json").write_text('{"belongs_to": ')
     made = []
@@ -142,6 +147,28 @@ def test_predictions_are_made_again_when_anything_they_depend_on_changed(run, mo
     overrides = ["eval.flip=true"] if what == "other protocol" else []
     keep_predictions(checkpoint, recipe_for_scoring(checkpoint, overrides), "val")
     assert made == [1]
+
+
+def test_labels_that_were_corrected_in_place_are_scored_anew(run, monkeypatch, tmp_path):
+    kept(run)
+    data = data_of(run)
+    label = tmp_path / "corrected.png"
+    label.write_bytes(data.label_path(0).read_bytes()[::-1])  # as many bytes, other ones
+    monkeypatch.setattr(type(data), "label_path", lambda self, i: label if i == 0 else self._labels[i])
+    made = []
+    monkeypatch.setattr(module, "_made", lambda *_arguments: made.append(1))
+    kept(run)
+    assert made == [1]
+
+
+def test_scores_of_another_evaluation_are_not_left_beside_new_predictions(run):
+    folder = run / "eval" / "val-whole"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("kept.json", "per_image.npz", "strata.png"):
+        (folder / name).write_text("of an earlier evaluation")
+    kept(run)
+    assert not (folder / "per_image.npz").exists()
+    assert not (folder / "strata.png").exists()
 
 
 def test_an_evaluation_that_is_broken_off_leaves_nothing_that_counts(run, monkeypatch):

@@ -4,10 +4,13 @@ import shutil
 import pytest
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
+from segnl.engine.build import build_data
+from segnl.engine.checkpoint import checkpoints_of, open_checkpoint
 from segnl.engine.fit import fit
 from segnl.engine.recipe import load_recipe
-from segnl.inspection.score import predict_files, score
+from segnl.inspection.score import _print_results, predict_files, recipe_for_scoring, score
 from segnl.metrics.per_image import load_per_image
+from segnl.metrics.tally import Tally
 
 
 @pytest.fixture
@@ -145,3 +148,23 @@ def test_what_holds_no_image_is_named(run, tmp_path, name, says):
     (tmp_path / "labels").mkdir()
     with pytest.raises(DataError, match=says):
         predict_files(run, [tmp_path / name], tmp_path / "out")
+
+
+def test_an_official_mean_over_nothing_is_a_dash(run, capsys):
+    checkpoint = open_checkpoint(run)
+    recipe = recipe_for_scoring(checkpoint, ())
+    data, tally = build_data(recipe, "val"), Tally(3)
+    tally.confusion.matrix[0, 0] = 5
+    metrics = {"official": {"class_iou": 0.5, "class_iiou": None, "category_iou": 0.25, "category_iiou": None}}
+    _print_results(tally, metrics, data, recipe)
+    shown = "class_iou 0.5000, class_iiou -, category_iou 0.2500, category_iiou -"
+    assert shown in capsys.readouterr().out
+
+
+def test_the_best_checkpoint_s_scores_do_not_take_the_place_of_the_last_one_s(run):
+    score(run, split="val")
+    last = (run / "eval" / "val-whole" / "metrics.json").read_bytes()
+    shutil.copy(checkpoints_of(run)[0], run / "best.safetensors")
+    score(run / "best.safetensors", split="val")
+    assert (run / "eval" / "val-whole" / "metrics.json").read_bytes() == last
+    assert (run / "eval" / "val-whole" / "best" / "metrics.json").is_file()

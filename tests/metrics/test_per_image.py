@@ -79,6 +79,21 @@ def test_an_image_counts_once() -> None:
         kept.add("other", np.zeros((3, 4), np.int64))
 
 
+def test_a_flipped_bit_is_one_clear_error(tmp_path: Path) -> None:
+    counted(range(5))[0].save(tmp_path / "per_image.npz")
+    whole = (tmp_path / "per_image.npz").read_bytes()
+    faults = 0
+    for place in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[place] ^= 4
+        (tmp_path / "bad.npz").write_bytes(data)
+        try:
+            load_per_image(tmp_path / "bad.npz")
+        except DataError:
+            faults += 1
+    assert faults > 20
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a zip file"])
 def test_a_damaged_file_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "per_image.npz"

@@ -180,3 +180,15 @@ def test_names_are_read_back_and_said_in_words():
     assert parse_ablation("window=4").slug == "window4"
     assert parse_ablation("window=1").meaning == "attention within 1 cell of the map only"
     assert parse_ablation("window=0").meaning == "attention to oneself only"
+
+
+@pytest.mark.parametrize("hw", [(97, 97), (128, 256), (65, 33), (1, 11)])
+@pytest.mark.parametrize("radius", [0, 1, 4, 40, 300])
+def test_a_window_never_holds_more_scores_than_is_said_beyond_one_row_s(hw, radius):
+    h, w = hw
+    rows = module._band_rows(h, w, radius)
+    assert rows >= 1
+    held = rows * w * min(h, rows + 2 * radius) * w
+    assert held <= module.WINDOW_NUMBERS or rows == 1
+    more = (rows + 1) * w * min(h, rows + 1 + 2 * radius) * w
+    assert more > 0.9 * module.WINDOW_NUMBERS or rows >= h  # nor much less

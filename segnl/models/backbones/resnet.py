@@ -3,7 +3,7 @@
 Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et al. 2017, arXiv:1706.05587.
 """
 
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class StemConfig(Config):
 
     kind: Literal["plain", "deep"] = "plain"
     """plain: one 7x7, as torchvision. deep: three 3x3, as mmsegmentation's v1c (64 channels) and CCNet (128)."""
-    channels: PositiveInt | None = None
+    channels: Annotated[int, Field(ge=2)] | None = None
     """Of the last convolution, as it stands; null: 64 times width. The deep stem's first two have half of it."""
     has_pool: bool = True
     """Whether the pooling is there; without it all stages are twice as fine, c2 at half of the image's size."""
