@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from segnl.core.config import one_set_each
+from segnl.core.command_line import one_set_each
 from segnl.core.errors import ConfigError, MachineError, SegnlError
 from segnl.core.memory import keep_freed_memory
 

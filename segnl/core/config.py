@@ -140,20 +140,6 @@ def parse_override(text: str) -> Tree:
     return dict(tree)
 
 
-def one_set_each(words: Sequence[str]) -> list[str]:
-    """A command line's `--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's lists would take the file too."""
-    out: list[str] = []
-    is_value = may_go_on = False
-    for word in words:
-        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
-            out += ["--set", word]
-            continue
-        out.append(word)
-        may_go_on = is_value or word.startswith("--set=")
-        is_value = word == "--set"
-    return out
-
-
 def validate(schema: type[AnyConfig], tree: Any, *, file: str, at: str = "") -> AnyConfig:
     """`tree` as an instance of `schema`; the first fault as one ConfigError with its dotted path below `at`."""
     if not isinstance(tree, dict):

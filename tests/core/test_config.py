@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.core.config import Config, dump_yaml, load_tree, one_set_each, parse_override, parse_yaml, validate
+from segnl.core.config import Config, dump_yaml, load_tree, parse_override, parse_yaml, validate
 from segnl.core.errors import ConfigError
 
 
@@ -149,7 +149,3 @@ def test_a_tag_that_does_not_fit_its_value_is_one_line(text):
     with pytest.raises(ConfigError, match=r"c\.yaml: ") as err:
         parse_yaml(text, "c.yaml")
     assert "\n" not in str(err.value)
-
-
-def test_one_set_takes_several_keys_and_no_file():
-    assert one_set_each(["eval", "--set", "a=1", "b.c=2", "FILE"]) == ["eval", "--set", "a=1", "--set", "b.c=2", "FILE"]
