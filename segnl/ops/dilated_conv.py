@@ -1,8 +1,8 @@
 """A dilated 3x3 convolution as the CPU does it fast in half precision, exact.
 
-oneDNN's convolution of bfloat16 falls to a slow kernel where dilation meets many channels (2048 to 256 at 97x97,
-dilation 36: 15 times the time of the same sums over a map that was padded beforehand), and its gradient of the weight
-multiplies all of the padding's zeros. ASPP is made of such layers; docs/performance.md has its training step.
+oneDNN's convolution of bfloat16 falls to a slow kernel where dilation meets many channels, unless the map was padded
+beforehand, and its gradient of the weight multiplies all of the padding's zeros. ASPP is made of such layers;
+benchmarks/dilated.py measures them.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from segnl.ops.arguments import agree, only_reverse_mode
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
 SLOW_CHANNELS = 1536
-"""From so many input channels on oneDNN's kernel is the slow one, if the dilation is at least 3: maps of 32 to 97."""
+"""From so many input channels on, and a dilation of 3, oneDNN's kernel is the slow one; tried on maps of 32 to 97."""
 
 
 def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """F.conv2d(x, weight, padding=dilation, dilation=dilation) for x `b c h w` and weight `d c 3 3`: `b d h w`.
 
-    The gradient of the weight is nine products, one for each of the kernel's pixels. While it runs it may hold a padded
+    The gradient of the weight is nine products, one for each of the kernel's pixels. While it runs it holds a padded
     copy of x, `b c h+2*dilation w+2*dilation`. Differentiable once.
 
     Raises ValueError for shapes or dtypes that do not agree, a kernel other than 3x3, or a dilation below 1.
@@ -38,8 +38,8 @@ def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 def is_faster_dilated(x: Tensor, dilation: int) -> bool:
-    """Whether dilated_conv2d gains on x: half precision (or autocast to it) on the CPU, dilation >= 3."""
-    if x.device.type != "cpu" or dilation < 3:
+    """Whether dilated_conv2d gains on x: half precision (or autocast to it) on the CPU, many channels."""
+    if x.device.type != "cpu" or dilation < 3 or x.shape[1] < SLOW_CHANNELS:
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return x.dtype != torch.float64 and dtype in (torch.bfloat16, torch.float16)
@@ -48,9 +48,7 @@ def is_faster_dilated(x: Tensor, dilation: int) -> bool:
 @operator("dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor")
 def _dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        if x.shape[1] >= SLOW_CHANNELS and dilation >= 3:
-            return F.conv2d(F.pad(x, [dilation] * 4), weight, dilation=dilation)
-        return F.conv2d(x, weight, padding=dilation, dilation=dilation)
+        return F.conv2d(F.pad(x, [dilation] * 4), weight, dilation=dilation)
 
 
 @shapes_of(_dilated_conv)
