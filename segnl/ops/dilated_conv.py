@@ -1,4 +1,4 @@
-"""A dilated 3x3 convolution as the CPU does it fast in half precision, exact.
+"""A dilated 3x3 convolution as the CPU does it fast in bfloat16, exact.
 
 oneDNN's convolution of bfloat16 falls to a slow kernel where dilation meets many channels, unless the map was padded
 beforehand, and its gradient of the weight multiplies all of the padding's zeros. ASPP is made of such layers;
@@ -38,11 +38,11 @@ def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 def is_faster_dilated(x: Tensor, dilation: int) -> bool:
-    """Whether dilated_conv2d gains on x: half precision (or autocast to it) on the CPU, many channels."""
+    """Whether dilated_conv2d gains on x: bfloat16 (or autocast to it) on the CPU, many channels."""
     if x.device.type != "cpu" or dilation < 3 or x.shape[1] < SLOW_CHANNELS:
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return x.dtype != torch.float64 and dtype in (torch.bfloat16, torch.float16)
+    return x.dtype != torch.float64 and dtype == torch.bfloat16
 
 
 @operator("dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor")

@@ -1,4 +1,4 @@
-"""The CPU's dilated convolution against a loop over pixels in float64, and against torch's in half precision."""
+"""The CPU's dilated convolution against a loop over pixels in float64, and against torch's in bfloat16."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_bfloat16_is_as_near_to_float64_as_torch_is(c: int, dilation: int) -> No
         assert own <= 1.5 * theirs  # the same number of roundings, not the same ones
 
 
-def test_layers_of_half_precision_on_the_cpu_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_in_bfloat16_on_the_cpu_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     real = dilated_conv2d
     monkeypatch.setattr(

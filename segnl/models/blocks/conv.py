@@ -21,7 +21,7 @@ class HeConv2d(nn.Conv2d):
 
 
 class DilatedConv2d(HeConv2d):
-    """Square convolution without stride that keeps the map's size: on the CPU in half precision by our own operator."""
+    """Square convolution without stride that keeps the map's size: on the CPU in bfloat16 by our own operator."""
 
     def forward(self, input: Tensor) -> Tensor:
         (dilation, _), is_plain = self.dilation, self.bias is not None or is_exporting()
