@@ -29,7 +29,7 @@ def _segnl(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     cfg: LossConfig = CrossEntropyConfig(name="cross_entropy")
     if case["loss"] == "ohem":
         cfg = OhemConfig(name="ohem", threshold=0.7, min_kept=100_000)
-    return losses(cfg, Logits(logits, {}), label, aux_weight=0.0, align_corners=case["align_corners"])["main"]
+    return losses(cfg, Logits(logits, {}), label, aux_weights={}, align_corners=case["align_corners"])["main"]
 
 
 def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:

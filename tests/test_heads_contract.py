@@ -60,8 +60,10 @@ def test_context_has_the_size_of_its_stage_and_the_channels_promised(name: str, 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_parameter_of_the_head_learns_at_batch_one(name: str) -> None:
     head = awake(head_of(name)).train()
-    head(stages(1, 7, 11)).context.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+    out = head(stages(1, 7, 11))
+    torch.stack([each.square().sum() for each in (out.context, *out.aux_logits.values())]).sum().backward()
+    learning = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -96,8 +98,24 @@ def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
     head = awake(head_of(name)).eval()
-    alone: list[Any] = [None, None, None, stages(2, 7, 11)[3]]
+    own = {*head.in_stages, getattr(head, "coarse_stage", 3)}
+    alone: list[Any] = [stage if index in own else None for index, stage in enumerate(stages(2, 7, 11))]
     assert torch.equal(head(alone).context, head(stages(2, 7, 11)).context)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_further_logits_have_the_classes_and_a_weight_each(name: str) -> None:
+    head = head_of(name).train()
+    logits = head(stages(2, 7, 11)).aux_logits
+    assert all(each.shape == (2, 3, 7, 11) for each in logits.values())
+    assert set(head.aux_weights) == set(logits)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_initial_values_depend_on_the_seed_alone(name: str) -> None:
+    first = head_of(name).state_dict()
+    torch.manual_seed(99)
+    assert all(torch.equal(value, first[path]) for path, value in head_of(name).state_dict().items())
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -108,7 +126,7 @@ def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str)
     assert all(torch.equal(control[path], other[path]) for path in common)
 
 
-@pytest.mark.parametrize("name", ["rcca", "non_local"])
+@pytest.mark.parametrize("name", ["rcca", "non_local", "dnl", "gc"])
 def test_a_new_attention_head_is_the_control_bit_for_bit(name: str) -> None:
     image = torch.randn(2, 3, 57, 41)
     control, other = segmenter("fcn").eval(), segmenter(name).eval()

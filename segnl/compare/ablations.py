@@ -12,7 +12,7 @@ from segnl.engine.build import build_model
 from segnl.engine.checkpoint import newest_checkpoint
 from segnl.engine.cost import shapes_only
 from segnl.inspection.predictions import Predictions, keep_predictions
-from segnl.models.ablation import Ablation, why_not
+from segnl.models.ablation import NOT_OF_THIS_HEAD, Ablation, why_not
 
 TITLE = "Does the context do anything?"
 NOTE = (
@@ -46,7 +46,7 @@ def ablate(study: Study, whole: Mapping[str, Predictions], wrong: Mapping[str, s
             reason = _refusal(counted, whole, ablation)
             if reason is None:
                 found.append(_broken(study, head, ablation, counted, whole))
-            elif "does not attend" not in reason:
+            elif reason != NOT_OF_THIS_HEAD:
                 print(f"ablation {ablation.name} of {head} is left out: {reason}")
     return found
 

@@ -5,6 +5,7 @@ say of themselves (ops/library.py); norms, activations and softmax are not.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def gflops(model: nn.Module, hw: tuple[int, int]) -> float:
 
 
 @torch.no_grad()
-def count_flops(module: nn.Module, *inputs: object) -> int:
+def count_flops(module: Callable[..., object], *inputs: object) -> int:
     """Operations that `module(*inputs)` executes. Under torch's FakeTensorMode nothing is computed."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -56,15 +57,16 @@ def count_algorithm_flops(module: nn.Module, *inputs: object) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return total + sum(_dense_flops(block, x) - count_flops(block, x) for block, x in seen)
+    return total + sum(_dense_flops(block, x) - count_flops(block.aggregate, x) for block, x in seen)
 
 
 def _dense_flops(block: NonLocalBlock, x: Tensor) -> int:
+    """Of what the block gathers by pairs, before W_z."""
     batch, channels, *space = x.shape
     num_asking, num_answering = math.prod(space), block.values(x).shape[2]
     inner = block.g.weight.shape[0]
     is_gaussian = block.pairwise == "gaussian"
-    projections = 2 if is_gaussian else 4  # g and W_z, theta and phi
+    projections = 1 if is_gaussian else 3  # g, theta and phi
     asked = channels if is_gaussian else inner
     pairs = pair_flops(block.pairwise, num_asking, num_answering, asked, inner)
     return int(batch * (2 * num_asking * channels * inner * projections + pairs))

@@ -1,6 +1,6 @@
 """The training loss: one for every head. Upsampling happens inside, band of rows by band (ops/pixel_loss.py)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -83,14 +83,15 @@ def losses(
     logits: Logits,
     label: Tensor,
     *,
-    aux_weight: float,
+    aux_weights: Mapping[str, float],
     align_corners: bool,
     class_weight: Tensor | None = None,
     share: Share | None = None,
 ) -> dict[str, Tensor]:
     """{"main": scalar, "NAME": scalar already weighted, ...}; their sum is what a step minimises.
 
-    label: int64 `b H W`, 255 ignored. class_weight: `k`; a mean over valid pixels is then one by weight.
+    label: int64 `b H W`, 255 ignored. aux_weights: by name of `logits.aux`, 1 where there is none.
+    class_weight: `k`; a mean over valid pixels is then one by weight.
     share: for a batch that is a part of a step; the parts' losses then add up to the whole step's.
     Labels that are all ignored give exactly 0 with zero gradients, never NaN.
     """
@@ -111,7 +112,7 @@ def losses(
         main = plain(logits.main, label=kept, divide_by=count)
     else:
         main = plain(logits.main, divide_by=share.count)
-    aux = {name: aux_weight * plain(each, divide_by=share.count) for name, each in logits.aux.items()}
+    aux = {name: aux_weights.get(name, 1.0) * plain(each, divide_by=share.count) for name, each in logits.aux.items()}
     return {"main": main} | aux
 
 

@@ -21,7 +21,7 @@ from segnl.engine.loss import Share, losses, step_count
 from segnl.engine.optim import build_optimiser, learning_rate, set_learning_rate
 from segnl.engine.precision import LossScale, autocast
 from segnl.engine.recipe import Recipe
-from segnl.models.norm import chosen_norm, synchronise
+from segnl.models.norm import chosen_norm, synchronise, tell_ranks
 from segnl.models.segmenter import Segmenter
 
 COMPILE_BACKEND = "inductor"
@@ -72,6 +72,7 @@ class Trainer:
         self.model.backbone.recomputes = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
         if ranks.world > 1:
+            tell_ranks(self.model, ranks)
             self.network = nn.parallel.DistributedDataParallel(self.model)
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
             self.network = _compiled(self.network)
@@ -192,12 +193,11 @@ class Trainer:
         image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
         with autocast(self.recipe.train.precision, self.device):
             logits = self.network(image)
-        aux_weight = model.aux.weight if model.aux is not None else 1.0
         return losses(
             self.recipe.loss,
             logits,
             label,
-            aux_weight=aux_weight,
+            aux_weights=self.model.aux_weights,
             align_corners=model.align_corners,
             class_weight=self.class_weight,
             share=share,

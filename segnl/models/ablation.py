@@ -1,14 +1,16 @@
 """Ablations of trained attention, at evaluation alone: does the context do anything?
 
-gamma0      the factor that lets attention act is 0: rcca's gamma, the weight of non_local's last norm (of W_z where
-            there is none). A norm's bias stays: a constant says nothing of the image. rcca is `fcn` then, bit for bit.
+gamma0      the factor that lets attention act is 0: rcca's gamma, the weight of non_local's and dnl's last norm (of
+            W_z where there is none). A norm's bias stays: a constant says nothing of the image. rcca is `fcn` then,
+            bit for bit.
 shuffled    the keys change places among one another, the values stay: every position attends to as much as before,
             but to the wrong places. The order is a fixed one for each number of positions.
 window=R    only positions at most R rows and R columns of the map away are attended to; 0 is the position alone. Sums
             that are divided by the number of positions (dot product, concatenation) are divided by those in the window.
 
-The blocks know nothing of this: for as long as the context lasts, their `aggregate` is another function. A window costs
-rcca what attention does, non_local the scores of all pairs in the window, WINDOW_NUMBERS of them at a time.
+Of dnl's two sums the last two change the one over pairs. The blocks know nothing of this: for as long as the context
+lasts, their `aggregate` is another function. A window costs rcca what attention does, non_local the scores of all pairs
+in the window, WINDOW_NUMBERS of them at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +32,9 @@ from segnl.ops.non_local import concatenation_context, dot_product_context, soft
 
 WINDOW_NUMBERS = 2**23
 """Scores held at once, of one image: 32 MiB, and about three times that on the way to weights."""
+
+NOT_OF_THIS_HEAD = "there is none of this head; dnl, non_local and rcca have them"
+"""Why a network whose attention cannot be broken, or that has none, has no ablation."""
 
 AttentionBlock = CrissCrossBlock | NonLocalBlock
 Aggregate = Callable[..., Tensor]  # x, and for criss-cross the factor; as the block's own
@@ -84,7 +89,7 @@ def why_not(model: nn.Module, ablation: Ablation) -> str | None:
     """Why the network has no such ablation; None where it has."""
     blocks = attention_blocks(model)
     if not blocks:
-        return "this head does not attend; non_local and rcca do"
+        return NOT_OF_THIS_HEAD
     pooled = [block for block in blocks if isinstance(block, NonLocalBlock) and (block.subsample or block.dims != 2)]
     if ablation.kind == "window" and pooled:
         return "a window needs a map of keys that is not pooled; model.head.subsample is on"

@@ -11,15 +11,18 @@ from segnl.core.seeds import seed_for
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draws every parameter of `model` anew; the global random state is left as it was.
+    """Draws every parameter of `model` anew, and the buffers of modules with `reset_parameters`.
+
+    The global random state is left as it was.
 
     Raises ValueError naming the module when one owns parameters but has no `reset_parameters`.
     """
     with torch.random.fork_rng(devices=[]):
         for path, module in model.named_modules():
-            if not any(True for _ in module.parameters(recurse=False)):
-                continue
             reset = getattr(module, "reset_parameters", None)
+            owns = any(True for _ in module.parameters(recurse=False))
+            if not owns and (reset is None or not any(True for _ in module.buffers(recurse=False))):
+                continue
             if reset is None:
                 kind = type(module).__name__
                 raise ValueError(f"{path}: {kind} owns parameters but has no reset_parameters(); give it one")

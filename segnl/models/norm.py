@@ -121,6 +121,13 @@ def synchronise(model: nn.Module, ranks: Ranks, *, on_cuda: bool) -> None:
         _replace_batch_norms(model, lambda norm: RankBatchNorm(norm, ranks))
 
 
+def tell_ranks(model: nn.Module, ranks: Ranks) -> None:
+    """Lets every module that keeps statistics of its own (it has `ranks`) take them over all ranks."""
+    for module in model.modules():
+        if hasattr(module, "ranks"):
+            module.ranks = ranks  # type: ignore[assignment]  # no submodule
+
+
 def freeze_statistics(model: nn.Module) -> None:
     """Lets every batch norm work as in evaluation: with its running statistics, which stay; gamma and beta learn."""
     for module in model.modules():

@@ -3,33 +3,20 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from pydantic import Field, PositiveInt, SerializeAsAny, create_model, model_validator
+from pydantic import Field, SerializeAsAny, create_model, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import BackboneConfig
-from segnl.models.blocks.conv import ConvNormAct, SmallConv2d
+from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
+from segnl.models.blocks.conv import SmallConv2d
 from segnl.models.find import find_backbone, find_head
 from segnl.models.heads.base import HeadConfig
 from segnl.models.initialise import initialise
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.norm import Norm, freeze_statistics, use_group_norm
 from segnl.models.weights.trunk import load_backbone_weights
-
-
-class AuxConfig(Config):
-    """The auxiliary head: one convolution and a classifier on an earlier stage, for the loss alone."""
-
-    channels: PositiveInt = 256
-    weight: float = Field(0.4, ge=0.0)
-    """Of its loss."""
-    stage: int = Field(2, ge=0, le=3)
-    """0 = c2 .. 3 = c5."""
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    has_conv_bias: bool = False
-    """Whether its convolution has a bias beside the norm, as CCNet's has."""
-    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
 
 
 class BatchNormConfig(Config):
@@ -97,20 +84,6 @@ class Logits(NamedTuple):
     aux: dict[str, Tensor]
 
 
-class AuxiliaryHead(nn.Module):
-    """3x3 convolution, norm, activation, dropout, classifier."""
-
-    def __init__(self, cfg: AuxConfig, in_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv = ConvNormAct(in_channels, cfg.channels, 3, has_bias=cfg.has_conv_bias, leaky_slope=cfg.leaky_slope)
-        self.dropout = nn.Dropout2d(cfg.dropout)
-        self.classifier = SmallConv2d(cfg.channels, num_classes, 1)
-
-    def forward(self, stage: Tensor) -> Tensor:
-        """stage `b c h w`. Returns logits `b k h w`."""
-        return self.classifier(self.dropout(self.conv(stage)))
-
-
 class Segmenter(nn.Module):
     """Normalised image to class scores; upsampling is the loss's and the inference's business.
 
@@ -130,6 +103,8 @@ class Segmenter(nn.Module):
         self.classifier = SmallConv2d(self.head.out_channels, num_classes, 1)
         self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
         self.aux_stage = None if cfg.aux is None else cfg.aux.stage
+        self.aux_weights = dict(self.head.aux_weights) | ({} if cfg.aux is None else {"auxiliary": cfg.aux.weight})
+        """Of the losses of `Logits.aux`, by name."""
         set_batch_norm(self, cfg.batch_norm)
         self.has_frozen_norm = cfg.norm == "frozen"
         if cfg.norm == "group":

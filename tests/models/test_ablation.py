@@ -7,6 +7,7 @@ from segnl.models.ablation import Ablation, ablated, parse_ablation, shuffled_pl
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.find import find_head
+from segnl.models.heads.dnl import DisentangledBlock, DisentangledConfig
 
 PAIRWISE = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 ROUNDING = {"rtol": 1e-9, "atol": 1e-10}  # float64, sums over 77 positions in another order
@@ -29,7 +30,15 @@ def non_local(pairwise="embedded_gaussian", *, subsample=False, has_norm=True):
     return opened(NonLocalBlock(16, NonLocalConfig(pairwise=pairwise, subsample=subsample), has_norm=has_norm))
 
 
-BLOCKS = {"criss_cross": criss_cross, **{name: lambda name=name: non_local(name) for name in PAIRWISE}}
+def disentangled():
+    return opened(DisentangledBlock(16, DisentangledConfig(temperature=1.0)))
+
+
+BLOCKS = {
+    "criss_cross": criss_cross,
+    "disentangled": disentangled,
+    **{name: lambda name=name: non_local(name) for name in PAIRWISE},
+}
 
 
 @pytest.fixture
@@ -90,7 +99,7 @@ def test_a_window_of_radius_0_attends_to_itself_alone(x):
 def test_a_window_is_a_loop_over_the_positions_within_it(x, name, monkeypatch):
     monkeypatch.setattr(module, "WINDOW_NUMBERS", 3 * 11 * 11 * 3)  # bands of some rows, the last one narrower
     radius, (h, w) = 1, x.shape[2:]
-    block = criss_cross(recurrence=1) if name == "criss_cross" else non_local(name)
+    block = criss_cross(recurrence=1) if name == "criss_cross" else BLOCKS[name]()
     values = (block.value_conv(x) if name == "criss_cross" else block.values(x)).flatten(2)
     with ablated(block, Ablation("window", radius)):
         found = block.aggregate(x).flatten(2)
@@ -162,7 +171,7 @@ def test_it_runs_under_autocast_in_bfloat16(x, name):
 
 def test_a_head_of_convolutions_has_nothing_to_ablate():
     with (
-        pytest.raises(ConfigError, match="does not attend; non_local and rcca do"),
+        pytest.raises(ConfigError, match="none of this head; dnl, non_local and rcca have them"),
         ablated(torch.nn.Conv2d(1, 1, 1), Ablation("gamma0")),
     ):
         pass

@@ -98,7 +98,7 @@ def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
         ("rcca", (0, -1), "7 x 11"),
         ("rcca", (1.5, 2), "two integers"),
         ("rcca", (1, 2, 3), "two integers"),
-        ("fcn", (0, 0), "FCNHead does not attend"),
+        ("fcn", (0, 0), "FCNHead has no rows of attention"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(name: str, pixel: Any, message: str) -> None:

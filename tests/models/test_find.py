@@ -39,7 +39,9 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 
 
 def test_an_unknown_name_is_answered_with_all() -> None:
-    with pytest.raises(ConfigError, match="known: aspp, fcn, non_local, rcca"):
+    with pytest.raises(
+        ConfigError, match="known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca"
+    ):
         find_head("zzz")
 
 

@@ -13,7 +13,7 @@ from segnl.ops.library import LIBRARY
 from segnl.ops.non_local import concatenation_context, softmax_context
 from segnl.ops.pixel_sums import pixel_cross_entropy_sum
 
-SHAPES = {"softmax": [(1, 2, 3), (1, 2, 5), (1, 4, 5)], "concatenation": [(1, 3), (1, 5), (1, 4, 5)]}
+SHAPES = {"softmax": [(1, 2, 3), (1, 2, 261), (1, 4, 261)], "concatenation": [(1, 3), (1, 5), (1, 4, 5)]}
 SHAPES["criss_cross"] = [(1, 2, 3, 5), (1, 2, 3, 5), (1, 4, 3, 5)]
 OPERATORS = {"softmax": softmax_context, "concatenation": concatenation_context, "criss_cross": criss_cross_context}
 

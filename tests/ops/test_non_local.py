@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from segnl.ops import non_local
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Context = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -22,7 +23,7 @@ def by_loops(kind: str, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     out = []
     for i in range(theta.shape[-1]):
         asked = [theta[..., i], phi]  # b c (or b), b c m (or b m)
-        if kind == "softmax":
+        if kind in ("softmax", "tiles"):
             scores = torch.stack([0.7 * (asked[0] * phi[..., j]).sum(-1) for j in range(phi.shape[-1])], dim=-1)  # b m
             weights = scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
         elif kind == "dot_product":
@@ -35,10 +36,18 @@ def by_loops(kind: str, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
 
 
 KINDS: dict[str, Context] = {
-    "softmax": scaled_softmax,
+    "softmax": scaled_softmax,  # few positions answer in most tests
+    "tiles": scaled_softmax,
     "dot_product": dot_product_context,
     "concatenation": concatenation_context,
 }
+
+
+@pytest.fixture(autouse=True)
+def no_number_is_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the kind `tiles`: softmax in tiles, however small the map."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind") == "tiles":
+        monkeypatch.setattr(non_local, "FEW", 0)
 
 
 def maps(kind: str, b: int, n: int, m: int, d: int, dtype: torch.dtype = torch.float64, c: int = 4) -> list[Tensor]:
@@ -96,7 +105,7 @@ def test_sums_over_many_positions_do_not_suffer_in_half_precision(kind: str) -> 
     for dtype in (torch.bfloat16, torch.float16):
         inputs = scores if kind == "concatenation" else features
         context = KINDS[kind](*(x.to(dtype) for x in inputs), torch.full((1, 4, m), 8.0, dtype=dtype))
-        expected = {"softmax": 8.0, "dot_product": 512.0, "concatenation": 64.0}[kind]
+        expected = {"softmax": 8.0, "tiles": 8.0, "dot_product": 512.0, "concatenation": 64.0}[kind]
         torch.testing.assert_close(context, torch.full_like(context, expected))
 
 
@@ -144,7 +153,9 @@ def test_memory_layout_of_the_inputs_does_not_matter(kind: str) -> None:
     torch.testing.assert_close(KINDS[kind](*others), KINDS[kind](*inputs))
 
 
-@pytest.mark.parametrize(("kind", "d"), [("softmax", 4), ("softmax", 6), ("dot_product", 6), ("concatenation", 6)])
+@pytest.mark.parametrize(
+    ("kind", "d"), [("softmax", 4), ("tiles", 4), ("tiles", 6), ("dot_product", 6), ("concatenation", 6)]
+)
 def test_compiles_in_one_graph_forward_and_backward(kind: str, d: int) -> None:
     inputs = maps(kind, 1, 77, 30, d)
     compiled = torch.compile(KINDS[kind], fullgraph=True, backend="aot_eager")(*inputs)
@@ -183,8 +194,10 @@ def flops(kind: str, d: int) -> tuple[int, int]:
     return forward.get_total_flops(), backward.get_total_flops()
 
 
-def test_flops_of_every_form_are_counted() -> None:
+def test_flops_of_every_form_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, positions = 2 * 77 * 130, 2 * (77 + 130)
+    assert flops("softmax", 6) == (2 * pairs * 10, 4 * pairs * 10)
+    monkeypatch.setattr(non_local, "FEW", 0)
     assert flops("softmax", 4) == (2 * pairs * 8, 2 * pairs * 20)
     assert flops("softmax", 6) == (2 * pairs * 10, 2 * pairs * (3 * 4 + 2 * 6))
     assert flops("dot_product", 6) == (2 * positions * 4 * 6, 4 * positions * 4 * 6)

@@ -5,8 +5,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import Config
 from segnl.ops.arguments import is_exporting
 from segnl.ops.dilated_conv import dilated_conv2d, is_faster_dilated
 
@@ -24,7 +26,7 @@ class DilatedConv2d(HeConv2d):
     """Square convolution without stride that keeps the map's size: on the CPU in bfloat16 by our own operator."""
 
     def forward(self, input: Tensor) -> Tensor:
-        (dilation, _), is_plain = self.dilation, self.bias is not None or is_exporting()
+        (dilation, _), is_plain = self.dilation, self.bias is not None or self.groups > 1 or is_exporting()
         if self.kernel_size != (3, 3) or is_plain or not is_faster_dilated(input, dilation):
             return super().forward(input)
         return dilated_conv2d(input, self.weight, dilation)
@@ -35,6 +37,15 @@ class SmallConv2d(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.01)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class ZeroConv2d(nn.Conv2d):
+    """Convolution that begins at 0, so that the branch it ends begins as nothing."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -81,10 +92,19 @@ def activate(x: Tensor, leaky_slope: float) -> Tensor:
     return F.leaky_relu(x, leaky_slope, inplace=True)
 
 
+class NormActConfig(Config):
+    """Settings of what follows a head's convolutions."""
+
+    has_norm: bool = True
+    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
+    """Slope of the activations below 0: 0 is ReLU, CCNet's own head has 0.01, 1 is none."""
+
+
 class ConvNormAct(nn.Module):
     """Convolution that keeps the map's size, batch norm, activation: modules `conv` and `norm`.
 
     kernel: odd. leaky_slope: 0 for ReLU, 1 for no activation. The convolution has a bias without the norm, or if asked.
+    is_depthwise: each channel by itself.
     """
 
     def __init__(
@@ -94,6 +114,7 @@ class ConvNormAct(nn.Module):
         kernel: int,
         *,
         dilation: int = 1,
+        is_depthwise: bool = False,
         has_norm: bool = True,
         has_bias: bool = False,
         is_pooled: bool = False,
@@ -102,9 +123,15 @@ class ConvNormAct(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel: {kernel}; expected an odd number, an even one would change the map's size")
-        padding = kernel // 2 * dilation
-        bias = has_bias or not has_norm
-        self.conv = DilatedConv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias)
+        self.conv = DilatedConv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
+            groups=in_channels if is_depthwise else 1,
+            bias=has_bias or not has_norm,
+        )
         norm = PooledBatchNorm2d if is_pooled else nn.BatchNorm2d
         self.norm = norm(out_channels) if has_norm else nn.Identity()
         self.leaky_slope = leaky_slope
@@ -112,6 +139,36 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x `b c h w`. Returns `b d h w`."""
         return activate(self.norm(self.conv(x)), self.leaky_slope)
+
+
+class SeparableConvNormAct(nn.Module):
+    """A convolution of each channel by itself, then a 1x1 convolution over all: modules `depthwise` and `pointwise`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        dilation: int = 1,
+        has_norm: bool = True,
+        leaky_slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.depthwise = ConvNormAct(
+            in_channels,
+            in_channels,
+            kernel,
+            dilation=dilation,
+            is_depthwise=True,
+            has_norm=has_norm,
+            leaky_slope=leaky_slope,
+        )
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1, has_norm=has_norm, leaky_slope=leaky_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns `b d h w`."""
+        return self.pointwise(self.depthwise(x))
 
 
 class Pointwise(nn.Module):

@@ -67,15 +67,19 @@ class NonLocalBlock(nn.Module):
         Raises ValueError when the number of axes is another.
         """
         space = self._space(x)
-        rows = self.aggregate(x).transpose(1, 2)  # b n d
+        rows = self.gathered(x).transpose(1, 2)  # b n d
         if x.stride(1) == 1:  # channels_last
             y = _maps(F.linear(rows, self.w_z.matrix, self.w_z.bias), space)
         else:
             y = self.w_z.to_maps(rows).unflatten(2, space)
         return x + self.norm(y)
 
+    def gathered(self, x: Tensor) -> Tensor:
+        """What W_z is given, `b d n`: the aggregate, and whatever a subclass adds to it."""
+        return self.aggregate(x)
+
     def aggregate(self, x: Tensor) -> Tensor:
-        """What every position gathers, before W_z and the residual: `b d n`."""
+        """What every position gathers by pairs, before W_z and the residual: `b d n`."""
         if self.pairwise == "concatenation":
             theta_score, phi_score = self._scores(x)
             return concatenation_context(theta_score, phi_score, self.values(x))

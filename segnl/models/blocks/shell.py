@@ -1,15 +1,14 @@
-"""The shell that fcn, non_local and rcca share, so that they differ in what stands in its middle and nowhere else."""
+"""The shell that fcn, non_local, rcca, dnl and gc share: they differ in what stands in its middle and nowhere else."""
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.conv import ConvNormAct
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 
 
-class ShellConfig(Config):
+class ShellConfig(NormActConfig):
     """Settings of the shell; the defaults are the published ones of CCNet and mmsegmentation."""
 
     channels: int = Field(512, ge=1)
@@ -22,9 +21,6 @@ class ShellConfig(Config):
     """Whether the stage itself is concatenated before the last convolution."""
     last_channels: int | None = Field(None, ge=1)
     """Channels after the concatenation; null: as `channels`."""
-    has_norm: bool = True
-    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
-    """Slope of the activations below 0: 0 is ReLU, CCNet's own head has 0.01, 1 is none."""
 
 
 class Shell(nn.Module):

@@ -5,16 +5,16 @@ Source: DeepLabV3, Chen et al. 2017, arXiv:1706.05587.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from segnl.models.blocks.conv import ConvNormAct
+from segnl.models.blocks.aspp import parallel_maps
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
 
-class ASPPConfig(HeadConfig):
+class ASPPConfig(HeadConfig, NormActConfig):
     """Settings of the head; the defaults are mmsegmentation's.
 
     torchvision's shape, and the paper's: channels 256, project_kernel 1, has_last_conv true; torchvision also has
@@ -33,9 +33,6 @@ class ASPPConfig(HeadConfig):
     """After it, element by element."""
     has_last_conv: bool = False
     """Whether a 3x3 convolution follows."""
-    has_norm: bool = True
-    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
-    """Slope of the activations below 0: 0 is ReLU, 1 is none."""
 
 
 class ASPPHead(ContextHead):
@@ -71,10 +68,8 @@ class ASPPHead(ContextHead):
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """stages: c2..c5. Returns the context `b d h w`."""
         x = self.gather(stages)
-        # A mean, not AdaptiveAvgPool, for exported graphs and deterministic CUDA. Upsampled from 1x1 it is constant.
-        pooled = self.image_pool(x.mean(dim=(2, 3), keepdim=True))  # b c 1 1
-        maps = [pooled.expand(-1, -1, *x.shape[-2:]), *(branch(x) for branch in self.branches)]
-        out = F.dropout(self.project(torch.cat(maps, dim=1)), self.project_dropout, self.training)
+        maps = parallel_maps(x, self.image_pool, self.branches)
+        out = F.dropout(self.project(maps), self.project_dropout, self.training)
         return HeadOutput(self.last_conv(out))
 
 

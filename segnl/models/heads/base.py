@@ -1,6 +1,6 @@
 """What a head is: stages in, one context map out; the classifier, the loss and the upsampling are not its business."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,6 +37,8 @@ class ContextHead(nn.Module):
 
     Config: ClassVar[type[HeadConfig]]
     out_channels: int
+    aux_weights: Mapping[str, float] = {}
+    """Of the losses of `aux_logits`, by name; 1 where there is none."""
     align_corners: bool = False
     """Set by the segmenter from `model.align_corners`."""
 
@@ -63,4 +65,4 @@ class ContextHead(nn.Module):
 
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
         """What the position `pixel` (row, column) of the head's map attends to; see `segnl.models.attention`."""
-        raise ValueError(f"{type(self).__name__} does not attend; non_local and rcca do")
+        raise ValueError(f"{type(self).__name__} has no rows of attention; da, dnl, gc, non_local and rcca have")

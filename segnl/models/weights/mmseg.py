@@ -4,23 +4,29 @@ Their names are kept in one place: `DecodeHead.names` for heads, here for trunk 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segnl.core.config import validate
-from segnl.core.errors import ConfigError
+from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.find import find_head
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.imported import ImportedHead, ImportedModel
 from segnl.models.weights.mmseg_config import Reader, Tree, backbone_tree, input_tree, kind_of
-from segnl.models.weights.mmseg_heads import HEADS, DecodeHead, decode_head
+from segnl.models.weights.mmseg_heads import DecodeHead, decode_head, ocr_head
+from segnl.models.weights.mmseg_kinds import KINDS
 from segnl.models.weights.strict import ImportReport, load_strict, renamed
 from segnl.models.weights.trunk import PLAIN_STEM
 
 _WHERE = "mmseg"
 _AUXILIARY = "auxiliary_head."
+_COARSE = "decode_head.0."
+_WORDS = {"norm": "bn", "depthwise": "depthwise_conv", "pointwise": "pointwise_conv"}
+"""Our names' last words to theirs."""
 _MODELS = ("EncoderDecoder", "CascadeEncoderDecoder")
 _IGNORED_SECTIONS = {"type", "pretrained", "train_cfg", "test_cfg", "init_cfg"}
 
@@ -42,8 +48,8 @@ def from_mmseg(config: dict[str, Any], state: dict[str, Any]) -> nn.Module:
     tensors = tensors_in(state, _WHERE)
     if kind in _MODELS:
         return _whole_model(config, tensors).eval()
-    if kind not in HEADS:
-        known = ", ".join([*sorted(HEADS), *_MODELS])
+    if kind not in KINDS and kind != "OCRHead":
+        known = ", ".join([*KINDS, *_MODELS])
         raise ConfigError(f"{_WHERE}.type: holds {kind!r}; known heads and models: {known}")
     return _head_alone(decode_head(config, (0, 1, 2, 3), _WHERE), tensors).eval()
 
@@ -57,8 +63,28 @@ def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead
         kind(cfg, channels, head.num_classes), head.num_classes, head.dropout, norm, align_corners=head.align_corners
     )
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
-    model.report = load_strict(model, tensors, _named(head.names, prefix), where=_WHERE)
+    twins = _twins(head, prefix, tensors)
+    kept = {name: value for name, value in tensors.items() if name not in twins}
+    model.report = load_strict(model, kept, _named(head.names, prefix), where=_WHERE)
+    model.report.left_out |= twins
     return model
+
+
+def _twins(head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Tensors that repeat others, each with the reason why it is left out.
+
+    Raises CheckpointError where two that are one module in mmsegmentation differ.
+    """
+    rename = renamed({prefix + theirs: prefix + original for theirs, original in head.twins.items()})
+    found = {}
+    for name, value in tensors.items():
+        original = rename(name)
+        if original == name or original not in tensors:
+            continue
+        if not torch.equal(value, tensors[original]):
+            raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
+        found[name] = f"the same as {original}"
+    return found
 
 
 def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImportedModel:
@@ -74,7 +100,7 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
             raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
     report = ImportReport()
     backbone, norm, out_indices = backbone_tree(config["backbone"], f"{_WHERE}.backbone")
-    head, head_prefix = _only_head(config["decode_head"], out_indices)
+    head, head_prefix = _last_head(config["decode_head"], out_indices, norm)
     _check_norms(head.batch_norm, norm, report)
     aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
     model: Tree = {
@@ -92,11 +118,14 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
     if given != head.stage_channels:
         raise ConfigError(f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {given}")
     names = {ours: head_prefix + theirs for ours, theirs in head.names.items()}
+    if head.tree["name"] == "ocr":
+        names |= {"head.coarse.conv": f"{_COARSE}convs.0", "head.coarse.classifier": f"{_COARSE}conv_seg"}
     names |= {"auxiliary.conv": f"{aux_prefix}convs.0", "auxiliary.classifier": f"{aux_prefix}conv_seg"}
     if backbone["stem"]["kind"] == "plain":
         names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
     report.left_out = {name: reason for name in tensors if name.startswith(left_out)}
+    report.left_out |= _twins(head, head_prefix, tensors)
     kept = {name: value for name, value in tensors.items() if name not in report.left_out}
     loaded = load_strict(segmenter, kept, _named(names), where=_WHERE)
     report.num_used, report.filled = loaded.num_used, loaded.filled
@@ -104,17 +133,23 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
     return ImportedModel(cfg, segmenter, report)
 
 
-def _only_head(config: Any, out_indices: Sequence[int]) -> tuple[DecodeHead, str]:
-    """The decode head and its prefix; a cascade of several is known only where its heads are."""
+def _last_head(config: Any, out_indices: Sequence[int], norm: Tree) -> tuple[DecodeHead, str]:
+    """The decode head and its prefix: the only one, or the OCRHead of a cascade, with the coarse head before it."""
+    where = f"{_WHERE}.decode_head"
     if not isinstance(config, (list, tuple)):
-        return decode_head(config, out_indices, f"{_WHERE}.decode_head"), "decode_head."
-    heads = [decode_head(each, out_indices, f"{_WHERE}.decode_head.{index}") for index, each in enumerate(config)]
-    if len(heads) != 1:
+        return decode_head(config, out_indices, where), "decode_head."
+    if len(config) == 1:
+        return decode_head(config[0], out_indices, f"{where}.0"), "decode_head.0."
+    if len(config) != 2 or kind_of(config[1], f"{where}.1") != "OCRHead":
+        kinds = ", ".join(kind_of(each, f"{where}.{index}") for index, each in enumerate(config)) or "none"
+        raise ConfigError(f"{where}: holds {kinds}; known cascades: any one head, or FCNHead and then OCRHead")
+    head = ocr_head(config[1], out_indices, f"{where}.1")
+    coarse = _auxiliary_tree(config[0], out_indices, head, norm)
+    if coarse is None:
         raise ConfigError(
-            f"{_WHERE}.decode_head: holds {len(heads)} heads; none of the known ones refines another's logits, "
-            "so a cascade of one is expected"
+            f"{where}.0: expected an FCNHead of one 3x3 convolution with norm, without concat_input, on one stage"
         )
-    return heads[0], "decode_head.0."
+    return replace(head, tree=head.tree | {"coarse": coarse}), "decode_head.1."
 
 
 def _auxiliary(
@@ -188,11 +223,13 @@ def _check_slide(test_cfg: Any, report: ImportReport) -> None:
 
 
 def _named(names: dict[str, str], prefix: str = "") -> Any:
-    """From our names to theirs: modules by `names`, and a convolution's norm is called bn."""
+    """From our names to theirs: modules by `names`, then the last words."""
     rename = renamed(names)
 
     def name_of(ours: str) -> str:
         theirs = prefix + rename(ours)
-        return theirs.replace(".norm.", ".bn.")
+        for word, other in _WORDS.items():
+            theirs = theirs.replace(f".{word}.", f".{other}.")
+        return theirs
 
     return name_of

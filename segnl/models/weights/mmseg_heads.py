@@ -1,11 +1,12 @@
 """Decode heads of mmsegmentation as ours: settings and names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segnl.core.errors import ConfigError
 from segnl.models.weights.mmseg_config import Reader, Tree, batch_norm, kind_of, leaky_slope, only_plain_convs
+from segnl.models.weights.mmseg_kinds import KINDS, Kind, ocr
 
 
 @dataclass(frozen=True)
@@ -22,60 +23,8 @@ class DecodeHead:
     batch_norm: Tree | None
     names: dict[str, str]
     """Prefixes of our names to mmsegmentation's."""
-
-
-_SHELL_NAMES = {"head.shell.convs": "convs", "head.shell.conv_cat": "conv_cat"}
-_BLOCK = "head.shell.context"
-
-
-def _shell(reader: Reader, *, num_convs: int | None) -> Tree:
-    tree: Tree = {
-        "num_convs": reader.take("num_convs", 2) if num_convs is None else num_convs,
-        "kernel": reader.take("kernel_size", 3),
-        "dilation": reader.take("dilation", 1),
-        "concat_input": reader.take("concat_input", True),
-    }
-    if not isinstance(tree["kernel"], int) or tree["kernel"] % 2 == 0:
-        raise ConfigError(f"{reader.where}.kernel_size: holds {tree['kernel']!r}, expected an odd number")
-    return tree
-
-
-def _fcn(reader: Reader) -> tuple[Tree, dict[str, str]]:
-    return {"name": "fcn"} | _shell(reader, num_convs=None), _SHELL_NAMES
-
-
-def _aspp(reader: Reader) -> tuple[Tree, dict[str, str]]:
-    tree = {"name": "aspp", "dilations": list(reader.integers("dilations", (1, 6, 12, 18)))}
-    return tree, {"head.image_pool": "image_pool.1", "head.branches": "aspp_modules", "head.project": "bottleneck"}
-
-
-def _nl(reader: Reader) -> tuple[Tree, dict[str, str]]:
-    tree = {"name": "non_local", "reduction": reader.take("reduction", 2), "use_scale": reader.take("use_scale", True)}
-    pairwise = tree["pairwise"] = reader.take("mode", "embedded_gaussian")
-    if pairwise not in ("embedded_gaussian", "gaussian", "dot_product", "concatenation"):
-        raise ConfigError(
-            f"{reader.where}.mode: holds {pairwise!r}; known: embedded_gaussian, gaussian, dot_product, concatenation"
-        )
-    names = {f"{_BLOCK}.{each}": f"nl_block.{each}.conv" for each in ("g", "theta", "phi")}
-    names |= {
-        f"{_BLOCK}.score": "nl_block.concat_project.conv",
-        f"{_BLOCK}.w_z": "nl_block.conv_out.conv",
-        f"{_BLOCK}.norm": "nl_block.conv_out.bn",
-    }
-    return tree | _shell(reader, num_convs=2), _SHELL_NAMES | names
-
-
-def _cc(reader: Reader) -> tuple[Tree, dict[str, str]]:
-    tree = {"name": "rcca", "recurrence": reader.take("recurrence", 2)}
-    return tree | _shell(reader, num_convs=2), _SHELL_NAMES | {_BLOCK: "cca"}
-
-
-HEADS: dict[str, Callable[[Reader], tuple[Tree, dict[str, str]]]] = {
-    "FCNHead": _fcn,
-    "ASPPHead": _aspp,
-    "NLHead": _nl,
-    "CCHead": _cc,
-}
+    twins: dict[str, str]
+    """Prefixes of its tensors that repeat others, to those."""
 
 
 def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHead:
@@ -83,13 +32,24 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
 
     Raises ConfigError for an unknown head, with the known ones, and for settings that we cannot represent.
     """
-    kind = kind_of(config, where)
-    if kind not in HEADS:
-        raise ConfigError(f"{where}.type: holds {kind!r}; known heads: {', '.join(sorted(HEADS))}")
+    name = kind_of(config, where)
+    if name not in KINDS:
+        hint = " (OCRHead only as the second of a cascade of two)" if name == "OCRHead" else ""
+        raise ConfigError(f"{where}.type: holds {name!r}{hint}; known heads: {', '.join(KINDS)}")
     reader = Reader(config, where)
+    return _head(reader, KINDS[name](reader), out_indices)
+
+
+def ocr_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHead:
+    """An OCRHead's config in our terms, without the coarse head that stands before it."""
+    reader = Reader(config, where)
+    return _head(reader, ocr(reader), out_indices)
+
+
+def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
+    where = reader.where
     reader.take("type", None)
-    tree, names = HEADS[kind](reader)
-    stages, channels = _stages(reader, out_indices)
+    stages, channels = _stages(reader, kind, out_indices)
     only_plain_convs(reader)
     norm = batch_norm(reader.take("norm_cfg", None), f"{where}.norm_cfg")
     num_classes = reader.count("num_classes")
@@ -97,12 +57,14 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
     if dropout > 1.0:
         raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected at most 1")
     reader.only("out_channels", None, [None, num_classes])
-    tree |= {
+    tree = kind.tree | {
         "in_stages": list(stages),
         "channels": reader.count("channels"),
         "has_norm": norm is not None,
         "leaky_slope": leaky_slope(reader.take("act_cfg", {"type": "ReLU"}), f"{where}.act_cfg"),
     }
+    if kind.dropout_key is not None:
+        tree[kind.dropout_key] = dropout
     head = DecodeHead(
         tree=tree,
         stage_channels=dict(zip(stages, channels, strict=True)),
@@ -110,21 +72,33 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHe
         dropout=dropout,
         align_corners=bool(reader.take("align_corners", False)),
         batch_norm=norm,
-        names=names | {"classifier": "conv_seg"},
+        names=kind.names | {"classifier": "conv_seg"},
+        twins=kind.twins,
     )
     reader.finish()
     return head
 
 
-def _stages(reader: Reader, out_indices: Sequence[int]) -> tuple[list[int], list[int]]:
+def _stages(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> tuple[list[int], list[int]]:
     """The stages that a head reads (0 = c2) and their channels; a negative in_index counts from the last map given."""
+    transform = None if kind.takes_several else reader.take("input_transform", None)
+    indices, channels = _indices(reader, transform, is_list_expected=kind.takes_several or transform is not None)
+    count = len(out_indices)
+    if not all(isinstance(index, int) and -count <= index < count for index in indices):
+        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, but the backbone gives {count} maps")
+    stages = [out_indices[index] for index in indices]
+    if kind.first_channels:
+        return [out_indices[0], *stages], [kind.first_channels, *channels]
+    return stages, channels
+
+
+def _indices(reader: Reader, transform: Any, *, is_list_expected: bool) -> tuple[list[int], list[int]]:
     where = reader.where
-    transform = reader.take("input_transform", None)
     indices, channels = reader.take("in_index", -1), reader.need("in_channels")
     is_list = isinstance(indices, (list, tuple))
     if transform not in (None, "resize_concat"):
         raise ConfigError(f"{where}.input_transform: holds {transform!r}; known: None, 'resize_concat'")
-    if transform is None and is_list and len(indices) > 1:
+    if not is_list_expected and is_list and len(indices) > 1:
         raise ConfigError(f"{where}.in_index: holds {indices!r} without an input_transform, expected one number")
     indices = list(indices) if is_list else [indices]
     channels = list(channels) if isinstance(channels, (list, tuple)) else [channels]
@@ -132,7 +106,4 @@ def _stages(reader: Reader, out_indices: Sequence[int]) -> tuple[list[int], list
         raise ConfigError(f"{where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
     if not all(isinstance(each, int) and each > 0 for each in channels):
         raise ConfigError(f"{where}.in_channels: holds {channels}, expected integers of at least 1")
-    count = len(out_indices)
-    if not all(isinstance(index, int) and -count <= index < count for index in indices):
-        raise ConfigError(f"{where}.in_index: holds {indices!r}, but the backbone gives {count} maps")
-    return [out_indices[index] for index in indices], channels
+    return indices, channels

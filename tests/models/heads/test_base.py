@@ -40,5 +40,5 @@ def test_a_head_offers_no_further_logits_unless_it_says_so() -> None:
 
 
 def test_a_head_that_does_not_attend_says_so() -> None:
-    with pytest.raises(ValueError, match="does not attend"):
+    with pytest.raises(ValueError, match="has no rows of attention; da, dnl, gc"):
         head_of((3,)).attend(stages(), (0, 0))

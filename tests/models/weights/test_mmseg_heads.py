@@ -50,7 +50,7 @@ def test_settings_of_the_loss_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ({"type": "DAHead"}, "mmseg.type: holds 'DAHead'; known heads: ASPPHead, CCHead, FCNHead, NLHead"),
+        ({"type": "UPerHead"}, "mmseg.type: holds 'UPerHead'; known heads: ANNHead, ASPPHead, CCHead, DAHead"),
         ({"kernel_size": 2}, "kernel_size: holds 2"),
         ({"in_index": 4}, "in_index: holds [4], but the backbone gives 4 maps"),
         ({"in_index": [2, 3], "in_channels": [24, 48]}, "without an input_transform"),

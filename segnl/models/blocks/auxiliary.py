@@ -1,0 +1,35 @@
+"""The auxiliary head: one convolution and a classifier on an earlier stage."""
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.blocks.conv import ConvNormAct, SmallConv2d
+
+
+class AuxConfig(Config):
+    """Settings of the auxiliary head."""
+
+    channels: PositiveInt = 256
+    weight: float = Field(0.4, ge=0.0)
+    """Of its loss."""
+    stage: int = Field(2, ge=0, le=3)
+    """0 = c2 .. 3 = c5."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    has_conv_bias: bool = False
+    """Whether its convolution has a bias beside the norm, as CCNet's has."""
+    leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
+
+
+class AuxiliaryHead(nn.Module):
+    """3x3 convolution, norm, activation, dropout, classifier."""
+
+    def __init__(self, cfg: AuxConfig, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = ConvNormAct(in_channels, cfg.channels, 3, has_bias=cfg.has_conv_bias, leaky_slope=cfg.leaky_slope)
+        self.dropout = nn.Dropout2d(cfg.dropout)
+        self.classifier = SmallConv2d(cfg.channels, num_classes, 1)
+
+    def forward(self, stage: Tensor) -> Tensor:
+        """stage `b c h w`. Returns logits `b k h w`."""
+        return self.classifier(self.dropout(self.conv(stage)))

@@ -1,0 +1,105 @@
+"""Dual attention: one branch between positions, one between channels, added.
+
+Source: DANet, Fu et al. 2019, arXiv:1809.02983.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig, SmallConv2d
+from segnl.models.blocks.criss_cross import Gamma
+from segnl.models.blocks.projected_attention import ProjectedAttention
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.ops.channels import channel_context
+
+
+class DAConfig(HeadConfig, NormActConfig):
+    """Settings of the head."""
+
+    name: str = "da"
+    channels: PositiveInt = 512
+    inner_channels: PositiveInt | None = None
+    """Of query and key; null: an eighth of `channels`."""
+    gamma_init: float = 0.0
+    """What the weights of both attentions begin with."""
+    branch_weight: float = Field(1.0, ge=0.0)
+    """Of the loss that each branch has for itself."""
+    branch_dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Of whole channels, before the branches' own classifiers."""
+
+
+class PositionAttention(nn.Module):
+    """x + gamma * attention(x), all positions with all, scores not scaled."""
+
+    def __init__(self, channels: int, cfg: DAConfig) -> None:
+        super().__init__()
+        inner = cfg.inner_channels or max(1, channels // 8)
+        self.attention = ProjectedAttention(
+            nn.Conv2d(channels, inner, 1),
+            nn.Conv2d(channels, inner, 1),
+            nn.Conv2d(channels, channels, 1),
+            is_scaled=False,
+        )
+        self.gamma = Gamma(cfg.gamma_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns the same shape."""
+        return x + self.gamma(self.attention(x, x))
+
+
+class ChannelAttention(nn.Module):
+    """x + gamma * the context between channels."""
+
+    def __init__(self, cfg: DAConfig) -> None:
+        super().__init__()
+        self.gamma = Gamma(cfg.gamma_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns the same shape."""
+        return x + self.gamma(channel_context(x.flatten(2)).unflatten(2, x.shape[2:]))
+
+
+class DAHead(ContextHead):
+    """Each branch: 3x3 convolution, attention, 3x3 convolution; in training each is also classified by itself."""
+
+    Config = DAConfig
+
+    def __init__(self, cfg: DAConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        conv = partial(ConvNormAct, kernel=3, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        self.position = nn.Sequential(
+            conv(self.in_channels, cfg.channels), PositionAttention(cfg.channels, cfg), conv(cfg.channels, cfg.channels)
+        )
+        self.channel = nn.Sequential(
+            conv(self.in_channels, cfg.channels), ChannelAttention(cfg), conv(cfg.channels, cfg.channels)
+        )
+        self.classifiers = nn.ModuleDict(
+            {name: SmallConv2d(cfg.channels, num_classes, 1) for name in ("position", "channel")}
+        )
+        self.aux_weights = {name: cfg.branch_weight for name in self.classifiers}
+        self.branch_dropout = cfg.branch_dropout
+        self.out_channels = cfg.channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`, and in training the branches' own logits."""
+        x = self.gather(stages)
+        branches = {"position": self.position(x), "channel": self.channel(x)}
+        logits = {}
+        if self.training:
+            for name, context in branches.items():
+                logits[name] = self.classifiers[name](F.dropout2d(context, self.branch_dropout))
+        return HeadOutput(branches["position"] + branches["channel"], logits)
+
+    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
+        """The row of one position, in the branch between positions."""
+        x = self.position[0](self.gather(stages))
+        rows: AttentionRows = self.position[1].attention.attend(x, x, pixel)  # type: ignore[operator, union-attr]
+        return rows
+
+
+HEAD = DAHead

@@ -1,0 +1,92 @@
+"""A global context block in the shell: one summary of the whole image, added to every position.
+
+Source: GCNet, Cao et al. 2019, arXiv:1904.11492.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from segnl.core.config import Config
+from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.conv import ZeroConv2d
+from segnl.models.blocks.shell import Shell, ShellConfig
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.ops.regions import region_context
+
+
+class GlobalContextConfig(Config):
+    """Settings of the block."""
+
+    inner_channels: PositiveInt | None = None
+    """Between the transform's two convolutions; null: a quarter of `channels`."""
+    pooling: Literal["attention", "mean"] = "attention"
+    """How positions are weighed in the summary: by one learned score each, or all alike."""
+    fusion: tuple[Literal["multiply", "add"], ...] = Field(("add",), min_length=1, max_length=2)
+    """What the transformed summary does to every position: it is added, its sigmoid multiplies, or both, that first."""
+
+
+class GCHeadConfig(HeadConfig, ShellConfig, GlobalContextConfig):
+    """Settings of the head."""
+
+    name: str = "gc"
+
+
+class GlobalContextBlock(nn.Module):
+    """x + transform(sum_j softmax_j(w . x_j) x_j): a non-local block whose every position asks the same.
+
+    The transform ends with zeros, so a new block that adds is the identity (one that multiplies halves).
+    """
+
+    def __init__(self, channels: int, cfg: GlobalContextConfig) -> None:
+        super().__init__()
+        inner = cfg.inner_channels or max(1, channels // 4)
+        self.score = nn.Conv2d(channels, 1, 1) if cfg.pooling == "attention" else None
+        self.multiply = _transform(channels, inner) if "multiply" in cfg.fusion else None
+        self.add = _transform(channels, inner) if "add" in cfg.fusion else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `b c h w`. Returns the same shape."""
+        summary = region_context(self._scores(x).flatten(1)[:, None], x.flatten(2))[..., None]  # b c 1 1
+        out = x
+        if self.multiply is not None:
+            out = out * self.multiply(summary).sigmoid()
+        return out if self.add is None else out + self.add(summary)
+
+    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
+        """The one row that every position of x `b c h w` has, whichever `pixel` is."""
+        row = self._scores(x).flatten(1).softmax(dim=-1).unflatten(1, x.shape[2:])  # b h w
+        return AttentionRows([Hop(row, x, is_signed=False)])
+
+    def _scores(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0], *x.shape[2:]) if self.score is None else self.score(x)[:, 0]  # b h w
+
+
+def _transform(channels: int, inner: int) -> nn.Sequential:
+    last = ZeroConv2d(inner, channels, 1)
+    last.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
+    return nn.Sequential(nn.Conv2d(channels, inner, 1), nn.LayerNorm([inner, 1, 1]), nn.ReLU(), last)
+
+
+class GCHead(ContextHead):
+    """A new head that adds computes what `fcn` computes."""
+
+    Config = GCHeadConfig
+
+    def __init__(self, cfg: GCHeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        self.shell = Shell(cfg, self.in_channels, GlobalContextBlock(cfg.channels, cfg))
+        self.out_channels = self.shell.out_channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`."""
+        return HeadOutput(self.shell(self.gather(stages)))
+
+    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
+        """The row that all positions share."""
+        return self.shell.attend(self.gather(stages), pixel)
+
+
+HEAD = GCHead

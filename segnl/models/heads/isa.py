@@ -1,0 +1,85 @@
+"""Interlaced sparse self-attention: among positions far apart, then among neighbours.
+
+Source: Interlaced Sparse Self-Attention for Semantic Segmentation, Huang et al. 2019, arXiv:1907.12273.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.projected_attention import ProjectedAttention, projection
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+
+
+class ISAConfig(HeadConfig, NormActConfig):
+    """Settings of the head."""
+
+    name: str = "isa"
+    channels: PositiveInt = 512
+    inner_channels: PositiveInt | None = None
+    """Of query and key; null: half of `channels`."""
+    group_hw: tuple[PositiveInt, PositiveInt] = (8, 8)
+    """Rows and columns of a group of neighbours; positions at the same place of every such group attend first."""
+
+
+class Relation(nn.Module):
+    """Attention of every position of a group to all of it, then a 1x1 convolution; no residual."""
+
+    def __init__(self, channels: int, inner: int, cfg: ISAConfig) -> None:
+        super().__init__()
+        self.attention = ProjectedAttention(
+            projection(cfg, channels, inner, num_convs=2),
+            projection(cfg, channels, inner, num_convs=2),
+            nn.Conv2d(channels, channels, 1),
+        )
+        self.out = ConvNormAct(channels, channels, 1, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `g c h w`, a group each. Returns the same shape."""
+        return self.out(self.attention(x, x))
+
+
+class ISAHead(ContextHead):
+    """3x3 convolution, long range, short range; that and the convolution's map are joined by a 1x1 convolution.
+
+    A map whose sides groups do not divide is padded with zeros on all sides, which are attended to as well: as the
+    published networks have it.
+    """
+
+    Config = ISAConfig
+
+    def __init__(self, cfg: ISAConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        inner = cfg.inner_channels or max(1, cfg.channels // 2)
+        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        self.group_hw = cfg.group_hw
+        self.reduce = conv(self.in_channels, cfg.channels, 3)
+        self.long_range = Relation(cfg.channels, inner, cfg)
+        self.short_range = Relation(cfg.channels, inner, cfg)
+        self.join = conv(2 * cfg.channels, cfg.channels, 1)
+        self.out_channels = cfg.channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`."""
+        x = self.reduce(self.gather(stages))
+        b, _, h, w = x.shape
+        group_h, group_w = self.group_hw
+        pad_h, pad_w = -h % group_h, -w % group_w
+        top, left = pad_h // 2, pad_w // 2
+        padded = F.pad(x, (left, pad_w - left, top, pad_h - top))
+        # i j: which group; y x: where in it.
+        cells = padded.unflatten(3, (-1, group_w)).unflatten(2, (-1, group_h))  # b c i y j x
+        apart = cells.permute(0, 3, 5, 1, 2, 4)  # b y x c i j
+        far = self.long_range(apart.flatten(0, 2)).unflatten(0, (b, group_h, group_w))
+        together = far.permute(0, 4, 5, 3, 1, 2)  # b i j c y x
+        near = self.short_range(together.flatten(0, 2)).unflatten(0, together.shape[:3])
+        whole = near.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # b c h w, padded
+        return HeadOutput(self.join(torch.cat([whole[:, :, top : top + h, left : left + w], x], dim=1)))
+
+
+HEAD = ISAHead

@@ -1,0 +1,66 @@
+"""Object-contextual representations: a coarse prediction says what belongs to each class, and positions ask those.
+
+Source: OCRNet, Yuan et al. 2020, arXiv:1909.11065.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.projected_attention import ProjectedAttention, projection
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.ops.regions import region_context
+from segnl.ops.resize import resize
+
+
+class OCRConfig(HeadConfig, NormActConfig):
+    """Settings of the head. Its coarse prediction stands for the auxiliary head: recipes set `model.aux` to null."""
+
+    name: str = "ocr"
+    channels: PositiveInt = 512
+    inner_channels: PositiveInt | None = None
+    """Of queries, keys and values; null: half of `channels`."""
+    coarse: AuxConfig = AuxConfig()
+    """The coarse prediction, which evaluation needs too."""
+
+
+class OCRHead(ContextHead):
+    """A region for each class: the mean of all positions, weighed by the softmax of its coarse logits over them."""
+
+    Config = OCRConfig
+
+    def __init__(self, cfg: OCRConfig, stage_channels: Sequence[int], num_classes: int) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        if cfg.coarse.stage >= len(stage_channels):
+            raise ValueError(f"coarse.stage: {cfg.coarse.stage}; expected 0 (c2) to {len(stage_channels) - 1}")
+        inner = cfg.inner_channels or max(1, cfg.channels // 2)
+        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        self.coarse_stage = cfg.coarse.stage
+        self.coarse = AuxiliaryHead(cfg.coarse, stage_channels[cfg.coarse.stage], num_classes)
+        self.aux_weights = {"coarse": cfg.coarse.weight}
+        self.reduce = conv(self.in_channels, cfg.channels, 3)
+        self.attention = ProjectedAttention(
+            projection(cfg, cfg.channels, inner, num_convs=2),
+            projection(cfg, cfg.channels, inner, num_convs=2),
+            projection(cfg, cfg.channels, inner, num_convs=1),
+        )
+        self.out = conv(inner, cfg.channels, 1)
+        self.join = conv(2 * cfg.channels, cfg.channels, 1)
+        self.out_channels = cfg.channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w` and the coarse logits."""
+        x = self.reduce(self.gather(stages))
+        coarse = self.coarse(stages[self.coarse_stage])  # b k * *
+        scores = resize(coarse, (x.shape[-2], x.shape[-1]), align_corners=self.align_corners)
+        regions = region_context(scores.flatten(2), x.flatten(2))[..., None]  # b c k 1
+        context = self.out(self.attention(x, regions))
+        return HeadOutput(self.join(torch.cat([context, x], dim=1)), {"coarse": coarse})
+
+
+HEAD = OCRHead

@@ -1,0 +1,21 @@
+"""Context through a few regions, each a weighing of all positions, instead of through pairs of positions."""
+
+import torch
+from torch import Tensor
+
+from segnl.ops.arguments import accumulator, agree
+
+
+def region_context(scores: Tensor, g: Tensor) -> Tensor:
+    """sum_j softmax_j(scores_rj) g_j: what each region holds.
+
+    scores `b r m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d r`: O(m r d).
+    The softmax and the sums are taken in float32 (float64 for float64), under autocast too.
+
+    Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
+    """
+    scores, g = agree(("scores", scores, "b r m"), ("g", g, "b d m"))
+    dtype = accumulator(g.dtype)
+    with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
+        weights = scores.to(dtype).softmax(dim=-1)  # b r m: each row sums to 1
+        return torch.bmm(g.to(dtype), weights.mT).to(g.dtype)
