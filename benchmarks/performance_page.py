@@ -15,6 +15,9 @@ NAMES = {
     "criss_cross": "criss-cross",
 }
 
+PARTS = (("forward", "seconds", 1000), ("forward_backward", "seconds", 1000), ("memory", "peak_mib", 1))
+"""Of a case: its keys, and what a value is multiplied by."""
+
 
 def performance_page(results: Path) -> str:
     """Every benchmark that has a result file; the others are said not to have been run."""
@@ -28,6 +31,7 @@ def performance_page(results: Path) -> str:
     ]
     sections = [
         ("Context operators", "bench ops", results / "ops" / "context.json", _operators),
+        ("Whole heads", "bench heads", results / "heads" / "cpu.json", _heads),
         ("The pixel loss", "bench loss", results / "ops" / "loss.json", _losses),
         ("Dilated convolutions", "bench dilated", results / "ops" / "dilated.json", _dilated),
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
@@ -66,18 +70,14 @@ def _operators(found: Result) -> list[str]:
         rounds = case.get("rounds", found["rounds"])
         size = "x".join(map(str, case["hw"])) + ("" if rounds == found["rounds"] else f", rounds: {rounds}")
         cells = [f"{NAMES[case['kind']]}, {case['level']}", size]
-        for part, key, factor in (
-            ("forward", "seconds", 1000),
-            ("forward_backward", "seconds", 1000),
-            ("memory", "peak_mib", 1),
-        ):
+        for part, key, factor in PARTS:
             cells += _cells(case[part], key, factor, ("plain", "mmcv"))
         lines.append(f"| {' | '.join(cells)} |")
     reasons = sorted(
         {
             f"{name}, {NAMES[case['kind']]} {case['level']} at {'x'.join(map(str, case['hw']))}: {why}"
             for case in found["results"]
-            for part in ("forward", "forward_backward", "memory")
+            for part, _, _ in PARTS
             for name, why in case[part].get("cannot", {}).items()
         }
     )
@@ -95,6 +95,22 @@ def _cells(part: Result, key: str, factor: float, others: tuple[str, ...]) -> li
         "-" if own is None else f"{factor * own:.1f}",
         *(f"{ratios[name]:.2f}x" if name in ratios else "-" for name in others),
     ]
+
+
+def _heads(found: Result) -> list[str]:
+    lines = [
+        "Every head with its published settings and classifier, batch 1, float32, beside mmsegmentation's: as",
+        "evaluation runs it, and as training does. Memory is the peak in training above weights and stages.",
+        "",
+        "| head | map | evaluation, ms | mmseg | training, ms | mmseg | peak, MiB | mmseg |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        cells = [case["head"], "x".join(map(str, case["hw"]))]
+        for part, key, factor in PARTS:
+            cells += _cells(case[part], key, factor, ("mmseg",))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _losses(found: Result) -> list[str]:

@@ -98,7 +98,7 @@ def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
     head = awake(head_of(name)).eval()
-    own = {*head.in_stages, getattr(head, "coarse_stage", 3)}
+    own = {*head.in_stages, getattr(head, "coarse_stage", None), getattr(head, "low_stage", None)}
     alone: list[Any] = [stage if index in own else None for index, stage in enumerate(stages(2, 7, 11))]
     assert torch.equal(head(alone).context, head(stages(2, 7, 11)).context)
 

@@ -14,16 +14,17 @@ from segnl.ops.arguments import accumulator, agree
 def expectation_context(x: Tensor, bases: Tensor, *, num_steps: int) -> tuple[Tensor, Tensor]:
     """The map rebuilt from its bases, `b c n`, and the bases that the steps end with, `b c r`.
 
-    x `b c n`, bases `b c r`; float32, float64, bfloat16 or float16. A step shares every position out among the bases
-    (softmax over r of x . basis) and makes each base the mean of the positions by their shares, of length 1. The last
-    step's shares rebuild the map. In float32 (float64 for float64), under autocast too. As the authors have it, nothing
-    flows back through the steps: neither result has a gradient.
+    x `b c n`, bases `b c r`; float32, float64, bfloat16 or float16, under autocast not necessarily the same. A step
+    shares every position out among the bases (softmax over r of x . basis) and makes each base the mean of positions by
+    their shares, brought to length 1 (a mean of 0 stays). The last step's shares rebuild the map. Computed in float32
+    (float64 for float64), under autocast too. As the authors have it, nothing flows back through the steps: neither
+    result has a gradient.
 
     Raises ValueError when shapes, dtypes or devices do not agree, a map is empty, or num_steps is less than 1.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: {num_steps}; expected at least 1")
-    x, bases = agree(("x", x, "b c n"), ("bases", bases, "b c r"))
+    x, bases = agree(("x", x, "b c n"), ("bases", bases, "b c r"), autocasts=False)
     dtype, wide = accumulator(x.dtype), x.to(accumulator(x.dtype))
     found = bases.to(dtype)
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):

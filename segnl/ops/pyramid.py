@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulator, agree
 
 
 def pyramid_means(x: Tensor, bins: Sequence[int]) -> Tensor:
@@ -18,10 +18,9 @@ def pyramid_means(x: Tensor, bins: Sequence[int]) -> Tensor:
     ceil((i + 1) h / s), as torch's adaptive pooling has it: neighbours overlap where s does not divide h. Sums in
     float32 (float64 for float64), under autocast too; as products, deterministic on every device, and any size exports.
 
-    Raises ValueError when x has not four axes or is empty, or a number of bins is not positive.
+    Raises ValueError when x is no floating map of four axes or is empty, or a number of bins is not positive.
     """
-    if x.dim() != 4 or x.numel() == 0:
-        raise ValueError(f"x: shape {tuple(x.shape)}; expected `b c h w`, each at least 1")
+    (x,) = agree(("x", x, "b c h w"), autocasts=False)
     if not bins or min(bins) < 1:
         raise ValueError(f"bins: {tuple(bins)}; expected numbers of at least 1")
     dtype, (h, w) = accumulator(x.dtype), x.shape[2:]

@@ -26,6 +26,15 @@ HEADS = {
     "dot_product": ["model.head={name: non_local, channels: 8, pairwise: dot_product}"],
     "concatenation": ["model.head={name: non_local, channels: 8, pairwise: concatenation}"],
     "rcca": ["model.head={name: rcca, channels: 8, gamma_init: 1.0}", "model.align_corners=true"],
+    "ann": ["model.head={name: ann, channels: 8}"],
+    "da": ["model.head={name: da, channels: 8, gamma_init: 1.0}"],
+    "deeplabv3plus": ["model.head={name: deeplabv3plus, channels: 8, low_channels: 4}"],
+    "dnl": ["model.head={name: dnl, channels: 8}"],
+    "ema": ["model.head={name: ema, channels: 8, num_bases: 5}"],
+    "gc": ["model.head={name: gc, channels: 8}"],
+    "isa": ["model.head={name: isa, channels: 8, group_hw: [3, 5]}"],
+    "ocr": ["model.head={name: ocr, channels: 8, coarse: {channels: 8}}", "model.aux=null"],
+    "psp": ["model.head={name: psp, channels: 8}"],
 }
 
 

@@ -108,10 +108,12 @@ def test_shapes_alone_give_a_shape() -> None:
 
 def test_a_bad_argument_is_named() -> None:
     x = map_of(2, 7, 11)
-    with pytest.raises(ValueError, match=r"x: shape \(5, 7, 11\); expected `b c h w`, each at least 1"):
+    with pytest.raises(ValueError, match=r"x: shape \(5, 7, 11\); expected 4 axes `b c h w`"):
         pyramid_means(x[0], (1,))
-    with pytest.raises(ValueError, match=r"x: shape \(2, 5, 0, 11\); expected `b c h w`, each at least 1"):
+    with pytest.raises(ValueError, match=r"x: shape \(2, 5, 0, 11\) is empty; expected `b c h w`"):
         pyramid_means(x[:, :, :0], (1,))
+    with pytest.raises(ValueError, match=r"x: torch.int64; expected float32"):
+        pyramid_means(x.long(), (1,))
     for bins in ((), (1, 0), (-2,)):
         with pytest.raises(ValueError, match=r"bins: \(.*\); expected numbers of at least 1"):
             pyramid_means(x, bins)

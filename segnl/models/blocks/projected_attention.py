@@ -49,7 +49,12 @@ class ProjectedAttention(nn.Module):
         return context.unflatten(2, query.shape[2:])
 
     def attend(self, asking: Tensor, answering: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The row of one position of `asking` `b c h w` over `answering` `b e h w`, which is not pooled."""
+        """The row of one position of `asking` `b c h w` over `answering` `b e h w`.
+
+        Raises ValueError where cells answer, not positions.
+        """
+        if self.bins:
+            raise ValueError(f"bins: {self.bins}; rows are given where positions answer, not the cells of grids")
         query = self.query(asking)[:, :, pixel[0], pixel[1]]  # b c
         scores = torch.einsum("bc,bchw->bhw", query, self._keys(answering)) * self._scale(query)
         row = scores.flatten(1).softmax(dim=1).unflatten(1, scores.shape[1:])

@@ -21,6 +21,13 @@ class HeadConfig(Config):
     """Which stages go in, 0 = c2 .. 3 = c5; several are resized to the first one's size and concatenated."""
 
 
+def channels_of(stage: int, stage_channels: Sequence[int], *, key: str) -> int:
+    """Of the stage that the setting `key` names. Raises ValueError where the backbone has no such stage."""
+    if not 0 <= stage < len(stage_channels):
+        raise ValueError(f"{key}: {stage}; expected 0 (c2) to {len(stage_channels) - 1}")
+    return stage_channels[stage]
+
+
 @dataclass(frozen=True)
 class HeadOutput:
     """context `b d h w`; aux_logits: further class scores `b k h w` by name, each with a loss of its own."""
@@ -44,11 +51,8 @@ class ContextHead(nn.Module):
 
     def __init__(self, cfg: HeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        wrong = [stage for stage in cfg.in_stages if not 0 <= stage < len(stage_channels)]
-        if wrong:
-            raise ValueError(f"in_stages: {wrong[0]}; expected 0 (c2) to {len(stage_channels) - 1}")
         self.in_stages = cfg.in_stages
-        self.in_channels = sum(stage_channels[stage] for stage in cfg.in_stages)
+        self.in_channels = sum(channels_of(stage, stage_channels, key="in_stages") for stage in cfg.in_stages)
         """Channels of what `gather` returns."""
 
     def gather(self, stages: Sequence[Tensor]) -> Tensor:

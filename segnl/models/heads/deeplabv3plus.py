@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.models.blocks.aspp import parallel_maps
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig, SeparableConvNormAct
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, channels_of
 from segnl.ops.resize import resize
 
 
@@ -20,9 +20,8 @@ class DeepLabV3PlusConfig(HeadConfig, NormActConfig):
     """Settings of the head; the defaults are mmsegmentation's (the paper has 256 channels)."""
 
     name: str = "deeplabv3plus"
-    in_stages: tuple[int, ...] = Field((0, 3), min_length=1, max_length=2)
-    """The finer stage, whose size the result has, and the one that is pooled; one alone is pooled, without a decoder's
-    finer stage."""
+    low_stage: int | None = Field(0, ge=0, le=3)
+    """The finer stage, whose size the result has, 0 = c2; null: there is none."""
     channels: PositiveInt = 512
     dilations: tuple[PositiveInt, ...] = Field((1, 12, 24, 36), min_length=1)
     """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
@@ -40,19 +39,19 @@ class DeepLabV3PlusHead(ContextHead):
         conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         separable_conv = partial(SeparableConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         channels, low_channels = cfg.channels, 0
-        in_channels = stage_channels[cfg.in_stages[-1]]
-        self.image_pool = conv(in_channels, channels, 1, is_pooled=True)
+        self.image_pool = conv(self.in_channels, channels, 1, is_pooled=True)
         self.branches = nn.ModuleList(
-            conv(in_channels, channels, 1)
+            conv(self.in_channels, channels, 1)
             if dilation == 1
-            else separable_conv(in_channels, channels, 3, dilation=dilation)
+            else separable_conv(self.in_channels, channels, 3, dilation=dilation)
             for dilation in cfg.dilations
         )
         self.project = conv((len(cfg.dilations) + 1) * channels, channels, 3)
+        self.low_stage = cfg.low_stage
         self.low: ConvNormAct | None = None
-        if len(cfg.in_stages) == 2:
+        if cfg.low_stage is not None:
             low_channels = cfg.low_channels
-            self.low = conv(stage_channels[cfg.in_stages[0]], low_channels, 1)
+            self.low = conv(channels_of(cfg.low_stage, stage_channels, key="low_stage"), low_channels, 1)
         self.decode = nn.Sequential(
             separable_conv(channels + low_channels, channels, 3),
             separable_conv(channels, channels, 3),
@@ -61,9 +60,9 @@ class DeepLabV3PlusHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """stages: c2..c5. Returns the context `b d h w`, of the finer stage's size."""
-        x = self.project(parallel_maps(stages[self.in_stages[-1]], self.image_pool, self.branches))
-        if self.low is not None:
-            low = self.low(stages[self.in_stages[0]])
+        x = self.project(parallel_maps(self.gather(stages), self.image_pool, self.branches))
+        if self.low is not None and self.low_stage is not None:
+            low = self.low(stages[self.low_stage])
             resized = resize(x, (low.shape[-2], low.shape[-1]), align_corners=self.align_corners)
             x = torch.cat([resized, low], dim=1)
         return HeadOutput(self.decode(x))

@@ -55,18 +55,19 @@ class Bases(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `b c h w`. Returns the same shape, without a gradient; in training the kept bases follow."""
-        bases = self.bases.expand(x.shape[0], -1, -1).to(x.dtype)
+        bases = self.bases.expand(x.shape[0], -1, -1)
         rebuilt, found = expectation_context(x.flatten(2), bases, num_steps=self.num_steps)
         if self.training:
-            mean = self.ranks.total(found.float().mean(dim=0, keepdim=True)) / self.ranks.world
-            self.bases.lerp_(F.normalize(mean, dim=1).to(self.bases.dtype), self.momentum)
+            total = self.ranks.total(found.sum(dim=0, keepdim=True))  # its direction is the mean's
+            self.bases.lerp_(F.normalize(total, dim=1), self.momentum)
         return rebuilt.unflatten(2, x.shape[2:])
 
 
 class EMAHead(ContextHead):
     """3x3 convolution to a map and, beside it, what bases rebuild of that; added, and on through 3x3 convolutions.
 
-    The 1x1 convolution before the bases keeps its initial values: nothing flows back to it.
+    What is rebuilt passes a 1x1 convolution with a norm and no activation before it is added. The one before the bases
+    keeps its initial values: nothing flows back to it.
     """
 
     Config = EMAConfig

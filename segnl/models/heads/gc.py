@@ -25,7 +25,8 @@ class GlobalContextConfig(Config):
     pooling: Literal["attention", "mean"] = "attention"
     """How positions are weighed in the summary: by one learned score each, or all alike."""
     fusion: tuple[Literal["multiply", "add"], ...] = Field(("add",), min_length=1, max_length=2)
-    """What the transformed summary does to every position: it is added, its sigmoid multiplies, or both, that first."""
+    """What the transformed summary does to every position: it is added, or its sigmoid multiplies. Both, in whatever
+    order they are named: with a transform each, multiplied first."""
 
 
 class GCHeadConfig(HeadConfig, ShellConfig, GlobalContextConfig):

@@ -13,7 +13,7 @@ from torch import Tensor
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, channels_of
 from segnl.ops.regions import region_context
 from segnl.ops.resize import resize
 
@@ -36,12 +36,11 @@ class OCRHead(ContextHead):
 
     def __init__(self, cfg: OCRConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        if cfg.coarse.stage >= len(stage_channels):
-            raise ValueError(f"coarse.stage: {cfg.coarse.stage}; expected 0 (c2) to {len(stage_channels) - 1}")
         inner = cfg.inner_channels or max(1, cfg.channels // 2)
         conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         self.coarse_stage = cfg.coarse.stage
-        self.coarse = AuxiliaryHead(cfg.coarse, stage_channels[cfg.coarse.stage], num_classes)
+        coarse_channels = channels_of(cfg.coarse.stage, stage_channels, key="coarse.stage")
+        self.coarse = AuxiliaryHead(cfg.coarse, coarse_channels, num_classes)
         self.aux_weights = {"coarse": cfg.coarse.weight}
         self.reduce = conv(self.in_channels, cfg.channels, 3)
         self.attention = ProjectedAttention(

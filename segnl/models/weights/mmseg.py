@@ -63,28 +63,31 @@ def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead
         kind(cfg, channels, head.num_classes), head.num_classes, head.dropout, norm, align_corners=head.align_corners
     )
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
-    twins = _twins(head, prefix, tensors)
-    kept = {name: value for name, value in tensors.items() if name not in twins}
+    kept, twins = _without_twins(head, prefix, tensors)
     model.report = load_strict(model, kept, _named(head.names, prefix), where=_WHERE)
     model.report.left_out |= twins
     return model
 
 
-def _twins(head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Tensors that repeat others, each with the reason why it is left out.
+def _without_twins(
+    head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, one of each that a state_dict there holds twice, and the others with the reason.
 
     Raises CheckpointError where two that are one module in mmsegmentation differ.
     """
     rename = renamed({prefix + theirs: prefix + original for theirs, original in head.twins.items()})
-    found = {}
+    kept, left_out = dict(tensors), {}
     for name, value in tensors.items():
         original = rename(name)
-        if original == name or original not in tensors:
+        if original == name:
             continue
-        if not torch.equal(value, tensors[original]):
+        if original in tensors and not torch.equal(value, tensors[original]):
             raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
-        found[name] = f"the same as {original}"
-    return found
+        if original in tensors:
+            left_out[name] = f"the same as {original}"
+        kept[original] = kept.pop(name)
+    return kept, left_out
 
 
 def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImportedModel:
@@ -100,8 +103,8 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
             raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
     report = ImportReport()
     backbone, norm, out_indices = backbone_tree(config["backbone"], f"{_WHERE}.backbone")
-    head, head_prefix = _last_head(config["decode_head"], out_indices, norm)
-    _check_norms(head.batch_norm, norm, report)
+    head, head_prefix = _last_head(config["decode_head"], out_indices, norm, report)
+    _check_norms(head.batch_norm, norm, report, f"{_WHERE}.{head_prefix.removesuffix('.')}")
     aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
     model: Tree = {
         "backbone": backbone,
@@ -125,15 +128,16 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
         names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
     report.left_out = {name: reason for name in tensors if name.startswith(left_out)}
-    report.left_out |= _twins(head, head_prefix, tensors)
-    kept = {name: value for name, value in tensors.items() if name not in report.left_out}
+    kept, twins = _without_twins(head, head_prefix, tensors)
+    kept = {name: value for name, value in kept.items() if name not in report.left_out}
+    report.left_out |= twins
     loaded = load_strict(segmenter, kept, _named(names), where=_WHERE)
     report.num_used, report.filled = loaded.num_used, loaded.filled
     _check_slide(config.get("test_cfg"), report)
     return ImportedModel(cfg, segmenter, report)
 
 
-def _last_head(config: Any, out_indices: Sequence[int], norm: Tree) -> tuple[DecodeHead, str]:
+def _last_head(config: Any, out_indices: Sequence[int], norm: Tree, report: ImportReport) -> tuple[DecodeHead, str]:
     """The decode head and its prefix: the only one, or the OCRHead of a cascade, with the coarse head before it."""
     where = f"{_WHERE}.decode_head"
     if not isinstance(config, (list, tuple)):
@@ -144,12 +148,31 @@ def _last_head(config: Any, out_indices: Sequence[int], norm: Tree) -> tuple[Dec
         kinds = ", ".join(kind_of(each, f"{where}.{index}") for index, each in enumerate(config)) or "none"
         raise ConfigError(f"{where}: holds {kinds}; known cascades: any one head, or FCNHead and then OCRHead")
     head = ocr_head(config[1], out_indices, f"{where}.1")
-    coarse = _auxiliary_tree(config[0], out_indices, head, norm)
-    if coarse is None:
+    coarse = decode_head(config[0], out_indices, f"{where}.0")
+    _check_coarse(coarse, head, f"{where}.0")
+    _check_norms(coarse.batch_norm, norm, report, f"{where}.0")
+    weight = _loss_weight(config[0].get("loss_decode"), f"{where}.0")
+    tree = head.tree | {"coarse": _auxiliary_section(coarse, weight)}
+    return replace(head, tree=tree, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
+
+
+def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
+    """Raises ConfigError where the head before OCRHead has another form than our coarse prediction."""
+    if coarse.tree["name"] != "fcn":
         raise ConfigError(
-            f"{where}.0: expected an FCNHead of one 3x3 convolution with norm, without concat_input, on one stage"
+            f"{where}.type: a {coarse.tree['name']} head before OCRHead cannot be imported; expected FCNHead"
         )
-    return replace(head, tree=head.tree | {"coarse": coarse}), "decode_head.1."
+    ours = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
+    theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
+    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in ours.items() if coarse.tree[key] != value]
+    wrong += [f"{where}.input_transform"] if len(coarse.tree["in_stages"]) != 1 else []
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)}: expected, before OCRHead, one 3x3 convolution with a norm, without concat_input, on "
+            "one stage"
+        )
+    if coarse.num_classes != head.num_classes:
+        raise ConfigError(f"{where}.num_classes: holds {coarse.num_classes}, but OCRHead has {head.num_classes}")
 
 
 def _auxiliary(
@@ -185,35 +208,41 @@ def _auxiliary_tree(config: Any, out_indices: Sequence[int], head: DecodeHead, n
     fits = all(aux.tree.get(key) == value for key, value in ours.items()) and len(aux.tree["in_stages"]) == 1
     if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
         return None
+    return _auxiliary_section(aux, _loss_weight(config.get("loss_decode"), f"{_WHERE}.auxiliary_head"))
+
+
+def _auxiliary_section(head: DecodeHead, weight: float) -> Tree:
     return {
-        "channels": aux.tree["channels"],
-        "weight": _loss_weight(config.get("loss_decode")),
-        "stage": aux.tree["in_stages"][0],
-        "dropout": aux.dropout,
-        "leaky_slope": aux.tree["leaky_slope"],
+        "channels": head.tree["channels"],
+        "weight": weight,
+        "stage": head.tree["in_stages"][0],
+        "dropout": head.dropout,
+        "leaky_slope": head.tree["leaky_slope"],
     }
 
 
-def _loss_weight(losses: Any) -> float:
-    """Of an auxiliary head's one loss; of several, or none, the usual 0.4."""
+def _loss_weight(losses: Any, where: str) -> float:
+    """Of a head's one loss; of several, or none, the usual 0.4."""
     if not isinstance(losses, Mapping):
         return 0.4
-    return Reader(losses, f"{_WHERE}.auxiliary_head.loss_decode").number("loss_weight", 1.0)
+    return Reader(losses, f"{where}.loss_decode").number("loss_weight", 1.0)
 
 
-def _check_norms(of_head: Tree | None, of_backbone: Tree, report: ImportReport) -> None:
+def _check_norms(of_head: Tree | None, of_backbone: Tree, report: ImportReport, where: str) -> None:
     """One eps holds for the whole model; momentum, which training alone reads, may differ and is said."""
     if of_head is None or of_head == of_backbone:
         return
     if of_head["eps"] != of_backbone["eps"]:
         raise ConfigError(
-            f"{_WHERE}.decode_head.norm_cfg.eps: holds {of_head['eps']}, the backbone's is {of_backbone['eps']}; "
+            f"{where}.norm_cfg.eps: holds {of_head['eps']}, the backbone's is {of_backbone['eps']}; "
             "a model with both cannot be imported"
         )
-    report.notes.append(
+    note = (
         f"batch norm's momentum is the backbone's, {of_backbone['momentum']}, in the head too, where it was "
         f"{of_head['momentum']}; no logit depends on it"
     )
+    if note not in report.notes:
+        report.notes.append(note)
 
 
 def _check_slide(test_cfg: Any, report: ImportReport) -> None:

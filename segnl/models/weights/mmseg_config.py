@@ -51,14 +51,21 @@ class Reader:
     def count(self, key: str, default: int | None = None) -> int:
         """The value of `key`, or `default` unless that is None; ConfigError where it is no integer of at least 1."""
         value: Any = self.need(key) if default is None else self.take(key, default)
-        if not _is_integer(value) or value < 1:
+        if not is_integer(value) or value < 1:
             raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected an integer of at least 1")
         return int(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """The value of `key`, or `default`; ConfigError where it is neither true nor false."""
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected true or false")
+        return value
 
     def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """The value of `key`, or `default`; ConfigError where it is no list of integers."""
         value = self.take(key, default)
-        if not isinstance(value, (list, tuple)) or not all(map(_is_integer, value)):
+        if not isinstance(value, (list, tuple)) or not all(map(is_integer, value)):
             raise ConfigError(f"{self.where}.{key}: holds {value!r}, expected a list of integers")
         return tuple(value)
 
@@ -69,12 +76,13 @@ class Reader:
             raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of mmsegmentation, cannot be imported")
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, which true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+    return (is_integer(value) or isinstance(value, float)) and math.isfinite(value)
 
 
 def kind_of(config: Any, where: str) -> str:
@@ -92,6 +100,12 @@ def batch_norm(norm_cfg: Any, where: str) -> Tree | None:
     reader = Reader(norm_cfg, where)
     reader.only("type", None, ["BN", "BN2d", "SyncBN"])
     found = {"eps": reader.number("eps", 1e-5), "momentum": reader.number("momentum", 0.1)}
+    for key, is_fine, expected in (
+        ("eps", found["eps"] > 0, "a number above 0"),
+        ("momentum", 0 < found["momentum"] <= 1, "a number above 0, up to 1"),
+    ):
+        if not is_fine:
+            raise ConfigError(f"{where}.{key}: holds {found[key]}, expected {expected}")
     reader.only("affine", True, [True])
     reader.only("track_running_stats", True, [True])
     reader.finish()

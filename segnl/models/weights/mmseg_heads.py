@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from segnl.core.errors import ConfigError
-from segnl.models.weights.mmseg_config import Reader, Tree, batch_norm, kind_of, leaky_slope, only_plain_convs
+from segnl.models.weights.mmseg_config import (
+    Reader,
+    Tree,
+    batch_norm,
+    is_integer,
+    kind_of,
+    leaky_slope,
+    only_plain_convs,
+)
 from segnl.models.weights.mmseg_kinds import KINDS, Kind, ocr
 
 
@@ -50,12 +58,15 @@ def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
     where = reader.where
     reader.take("type", None)
     stages, channels = _stages(reader, kind, out_indices)
+    stage_channels = dict(zip(stages, channels, strict=True))
+    if kind.low_channels:
+        stage_channels.setdefault(out_indices[0], kind.low_channels)
     only_plain_convs(reader)
     norm = batch_norm(reader.take("norm_cfg", None), f"{where}.norm_cfg")
     num_classes = reader.count("num_classes")
     dropout = max(0.0, reader.number("dropout_ratio", 0.1))
-    if dropout > 1.0:
-        raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected at most 1")
+    if dropout >= 1.0:
+        raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected a number below 1")
     reader.only("out_channels", None, [None, num_classes])
     tree = kind.tree | {
         "in_stages": list(stages),
@@ -65,12 +76,14 @@ def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
     }
     if kind.dropout_key is not None:
         tree[kind.dropout_key] = dropout
+    if kind.low_channels:
+        tree["low_stage"] = out_indices[0]
     head = DecodeHead(
         tree=tree,
-        stage_channels=dict(zip(stages, channels, strict=True)),
+        stage_channels=stage_channels,
         num_classes=num_classes,
         dropout=dropout,
-        align_corners=bool(reader.take("align_corners", False)),
+        align_corners=reader.flag("align_corners", default=False),
         batch_norm=norm,
         names=kind.names | {"classifier": "conv_seg"},
         twins=kind.twins,
@@ -84,12 +97,13 @@ def _stages(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> tuple[lis
     transform = None if kind.takes_several else reader.take("input_transform", None)
     indices, channels = _indices(reader, transform, is_list_expected=kind.takes_several or transform is not None)
     count = len(out_indices)
-    if not all(isinstance(index, int) and -count <= index < count for index in indices):
+    if not all(is_integer(index) for index in indices):
+        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, expected integers")
+    if not all(-count <= index < count for index in indices):
         raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, but the backbone gives {count} maps")
-    stages = [out_indices[index] for index in indices]
-    if kind.first_channels:
-        return [out_indices[0], *stages], [kind.first_channels, *channels]
-    return stages, channels
+    if kind.takes_several and len(indices) != 2:
+        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, expected two numbers")
+    return [out_indices[index] for index in indices], channels
 
 
 def _indices(reader: Reader, transform: Any, *, is_list_expected: bool) -> tuple[list[int], list[int]]:
@@ -104,6 +118,6 @@ def _indices(reader: Reader, transform: Any, *, is_list_expected: bool) -> tuple
     channels = list(channels) if isinstance(channels, (list, tuple)) else [channels]
     if len(indices) != len(channels):
         raise ConfigError(f"{where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
-    if not all(isinstance(each, int) and each > 0 for each in channels):
+    if not all(is_integer(each) and each > 0 for each in channels):
         raise ConfigError(f"{where}.in_channels: holds {channels}, expected integers of at least 1")
     return indices, channels

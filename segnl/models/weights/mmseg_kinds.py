@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from segnl.core.errors import ConfigError
-from segnl.models.weights.mmseg_config import Reader, Tree
+from segnl.models.weights.mmseg_config import Reader, Tree, is_integer
 
 Names = dict[str, str]
+MOST_CHANNELS = 2**20
+"""More than that is a slip of the pen, not a network."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Kind:
     """Prefixes of our names to theirs."""
     takes_several: bool = False
     """Whether the head reads several maps, each for itself, and says so without its config."""
-    first_channels: int = 0
-    """Of the backbone's first map, where the head reads that too."""
+    low_channels: int = 0
+    """Of the backbone's first map, where the head reads that as its `low_stage`."""
     twins: Names = field(default_factory=dict)
     """Prefixes of tensors that a state_dict there holds once more, to those that they repeat."""
     dropout_key: str | None = None
@@ -36,9 +38,9 @@ def _shell(reader: Reader, *, num_convs: int | None) -> Tree:
         "num_convs": reader.take("num_convs", 2) if num_convs is None else num_convs,
         "kernel": reader.take("kernel_size", 3),
         "dilation": reader.take("dilation", 1),
-        "concat_input": reader.take("concat_input", True),
+        "concat_input": reader.flag("concat_input", default=True),
     }
-    if not isinstance(tree["kernel"], int) or tree["kernel"] % 2 == 0:
+    if not is_integer(tree["kernel"]) or tree["kernel"] % 2 == 0:
         raise ConfigError(f"{reader.where}.kernel_size: holds {tree['kernel']!r}, expected an odd number")
     return tree
 
@@ -60,17 +62,19 @@ def _aspp(reader: Reader) -> Kind:
 
 def _separable_aspp(reader: Reader) -> Kind:
     first, low = (reader.need(key) for key in ("c1_in_channels", "c1_channels"))
-    if not all(isinstance(each, int) and each >= 0 for each in (first, low)) or (first == 0) != (low == 0):
+    if not all(is_integer(each) and each >= 0 for each in (first, low)) or (first == 0) != (low == 0):
         raise ConfigError(
             f"{reader.where}: c1_in_channels {first!r}, c1_channels {low!r}; expected integers above 0, or 0 twice"
         )
-    tree = {"name": "deeplabv3plus", "dilations": _dilations(reader)} | ({"low_channels": low} if low else {})
+    tree = {"name": "deeplabv3plus", "dilations": _dilations(reader)} | (
+        {"low_channels": low} if low else {"low_stage": None}
+    )
     names = _ASPP_NAMES | {"head.low": "c1_bottleneck", "head.decode": "sep_bottleneck"}
-    return Kind(tree, names, first_channels=first)
+    return Kind(tree, names, low_channels=first)
 
 
 def _non_local_tree(reader: Reader, known: tuple[str, ...]) -> Tree:
-    tree = {"reduction": reader.take("reduction", 2), "use_scale": reader.take("use_scale", True)}
+    tree = {"reduction": reader.take("reduction", 2), "use_scale": reader.flag("use_scale", default=True)}
     pairwise = tree["pairwise"] = reader.take("mode", "embedded_gaussian")
     if pairwise not in known:
         raise ConfigError(f"{reader.where}.mode: holds {pairwise!r}; known: {', '.join(known)}")
@@ -101,17 +105,18 @@ def _cc(reader: Reader) -> Kind:
 
 
 def _gc(reader: Reader) -> Kind:
-    ratio, channels = reader.number("ratio", 1 / 4), reader.left.get("channels")
+    ratio, channels = reader.number("ratio", 1 / 4), reader.count("channels")
+    reader.left["channels"] = channels  # all heads have it, and it is taken with what they share
     pooling = reader.take("pooling_type", "att")
     fusion = reader.take("fusion_types", ("channel_add",))
     ours = {"channel_mul": "multiply", "channel_add": "add"}
     if pooling not in ("att", "avg"):
         raise ConfigError(f"{reader.where}.pooling_type: holds {pooling!r}; known: att, avg")
-    if not isinstance(fusion, (list, tuple)) or not fusion or not set(fusion) <= set(ours):
+    if not isinstance(fusion, (list, tuple)) or not fusion or not all(each in list(ours) for each in fusion):
         raise ConfigError(f"{reader.where}.fusion_types: holds {fusion!r}; known: {', '.join(ours)}")
-    inner = int(channels * ratio) if isinstance(channels, int) else 0
-    if inner < 1:
-        raise ConfigError(f"{reader.where}.ratio: {ratio} of {channels} channels is none; expected one at least")
+    inner = int(channels * ratio)
+    if not 1 <= inner <= MOST_CHANNELS:
+        raise ConfigError(f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 at least")
     tree = {
         "name": "gc",
         "inner_channels": inner,
@@ -150,10 +155,13 @@ def _da(reader: Reader) -> Kind:
 
 
 def _isa(reader: Reader) -> Kind:
+    group = list(reader.integers("down_factor", (8, 8)))
+    if len(group) != 2 or min(group) < 1:
+        raise ConfigError(f"{reader.where}.down_factor: holds {group}, expected two integers of at least 1")
     tree = {
         "name": "isa",
         "inner_channels": reader.count("isa_channels"),
-        "group_hw": list(reader.integers("down_factor", (8, 8))),
+        "group_hw": group,
     }
     names = {"head.reduce": "in_conv", "head.join": "out_conv"}
     for ours, theirs in (("head.long_range", "global_relation"), ("head.short_range", "local_relation")):
@@ -168,7 +176,7 @@ def _ema(reader: Reader) -> Kind:
         "num_bases": reader.count("num_bases"),
         "num_steps": reader.count("num_stages"),
         "momentum": reader.number("momentum", 0.1),
-        "concat_input": reader.take("concat_input", True),
+        "concat_input": reader.flag("concat_input", default=True),
     }
     names = {
         "head.reduce": "ema_in_conv",

@@ -8,8 +8,10 @@ from segnl.models.blocks.conv import (
     HeConv2d,
     Pointwise,
     PooledBatchNorm2d,
+    SeparableConvNormAct,
     SmallConv2d,
     ZeroBatchNorm2d,
+    ZeroConv2d,
     activate,
     side_by_side,
 )
@@ -34,6 +36,24 @@ def test_a_zero_norm_begins_as_nothing() -> None:
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (5, 2)])
 def test_a_convolution_keeps_the_size(kernel: int, dilation: int) -> None:
     assert ConvNormAct(2, 3, kernel, dilation=dilation)(torch.randn(2, 2, 7, 11)).shape == (2, 3, 7, 11)
+
+
+def test_a_zero_convolution_begins_as_nothing() -> None:
+    assert ZeroConv2d(2, 3, 1)(torch.randn(2, 2, 4, 5)).abs().max() == 0
+
+
+def test_a_separable_convolution_mixes_places_channel_by_channel_and_then_channels_place_by_place() -> None:
+    torch.manual_seed(0)
+    layer = SeparableConvNormAct(2, 3, 3, dilation=2, has_norm=False, leaky_slope=1.0)
+    x = torch.zeros(1, 2, 7, 11)
+    x[0, 1, 3, 4] = 1.0
+    apart = layer.depthwise(x) - layer.depthwise(torch.zeros_like(x))
+    assert apart[0, 0].abs().max() == 0
+    rows, columns = apart[0, 1].nonzero().unbind(1)
+    assert (set(rows.tolist()), set(columns.tolist())) == ({1, 3, 5}, {2, 4, 6})
+    weight, bias = layer.pointwise.conv.weight[:, :, 0, 0], layer.pointwise.conv.bias
+    expected = torch.einsum("dc,bchw->bdhw", weight, layer.depthwise(x)) + bias[:, None, None]
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_an_even_kernel_is_refused() -> None:

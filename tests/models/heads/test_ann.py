@@ -14,6 +14,7 @@ from segnl.ops.non_local import softmax_context
 
 def head_of(**settings: Any) -> ANNHead:
     torch.manual_seed(0)
+    settings = {"leaky_slope": 0.5} | settings  # nothing is cut off on the way
     head = ANNHead(ANNConfig(channels=8, bins=(1, 3), **settings), (0, 0, 5, 6), 3).double().eval()
     initialise(head, 0)
     return head
@@ -61,6 +62,15 @@ def test_the_later_stage_asks_the_earlier_ones_means_then_the_result_asks_its_ow
     torch.testing.assert_close(head(maps).context, by_loops(head.itself, x, x))
 
 
+@torch.no_grad()
+def test_the_first_stage_named_answers_and_the_second_asks() -> None:
+    torch.manual_seed(0)
+    head = ANNHead(ANNConfig(channels=8, in_stages=(0, 1)), (5, 6), 3).double().eval()
+    _, _, low, high = stages()
+    x = head.reduce(by_loops(head.fusion, high, low))
+    torch.testing.assert_close(head([low, high]).context, by_loops(head.itself, x, x))
+
+
 def test_the_second_attention_makes_keys_by_its_queries_convolution_and_the_first_has_its_own() -> None:
     head = head_of()
     assert head.fusion.attention.key is not None
@@ -100,8 +110,8 @@ def test_what_begins_as_nothing_learns_from_its_first_step() -> None:
 
 
 @torch.no_grad()
-def test_the_first_attention_ends_without_an_activation() -> None:
-    head, maps = awake(head_of()), stages()
+def test_the_first_attention_ends_without_an_activation_and_the_second_with_one() -> None:
+    head, maps = awake(head_of(leaky_slope=0.0)), stages()
     assert (head.fusion(maps[3], maps[2]) < 0).any()
     assert (head(maps).context >= 0).all()
 

@@ -13,7 +13,8 @@ from segnl.models.initialise import initialise
 
 def head_of(**settings: Any) -> DAHead:
     torch.manual_seed(0)
-    return DAHead(DAConfig(channels=8, **settings), (0, 0, 0, 6), 3).double().eval()
+    cfg = DAConfig(channels=8, leaky_slope=0.5, **settings)  # nothing is cut off on the way
+    return DAHead(cfg, (0, 0, 0, 6), 3).double().eval()
 
 
 def stages(b: int = 2) -> list[Any]:

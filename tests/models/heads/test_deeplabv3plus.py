@@ -12,8 +12,9 @@ from segnl.models.heads.deeplabv3plus import DeepLabV3PlusConfig, DeepLabV3PlusH
 
 def head_of(**settings: Any) -> DeepLabV3PlusHead:
     torch.manual_seed(0)
+    settings = {"leaky_slope": 0.5} | settings  # nothing is cut off on the way
     cfg = DeepLabV3PlusConfig(channels=4, low_channels=3, **settings)
-    head = DeepLabV3PlusHead(cfg, (5, 0, 0, 6), 3).double().eval()
+    head = DeepLabV3PlusHead(cfg, (5, 0, 6, 7), 3).double().eval()
     for name, tensor in head.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.rand_like(tensor) + 0.5 if name.endswith("var") else torch.randn_like(tensor) / 3)
@@ -22,8 +23,9 @@ def head_of(**settings: Any) -> DeepLabV3PlusHead:
 
 def stages(b: int = 2) -> list[Any]:
     torch.manual_seed(1)
-    fine, last = (torch.randn(b, c, *hw, dtype=torch.float64) for c, hw in ((5, (13, 21)), (6, (7, 11))))
-    return [fine, None, None, last]
+    sizes = [(5, (13, 21)), (6, (7, 11)), (7, (7, 11))]
+    fine, third, last = (torch.randn(b, c, *hw, dtype=torch.float64) for c, hw in sizes)
+    return [fine, None, third, last]
 
 
 def pooled(head: DeepLabV3PlusHead, x: Tensor) -> Tensor:
@@ -33,20 +35,22 @@ def pooled(head: DeepLabV3PlusHead, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize(("b", "last"), [(1, 3), (2, 3), (2, 2)])
 @torch.no_grad()
-def test_what_is_pooled_is_resized_to_the_finer_stage_and_decoded_beside_it(b: int, align_corners: bool) -> None:
-    head, maps = head_of(), stages(b)
+def test_what_is_pooled_is_resized_to_the_finer_stage_and_decoded_beside_it(
+    b: int, last: int, align_corners: bool
+) -> None:
+    head, maps = head_of(in_stages=(last,)), stages(b)
     head.align_corners = align_corners
     context = head(maps).context
-    resized = F.interpolate(pooled(head, maps[3]), (13, 21), mode="bilinear", align_corners=align_corners)
+    resized = F.interpolate(pooled(head, maps[last]), (13, 21), mode="bilinear", align_corners=align_corners)
     torch.testing.assert_close(context, head.decode(torch.cat([resized, head.low(maps[0])], dim=1)))
     assert context.shape == (b, 4, 13, 21)
 
 
 @torch.no_grad()
 def test_without_a_finer_stage_what_is_pooled_is_decoded_at_its_own_size() -> None:
-    head, maps = head_of(in_stages=(3,)), stages()
+    head, maps = head_of(low_stage=None), stages()
     assert head.low is None
     context = head([None, None, None, maps[3]]).context
     torch.testing.assert_close(context, head.decode(pooled(head, maps[3])))
@@ -69,14 +73,14 @@ def test_a_separable_branch_sees_each_channel_by_itself_before_it_mixes_them() -
     depthwise, pointwise = branch.depthwise, branch.pointwise
     padded, weight = F.pad(x, (2, 2, 2, 2)), depthwise.conv.weight
     expected = torch.zeros_like(x)
-    for channel in range(6):
+    for channel in range(7):
         for i in range(3):
             for j in range(3):
                 window = padded[:, channel, 2 * i : 2 * i + 7, 2 * j : 2 * j + 11]
                 expected[:, channel] += weight[channel, 0, i, j] * window
-    expected = depthwise.norm(expected).relu()
+    expected = F.leaky_relu(depthwise.norm(expected), 0.5)
     mixed = torch.einsum("dc,bchw->bdhw", pointwise.conv.weight[:, :, 0, 0], expected)
-    torch.testing.assert_close(branch(x), pointwise.norm(mixed).relu())
+    torch.testing.assert_close(branch(x), F.leaky_relu(pointwise.norm(mixed), 0.5))
 
 
 def test_norms_and_slopes_of_every_layer_are_the_configs() -> None:
@@ -96,7 +100,7 @@ def test_the_default_has_the_parameters_of_its_layers() -> None:
     assert sum(each.numel() for each in head.parameters()) == 2 * plain + 3 * separable + project + low + first + second
 
 
-@pytest.mark.parametrize("wrong", [{"in_stages": (0, 1, 3)}, {"in_stages": ()}, {"dilations": ()}, {"dilations": (0,)}])
+@pytest.mark.parametrize("wrong", [{"low_stage": 4}, {"in_stages": ()}, {"dilations": ()}, {"dilations": (0,)}])
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         DeepLabV3PlusConfig(**wrong)
@@ -105,3 +109,5 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_stage_that_the_backbone_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"in_stages: 3; expected 0 \(c2\) to 2"):
         DeepLabV3PlusHead(DeepLabV3PlusConfig(), (4, 5, 6), 3)
+    with pytest.raises(ValueError, match=r"low_stage: 2; expected 0 \(c2\) to 1"):
+        DeepLabV3PlusHead(DeepLabV3PlusConfig(in_stages=(1,), low_stage=2), (4, 5), 3)

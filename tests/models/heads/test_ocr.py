@@ -12,7 +12,8 @@ from segnl.models.heads.ocr import OCRConfig, OCRHead
 
 def head_of(**coarse: Any) -> OCRHead:
     torch.manual_seed(0)
-    cfg = OCRConfig(channels=8, coarse=AuxConfig(channels=4, **coarse))
+    coarse = {"leaky_slope": 0.5} | coarse  # nothing is cut off on the way
+    cfg = OCRConfig(channels=8, leaky_slope=0.5, coarse=AuxConfig(channels=4, **coarse))
     head = OCRHead(cfg, (3, 4, 5, 6), 3).double().eval()
     for name, tensor in head.state_dict().items():
         if tensor.is_floating_point():

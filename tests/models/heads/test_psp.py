@@ -11,7 +11,8 @@ from segnl.models.heads.psp import PSPConfig, PSPHead
 
 def awake_head(**settings: Any) -> PSPHead:
     torch.manual_seed(0)
-    head = PSPHead(PSPConfig(channels=4, **settings), (0, 0, 0, 6), 3).double().eval()
+    cfg = PSPConfig(channels=4, leaky_slope=0.5, **settings)  # nothing is cut off on the way
+    head = PSPHead(cfg, (0, 0, 0, 6), 3).double().eval()
     for name, tensor in head.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.rand_like(tensor) + 0.5 if name.endswith("var") else torch.randn_like(tensor) / 3)

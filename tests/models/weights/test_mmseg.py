@@ -96,8 +96,22 @@ def test_a_cascade_of_fcn_and_ocr_gives_the_recorded_logits_and_input_gradient()
     assert relative(gradient, tensors["grad_input"]) < 1e-5
     assert network.report.left_out == {}
     heads = config["decode_head"]
-    with pytest.raises(ConfigError, match=r"decode_head\.0: expected an FCNHead of one 3x3 convolution"):
-        from_mmseg({**config, "decode_head": [heads[0] | {"num_convs": 2}, heads[1]]}, state)
+    slower = heads[0]["norm_cfg"] | {"momentum": 0.01}
+    slow = from_mmseg({**config, "decode_head": [head | {"norm_cfg": slower} for head in heads]}, state)
+    assert len([note for note in slow.report.notes if "momentum" in note]) == 1
+    for keys, message in (
+        (
+            {"num_convs": 2, "concat_input": True},
+            r"0\.num_convs, mmseg\.decode_head\.0\.concat_input: expected, before",
+        ),
+        ({"norm_cfg": None}, r"0\.norm_cfg: expected, before OCRHead, one 3x3 convolution with a norm"),
+        ({"norm_cfg": {"type": "BN", "eps": 1e-3}}, r"0\.norm_cfg\.eps: holds 0\.001, the backbone's is 1e-05"),
+        ({"num_classes": 7}, r"0\.num_classes: holds 7, but OCRHead has 5"),
+        ({"type": "PSPHead"}, r"0: num_convs, concat_input: unknown keys"),
+        ({"in_channels": 9}, r"in_channels: \{2: 9, 3: 16\}, but the backbone gives \{2: 8, 3: 16\}"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            from_mmseg({**config, "decode_head": [heads[0] | keys, heads[1]]}, state)
     with pytest.raises(ConfigError, match=r"decode_head: holds FCNHead, FCNHead; known cascades"):
         from_mmseg({**config, "decode_head": [heads[0], heads[0]]}, state)
 
@@ -110,6 +124,8 @@ def test_one_projection_under_two_names_is_read_once_and_must_agree(shared: Path
     assert not [name for name in report.left_out if name.startswith("fusion")]
     with pytest.raises(CheckpointError, match=f"{key} differs from {query}; in mmsegmentation they are one"):
         from_mmseg(config, state | {key: state[key] + 1})
+    without = {name: value for name, value in state.items() if "context.stages.0.query_project" not in name}
+    assert from_mmseg(config, without).report.left_out == {}
 
 
 def test_gradients_of_deeplabv3_recorded_and_ours_are_float64s_but_for_one_relu(

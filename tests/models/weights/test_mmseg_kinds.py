@@ -55,10 +55,10 @@ def test_fusion_multiplies_first_in_whatever_order_it_is_named() -> None:
 
 
 def test_deeplabv3plus_reads_the_backbones_first_map_unless_it_has_no_decoder() -> None:
-    assert kind_of("DepthwiseSeparableASPPHead").first_channels == 256
+    assert kind_of("DepthwiseSeparableASPPHead").low_channels == 256
     alone = kind_of("DepthwiseSeparableASPPHead", c1_in_channels=0, c1_channels=0)
-    assert alone.first_channels == 0
-    assert "low_channels" not in alone.tree
+    assert alone.low_channels == 0
+    assert alone.tree["low_stage"] is None
 
 
 def test_ocr_stands_in_a_cascade_only() -> None:
@@ -74,7 +74,13 @@ def test_ocr_stands_in_a_cascade_only() -> None:
         ("DNLHead", {"mode": "gaussian"}, "mmseg.mode: holds 'gaussian'; known: embedded_gaussian, dot_product"),
         ("GCHead", {"pooling_type": "max"}, "mmseg.pooling_type: holds 'max'; known: att, avg"),
         ("GCHead", {"fusion_types": ("sum",)}, "mmseg.fusion_types: holds ('sum',); known: channel_mul, channel_add"),
-        ("GCHead", {"ratio": 0.01}, "mmseg.ratio: 0.01 of 32 channels is none"),
+        ("GCHead", {"ratio": 0.01}, "mmseg.ratio: 0.01 of 32 channels are 0"),
+        ("GCHead", {"ratio": 1e30}, "mmseg.ratio: 1e+30 of 32 channels are 3"),
+        ("GCHead", {"fusion_types": (["channel_add"],)}, "mmseg.fusion_types: holds (['channel_add'],); known"),
+        ("GCHead", {"channels": "32"}, "mmseg.channels: holds '32', expected an integer"),
+        ("GCHead", {"concat_input": 1}, "mmseg.concat_input: holds 1, expected true or false"),
+        ("ISAHead", {"down_factor": (2,)}, "mmseg.down_factor: holds [2], expected two integers"),
+        ("DepthwiseSeparableASPPHead", {"c1_in_channels": True}, "mmseg: c1_in_channels True, c1_channels 48; exp"),
         ("DAHead", {"pam_channels": 0}, "mmseg.pam_channels: holds 0, expected an integer of at least 1"),
         ("ANNHead", {"query_scales": (1, 2)}, "mmseg.query_scales: holds (1, 2), which cannot be imported"),
         ("DepthwiseSeparableASPPHead", {"c1_in_channels": 0}, "mmseg: c1_in_channels 0, c1_channels 48; expected"),
