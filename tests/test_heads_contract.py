@@ -126,6 +126,32 @@ def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str)
     assert all(torch.equal(control[path], other[path]) for path in common)
 
 
+def test_initial_weights_of_any_two_heads_agree_wherever_path_and_shape_agree() -> None:
+    heads = [head_of(name) for name in HEADS] + [head_of("non_local", pairwise=each) for each in ("concatenation",)]
+    first: dict[tuple[str, Any], Tensor] = {}
+    for head in heads:
+        for path, value in head.state_dict().items():
+            assert torch.equal(value, first.setdefault((path, value.shape), value)), path
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_heads_own_dropout_leaves_that_of_classifier_and_auxiliary_head_as_it_is(name: str) -> None:
+    image, noise = torch.randn(2, 3, 57, 41), []
+    for head in ("fcn", name):
+        model = segmenter(head).train()
+        seen: list[Tensor] = []
+        for dropout in (model.auxiliary.dropout, model.dropout):
+            dropout.register_forward_hook(
+                lambda module, inputs, out, seen=seen: seen.append((out == 0) & (inputs[0] != 0))
+            )
+        torch.manual_seed(3)
+        model(image)
+        noise.append(seen)
+    control, other = noise
+    assert control[1].shape != other[1].shape or torch.equal(control[1], other[1])
+    assert torch.equal(control[0].flatten(2).any(2), other[0].flatten(2).any(2))
+
+
 @pytest.mark.parametrize("name", ["rcca", "non_local", "dnl", "gc"])
 def test_a_new_attention_head_is_the_control_bit_for_bit(name: str) -> None:
     image = torch.randn(2, 3, 57, 41)

@@ -33,7 +33,7 @@ from segnl.ops.non_local import concatenation_context, dot_product_context, soft
 WINDOW_NUMBERS = 2**23
 """Scores held at once, of one image: 32 MiB, and about three times that on the way to weights."""
 
-NOT_OF_THIS_HEAD = "there is none of this head; dnl, non_local and rcca have them"
+NOT_OF_THIS_HEAD = "only dnl, non_local and rcca have ablations"
 """Why a network whose attention cannot be broken, or that has none, has no ablation."""
 
 AttentionBlock = CrissCrossBlock | NonLocalBlock
@@ -81,7 +81,7 @@ def parse_ablation(text: str) -> Ablation:
 
 
 def attention_blocks(model: nn.Module) -> list[AttentionBlock]:
-    """The blocks of a network that attend; none in a head of convolutions."""
+    """The blocks of a network whose attention can be broken."""
     return [module for module in model.modules() if isinstance(module, AttentionBlock)]
 
 

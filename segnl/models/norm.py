@@ -122,9 +122,9 @@ def synchronise(model: nn.Module, ranks: Ranks, *, on_cuda: bool) -> None:
 
 
 def tell_ranks(model: nn.Module, ranks: Ranks) -> None:
-    """Lets every module that keeps statistics of its own (it has `ranks`) take them over all ranks."""
+    """Lets every module that keeps statistics of its own (its `ranks` is a Ranks) take them over all ranks."""
     for module in model.modules():
-        if hasattr(module, "ranks"):
+        if isinstance(getattr(module, "ranks", None), Ranks):
             module.ranks = ranks  # type: ignore[assignment]  # no submodule
 
 

@@ -120,14 +120,17 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Logits:
         """image: float `b 3 H W`, normalised. Returns logits at feature size, `b k h w`.
 
-        The auxiliary head runs in training only; what the head itself offers beside its context is always there.
+        The auxiliary head runs in training only; so may what the head itself offers beside its context.
         """
         stages = self.backbone(image)
-        out = self.head(stages)
-        aux = dict(out.aux_logits)
+        aux = {}
         if self.training and self.auxiliary is not None:
             aux["auxiliary"] = self.auxiliary(stages[self.aux_stage])
-        return Logits(self.classifier(self.dropout(out.context)), aux)
+        # Drawn before the head, so that one with dropout of its own leaves these numbers as every other head has them.
+        kept = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None
+        out = self.head(stages)
+        context = out.context if kept is None else out.context * kept.to(out.context.dtype)
+        return Logits(self.classifier(context), aux | out.aux_logits)
 
 
 def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:

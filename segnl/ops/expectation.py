@@ -25,8 +25,8 @@ def expectation_context(x: Tensor, bases: Tensor, *, num_steps: int) -> tuple[Te
     if num_steps < 1:
         raise ValueError(f"num_steps: {num_steps}; expected at least 1")
     x, bases = agree(("x", x, "b c n"), ("bases", bases, "b c r"), autocasts=False)
-    dtype, wide = accumulator(x.dtype), x.to(accumulator(x.dtype))
-    found = bases.to(dtype)
+    dtype = accumulator(x.dtype)
+    wide, found = x.to(dtype), bases.to(dtype)
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         for _ in range(num_steps):
             shares = torch.bmm(wide.mT, found).softmax(dim=-1)  # b n r: each row sums to 1

@@ -1,4 +1,8 @@
-"""Context through a few regions, each a weighing of all positions, instead of through pairs of positions."""
+"""Context through a few regions, each a weighing of all positions, instead of through pairs of positions.
+
+Source: with one region GCNet, Cao et al. 2019, arXiv:1904.11492; with one for each class OCRNet, Yuan et al. 2020,
+arXiv:1909.11065.
+"""
 
 import torch
 from torch import Tensor

@@ -162,6 +162,26 @@ def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny
     assert val_scores(run) == scores
 
 
+@pytest.mark.parametrize(
+    ("head", "aux", "losses"),
+    [
+        ("{name: ema, channels: 8, num_bases: 5}", "{channels: 8}", {"main", "auxiliary"}),
+        ("{name: da, channels: 8}", "{channels: 8}", {"main", "auxiliary", "position", "channel"}),
+        ("{name: ocr, channels: 8, coarse: {channels: 8}}", "null", {"main", "coarse"}),
+    ],
+    ids=["ema", "da", "ocr"],
+)
+def test_heads_with_statistics_and_losses_of_their_own_resume_exactly(tiny_config, tmp_path, head, aux, losses):
+    run = tmp_path / "run"
+    recipe = load_recipe(tiny_config, [f"model.head={head}", f"model.aux={aux}"])
+    fit(recipe, run)
+    before = weights_hash(run)
+    assert set(read_log(run / "log.jsonl")[-2]["losses"]) == losses
+    checkpoints_of(run)[0].unlink()
+    fit(recipe, run)
+    assert weights_hash(run) == before
+
+
 def val_scores(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["miou"]) for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
 

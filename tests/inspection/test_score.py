@@ -53,7 +53,7 @@ def test_broken_attention_is_scored_beside_the_whole_network_s_and_its_masks_are
     assert whole == json.loads((tmp_path / "rcca" / "eval" / "val-whole" / "metrics.json").read_text())
     with pytest.raises(ConfigError, match="holds masks of another"):
         score(tmp_path / "rcca", split="val", masks=tmp_path / "masks", ablate="window=1")
-    with pytest.raises(ConfigError, match="there is none of this head"):
+    with pytest.raises(ConfigError, match="only dnl, non_local and rcca have ablations"):
         score(street_runs[0], split="val", ablate="gamma0")
 
 

@@ -37,6 +37,13 @@ def test_the_auxiliary_head_reads_the_stage_that_it_is_told() -> None:
     assert model_of(aux={"channels": 8, "stage": 1}).auxiliary.conv.conv.in_channels == 8
 
 
+def test_every_further_loss_has_the_weight_of_its_section() -> None:
+    head = {"name": "da", "channels": 8, "branch_weight": 0.7}
+    weights = model_of(head=head, aux={"channels": 8, "weight": 0.3}).aux_weights
+    assert weights == {"auxiliary": 0.3, "position": 0.7, "channel": 0.7}
+    assert model_of(head={"name": "ocr", "channels": 8}, aux=None).aux_weights == {"coarse": 0.4}
+
+
 def test_classifiers_begin_with_small_values_and_no_bias() -> None:
     model = model_of(head={"name": "fcn", "channels": 512})
     assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1)

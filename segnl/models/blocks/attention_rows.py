@@ -26,7 +26,11 @@ class Hop:
 
 @dataclass(frozen=True)
 class AttentionRows:
-    """The rows of every hop, first to last, and how they compose."""
+    """The rows of every hop.
+
+    With `routing` they act one after the other, first to last. Without it several act side by side on the same values,
+    and their aggregates add up (dnl).
+    """
 
     hops: list[Hop]
     routing: Tensor | None = None

@@ -68,12 +68,19 @@ class ProjectedAttention(nn.Module):
         return float(query.shape[1] ** -0.5) if self.is_scaled else 1.0
 
 
-def projection(cfg: NormActConfig, in_channels: int, channels: int, *, num_convs: int) -> nn.Sequential:
-    """1x1 convolutions, each with the norm and the activation of `cfg`."""
+def projection(
+    cfg: NormActConfig, in_channels: int, channels: int, *, num_convs: int, is_pooled: bool = False
+) -> nn.Sequential:
+    """1x1 convolutions, each with the norm and the activation of `cfg`. is_pooled: of a map that may be one value."""
     return nn.Sequential(
         *(
             ConvNormAct(
-                channels if index else in_channels, channels, 1, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope
+                channels if index else in_channels,
+                channels,
+                1,
+                is_pooled=is_pooled,
+                has_norm=cfg.has_norm,
+                leaky_slope=cfg.leaky_slope,
             )
             for index in range(num_convs)
         )

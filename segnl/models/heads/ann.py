@@ -48,7 +48,6 @@ class PooledAttention(nn.Module):
             bins=cfg.bins,
         )
         self.out = ZeroConv2d(inner, asking, 1)
-        self.out.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
         slope = cfg.leaky_slope if has_act else 1.0
         self.join = ConvNormAct(2 * asking, asking, 1, has_norm=cfg.has_norm, leaky_slope=slope)
 

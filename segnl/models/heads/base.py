@@ -30,7 +30,8 @@ def channels_of(stage: int, stage_channels: Sequence[int], *, key: str) -> int:
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """context `b d h w`; aux_logits: further class scores `b k h w` by name, each with a loss of its own."""
+    """context `b d h w`; aux_logits: further class scores `b k h w` by name, each with a loss of its own, in training
+    always and in evaluation where the context needs them anyway."""
 
     context: Tensor
     aux_logits: dict[str, Tensor] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class DisentangledBlock(NonLocalBlock):
 
     def gathered(self, x: Tensor) -> Tensor:
         """Both sums: `b d n`."""
-        # The weights sum to 1, so g may act on the weighted mean alone: it is linear.
+        # The weights sum to 1, so g, its bias too, may act on the weighted mean alone.
         mean = region_context(self.unary(x).flatten(2), x.flatten(2))  # b c 1
         return self.aggregate(x) + self.g(mean).transpose(1, 2)
 

@@ -1,4 +1,5 @@
-"""Attention to a few bases that steps of expectation and maximisation find in the image.
+"""Attention to a few bases that steps of expectation and maximisation find in the image. (Not `train.ema`, the average
+of weights.)
 
 Source: EMANet, Li et al. 2019, arXiv:1907.13426.
 """

@@ -1,4 +1,4 @@
-"""The control: the shell of non_local and rcca with nothing between its convolutions.
+"""The control: the shell of non_local, dnl, gc and rcca with nothing between its convolutions.
 
 Source: fully convolutional networks, Long et al. 2015, arXiv:1411.4038, in mmsegmentation's shape.
 """

@@ -6,7 +6,8 @@ Source: GCNet, Cao et al. 2019, arXiv:1904.11492.
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from segnl.core.config import Config
@@ -24,9 +25,9 @@ class GlobalContextConfig(Config):
     """Between the transform's two convolutions; null: a quarter of `channels`."""
     pooling: Literal["attention", "mean"] = "attention"
     """How positions are weighed in the summary: by one learned score each, or all alike."""
-    fusion: tuple[Literal["multiply", "add"], ...] = Field(("add",), min_length=1, max_length=2)
-    """What the transformed summary does to every position: it is added, or its sigmoid multiplies. Both, in whatever
-    order they are named: with a transform each, multiplied first."""
+    fusion: Literal["add", "multiply", "both"] = "add"
+    """What the transformed summary does to every position: it is added, or its sigmoid multiplies. both: with a
+    transform each, multiplied first."""
 
 
 class GCHeadConfig(HeadConfig, ShellConfig, GlobalContextConfig):
@@ -44,13 +45,16 @@ class GlobalContextBlock(nn.Module):
     def __init__(self, channels: int, cfg: GlobalContextConfig) -> None:
         super().__init__()
         inner = cfg.inner_channels or max(1, channels // 4)
-        self.score = nn.Conv2d(channels, 1, 1) if cfg.pooling == "attention" else None
-        self.multiply = _transform(channels, inner) if "multiply" in cfg.fusion else None
-        self.add = _transform(channels, inner) if "add" in cfg.fusion else None
+        self.unary = nn.Conv2d(channels, 1, 1) if cfg.pooling == "attention" else None
+        self.multiply = _transform(channels, inner) if cfg.fusion in ("multiply", "both") else None
+        self.add = _transform(channels, inner) if cfg.fusion in ("add", "both") else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x `b c h w`. Returns the same shape."""
-        summary = region_context(self._scores(x).flatten(1)[:, None], x.flatten(2))[..., None]  # b c 1 1
+        if self.unary is None:
+            summary = x.mean(dim=(2, 3), keepdim=True)  # b c 1 1
+        else:
+            summary = region_context(self.unary(x).flatten(2), x.flatten(2))[..., None]
         out = x
         if self.multiply is not None:
             out = out * self.multiply(summary).sigmoid()
@@ -58,17 +62,13 @@ class GlobalContextBlock(nn.Module):
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
         """The one row that every position of x `b c h w` has, whichever `pixel` is."""
-        row = self._scores(x).flatten(1).softmax(dim=-1).unflatten(1, x.shape[2:])  # b h w
-        return AttentionRows([Hop(row, x, is_signed=False)])
-
-    def _scores(self, x: Tensor) -> Tensor:
-        return x.new_zeros(x.shape[0], *x.shape[2:]) if self.score is None else self.score(x)[:, 0]  # b h w
+        scores = torch.zeros_like(x[:, 0]) if self.unary is None else self.unary(x)[:, 0]  # b h w
+        return AttentionRows([Hop(scores.flatten(1).softmax(dim=-1).view(scores.shape), x, is_signed=False)])
 
 
 def _transform(channels: int, inner: int) -> nn.Sequential:
-    last = ZeroConv2d(inner, channels, 1)
-    last.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
-    return nn.Sequential(nn.Conv2d(channels, inner, 1), nn.LayerNorm([inner, 1, 1]), nn.ReLU(), last)
+    reduce, widen = nn.Conv2d(channels, inner, 1), ZeroConv2d(inner, channels, 1)
+    return nn.Sequential(reduce, nn.LayerNorm([inner, 1, 1]), nn.ReLU(), widen)
 
 
 class GCHead(ContextHead):

@@ -45,8 +45,8 @@ class OCRHead(ContextHead):
         self.reduce = conv(self.in_channels, cfg.channels, 3)
         self.attention = ProjectedAttention(
             projection(cfg, cfg.channels, inner, num_convs=2),
-            projection(cfg, cfg.channels, inner, num_convs=2),
-            projection(cfg, cfg.channels, inner, num_convs=1),
+            projection(cfg, cfg.channels, inner, num_convs=2, is_pooled=True),
+            projection(cfg, cfg.channels, inner, num_convs=1, is_pooled=True),
         )
         self.out = conv(inner, cfg.channels, 1)
         self.join = conv(2 * cfg.channels, cfg.channels, 1)

@@ -116,15 +116,17 @@ def _gc(reader: Reader) -> Kind:
         raise ConfigError(f"{reader.where}.fusion_types: holds {fusion!r}; known: {', '.join(ours)}")
     inner = int(channels * ratio)
     if not 1 <= inner <= MOST_CHANNELS:
-        raise ConfigError(f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 at least")
+        raise ConfigError(
+            f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 to {MOST_CHANNELS}"
+        )
     tree = {
         "name": "gc",
         "inner_channels": inner,
         "pooling": "attention" if pooling == "att" else "mean",
-        "fusion": [ours[each] for each in ours if each in fusion],
+        "fusion": "both" if len(set(fusion)) == 2 else ours[fusion[0]],
     }
     names = {f"{_BLOCK}.{each}": f"gc_block.{theirs}_conv" for theirs, each in ours.items()}
-    names |= {f"{_BLOCK}.score": "gc_block.conv_mask"}
+    names |= {f"{_BLOCK}.unary": "gc_block.conv_mask"}
     return Kind(tree | _shell(reader, num_convs=2), _SHELL_NAMES | names)
 
 

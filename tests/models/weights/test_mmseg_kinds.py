@@ -41,7 +41,7 @@ def test_a_shells_settings_stand_beside_the_blocks_own() -> None:
     pairs = {"pairwise": "embedded_gaussian", "reduction": 2, "use_scale": True}
     assert kind_of("NLHead").tree == {"name": "non_local"} | pairs | shell
     assert kind_of("DNLHead").tree == {"name": "dnl", "temperature": 0.05} | pairs | shell
-    block = {"inner_channels": 8, "pooling": "attention", "fusion": ["add"]}
+    block = {"inner_channels": 8, "pooling": "attention", "fusion": "add"}
     assert kind_of("GCHead").tree == {"name": "gc"} | block | shell
 
 
@@ -49,9 +49,9 @@ def test_a_ratio_of_channels_is_rounded_down_as_there() -> None:
     assert kind_of("GCHead", ratio=0.3).tree["inner_channels"] == 9  # of 9.6
 
 
-def test_fusion_multiplies_first_in_whatever_order_it_is_named() -> None:
+def test_both_fusions_are_one_setting_in_whatever_order_they_are_named() -> None:
     fusion = ("channel_add", "channel_mul")
-    assert kind_of("GCHead", fusion_types=fusion).tree["fusion"] == ["multiply", "add"]
+    assert kind_of("GCHead", fusion_types=fusion).tree["fusion"] == "both"
 
 
 def test_deeplabv3plus_reads_the_backbones_first_map_unless_it_has_no_decoder() -> None:
