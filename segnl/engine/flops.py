@@ -19,7 +19,7 @@ PUBLISHED_REDUCTION = 8
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Learned numbers outside the auxiliary head, which only training has."""
+    """Weights outside the auxiliary head, which only training has; of a head's own all count."""
     return sum(values.numel() for name, values in model.named_parameters() if not name.startswith("auxiliary."))
 
 

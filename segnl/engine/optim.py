@@ -33,7 +33,8 @@ class GroupsConfig(Config):
     """Whether norms and biases decay too, as the published recipes do (one group)."""
     head_lr_mult: Rate = 1.0
     gamma_lr_mult: Rate = 1.0
-    """For the scalars that let attention in (RCCA's gamma, the gain of non-local's last norm), on top of the head's."""
+    """For what lets attention in (gamma of rcca and da, the gain of the last norm of non_local and dnl), on top of the
+    head's."""
     clip_norm: Positive | None = None
     """The gradient of all parameters together is scaled down to this Euclidean norm; null: never."""
 

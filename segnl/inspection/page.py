@@ -50,8 +50,9 @@ class Mark:
 
 
 def mark(index: int) -> Mark:
-    """The mark of head number `index`; they repeat after eight."""
-    return Mark(*MARKS[index % len(MARKS)])
+    """The mark of head number `index`: after eight, colours begin anew with other shapes; after 64 they repeat."""
+    (colour, *_), (_, shape, dash) = MARKS[index % 8], MARKS[(index + 3 * (index // 8)) % 8]
+    return Mark(colour, shape, dash)
 
 
 @dataclass(frozen=True)

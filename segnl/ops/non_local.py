@@ -16,16 +16,16 @@ from segnl.ops.blocked_attention import blocked_attention
 from segnl.ops.plain import plain_concatenation_context
 from segnl.ops.relu_sum import relu_sum
 
-FEW = 256
-"""Up to so many positions that answer, weights are kept as they are: in tiles, each pass is a row of small products."""
+MAX_WHOLE = 256
+"""Up to so many positions that answer, weights are kept whole: in tiles, each pass would be a row of small products."""
 
 
 def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
     """sum_j softmax_j(scale * theta_i . phi_j) g_j: the gaussian and the embedded gaussian pairwise functions.
 
     theta `b c n`, phi `b c m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d n`.
-    The softmax and the sums are taken in float32 (float64 for float64), under autocast too. Differentiable once. Only
-    up to FEW positions m are n m weights ever kept.
+    The softmax and the sums are taken in float32 (float64 for float64), under autocast too. Only up to
+    MAX_WHOLE positions m are n m weights ever kept; beyond, the result can be differentiated once.
 
     Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
     """
@@ -34,7 +34,7 @@ def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0
     q, k, v = (_side_by_side(x.transpose(1, 2)) for x in (theta, phi, g))  # b n c, b m c, b m d
     if is_exporting() or (q.device.type == "cuda" and q.dtype != torch.float64):
         return _fused(q, k, v, scale).transpose(1, 2)
-    if k.shape[1] <= FEW:
+    if k.shape[1] <= MAX_WHOLE:
         return _whole(q, k, v, scale).transpose(1, 2)
     only_reverse_mode("softmax_context", q, k, v)
     context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
@@ -81,7 +81,7 @@ def _side_by_side(rows: Tensor) -> Tensor:
 
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """The formula as it stands, which keeps n m weights for backward: for few positions that answer the fastest."""
+    """The formula as it stands, which keeps n m weights for backward: for few positions that answer."""
     dtype = accumulator(v.dtype)
     with torch.autocast("cpu" if v.is_meta else v.device.type, enabled=False):  # shapes alone know no autocast
         q, k, wide = (x.to(dtype) for x in (q, k, v))

@@ -125,6 +125,7 @@ def test_exported_weights_are_a_checkpoint_that_predicts_the_same(checkpoint, tm
 def test_a_weight_that_float16_cannot_hold_stays_as_it_is():
     assert _halved(torch.full((2, 2), 1e6)).dtype == torch.float32
     assert _halved(torch.ones(2, 2)).dtype == torch.float16
+    assert _halved(torch.ones(4, 1, 1)).dtype == torch.float32  # gc's layer norm
 
 
 def test_wrong_endings_are_refused_before_anything_is_read(tmp_path):

@@ -125,7 +125,12 @@ def test_each_of_eight_heads_has_a_colour_a_shape_and_a_dash_of_its_own():
     marks = [mark(i) for i in range(8)]
     for each in ("colour", "shape", "dash"):
         assert len({getattr(mark, each) for mark in marks}) == 8
-    assert mark(8) == mark(0)
+    assert mark(64) == mark(0)
+
+
+def test_no_two_of_64_heads_have_colour_and_shape_in_common():
+    marks = [mark(i) for i in range(64)]
+    assert len({(mark.colour, mark.shape) for mark in marks}) == len({(mark.colour, mark.dash) for mark in marks}) == 64
 
 
 # Linear RGB as people see it who lack one kind of cone; Machado, Oliveira and Fernandes 2009, severity 1.

@@ -47,7 +47,7 @@ KINDS: dict[str, Context] = {
 def no_number_is_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the kind `tiles`: softmax in tiles, however small the map."""
     if getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind") == "tiles":
-        monkeypatch.setattr(non_local, "FEW", 0)
+        monkeypatch.setattr(non_local, "MAX_WHOLE", 0)
 
 
 def maps(kind: str, b: int, n: int, m: int, d: int, dtype: torch.dtype = torch.float64, c: int = 4) -> list[Tensor]:
@@ -197,7 +197,7 @@ def flops(kind: str, d: int) -> tuple[int, int]:
 def test_flops_of_every_form_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, positions = 2 * 77 * 130, 2 * (77 + 130)
     assert flops("softmax", 6) == (2 * pairs * 10, 4 * pairs * 10)
-    monkeypatch.setattr(non_local, "FEW", 0)
+    monkeypatch.setattr(non_local, "MAX_WHOLE", 0)
     assert flops("softmax", 4) == (2 * pairs * 8, 2 * pairs * 20)
     assert flops("softmax", 6) == (2 * pairs * 10, 2 * pairs * (3 * 4 + 2 * 6))
     assert flops("dot_product", 6) == (2 * positions * 4 * 6, 4 * positions * 4 * 6)
