@@ -70,8 +70,7 @@ def _operators(found: Result) -> list[str]:
         rounds = case.get("rounds", found["rounds"])
         size = "x".join(map(str, case["hw"])) + ("" if rounds == found["rounds"] else f", rounds: {rounds}")
         cells = [f"{NAMES[case['kind']]}, {case['level']}", size]
-        for part, key, factor in PARTS:
-            cells += _cells(case[part], key, factor, ("plain", "mmcv"))
+        cells += [cell for part in PARTS for cell in _cells(case[part[0]], *part[1:], ("plain", "mmcv"))]
         lines.append(f"| {' | '.join(cells)} |")
     reasons = sorted(
         {
@@ -107,8 +106,7 @@ def _heads(found: Result) -> list[str]:
     ]
     for case in found["results"]:
         cells = [case["head"], "x".join(map(str, case["hw"]))]
-        for part, key, factor in PARTS:
-            cells += _cells(case[part], key, factor, ("mmseg",))
+        cells += [cell for part in PARTS for cell in _cells(case[part[0]], *part[1:], ("mmseg",))]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -112,7 +112,7 @@ def _weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -
 
 def _halved(tensor: Tensor) -> Tensor:
     """float16, but for norms and biases, which weigh little, and for what float16 cannot hold."""
-    if tensor.squeeze().dim() < 2 or not tensor.is_floating_point():
+    if sum(size > 1 for size in tensor.shape) < 2 or not tensor.is_floating_point():
         return tensor
     small = tensor.half()
     return small if bool(torch.isfinite(small).all()) or not bool(torch.isfinite(tensor).all()) else tensor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.blocks.shell import Shell, ShellConfig
 from segnl.ops.resize import resize
 
 
@@ -71,3 +72,24 @@ class ContextHead(nn.Module):
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
         """What the position `pixel` (row, column) of the head's map attends to; see `segnl.models.attention`."""
         raise ValueError(f"{type(self).__name__} has no rows of attention; da, dnl, gc, non_local and rcca have")
+
+
+class ShellHeadConfig(HeadConfig, ShellConfig):
+    """Settings of a head that is the shell with a block in its middle."""
+
+
+class ShellHead(ContextHead):
+    """The shell (blocks/shell.py) with a block that attends in its middle."""
+
+    def __init__(self, cfg: ShellHeadConfig, stage_channels: Sequence[int], num_classes: int, block: nn.Module) -> None:
+        super().__init__(cfg, stage_channels, num_classes)
+        self.shell = Shell(cfg, self.in_channels, block)
+        self.out_channels = self.shell.out_channels
+
+    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
+        """stages: c2..c5. Returns the context `b d h w`."""
+        return HeadOutput(self.shell(self.gather(stages)))
+
+    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
+        """The block's rows at one position."""
+        return self.shell.attend(self.gather(stages), pixel)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.models.blocks.shell import Shell, ShellConfig
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ShellHead, ShellHeadConfig
 from segnl.ops.regions import region_context
 
 
@@ -26,7 +25,7 @@ class DisentangledConfig(NonLocalConfig):
     """By which the embedded gaussian's scores are divided."""
 
 
-class DNLHeadConfig(HeadConfig, ShellConfig, DisentangledConfig):
+class DNLHeadConfig(ShellHeadConfig, DisentangledConfig):
     """Settings of the head."""
 
     name: str = "dnl"
@@ -62,23 +61,13 @@ class DisentangledBlock(NonLocalBlock):
         return theta - theta.mean(dim=2, keepdim=True), phi - phi.mean(dim=2, keepdim=True), g
 
 
-class DNLHead(ContextHead):
+class DNLHead(ShellHead):
     """The block's last norm begins at 0, so a new head computes what `fcn` computes."""
 
     Config = DNLHeadConfig
 
     def __init__(self, cfg: DNLHeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
-        super().__init__(cfg, stage_channels, num_classes)
-        self.shell = Shell(cfg, self.in_channels, DisentangledBlock(cfg.channels, cfg, has_norm=cfg.has_norm))
-        self.out_channels = self.shell.out_channels
-
-    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
-        return HeadOutput(self.shell(self.gather(stages)))
-
-    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """The rows of one position."""
-        return self.shell.attend(self.gather(stages), pixel)
+        super().__init__(cfg, stage_channels, num_classes, DisentangledBlock(cfg.channels, cfg, has_norm=cfg.has_norm))
 
 
 HEAD = DNLHead

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import ZeroConv2d
-from segnl.models.blocks.shell import Shell, ShellConfig
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ShellHead, ShellHeadConfig
 from segnl.ops.regions import region_context
 
 
@@ -30,7 +29,7 @@ class GlobalContextConfig(Config):
     transform each, multiplied first."""
 
 
-class GCHeadConfig(HeadConfig, ShellConfig, GlobalContextConfig):
+class GCHeadConfig(ShellHeadConfig, GlobalContextConfig):
     """Settings of the head."""
 
     name: str = "gc"
@@ -71,23 +70,13 @@ def _transform(channels: int, inner: int) -> nn.Sequential:
     return nn.Sequential(reduce, nn.LayerNorm([inner, 1, 1]), nn.ReLU(), widen)
 
 
-class GCHead(ContextHead):
+class GCHead(ShellHead):
     """A new head that adds computes what `fcn` computes."""
 
     Config = GCHeadConfig
 
     def __init__(self, cfg: GCHeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
-        super().__init__(cfg, stage_channels, num_classes)
-        self.shell = Shell(cfg, self.in_channels, GlobalContextBlock(cfg.channels, cfg))
-        self.out_channels = self.shell.out_channels
-
-    def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
-        return HeadOutput(self.shell(self.gather(stages)))
-
-    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """The row that all positions share."""
-        return self.shell.attend(self.gather(stages), pixel)
+        super().__init__(cfg, stage_channels, num_classes, GlobalContextBlock(cfg.channels, cfg))
 
 
 HEAD = GCHead
