@@ -1,6 +1,7 @@
 """docs/performance.md as text, from the files under benchmarks/results/. benchmarks/pages.py writes it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,20 @@ def _operators(found: Result) -> list[str]:
         cells = [f"{NAMES[case['kind']]}, {case['level']}", size]
         cells += [cell for part in PARTS for cell in _cells(case[part[0]], *part[1:], ("plain", "mmcv"))]
         lines.append(f"| {' | '.join(cells)} |")
+    return lines + _reasons(found, lambda case: f"{NAMES[case['kind']]} {case['level']}")
+
+
+def _reasons(found: Result, name_of: Callable[[Result], str]) -> list[str]:
+    """Why a contestant has no number in a case, a line each."""
     reasons = sorted(
         {
-            f"{name}, {NAMES[case['kind']]} {case['level']} at {'x'.join(map(str, case['hw']))}: {why}"
+            f"- {name}, {name_of(case)} at {'x'.join(map(str, case['hw']))}: {why}"
             for case in found["results"]
             for part, _, _ in PARTS
             for name, why in case[part].get("cannot", {}).items()
         }
     )
-    return (
-        [*lines, "", "Where a contestant has no number:", "", *(f"- {reason}" for reason in reasons)]
-        if reasons
-        else lines
-    )
+    return ["", "Where a contestant has no number:", "", *reasons] if reasons else []
 
 
 def _cells(part: Result, key: str, factor: float, others: tuple[str, ...]) -> list[str]:
@@ -108,7 +110,7 @@ def _heads(found: Result) -> list[str]:
         cells = [case["head"], "x".join(map(str, case["hw"]))]
         cells += [cell for part in PARTS for cell in _cells(case[part[0]], *part[1:], ("mmseg",))]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return lines + _reasons(found, lambda case: str(case["head"]))
 
 
 def _losses(found: Result) -> list[str]:
