@@ -74,6 +74,8 @@ def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
         "has_norm": norm is not None,
         "leaky_slope": leaky_slope(reader.take("act_cfg", {"type": "ReLU"}), f"{where}.act_cfg"),
     }
+    if reader.left.get("align_corners") is None:  # as F.interpolate takes it
+        reader.take("align_corners", None)
     if kind.dropout_key is not None:
         tree[kind.dropout_key] = dropout
     if kind.low_channels:

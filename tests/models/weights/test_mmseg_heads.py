@@ -42,6 +42,11 @@ def test_the_defaults_are_mmsegmentations() -> None:
     assert (head.dropout, head.align_corners) == (0.1, False)
 
 
+def test_no_align_corners_is_false_however_it_is_said() -> None:
+    assert decode_head(FCN | {"align_corners": None}, ALL, "mmseg") == decode_head(FCN, ALL, "mmseg")
+    assert decode_head(FCN | {"align_corners": True}, ALL, "mmseg").align_corners is True
+
+
 def test_settings_of_the_loss_are_passed_over() -> None:
     over = {"loss_decode": {"type": "CrossEntropyLoss"}, "ignore_index": 255, "sampler": None, "init_cfg": None}
     assert decode_head(FCN | over, ALL, "mmseg").tree == decode_head(FCN, ALL, "mmseg").tree
