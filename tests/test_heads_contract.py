@@ -127,7 +127,7 @@ def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str)
 
 
 def test_initial_weights_of_any_two_heads_agree_wherever_path_and_shape_agree() -> None:
-    heads = [head_of(name) for name in HEADS] + [head_of("non_local", pairwise=each) for each in ("concatenation",)]
+    heads = [*map(head_of, HEADS), head_of("non_local", pairwise="concatenation")]
     first: dict[tuple[str, Any], Tensor] = {}
     for head in heads:
         for path, value in head.state_dict().items():

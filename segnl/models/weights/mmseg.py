@@ -144,9 +144,10 @@ def _last_head(config: Any, out_indices: Sequence[int], norm: Tree, report: Impo
         return decode_head(config, out_indices, where), "decode_head."
     if len(config) == 1:
         return decode_head(config[0], out_indices, f"{where}.0"), "decode_head.0."
-    if len(config) != 2 or kind_of(config[1], f"{where}.1") != "OCRHead":
-        kinds = ", ".join(kind_of(each, f"{where}.{index}") for index, each in enumerate(config)) or "none"
-        raise ConfigError(f"{where}: holds {kinds}; known cascades: any one head, or FCNHead and then OCRHead")
+    kinds = [kind_of(each, f"{where}.{index}") for index, each in enumerate(config)]
+    if kinds != ["FCNHead", "OCRHead"]:
+        held = ", ".join(kinds) or "none"
+        raise ConfigError(f"{where}: holds {held}; known cascades: any one head, or FCNHead and then OCRHead")
     head = ocr_head(config[1], out_indices, f"{where}.1")
     coarse = decode_head(config[0], out_indices, f"{where}.0")
     _check_coarse(coarse, head, f"{where}.0")
@@ -158,10 +159,6 @@ def _last_head(config: Any, out_indices: Sequence[int], norm: Tree, report: Impo
 
 def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
     """Raises ConfigError where the head before OCRHead has another form than our coarse prediction."""
-    if coarse.tree["name"] != "fcn":
-        raise ConfigError(
-            f"{where}.type: a {coarse.tree['name']} head before OCRHead cannot be imported; expected FCNHead"
-        )
     ours = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
     theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
     wrong = [f"{where}.{theirs.get(key, key)}" for key, value in ours.items() if coarse.tree[key] != value]

@@ -136,11 +136,14 @@ def _psp(reader: Reader) -> Kind:
     return Kind({"name": "psp", "bins": bins}, names | {"head.join": "bottleneck"})
 
 
-def _projections(ours: str, theirs: str, *, num_convs: int) -> Names:
-    """Of a ProjectedAttention whose query and key are `projection`s; a single convolution has no number there."""
+def _projections(ours: str, theirs: str, *, num_convs: int, value: str = "value") -> Names:
+    """Of a ProjectedAttention whose query and key are `projection`s; a single convolution has no number there.
+
+    value: our name of that convolution, a part of a `projection` or not.
+    """
     inside = ".0" if num_convs == 1 else ""
     names = {f"{ours}.{each}{inside}": f"{theirs}.{each}_project" for each in ("query", "key")}
-    return names | {f"{ours}.value": f"{theirs}.value_project"}
+    return names | {f"{ours}.{value}": f"{theirs}.value_project"}
 
 
 def _da(reader: Reader) -> Kind:
@@ -229,5 +232,4 @@ def ocr(reader: Reader) -> Kind:
     tree = {"name": "ocr", "inner_channels": reader.count("ocr_channels")}
     block = "object_context_block"
     names = {"head.reduce": "bottleneck", "head.out": f"{block}.out_project", "head.join": f"{block}.bottleneck"}
-    names |= _projections("head.attention", block, num_convs=2)
-    return Kind(tree, names | {"head.attention.value.0": f"{block}.value_project"})
+    return Kind(tree, names | _projections("head.attention", block, num_convs=2, value="value.0"))

@@ -107,7 +107,7 @@ def test_a_cascade_of_fcn_and_ocr_gives_the_recorded_logits_and_input_gradient()
         ({"norm_cfg": None}, r"0\.norm_cfg: expected, before OCRHead, one 3x3 convolution with a norm"),
         ({"norm_cfg": {"type": "BN", "eps": 1e-3}}, r"0\.norm_cfg\.eps: holds 0\.001, the backbone's is 1e-05"),
         ({"num_classes": 7}, r"0\.num_classes: holds 7, but OCRHead has 5"),
-        ({"type": "PSPHead"}, r"0: num_convs, concat_input: unknown keys"),
+        ({"type": "PSPHead"}, r"decode_head: holds PSPHead, OCRHead; known cascades"),
         ({"in_channels": 9}, r"in_channels: \{2: 9, 3: 16\}, but the backbone gives \{2: 8, 3: 16\}"),
     ):
         with pytest.raises(ConfigError, match=message):
