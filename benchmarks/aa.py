@@ -15,11 +15,11 @@ from typing import Any
 from command import ROOT, run_segnl
 from study import arguments, run_study, study_result, write_result
 
-from segnl.compare.study import load_study
 from segnl.core.errors import CheckpointError
-from segnl.engine.checkpoint import newest_checkpoint
-from segnl.inspection.predictions import keep_predictions
-from segnl.metrics.significance import RunCounts, compare_heads
+from segnl.evaluation.predictions import keep_predictions
+from segnl.metrics.statistics.significance import RunCounts, compare_heads
+from segnl.runs.checkpoint import newest_checkpoint
+from segnl.studies.study import load_study
 
 CONFIG = "configs/compare/aa_streets.yaml"
 DATA = Path("data/streets")

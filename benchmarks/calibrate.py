@@ -23,8 +23,8 @@ from statistics_page import statistics_page
 
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
-from segnl.metrics.significance import holm
-from segnl.metrics.variance import (
+from segnl.metrics.statistics.significance import holm
+from segnl.metrics.statistics.variance import (
     LEVEL,
     Difference,
     contributions,

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from segnl.metrics.confusion import ratio
-from segnl.metrics.variance import HeadSpread, image_part, satterthwaite
+from segnl.metrics.statistics.variance import HeadSpread, image_part, satterthwaite
 
 Floats = npt.NDArray[np.float64]
 BOOTSTRAP = 400

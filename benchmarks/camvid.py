@@ -14,8 +14,8 @@ from command import ROOT, run_segnl
 
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.core.runlog import read_log
-from segnl.engine.checkpoint import open_checkpoint
+from segnl.core.run_log import read_log
+from segnl.runs.checkpoint import open_checkpoint
 
 RESULTS = ROOT / "benchmarks" / "results" / "camvid"
 HEADS = ("fcn", "aspp", "non_local", "rcca")

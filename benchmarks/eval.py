@@ -25,7 +25,7 @@ from eval_files import end_to_end, official_evaluator, streets
 from timing import peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.engine.infer import sliding
+from segnl.evaluation.inference import sliding
 from segnl.metrics.confusion import Confusion
 
 Call = Callable[[], object]

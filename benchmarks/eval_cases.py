@@ -33,7 +33,7 @@ def build(contestant: str, case: Case) -> Callable[[], object]:
 
 def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[], Any]:
     """The labels of an image by windows of it and its mirror image; a 1x1 convolution at an eighth of the size."""
-    from segnl.engine.infer import infer
+    from segnl.evaluation.inference import infer
 
     random = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, height, width, generator=random)
@@ -48,7 +48,7 @@ def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[
 
 def labelling(logits: torch.Tensor, height: int, width: int) -> dict[str, Callable[[], Any]]:
     """The winning class of every pixel, from logits of an eighth of the size."""
-    from segnl.engine.upsampled_labels import upsampled_labels
+    from segnl.ops.upsampled_labels import upsampled_labels
 
     return {
         "segnl": lambda: upsampled_labels(logits, (height, width), align_corners=False),

@@ -24,18 +24,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segnl.core.config import Tree
-from segnl.datasets.base import SegmentationData
-from segnl.datasets.loader import eval_samples
-from segnl.datasets.streets_files import generate
-from segnl.engine.build import build_data
-from segnl.engine.evaluate import evaluate
-from segnl.engine.predictor import Predictor
-from segnl.engine.recipe import Recipe, load_recipe
+from segnl.data.base import SegmentationData
+from segnl.data.loader import eval_samples
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.predictor import Predictor
 from segnl.labels.cityscapes import SCORED
 from segnl.metrics import cityscapes_official as official
 from segnl.metrics.confusion import Confusion
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.segmenter import Segmenter
+from segnl.runs.build import build_data
+from segnl.runs.recipe import Recipe, load_recipe
+from segnl.streets.files import generate
 
 Call = Callable[[], object]
 Ids = npt.NDArray[np.integer]

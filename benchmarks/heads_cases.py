@@ -65,9 +65,9 @@ def build(contestant: str, case: Case) -> Callable[[], object]:
 
 
 def _segnl(name: str) -> tuple[Head, nn.Module]:
-    from segnl.models.find import find_head
+    from segnl.models.find import HEADS
 
-    kind = find_head(name)
+    kind = HEADS.find(name)
     head = kind(kind.Config(name=name), STAGES, CLASSES)
     classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(head.out_channels, CLASSES, 1))
 

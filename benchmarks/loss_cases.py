@@ -23,7 +23,7 @@ def build(contestant: str, case: Case) -> Call:
 
 def _segnl(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     """As training calls it."""
-    from segnl.engine.loss import CrossEntropyConfig, LossConfig, OhemConfig, losses
+    from segnl.losses.step_loss import CrossEntropyConfig, LossConfig, OhemConfig, losses
     from segnl.models.segmenter import Logits
 
     cfg: LossConfig = CrossEntropyConfig(name="cross_entropy")

@@ -24,8 +24,8 @@ import numpy as np
 from timing import write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.datasets.streets_files import generate
 from segnl.metrics.cityscapes_official import MAX_DIFFERENCE, Scores, count_frames, find_frames
+from segnl.streets.files import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "csEvalPixelLevelSemanticLabeling"

@@ -15,11 +15,11 @@ from command import ROOT, run_segnl
 import segnl
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.datasets.streets import ambiguous_mask, pair_counts
-from segnl.datasets.streets_pairs import PAIRS
-from segnl.engine.build import build_data
-from segnl.engine.checkpoint import open_checkpoint
+from segnl.data.datasets.streets import ambiguous_mask, pair_counts
 from segnl.metrics.confusion import Confusion
+from segnl.runs.build import build_data
+from segnl.runs.checkpoint import open_checkpoint
+from segnl.streets.pairs import PAIRS
 
 RESULTS = ROOT / "benchmarks" / "results" / "streets_long"
 HEADS = "fcn,aspp,non_local,rcca"

@@ -14,10 +14,10 @@ from typing import Any
 
 from command import ROOT, run_segnl
 
-from segnl.compare.study import Study, load_study
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.engine.checkpoint import newest_checkpoint
+from segnl.runs.checkpoint import newest_checkpoint
+from segnl.studies.study import Study, load_study
 
 RESULTS = ROOT / "benchmarks" / "results" / "studies"
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
-from segnl.core.runlog import read_log
-from segnl.engine.checkpoint import checkpoints_of, load_checkpoint, open_checkpoint
+from segnl.core.run_log import read_log
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, open_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "torture"

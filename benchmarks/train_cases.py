@@ -55,10 +55,10 @@ def _labels(case: Case) -> Tensor:
 
 def _segnl(case: Case, *, is_half: bool) -> Call:
     from segnl.core.memory import keep_freed_memory
-    from segnl.datasets.sample import Batch
-    from segnl.engine.build import build_model
-    from segnl.engine.recipe import compose
-    from segnl.engine.train import Trainer
+    from segnl.data.sample import Batch
+    from segnl.runs.build import build_model
+    from segnl.runs.recipe import compose
+    from segnl.training.trainer import Trainer
 
     keep_freed_memory()  # as `segnl train` does
     stem = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}

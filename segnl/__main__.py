@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from segnl.cli import main
+from segnl.cli.main import main
 
 
 def run(words: Sequence[str] | None = None) -> int:

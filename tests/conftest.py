@@ -67,3 +67,32 @@ def tiny_config(tiny_data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny_rcca.yaml"
     path.write_text(TINY_RECIPE.format(root=tiny_data))
     return path
+
+
+STREETS_RECIPE = """\
+model:
+  backbone: {{name: resnet, depth: null, block: basic, blocks: [1, 1, 1, 1], width: 0.0625, output_stride: 8}}
+  head: {{name: {head}, channels: 8}}
+  aux: null
+data: {{name: streets, root: {root}, crop_hw: [64, 96], workers: 0}}
+train: {{max_steps: 2, batch_size: 2}}
+optim: {{name: adamw, lr: 1e-2}}
+schedule: {{name: poly}}
+loss: {{name: cross_entropy}}
+"""
+
+
+@pytest.fixture(scope="session")
+def street_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of an fcn and an rcca run with three validation images. Not to be changed; copy them."""
+    from segnl.runs.recipe import load_recipe
+    from segnl.streets.files import generate
+    from segnl.training.fit import fit
+
+    folder = tmp_path_factory.mktemp("street_runs")
+    generate(folder / "streets", num_train=4, num_val=3, hw=(64, 128))
+    for head in ("fcn", "rcca"):
+        config = folder / f"{head}.yaml"
+        config.write_text(STREETS_RECIPE.format(head=head, root=folder / "streets"))
+        assert fit(load_recipe(config), folder / head) == 0
+    return folder / "fcn", folder / "rcca"

@@ -12,9 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import segnl.engine.fit
-import segnl.inspection.score  # noqa: F401  imported once, for all ranks
-from segnl.cli import main
+from segnl.cli.main import main
 from segnl.core.distributed import joined
 from tests.rank_worker import answers
 

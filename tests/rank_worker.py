@@ -6,13 +6,13 @@ import torch
 
 from segnl.core.distributed import Ranks
 from segnl.core.errors import DataError, NonFiniteError
-from segnl.datasets.sample import Batch
-from segnl.engine.build import build_data, build_model
-from segnl.engine.evaluate import evaluate
-from segnl.engine.precision import GREATEST_SCALE, LossScale
-from segnl.engine.predictor import Predictor
-from segnl.engine.recipe import load_recipe
-from segnl.engine.train import Trainer
+from segnl.data.sample import Batch
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.predictor import Predictor
+from segnl.runs.build import build_data, build_model
+from segnl.runs.recipe import load_recipe
+from segnl.training.loss_scale import GREATEST_SCALE, LossScale
+from segnl.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STILL = ["train.batch_size=4", "model.dropout=0.0", "model.aux={channels: 8, dropout: 0.0}"]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from segnl.core.config import parse_yaml
 from segnl.core.errors import ConfigError
-from segnl.engine.recipe import load_recipe
 from segnl.models.segmenter import model_config, new_segmenter
+from segnl.runs.recipe import load_recipe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-head.md"
 BACKBONE = {"name": "resnet", "depth": 18, "width": 0.0625}

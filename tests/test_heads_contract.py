@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segnl.models.find import find_head, known_heads
-from segnl.models.initialise import initialise
+from segnl.models.find import HEADS
+from segnl.models.initialisation import initialise
 from segnl.models.segmenter import Segmenter, model_config
 
-HEADS = known_heads()
+HEAD_NAMES = HEADS.names()
 CHANNELS = (4, 8, 12, 16)
 
 
 def head_of(name: str, **settings: Any) -> nn.Module:
-    kind = find_head(name)
+    kind = HEADS.find(name)
     head = kind(kind.Config(name=name, channels=8, **settings), CHANNELS, 3)
     initialise(head, 0)
     return head
@@ -48,7 +48,7 @@ def segmenter(name: str) -> Segmenter:
     return model
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 @pytest.mark.parametrize(("batch", "h", "w"), [(2, 7, 11), (1, 7, 11), (1, 1, 5), (2, 1, 1)])
 def test_context_has_the_size_of_its_stage_and_the_channels_promised(name: str, batch: int, h: int, w: int) -> None:
     head = head_of(name).train(batch > 1)
@@ -57,7 +57,7 @@ def test_context_has_the_size_of_its_stage_and_the_channels_promised(name: str, 
     assert context.isfinite().all()
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_every_parameter_of_the_head_learns_at_batch_one(name: str) -> None:
     head = awake(head_of(name)).train()
     out = head(stages(1, 7, 11))
@@ -66,7 +66,7 @@ def test_every_parameter_of_the_head_learns_at_batch_one(name: str) -> None:
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_gradient_of_a_batch_of_one_is_that_of_the_first_of_two(name: str) -> None:
     """torch's batch norm can return wrong gradients for a batch of 1 with unusual strides."""
     head = awake(head_of(name)).eval()
@@ -77,7 +77,7 @@ def test_gradient_of_a_batch_of_one_is_that_of_the_first_of_two(name: str) -> No
     torch.testing.assert_close(of_one, of_two, rtol=1e-3, atol=1e-3 * float(of_two.abs().max()))  # other kernels
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_channels_last_gives_the_same_context(name: str) -> None:
     head = awake(head_of(name)).eval()
     plain = head(stages(2, 7, 11)).context
@@ -86,7 +86,7 @@ def test_channels_last_gives_the_same_context(name: str) -> None:
     torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
     head = awake(head_of(name)).eval()
     with torch.autocast("cpu", torch.bfloat16):
@@ -95,7 +95,7 @@ def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
     assert (context.float() - full).abs().max() < 0.1 * full.abs().max()  # 8 bits through three convolutions
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
     head = awake(head_of(name)).eval()
     own = {*head.in_stages, getattr(head, "coarse_stage", None), getattr(head, "low_stage", None)}
@@ -103,7 +103,7 @@ def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
     assert torch.equal(head(alone).context, head(stages(2, 7, 11)).context)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_further_logits_have_the_classes_and_a_weight_each(name: str) -> None:
     head = head_of(name).train()
     logits = head(stages(2, 7, 11)).aux_logits
@@ -111,14 +111,14 @@ def test_further_logits_have_the_classes_and_a_weight_each(name: str) -> None:
     assert set(head.aux_weights) == set(logits)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_initial_values_depend_on_the_seed_alone(name: str) -> None:
     first = head_of(name).state_dict()
     torch.manual_seed(99)
     assert all(torch.equal(value, first[path]) for path, value in head_of(name).state_dict().items())
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str) -> None:
     control, other = segmenter("fcn").state_dict(), segmenter(name).state_dict()
     common = [path for path in control if path in other and control[path].shape == other[path].shape]
@@ -127,14 +127,14 @@ def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str)
 
 
 def test_initial_weights_of_any_two_heads_agree_wherever_path_and_shape_agree() -> None:
-    heads = [*map(head_of, HEADS), head_of("non_local", pairwise="concatenation")]
+    heads = [*map(head_of, HEAD_NAMES), head_of("non_local", pairwise="concatenation")]
     first: dict[tuple[str, Any], Tensor] = {}
     for head in heads:
         for path, value in head.state_dict().items():
             assert torch.equal(value, first.setdefault((path, value.shape), value)), path
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", HEAD_NAMES)
 def test_a_heads_own_dropout_leaves_that_of_classifier_and_auxiliary_head_as_it_is(name: str) -> None:
     image, noise = torch.randn(2, 3, 57, 41), []
     for head in ("fcn", name):

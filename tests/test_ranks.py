@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segnl.core.runlog import read_log
-from segnl.engine.checkpoint import checkpoints_of, load_checkpoint
+from segnl.core.run_log import read_log
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
 from tests.conftest import TINY_RECIPE, write_tiny_data
 
 ROOT = Path(__file__).resolve().parents[1]

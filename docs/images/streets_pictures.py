@@ -10,9 +10,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from segnl.datasets.streets_pairs import PAIRS  # noqa: E402  the checkout's own package, installed or not
-from segnl.datasets.streets_scene import Scene, compose  # noqa: E402
 from segnl.labels.cityscapes import LABELS  # noqa: E402
+from segnl.streets.pairs import PAIRS  # noqa: E402  the checkout's own package, installed or not
+from segnl.streets.scene import Scene, compose  # noqa: E402
 
 HW = (256, 512)
 COLOURS = np.zeros((256, 3), np.uint8)

@@ -1,6 +1,6 @@
 """YAML files to frozen, checked settings. Imports no torch.
 
-A part of the toolkit declares its settings beside itself, as a subclass of `Config`; `engine/recipe.py` composes them.
+A part of the toolkit declares its settings beside itself, as a subclass of `Config`; `runs/recipe.py` composes them.
 """
 
 import difflib

@@ -11,12 +11,12 @@ from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import SmallConv2d
-from segnl.models.find import find_backbone, find_head
+from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.base import HeadConfig
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.norm import Norm, freeze_statistics, use_group_norm
-from segnl.models.weights.trunk import load_backbone_weights
+from segnl.models.weights.backbone import load_backbone_weights
 
 
 class BatchNormConfig(Config):
@@ -55,7 +55,7 @@ def model_schema(tree: Any, *, file: str, at: str = "model") -> type[ModelConfig
     Raises ConfigError when a name is missing or unknown.
     """
     found = {}
-    for key, find in (("backbone", find_backbone), ("head", find_head)):
+    for key, find in (("backbone", BACKBONES.find), ("head", HEADS.find)):
         part = tree.get(key) if isinstance(tree, Mapping) else None
         name = part.get("name") if isinstance(part, Mapping) else None
         if not isinstance(name, str):
@@ -95,9 +95,9 @@ class Segmenter(nn.Module):
         self.num_classes = num_classes
         self.align_corners = cfg.align_corners
         self.input = Normalise(cfg.input)
-        self.backbone = find_backbone(cfg.backbone.name)(cfg.backbone)
+        self.backbone = BACKBONES.find(cfg.backbone.name)(cfg.backbone)
         channels = self.backbone.stage_channels
-        self.head = find_head(cfg.head.name)(cfg.head, channels, num_classes)
+        self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
         self.head.align_corners = cfg.align_corners
         self.dropout = nn.Dropout2d(cfg.dropout)
         self.classifier = SmallConv2d(self.head.out_channels, num_classes, 1)

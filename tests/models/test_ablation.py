@@ -6,7 +6,7 @@ from segnl.models import ablation as module
 from segnl.models.ablation import Ablation, ablated, parse_ablation, shuffled_places
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.models.find import find_head
+from segnl.models.find import HEADS
 from segnl.models.heads.dnl import DisentangledBlock, DisentangledConfig
 
 PAIRWISE = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -59,7 +59,7 @@ def test_gamma_0_makes_criss_cross_the_identity_bit_for_bit(x):
 def test_rcca_with_gamma_0_is_fcn_bit_for_bit():
     """Same shell, same weights: what is left is the control."""
     stages = [None, None, None, torch.randn(1, 24, 7, 11, generator=torch.Generator().manual_seed(0))]
-    heads = [find_head(name) for name in ("rcca", "fcn")]
+    heads = [HEADS.find(name) for name in ("rcca", "fcn")]
     rcca, fcn = (opened(head(head.Config(channels=16), (1, 1, 1, 24), 3)).float() for head in heads)
     fcn.load_state_dict({name: rcca.state_dict()[name] for name in fcn.state_dict()})
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from segnl.models.attention import attention_row
-from segnl.models.find import find_head
+from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 
 PIXEL = (3, 9)
@@ -13,7 +13,7 @@ PIXEL = (3, 9)
 
 def awake_head(name: str, **settings: Any) -> ContextHead:
     torch.manual_seed(0)
-    kind = find_head(name)
+    kind = HEADS.find(name)
     head = kind(kind.Config(channels=16, **settings), (0, 0, 0, 6), 3).eval().double()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

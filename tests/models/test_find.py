@@ -4,7 +4,7 @@ import pytest
 
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import ResNet
-from segnl.models.find import find_backbone, find_head, known_backbones, known_heads
+from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.rcca import RCCAHead
 
 OUTSIDE = """\
@@ -18,10 +18,10 @@ HEAD = Swirl
 
 
 def test_a_part_is_found_by_its_file_name() -> None:
-    assert find_head("rcca") is RCCAHead
-    assert find_backbone("resnet") is ResNet
-    assert {"fcn", "aspp", "non_local", "rcca"} <= set(known_heads())
-    assert "base" not in known_heads() + known_backbones()
+    assert HEADS.find("rcca") is RCCAHead
+    assert BACKBONES.find("resnet") is ResNet
+    assert {"fcn", "aspp", "non_local", "rcca"} <= set(HEADS.names())
+    assert "base" not in HEADS.names() + BACKBONES.names()
 
 
 def test_a_head_outside_the_package_is_found_by_its_dotted_name(
@@ -30,26 +30,26 @@ def test_a_head_outside_the_package_is_found_by_its_dotted_name(
     (tmp_path / "mylab_find").mkdir()
     (tmp_path / "mylab_find" / "swirl.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert find_head("mylab_find.swirl").__name__ == "Swirl"
+    assert HEADS.find("mylab_find.swirl").__name__ == "Swirl"
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"model\.head\.name: holds 'rca'; did you mean 'rcca'\?"):
-        find_head("rca")
+        HEADS.find("rca")
 
 
 def test_an_unknown_name_is_answered_with_all() -> None:
     with pytest.raises(
         ConfigError, match="known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca"
     ):
-        find_head("zzz")
+        HEADS.find("zzz")
 
 
 def test_a_missing_module_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot import mylab\.nothing"):
-        find_head("mylab.nothing")
+        HEADS.find("mylab.nothing")
 
 
 def test_a_module_without_a_head_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no HEAD"):
-        find_head("segnl.core.seeds")
+        HEADS.find("segnl.core.seeds")

@@ -9,10 +9,10 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config
+from segnl.models.activation_checkpointing import recomputed
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
-from segnl.models.recompute import recomputed
 
 _BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.shell import Shell, ShellConfig
+from segnl.models.blocks.conv_context_conv import Shell, ShellConfig
 from segnl.ops.resize import resize
 
 

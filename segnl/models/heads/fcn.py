@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segnl.models.blocks.shell import Shell, ShellConfig
+from segnl.models.blocks.conv_context_conv import Shell, ShellConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError
-from segnl.engine.recipe import load_recipe
 from segnl.models.backbones.resnet import ResNet, ResNetConfig, plan_stages
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 from segnl.models.segmenter import Segmenter
+from segnl.runs.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 from segnl.ops.criss_cross import criss_cross_context
 
 

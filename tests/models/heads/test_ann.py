@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.models.blocks import projected_attention
 from segnl.models.heads.ann import ANNConfig, ANNHead, PooledAttention
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 from segnl.ops.non_local import softmax_context
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.models.attention import attention_row
 from segnl.models.heads.da import ChannelAttention, DAConfig, DAHead, PositionAttention
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 
 
 def head_of(**settings: Any) -> DAHead:

@@ -9,7 +9,7 @@ from torch import Tensor
 from segnl.models.attention import attention_row
 from segnl.models.blocks.conv import Pointwise
 from segnl.models.heads.dnl import DisentangledBlock, DisentangledConfig, DNLHead, DNLHeadConfig
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 
 
 def awake_block(*, has_norm: bool = True, **settings: Any) -> DisentangledBlock:

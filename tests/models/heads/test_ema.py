@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from segnl.models.heads.ema import Bases, EMAConfig, EMAHead
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 from segnl.models.norm import tell_ranks
 
 

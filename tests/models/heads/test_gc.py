@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.models.attention import attention_row
 from segnl.models.heads.gc import GCHead, GCHeadConfig, GlobalContextBlock, GlobalContextConfig
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 
 FUSIONS = ["add", "multiply", "both"]
 

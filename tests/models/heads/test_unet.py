@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from segnl.models.heads.unet import UNetConfig, UNetHead
-from segnl.models.initialise import initialise
+from segnl.models.initialisation import initialise
 
 CHANNELS = (4, 6, 8, 10)
 

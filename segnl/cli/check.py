@@ -1,0 +1,68 @@
+"""`segnl check`: check a data set."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segnl.cli.arguments import add_config
+from segnl.core.errors import DataError
+from segnl.core.files import write_atomic
+
+if TYPE_CHECKING:
+    from segnl.data.base import SegmentationData
+    from segnl.data.check import Report
+    from segnl.runs.recipe import Recipe
+
+HELP = "look for every fault of a data set at once, and count its classes"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_config(command)
+    command.add_argument("--split", help="one part of the data set alone (default: train and val)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the report, writes it as JSON when asked; returns 0, or DataError's exit code when there are errors."""
+    from segnl.data.check import merged
+    from segnl.runs.recipe import load_recipe
+
+    reports = {data.split: _report(data) for data in _splits(load_recipe(args.config, args.overrides), args.split)}
+    if args.json is not None:
+        by_split = {name: report.tree() for name, report in reports.items()}
+        summary = merged([*reports.values()]).tree() | {"splits": by_split}
+        write_atomic(args.json, json.dumps(summary, indent=1).encode())
+    return DataError.exit_code if any(report.faults for report in reports.values()) else 0
+
+
+def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
+    from segnl.data.find import DATASETS
+
+    make = DATASETS.find(recipe.data.name)
+    found = [make(recipe.data, split or "train", allow_unmatched=True)]
+    if split is None:
+        try:
+            found.append(make(recipe.data, "val", allow_unmatched=True))
+        except DataError as err:
+            print(f"note: val is not looked at: {err}")
+    return found
+
+
+def _report(data: "SegmentationData") -> "Report":
+    from segnl.core.progress import Progress
+    from segnl.data.check import check
+
+    with Progress(f"check {data.split}", len(data), unit="pair") as progress:
+        report = check(data, on_pair=progress.advance)
+    for fault in report.faults:
+        print(f"{fault.file}: {fault.kind}: {fault.detail}")
+    for note in report.notes:
+        print(f"note: {note.file}: {note.detail}")
+    labelled = max(1, sum(report.pixels_per_class.values()))
+    for name, pixels in sorted(report.pixels_per_class.items(), key=lambda item: -item[1]):
+        print(f"{name:<24} {100 * pixels / labelled:7.3f} %")
+    void = "" if report.void_fraction is None else f", {100 * report.void_fraction:.2f} % of their pixels void"
+    print(f"{data.split}: {report.num_pairs} pairs{void}; {len(report.faults)} faults", flush=True)
+    return report

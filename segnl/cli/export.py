@@ -1,0 +1,23 @@
+"""`segnl export`: export to ONNX or safetensors."""
+
+import argparse
+from pathlib import Path
+
+from segnl.cli.arguments import add_checkpoint
+
+HELP = "a trained network as ONNX, or its weights alone as safetensors"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_checkpoint(command)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
+    command.add_argument("--half", action="store_true", help="safetensors: weights in float16")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    from segnl.convert.export import export
+
+    print("\n".join(export(args.checkpoint, args.out, half=args.half)))
+    return 0

@@ -1,0 +1,41 @@
+"""`segnl import`: import weights of other projects."""
+
+import argparse
+from pathlib import Path
+
+from segnl.cli.arguments import add_config
+
+HELP = "weights from mmsegmentation, CCNet or torchvision, strictly"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    command.add_argument("file", type=Path, metavar="FILE", help="the other project's checkpoint")
+    command.add_argument("--from", dest="kind", required=True, choices=("mmseg", "ccnet", "torchvision"))
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    command.add_argument(
+        "--peer-config", type=Path, metavar="FILE", help="mmsegmentation's own config, where its checkpoint has none"
+    )
+    command.add_argument("--recurrence", type=int, default=2, metavar="R", help="CCNet, whose files do not say it")
+    command.add_argument(
+        "--abn", choices=("abs", "plain"), default="abs", help="how CCNet's in-place batch norm read its weight"
+    )
+    add_config(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    from segnl.convert.import_checkpoint import adopt
+
+    found = adopt(
+        args.file,
+        args.kind,
+        args.config,
+        args.out,
+        overrides=args.overrides,
+        peer=args.peer_config,
+        recurrence=args.recurrence,
+        abn=args.abn,
+    )
+    print("\n".join(found))
+    return 0

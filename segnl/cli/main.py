@@ -1,0 +1,107 @@
+"""The command line. Parsing and help import no torch; each command imports what it runs."""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import TextIO
+
+from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
+from segnl.cli.arguments import one_set_each
+from segnl.core.errors import ConfigError, MachineError, SegnlError
+from segnl.core.memory import keep_freed_memory
+
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "eval": eval,
+    "predict": predict,
+    "compare": compare,
+    "inspect": inspect,
+    "demo": demo,
+    "cost": cost,
+    "check": check,
+    "data": data,
+    "import": import_,
+    "export": export,
+    "curves": curves,
+    "env": env,
+}
+SEVERAL_PROCESSES = ("train", "eval")
+"""Commands that torchrun may start in several processes."""
+
+EPILOG = """\
+exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
+130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training saves first, and the same command goes on from there)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. A fault is one line on standard error, a traceback too with --debug."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
+    warnings.showwarning = _show_warning
+    sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
+    args = _parser().parse_args(one_set_each(sys.argv[1:] if argv is None else argv))
+    try:
+        if args.command not in SEVERAL_PROCESSES:
+            _one_process_only()
+        keep_freed_memory()
+        run: Callable[[argparse.Namespace], int] = args.run_command
+        return run(args)
+    except KeyboardInterrupt:
+        print("segnl: interrupted", file=sys.stderr)
+        return 130
+    except SegnlError as err:
+        return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
+    except OSError as err:
+        where = err.filename or "this machine"
+        return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
+    with suppress(OSError):  # nobody reads any more; the code says it too
+        sys.stderr.write(f"{who}: error: {message}\n")  # in one piece, for several ranks write to one terminal
+    return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        with suppress(OSError):  # nobody reads any more
+            print(f"segnl: warning: {message}", file=sys.stderr)
+
+
+def _one_process_only() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="segnl",
+        description="Compare semantic-segmentation context heads: one backbone, one data pipeline, one evaluator.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + "."
+        )
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(command=name, run_command=module.run)
+        module.add_arguments(command)
+    return parser

@@ -1,0 +1,33 @@
+"""`segnl train`: train a recipe."""
+
+import argparse
+
+from segnl.cli.arguments import add_config
+
+HELP = "train a recipe, or go on with it"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_config(command)
+    command.add_argument("--run", metavar="NAME", help="folder under checkpoints/ (default DATASET-CONFIG-sSEED)")
+    command.add_argument("--print", dest="only_print", action="store_true", help="show the resolved recipe and stop")
+    command.add_argument("--fresh", action="store_true", help="move an existing run aside and start over")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    from segnl.runs.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    if args.only_print:
+        from segnl.core.config import dump_yaml
+
+        print(dump_yaml(recipe.tree()), end="")
+        return 0
+    from segnl.core.distributed import joined
+    from segnl.runs.folder import run_folder
+    from segnl.training.fit import fit
+
+    with joined() as ranks:
+        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, ranks=ranks)

@@ -1,1 +1,0 @@
-"""Floor 5: a study, from its plan to its table."""

@@ -1,0 +1,67 @@
+"""torchvision's deeplabv3_resnet50 and deeplabv3_resnet101."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from segnl.convert.imported_model import ImportedModel
+from segnl.convert.shapes import channels_out, resnet_tree
+from segnl.core.errors import CheckpointError
+from segnl.models.segmenter import Segmenter, model_config
+from segnl.models.weights.backbone import PLAIN_STEM
+from segnl.models.weights.files import tensors_in
+from segnl.models.weights.strict import load_strict, renamed
+
+_WHERE = "torchvision"
+_FIRST = "classifier.0.convs.0.0.weight"
+_PROJECT = "classifier.0.project.0.weight"
+_NAMES = {
+    "head.image_pool.conv": "classifier.0.convs.4.1",
+    "head.image_pool.norm": "classifier.0.convs.4.2",
+    **{f"head.branches.{branch}.conv": f"classifier.0.convs.{branch}.0" for branch in range(4)},
+    **{f"head.branches.{branch}.norm": f"classifier.0.convs.{branch}.1" for branch in range(4)},
+    "head.project.conv": "classifier.0.project.0",
+    "head.project.norm": "classifier.0.project.1",
+    "head.last_conv.conv": "classifier.1",
+    "head.last_conv.norm": "classifier.2",
+    "classifier": "classifier.4",
+    "auxiliary.conv.conv": "aux_classifier.0",
+    "auxiliary.conv.norm": "aux_classifier.1",
+    "auxiliary.classifier": "aux_classifier.4",
+    **{f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()},
+}
+
+
+def from_torchvision(state: dict[str, Any]) -> nn.Module:
+    """deeplabv3_resnet50 or 101 with its weights, in eval mode: normalised image `b 3 H W` to logits `b k H W`.
+
+    The auxiliary classifier is taken along where there is one. Raises CheckpointError for tensors that do not fit.
+    """
+    tensors = tensors_in(state, _WHERE)
+    if _FIRST not in tensors:
+        raise CheckpointError(f"{_WHERE}: {_FIRST}: missing; known models: deeplabv3_resnet50, deeplabv3_resnet101")
+    has_aux = any(name.startswith("aux_classifier.") for name in tensors)
+    trunk = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
+    channels = channels_out(tensors, _FIRST, _WHERE)
+    model = {
+        "backbone": {**resnet_tree(trunk, _WHERE), "output_stride": 8},
+        "head": {
+            "name": "aspp",
+            "channels": channels,
+            "project_kernel": 1,
+            "project_channels": channels_out(tensors, _PROJECT, _WHERE),
+            "project_dropout": 0.5,
+            "has_last_conv": True,
+        },
+        "aux": {"channels": channels_out(tensors, "aux_classifier.0.weight", _WHERE), "weight": 0.5}
+        if has_aux
+        else None,
+        "dropout": 0.0,
+    }
+    # Theirs concatenates [dilations ..., image mean], ours [image mean, dilations ...].
+    tensors[_PROJECT] = torch.roll(tensors[_PROJECT], channels, dims=1)
+    cfg = model_config(model, file=_WHERE)
+    segmenter = Segmenter(cfg, channels_out(tensors, "classifier.4.weight", _WHERE))
+    report = load_strict(segmenter, tensors, renamed(_NAMES), where=_WHERE)
+    return ImportedModel(cfg, segmenter, report).eval()

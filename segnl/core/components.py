@@ -1,0 +1,49 @@
+"""Components by name: a file of a folder of ours, or anybody's module by its dotted name."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segnl.core.config import suggest
+from segnl.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Components:
+    """One kind of component, such as heads.
+
+    package: where ours are, a file each, such as "segnl.models.heads".  attribute: the name that a module's last line
+    assigns the class to, such as "HEAD".  key: the recipe key that holds the name.  base: what all derive from.
+    """
+
+    package: str
+    attribute: str
+    key: str
+    base: type
+
+    def names(self) -> list[str]:
+        """Returns the names of the package's components, without importing any."""
+        spec = importlib.util.find_spec(self.package)
+        folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
+        return sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "base")
+
+    def find(self, name: str) -> Any:
+        """Returns the class of that name: ours, or that of the module at a dotted path such as `mylab.heads.swirl`.
+
+        Raises ConfigError for an unknown name, listing the known ones, and for a module without the attribute.
+        """
+        is_dotted = "." in name and all(word.isidentifier() for word in name.split("."))
+        if not is_dotted and name not in self.names():
+            raise ConfigError(f"{self.key}: holds {name!r}{suggest(name, self.names())}")
+        module = name if is_dotted else f"{self.package}.{name}"
+        try:
+            component = getattr(importlib.import_module(module), self.attribute, None)
+        except ModuleNotFoundError as err:
+            raise ConfigError(f"{self.key}: cannot import {module} ({err}); is its folder on PYTHONPATH?") from err
+        if not (isinstance(component, type) and issubclass(component, self.base)):
+            raise ConfigError(
+                f"{self.key}: module {name} has no {self.attribute}; its last line must be {self.attribute} = THE_CLASS"
+            )
+        return component

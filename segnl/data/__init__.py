@@ -1,0 +1,1 @@
+"""Reading data sets: pairs of files, crops, batches."""

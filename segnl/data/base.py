@@ -1,0 +1,181 @@
+"""What every data set has in common: its settings, its pairs of files, reading one of them."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from segnl.core.config import Config
+from segnl.core.errors import DataError
+from segnl.data.reading import FileFault, exif_orientation, read_image, read_label
+from segnl.data.sample import Sample
+from segnl.labels.table import IGNORE, ClassTable
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
+
+Positive = Annotated[int, Field(ge=1)]
+Files = dict[str, Path]
+"""Files by stem."""
+
+
+class DataConfig(Config):
+    """Settings of a data set and of how a training crop is cut from it."""
+
+    name: str
+    root: Path
+    crop_hw: tuple[Positive, Positive]
+    """Rows and columns of a training crop; what a smaller image leaves free is void."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    """An image is resized by a factor drawn evenly from this range before it is cropped."""
+    short_side_px: Positive | None = None
+    """The length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
+    crop_max_class: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A crop of which one class covers more than this fraction is drawn again, ten times at most."""
+    flip: bool = True
+    distort: bool = True
+    """Random brightness, contrast, saturation and hue."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    worker_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("expected [smallest, largest]")
+        return scale
+
+    @property
+    def root_folder(self) -> Path:
+        """The root, with a leading `~` read as the user's home; as it stands where there is no such user."""
+        try:
+            return self.root.expanduser()
+        except RuntimeError:
+            return self.root
+
+
+class SegmentationData:
+    """One split of a data set: pairs of image and label files, and the table that says what the labels mean.
+
+    A data set names its `Config`, and overrides `class_table`, `find_files` and `expected`; `find_images` and
+    `label_folder` too if one of its splits may come without labels, as a benchmark's test images do.
+    allow_unmatched: keep the files without a partner in `unmatched` instead of raising for the first (for `check`).
+    needs_labels: False accepts a split that has no label file at all; its labels are void then, and `has_labels` False.
+
+    Raises DataError for a folder that is missing or empty, an unknown split, an image without label or the reverse.
+    """
+
+    Config: ClassVar[type[DataConfig]] = DataConfig
+    how_to_get: ClassVar[str] = "see data/README.md"
+    """The end of the message about a missing root."""
+
+    def __init__(
+        self, cfg: DataConfig, split: str, *, allow_unmatched: bool = False, needs_labels: bool = True
+    ) -> None:
+        self.cfg = cfg
+        self.split = split
+        self.root = cfg.root_folder
+        if not self.root.is_dir():
+            raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
+        self.table = self.class_table(cfg)
+        self.has_labels = needs_labels or self._has_label_files()
+        images, labels = self.find_files() if self.has_labels else (self.find_images(), {})
+        self.unmatched = self._unmatched(images, labels) if self.has_labels else []
+        if self.unmatched and not allow_unmatched:
+            more = f" ({len(self.unmatched) - 1} more such files)" if len(self.unmatched) > 1 else ""
+            raise DataError(f"{self.unmatched[0]}{more}; `segnl check` names all")
+        self.stems = sorted(images.keys() & labels.keys() if self.has_labels else images)
+        self._images = [images[stem] for stem in self.stems]
+        self._labels = [labels[stem] for stem in self.stems] if self.has_labels else []
+
+    @classmethod
+    def class_table(cls, cfg: Any) -> ClassTable:
+        """The classes of the data set with these settings (cfg: its own `Config`)."""
+        raise NotImplementedError
+
+    def find_files(self) -> tuple[Files, Files]:
+        """The split's images and labels by stem; raises DataError when there is none of either."""
+        raise NotImplementedError
+
+    def find_images(self) -> Files:
+        """The split's images alone, by stem; raises DataError when there is none."""
+        raise NotImplementedError
+
+    def label_folder(self) -> Path | None:
+        """Where the labels of the split would lie; None for a data set that cannot do without."""
+        return None
+
+    def _has_label_files(self) -> bool:
+        folder = self.label_folder()
+        return folder is None or any(path.is_file() and path.name[0] != "." for path in folder.rglob("*"))
+
+    def expected(self, stem: str) -> tuple[str, str]:
+        """The file names, for messages, that the image and the label of `stem` should have."""
+        raise NotImplementedError
+
+    def _unmatched(self, images: Files, labels: Files) -> list[FileFault]:
+        faults = [
+            FileFault(images[stem], "missing", f"no label belongs to it; expected {self.expected(stem)[1]}")
+            for stem in sorted(images.keys() - labels.keys())
+        ]
+        return faults + [
+            FileFault(labels[stem], "missing", f"no image belongs to it; expected {self.expected(stem)[0]}")
+            for stem in sorted(labels.keys() - images.keys())
+        ]
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def image_path(self, i: int) -> Path:
+        return self._images[i]
+
+    def label_path(self, i: int) -> Path:
+        return self._labels[i]
+
+    def read(self, i: int) -> Sample:
+        """Pair `i` at its own size, the label as train ids; raises DataError naming the file and what is wrong."""
+        image = read_image(self._images[i])
+        if not self.has_labels:
+            return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.stems[i])
+        raw = read_label(self._labels[i])
+        require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape)
+        return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.stems[i])
+
+
+def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label_hw: tuple[int, ...]) -> None:
+    """Raises FileFault unless a label has its image's size."""
+    if image_hw == label_hw:
+        return
+    fix = "export the label at the image's size"
+    if exif_orientation(image) != 1 and image_hw == label_hw[::-1]:
+        fix = (
+            f"the image has EXIF orientation {exif_orientation(image)}, which is not applied: rotate its pixels instead"
+        )
+    sizes = f"label of {label_hw[0]}x{label_hw[1]} pixels, but {image.name} has {image_hw[0]}x{image_hw[1]}"
+    raise FileFault(label, "size", f"{sizes}; {fix}")
+
+
+def split_folder(parent: Path, name: str) -> Path:
+    """`parent`/`name`; raises DataError naming the folder that is missing, and the splits that are there."""
+    if not parent.is_dir():
+        raise DataError(f"{parent}: no such folder; data.root must be the folder that holds {parent.name}/")
+    if not (parent / name).is_dir():
+        there = ", ".join(sorted(path.name for path in parent.iterdir() if path.is_dir())) or "none"
+        raise DataError(f"{parent}: no split '{name}'; it has {there}")
+    return parent / name
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:
+    """The visible files of a folder with one of these suffixes; raises DataError for none, or two of one stem."""
+    found: Files = {}
+    for path in sorted(folder.iterdir()):
+        # A Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise DataError(f"{path}: {found[path.stem].name} has the same stem; keep one of them")
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"{folder}: no {kind} files; expected *{', *'.join(suffixes)}")
+    return found

@@ -1,0 +1,23 @@
+"""Pixels of each class over a data set's labels."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from segnl.data.base import SegmentationData
+from segnl.data.reading import read_label
+from segnl.labels.table import IGNORE
+
+
+def class_pixels(data: SegmentationData) -> npt.NDArray[np.int64]:
+    """Pixels of each class over all labels of `data`, int64 `k`. Raises DataError for a label that cannot be read."""
+
+    def count(i: int) -> npt.NDArray[np.int64]:
+        path = data.label_path(i)
+        train = data.table.to_train(read_label(path), str(path))
+        return np.bincount(train.ravel(), minlength=IGNORE + 1)
+
+    with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
+        total = sum(pool.map(count, range(len(data))), np.zeros(IGNORE + 1, np.int64))
+    return total[: data.table.num_classes]

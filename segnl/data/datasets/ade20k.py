@@ -1,0 +1,53 @@
+"""ADE20K in the layout of the scene-parsing benchmark (ADEChallengeData2016).
+
+Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
+"""
+
+from pathlib import Path
+
+from segnl.core.errors import DataError
+from segnl.data.base import DataConfig, Files, SegmentationData, files_by_stem, split_folder
+from segnl.labels.ade20k import TABLE
+from segnl.labels.table import ClassTable
+
+FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
+
+
+class ADE20KConfig(DataConfig):
+    """Settings of ADE20K."""
+
+
+class ADE20K(SegmentationData):
+    """images/{training,validation}/STEM.jpg with annotations/{training,validation}/STEM.png; 0 is void.
+
+    Its splits are called `train` and `val` here as everywhere; `test` is images/testing, a release of its own without
+    annotations.
+    """
+
+    Config = ADE20KConfig
+    how_to_get = "ADEChallengeData2016, which holds images/ and annotations/; see data/README.md"
+
+    @classmethod
+    def class_table(cls, cfg: DataConfig) -> ClassTable:
+        return TABLE
+
+    def find_files(self) -> tuple[Files, Files]:
+        images = self.find_images()
+        labels = split_folder(self.root / "annotations", FOLDERS.get(self.split, self.split))
+        return images, files_by_stem(labels, (".png",), kind="label")
+
+    def find_images(self) -> Files:
+        images = split_folder(self.root / "images", FOLDERS.get(self.split, self.split))
+        if not any(images.glob("*.jpg")) and any(images.rglob("*_seg.png")):
+            raise DataError(f"{images}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
+        return files_by_stem(images, (".jpg",), kind="image")
+
+    def label_folder(self) -> Path:
+        return self.root / "annotations" / FOLDERS.get(self.split, self.split)
+
+    def expected(self, stem: str) -> tuple[str, str]:
+        folder = FOLDERS.get(self.split, self.split)
+        return f"images/{folder}/{stem}.jpg", f"annotations/{folder}/{stem}.png"
+
+
+DATASET = ADE20K

@@ -1,0 +1,73 @@
+"""Cityscapes in its official layout: leftImg8bit and gtFine.
+
+Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
+"""
+
+from pathlib import Path
+
+from segnl.core.errors import DataError
+from segnl.data.base import DataConfig, Files, SegmentationData, split_folder
+from segnl.labels.cityscapes import TABLE
+from segnl.labels.table import ClassTable
+
+IMAGE_END = "_leftImg8bit.png"
+LABEL_END = "_gtFine_labelIds.png"
+INSTANCE_END = "_gtFine_instanceIds.png"
+TRAIN_ID_END = "_gtFine_labelTrainIds.png"
+
+
+class CityscapesConfig(DataConfig):
+    """Settings of Cityscapes."""
+
+
+class Cityscapes(SegmentationData):
+    """leftImg8bit/SPLIT/CITY/STEM_leftImg8bit.png with gtFine/SPLIT/CITY/STEM_gtFine_labelIds.png.
+
+    STEM is CITY_SEQUENCE_FRAME, as the benchmark's server wants results named. Only labelIds are read, never
+    labelTrainIds: two kinds of file that look alike have cost many people a score.
+    """
+
+    Config = CityscapesConfig
+    how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
+
+    @classmethod
+    def class_table(cls, cfg: DataConfig) -> ClassTable:
+        return TABLE
+
+    def find_files(self) -> tuple[Files, Files]:
+        images = self.find_images()
+        labels = split_folder(self.root / "gtFine", self.split)
+        found = _by_stem(labels, LABEL_END)
+        if not found:
+            others = f", found *{TRAIN_ID_END}, which is not read" if _by_stem(labels, TRAIN_ID_END) else ""
+            raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
+        return images, found
+
+    def find_images(self) -> Files:
+        images = split_folder(self.root / "leftImg8bit", self.split)
+        found = _by_stem(images, IMAGE_END)
+        if not found:
+            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
+        return found
+
+    def label_folder(self) -> Path:
+        return self.root / "gtFine" / self.split
+
+    def expected(self, stem: str) -> tuple[str, str]:
+        city = stem.split("_")[0]
+        return (
+            f"leftImg8bit/{self.split}/{city}/{stem}{IMAGE_END}",
+            f"gtFine/{self.split}/{city}/{stem}{LABEL_END}",
+        )
+
+    def instance_path(self, i: int) -> Path:
+        """The instance ids beside label `i`; the official evaluation weighs its iIoU by them."""
+        label = self.label_path(i)
+        return label.with_name(label.name.removesuffix(LABEL_END) + INSTANCE_END)
+
+
+def _by_stem(folder: Path, end: str) -> Files:
+    return {path.name.removesuffix(end): path for path in folder.glob(f"*/[!.]*{end}")}
+
+
+DATASET = Cityscapes

@@ -1,0 +1,50 @@
+"""Any data set as a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
+
+from pathlib import Path
+
+from segnl.data.base import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    DataConfig,
+    Files,
+    SegmentationData,
+    files_by_stem,
+    split_folder,
+)
+from segnl.labels.table import ClassTable
+
+
+class FolderConfig(DataConfig):
+    """Settings of a folder data set."""
+
+    ignore_ids: tuple[int, ...] = ()
+    """Ids in the labels that are void; 255 always is."""
+
+
+class Folder(SegmentationData):
+    """Images and labels paired by stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""
+
+    Config = FolderConfig
+    cfg: FolderConfig
+    how_to_get = "it holds images/, labels/ and classes.tsv"
+
+    @classmethod
+    def class_table(cls, cfg: FolderConfig) -> ClassTable:
+        return ClassTable.from_tsv(cfg.root_folder / "classes.tsv", cfg.ignore_ids)
+
+    def find_files(self) -> tuple[Files, Files]:
+        images = self.find_images()
+        labels = split_folder(self.root / "labels", self.split)
+        return images, files_by_stem(labels, LABEL_SUFFIXES, kind="label")
+
+    def find_images(self) -> Files:
+        return files_by_stem(split_folder(self.root / "images", self.split), IMAGE_SUFFIXES, kind="image")
+
+    def label_folder(self) -> Path:
+        return self.root / "labels" / self.split
+
+    def expected(self, stem: str) -> tuple[str, str]:
+        return f"images/{self.split}/{stem}.jpg or .png", f"labels/{self.split}/{stem}.png"
+
+
+DATASET = Folder

@@ -1,0 +1,1 @@
+"""One way from a checkpoint to scores and masks."""

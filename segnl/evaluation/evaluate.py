@@ -1,0 +1,76 @@
+"""Scores a network on a data set: every image once, at its label's own size, by one confusion matrix."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segnl.core.background import Background
+from segnl.core.distributed import ALONE, Ranks
+from segnl.core.errors import DataError
+from segnl.core.progress import Progress
+from segnl.data.base import SegmentationData
+from segnl.data.loader import eval_samples
+from segnl.data.sample import Sample
+from segnl.evaluation.predictor import Predictor
+from segnl.metrics.accumulator import Tally
+from segnl.metrics.confusion import Confusion
+from segnl.runs.recipe import Recipe
+
+OnResult = Callable[[Sample, Tensor], None]
+Known = Callable[[Sample], npt.NDArray[np.uint8] | None]
+
+
+def evaluate(
+    predictor: Predictor,
+    data: SegmentationData,
+    *,
+    recipe: Recipe,
+    on_result: OnResult | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    tally: Tally | None = None,
+    known: Known | None = None,
+    ranks: Ranks = ALONE,
+) -> Confusion:
+    """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
+
+    Worker processes decode, this thread runs the network, another one counts: they overlap.
+    ranks: each goes through its own images (rank, rank + world, ...), and all get the sum of their counts.
+    should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
+    on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
+    tally: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if they are
+    known from an earlier start; the network is not asked then.
+    """
+    if len(data) == 0:
+        raise DataError(f"{recipe.data.root}: no images to score")
+    counted = Tally(data.table.num_classes) if tally is None else tally
+    indices = range(ranks.rank, len(data), ranks.world)
+    samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
+
+    def take_in(sample: Sample, predicted: Tensor) -> None:
+        ids = predicted.cpu()  # H W; waits for the device
+        counted.add(sample.stem, ids, sample.label)
+        if on_result is not None:
+            on_result(sample, ids)
+
+    def go_through() -> None:
+        with (
+            Background(1, waiting=2) as counting,
+            Progress("evaluate", len(indices), unit="image", is_shown=ranks.is_main) as progress,
+        ):
+            for _, sample in samples:
+                found = known(sample) if known is not None else None
+                predicted = predictor.labels(sample.image) if found is None else torch.from_numpy(found)
+                counting.do(partial(take_in, sample, predicted))
+                progress.advance()
+                if should_stop():
+                    break
+
+    ranks.together(go_through)
+    for rank, others in enumerate(ranks.gathered(counted)):
+        if rank != ranks.rank:
+            counted.merge(others)
+    return counted.confusion

@@ -1,0 +1,85 @@
+"""A trained network as its users want it: an image in, its classes out, by the recipe's own protocol."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segnl.core.precision import autocast
+from segnl.evaluation.inference import Scores, infer
+from segnl.evaluation.presets import input_hws
+from segnl.labels.table import ClassTable
+from segnl.models.segmenter import Segmenter
+from segnl.runs.build import build_model, device_of
+from segnl.runs.checkpoint import Checkpoint, load_weights, open_checkpoint
+from segnl.runs.classes import table_from
+from segnl.runs.recipe import Recipe, compose
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Predictor:
+    """A network in evaluation mode with the protocol of its recipe's `eval` section."""
+
+    def __init__(self, model: Segmenter, recipe: Recipe, class_table: ClassTable, device: torch.device) -> None:
+        self.recipe, self.class_table, self.device = recipe, class_table, device
+        self.model = model.to(device)
+        self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+
+    def logits(self, image: Tensor) -> Tensor:
+        """image: float32 `b 3 H W`, normalised. Returns logits `b k h w` at feature size."""
+        with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
+            main: Tensor = self.model(image.contiguous(memory_format=self._layout)).main
+        return main
+
+    def scores(self, image: Pixels) -> Scores:
+        """image: u8 `H W 3`, RGB. Returns the class scores at its size, computed only as they are asked for."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB")
+        self.model.eval()
+        cfg = self.recipe.eval
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1).unsqueeze(0)
+        pixels = pixels.contiguous(memory_format=self._layout)  # while they are bytes: floats take four times as long
+        hw = (image.shape[0], image.shape[1])
+        return infer(
+            self.logits,
+            self.model.input(pixels),
+            hw,
+            mode=cfg.mode,
+            window_hw=cfg.window_hw,
+            stride_hw=cfg.stride_hw,
+            input_hws=input_hws(cfg, self.recipe.data.short_side_px, hw),
+            flip=cfg.flip,
+            batch_size=cfg.batch_size,
+            align_corners=self.model.align_corners,
+        )
+
+    def labels(self, image: Pixels) -> Tensor:
+        """image: u8 `H W 3`, RGB. Returns train ids u8 `H W` on the network's device."""
+        return self.scores(image).argmax()[0]
+
+    def predict(self, image: Pixels) -> Pixels:
+        """image: u8 `H W 3`, RGB, any size. Returns train ids u8 `H W`; `class_table` says what they mean."""
+        return self.labels(image).cpu().numpy()
+
+
+def predictor_of(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
+    """The checkpoint's network, with its averaged weights where it has some.
+
+    recipe: the checkpoint's own, or one that differs in how it is scored.
+    """
+    table = table_from(checkpoint.classes)
+    model = build_model(recipe, table.num_classes, is_new=False)
+    load_weights(model, checkpoint, averaged=bool(checkpoint.ema))
+    return Predictor(model, recipe, table, device_of())
+
+
+def load(run_or_file: str | Path) -> Predictor:
+    """A trained network from a run's folder (its last checkpoint) or a checkpoint file.
+
+    Raises CheckpointError when there is none or it is damaged.
+    """
+    checkpoint = open_checkpoint(Path(run_or_file))
+    return predictor_of(checkpoint, compose(checkpoint.recipe, file=str(checkpoint.path)))

@@ -1,1 +1,0 @@
-"""Floor 4: masks, overlays and pages to look at."""

@@ -1,0 +1,1 @@
+"""Intervals and p values for differences between heads."""

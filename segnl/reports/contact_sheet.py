@@ -1,0 +1,79 @@
+"""One PNG for a paper's figure: a row an image, a column for the image, the truth and every network."""
+
+import io
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from segnl.data.base import SegmentationData
+from segnl.labels.table import IGNORE
+from segnl.reports.gallery import Shown
+
+Pixels = npt.NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+GAP, HEADER = 6, 26  # pixels
+LINE, SWATCH = 24, 14  # pixels, of the key
+
+
+def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Sequence[int], *, width: int = 320) -> bytes:
+    """A PNG of the images `indices` of the split; every panel is `width` pixels wide.
+
+    The header names the columns, the key below the colour of every class, and of void, that is in one of the masks.
+    """
+    masks = [_masks(shown, data, i) for i in indices]
+    rows = [_row(data, i, width, own) for i, own in zip(indices, masks, strict=True)]
+    titles = ["image", "truth", *(each.name for each in shown)]
+    total = len(titles) * (width + GAP) + GAP
+    font = ImageFont.load_default(size=16)
+    present = np.unique(np.concatenate([np.unique(mask) for own in masks for mask in own]))
+    names = [*((data.table.names[k], k) for k in present if k != IGNORE), *[("void", IGNORE)] * (IGNORE in present)]
+    entries = _key(names, total, font)
+    top = HEADER + sum(row[0].shape[0] + GAP for row in rows)
+    sheet = Image.new("RGB", (total, top + LINE * (1 + max((line for _, line, _, _ in entries), default=-1))), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((GAP + column * (width + GAP) + width // 2, HEADER // 2), title, fill="black", font=font, anchor="mm")
+    for left, line, name, k in entries:
+        y = top + line * LINE + LINE // 2
+        colour = tuple(data.table.colour(np.full((1, 1), k, np.uint8))[0, 0].tolist())
+        draw.rectangle((left, y - SWATCH // 2, left + SWATCH, y + SWATCH // 2), fill=colour, outline="gray")
+        draw.text((left + SWATCH + GAP, y), name, fill="black", font=font, anchor="lm")
+    top = HEADER
+    for row in rows:
+        for column, panel in enumerate(row):
+            sheet.paste(Image.fromarray(panel), (GAP + column * (width + GAP), top))
+        top += row[0].shape[0] + GAP
+    out = io.BytesIO()
+    sheet.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _key(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tuple[int, int, str, int]]:
+    """Left edge, line, name and index of each class, in lines of at most `width` pixels."""
+    left, line, entries = GAP, 0, []
+    for name, k in classes:
+        wanted = SWATCH + 4 * GAP + round(font.getlength(name))
+        if left > GAP and left + wanted > width:
+            left, line = GAP, line + 1
+        entries.append((left, line, name, k))
+        left += wanted
+    return entries
+
+
+def _masks(shown: Sequence[Shown], data: SegmentationData, i: int) -> list[Pixels]:
+    return [data.read(i).label, *(each.predictions.mask(i, data.table) for each in shown)]
+
+
+def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:
+    image = data.read(i).image
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    colours = [_resized(data.table.colour(mask), (width, height), cv2.INTER_NEAREST_EXACT) for mask in masks]
+    return [_resized(image, (width, height), cv2.INTER_AREA), *colours]
+
+
+def _resized(pixels: Pixels, wh: tuple[int, int], how: int) -> Pixels:
+    return np.asarray(cv2.resize(pixels, wh, interpolation=how), np.uint8)

@@ -1,0 +1,1 @@
+"""Recipes, runs' folders and checkpoints: what a training is on disk."""

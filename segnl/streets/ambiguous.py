@@ -1,0 +1,305 @@
+"""Where a street's ambiguous objects and their cues stand, and how they are painted.
+
+An object's painter is not told its class; only its cue's painter is, and that reads it from the mark it has to show.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from segnl.streets.canvas import Box, Canvas, Draws, Surface, nearest, shade
+from segnl.streets.pairs import BLACK_MARK, PAIRS, WHITE_MARK, Colour, Pair
+from segnl.streets.town import FOLIAGE, Street
+
+_NEAR, _FAR_ENOUGH = (
+    70,
+    100,
+)  # pixels of a 256x512 image between an object's centre and its cue's: at least, and if it can be
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One ambiguous object and its cue. pair: 1.. as in PAIRS. livery: 0 or 1. mark: 0 white, 1 black; also the class.
+
+    is_aligned: the cue's centre lies within the object's rows or within its columns.
+    """
+
+    pair: int
+    livery: int
+    mark: int
+    box: Box
+    cue: Box
+
+    @property
+    def kind(self) -> Pair:
+        return PAIRS[self.pair - 1]
+
+    @property
+    def truth(self) -> str:
+        """The Cityscapes name of the object's class."""
+        return self.kind.classes[self.mark]
+
+    @property
+    def is_aligned(self) -> bool:
+        x, y = self.cue.centre
+        return self.box.x0 <= x <= self.box.x1 or self.box.y0 <= y <= self.box.y1
+
+    @property
+    def distance_px(self) -> float:
+        """From the object's centre to its cue's."""
+        (x, y), (cue_x, cue_y) = self.box.centre, self.cue.centre
+        return float(((x - cue_x) ** 2 + (y - cue_y) ** 2) ** 0.5)
+
+
+def plan_ambiguous(canvas: Canvas, draws: Draws, marks: Draws, street: Street) -> list[Placement]:
+    """Two or three pairs, one or two objects each, with their cues; nothing overlaps.
+
+    draws decides all that can be seen of an object; marks decides only which class each one is. When a pair has two
+    objects their classes differ twice out of three times.
+    """
+    placed: list[Placement] = []
+    wanted = draws.between(2, 3)
+    for pair in draws.shuffled(range(1, len(PAIRS) + 1)):
+        first_livery = draws.below(2)
+        first_mark, differs = marks.below(2), marks.below(3) < 2
+        objects = 0
+        for livery in (first_livery, 1 - first_livery)[: 2 if draws.below(3) < 2 else 1]:
+            mark = first_mark if objects == 0 else first_mark ^ int(differs)
+            found = _place(
+                canvas, draws, street, placed, Placement(pair, livery, mark, Box(0, 0, 0, 0), Box(0, 0, 0, 0))
+            )
+            if found:
+                placed.append(found)
+                objects += 1
+        wanted -= objects > 0
+        if wanted == 0:
+            break
+    return placed
+
+
+def _place(
+    canvas: Canvas, draws: Draws, street: Street, placed: Sequence[Placement], blank: Placement
+) -> Placement | None:
+    """`blank` with a box and a cue that are free, or None where the street has no room for it.
+
+    Half of the cues are wanted on the row or column of their object, the others off both; a cue that is neither
+    wanted nor far is kept in case no better one is found.
+    """
+    taken = [box.grown(street.camera.px(4)) for other in placed for box in (other.box, other.cue)]
+    wants_aligned = draws.chance(50)
+    spare: Placement | None = None
+    for _ in range(8):
+        box = _object_box(draws, street, blank.kind)
+        if any(box.overlap(other) for other in taken):
+            continue
+        for attempt in range(20):
+            cue = _cue_box(draws, street, blank.kind, box, attempt, wants_aligned=wants_aligned)
+            candidate = replace(blank, box=box, cue=cue)
+            if candidate.distance_px < street.camera.px(_NEAR):
+                continue
+            if any(cue.overlap(other) for other in [*taken, box.grown(street.camera.px(4))]) or not _fits(
+                canvas, blank.kind, cue
+            ):
+                continue
+            if candidate.is_aligned == wants_aligned and candidate.distance_px >= street.camera.px(_FAR_ENOUGH):
+                return candidate
+            if spare is None or (candidate.is_aligned == wants_aligned) > (spare.is_aligned == wants_aligned):
+                spare = candidate
+    return spare
+
+
+def _object_box(draws: Draws, street: Street, pair: Pair) -> Box:
+    """A box within the image's columns that stands on the ground."""
+    camera = street.camera
+    percent = draws.between(88, 112)
+    high, wide = (max(4, camera.px(length) * percent // 100) for length in pair.hw)
+    base = camera.vanish_xy[1] + nearest(high * camera.height_m / pair.height_m)
+    left = draws.between(2, max(2, camera.hw[1] - wide - 2))
+    return Box(left, base - high + 1, left + wide - 1, base)
+
+
+def _cue_box(draws: Draws, street: Street, pair: Pair, box: Box, attempt: int, *, wants_aligned: bool) -> Box:
+    """A guess at a cue's place; with wants_aligned on the object's row or column."""
+    camera = street.camera
+    height, width = camera.hw
+    horizon = camera.vanish_xy[1]
+    high, wide = (max(4, camera.px(length)) for length in pair.cue_hw)
+    top, bottom = {
+        "sky": (2, horizon - high),
+        "road": (horizon + camera.px(22), height - camera.px(26) - high),
+        "building": (2, horizon + camera.px(4) - high // 2),
+        "traffic sign": (2, horizon + camera.px(8) - high // 2),
+    }[pair.on]
+    x, y = draws.between(2, max(2, width - wide - 3)), draws.between(top, max(top, bottom))
+    if wants_aligned and attempt % 2:
+        x = draws.between(box.x0, box.x1) - wide // 2
+    elif wants_aligned:
+        y = min(max(draws.between(box.y0, box.y1) - high // 2, top), max(top, bottom))
+    x = min(max(x, 2), max(2, width - wide - 3))
+    return Box(x, y, x + wide - 1, y + high - 1)
+
+
+def _fits(canvas: Canvas, pair: Pair, cue: Box) -> bool:
+    """Whether the whole cue lies on what it belongs to; a traffic sign may stand before anything."""
+    height, width = canvas.owner.shape
+    if cue.x0 < 0 or cue.y0 < 0 or cue.x1 >= width or cue.y1 >= height:
+        return False
+    if pair.on == "traffic sign":
+        return True
+    return bool((canvas.owner[cue.y0 : cue.y1 + 1 : 2, cue.x0 : cue.x1 + 1 : 2] == canvas.stuff(pair.on)).all())
+
+
+def ahead_of(placement: Placement, street: Street) -> float:
+    """How far ahead the object stands, in metres."""
+    return street.camera.ahead_of_row(placement.box.y1)
+
+
+def paint_object(canvas: Canvas, draws: Draws, placement: Placement, number: int) -> None:
+    """The object; its looks follow from its pair, its livery and the draws, and from nothing else. number: 1.."""
+    pair = placement.kind
+    surface = canvas.add(Surface("", _GRAIN[pair.name], placement=number))
+    _OBJECTS[pair.name](canvas, draws, placement.box, pair.livery(placement.livery), surface)
+
+
+def paint_cue(canvas: Canvas, street: Street, placement: Placement) -> None:
+    """The cue, which shows the mark. A sign also gets its pole."""
+    pair, cue = placement.kind, placement.cue
+    livery = pair.livery(placement.livery)
+    mark = BLACK_MARK if placement.mark else WHITE_MARK
+    if pair.on == "traffic sign":
+        _pole(canvas, street, cue)
+    _CUES[pair.on](canvas, cue, livery, mark, canvas.stuff(pair.on))
+
+
+def _vehicle(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
+    body = draws.near(livery, 8)
+    for x in (80, 760):
+        canvas.box(Box(*box.at(x, 880), *box.at(x + 160, 1000)), (22, 22, 24), surface)
+    canvas.shape(box, ((0, 60), (40, 0), (960, 0), (1000, 60), (1000, 930), (0, 930)), body, surface)
+    canvas.box(Box(*box.at(0, 60), *box.at(1000, 110)), shade(body, 76))
+    for x in (60, 380, 700):
+        canvas.box(Box(*box.at(x, 190), *box.at(x + 240, 420)), (50, 58, 66))
+    for y in (520, 640, 760):
+        canvas.box(Box(*box.at(40, y), *box.at(960, y + 26)), shade(body, 84))
+    canvas.box(Box(*box.at(0, 850), *box.at(1000, 930)), (60, 60, 62))
+    canvas.box(Box(*box.at(400, 862), *box.at(600, 912)), (220, 218, 206))
+
+
+def _mound(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
+    green = draws.near(draws.pick(FOLIAGE), 10)
+    outline = (
+        (0, 1000),
+        (10, 700),
+        (70, 420),
+        (180, 200),
+        (330, 60),
+        (520, 0),
+        (700, 70),
+        (850, 240),
+        (950, 480),
+        (990, 720),
+        (1000, 1000),
+    )
+    canvas.shape(box, outline, green, surface)
+    canvas.shape(Box(*box.at(120, 90), *box.at(760, 600)), outline, shade(green, 112))
+    radius = max(1, (box.y1 - box.y0) // 15)
+    for row in range(4):
+        for column in range(9 - abs(row - 3)):
+            x = 500 + (column * 2 - (8 - abs(row - 3))) * 56 + draws.between(-22, 22)
+            canvas.disc(box.at(x, 270 + row * 190 + draws.between(-30, 30)), radius, draws.near(livery, 6))
+
+
+def _caped(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
+    cape = draws.near(livery, 8)
+    canvas.shape(box, ((330, 860), (460, 860), (450, 1000), (290, 1000)), (40, 40, 46), surface)
+    canvas.shape(box, ((540, 860), (680, 860), (720, 1000), (560, 1000)), (40, 40, 46), surface)
+    canvas.shape(
+        box,
+        ((330, 190), (420, 150), (590, 150), (680, 190), (860, 560), (1000, 900), (0, 900), (150, 560)),
+        cape,
+        surface,
+    )
+    for x in (300, 620):
+        canvas.shape(box, ((x + 90, 300), (x + 130, 300), (x + 90, 880), (x, 880)), shade(cape, 80))
+    canvas.shape(
+        box,
+        ((380, 50), (460, 0), (560, 0), (640, 50), (630, 130), (560, 180), (460, 180), (390, 130)),
+        (206, 162, 132),
+        surface,
+    )
+    canvas.shape(box, ((360, 70), (440, 0), (580, 0), (660, 80), (620, 60), (400, 60)), shade(cape, 70), surface)
+
+
+def _panels(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
+    grey = draws.near((134, 134, 132), 10)
+    canvas.box(box, grey, surface)
+    strip = draws.near(livery, 8)
+    for index in range(8):
+        x = index * 125
+        canvas.box(Box(*box.at(x, 0), *box.at(x + 12, 1000)), shade(grey, 70))
+        canvas.box(Box(*box.at(x + 45, 160), *box.at(x + 88, 860)), strip)
+    canvas.box(Box(*box.at(0, 0), *box.at(1000, 90)), strip)
+    canvas.box(Box(*box.at(0, 930), *box.at(1000, 1000)), shade(grey, 62))
+
+
+def _sign(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
+    canvas.shape(
+        cue, ((60, 0), (940, 0), (1000, 60), (1000, 940), (940, 1000), (60, 1000), (0, 940), (0, 60)), livery, surface
+    )
+    canvas.disc(cue.centre, max(1, (cue.x1 - cue.x0) * 32 // 100), mark)
+
+
+def _balloon(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
+    outline = (
+        (500, 0),
+        (800, 60),
+        (960, 220),
+        (1000, 420),
+        (900, 620),
+        (600, 860),
+        (400, 860),
+        (100, 620),
+        (0, 420),
+        (40, 220),
+        (200, 60),
+    )
+    canvas.shape(cue, outline, livery, surface)
+    canvas.shape(
+        cue, ((250, 160), (750, 160), (830, 400), (740, 580), (600, 690), (400, 690), (260, 580), (170, 400)), mark
+    )
+    canvas.shape(cue, ((400, 890), (600, 890), (580, 1000), (420, 1000)), (96, 70, 48), surface)
+
+
+def _road_field(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
+    canvas.shape(cue, ((120, 0), (880, 0), (1000, 1000), (0, 1000)), livery, surface)
+    canvas.shape(cue, ((500, 120), (720, 300), (840, 840), (500, 700), (160, 840), (280, 300)), mark)
+
+
+def _banner(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
+    canvas.shape(cue, ((0, 0), (1000, 0), (1000, 1000), (500, 900), (0, 1000)), livery, surface)
+    canvas.shape(cue, ((500, 110), (840, 300), (840, 600), (500, 790), (160, 600), (160, 300)), mark)
+
+
+def _pole(canvas: Canvas, street: Street, cue: Box) -> None:
+    """From the sign down to the ground, or, over the road, along an arm to a pole at the kerb."""
+    camera, surface, steel = street.camera, canvas.stuff("pole", 16), (104, 106, 108)
+    ahead, thick = 10.0, camera.px(4)
+    kerb_m = street.road_m + 0.5
+    x, foot_m = cue.centre[0], camera.side_of_column(cue.centre[0], ahead)
+    if abs(foot_m) < kerb_m:
+        x = camera.point(kerb_m if foot_m > 0 else -kerb_m, 0, ahead)[0]
+        y = cue.y0 + camera.px(4)
+        canvas.box(Box(min(x, cue.x0), y, max(x, cue.x1), y + thick - 1), steel, surface)
+    foot = camera.point(0, 0, ahead)[1]
+    canvas.box(Box(x - thick // 2, cue.y0 + camera.px(2), x - thick // 2 + thick - 1, foot), steel, surface)
+
+
+_Object = Callable[[Canvas, Draws, Box, Colour, int], None]
+_Cue = Callable[[Canvas, Box, Colour, Colour, int], None]
+_OBJECTS: dict[str, _Object] = {
+    "bus-truck": _vehicle,
+    "vegetation-terrain": _mound,
+    "rider-person": _caped,
+    "wall-fence": _panels,
+}
+_GRAIN = {"bus-truck": 24, "vegetation-terrain": 110, "rider-person": 24, "wall-fence": 50}
+_CUES: dict[str, _Cue] = {"traffic sign": _sign, "sky": _balloon, "road": _road_field, "building": _banner}

@@ -1,0 +1,224 @@
+"""What Streets paints with: draws, a camera, and a canvas of colours and surfaces.
+
+Axes: `H W` image rows and columns. Every result is the same on every machine: the draws are PCG64's raw words (numpy
+promises these, not the distributions over them), the arithmetic is integer or plain IEEE, the polygons have integer
+corners and no anti-aliasing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnl.streets.pairs import Colour
+
+Item = TypeVar("Item")
+Points = Sequence[tuple[int, int]]
+
+
+class Draws:
+    """Whole random numbers from PCG64's raw words."""
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+        self._words: list[int] = []
+
+    def below(self, count: int) -> int:
+        """0 to count - 1."""
+        if not self._words:
+            self._words = self._bits.random_raw(256).tolist()
+        return (self._words.pop() >> 11) % count
+
+    def between(self, low: int, high: int) -> int:
+        """low to high, both included."""
+        return low + self.below(high - low + 1)
+
+    def chance(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        return items[self.below(len(items))]
+
+    def shuffled(self, items: Sequence[Item]) -> list[Item]:
+        out = list(items)
+        for last in range(len(out) - 1, 0, -1):
+            other = self.below(last + 1)
+            out[last], out[other] = out[other], out[last]
+        return out
+
+    def near(self, colour: Colour, spread: int) -> Colour:
+        """A colour moved as a whole and a little in each channel."""
+        shift = self.between(-spread, spread)
+        red, green, blue = (channel + shift + self.between(-spread // 3, spread // 3) for channel in colour)
+        return clip_colour((red, green, blue))
+
+    def bytes(self, rows: int, columns: int) -> NDArray[np.uint8]:
+        """Random u8 `rows columns`."""
+        words = self._bits.random_raw((rows * columns + 7) // 8)
+        return words.astype("<u8").view(np.uint8)[: rows * columns].reshape(rows, columns)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixel columns x0..x1 and rows y0..y1, both ends included."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Column, row."""
+        return (self.x0 + self.x1) // 2, (self.y0 + self.y1) // 2
+
+    @property
+    def area(self) -> int:
+        return max(0, self.x1 - self.x0 + 1) * max(0, self.y1 - self.y0 + 1)
+
+    def grown(self, by: int) -> "Box":
+        return Box(self.x0 - by, self.y0 - by, self.x1 + by, self.y1 + by)
+
+    def overlap(self, other: "Box") -> int:
+        """Pixels in both."""
+        return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)).area
+
+    def at(self, x: int, y: int) -> tuple[int, int]:
+        """The pixel at thousandths of the box's width and height."""
+        return self.x0 + (self.x1 - self.x0) * x // 1000, self.y0 + (self.y1 - self.y0) * y // 1000
+
+
+def nearest(value: float) -> int:
+    """The whole number next to `value`, halves upwards."""
+    return int((value + 0.5) // 1)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A driver's view along the street: metres to pixels.
+
+    hw: image rows, columns. vanish_xy: where the street meets the horizon. unit: pixels here for one in 256x512.
+    """
+
+    hw: tuple[int, int]
+    vanish_xy: tuple[int, int]
+    unit: float
+    height_m: float = 1.6
+
+    @property
+    def focal_px(self) -> float:
+        return 300.0 * self.unit
+
+    def px(self, pixels_at_256: float) -> int:
+        """A length of a 256x512 image in this one, at least 1."""
+        return max(1, nearest(pixels_at_256 * self.unit))
+
+    def point(self, side_m: float, up_m: float, ahead_m: float) -> tuple[int, int]:
+        """The pixel (column, row) of a point right of, above and ahead of the camera's foot."""
+        scale = self.focal_px / ahead_m
+        column = int((self.vanish_xy[0] + side_m * scale + 0.5) // 1)  # `nearest`, called thousands of times
+        row = int((self.vanish_xy[1] + (self.height_m - up_m) * scale + 0.5) // 1)
+        return column, row
+
+    def front(self, side_m: float, ahead_m: float, width_m: float, height_m: float, up_m: float = 0.0) -> Box:
+        """The box of an upright rectangle that faces the camera, centred on side_m, standing up_m above the ground."""
+        left, top = self.point(side_m - width_m / 2, up_m + height_m, ahead_m)
+        right, bottom = self.point(side_m + width_m / 2, up_m, ahead_m)
+        return Box(left, top, right, bottom)
+
+    def ahead_of_row(self, row: int) -> float:
+        """How far ahead the ground is seen in an image row below the horizon."""
+        return self.height_m * self.focal_px / max(1, row - self.vanish_xy[1])
+
+    def side_of_column(self, column: int, ahead_m: float) -> float:
+        return (column - self.vanish_xy[0]) * ahead_m / self.focal_px
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What a pixel can belong to. name: a Cityscapes class; empty where a cue decides. grain: its texture, 0..255.
+
+    placement: 1.. for the ambiguous object of that number, else 0.
+    """
+
+    name: str
+    grain: int
+    placement: int = 0
+
+
+def clip_colour(colour: tuple[int, int, int]) -> Colour:
+    red, green, blue = (min(255, max(0, channel)) for channel in colour)
+    return red, green, blue
+
+
+def mix(first: Colour, second: Colour, parts: int) -> Colour:
+    """`first` moved `parts` 256ths of the way to `second`."""
+    red, green, blue = ((a * (256 - parts) + b * parts) >> 8 for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def shade(colour: Colour, percent: int) -> Colour:
+    """Darker below 100, lighter above."""
+    red, green, blue = (channel * percent // 100 for channel in colour)
+    return clip_colour((red, green, blue))
+
+
+class Canvas:
+    """Colours u8 `H W 3` and, for each pixel, the number of the surface it belongs to, u16 `H W`.
+
+    Classes are not known while painting: an ambiguous surface is a number, so its looks cannot depend on its class.
+    """
+
+    def __init__(self, hw: tuple[int, int]) -> None:
+        self.image = np.zeros((*hw, 3), np.uint8)
+        self.owner = np.zeros(hw, np.uint16)
+        self.surfaces: list[Surface] = []
+        self._stuff: dict[str, int] = {}
+
+    def stuff(self, name: str, grain: int = 40) -> int:
+        """The surface shared by all of a class that has no instances."""
+        if name not in self._stuff:
+            self._stuff[name] = self.add(Surface(name, grain))
+        return self._stuff[name]
+
+    def thing(self, name: str, grain: int = 24) -> int:
+        """A new surface: one car, one person."""
+        return self.add(Surface(name, grain))
+
+    def add(self, surface: Surface) -> int:
+        """The number under which a surface is painted."""
+        self.surfaces.append(surface)
+        return len(self.surfaces) - 1
+
+    def paint(self, shapes: Sequence[Points], colour: Colour, surface: int | None = None) -> None:
+        """Fills polygons that do not overlap; without a surface only colour changes (windows, marks)."""
+        corners = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
+        cv2.fillPoly(self.image, corners, colour, cv2.LINE_8)
+        if surface is not None:
+            cv2.fillPoly(self.owner, corners, surface, cv2.LINE_8)
+
+    def owner_only(self, outline: Points, surface: int) -> None:
+        """Gives the area of a polygon to a surface without changing colours: what one sees through a fence is fence."""
+        cv2.fillPoly(self.owner, [np.array(outline, np.int32).reshape(-1, 1, 2)], surface, cv2.LINE_8)
+
+    def box(self, box: Box, colour: Colour, surface: int | None = None) -> None:
+        """Fills a rectangle; an empty box leaves everything as it was."""
+        if box.x1 < box.x0 or box.y1 < box.y0:
+            return
+        first, last = (box.x0, box.y0), (box.x1, box.y1)
+        cv2.rectangle(self.image, first, last, colour, cv2.FILLED, cv2.LINE_8)
+        if surface is not None:
+            cv2.rectangle(self.owner, first, last, surface, cv2.FILLED, cv2.LINE_8)
+
+    def disc(self, centre: tuple[int, int], radius: int, colour: Colour, surface: int | None = None) -> None:
+        """Fills a circle."""
+        cv2.circle(self.image, centre, radius, colour, cv2.FILLED, cv2.LINE_8)
+        if surface is not None:
+            cv2.circle(self.owner, centre, radius, surface, cv2.FILLED, cv2.LINE_8)
+
+    def shape(self, box: Box, outline: Points, colour: Colour, surface: int | None = None) -> None:
+        """Fills a polygon given in thousandths of a box."""
+        self.paint([[box.at(x, y) for x, y in outline]], colour, surface)

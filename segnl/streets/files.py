@@ -1,0 +1,187 @@
+"""Streets as files, in Cityscapes' official layout: written once, gone on with after a kill, never mixed with others.
+
+leftImg8bit/SPLIT/CITY/CITY_NNNNNN_000019_leftImg8bit.png               RGB
+gtFine/SPLIT/CITY/CITY_NNNNNN_000019_gtFine_{labelIds,instanceIds,color,ambiguous}.png
+streets.json                                                            what they were made from
+"""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnl.core.errors import DataError, MachineError
+from segnl.core.files import remove_leftovers, write_atomic
+from segnl.labels.cityscapes import LABELS
+from segnl.streets.scene import VERSION, Scene, compose
+
+CITIES = {"train": ("ahornau", "birkhain", "erlstadt", "fichtental"), "val": ("quellbach", "rosenfurt")}
+AMBIGUOUS_END = "_gtFine_ambiguous.png"
+MANIFEST = "streets.json"
+LEAST_HW, MOST_HW = (64, 128), (2048, 4096)
+_END_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+Progress = Callable[[int, int], None]
+
+
+def generate(
+    out: Path,
+    *,
+    num_train: int,
+    num_val: int,
+    hw: tuple[int, int] = (256, 512),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> int:
+    """Writes the data set below `out` and returns how many images had to be made; what is there already stays.
+
+    progress(done, total) is called after each image. More images may be asked for later; another seed or size may not.
+    Raises DataError when `out` holds another data set or the size is out of range, MachineError when writing fails.
+    """
+    counts = {"train": num_train, "val": num_val}
+    for split, count in counts.items():
+        if count < 1:
+            raise DataError(f"{out}: {count} images asked for split {split}; ask for at least 1")
+    if not (LEAST_HW[0] <= hw[0] <= MOST_HW[0] and LEAST_HW[1] <= hw[1] <= MOST_HW[1]):
+        raise DataError(f"{out}: size {hw[0]}x{hw[1]}; streets are made from 64x128 to 2048x4096 (rows x columns)")
+    manifest = {"version": VERSION, "seed": seed, "hw": list(hw), **counts}
+    _require_same(out, manifest)
+    write_atomic(out / MANIFEST, _json({**manifest, "complete": False}))
+    made = 0
+    try:
+        for done, (split, index) in enumerate(_all(counts), start=1):
+            paths = image_files(out, split, index)
+            if not all(_is_whole(path) for path in paths.values()):
+                _write(paths, compose(seed=seed, split=split, index=index, hw=hw))
+                made += 1
+            if progress:
+                progress(done, sum(counts.values()))
+        for folder in {
+            path.parent for split, index in _all(counts) for path in image_files(out, split, index).values()
+        }:
+            remove_leftovers(folder)
+        os.sync()  # once for all files: the manifest must not outlive them in a power cut
+    except OSError as err:
+        raise MachineError(
+            f"{err.filename or out}: cannot be written ({err.strerror}); free some space or choose another place"
+        ) from err
+    write_atomic(out / MANIFEST, _json({**manifest, "complete": True}))
+    return made
+
+
+def image_files(out: Path, split: str, index: int) -> dict[str, Path]:
+    """The five files of one image: image, labelIds, instanceIds, color, ambiguous."""
+    city = CITIES[split][index % len(CITIES[split])]
+    stem = f"{city}_{index:06d}_000019"
+    labels = out / "gtFine" / split / city
+    return {
+        "image": out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
+        "labelIds": labels / f"{stem}_gtFine_labelIds.png",
+        "instanceIds": labels / f"{stem}_gtFine_instanceIds.png",
+        "color": labels / f"{stem}_gtFine_color.png",
+        "ambiguous": labels / f"{stem}{AMBIGUOUS_END}",
+    }
+
+
+def require_complete(root: Path) -> None:
+    """Raises DataError unless `root` holds streets whose making was finished."""
+    found = read_manifest(root)
+    if not found.get("complete"):
+        state = "its making was broken off" if found else f"no {MANIFEST}"
+        raise DataError(f"{root}: {state}; run `segnl data streets --out {root}`, which goes on where it stopped")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """What `root` was made from; empty when it holds no streets."""
+    try:
+        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as err:
+        raise DataError(f"{root / MANIFEST}: cannot be read ({err}); delete the folder and make it anew") from err
+    return found if isinstance(found, dict) else {}
+
+
+def _require_same(out: Path, manifest: dict[str, Any]) -> None:
+    found = read_manifest(out)
+    if not found and (out / "leftImg8bit").exists():
+        raise DataError(f"{out}: holds a data set that is not streets; choose another --out")
+    remedy = "choose another --out or delete it"
+    for key in ("version", "seed", "hw"):
+        if found and found.get(key) != manifest[key]:
+            raise DataError(f"{out}: holds streets of {key} {found.get(key)}, not {manifest[key]}; {remedy}")
+    for split in CITIES:
+        if found.get(split, 0) > manifest[split]:
+            raise DataError(f"{out}: holds {found[split]} {split} images, {manifest[split]} asked for; {remedy}")
+
+
+def _json(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree) + "\n").encode()
+
+
+def _all(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
+    return ((split, index) for split, count in counts.items() for index in range(count))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its last chunk; after a power cut a file may be there and be empty."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_END_CHUNK), os.SEEK_END)
+            return file.read() == _END_CHUNK
+    except OSError:
+        return False
+
+
+def _write(paths: dict[str, Path], scene: Scene) -> None:
+    colours = np.zeros((256, 4), np.uint8)
+    for label in LABELS:
+        if label.id >= 0:
+            colours[label.id] = (*label.colour, 255)
+    pixels: dict[str, NDArray[np.uint8] | NDArray[np.uint16]] = {
+        "image": scene.image,
+        "labelIds": scene.label_ids,
+        "instanceIds": scene.instance_ids,
+        "color": colours[scene.label_ids],
+        "ambiguous": scene.ambiguous,
+    }
+    for kind, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid() % 10**8:08d}")  # as remove_leftovers knows them
+        temporary.write_bytes(png(pixels[kind], is_photo=kind == "image"))
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:  # a second process has finished the whole set and tidied up
+            if not _is_whole(path):
+                raise
+
+
+def png(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, is_photo: bool) -> bytes:
+    """A PNG file of `H W` (8 or 16 bits), `H W 3` or `H W 4`.
+
+    OpenCV takes three to five times as long for flat labels; a photo's noise is not worth looking for repeats in, so
+    its differences between neighbours are only Huffman-coded.
+    """
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    bits = pixels.dtype.itemsize * 8
+    lines = np.ascontiguousarray(pixels).astype(f">u{bits // 8}").view(np.uint8).reshape(height, -1)
+    filtered = np.empty((height, lines.shape[1] + 1), np.uint8)
+    filtered[:, 0] = is_photo  # PNG's filter 1 is the difference to the pixel on the left, 0 is none
+    filtered[:, 1:] = lines
+    if is_photo:
+        filtered[:, 1 + channels :] -= lines[:, :-channels]
+    packer = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY if is_photo else zlib.Z_DEFAULT_STRATEGY)
+    header = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    body = packer.compress(filtered.tobytes()) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _END_CHUNK
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,1 @@
+"""Studies: several heads and seeds, compared under control."""

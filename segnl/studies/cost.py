@@ -1,0 +1,112 @@
+"""What a network costs, as a study's table shows it: parameters; FLOPs, time and memory of one crop; training speed."""
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segnl.core.config import Tree
+from segnl.core.environment import machine
+from segnl.core.errors import MachineError
+from segnl.core.files import write_atomic
+from segnl.core.run_log import read_log
+from segnl.profiling.cost import network_counts
+from segnl.profiling.peak_memory import Footprint, Job, measure_all
+from segnl.runs.build import device_of
+from segnl.runs.recipe import Recipe
+from segnl.studies.study import PlannedRun
+
+FILE = "cost.json"
+WARM_UP = 5  # steps at each start of a training, in which caches fill and workers begin
+LATENCY_S = 1.0  # a head's passes; a study's heads take turns, so that a busy moment is in all of them
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params: of the network as it predicts; the auxiliary head, which only training has, does not count.
+
+    gflops: billions of operations to predict one crop, a multiplication and its addition counted as two; convolutions
+    and matrix products are counted, norms, activations and softmax are not. latency_ms, peak_mib: as in
+    `engine.footprint.Footprint`, of one crop on this machine; None where it could not be measured.
+    """
+
+    params: int
+    gflops: float
+    latency_ms: float | None = None
+    peak_mib: float | None = None
+
+
+def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, Cost]:
+    """Each run's cost by the same key. What a run's cost.json holds is not counted or measured again: the counter
+    brings in torch's compiler, whose import alone takes seconds, and a time would be another each time.
+    """
+    kept = {key: _counted(run.recipe, num_classes, run.folder) for key, run in runs.items()}
+    place = _place()
+    missing = [key for key, tree in kept.items() if tree.get("measured", {}).get("machine") != place]
+    for key, found in zip(missing, _measured([runs[key].recipe for key in missing], num_classes), strict=False):
+        about = {"machine": place, "threads": found.threads, "passes": found.passes}
+        kept[key]["measured"] = {"latency_ms": found.latency_ms, "peak_mib": found.peak_mib} | about
+        write_atomic(runs[key].folder / FILE, json.dumps(kept[key]).encode())
+    return {key: _cost(tree) for key, tree in kept.items()}
+
+
+def _place() -> Tree:
+    device = device_of()
+    return machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+
+
+def _cost(tree: Mapping[str, Any]) -> Cost:
+    measured = tree.get("measured", {})
+    return Cost(tree["params"], tree["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
+
+
+def _counted(recipe: Recipe, num_classes: int, run: Path) -> Tree:
+    """cost.json's content, counted and written first where it is not there or of another network."""
+    belongs_to: Tree = json.loads(
+        json.dumps({"model": recipe.tree()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
+    )
+    try:
+        tree: Tree = json.loads((run / FILE).read_text(encoding="utf-8"))
+        if tree["belongs_to"] == belongs_to and {"params", "gflops"} <= tree.keys():
+            return tree
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there yet, or of an earlier version
+    params, gflops = network_counts(recipe, num_classes, recipe.data.crop_hw)
+    tree = {"params": params, "gflops": gflops, "belongs_to": belongs_to}
+    write_atomic(run / FILE, json.dumps(tree).encode())
+    return tree
+
+
+def _measured(recipes: list[Recipe], num_classes: int) -> list[Footprint]:
+    """One footprint a recipe; none at all, with a line that says why, where they cannot be taken."""
+    jobs = [
+        Job(recipe.tree(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
+        for recipe in recipes
+    ]
+    if not jobs:
+        return []
+    print(f"timing one crop in {len(jobs)} network{'s' if len(jobs) > 1 else ''}", flush=True)
+    try:
+        return measure_all(jobs)
+    except MachineError as err:
+        print(f"segnl: warning: latency and memory are left out: {err}", file=sys.stderr)
+        return []
+
+
+def train_images_per_s(run: Path) -> float | None:
+    """The median over the steps of a run's log, without the first of each start; None where it has too few."""
+    rates: list[float] = []
+    since_start = 0
+    for line in read_log(run / "log.jsonl"):
+        if line.get("event") == "start":
+            since_start = 0
+        elif "images_per_s" in line:
+            since_start += 1
+            if since_start > WARM_UP:
+                rates.append(float(line["images_per_s"]))
+    return statistics.median(rates) if rates else None

@@ -1,0 +1,1 @@
+"""Training: the trainer, its step, and what is around it."""

@@ -1,0 +1,151 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import segnl
+from segnl.cli.main import main
+from segnl.convert.export import Deployed, _halved, _not_inside, compare, export
+from segnl.core.errors import ConfigError, MachineError
+from segnl.labels.table import ClassTable
+from segnl.runs.build import build_model
+from segnl.runs.checkpoint import open_checkpoint, save_checkpoint
+from segnl.runs.classes import classes_tree
+from segnl.runs.recipe import load_recipe
+
+RED_BLUE = ClassTable(["road", "sky", "tree"], [[128, 64, 128], [70, 130, 180], [0, 128, 0]])
+
+# One of each head, and the settings that change the graph: pooled pairs, the form by associativity, a stage resized to
+# another, bgr and corners.
+HEADS = {
+    "fcn": ["model.head={name: fcn, channels: 8}"],
+    "aspp": ["model.head={name: aspp, channels: 8, in_stages: [1, 3]}"],
+    "non_local": ["model.head={name: non_local, channels: 8, subsample: true}", "model.input.order=bgr"],
+    "dot_product": ["model.head={name: non_local, channels: 8, pairwise: dot_product}"],
+    "concatenation": ["model.head={name: non_local, channels: 8, pairwise: concatenation}"],
+    "rcca": ["model.head={name: rcca, channels: 8, gamma_init: 1.0}", "model.align_corners=true"],
+    "ann": ["model.head={name: ann, channels: 8}"],
+    "da": ["model.head={name: da, channels: 8, gamma_init: 1.0}"],
+    "deeplabv3plus": ["model.head={name: deeplabv3plus, channels: 8, low_channels: 4}"],
+    "dnl": ["model.head={name: dnl, channels: 8}"],
+    "ema": ["model.head={name: ema, channels: 8, num_bases: 5}"],
+    "gc": ["model.head={name: gc, channels: 8}"],
+    "isa": ["model.head={name: isa, channels: 8, group_hw: [3, 5]}"],
+    "ocr": ["model.head={name: ocr, channels: 8, coarse: {channels: 8}}", "model.aux=null"],
+    "psp": ["model.head={name: psp, channels: 8}"],
+}
+
+
+@pytest.fixture
+def checkpoint(tiny_config, tmp_path, request):
+    """The file of a network of three classes at step 7, with an optimiser's tensor beside the weights."""
+    recipe = load_recipe(tiny_config, HEADS[getattr(request, "param", "rcca")])
+    path = tmp_path / "run" / "step-00000007.safetensors"
+    model = build_model(recipe, 3, is_new=True)
+    save_checkpoint(
+        path,
+        model=model.state_dict(),
+        optimiser={"classifier.weight.momentum_buffer": torch.ones(3, 8, 1, 1)},
+        step=7,
+        recipe=recipe.tree(),
+        classes=classes_tree(RED_BLUE),
+        origin={},
+    )
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", HEADS, indirect=True)
+def test_onnxruntime_gives_our_answer_at_other_sizes_and_batches(checkpoint, tmp_path, capsys):
+    pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    out = tmp_path / "model.onnx"
+    assert main(["export", "--checkpoint", str(checkpoint.parent), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("checked at") == 2
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["b", "H", "W", 3])
+    network = segnl.load(checkpoint)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 65, 203, 3), dtype=np.uint8)  # not a size of the check
+    labels, _ = session.run(["labels", "logits"], {"image": pixels})
+    assert (labels.dtype, labels.shape) == (np.uint8, (2, 65, 203))
+    ours = np.stack([network.predict(each) for each in pixels])
+    assert (labels != ours).mean() < 1e-3  # two scores nearer than the rounding of an interpolation
+    about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert about["segnl.class_names"] == ["road", "sky", "tree"]
+    assert about["segnl.palette"][1] == [70, 130, 180]
+    assert about["segnl.recipe"]["model"]["head"]["name"] == network.recipe.model.head.name
+    assert about["segnl.convention"]["normalised_inside"]["order"] == network.recipe.model.input.order
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(checkpoint, tmp_path, monkeypatch):
+    class Session:
+        def __init__(self, data, providers):
+            pass
+
+        def run(self, names, inputs):
+            labels, logits = deployed(torch.from_numpy(inputs["image"]))
+            return labels.numpy(), logits.detach().numpy() + np.float32(0.01)
+
+    runtime = type("Runtime", (), {"InferenceSession": Session})
+    deployed = Deployed(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
+    monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, runtime))
+    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda deployed, about: b"graph")
+    assert compare(deployed, b"", (33, 41)).error > 1e-3
+    with pytest.raises(MachineError, match="not written; onnxruntime's logits for 97x131 differ"):
+        export(checkpoint, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_missing_package_is_one_line_with_the_command(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MachineError, match=r"needs onnx, which is not installed: \./run\.sh extra export"):
+        export(checkpoint, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_exported_weights_are_a_checkpoint_that_predicts_the_same(checkpoint, tmp_path, half):
+    out = tmp_path / "model.safetensors"
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), *(["--half"] if half else [])]) == 0
+    exported, original = open_checkpoint(out), open_checkpoint(checkpoint)
+    assert exported.optim == {}
+    assert (exported.step, exported.classes, exported.recipe) == (7, original.classes, original.recipe)
+    assert exported.origin["input_convention"]["order"] == "rgb"
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    same = (segnl.load(out).predict(image) == segnl.load(checkpoint).predict(image)).mean()
+    assert same > 0.97 if half else same == 1
+    if half:
+        assert exported.model["backbone.layer1.0.conv1.weight"].dtype == torch.float16
+        assert exported.model["backbone.layer1.0.bn1.running_var"].dtype == torch.float32
+
+
+def test_a_weight_that_float16_cannot_hold_stays_as_it_is():
+    assert _halved(torch.full((2, 2), 1e6)).dtype == torch.float32
+    assert _halved(torch.ones(2, 2)).dtype == torch.float16
+    assert _halved(torch.ones(4, 1, 1)).dtype == torch.float32  # gc's layer norm
+
+
+def test_wrong_endings_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"ends with \.pt; expected \.onnx or \.safetensors"):
+        export(tmp_path / "nowhere", tmp_path / "model.pt")
+    with pytest.raises(ConfigError, match="--half"):
+        export(tmp_path / "nowhere", tmp_path / "model.onnx", half=True)
+
+
+def test_the_checkpoint_itself_is_never_overwritten(checkpoint):
+    with pytest.raises(ConfigError, match="is the checkpoint itself"):
+        export(checkpoint, checkpoint)
+
+
+def test_what_the_recipe_does_around_the_network_is_said(tiny_config):
+    assert _not_inside(load_recipe(tiny_config)) == []
+    given = ["eval={mode: slide, window_hw: [33, 41], stride_hw: [22, 27], scales: [0.5], flip: true}"]
+    (line,) = _not_inside(load_recipe(tiny_config, [*given, "data.short_side_px=64"]))
+    several = ["eval.short_sides_px=[32, 48]", "eval.long_side_px=200", "eval.size_multiple=8", "data.short_side_px=64"]
+    (other,) = _not_inside(load_recipe(tiny_config, several))  # eval's own sizes come before data's
+    assert all(word in other for word in ("short side to 32, 48 pixels", "200 pixels", "multiple of 8"))
+    assert "64" not in other
+    assert all(word in line for word in ("64 pixels", "scale 0.5", "windows of (33, 41)", "mirrored"))

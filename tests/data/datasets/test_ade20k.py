@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import DataError
+from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
+
+
+def config(root):
+    return ADE20KConfig(name="ade20k", root=root, crop_hw=(7, 11))
+
+
+@pytest.mark.parametrize("split", ["val", "validation"])
+def test_the_three_real_images_read(shared, split):
+    data = ADE20K(config(shared / "data/ADEChallengeData2016"), split)
+    assert data.stems == [f"ADE_val_0000000{i}" for i in (1, 2, 3)]
+    for i, hw in enumerate([(512, 683), (364, 500), (300, 400)]):
+        sample = data.read(i)
+        raw = np.asarray(Image.open(data.label_path(i)))
+        assert sample.image.shape == (*hw, 3)
+        np.testing.assert_array_equal(sample.label, raw - np.uint8(1))  # 0 wraps to 255, void
+
+
+def test_a_split_that_is_not_there_lists_the_folders(shared):
+    with pytest.raises(DataError, match="images: no split 'training'; it has validation"):
+        ADE20K(config(shared / "data/ADEChallengeData2016"), "train")
+
+
+def test_the_full_release_is_recognised(tmp_path):
+    folder = tmp_path / "images/training/a/abbey"
+    folder.mkdir(parents=True)
+    (folder / "ADE_train_00000970_seg.png").touch()
+    with pytest.raises(DataError, match="the full ADE20K; expected the release ADEChallengeData2016"):
+        ADE20K(config(tmp_path), "train")
+
+
+def test_the_test_images_are_a_folder_called_testing_and_have_no_labels(tmp_path):
+    (tmp_path / "images/testing").mkdir(parents=True)
+    Image.fromarray(np.zeros((7, 11, 3), np.uint8)).save(tmp_path / "images/testing/ADE_test_00000001.jpg")
+    with pytest.raises(DataError, match="annotations: no such folder"):
+        ADE20K(config(tmp_path), "test")
+    data = ADE20K(config(tmp_path), "test", needs_labels=False)
+    assert data.stems == ["ADE_test_00000001"]
+    assert (data.read(0).label == 255).all()

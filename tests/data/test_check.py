@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import DataError
+from segnl.data.check import check
+from segnl.data.datasets.folder import Folder
+
+
+def test_eight_bad_files_are_all_named_at_once(make_folder):
+    data = make_folder(10, hw=(30, 41))
+    image, label = data.image_path, data.label_path
+    image(0).write_bytes(image(0).read_bytes()[:400])
+    label(1).write_bytes(b"")
+    label(2).unlink()
+    image(3).unlink()
+    Image.fromarray(np.zeros((41, 30), np.uint8)).save(label(4))
+    Image.fromarray(np.full((30, 41), 3, np.uint8)).save(label(5))
+    Image.fromarray(np.zeros((30, 41, 3), np.uint8)).save(label(6))
+    Image.fromarray(np.full((30, 41), 26001, np.uint16)).save(label(7))
+    seen = []
+    report = check(Folder(data.cfg, "train", allow_unmatched=True), on_pair=lambda: seen.append(1))
+    expected = {
+        (image(0), "damaged"),
+        (label(1), "empty"),
+        (image(2), "missing"),
+        (label(3), "missing"),
+        (label(4), "size"),
+        (label(5), "id"),
+        (label(6), "format"),
+        (label(7), "format"),
+    }
+    assert {(fault.file, fault.kind) for fault in report.faults} == expected
+    assert len(report.faults) == 8
+    assert (report.num_pairs, len(seen)) == (8, 8)
+    tree = json.loads(json.dumps(report.tree()))
+    assert {fault["kind"] for fault in tree["faults"]} == {"damaged", "empty", "missing", "size", "id", "format"}
+    (bad_id,) = [fault for fault in tree["faults"] if fault["kind"] == "id"]
+    assert bad_id["detail"].startswith("pixel (row 0, column 0) holds 3, but")
+    assert all("\n" not in fault["detail"] for fault in tree["faults"])
+
+
+def test_a_sound_data_set_of_one_image_is_counted(make_folder):
+    data = make_folder(1)
+    label = data.read(0).label
+    report = check(data)
+    assert report.tree() == {
+        "faults": [],
+        "notes": [],
+        "num_pairs": 1,
+        "pixels_per_class": {name: int((label == i).sum()) for i, name in enumerate("abc")},
+        "void_fraction": pytest.approx((label == 255).mean()),
+    }
+
+
+def test_a_pair_with_two_faults_gives_both_and_no_fraction(make_folder):
+    data = make_folder(1)
+    data.image_path(0).write_bytes(b"")
+    data.label_path(0).write_bytes(b"")
+    report = check(data)
+    assert [fault.kind for fault in report.faults] == ["empty", "empty"]
+    assert report.void_fraction is None
+
+
+def test_an_orientation_tag_is_a_note_and_no_fault(make_folder):
+    data = make_folder(1)
+    tag = Image.Exif()
+    tag[0x0112] = 3
+    Image.open(data.image_path(0)).save(data.image_path(0), exif=tag)
+    report = check(data)
+    assert report.faults == []
+    assert [(note.kind, note.file) for note in report.notes] == [("orientation", data.image_path(0))]
+
+
+def test_no_images_at_all_is_refused(make_folder):
+    data = make_folder(1)
+    data.image_path(0).unlink()
+    with pytest.raises(DataError, match="no image files"):
+        Folder(data.cfg, "train", allow_unmatched=True)
+
+
+def test_camvid_and_ade_have_no_faults(shared):
+    cfg = {"name": "folder", "crop_hw": (7, 11), "workers": 2}
+    camvid = Folder.Config(**cfg, root=shared / "data/camvid", ignore_ids=(11,))
+    report = check(Folder(camvid, "val"))
+    assert report.faults == []
+    assert report.num_pairs == 101
+    assert min(report.pixels_per_class.values()) > 0
+    assert 0.01 < report.void_fraction < 0.1

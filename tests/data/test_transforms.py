@@ -1,0 +1,190 @@
+import pickle
+import random
+
+import cv2
+import numpy as np
+import pytest
+
+from segnl.data.base import DataConfig
+from segnl.data.sample import Sample
+from segnl.data.transforms import PhotometricDistortion, TrainTransform
+
+PAD = (124, 116, 104)
+
+
+def transform(seed=0, **settings):
+    plain = {"name": "x", "root": "x", "crop_hw": (7, 11), "scale": (1.0, 1.0), "flip": False, "distort": False}
+    return TrainTransform(
+        DataConfig.model_validate_json(DataConfig.model_construct(**(plain | settings)).model_dump_json()), PAD, seed
+    )
+
+
+def sample(hw, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
+    return Sample(image, (image[..., 0] % 3).astype(np.uint8), "a")
+
+
+def smooth(hw):
+    rows, columns = np.mgrid[: hw[0], : hw[1]]
+    image = np.stack([rows * 3 % 256, columns * 2 % 256, (rows + columns) % 256], -1).astype(np.uint8)
+    return Sample(image, (rows // 5 % 3).astype(np.uint8), "a")
+
+
+def test_at_scale_1_a_crop_is_a_window_of_the_image_and_its_label():
+    source = sample((29, 31))
+    windows = {source.image[y : y + 7, x : x + 11].tobytes(): (y, x) for y in range(23) for x in range(21)}
+    places = set()
+    make = transform()
+    for index in range(60):
+        crop = make(source, 0, index)
+        y, x = windows[crop.image.tobytes()]
+        np.testing.assert_array_equal(crop.label, source.label[y : y + 7, x : x + 11])
+        places.add((y, x))
+    assert len(places) > 40
+    assert {y for y, _ in places} >= {0, 22}, "the first and the last row can be reached"
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.73, 1.6, 2.0])
+def test_a_crop_is_a_window_of_the_whole_image_resized(factor):
+    source = smooth((61, 83))
+    scaled = round(61 * factor), round(83 * factor)
+    image = cv2.resize(source.image, scaled[::-1]).astype(int)
+    label = cv2.resize(source.label, scaled[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    crop = transform(scale=(factor, factor), crop_hw=(23, 37))(source, 0, 1)
+    gap = [
+        (np.abs(image[y : y + 23, x : x + 37] - crop.image).max(), np.mean(label[y : y + 23, x : x + 37] != crop.label))
+        for y in range(scaled[0] - 22)
+        for x in range(scaled[1] - 36)
+    ]
+    worst, wrong = min(gap)
+    assert worst <= 2  # both interpolate in fixed point
+    assert wrong < 0.03  # a centre that falls between two pixels may go to either
+
+
+def test_an_image_smaller_than_the_crop_is_padded_with_the_mean_and_void():
+    source = sample((5, 8))
+    crop = transform(distort=True, flip=True)(source, 3, 4)
+    assert crop.image.shape == (7, 11, 3)
+    assert (crop.label[5:] == 255).all()
+    assert (crop.label[:, 8:] == 255).all()
+    assert (crop.image[5:] == PAD).all()
+    assert (crop.image[:, 8:] == PAD).all()
+    assert crop.label[:5, :8].max() <= 2
+    plain = transform()(source, 0, 0)
+    np.testing.assert_array_equal(plain.image[:5, :8], source.image)
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (1, 200), (7, 11), (3, 500)])
+def test_any_size_gives_the_crop_size(hw):
+    make = transform(scale=(0.1, 3.0), flip=True, distort=True)
+    for index in range(8):
+        crop = make(sample(hw), 0, index)
+        assert crop.image.shape == (7, 11, 3)
+        assert crop.label.shape == (7, 11)
+        assert (crop.image.dtype, crop.label.dtype) == (np.uint8, np.uint8)
+
+
+def test_image_and_label_are_mirrored_together_about_half_the_time():
+    source = sample((7, 11))
+    mirrored = 0
+    make = transform(flip=True)
+    for index in range(200):
+        crop = make(source, 0, index)
+        is_mirrored = not np.array_equal(crop.image, source.image)
+        expected = Sample(source.image[:, ::-1], source.label[:, ::-1], "a") if is_mirrored else source
+        np.testing.assert_array_equal(crop.image, expected.image)
+        np.testing.assert_array_equal(crop.label, expected.label)
+        mirrored += is_mirrored
+    assert 70 < mirrored < 130  # four standard deviations of a fair coin
+
+
+def test_a_crop_depends_on_seed_epoch_and_index_alone():
+    source = sample((40, 50))
+    make = transform(scale=(0.5, 2.0), flip=True, distort=True)
+    first = make(source, 2, 5)
+    for other in (make(source, 2, 6), make(source, 3, 5), transform(seed=1, scale=(0.5, 2.0))(source, 2, 5)):
+        assert not np.array_equal(first.image, other.image)
+    random.seed(7)
+    np.random.seed(7)
+    again = pickle.loads(pickle.dumps(make))(source, 2, 5)
+    np.testing.assert_array_equal(again.image, first.image)
+    np.testing.assert_array_equal(again.label, first.label)
+
+
+def test_scale_and_place_are_independent():
+    # One seed for every transform of a Compose, albumentations' own way, correlates them perfectly.
+    make = transform(scale=(0.5, 2.0), flip=True, crop_hw=(1, 1))
+    label = np.zeros((100, 100), np.uint8)
+    drawn = []
+    for index in range(300):
+        out = make(Sample(np.tile(np.arange(100, dtype=np.uint8)[:, None, None], (1, 100, 3)), label, "a"), 0, index)
+        scaled = 100 / make._compose.transforms[0].params["ratio"][0]
+        drawn.append((scaled, out.image[0, 0, 0], make._compose.transforms[1].params != {}))
+    table = np.corrcoef(np.array(drawn, dtype=float).T)
+    assert np.abs(table[np.triu_indices(3, 1)]).max() < 0.2  # 3.5 standard deviations
+
+
+def test_short_side_px_makes_factor_1_mean_that_length():
+    make = transform(short_side_px=20, scale=(1.0, 1.0), crop_hw=(64, 64))
+    crop = make(sample((40, 60)), 0, 0)
+    assert (crop.label != 255).sum() == 20 * 30
+
+
+def test_a_crop_full_of_one_class_is_drawn_again():
+    label = np.zeros((20, 60), np.uint8)
+    label[:, 25:35] = 1  # few windows of 10 columns hold both classes
+    source = Sample(np.zeros((20, 60, 3), np.uint8), label, "a")
+
+    def num_varied(limit):
+        make = transform(crop_hw=(10, 10), crop_max_class=limit)
+        return sum(np.bincount(make(source, 0, i).label.ravel()).max() <= 75 for i in range(60))
+
+    assert num_varied(None) < 25
+    assert num_varied(0.75) > 45  # ten tries of 0.2 each find one in nine cases of ten
+
+
+def test_an_all_void_image_still_gives_a_crop():
+    source = Sample(np.zeros((20, 20, 3), np.uint8), np.full((20, 20), 255, np.uint8), "a")
+    assert (transform(crop_max_class=0.75)(source, 0, 0).label == 255).all()
+
+
+def test_distortion_agrees_with_a_loop_over_pixels():
+    image = sample((5, 7)).image
+    none = {"brightness": 0.0, "contrast": 1.0, "is_contrast_first": True, "saturation": 1.0, "hue": 0}
+    step = PhotometricDistortion()
+    np.testing.assert_array_equal(step.apply(image, **none), image)
+    for is_first in (True, False):
+        out = step.apply(image, **none | {"brightness": 20.5, "contrast": 1.3, "is_contrast_first": is_first})
+        for value, got in zip(image.ravel().tolist(), out.ravel().tolist(), strict=True):
+            lit = min(255.0, value + 20.5) if is_first else round(min(255.0, value + 20.5))
+            assert got == round(min(255.0, lit * 1.3))
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
+    hsv[..., 0] = (hsv[..., 0] - 18) % 180
+    hsv[..., 1] = np.minimum(255, np.rint(hsv[..., 1] * 0.5))
+    expected = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    np.testing.assert_array_equal(step.apply(image, **none | {"saturation": 0.5, "hue": -18}), expected)
+
+
+def test_distortion_draws_stay_in_their_ranges():
+    step = PhotometricDistortion()
+    step.set_random_seed(0)
+    draws = [step.get_params() for _ in range(400)]
+    for key, low, high, rest in (
+        ("brightness", -32, 32, 0),
+        ("contrast", 0.5, 1.5, 1),
+        ("saturation", 0.5, 1.5, 1),
+        ("hue", -18, 18, 0),
+    ):
+        values = np.array([draw[key] for draw in draws], dtype=float)
+        assert low <= values.min() < low * 0.9 + high * 0.1
+        assert low * 0.1 + high * 0.9 < values.max() <= high
+        assert 140 < (values == rest).sum() < 260
+
+
+def test_transforms_change_neither_their_input_nor_the_global_random_state():
+    source = sample((20, 30))
+    before, state = source.image.copy(), (random.getstate(), np.random.get_state()[1].tobytes())
+    transform(scale=(0.5, 2.0), flip=True, distort=True)(source, 0, 0)
+    np.testing.assert_array_equal(source.image, before)
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == state

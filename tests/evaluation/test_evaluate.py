@@ -1,0 +1,164 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from segnl.core.distributed import Ranks
+from segnl.core.errors import DataError, MachineError
+from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.predictor import Predictor
+from segnl.metrics.accumulator import Tally
+from segnl.metrics.report import metrics_json
+from segnl.runs.build import build_data, build_model, device_of
+from segnl.runs.recipe import load_recipe
+
+
+def scored(config, workers=0):
+    recipe = load_recipe(config, [f"data.workers={workers}"])
+    data = build_data(recipe, "val")
+    predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
+    seen = []
+    confusion = evaluate(predictor, data, recipe=recipe, on_result=lambda sample, labels: seen.append((sample, labels)))
+    return confusion, seen
+
+
+def test_every_image_is_counted_once_at_its_own_size(tiny_config):
+    confusion, seen = scored(tiny_config)
+    matrix = np.zeros((3, 4), np.int64)
+    for sample, labels in seen:
+        for truth, predicted in zip(sample.label.ravel(), labels.numpy().ravel(), strict=True):
+            if truth != 255:
+                matrix[truth, predicted] += 1
+    assert [sample.stem for sample, _ in seen] == ["frame0", "frame1", "frame2"]
+    assert np.array_equal(confusion.matrix, matrix)
+
+
+def test_workers_do_not_change_the_count(tiny_config):
+    assert np.array_equal(scored(tiny_config, 0)[0].matrix, scored(tiny_config, 2)[0].matrix)
+
+
+def parts(config):
+    recipe = load_recipe(config)
+    data = build_data(recipe, "val")
+    return recipe, data, Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
+
+
+def test_known_predictions_are_counted_and_the_network_is_not_asked(tiny_config, monkeypatch):
+    recipe, data, predictor = parts(tiny_config)
+    whole = evaluate(predictor, data, recipe=recipe)
+    masks = {data.stems[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
+    asked = []
+    plain = predictor.labels
+    monkeypatch.setattr(predictor, "labels", lambda image: asked.append(image) or plain(image))
+    found = evaluate(predictor, data, recipe=recipe, known=lambda sample: masks.get(sample.stem))
+    assert np.array_equal(found.matrix, whole.matrix)
+    assert len(asked) == 1
+
+
+def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
+    recipe, data, predictor = parts(tiny_config)
+    whole = Tally(3, with_strata=True)
+    evaluate(predictor, data, recipe=recipe, tally=whole)
+    shards = [Tally(3, with_strata=True) for _ in range(2)]
+    for rank, shard in enumerate(shards):
+        evaluate(predictor, data, recipe=recipe, tally=shard, ranks=Unconnected(rank, 2))
+    assert [len(shard.per_image) for shard in shards] == [2, 1]
+    shards[0].merge(shards[1])
+    assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
+    assert shards[0].per_image.stems == whole.per_image.stems
+    assert shards[0].strata.as_json() == whole.strata.as_json()
+
+
+class Unconnected(Ranks):
+    """One of several ranks that hears nothing of the others."""
+
+    def raise_together(self, fault):
+        if fault is not None:
+            raise fault
+
+    def gathered(self, value):
+        return [value if rank == self.rank else Tally(3, with_strata=True) for rank in range(self.world)]
+
+
+def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):
+    recipe, data, predictor = parts(tiny_config)
+    for first_bad in ("frame0", "frame2"):
+
+        def refuse(sample, labels, first_bad=first_bad):
+            if sample.stem == first_bad:
+                raise MachineError("disk full")
+
+        with pytest.raises(MachineError, match="disk full"):
+            evaluate(predictor, data, recipe=recipe, on_result=refuse)
+
+
+class Oracle:
+    """Predicts what `answer` makes of an image's label."""
+
+    def __init__(self, data, answer):
+        self.answers = {data.read(i).image.tobytes(): answer(i, data.read(i).label) for i in range(len(data))}
+
+    def labels(self, image):
+        return torch.from_numpy(self.answers[image.tobytes()])
+
+
+def ade20k(shared):
+    cfg = ADE20KConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11), workers=0)
+    return ADE20K(cfg, "val"), SimpleNamespace(data=cfg)
+
+
+def test_perfect_predictions_of_the_three_real_ade20k_images_have_the_official_scores(shared):
+    data, recipe = ade20k(shared)
+    confusion = evaluate(Oracle(data, lambda i, label: label % 150), data, recipe=recipe)  # a guess where it is void
+    metrics = metrics_json(confusion, data.table.names, num_images=len(data), dataset="ade20k")
+    assert (metrics["miou"], metrics["pixel_acc"], metrics["classes_averaged"]) == (1.0, 1.0, 15)
+    assert metrics["miou_official150"] == pytest.approx(0.100, abs=1e-12)
+    assert metrics["score"] == pytest.approx(0.55, abs=1e-12)  # as the benchmark's own demonstration prints
+
+
+def noisy(i, label):
+    random = np.random.default_rng(i)
+    guess = random.choice([0, 3, 12, 149, 255], label.shape).astype(np.uint8)
+    return np.where(random.random(label.shape) < 0.4, guess, label % 150).astype(np.uint8)
+
+
+def test_noisy_predictions_of_the_real_images_equal_a_count_in_loops(shared):
+    data, recipe = ade20k(shared)
+    oracle = Oracle(data, noisy)
+    confusion = evaluate(oracle, data, recipe=recipe)
+    right, true, predicted = [0] * 150, [0] * 150, [0] * 150
+    for i in range(len(data)):
+        label = data.read(i).label
+        for row, other in zip(label.tolist(), noisy(i, label).tolist(), strict=True):
+            for truth, guess in zip(row, other, strict=True):
+                if truth != 255:
+                    true[truth] += 1
+                    right[truth] += truth == guess
+                    if guess != 255:
+                        predicted[guess] += 1
+    unions = [t + p - r for t, p, r in zip(true, predicted, right, strict=True)]
+    ious = [r / u for r, u in zip(right, unions, strict=True) if u]
+    metrics = metrics_json(confusion, data.table.names, num_images=len(data), dataset="ade20k")
+    assert metrics["miou"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)
+    assert metrics["miou_official150"] == pytest.approx(sum(ious) / 150, abs=1e-12)
+    assert metrics["pixel_acc"] == pytest.approx(sum(right) / sum(true), abs=1e-12)
+    accuracies = [r / t for r, t in zip(right, true, strict=True) if t]
+    assert metrics["mean_acc"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-12)
+    assert metrics["num_pixels"] == sum(true)
+
+
+def test_a_damaged_image_is_an_error_and_never_skipped(tiny_config, tiny_data):
+    path = tiny_data / "images" / "val" / "frame1.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"frame1\.png.*index 1"):
+        scored(tiny_config)
+
+
+def test_an_empty_split_is_an_error(tiny_config, tiny_data):
+    for kind in ("images", "labels"):
+        for path in (tiny_data / kind / "val").iterdir():
+            path.unlink()
+    with pytest.raises(DataError, match="no image files"):
+        scored(tiny_config)

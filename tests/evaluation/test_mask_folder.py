@@ -1,0 +1,147 @@
+"""Masks that a killed evaluation left: gone on with if they are the same run's, refused if they are another's."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import ConfigError, MachineError
+from segnl.evaluation.mask_folder import MANIFEST
+from segnl.evaluation.predictor import Predictor
+from segnl.evaluation.score import predict_files, score
+from segnl.runs.recipe import load_recipe
+from segnl.training.fit import fit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Evaluates, and is killed at the third image, once the first one's masks are there.
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from segnl.cli.main import main
+from segnl.evaluation.predictor import Predictor
+
+run, masks = sys.argv[1:]
+plain, calls = Predictor.labels, []
+
+def labels(self, image):
+    calls.append(1)
+    if len(calls) == 3:
+        while not Path(masks, "error", "frame0.png").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(self, image)
+
+Predictor.labels = labels
+main(["eval", "--checkpoint", run, "--masks", masks, "--strata"])
+"""
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """One entry for each image that the network was asked for."""
+    calls: list[int] = []
+    plain = Predictor.labels
+
+    def counting(self, image):
+        calls.append(1)
+        return plain(self, image)
+
+    monkeypatch.setattr(Predictor, "labels", counting)
+    return calls
+
+
+def scored(run: Path, masks: Path, *overrides: str):
+    return score(run, split="val", overrides=overrides, masks=masks, with_strata=True)
+
+
+def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_goes_on(run, tmp_path, asked):
+    out, masks = run / "eval" / "val-whole", tmp_path / "masks"
+    whole = scored(run, tmp_path / "uninterrupted")
+    per_image, asked_for_all = (out / "per_image.npz").read_bytes(), len(asked)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(run), str(masks)], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert not list(out.iterdir())  # the earlier evaluation's results would pass for this one's
+    assert 1 <= len(list((masks / "error").glob("[!.]*.png"))) < 3
+    asked.clear()
+    assert scored(run, masks) == whole
+    assert (out / "per_image.npz").read_bytes() == per_image
+    assert 0 < len(asked) < asked_for_all == 3
+    for path in (tmp_path / "uninterrupted").rglob("*.png"):
+        assert (masks / path.relative_to(tmp_path / "uninterrupted")).read_bytes() == path.read_bytes()
+    assert not list(masks.rglob(".*"))  # temporary files of the killed one
+
+
+def test_all_masks_there_means_nothing_is_asked_and_everything_is_counted(run, tmp_path, asked):
+    first = scored(run, tmp_path / "masks")
+    asked.clear()
+    assert scored(run, tmp_path / "masks", "eval.batch_size=1")["miou"] == first["miou"]
+    assert asked == []
+
+
+@pytest.mark.parametrize("content", [b"not a picture", None])
+def test_a_mask_that_cannot_be_the_runs_is_made_again(run, tmp_path, asked, content):
+    first = scored(run, tmp_path / "masks")
+    path = tmp_path / "masks" / "ids" / "frame1.png"
+    if content is None:
+        Image.fromarray(np.zeros((5, 5), np.uint8)).save(path)
+    else:
+        path.write_bytes(content)
+    asked.clear()
+    assert scored(run, tmp_path / "masks") == first
+    assert len(asked) == 1
+    assert np.asarray(Image.open(path)).shape == (37, 53)
+
+
+def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run, tmp_path, tiny_config):
+    masks = tmp_path / "masks"
+    scored(run, masks)
+    before = {path: path.read_bytes() for path in masks.rglob("*.png")}
+    with pytest.raises(ConfigError, match=r"differs in eval\.flip; give another --masks folder"):
+        scored(run, masks, "eval.flip=true")
+    fit(load_recipe(tiny_config, ["train.seed=1"]), tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"differs in checkpoint\.sha256"):
+        scored(tmp_path / "other", masks)
+    with pytest.raises(ConfigError, match=r"data\.split.*images|images.*data\.split"):
+        score(run, split="train", masks=masks)
+    with pytest.raises(ConfigError, match=r"holds the masks of an evaluation \(masks\.json\)"):
+        predict_files(run, [tmp_path / "tiny" / "images" / "val"], masks)
+    assert {path: path.read_bytes() for path in masks.rglob("*.png")} == before
+
+
+def test_masks_of_nobody_knows_whom_are_refused(run, tmp_path):
+    masks = tmp_path / "masks"
+    scored(run, masks)
+    tree = json.loads((masks / MANIFEST).read_text())
+    tree["belongs_to"]["eval"]["flip"] = True
+    (masks / MANIFEST).write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"masks\.json: damaged"):
+        scored(run, masks)
+    (masks / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match=r"holds masks such as ids/frame0\.png, but no masks\.json"):
+        scored(run, masks)
+
+
+def test_a_folder_without_any_mask_is_taken_whatever_its_manifest_says(run, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / MANIFEST).write_text("cut o")
+    assert scored(run, tmp_path / "masks")["complete"] is True
+    assert json.loads((tmp_path / "masks" / MANIFEST).read_text())["format"] == "segnl-masks-1"
+
+
+def test_a_mask_that_cannot_be_written_ends_the_evaluation_in_one_line(run, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "overlay").write_text("a file where the folder should be")
+    with pytest.raises(MachineError, match=r"overlay/frame0\.png: cannot be written"):
+        scored(run, tmp_path / "masks")
+    assert not (run / "eval" / "val-whole" / "metrics.json").exists()

@@ -1,0 +1,28 @@
+"""The picture of where the errors are."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from segnl.evaluation.strata_plot import strata_plot
+from segnl.metrics.strata import Strata
+
+
+def picture(strata: Strata) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(strata_plot(strata.as_json(), title="val, 1 image"))).convert("RGB"))
+
+
+def test_other_errors_are_another_picture() -> None:
+    label = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) % 3, np.ones((15, 12), np.uint8))
+    right, wrong = Strata(3), Strata(3)
+    right.update(label, label)
+    wrong.update(np.zeros_like(label), label)
+    first, second = picture(right), picture(wrong)
+    assert first.shape == second.shape
+    assert first.min() < 100 < first.max()
+    assert (first != second).any()
+
+
+def test_what_is_undefined_is_left_out() -> None:
+    assert picture(Strata(3)).shape[2] == 3

@@ -1,9 +1,0 @@
-import pytest
-
-from segnl.inspection.columns import COSTS, SCORES
-
-
-@pytest.mark.parametrize("column", [*SCORES.values(), *COSTS.values()], ids=lambda column: column.title)
-def test_every_column_is_explained_in_whole_sentences(column):
-    assert column.meaning.endswith(".")
-    assert len(column.meaning.split()) >= 10

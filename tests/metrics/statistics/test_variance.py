@@ -1,0 +1,170 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from segnl.metrics.confusion import Confusion
+from segnl.metrics.statistics.variance import (
+    AGREEMENT,
+    BORROWED_DF,
+    class_contributions,
+    contributions,
+    difference_of,
+    paired_difference,
+    satterthwaite,
+    seeds_agree,
+    spread_of,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def counts(rng, n, *, accuracy=0.8):
+    """One run's pixels in intersection and union, each `n 4`: about `accuracy` of the true ones are found."""
+    true = rng.integers(50, 200, (n, 4))
+    share = np.clip(accuracy + 0.1 * rng.standard_normal((n, 4)), 0, 1)
+    return np.floor(share * true).astype(np.int64), true + rng.integers(0, 20, (n, 4))
+
+
+def slow_miou(right, union):
+    """The mean over classes of the ratio of sums, one loop inside another."""
+    iou = []
+    for c in range(right.shape[1]):
+        total = sum(int(value) for value in union[:, c])
+        if total:
+            iou.append(sum(int(value) for value in right[:, c]) / total)
+    return sum(iou) / len(iou)
+
+
+def test_contributions_average_to_the_score_that_the_confusion_matrix_gives(rng):
+    label = rng.integers(0, 5, (6, 20, 20))
+    pred = np.where(rng.random(label.shape) < 0.7, label, rng.integers(0, 5, label.shape))
+    whole = Confusion(7)  # classes 5 and 6 are nowhere
+    single = [Confusion(7) for _ in label]
+    for one, p, t in zip(single, pred, label, strict=True):
+        one.update(p, t)
+        whole.update(p, t)
+    right = np.stack([one.right() for one in single])
+    union = np.stack([one.true() + one.predicted() - one.right() for one in single])
+    assert contributions(right, union).mean() == pytest.approx(whole.miou(), abs=1e-14)
+    np.testing.assert_allclose(class_contributions(right, union).mean(axis=0), whole.iou(), atol=1e-14)
+
+
+def test_contributions_are_the_first_order_effect_of_weighing_an_image_more(rng):
+    right, union = counts(rng, n=12)
+    parts = contributions(right, union)
+    step = 1e-6
+    for i in range(12):
+        weight = np.ones((12, 1))
+        weight[i] += step
+        moved = ((weight * right).sum(0) / (weight * union).sum(0)).mean()
+        slope = (moved - slow_miou(right, union)) / step
+        assert (parts[i] - parts.mean()) / 12 == pytest.approx(slope, rel=1e-4, abs=1e-9)
+
+
+def test_the_image_variance_is_about_the_jackknife_s(rng):
+    one, other = counts(rng, n=40), counts(rng, n=40, accuracy=0.7)
+    spreads = [spread_of(contributions(*run)[None, :, None]) for run in (one, other)]
+    left_out = []
+    for i in range(40):
+        keep = np.arange(40) != i
+        left_out.append(slow_miou(*(each[keep] for each in one)) - slow_miou(*(each[keep] for each in other)))
+    jackknife = 39 / 40 * sum((value - np.mean(left_out)) ** 2 for value in left_out)
+    found = difference_of(spreads, 0, 1, with_seeds=False)
+    assert found.variance[0] == pytest.approx(jackknife, rel=0.05)
+
+
+def test_the_variance_is_that_of_seeds_and_images_without_counting_their_meeting_twice(rng):
+    """Two heads, whose mean squares are written out with loops as in a textbook's two-way layout."""
+    n, s = 15, 4
+    parts = [rng.standard_normal((s, n)) + 3 * rng.standard_normal((s, 1)) for _ in range(2)]
+    found = difference_of([spread_of(each[:, :, None]) for each in parts], 0, 1)
+    between_seeds, meeting = 0.0, 0.0
+    for z in parts:
+        mean = z.mean()
+        between_seeds += sum((z[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
+        squares = [
+            (z[j, i] - z[j].mean() - z[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))
+        ]
+        meeting += sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    by_image = [parts[0][:, i].mean() - parts[1][:, i].mean() for i in range(n)]
+    images = sum((value - np.mean(by_image)) ** 2 for value in by_image) / (n - 1) / n
+    assert found.seeds[0] == pytest.approx(between_seeds)
+    assert found.variance[0] == pytest.approx(between_seeds + max(0, images - meeting))
+
+
+def test_satterthwaite_gives_welch_s_degrees_of_freedom():
+    variances, df = [np.array([2.0]), np.array([1.0])], [np.array([3.0]), np.array([5.0])]
+    assert satterthwaite(variances, df)[0] == pytest.approx(9 / (4 / 3 + 1 / 5))
+    assert satterthwaite(variances[:1], df[:1])[0] == pytest.approx(3)
+
+
+def test_heads_that_vary_more_can_widen_an_interval_and_heads_that_vary_less_never_narrow_it(rng):
+    base = [rng.standard_normal((3, 20, 1)) * 0.01 + rng.standard_normal((3, 1, 1)) for _ in range(2)]
+    alone = difference_of([spread_of(each) for each in base], 0, 1).seeds[0]
+    for scale, is_wider in ((0.01, False), (100.0, True)):
+        other = spread_of(scale * rng.standard_normal((3, 1, 1)) + np.zeros((3, 20, 1)))
+        beside = difference_of([*(spread_of(each) for each in base), other], 0, 1).seeds[0]
+        assert (beside > 1.01 * alone) == is_wider
+        assert beside >= alone - 1e-12
+
+
+def layout(rng, *, alike, heads=4, s=3, n=20, own=0.3):
+    """Contributions `s n 1` of each head. alike, own: spread of what a seed does to all heads, and to each alone."""
+    common = alike * rng.standard_normal((s, 1))
+    return [
+        (common + own * rng.standard_normal((s, 1)) + rng.standard_normal((s, n)))[:, :, None] for _ in range(heads)
+    ]
+
+
+def test_two_heads_seed_by_seed_are_the_one_sample_t_of_their_differences(rng):
+    """Mean squares by loops over the runs' differences; two heads alone have no other pair to borrow from."""
+    s, n = 4, 15
+    a, b = layout(rng, alike=5.0, heads=2, s=s, n=n)
+    found = paired_difference([a, b], 0, 1)
+    d = (a - b)[:, :, 0]
+    mean = d.mean()
+    between_seeds = sum((d[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
+    squares = [(d[j, i] - d[j].mean() - d[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))]
+    meeting = sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    images = sum((d[:, i].mean() - mean) ** 2 for i in range(n)) / (n - 1) / n
+    assert found.value[0] == pytest.approx(mean)
+    assert found.seeds[0] == pytest.approx(max(between_seeds, meeting))
+    assert found.images[0] == pytest.approx(max(0, images - meeting))
+    assert found.seeds_df[0] == s - 1
+
+
+def test_what_a_seed_does_to_all_heads_drops_out_of_a_paired_difference(rng):
+    parts = layout(rng, alike=0.0)
+    moved = [each + np.array([-7.0, 0.0, 9.0])[:, None, None] for each in parts]
+    plain, shifted = paired_difference(parts, 0, 1), paired_difference(moved, 0, 1)
+    np.testing.assert_allclose(shifted.variance, plain.variance)
+    assert difference_of([spread_of(each) for each in moved], 0, 1).variance[0] > 10 * plain.variance[0]
+
+
+def test_other_pairs_that_vary_more_can_widen_a_paired_interval_and_never_narrow_it(rng):
+    parts = layout(rng, alike=5.0, heads=2)
+    alone = paired_difference(parts, 0, 1).seeds[0]
+    between = (parts[0] + parts[1]) / 2  # its pairs with the two vary less than theirs
+    for third, is_wider in ((between, False), (layout(rng, alike=0.0, heads=1, own=100.0)[0], True)):
+        beside = paired_difference([*parts, third], 0, 1)
+        assert beside.seeds_df[0] == 2 + BORROWED_DF
+        assert (beside.seeds[0] > 1.5 * alone) == is_wider
+        assert beside.seeds[0] >= alone - 1e-12
+
+
+def test_seeds_agree_by_chance_as_often_as_is_said_and_nearly_always_when_they_do(rng):
+    for alike, lowest, highest in ((0.0, 0.2 * AGREEMENT, 2 * AGREEMENT), (3.0, 0.9, 1.0)):
+        runs = 3000
+        common = alike * rng.standard_normal((3, 1, runs))
+        parts = [common + 0.3 * rng.standard_normal((3, 1, runs)) for _ in range(4)]
+        assert lowest <= seeds_agree(parts).mean() <= highest
+
+
+def test_seeds_of_one_head_or_of_one_run_agree_with_nothing(rng):
+    assert not seeds_agree(layout(rng, alike=5.0, heads=1)).any()
+    assert not seeds_agree(layout(rng, alike=5.0, s=1)).any()
+    assert not seeds_agree([np.zeros((3, 5, 1))] * 3).any()  # nothing varies at all

@@ -1,0 +1,46 @@
+import copy
+
+import torch
+from torch import nn
+
+from segnl.models.activation_checkpointing import recomputed
+from segnl.models.blocks.residual import BlockOptions, Bottleneck
+
+
+def trained_once(block: nn.Module, *, again: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    block = copy.deepcopy(block).train()
+    x = torch.randn(2, 8, 7, 11, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = recomputed(block, x) if again else block(x)
+    out.square().sum().backward()
+    return block, out.detach(), x.grad
+
+
+def test_gradients_and_running_statistics_are_the_same_to_the_bit() -> None:
+    torch.manual_seed(0)
+    block = Bottleneck(8, 4, 1, 2, BlockOptions(zero_last_norm=False))
+    plain, plain_out, plain_grad = trained_once(block, again=False)
+    ours, out, grad = trained_once(block, again=True)
+    assert torch.equal(out, plain_out)
+    assert torch.equal(grad, plain_grad)
+    for (name, a), (_, b) in zip(plain.named_parameters(), ours.named_parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[name]), name
+    assert ours.bn1.num_batches_tracked == 1
+    assert ours.bn1.momentum == 0.1
+
+
+def test_less_is_kept_for_backward() -> None:
+    def kept(*, again: bool) -> int:
+        numbers = []
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            numbers.append(tensor.numel())
+            return tensor
+
+        block, x = Bottleneck(8, 4, 1, 1, BlockOptions()).train(), torch.randn(1, 8, 9, 9, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            recomputed(block, x) if again else block(x)
+        return sum(numbers)
+
+    assert kept(again=True) <= 8 * 9 * 9 < kept(again=False)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
+from segnl.streets.pairs import PAIRS
+
+
+def test_the_classes_on_which_heads_differ_most_come_first_and_unknown_ones_last():
+    one, two = np.array([0.5, 0.1, np.nan, 0.3]), np.array([0.6, 0.9, np.nan, 0.3])
+    chart = class_chart(["a", "b", "c", "d"], [one, two], np.array([5, 3, 0, 2]))
+    assert [row.label for row in chart.rows] == ["b", "a", "d", "c"]
+    assert chart.rows[0].values == pytest.approx([0.1, 0.9])
+    assert chart.rows[-1].values == [None, None]
+    assert chart.rows[1].note == "50.0 % of pixels"
+    assert chart.rows[-1].note == "not in the truth"
+
+
+def test_every_ambiguous_pair_has_a_line_and_guessing_is_marked():
+    chart = pair_chart([np.linspace(0, 1, len(PAIRS)), np.full(len(PAIRS), np.nan)])
+    assert [row.label for row in chart.rows] == [pair.name for pair in PAIRS]
+    assert chart.rows[0].values == [0.0, None]
+    assert chart.guide == 0.5
+
+
+def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
+    classes = {
+        "road": (0.01, -0.01, 0.03),
+        "car": (0.04, 0.02, 0.06),
+        "sky": (None, None, None),
+        "pole": (-0.02, None, None),
+        "wall": (-0.03, -0.04, -0.02),
+    }
+    chart = difference_chart("rcca", "fcn", classes, is_about_heads=True)
+    assert [row.label for row in chart.rows] == ["car", "road", "pole", "wall", "sky"]
+    assert [row.is_clear for row in chart.rows] == [True, False, False, True, False]
+    assert (chart.rows[0].text, chart.rows[0].interval) == ("+4.0", "[+2.0, +6.0]")
+    assert chart.rows[0].ends == pytest.approx((0.5 + 0.5 / 3, 1.0))  # the longest interval reaches the end
+    assert (chart.rows[-1].place, chart.rows[2].ends) == (None, None)
+    assert "new seeds and new images" in chart.meaning
+    assert "one seed says no more" in difference_chart("rcca", "fcn", classes, is_about_heads=False).meaning
+
+
+def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
+    chart = difference_chart("rcca", "fcn", {"road": (0.0, None, None)}, is_about_heads=True)
+    assert chart.rows[0].place == 0.5
+
+
+def tree(miou, sd=None, **costs):
+    return {"miou_mean": miou, "miou_sd": sd, "params": 2_000_000, "gflops": 1.5, "latency_ms": None} | costs
+
+
+def test_every_cost_that_is_known_of_all_heads_has_a_plot():
+    heads = {"fcn": tree(0.4, latency_ms=7.0), "refused": tree(None), "rcca": tree(0.5, gflops=2.5)}
+    group = cost_plots(heads)
+    assert [plot.x.label for plot in group.plots] == ["GFLOPs for one image", "million parameters"]
+    fcn, rcca = group.plots[0].series
+    assert (fcn.head, rcca.head) == (0, 2)
+    assert fcn.marks[0][0] < rcca.marks[0][0]  # cheaper: further left
+    assert fcn.marks[0][1] < rcca.marks[0][1]  # worse: further down
+    assert [text for _, text in group.plots[1].x.ticks if float(text) == 2.0]
+    assert "standard deviation" not in group.meaning
+    assert cost_plots({"refused": tree(None)}) is None
+
+
+def test_the_spread_over_seeds_stands_beside_the_score():
+    group = cost_plots({"fcn": tree(0.4, 0.01), "rcca": tree(0.5, 0.02)})
+    fcn, rcca = (series.rods[0] for series in group.plots[0].series)
+    assert rcca[2] - rcca[1] == pytest.approx(2 * (fcn[2] - fcn[1]))
+    assert "standard deviation" in group.meaning

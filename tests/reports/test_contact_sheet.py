@@ -1,0 +1,38 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from segnl.evaluation.predictions import keep_predictions
+from segnl.evaluation.score import recipe_for_scoring
+from segnl.labels.table import IGNORE
+from segnl.reports.contact_sheet import GAP, HEADER, LINE, contact_sheet
+from segnl.reports.gallery import Shown
+from segnl.runs.build import build_data
+from segnl.runs.checkpoint import open_checkpoint
+
+
+def test_a_sheet_has_a_row_an_image_and_a_column_for_image_truth_and_network(street_runs):
+    checkpoint = open_checkpoint(street_runs[0])
+    recipe = recipe_for_scoring(checkpoint, ())
+    data, predictions = build_data(recipe, "val"), keep_predictions(checkpoint, recipe, "val")
+    sheet = Image.open(io.BytesIO(contact_sheet([Shown("fcn", predictions)], data, [2, 0], width=128)))
+    total = 3 * (128 + GAP) + GAP
+    assert sheet.width == total
+    below = sheet.height - (HEADER + 2 * (64 + GAP))
+    assert below > 0
+    assert below % LINE == 0  # whole lines of the key
+    pixels = np.asarray(sheet)
+    second = HEADER + 64 + GAP
+    sample = data.read(0)
+    assert np.array_equal(pixels[second : second + 64, GAP : GAP + 128], sample.image)
+    left = GAP + 128 + GAP
+    assert np.array_equal(pixels[second : second + 64, left : left + 128], data.table.colour(sample.label))
+    left += 128 + GAP
+    mask = predictions.mask(0, data.table)
+    assert np.array_equal(pixels[second : second + 64, left : left + 128], data.table.colour(mask))
+    key = {tuple(colour) for colour in pixels[-below:].reshape(-1, 3).tolist()}
+    masks = [each for i in (2, 0) for each in (data.read(i).label, predictions.mask(i, data.table))]
+    present = set(np.unique(np.concatenate([each.ravel() for each in masks])).tolist()) - {IGNORE}
+    colours = data.table.palette.tolist()
+    assert {k for k in range(len(colours)) if tuple(colours[k]) in key} == present

@@ -1,0 +1,74 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+from segnl.core.errors import ConfigError
+from segnl.reports.contact_sheet import GAP, HEADER
+from segnl.reports.inspect_runs import inspect_runs
+
+
+def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path, capsys):
+    inspect_runs(street_runs, tmp_path / "out", num_images=2)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "fcn, rcca" in text
+    assert "Pixel accuracy %" in text
+    assert "Ambiguous pairs" in text
+    assert "Where context helps" in text
+    assert (tmp_path / "out" / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "2 images, 2 networks" in capsys.readouterr().out
+
+
+def test_the_sheet_has_as_many_rows_as_asked_for(street_runs, tmp_path):
+    heights = []
+    for rows in (1, 3):
+        inspect_runs(street_runs, tmp_path / str(rows), sheet=rows)
+        heights.append(Image.open(tmp_path / str(rows) / "sheet.png").height - HEADER)
+    row = 160 + GAP  # of streets twice as wide as high
+    assert all(0 < height - rows * row < row for rows, height in zip((1, 3), heights, strict=True))  # and the key
+
+
+@pytest.mark.parametrize("option", ["--images", "--sheet"])
+def test_no_image_at_all_is_refused(street_runs, tmp_path, option):
+    counts = {"--images": {"num_images": 0}, "--sheet": {"sheet": -1}}[option]
+    with pytest.raises(ConfigError, match=rf"{option} -?\d: expected 1 or more"):
+        inspect_runs(street_runs, tmp_path, **counts)
+
+
+def test_one_run_alone_is_shown_by_its_errors(street_runs, tmp_path):
+    inspect_runs(street_runs[:1], tmp_path)
+    assert "Images with most errors come first" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(street_runs, tmp_path):
+    for study in ("one", "two"):
+        shutil.copytree(street_runs[0], tmp_path / study / "fcn")
+    inspect_runs([tmp_path / "one" / "fcn", tmp_path / "two" / "fcn"], tmp_path / "out")
+    assert "one/fcn, two/fcn" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_run_named_twice_is_refused(street_runs, tmp_path):
+    with pytest.raises(ConfigError, match="stands twice"):
+        inspect_runs([street_runs[0], street_runs[0]], tmp_path)
+
+
+def test_runs_of_different_data_sets_are_refused(street_runs, tiny_config, tmp_path):
+    from segnl.runs.recipe import load_recipe
+    from segnl.training.fit import fit
+
+    fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "tiny_run")
+    with pytest.raises(ConfigError, match="other images or classes"):
+        inspect_runs([street_runs[0], tmp_path / "tiny_run"], tmp_path / "out")
+
+
+def test_runs_of_other_images_under_the_same_names_are_refused(street_runs, tmp_path):
+    """Another seed of the streets: the same stems, sizes and classes, other streets."""
+    from segnl.runs.recipe import load_recipe
+    from segnl.streets.files import generate
+    from segnl.training.fit import fit
+
+    generate(tmp_path / "streets", num_train=4, num_val=3, hw=(64, 128), seed=1)
+    config = street_runs[0].parent / "fcn.yaml"
+    assert fit(load_recipe(config, [f"data.root={tmp_path / 'streets'}"]), tmp_path / "fcn") == 0
+    with pytest.raises(ConfigError, match="other images or classes"):
+        inspect_runs([street_runs[1], tmp_path / "fcn"], tmp_path / "out")

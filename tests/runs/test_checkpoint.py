@@ -1,0 +1,187 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from segnl.core.errors import CheckpointError
+from segnl.runs.checkpoint import (
+    checkpoint_path,
+    checkpoints_of,
+    drop_old_checkpoints,
+    keep_as_best,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    open_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+    set_damaged_aside,
+    step_of,
+)
+
+
+def net(width: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+
+
+def save(path: Path, model: nn.Module, step: int = 7, **optimiser: torch.Tensor) -> Path:
+    save_checkpoint(
+        path, model=model.state_dict(), optimiser=optimiser, step=step, recipe={"a": {"b": [1]}}, classes={}, origin={}
+    )
+    return path
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    model = net()
+    read = load_checkpoint(save(tmp_path / "c.safetensors", model, step=7, x=torch.ones(2)))
+    assert (read.step, read.recipe, read.optim["x"].tolist()) == (7, {"a": {"b": [1]}}, [1.0, 1.0])
+    assert all(torch.equal(read.model[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_channels_last_tensor_comes_back_with_its_values(tmp_path):
+    weight = torch.randn(4, 3, 5, 7).to(memory_format=torch.channels_last)
+    read = load_checkpoint(save(tmp_path / "c.safetensors", net(), x=weight))
+    assert torch.equal(read.optim["x"], weight)
+
+
+def test_every_single_flipped_byte_is_noticed(tmp_path):
+    path = save(tmp_path / "c.safetensors", net())
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 13):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 200, -1])
+def test_a_truncated_file_is_refused_in_one_line(tmp_path, cut):
+    path = save(tmp_path / "c.safetensors", net())
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match=r"c\.safetensors: ") as err:
+        load_checkpoint(path)
+    assert "\n" not in str(err.value)
+
+
+class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+def test_a_malicious_pickle_is_refused_and_nothing_is_executed(tmp_path):
+    path = tmp_path / "step-00000001.safetensors"
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_foreign_safetensors_file_is_pointed_to_import(tmp_path):
+    import safetensors.torch
+
+    safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="segnl import"):
+        load_checkpoint(tmp_path / "w.safetensors")
+
+
+def test_a_damaged_newest_falls_back_with_a_warning_and_named_it_is_refused(tmp_path):
+    for step in (1, 2):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    newest = checkpoint_path(tmp_path, 2)
+    newest.write_bytes(newest.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match="falling back"):
+        assert newest_checkpoint(tmp_path).step == 1
+    with pytest.raises(CheckpointError, match="step-00000002"):
+        open_checkpoint(newest)
+
+
+def test_a_run_without_a_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
+    checkpoint_path(tmp_path, 1).write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="damaged|truncated"),
+        pytest.raises(CheckpointError, match=r"every step-\*.safetensors is damaged; start over"),
+    ):
+        newest_checkpoint(tmp_path)
+
+
+def test_an_empty_run_is_no_checkpoint(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    with pytest.raises(CheckpointError, match="holds no step"):
+        open_checkpoint(tmp_path)
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    for step in (5, 10, 100):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    drop_old_checkpoints(tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "step-00000010.safetensors",
+        "step-00000100.safetensors",
+    ]
+
+
+def test_every_nth_is_kept_beside_the_newest_two(tmp_path):
+    for step in (5, 10, 15, 20, 22, 23):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    drop_old_checkpoints(tmp_path, keep_every=10)
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [23, 22, 20, 10]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_best_outlives_the_file_that_it_was_and_is_no_newest_one(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(95, "no links")))
+    for step in (5, 10):
+        keep_as_best(save(checkpoint_path(tmp_path, step), net(), step=step))
+    checkpoint_path(tmp_path, 10).unlink()
+    assert load_checkpoint(tmp_path / "best.safetensors").step == 10
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "step-00000005.safetensors"]
+
+
+def test_a_damaged_newer_one_does_not_count_among_the_two(tmp_path):
+    for step in (8, 9, 10):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    checkpoint_path(tmp_path, 10).write_bytes(b"damaged")
+    set_damaged_aside(tmp_path, load_checkpoint(checkpoint_path(tmp_path, 9)))
+    drop_old_checkpoints(tmp_path)
+    assert [path.name for path in checkpoints_of(tmp_path)] == [
+        "step-00000009.safetensors",
+        "step-00000008.safetensors",
+    ]
+
+
+def test_weights_of_another_shape_are_refused_and_the_tensor_named(tmp_path):
+    checkpoint = load_checkpoint(save(tmp_path / "c.safetensors", net(3)))
+    with pytest.raises(CheckpointError, match=r"tensors do not fit the model, '\S+' first"):
+        load_weights(net(4), checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_optimiser_state_survives_the_trip(kind):
+    def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:
+        if kind == "sgd":
+            return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def step(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad()
+        model(torch.ones(2, 3, 5, 7)).square().sum().backward()
+        optimiser.step()
+
+    one = net()
+    one_optimiser = optimiser_of(one)
+    step(one, one_optimiser)
+    other = net()
+    other.load_state_dict(one.state_dict())
+    other_optimiser = optimiser_of(other)
+    restore_optimiser(other_optimiser, other, optimiser_tensors(one_optimiser, one))
+    step(one, one_optimiser)
+    step(other, other_optimiser)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from segnl.core.errors import ConfigError
+from segnl.runs.folder import run_folder
+from segnl.runs.recipe import load_recipe
+
+
+def test_a_run_is_named_after_data_config_and_seed(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(tiny_config, ["train.seed=3"])
+    assert run_folder(recipe, tiny_config, None) == Path("checkpoints/tiny-tiny_rcca-s3")
+    assert run_folder(recipe, tiny_config, "mine") == Path("checkpoints/mine")
+    with pytest.raises(ConfigError, match="leads out"):
+        run_folder(recipe, tiny_config, "../mine")

@@ -1,0 +1,74 @@
+import pytest
+
+from segnl.core.config import parse_yaml
+from segnl.core.errors import ConfigError
+from segnl.runs.recipe import compose, differing_keys, load_recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optim.name=sdg", "optim.name: holds 'sdg'; did you mean 'sgd'?"),
+        ("loss={name: 3}", "loss.name: holds 3, expected a word"),
+        ("data.name=citiscapes", "data.name: holds 'citiscapes'; did you mean 'cityscapes'?"),
+        ("model.head=rcca", "model.head.name: missing"),
+        ("train.max_steps=0", "train.max_steps: holds 0"),
+        ("train.max_step=3", "train.max_step: unknown key; did you mean 'max_steps'?"),
+        ("eval.mode=slide", ": eval: mode slide needs window_hw and stride_hw"),
+        ("data.scale=[2.0, 0.5]", "data.scale: holds [2.0, 0.5]; expected [smallest, largest]"),
+        ("modle={}", "modle: unknown key; did you mean 'model'?"),
+    ],
+)
+def test_a_fault_is_one_line_with_file_and_key(tiny_config, override, says):
+    with pytest.raises(ConfigError) as err:
+        load_recipe(tiny_config, [override])
+    assert says in str(err.value)
+    assert str(err.value).startswith(str(tiny_config))
+    assert "\n" not in str(err.value)
+
+
+def test_a_missing_section_is_named(tiny_config):
+    tree = parse_yaml(tiny_config.read_text(), "x")
+    tree["optin"] = tree.pop("optim")
+    with pytest.raises(ConfigError, match="optim: missing; is 'optin' a misspelling of it"):
+        compose(tree, file="x.yaml")
+
+
+def test_a_head_of_another_name_inherits_nothing(tiny_config):
+    recipe = load_recipe(tiny_config, ["model.head={name: aspp}"])
+    assert recipe.model.head.channels == 512
+
+
+def test_a_resolved_recipe_reads_back_the_same(tiny_config):
+    recipe = load_recipe(tiny_config)
+    assert compose(recipe.tree(), file="again").tree() == recipe.tree()
+
+
+def test_what_does_not_change_the_numbers_may_differ(tiny_config):
+    one = load_recipe(tiny_config).tree()
+    moved = load_recipe(tiny_config, ["data.workers=3", "data.root=/elsewhere", "train.save_every=1"]).tree()
+    other = load_recipe(tiny_config, ["model.head={name: aspp, channels: 16}", "train.seed=1"]).tree()
+    assert differing_keys(one, moved) == []
+    assert {"model.head.name", "train.seed"} <= set(differing_keys(one, other))
+    assert not any(key.startswith("data") for key in differing_keys(one, other))
+
+
+def test_a_key_that_is_younger_than_a_recipe_has_its_default_there(tiny_config):
+    now = load_recipe(tiny_config).tree()
+    before = {**now, "model": {key: value for key, value in now["model"].items() if key != "norm"}}
+    assert differing_keys(now, before) == []
+    assert differing_keys(load_recipe(tiny_config, ["model.norm=frozen"]).tree(), before) == ["model.norm"]
+
+
+def test_compile_and_activation_checkpointing_are_refused_together(tiny_config):
+    with pytest.raises(ConfigError, match="drop activation_checkpointing"):
+        load_recipe(tiny_config, ["train.compile=true", "train.activation_checkpointing=true"])
+
+
+def test_pieces_that_do_not_divide_the_batch_are_refused(tiny_config):
+    with pytest.raises(ConfigError, match="batch_size 2 cannot be cut into 3 equal pieces"):
+        load_recipe(tiny_config, ["train.accumulate=3"])
+
+
+def test_a_folder_data_set_is_called_as_its_folder(tiny_config):
+    assert load_recipe(tiny_config).data_name == "tiny"

@@ -1,0 +1,180 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from segnl.studies.control import (
+    Fingerprint,
+    Witness,
+    control_tree,
+    disagreements,
+    fingerprint_of,
+    num_shared,
+    take_fingerprint,
+    witness_of,
+)
+from segnl.studies.study import load_study
+
+
+@pytest.fixture
+def study(tmp_path, study_file):
+    return load_study(study_file, runs=tmp_path / "runs")
+
+
+def test_two_heads_of_one_seed_share_trunk_auxiliary_classifier_and_batches(study):
+    fcn, rcca = (take_fingerprint(run.recipe) for run in study.runs)
+    assert fcn.batches == rcca.batches
+    ours, theirs = fcn.modules(), rcca.modules()
+    assert ours["head"] != theirs["head"]
+    assert {name for name in ours if ours[name] == theirs[name]} == {"backbone", "auxiliary", "classifier"}
+    prints = {"fcn-s0": fcn, "rcca-s0": rcca}
+    assert disagreements(prints, study.runs) == {}
+    assert num_shared(prints, study.runs) == len(fcn.init)  # rcca has all of fcn's, and the attention's besides
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train": {"seed": 1}}, {"data": {"crop_hw": (32, 96)}}, {"data": {"flip": False}}, {"train": {"batch_size": 1}}],
+)
+def test_another_seed_crop_mirror_or_batch_shows_in_the_batches_hash(study, change):
+    recipe = study.runs[0].recipe
+    ((section, keys),) = change.items()
+    other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=keys)})
+    assert take_fingerprint(other).batches != take_fingerprint(recipe).batches
+
+
+def test_a_run_that_disagrees_is_refused_with_its_reason(study):
+    one = Fingerprint({"backbone.stem.weight 3x3": "aa", "head.x 5": "bb"}, "same")
+    other_weights = replace(one, init={"backbone.stem.weight 3x3": "zz", "head.x 7": "cc"})
+    other_batches = replace(one, batches="other")
+    reasons = [disagreements({"fcn-s0": one, "rcca-s0": bad}, study.runs) for bad in (other_weights, other_batches)]
+    assert "other weights than fcn-s0 at backbone.stem.weight 3x3" in reasons[0]["rcca-s0"]
+    assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
+
+
+@pytest.mark.parametrize(
+    ("varies", "place", "is_refused"),
+    [
+        (("model.head",), "head.gamma 1", False),
+        (("model.head",), "backbone.stem.weight 3x3", True),
+        (("model.backbone",), "backbone.stem.weight 3x3", False),
+        (("model.backbone.zero_init_residual",), "backbone.stem.weight 3x3", False),
+        (("model",), "backbone.stem.weight 3x3", False),
+        (("model.aux",), "auxiliary.classifier.weight 3x3", False),
+        (("model.header",), "head.gamma 1", True),
+        (("loss", "optim.lr"), "head.gamma 1", True),
+    ],
+)
+def test_weights_may_differ_in_what_the_study_varies_and_nowhere_else(study, varies, place, is_refused):
+    one, two = Fingerprint({place: "aa"}, "same"), Fingerprint({place: "bb"}, "same")
+    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+
+
+@pytest.mark.parametrize(
+    ("varies", "is_refused"),
+    [
+        (("model.head",), True),
+        (("train.max_steps",), True),
+        (("train.batch_size",), False),
+        (("train",), False),
+        (("data.flip",), False),
+        (("data",), False),
+        (("model.input",), False),
+    ],
+)
+def test_batches_may_differ_where_the_study_varies_what_makes_them(study, varies, is_refused):
+    one, two = Fingerprint({}, "same"), Fingerprint({}, "other")
+    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+    seen = {"fcn-s0": Witness({1: "a", 2: "b", 3: "c"}, None), "rcca-s0": Witness({1: "a", 2: "x", 3: "c"}, None)}
+    prints = dict.fromkeys(seen, one)
+    assert bool(disagreements(prints, study.runs, seen, varies=varies)) == is_refused
+
+
+def test_runs_of_one_seed_are_held_against_one_another_wherever_they_stand(study):
+    one = Fingerprint({"backbone.stem.weight 3x3": "aa"}, "same")
+    fcn, rcca = study.runs
+    apart = [fcn, replace(fcn, head="aspp", seed=1), rcca]
+    prints = {"fcn-s0": one, "aspp-s1": replace(one, batches="of seed 1"), "rcca-s0": replace(one, batches="other")}
+    assert list(disagreements(prints, apart)) == ["rcca-s0"]
+
+
+def test_a_parameter_of_another_shape_is_another_parameter(study):
+    one, two = Fingerprint({"classifier.weight 3x8": "aa"}, "x"), Fingerprint({"classifier.weight 3x16": "bb"}, "x")
+    assert disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
+
+
+def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
+    run = study.runs[0]
+    taken = fingerprint_of(run)
+    kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.tree()}
+    (run.folder / "control.json").write_text(json.dumps(kept))
+    assert fingerprint_of(run) == Fingerprint({"backbone.x 1": "kept"}, "kept") != taken
+
+
+def test_a_fingerprint_of_another_recipe_is_taken_anew(study):
+    run = study.runs[0]
+    taken = fingerprint_of(run)
+    tree = run.recipe.tree()
+    tree["train"]["batch_size"] += 1
+    kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": tree}
+    (run.folder / "control.json").write_text(json.dumps(kept))
+    assert fingerprint_of(run) == taken
+
+
+def test_the_tree_holds_a_hash_for_every_module_and_run():
+    tree = control_tree({"fcn-s0": Fingerprint({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
+    assert set(tree["init"]["fcn-s0"]) == {"backbone", "head"}
+    assert tree["batches"] == {"fcn-s0": "c"}
+    assert tree["refused"] == {"fcn-s0": "why"}
+
+
+BEGAN = Fingerprint({"backbone.x 1": "aa"}, "same")
+SEEN = {1: "p", 2: "q", 3: "r"}
+
+
+def test_a_first_run_that_did_otherwise_than_its_recipe_is_refused_itself_and_no_other_for_its_sake(study):
+    begun = replace(BEGAN, first=("p", "q"))
+    other = Witness({1: "q", 2: "p", 3: "r"}, None)
+    wrong = disagreements(
+        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": Witness(SEEN, None)}
+    )
+    assert list(wrong) == ["fcn-s0"]
+    assert "saw other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
+
+
+def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    for run in load_study(finished / "tiny.yaml").runs:
+        assert take_fingerprint(run.recipe).first == tuple(witness_of(run).batches[step] for step in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        (Witness(SEEN, None), None),
+        (Witness(SEEN, BEGAN.modules()), None),
+        (Witness({}, None), None),
+        (Witness({1: "p", 2: "r", 3: "q"}, None), "saw other batches than fcn-s0 at 2 of 3 steps, first at step 2"),
+        (Witness({1: "p", 2: "q"}, None), "holds 2 of 3 steps in its log.jsonl"),
+        (Witness(SEEN | {4: "s"}, None), "holds 4 of 3 steps in its log.jsonl"),
+        (Witness(SEEN, {"backbone": "bb"}), "began with other weights than its recipe and seed give (backbone)"),
+    ],
+)
+def test_what_a_log_holds_must_be_what_was_planned(study, theirs, reason):
+    prints = {"fcn-s0": BEGAN, "rcca-s0": BEGAN}
+    wrong = disagreements(prints, study.runs, {"fcn-s0": Witness(SEEN, None), "rcca-s0": theirs})
+    assert wrong.keys() == ({"rcca-s0"} if reason else set())
+    assert reason is None or reason in wrong["rcca-s0"]
+
+
+def test_a_witness_is_read_from_the_log_but_not_from_one_of_several_ranks(study):
+    run = study.runs[0]
+    run.folder.mkdir(parents=True)
+    lines = [{"event": "start", "ranks": 1, "init": {"backbone": "x"}}, {"step": 1, "batch": "p"}]
+    log = run.folder / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end", "step": 1}]))
+    assert witness_of(run) == Witness({1: "p"}, {"backbone": "x"})
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "start", "ranks": 2}]))
+    assert witness_of(run) == Witness({}, {"backbone": "x"})
+    assert witness_of(run).seen is None
+    assert Witness({1: "p", 2: "q"}, None).seen != Witness({1: "q", 2: "p"}, None).seen

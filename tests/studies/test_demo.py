@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from segnl.runs.recipe import differing_keys
+from segnl.streets.files import read_manifest
+from segnl.studies import demo as demo_module
+from segnl.studies.study import load_study
+
+ROOT = Path(__file__).resolve().parents[2]
+AA = ("aa_streets", "streets")
+
+
+@pytest.mark.parametrize("name", ["demo", "streets", "camvid", "cityscapes_r50", "ade20k_r50"])
+def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
+    study = load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path)
+    assert [run.recipe.model.head.name for run in study.runs[:4]] == ["fcn", "aspp", "non_local", "rcca"]
+    assert study.cfg.seeds == ((0,) if name == "demo" else (0, 1, 2))
+    steps = {"demo": 240, "streets": 480, "camvid": 400, "cityscapes_r50": 80_000, "ade20k_r50": 80_000}
+    assert {run.recipe.train.max_steps for run in study.runs} == {steps[name]}
+
+
+def test_the_a_a_study_that_ships_is_one_recipe_twice_with_seeds_apart_and_half_the_steps_of_streets(tmp_path):
+    aa, streets = (load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path) for name in AA)
+    assert aa.same_recipes == (aa.heads,)
+    assert sorted(run.seed for run in aa.runs) == list(range(8))
+    assert aa.shared_seed is None
+    ours, theirs = (study.runs[0].recipe for study in (aa, streets))
+    assert 2 * ours.train.max_steps == theirs.train.max_steps
+    assert differing_keys(ours.tree(), theirs.tree()) == ["train.max_steps"]
+
+
+def test_the_demo_trains_on_the_streets_that_it_makes(tmp_path):
+    study = load_study(ROOT / demo_module.STUDY, runs=tmp_path)
+    assert {run.recipe.data.root for run in study.runs} == {demo_module.DATA}
+    assert study.cfg.seeds == (0,)
+
+
+def test_streets_are_made_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo_module, "NUM_TRAIN", 2)
+    monkeypatch.setattr(demo_module, "NUM_VAL", 1)
+    monkeypatch.setattr(demo_module, "HW", (64, 128))
+    demo_module.make_streets(tmp_path / "streets")
+    assert read_manifest(tmp_path / "streets")["complete"] is True
+    assert "making 3 streets" in capsys.readouterr().out
+    demo_module.make_streets(tmp_path / "streets")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_demo_ends_by_saying_where_to_look_and_what_to_try(monkeypatch, capsys):
+    monkeypatch.setattr(demo_module, "make_streets", lambda root: None)
+    monkeypatch.setattr(demo_module, "compare", lambda config: 0)
+    assert demo_module.demo() == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "checkpoints/demo/report.html" in last
+    assert "try next" in last
+
+
+def test_a_stopped_demo_hands_on_the_exit_code(monkeypatch):
+    monkeypatch.setattr(demo_module, "make_streets", lambda root: None)
+    monkeypatch.setattr(demo_module, "compare", lambda config: 130)
+    assert demo_module.demo() == 130

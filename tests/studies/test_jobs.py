@@ -1,0 +1,124 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from segnl.core.errors import SegnlError
+from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
+from segnl.studies.jobs import OUTPUT, AtOnce, last_step, last_words, slots, start
+from segnl.studies.run import train_all
+from segnl.studies.study import load_study
+
+ENDLESS = ("max_steps: 3, batch_size: 2, save_every: 2", "max_steps: 100000, batch_size: 2, save_every: 100000")
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_gpus_are_taken_in_turn_and_threads_are_shared_out():
+    assert slots(3, ["0", "2"], 8) == [
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0"},
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "2"},
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0"},
+    ]
+    assert slots(4, [], 2) == 4 * [{"OMP_NUM_THREADS": "1"}]
+
+
+def test_trainings_at_once_give_what_they_give_one_after_another(study_file, tmp_path, one_thread, capsys):
+    alone, at_once = (load_study(study_file, runs=tmp_path / name) for name in ("alone", "at_once"))
+    assert train_all(alone) == 0
+    assert train_all(at_once, num_jobs=2) == 0
+    for ours, theirs in zip(alone.runs, at_once.runs, strict=True):
+        one, other = open_checkpoint(ours.folder), open_checkpoint(theirs.folder)
+        assert one.step == other.step == 3
+        assert one.model.keys() == other.model.keys()
+        assert all(torch.equal(one.model[name], other.model[name]) for name in one.model)
+        assert (ours.folder / "control.json").read_text() == (theirs.folder / "control.json").read_text()
+    said = capsys.readouterr()
+    assert "study tiny: rcca-s0 is trained" in said.err
+    assert "6/6 steps" in said.err
+    assert train_all(at_once, num_jobs=2) == 0
+    assert "2 runs, 2 already trained" in capsys.readouterr().out
+
+
+def test_a_training_that_fails_is_one_line_and_does_not_cost_the_others(study_file, tmp_path, capsys):
+    text = study_file.read_text().replace("fcn, channels: 8}}}", "fcn, channels: 8}}, optim: {lr: 1e30}}")
+    study_file.write_text(text + "varies: [model.head, optim.lr]\n")
+    study = load_study(study_file, runs=tmp_path / "runs")
+    with pytest.raises(SegnlError, match=r"1 of 2 runs failed \(fcn-s0\); the others are trained") as err:
+        train_all(study, num_jobs=2)
+    assert err.value.exit_code == 5
+    assert open_checkpoint(study.runs[1].folder).step == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "fcn-s0 failed" in line]
+    assert "the loss is nan" in line
+
+
+@pytest.mark.parametrize(("code", "told"), [(5, 5), (1, 1), (-9, 6)])  # -9: killed, most often for want of memory
+def test_a_study_ends_with_the_exit_code_of_the_first_training_that_failed(code, told):
+    study = SimpleNamespace(name="tiny", failed={"fcn-s0": code}, num_runs=2)
+    assert AtOnce._failure(study).exit_code == told
+
+
+def wait_for(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_ctrl_c_stops_all_trainings_with_a_checkpoint_each(study_file):
+    base = study_file.parent / "base.yaml"
+    base.write_text(base.read_text().replace(*ENDLESS))
+    folder = study_file.parent / "checkpoints" / "tiny"
+    command = [sys.executable, "-m", "segnl", "compare", "--config", str(study_file), "--jobs", "2"]
+    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(command, cwd=study_file.parent, env=os.environ | {"PYTHONPATH": path})
+    try:
+        wait_for(lambda: all(last_step(folder / f"{head}-s0" / "log.jsonl") > 2 for head in ("fcn", "rcca")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+    finally:
+        process.kill()
+    assert all(checkpoints_of(folder / f"{head}-s0") for head in ("fcn", "rcca"))
+
+
+def test_a_training_whose_parent_was_killed_saves_and_stops(study_file, tmp_path):
+    base = study_file.parent / "base.yaml"
+    base.write_text(base.read_text().replace(*ENDLESS))
+    run = load_study(study_file, runs=tmp_path / "runs").runs[0]
+    started = start(run, {"OMP_NUM_THREADS": "1"})
+    try:
+        wait_for(lambda: last_step(run.folder / "log.jsonl") > 2)
+        started.process.stdin.close()  # as when the parent is gone
+        assert started.process.wait(timeout=120) == 143
+    finally:
+        started.process.kill()
+        started.output.close()
+    assert checkpoints_of(run.folder)
+
+
+def test_the_step_of_a_log_is_read_from_its_last_whole_line(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert last_step(log) == 0
+    lines = [json.dumps({"step": step, "loss": 0.5, "filler": "x" * 90}) for step in range(1, 200)]
+    log.write_text("\n".join(lines) + "\n" + '{"step": 2')
+    assert last_step(log) == 199
+
+
+def test_last_words_are_the_error_s_own(tmp_path):
+    (tmp_path / OUTPUT).write_text("norm: batch\nsegnl: error: data: no such folder\n")
+    assert last_words(tmp_path / OUTPUT, 3) == "data: no such folder"
+    assert "signal 9, for want of memory?" in last_words(tmp_path / OUTPUT, -9)
+    (tmp_path / OUTPUT).write_text("")
+    assert last_words(tmp_path / OUTPUT, 1) == "exit 1, no word"

@@ -1,0 +1,193 @@
+import json
+import shutil
+
+import pytest
+
+from segnl.core.errors import ConfigError
+from segnl.studies import run as run_module
+from segnl.studies.run import compare, is_finished
+from segnl.studies.study import load_study
+from segnl.training import fit as fit_module
+
+
+def _metrics(finished):
+    return json.loads((finished / "checkpoints/tiny/rcca-s0/eval/val-whole/metrics.json").read_text())
+
+
+def test_a_study_ends_in_table_numbers_and_page(finished):
+    folder = finished / "checkpoints" / "tiny"
+    tree = json.loads((finished / "out.json").read_text())
+    assert tree == json.loads((folder / "compare.json").read_text())
+    assert list(tree["heads"]) == ["fcn", "rcca"]
+    keys = {"miou_mean", "miou_sd", "runs", "params", "gflops", "train_images_per_s", "latency_ms", "peak_mib"}
+    assert keys <= set(tree["heads"]["rcca"])
+    measured = [tree["heads"]["rcca"][key] for key in ("boundary_iou", "latency_ms", "peak_mib")]
+    assert all(value is not None and value > 0 for value in measured)
+    assert set(tree["control"]["batches"]) == {"fcn-s0", "rcca-s0"}
+    assert len(set(tree["control"]["batches"].values())) == 1
+    assert len(set(tree["control"]["batches_seen"].values())) == 1
+    assert None not in tree["control"]["batches_seen"].values()
+    init = tree["control"]["init"]
+    assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
+    assert tree["complete"] is True
+    assert (folder / "table.md").read_text().startswith("**One seed: this says something about these networks")
+    assert (folder / "table.csv").read_text().startswith("head,miou_mean,")
+    (pair,) = tree["pairs"]
+    assert {"a", "b", "difference", "low", "high", "p_holm", "verdict"} <= set(pair)
+    assert pair["difference"] == pytest.approx(tree["heads"]["rcca"]["miou_mean"] - tree["heads"]["fcn"]["miou_mean"])
+    assert pair["low"] is None
+    assert "one seed: this says something about these networks, nothing about the heads" in pair["verdict"]
+    assert set(pair["per_class"]) == set(_metrics(finished)["per_class"])
+    assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "A note for the page." in (folder / "report.html").read_text()
+
+
+def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
+    tree = json.loads((finished / "out.json").read_text())
+    metrics = _metrics(finished)
+    assert tree["heads"]["rcca"]["miou_mean"] == metrics["miou"]
+    assert tree["heads"]["rcca"]["boundary_iou"] == metrics["boundary_iou"]
+    assert tree["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
+
+
+@pytest.fixture
+def copied(finished, tmp_path, monkeypatch):
+    """The finished study in a folder of its own, which is the working folder."""
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_again_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monkeypatch):
+    before = json.loads((copied / "out.json").read_text())
+
+    def fail(*_arguments, **_named):
+        raise AssertionError("trained or scored again")
+
+    monkeypatch.setattr(run_module, "fit", fail)
+    monkeypatch.setattr("segnl.evaluation.predictions.evaluate", fail)
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    assert json.loads((copied / "again.json").read_text()) == before
+
+
+def test_a_study_broken_off_ends_with_the_same_scores(copied):
+    before = json.loads((copied / "out.json").read_text())
+    run = copied / "checkpoints" / "tiny" / "rcca-s0"
+    (run / "step-00000003.safetensors").unlink()  # as after a kill between step 2's checkpoint and the end
+    assert not is_finished(load_study(copied / "tiny.yaml").runs[1])
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    after = json.loads((copied / "again.json").read_text())
+    assert after["runs"]["rcca-s0"]["miou"] == before["runs"]["rcca-s0"]["miou"]
+    assert after["control"] == before["control"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("max_steps: 3", "max_steps: 2", "train.max_steps"),
+        ("crop_hw: [64, 96]", "crop_hw: [64, 90]", "data.crop_hw"),
+        ("lr: 1e-3", "lr: 1e-2", "optim.lr"),
+    ],
+)
+def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
+    text = (copied / "base.yaml").read_text()
+    assert old in text
+    (copied / "base.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=rf"fcn-s0: was trained with another recipe, which differs in {key}"):
+        compare(copied / "tiny.yaml")
+
+
+def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
+    text = (copied / "tiny.yaml").read_text()
+    (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [1]"))
+    folder = copied / "checkpoints" / "tiny"
+    (folder / "rcca-s0").rename(folder / "rcca-s1")
+    with pytest.raises(ConfigError, match=r"rcca-s1: was trained with another recipe, which differs in train\.seed"):
+        compare(copied / "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("tampered", "reason"),
+    [
+        ("order", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
+        ("crop", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
+        ("weights", "rcca-s0 began with other weights than its recipe and seed give (auxiliary, backbone"),
+    ],
+)
+def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_table(
+    copied, monkeypatch, capsys, tampered, reason
+):
+    run = copied / "checkpoints" / "tiny" / "rcca-s0"
+    shutil.copy(run / "cost.json", copied / "cost.json")  # measuring it again would take seconds
+    shutil.rmtree(run)
+    run.mkdir()
+    shutil.copy(copied / "cost.json", run / "cost.json")
+    batches, transform, model = fit_module.train_batches, fit_module.TrainTransform, fit_module.build_model
+    if tampered == "order":
+        monkeypatch.setattr(fit_module, "train_batches", lambda *a, seed, **kw: batches(*a, seed=seed + 1, **kw))
+    elif tampered == "crop":
+        monkeypatch.setattr(fit_module, "TrainTransform", lambda cfg, rgb, seed: transform(cfg, rgb, seed + 1))
+    else:
+        other = {"train": load_study(copied / "tiny.yaml").runs[0].recipe.train.model_copy(update={"seed": 9})}
+        monkeypatch.setattr(
+            fit_module, "build_model", lambda recipe, *a, **kw: model(recipe.model_copy(update=other), *a, **kw)
+        )
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    found = json.loads((copied / "out.json").read_text())
+    assert found["heads"]["rcca"]["runs"] == 0
+    assert f"refused: {reason}" in capsys.readouterr().out
+    assert reason in (copied / "checkpoints" / "tiny" / "table.md").read_text()
+
+
+def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_broken_off(copied, capsys):
+    text = (copied / "tiny.yaml").read_text()
+    (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
+    assert compare(copied / "tiny.yaml", copied / "two.json") == 0
+    (pair,) = json.loads((copied / "two.json").read_text())["pairs"]
+    assert pair["low"] <= pair["difference"] <= pair["high"]
+    assert 0 <= pair["p"] <= pair["p_holm"] <= 1
+    printed = capsys.readouterr().out
+    assert printed.index("2 seeds a head:") < printed.index("Training images/s")  # verdicts first
+    (copied / "checkpoints" / "tiny" / "rcca-s1" / "step-00000003.safetensors").unlink()
+    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    assert json.loads((copied / "again.json").read_text())["pairs"] == [pair]
+
+
+def test_one_recipe_under_two_names_is_called_that_in_terminal_table_numbers_and_page(copied, capsys):
+    text = (copied / "tiny.yaml").read_text().replace("seeds: [0]", "seeds: {fcn: [0], rcca: [1]}")
+    (copied / "tiny.yaml").write_text(text.replace("head: {name: rcca,", "head: {name: fcn,"))
+    shutil.rmtree(copied / "checkpoints" / "tiny" / "rcca-s0")
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    words = "fcn and rcca are one recipe under 2 names: what differs between them is chance"
+    folder = copied / "checkpoints" / "tiny"
+    found = json.loads((copied / "out.json").read_text())
+    assert found["seeds"] == {"fcn": [0], "rcca": [1]}
+    assert found["control"]["refused"] == {}
+    page = (folder / "report.html").read_text()
+    said = [capsys.readouterr().out, (folder / "table.md").read_text(), "\n".join(found["verdicts"]), page]
+    assert [words in text for text in said] == [True] * 4
+    assert "No seed is common to all heads" in page
+    assert "SHA-256 of the first batches" not in page
+    assert "fcn: 0; rcca: 1" in page
+    assert "one recipe under several names" in page
+
+
+def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
+    file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
+    tree = json.loads(file.read_text())
+    file.write_text(json.dumps(tree | {"batches": "tampered"}))
+    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    found = json.loads((copied / "out.json").read_text())
+    assert found["heads"]["rcca"]["runs"] == 0
+    assert found["heads"]["rcca"]["miou_mean"] is None
+    assert "saw other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
+    assert "refused: rcca-s0 saw other batches" in capsys.readouterr().out
+
+
+def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = []
+    monkeypatch.setattr(run_module, "fit", lambda recipe, folder: started.append(folder.name) or 143)
+    assert compare(study_file) == 143
+    assert started == ["fcn-s0"]
+    assert not (tmp_path / "checkpoints" / "tiny" / "report.html").exists()

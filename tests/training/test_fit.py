@@ -1,0 +1,321 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from segnl.core.distributed import Ranks
+from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
+from segnl.core.run_log import read_log
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.predictor import load
+from segnl.runs.build import build_data
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
+from segnl.runs.recipe import load_recipe
+from segnl.training.fit import fit, stop_signals
+
+
+def weights_hash(run: Path) -> str:
+    digest = hashlib.sha256()
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    for tensors in (checkpoint.model, checkpoint.optim, checkpoint.ema):
+        for name in sorted(tensors):
+            digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return f"{checkpoint.step} {digest.hexdigest()}"
+
+
+def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    assert fit(load_recipe(tiny_config), run) == 0
+    assert [path.name for path in checkpoints_of(run)] == ["step-00000006.safetensors", "step-00000004.safetensors"]
+    assert load_recipe(run / "recipe.yaml").tree() == load_recipe(tiny_config).tree()
+    steps = [line for line in read_log(run / "log.jsonl") if "event" not in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "lr", "data_s", "forward_s", "backward_s", "optim_s", "images_per_s"} <= steps[0].keys()
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    assert checkpoint.classes["names"] == ["road", "sky", "tree"]
+    assert checkpoint.origin["versions"]["torch"]
+
+
+@pytest.mark.parametrize(("norm", "chosen"), [("auto", "batch"), ("sync", "batch"), ("group", "group")])
+def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, capsys, norm, chosen):
+    recipe = load_recipe(tiny_config, [f"model.norm={norm}", "train.max_steps=2", "train.eval_every=2"])
+    assert fit(recipe, tmp_path / "run") == 0
+    assert f"norm: {chosen}" in capsys.readouterr().out
+    assert read_log(tmp_path / "run" / "log.jsonl")[0]["norm"] == chosen
+
+
+def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
+    three = Ranks(rank=0, world=3)
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
+        fit(load_recipe(tiny_config), tmp_path / "run", ranks=three)
+    recipe = load_recipe(tiny_config, ["train.accumulate=2"])
+    with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
+        fit(recipe, tmp_path / "run", ranks=Ranks(rank=0, world=2))
+
+
+def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
+    recipe = load_recipe(tiny_config)
+    fit(recipe, tmp_path / "run")
+    before = weights_hash(tmp_path / "run")
+    assert fit(recipe, tmp_path / "run") == 0
+    assert "already trained" in capsys.readouterr().out
+    assert weights_hash(tmp_path / "run") == before
+
+
+def start(config: Path, folder: Path, *overrides: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    root = str(Path(__file__).parents[2])
+    words = [sys.executable, "-m", "segnl", "train", "--config", str(config), "--run", "run"]
+    for override in overrides:
+        words += ["--set", override]
+    environment = os.environ | {"PYTHONPATH": root}
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests themselves may run under nohup
+    )
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        if any(line.get("step", 0) >= step for line in read_log(run / "log.jsonl")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} in {run}")
+
+
+def test_killed_and_resumed_with_other_workers_equals_uninterrupted(tiny_config, tmp_path):
+    length = "train.max_steps=25"
+    whole = start(tiny_config, tmp_path / "whole", length)
+    assert whole.wait() == 0
+    run = tmp_path / "killed" / "checkpoints" / "run"
+    for kill_at, workers in ((5, 0), (12, 2)):
+        process = start(tiny_config, tmp_path / "killed", length, f"data.workers={workers}")
+        wait_for_step(run, kill_at)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = start(tiny_config, tmp_path / "killed", length, "data.workers=1")
+    assert done.wait() == 0, done.stderr.read()
+    assert weights_hash(run) == weights_hash(tmp_path / "whole" / "checkpoints" / "run")
+    steps = [line["step"] for line in read_log(run / "log.jsonl") if "event" not in line]
+    assert steps == list(range(1, 26))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_stops_after_a_checkpoint_at_the_next_steps_edge(tiny_config, tmp_path, number, code):
+    process = start(tiny_config, tmp_path, "train.max_steps=5000", "train.save_every=5000")
+    run = tmp_path / "checkpoints" / "run"
+    wait_for_step(run, 3)
+    process.send_signal(number)
+    while number == signal.SIGINT and process.poll() is None:  # impatient: pressed again and again
+        time.sleep(0.02)
+        process.send_signal(number)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    step = load_checkpoint(checkpoints_of(run)[0]).step
+    assert f"stopped after step {step}" in out
+    assert [line["step"] for line in read_log(run / "log.jsonl")][-1] == step
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_whose_reader_has_gone_is_trained_to_its_end(tiny_config, tmp_path):
+    """As with `segnl train ... 2>&1 | head`."""
+    process = start(tiny_config, tmp_path, "train.max_steps=6", "data.workers=0")
+    process.stderr.close()
+    process.stdout.close()
+    assert process.wait(timeout=900) == 0
+    assert load_checkpoint(checkpoints_of(tmp_path / "checkpoints" / "run")[0]).step == 6
+
+
+def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    options = ["train.ema=0.9", "optim.clip_norm=0.5", "train.accumulate=2", "train.eval_every=3"]
+    recipe = load_recipe(tiny_config, options)
+    fit(recipe, run)
+    before, scores = weights_hash(run), val_scores(run)
+    checkpoints_of(run)[0].unlink()
+    assert load_checkpoint(checkpoints_of(run)[0]).step == 4
+    fit(recipe, run)
+    assert weights_hash(run) == before
+    assert val_scores(run) == scores
+
+
+@pytest.mark.parametrize(
+    ("head", "aux", "losses"),
+    [
+        ("{name: ema, channels: 8, num_bases: 5}", "{channels: 8}", {"main", "auxiliary"}),
+        ("{name: da, channels: 8}", "{channels: 8}", {"main", "auxiliary", "position", "channel"}),
+        ("{name: ocr, channels: 8, coarse: {channels: 8}}", "null", {"main", "coarse"}),
+    ],
+    ids=["ema", "da", "ocr"],
+)
+def test_heads_with_statistics_and_losses_of_their_own_resume_exactly(tiny_config, tmp_path, head, aux, losses):
+    run = tmp_path / "run"
+    recipe = load_recipe(tiny_config, [f"model.head={head}", f"model.aux={aux}"])
+    fit(recipe, run)
+    before = weights_hash(run)
+    assert set(read_log(run / "log.jsonl")[-2]["losses"]) == losses
+    checkpoints_of(run)[0].unlink()
+    fit(recipe, run)
+    assert weights_hash(run) == before
+
+
+def val_scores(run: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["miou"]) for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
+
+
+def test_the_best_by_validation_and_every_nth_are_kept(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    options = ["train.max_steps=8", "train.eval_every=1", "train.save_every=8", "train.keep_every=3"]
+    recipe = load_recipe(tiny_config, options)
+    fit(recipe, run)
+    scores = dict(val_scores(run))
+    best = max(scores, key=scores.get)  # the first of equals
+    assert load_checkpoint(run / "best.safetensors").step == best
+    assert [step_of(path) for path in checkpoints_of(run)] == [8, 7, 6, 3]
+
+
+def test_a_validation_that_a_kill_left_out_is_made_up_for(tiny_config, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    recipe = load_recipe(tiny_config, ["train.eval_every=3"])
+    fit(recipe, run)
+    scores, best = val_scores(run), load_checkpoint(run / "best.safetensors").step
+    kept = [line for line in read_log(log) if not (line.get("event") in ("eval", "end") and line["step"] == 6)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert fit(recipe, run) == 0
+    assert val_scores(run) == scores
+    assert load_checkpoint(run / "best.safetensors").step == best
+
+
+def test_averaged_weights_are_the_ones_that_are_scored_and_loaded(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config, ["train.ema=0.9", "train.eval_every=6"]), run)
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    assert checkpoint.ema.keys() == checkpoint.model.keys()
+    loaded = load(run)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[name], checkpoint.ema[name]) for name in state)
+    assert not torch.equal(state["classifier.weight"], checkpoint.model["classifier.weight"])
+    confusion = evaluate(loaded, build_data(loaded.recipe, "val"), recipe=loaded.recipe)
+    assert val_scores(run) == [(6, confusion.miou())]
+
+
+def test_another_recipe_is_refused_naming_the_keys_and_fresh_moves_the_old_run_aside(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config), run)
+    other = load_recipe(tiny_config, ["optim.lr=0.01", "data.workers=1"])
+    with pytest.raises(ConfigError, match=r"differs in optim\.lr; "):
+        fit(other, run)
+    assert fit(other, run, fresh=True) == 0
+    assert len(checkpoints_of(tmp_path / "run.old1")) == 2
+    assert fit(other, tmp_path / "new", fresh=True) == 0
+    assert not (tmp_path / "new.old1").exists()  # there was nothing to move
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    fit(load_recipe(tiny_config), run)
+    before = weights_hash(run)
+    newest = checkpoints_of(run)[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="falling back"):
+        fit(load_recipe(tiny_config), run)
+    assert weights_hash(run) == before
+
+
+def test_an_unwritable_place_is_refused_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("segnl.training.fit.build_model", lambda *_: pytest.fail("built"))
+    with pytest.raises(MachineError, match="file/run"):
+        fit(load_recipe(tiny_config), tmp_path / "file" / "run")
+
+
+def test_weights_that_are_no_longer_finite_are_not_saved_over_those_that_were(tiny_config, tmp_path):
+    recipe = load_recipe(tiny_config, ["optim.lr=1e20", "optim.weight_decay=1e30", "train.save_every=1"])
+    with pytest.raises(NonFiniteError, match=r"step 1: backbone\S+ is no longer finite, so nothing was saved"):
+        fit(recipe, tmp_path / "run")
+    assert checkpoints_of(tmp_path / "run") == []
+
+
+def test_validation_is_logged(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config, ["train.eval_every=3"]), tmp_path / "run")
+    evals = [line for line in read_log(tmp_path / "run" / "log.jsonl") if line.get("event") == "eval"]
+    assert [line["step"] for line in evals] == [3, 6]
+    assert all(0 <= line["miou"] <= 1 for line in evals)
+
+
+def test_a_truncated_image_stops_training_in_one_line_and_keeps_the_checkpoint(tiny_config, tiny_data, tmp_path):
+    fit(load_recipe(tiny_config, ["train.max_steps=2"]), tmp_path / "run")
+    for path in (tiny_data / "images" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"frame\d\.png.*index \d, epoch \d") as err:
+        fit(load_recipe(tiny_config, ["train.max_steps=2"]), tmp_path / "other")
+    assert "\n" not in str(err.value)
+    assert load_checkpoint(checkpoints_of(tmp_path / "run")[0]).step == 2
+
+
+def test_a_data_fault_does_not_cost_the_steps_before_it(tiny_config, tiny_data, tmp_path):
+    """Images become unreadable while a training is under way, long before its next checkpoint is due."""
+    options = ["train.max_steps=5000", "train.save_every=5000"]
+    process = start(tiny_config, tmp_path, *options)
+    run = tmp_path / "checkpoints" / "run"
+    wait_for_step(run, 3)
+    for path in (tiny_data / "images" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == 3
+    assert "images/train/frame" in err.splitlines()[-1]
+    assert load_checkpoint(checkpoints_of(run)[0]).step == read_log(run / "log.jsonl")[-1]["step"] >= 3
+
+
+def test_a_data_set_of_one_image_smaller_than_the_crop_trains(tiny_config, tiny_data, tmp_path):
+    for kind in ("images", "labels"):
+        for path in sorted((tiny_data / kind / "train").iterdir())[1:]:
+            path.unlink()
+    recipe = load_recipe(tiny_config, ["data.crop_hw=[97, 65]", "train.batch_size=3", "train.max_steps=2"])
+    assert fit(recipe, tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["event"] == "end"
+
+
+def test_a_run_on_other_classes_is_refused_before_anything_is_learned(tiny_config, tiny_data, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    rows = (tiny_data / "classes.tsv").read_text().replace("road", "lane")
+    (tiny_data / "classes.tsv").write_text(rows)
+    with pytest.raises(CheckpointError, match="was trained on other classes"):
+        fit(load_recipe(tiny_config), tmp_path / "run")
+
+
+def test_a_wrong_data_folder_leaves_the_old_run_where_it_is(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    with pytest.raises(DataError):
+        fit(load_recipe(tiny_config, ["data.root=/nowhere"]), tmp_path / "run", fresh=True)
+    assert not (tmp_path / "run.old1").exists()
+    assert checkpoints_of(tmp_path / "run")
+
+
+def test_how_a_run_is_scored_may_change_without_training_it_again(tiny_config, tmp_path, capsys):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    assert fit(load_recipe(tiny_config, ["eval.flip=true"]), tmp_path / "run") == 0
+    assert "already trained" in capsys.readouterr().out
