@@ -48,7 +48,7 @@ def main() -> None:
 def splits(names: Sequence[str], counts: Sequence[RunCounts]) -> list[dict[str, Any]]:
     """Every way to split runs of one recipe into two halves, each held against the other as a study would.
 
-    The first run is always in half `a`: the mirrored split is the same comparison. An odd number leaves b one more.
+    The first run is always in half `a`: the flipped split is the same comparison. An odd number leaves b one more.
     """
     runs = range(len(counts))
     found = []

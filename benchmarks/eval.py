@@ -58,7 +58,7 @@ def main() -> None:
     print(f"end to end: {whole}", flush=True)
     memory = {f"upsampled labels, {k} classes": peaks(k, height, width, args.threads) for k in (19, 150)}
     memory |= {
-        f"sliding at {len(scales)} scales and mirrored, 150 classes": sliding_peak(scales, height, width, args.threads)
+        f"sliding at {len(scales)} scales and flipped, 150 classes": sliding_peak(scales, height, width, args.threads)
         for scales in ((1.0,), (0.5, 1.0, 1.75))
     }
     setting = {"hw": [height, width], "rounds": args.rounds, "threads": args.threads, "clock": "process time"}
@@ -131,7 +131,7 @@ def peaks(k: int, height: int, width: int, threads: int) -> dict[str, Any]:
 
 
 def sliding_peak(scales: tuple[float, ...], height: int, width: int, threads: int) -> dict[str, Any]:
-    """Peak memory above the image of sliding with windows of 512 and a stride of 341, also on the mirrored image."""
+    """Peak memory above the image of sliding with windows of 512 and a stride of 341, also on the flipped image."""
     case = {"classes": 150, "hw": [height, width], "scales": scales}
     tiny = {**case, "hw": [64, 128]}
     result = with_ratios({"segnl": peak_mib("segnl", sys.executable, "eval_cases", threads, case, tiny)}, "peak_mib")

@@ -23,7 +23,7 @@ from eval_cases import realistic
 from PIL import Image
 from torch import Tensor, nn
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.data.base import SegmentationData
 from segnl.data.loader import eval_samples
 from segnl.evaluation.evaluate import evaluate
@@ -218,7 +218,7 @@ def _took(call: Call) -> tuple[float, float, float]:
     return time.perf_counter() - start, own, workers
 
 
-def _speeds(seconds: dict[str, list[float]], cpu: dict[str, list[tuple[float, float]]]) -> Tree:
+def _speeds(seconds: dict[str, list[float]], cpu: dict[str, list[tuple[float, float]]]) -> JSONDict:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     per_image = {
         name: [1000 * statistics.median(part) / NUM_IMAGES for part in zip(*values, strict=True)]

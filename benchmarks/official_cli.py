@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "official_cli" / "streets.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        trees = {"six streets": make_tree(Path(folder) / "six", 6), "one street": make_tree(Path(folder) / "one", 1)}
-        result = {name: compare(root, args.scripts / COMMAND) for name, root in trees.items()}
+        mappings = {"six streets": make_dict(Path(folder) / "six", 6), "one street": make_dict(Path(folder) / "one", 1)}
+        result = {name: compare(root, args.scripts / COMMAND) for name, root in mappings.items()}
     for name, found in result.items():
         print(f"{name}: {found['ours']}; largest difference {found['largest_difference']}")
     state = {**git_state(ROOT), "versions": versions(), "machine": machine()}
@@ -57,7 +57,7 @@ def main() -> None:
         sys.exit(f"more than {MAX_DIFFERENCE} apart")
 
 
-def make_tree(root: Path, num_images: int) -> Path:
+def make_dict(root: Path, num_images: int) -> Path:
     """Streets, and below results/ the truth disturbed: moved, trucks for cars, no wall anywhere, blocks of void ids."""
     generate(root, num_train=1, num_val=num_images, hw=HW)
     for number, path in enumerate(sorted((root / "gtFine/val").glob("*/*_labelIds.png"))):

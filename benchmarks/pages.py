@@ -44,7 +44,7 @@ def camvid_section(folder: Path) -> list[str]:
     lines += [
         "`configs/camvid/`: ResNet-18 of half width from scratch on the 367 training frames; see the configs' notes.",
         "mIoU is the mean over the classes in truth or prediction, at the labels' own size; `+ flip` averages with the",
-        "mirrored image.",
+        "flipped image.",
         "",
         "| head | mIoU | + flip | pixel acc. | steps | s a step (median) | training, min | seed | commit |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -220,7 +220,7 @@ def _steps(found: Result) -> list[str]:
 
 
 def _where_time_goes(found: Result) -> list[str]:
-    keys = ("trunk", "head", "loss", "backward", "optimiser")
+    keys = ("backbone", "head", "loss", "backward", "optimiser")
     lines = [
         "Where segnl's time goes, in percent of the step. Loss: both classifiers, the upsampling, the value, and the",
         "gradient down to the classifiers' logits, which is formed in the same pass.",

@@ -98,7 +98,7 @@ def head_table(result: Result) -> list[str]:
 def ablation_table(ablations: Result) -> list[str]:
     """What breaking the trained attention does to mIoU, mean over the runs."""
     names = list(dict.fromkeys(name for each in ablations.values() for name in each))
-    meanings = {name: tree["meaning"] for each in ablations.values() for name, tree in each.items()}
+    meanings = {name: mapping["meaning"] for each in ablations.values() for name, mapping in each.items()}
     lines = [
         "Change of mIoU in points when a trained head's attention is broken at evaluation, mean over the runs ± their",
         "standard deviation:",
@@ -189,9 +189,9 @@ def _interval(pair: Result) -> str:
     return f"{100 * pair['difference']:+.2f}{bracket}"
 
 
-def _change(tree: Result | None) -> str:
-    if tree is None or tree["miou_change"] is None:
+def _change(mapping: Result | None) -> str:
+    if mapping is None or mapping["miou_change"] is None:
         return "-"
-    changes = list(tree["miou_changes"].values())
+    changes = list(mapping["miou_changes"].values())
     spread = f" ± {100 * statistics.stdev(changes):.2f}" if len(changes) > 1 else ""
-    return f"{100 * tree['miou_change']:+.2f}{spread}"
+    return f"{100 * mapping['miou_change']:+.2f}{spread}"

@@ -61,10 +61,10 @@ def _segnl(case: Case, *, is_half: bool) -> Call:
     from segnl.training.trainer import Trainer
 
     keep_freed_memory()  # as `segnl train` does
-    stem = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
+    sample_id = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
     aux = None if case["peer"] == "smp" else {"channels": 256, "weight": 0.4}
-    tree = {
-        "model": {"backbone": {**TRUNK, "stem": stem}, "head": _head(case["head"]), "aux": aux},
+    mapping = {
+        "model": {"backbone": {**TRUNK, "stem": sample_id}, "head": _head(case["head"]), "aux": aux},
         "data": {"name": "cityscapes", "root": "none", "crop_hw": case["hw"]},
         "train": {
             "max_steps": 1000,
@@ -76,7 +76,7 @@ def _segnl(case: Case, *, is_half: bool) -> Call:
         "schedule": {"name": "poly"},
         "loss": {"name": "cross_entropy"},
     }
-    recipe = compose(tree, file="benchmark")
+    recipe = compose(mapping, file="benchmark")
     trainer = Trainer(recipe, build_model(recipe, CLASSES, is_new=True), torch.device("cpu"))
     image = torch.randint(0, 256, (case["batch"], 3, *case["hw"]), dtype=torch.uint8)
     batch = Batch(image, _labels(case), ["random"] * case["batch"])
@@ -92,9 +92,9 @@ def _segnl(case: Case, *, is_half: bool) -> Call:
 
 
 def _clocks(model: nn.Module) -> dict[str, float]:
-    """Seconds that trunk and head take of a forward pass, filled in by every one; the classifiers are the loss's."""
+    """Seconds that backbone and head take of a forward pass, filled in by every one; the classifiers are the loss's."""
     spent: dict[str, float] = {}
-    for name, module in {"trunk": model.backbone, "head": model.head}.items():
+    for name, module in {"backbone": model.backbone, "head": model.head}.items():
 
         def begin(*_: object, name: str = name) -> None:
             spent[name] = -time.perf_counter()
@@ -156,7 +156,7 @@ def _mmseg(head: str) -> tuple[Network, Any]:
         "dropout_ratio": 0.1,
         "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
     }
-    trunk = ResNetV1c(
+    backbone = ResNetV1c(
         depth=50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), norm_cfg=norm, norm_eval=False, contract_dilation=True
     )
     kinds = {
@@ -170,10 +170,10 @@ def _mmseg(head: str) -> tuple[Network, Any]:
         raise CannotRunError(f"mmsegmentation is not asked for {head}")
     main = kinds[head]()
     aux = FCNHead(in_channels=1024, in_index=2, channels=256, num_convs=1, concat_input=False, **common)
-    parts = nn.ModuleList([trunk, main, aux]).train()
+    parts = nn.ModuleList([backbone, main, aux]).train()
 
     def network(image: Tensor) -> list[Tensor]:
-        stages = trunk(image)
+        stages = backbone(image)
         return [main(stages), aux(stages)]
 
     return network, parts.parameters()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segnl.cli.main import main
-from segnl.core.distributed import joined
+from segnl.core.distributed import process_group
 from tests.rank_worker import answers
 
 
@@ -37,7 +37,7 @@ def fork_rank(request: dict[str, Any], rank: int) -> int:
 
 
 def answer(config: Path, rank: int) -> int:
-    with joined() as ranks:
+    with process_group() as ranks:
         Path(f"rank{rank}.json").write_text(json.dumps(answers(config, ranks)))
     return 0
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from segnl.core.distributed import Ranks
+from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import DataError, NonFiniteError
 from segnl.data.sample import Batch
 from segnl.evaluation.evaluate import evaluate
@@ -29,12 +29,12 @@ def whole_batch(seed: int, *, void_half: bool = False) -> Batch:
     return Batch(image, label, [f"image{i}" for i in range(4)])
 
 
-def part_of(batch: Batch, ranks: Ranks) -> Batch:
-    own = slice(ranks.rank, None, ranks.world)
-    return Batch(batch.image[own], batch.label[own], batch.stems[own])
+def part_of(batch: Batch, ranks: ProcessGroup) -> Batch:
+    own = slice(ranks.rank, None, ranks.world_size)
+    return Batch(batch.image[own], batch.label[own], batch.sample_ids[own])
 
 
-def gradients(config: Path, ranks: Ranks, *options: str, void_half: bool = False) -> dict[str, object]:
+def gradients(config: Path, ranks: ProcessGroup, *options: str, void_half: bool = False) -> dict[str, object]:
     """Two steps; the loss, the gradient's norm and some gradients of each, and the weights after them."""
     recipe = load_recipe(config, [*STILL, *options])
     trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
@@ -47,19 +47,19 @@ def gradients(config: Path, ranks: Ranks, *options: str, void_half: bool = False
     return {"reports": reports, "grads": grads, "weights": weights}
 
 
-def confusion(config: Path, ranks: Ranks) -> list[list[int]]:
+def confusion(config: Path, ranks: ProcessGroup) -> list[list[int]]:
     recipe = load_recipe(config)
     data = build_data(recipe, "train")  # five images
     predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, CPU)
     return evaluate(predictor, data, recipe=recipe, ranks=ranks).matrix.tolist()
 
 
-def poisoned(config: Path, ranks: Ranks) -> list[object]:
+def poisoned(config: Path, ranks: ProcessGroup) -> list[object]:
     """One rank's loss is NaN: what every rank raises."""
     recipe = load_recipe(config, STILL)
     trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
     before = trainer.model.classifier.weight.detach().clone()
-    if ranks.rank == ranks.world - 1:
+    if ranks.rank == ranks.world_size - 1:
         trainer.model.classifier.bias.data[0] = float("nan")
     try:
         trainer.step(part_of(whole_batch(0), ranks))
@@ -68,7 +68,7 @@ def poisoned(config: Path, ranks: Ranks) -> list[object]:
     return []
 
 
-def skipped(config: Path, ranks: Ranks) -> dict[str, object]:
+def skipped(config: Path, ranks: ProcessGroup) -> dict[str, object]:
     """Steps in float16 whose scale begins far too high for rank 0's images, while those of rank 1 are all void."""
     recipe = load_recipe(config, [*STILL, "model.norm=frozen", "train.precision=fp16"])
     trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
@@ -85,13 +85,13 @@ def skipped(config: Path, ranks: Ranks) -> dict[str, object]:
     }
 
 
-def faults(ranks: Ranks) -> list[str]:
+def faults(ranks: ProcessGroup) -> list[str]:
     """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
     found = []
     for go in (
-        lambda: ranks.raise_together(DataError("torn.png") if ranks.rank == 1 else None),
-        lambda: ranks.from_main(refuse),
-        lambda: ranks.together(refuse),
+        lambda: ranks.raise_on_all(DataError("torn.png") if ranks.rank == 1 else None),
+        lambda: ranks.run_on_rank0(refuse),
+        lambda: ranks.run_on_all(refuse),
     ):
         try:
             go()
@@ -104,9 +104,9 @@ def refuse() -> None:
     raise DataError("no images")
 
 
-def answers(config: Path, ranks: Ranks) -> dict[str, object]:
+def answers(config: Path, ranks: ProcessGroup) -> dict[str, object]:
     found: dict[str, object] = {"confusion": confusion(config, ranks)}
-    if ranks.world == 3:
+    if ranks.world_size == 3:
         return found
     for name, norm in (("frozen", "frozen"), ("sync", "auto"), ("clipped", "frozen")):
         options = [f"model.norm={norm}"] + (["optim.clip_norm=0.05", "train.ema=0.9"] if name == "clipped" else [])
@@ -117,9 +117,9 @@ def answers(config: Path, ranks: Ranks) -> dict[str, object]:
     found["ohem"] = gradients(config, ranks, "model.norm=frozen", ohem)
     found["weighted"] = gradients(config, ranks, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
     found["half"] = skipped(config, ranks)
-    if ranks.world > 1:
+    if ranks.world_size > 1:
         found["poisoned"] = poisoned(config, ranks)
         found["faults"] = faults(ranks)
         tensors = {"a": torch.full((2, 3), float(ranks.rank)), "b": torch.tensor(ranks.rank)}
-        found["shared"] = {name: value.tolist() for name, value in ranks.shared(tensors).items()}
+        found["shared"] = {name: value.tolist() for name, value in ranks.broadcast(tensors).items()}
     return found

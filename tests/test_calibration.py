@@ -79,15 +79,15 @@ def test_a_cell_is_the_same_every_time(calibrate):
     assert first == second
 
 
-def test_the_population_s_counts_are_counts_and_its_twins_are_equal_in_the_mean(calibrate):
+def test_the_population_s_counts_are_counts_and_its_tied_are_equal_in_the_mean(calibrate):
     drawn = calibrate.draw(np.random.default_rng(0), calibrate.MIXED, studies=40, seeds=2, images=30)
     assert drawn.right.shape == (40, 4, 2, 30, 8)
     assert (drawn.right == np.floor(drawn.right)).all()
     assert (drawn.union == np.floor(drawn.union)).all()
     assert (drawn.right <= drawn.union).all()
     score = calibrate.miou(drawn).mean(axis=2)
-    twins, better = score[:, 1] - score[:, 0], score[:, 3] - score[:, 0]
-    assert abs(twins.mean()) < 3 * twins.std() / 40**0.5
+    tied, better = score[:, 1] - score[:, 0], score[:, 3] - score[:, 0]
+    assert abs(tied.mean()) < 3 * tied.std() / 40**0.5
     assert better.mean() > 3 * better.std() / 40**0.5
 
 

@@ -38,12 +38,12 @@ def stages(batch: int, h: int, w: int) -> list[Tensor]:
 
 
 def segmenter(name: str) -> Segmenter:
-    tree = {
+    mapping = {
         "backbone": {"name": "resnet", "depth": 18, "width": 0.0625},
         "head": {"name": name, "channels": 8},
         "aux": {"channels": 8},
     }
-    model = Segmenter(model_config(tree, file="test"), num_classes=3)
+    model = Segmenter(model_config(mapping, file="test"), num_classes=3)
     initialise(model, 5)
     return model
 

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     reports = {data.split: _report(data) for data in _splits(load_recipe(args.config, args.overrides), args.split)}
     if args.json is not None:
-        by_split = {name: report.tree() for name, report in reports.items()}
-        summary = merged([*reports.values()]).tree() | {"splits": by_split}
+        by_split = {name: report.to_dict() for name, report in reports.items()}
+        summary = merged([*reports.values()]).to_dict() | {"splits": by_split}
         write_atomic(args.json, json.dumps(summary, indent=1).encode())
     return DataError.exit_code if any(report.faults for report in reports.values()) else 0
 

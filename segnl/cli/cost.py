@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     found = cost(recipe, hw=size_of(args.input), part=args.module, num_classes=args.classes)
     print("\n".join(found.lines()))
     if args.json is not None:
-        write_atomic(args.json, json.dumps(found.tree(), indent=1).encode())
+        write_atomic(args.json, json.dumps(found.to_dict(), indent=1).encode())
     return 0

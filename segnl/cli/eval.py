@@ -48,10 +48,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    from segnl.core.distributed import joined
+    from segnl.core.distributed import process_group
     from segnl.evaluation.score import score
 
-    with joined() as ranks:
+    with process_group() as ranks:
         score(
             args.checkpoint,
             split=args.split,

@@ -23,11 +23,11 @@ def run(args: argparse.Namespace) -> int:
     if args.only_print:
         from segnl.core.config import dump_yaml
 
-        print(dump_yaml(recipe.tree()), end="")
+        print(dump_yaml(recipe.to_dict()), end="")
         return 0
-    from segnl.core.distributed import joined
+    from segnl.core.distributed import process_group
     from segnl.runs.folder import run_folder
     from segnl.training.fit import fit
 
-    with joined() as ranks:
+    with process_group() as ranks:
         return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, ranks=ranks)

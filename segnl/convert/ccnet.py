@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from segnl.convert.imported_model import ImportedHead, ImportedModel
-from segnl.convert.shapes import channels_out, resnet_tree
+from segnl.convert.shapes import channels_out, resnet_dict
 from segnl.core.config import validate
 from segnl.models.find import HEADS
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
@@ -17,7 +17,7 @@ from segnl.models.weights.strict import load_strict, renamed
 _WHERE = "ccnet"
 _ABN_EPS = 1e-5
 _SLOPE = 0.01
-"""Of the leaky ReLU inside their in-place batch norm; the trunk uses that norm without an activation."""
+"""Of the leaky ReLU inside their in-place batch norm; the backbone uses that norm without an activation."""
 
 _RCCA_NAMES = {
     "head.shell.convs.0.conv": "head.conva.0",
@@ -57,7 +57,7 @@ def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plai
     if abn not in ("plain", "abs"):
         raise ValueError(f"abn: {abn!r}; expected 'plain' or 'abs'")
     tensors = {name: _as_ours(name, value, abn) for name, value in tensors_in(state, _WHERE).items()}
-    head, names = _head_tree(tensors, recurrence)
+    head, names = _head_dict(tensors, recurrence)
     num_classes = channels_out(tensors, f"{names['classifier']}.weight", _WHERE)
     if all(name.startswith("head.") for name in tensors):
         return _head_alone(head, names, tensors, num_classes).eval()
@@ -72,32 +72,32 @@ def _as_ours(name: str, value: Tensor, abn: str) -> Tensor:
     return value
 
 
-def _head_tree(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[dict[str, Any], dict[str, str]]:
+def _head_dict(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[dict[str, Any], dict[str, str]]:
     if "head.0.conv1.1.weight" in tensors:
-        tree = {
+        mapping = {
             "name": "aspp",
             "channels": channels_out(tensors, "head.0.conv1.1.weight", _WHERE),
             "project_kernel": 1,
             "project_channels": channels_out(tensors, "head.0.bottleneck.0.weight", _WHERE),
             "leaky_slope": _SLOPE,
         }
-        return tree, _ASPP_NAMES
-    tree = {
+        return mapping, _ASPP_NAMES
+    mapping = {
         "name": "rcca",
         "recurrence": recurrence,
         "channels": channels_out(tensors, "head.conva.0.weight", _WHERE),
         "last_channels": channels_out(tensors, "head.bottleneck.0.weight", _WHERE),
         "leaky_slope": _SLOPE,
     }
-    return tree, _RCCA_NAMES
+    return mapping, _RCCA_NAMES
 
 
 def _head_alone(
-    tree: dict[str, Any], names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
+    mapping: dict[str, Any], names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
 ) -> ImportedHead:
-    kind = HEADS.find(tree["name"])
-    cfg = validate(kind.Config, tree, file=_WHERE, at="head")
-    first = "head.conva.0.weight" if tree["name"] == "rcca" else "head.0.conv1.1.weight"
+    kind = HEADS.find(mapping["name"])
+    cfg = validate(kind.Config, mapping, file=_WHERE, at="head")
+    first = "head.conva.0.weight" if mapping["name"] == "rcca" else "head.0.conv1.1.weight"
     head = kind(cfg, (0, 0, 0, tensors[first].shape[1]), num_classes)
     model = ImportedHead(head, num_classes, 0.1, BatchNormConfig(), align_corners=True)
     model.report = load_strict(model, tensors, renamed(names), where=_WHERE)
@@ -115,7 +115,7 @@ def _whole_model(
     }
     model = {
         "backbone": {
-            **resnet_tree(tensors, _WHERE),
+            **resnet_dict(tensors, _WHERE),
             "stem": {"kind": "deep", "channels": channels_out(tensors, "conv3.weight", _WHERE), "ceil_mode": True},
             "output_stride": 8,
             "contract_dilation": False,

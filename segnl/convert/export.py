@@ -2,7 +2,7 @@
 
 The ONNX graph takes what an image reader gives, u8 RGB `b H W 3` of any H and W, and normalises inside, so that no
 convention is left to a reader of the metadata; out come `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at feature
-size. It is the network at the size of its input: the recipe's windows, scales and mirrored views are the caller's.
+size. It is the network at the size of its input: the recipe's windows, scales and flipped views are the caller's.
 """
 
 import json
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, write_atomic
@@ -37,7 +37,7 @@ TOLERANCE = 1e-4
 PIP = "./run.sh extra export (onnx, onnxscript, onnxruntime)"
 
 
-class Deployed(nn.Module):
+class ExportWrapper(nn.Module):
     """The network with its input convention and its upsampling inside."""
 
     def __init__(self, model: Segmenter) -> None:
@@ -99,7 +99,7 @@ def _weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -
         model=model,
         optimiser={},
         step=checkpoint.step,
-        recipe=recipe.tree(),
+        recipe=recipe.to_dict(),
         classes=checkpoint.classes,
         origin=origin,
     )
@@ -118,14 +118,14 @@ def _halved(tensor: Tensor) -> Tensor:
     return small if bool(torch.isfinite(small).all()) or not bool(torch.isfinite(tensor).all()) else tensor
 
 
-def _here() -> Tree:
+def _here() -> JSONDict:
     return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
 def _onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]:
-    deployed = Deployed(predictor_of(checkpoint, recipe).model.cpu()).eval()
-    data = onnx_bytes(deployed, metadata(checkpoint, recipe))
-    found = [compare(deployed, data, hw) for hw in CHECK_HWS]
+    wrapper = ExportWrapper(predictor_of(checkpoint, recipe).model.cpu()).eval()
+    data = onnx_bytes(wrapper, metadata(checkpoint, recipe))
+    found = [compare(wrapper, data, hw) for hw in CHECK_HWS]
     for each in found:
         if each.error > TOLERANCE or each.differing > TOLERANCE:
             raise MachineError(
@@ -157,7 +157,7 @@ def _not_inside(recipe: Recipe) -> list[str]:
     if cfg.mode == "slide":
         around.append(f"goes over it in windows of {cfg.window_hw}, stride {cfg.stride_hw}")
     if cfg.flip:
-        around.append("averages over the mirrored image")
+        around.append("averages over the flipped image")
     return [f"not in the graph: `segnl eval` with this recipe {', '.join(around)}"] if around else []
 
 
@@ -175,7 +175,7 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
         "class_names": checkpoint.classes["names"],
         "palette": checkpoint.classes["palette"],
         "file_ids": checkpoint.classes["file_ids"],
-        "recipe": recipe.tree(),
+        "recipe": recipe.to_dict(),
         "convention": convention,
         "step": checkpoint.step,
         "origin": {"trained": checkpoint.origin} | _here(),
@@ -183,7 +183,7 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}
 
 
-def onnx_bytes(deployed: Deployed, about: dict[str, str]) -> bytes:
+def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
     """The graph with free batch, H and W. Raises MachineError, in one line, where torch cannot write it."""
     onnx = _packages()[0]
     free = torch.export.Dim.DYNAMIC
@@ -191,7 +191,7 @@ def onnx_bytes(deployed: Deployed, about: dict[str, str]) -> bytes:
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                deployed,
+                wrapper,
                 (example,),
                 dynamo=True,
                 input_names=["image"],
@@ -203,10 +203,10 @@ def onnx_bytes(deployed: Deployed, about: dict[str, str]) -> bytes:
         except RuntimeError as err:  # OnnxExporterError is one
             first = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
             raise MachineError(
-                f"{type(deployed.model.head).__name__}: torch cannot write it as ONNX ({first.strip()})"
+                f"{type(wrapper.model.head).__name__}: torch cannot write it as ONNX ({first.strip()})"
             ) from err
     if program is None:
-        raise MachineError(f"{type(deployed.model.head).__name__}: torch wrote no graph; try another torch version")
+        raise MachineError(f"{type(wrapper.model.head).__name__}: torch wrote no graph; try another torch version")
     proto = program.model_proto
     _name_axes(proto)
     onnx.helper.set_model_props(proto, about)
@@ -242,14 +242,14 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def compare(deployed: Deployed, data: bytes, hw: tuple[int, int]) -> Agreement:
+def compare(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> Agreement:
     """Runs both on one image of that size, drawn at random."""
     runtime = _packages()[1]
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     image: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
     labels, logits = session.run(["labels", "logits"], {"image": image})
     with torch.inference_mode():
-        our_labels, our_logits = deployed(torch.from_numpy(image))
+        our_labels, our_logits = wrapper(torch.from_numpy(image))
     if labels.shape != tuple(our_labels.shape) or logits.shape != tuple(our_logits.shape):
         return Agreement(hw, float("inf"), 1.0)
     largest = float(our_logits.abs().max()) or 1.0

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from segnl.convert.import_file import import_file
-from segnl.core.config import load_tree
+from segnl.core.config import load_mapping
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable
 from segnl.data.find import DATASETS
 from segnl.runs.checkpoint import save_checkpoint
-from segnl.runs.classes import classes_tree
+from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import compose
 
 
@@ -38,8 +38,8 @@ def adopt(
     idle = next((override for override in overrides if override.strip().startswith("model")), None)
     if idle is not None:
         raise ConfigError(f"--set {idle}: the imported file says what the model is; leave it out")
-    tree = load_tree(config, overrides)
-    recipe = compose(tree, file=str(config))
+    mapping = load_mapping(config, overrides)
+    recipe = compose(mapping, file=str(config))
     ensure_writable(out.parent)
     found = import_file(file, kind, config_file=peer, recurrence=recurrence, abn=abn)
     table = DATASETS.find(recipe.data.name).class_table(recipe.data)
@@ -48,14 +48,14 @@ def adopt(
             f"{file}: predicts {found.num_classes} classes, {config} has {table.num_classes}; "
             "give a recipe of the data set it was trained on"
         )
-    imported = compose({**tree, "model": found.model}, file=str(config))
+    imported = compose({**mapping, "model": found.model}, file=str(config))
     save_checkpoint(
         out,
         model=found.state,
         optimiser={},
         step=0,
-        recipe=imported.tree(),
-        classes=classes_tree(table),
+        recipe=imported.to_dict(),
+        classes=class_table_to_dict(table),
         origin={
             "imported": {"from": kind, "file": file.name},
             "git": git_state(Path(__file__).parent),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segnl.models.blocks.conv import SmallConv2d
+from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.heads.base import ContextHead
 from segnl.models.segmenter import BatchNormConfig, ModelConfig, Segmenter, set_batch_norm
 from segnl.models.weights.strict import ImportReport
@@ -57,7 +57,7 @@ class ImportedHead(nn.Module):
         self.head = head
         self.head.align_corners = align_corners
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = SmallConv2d(head.out_channels, num_classes, 1)
+        self.classifier = NormalInitConv2d(head.out_channels, num_classes, 1)
         set_batch_norm(self, batch_norm)
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:

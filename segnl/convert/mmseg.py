@@ -1,6 +1,6 @@
 """Models of mmsegmentation 0.x and 1.x.
 
-Their names are kept in one place: `DecodeHead.names` for heads, here for trunk and auxiliary head.
+Their names are kept in one place: `DecodeHead.names` for heads, here for backbone and auxiliary head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segnl.convert.imported_model import ImportedHead, ImportedModel
-from segnl.convert.mmseg_config import Reader, Tree, backbone_tree, input_tree, kind_of
+from segnl.convert.mmseg_config import JSONDict, Reader, backbone_dict, input_dict, kind_of
 from segnl.convert.mmseg_heads import DecodeHead, decode_head, ocr_head
 from segnl.convert.mmseg_kinds import KINDS
 from segnl.core.config import validate
@@ -55,28 +55,28 @@ def from_mmseg(config: dict[str, Any], state: dict[str, Any]) -> nn.Module:
 
 
 def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
-    kind = HEADS.find(head.tree["name"])
-    cfg = validate(kind.Config, head.tree, file=_WHERE, at="head")
+    kind = HEADS.find(head.mapping["name"])
+    cfg = validate(kind.Config, head.mapping, file=_WHERE, at="head")
     channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
     norm = BatchNormConfig(**(head.batch_norm or {}))
     model = ImportedHead(
         kind(cfg, channels, head.num_classes), head.num_classes, head.dropout, norm, align_corners=head.align_corners
     )
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
-    kept, twins = _without_twins(head, prefix, tensors)
+    kept, tied = _without_tied(head, prefix, tensors)
     model.report = load_strict(model, kept, _named(head.names, prefix), where=_WHERE)
-    model.report.left_out |= twins
+    model.report.left_out |= tied
     return model
 
 
-def _without_twins(
+def _without_tied(
     head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, one of each that a state_dict there holds twice, and the others with the reason.
 
     Raises CheckpointError where two that are one module in mmsegmentation differ.
     """
-    rename = renamed({prefix + theirs: prefix + original for theirs, original in head.twins.items()})
+    rename = renamed({prefix + theirs: prefix + original for theirs, original in head.tied.items()})
     kept, left_out = dict(tensors), {}
     for name, value in tensors.items():
         original = rename(name)
@@ -102,17 +102,17 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
         if config.get(key) is None:
             raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
     report = ImportReport()
-    backbone, norm, out_indices = backbone_tree(config["backbone"], f"{_WHERE}.backbone")
+    backbone, norm, out_indices = backbone_dict(config["backbone"], f"{_WHERE}.backbone")
     head, head_prefix = _last_head(config["decode_head"], out_indices, norm, report)
     _check_norms(head.batch_norm, norm, report, f"{_WHERE}.{head_prefix.removesuffix('.')}")
     aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
-    model: Tree = {
+    model: JSONDict = {
         "backbone": backbone,
-        "head": head.tree,
+        "head": head.mapping,
         "aux": aux,
         "align_corners": head.align_corners,
         "dropout": head.dropout,
-        "input": input_tree(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
+        "input": input_dict(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
         "batch_norm": norm,
     }
     cfg = model_config(model, file=_WHERE)
@@ -121,23 +121,23 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
     if given != head.stage_channels:
         raise ConfigError(f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {given}")
     names = {ours: head_prefix + theirs for ours, theirs in head.names.items()}
-    if head.tree["name"] == "ocr":
+    if head.mapping["name"] == "ocr":
         names |= {"head.coarse.conv": f"{_COARSE}convs.0", "head.coarse.classifier": f"{_COARSE}conv_seg"}
     names |= {"auxiliary.conv": f"{aux_prefix}convs.0", "auxiliary.classifier": f"{aux_prefix}conv_seg"}
     if backbone["stem"]["kind"] == "plain":
         names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
     report.left_out = {name: reason for name in tensors if name.startswith(left_out)}
-    kept, twins = _without_twins(head, head_prefix, tensors)
+    kept, tied = _without_tied(head, head_prefix, tensors)
     kept = {name: value for name, value in kept.items() if name not in report.left_out}
-    report.left_out |= twins
+    report.left_out |= tied
     loaded = load_strict(segmenter, kept, _named(names), where=_WHERE)
     report.num_used, report.filled = loaded.num_used, loaded.filled
     _check_slide(config.get("test_cfg"), report)
     return ImportedModel(cfg, segmenter, report)
 
 
-def _last_head(config: Any, out_indices: Sequence[int], norm: Tree, report: ImportReport) -> tuple[DecodeHead, str]:
+def _last_head(config: Any, out_indices: Sequence[int], norm: JSONDict, report: ImportReport) -> tuple[DecodeHead, str]:
     """The decode head and its prefix: the only one, or the OCRHead of a cascade, with the coarse head before it."""
     where = f"{_WHERE}.decode_head"
     if not isinstance(config, (list, tuple)):
@@ -153,16 +153,16 @@ def _last_head(config: Any, out_indices: Sequence[int], norm: Tree, report: Impo
     _check_coarse(coarse, head, f"{where}.0")
     _check_norms(coarse.batch_norm, norm, report, f"{where}.0")
     weight = _loss_weight(config[0].get("loss_decode"), f"{where}.0")
-    tree = head.tree | {"coarse": _auxiliary_section(coarse, weight)}
-    return replace(head, tree=tree, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
+    mapping = head.mapping | {"coarse": _auxiliary_section(coarse, weight)}
+    return replace(head, mapping=mapping, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
 
 
 def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
     """Raises ConfigError where the head before OCRHead has another form than our coarse prediction."""
     ours = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
     theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
-    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in ours.items() if coarse.tree[key] != value]
-    wrong += [f"{where}.input_transform"] if len(coarse.tree["in_stages"]) != 1 else []
+    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in ours.items() if coarse.mapping[key] != value]
+    wrong += [f"{where}.input_transform"] if len(coarse.mapping["in_stages"]) != 1 else []
     if wrong:
         raise ConfigError(
             f"{', '.join(wrong)}: expected, before OCRHead, one 3x3 convolution with a norm, without concat_input, on "
@@ -173,8 +173,8 @@ def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
 
 
 def _auxiliary(
-    config: Any, out_indices: Sequence[int], head: DecodeHead, norm: Tree
-) -> tuple[Tree | None, str, tuple[str, ...]]:
+    config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict
+) -> tuple[JSONDict | None, str, tuple[str, ...]]:
     """The first auxiliary head of our form (one convolution), its prefix, and the prefixes of those left out.
 
     They serve the loss alone: no logit depends on them.
@@ -182,39 +182,39 @@ def _auxiliary(
     if config is None:
         return None, _AUXILIARY, ()
     is_list = isinstance(config, (list, tuple))
-    found: dict[str, Tree] = {}
+    found: dict[str, JSONDict] = {}
     left_out = []
     for index, each in enumerate(config if is_list else [config]):
         prefix = f"{_AUXILIARY}{index}." if is_list else _AUXILIARY
-        tree = None if found else _auxiliary_tree(each, out_indices, head, norm)
-        if tree is None:
+        mapping = None if found else _auxiliary_dict(each, out_indices, head, norm)
+        if mapping is None:
             left_out.append(prefix)
         else:
-            found[prefix] = tree
-    prefix, tree = next(iter(found.items()), (_AUXILIARY, None))
-    return tree, prefix, tuple(left_out)
+            found[prefix] = mapping
+    prefix, mapping = next(iter(found.items()), (_AUXILIARY, None))
+    return mapping, prefix, tuple(left_out)
 
 
-def _auxiliary_tree(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: Tree) -> Tree | None:
+def _auxiliary_dict(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict) -> JSONDict | None:
     """An auxiliary head as our `aux`, None where it has another form."""
     try:
         aux = decode_head(config, out_indices, _WHERE)
     except ConfigError:
         return None
     ours = {"name": "fcn", "num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
-    fits = all(aux.tree.get(key) == value for key, value in ours.items()) and len(aux.tree["in_stages"]) == 1
+    fits = all(aux.mapping.get(key) == value for key, value in ours.items()) and len(aux.mapping["in_stages"]) == 1
     if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
         return None
     return _auxiliary_section(aux, _loss_weight(config.get("loss_decode"), f"{_WHERE}.auxiliary_head"))
 
 
-def _auxiliary_section(head: DecodeHead, weight: float) -> Tree:
+def _auxiliary_section(head: DecodeHead, weight: float) -> JSONDict:
     return {
-        "channels": head.tree["channels"],
+        "channels": head.mapping["channels"],
         "weight": weight,
-        "stage": head.tree["in_stages"][0],
+        "stage": head.mapping["in_stages"][0],
         "dropout": head.dropout,
-        "leaky_slope": head.tree["leaky_slope"],
+        "leaky_slope": head.mapping["leaky_slope"],
     }
 
 
@@ -225,7 +225,7 @@ def _loss_weight(losses: Any, where: str) -> float:
     return Reader(losses, f"{where}.loss_decode").number("loss_weight", 1.0)
 
 
-def _check_norms(of_head: Tree | None, of_backbone: Tree, report: ImportReport, where: str) -> None:
+def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, report: ImportReport, where: str) -> None:
     """One eps holds for the whole model; momentum, which training alone reads, may differ and is said."""
     if of_head is None or of_head == of_backbone:
         return

@@ -7,7 +7,7 @@ from typing import Any
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import LAYERS, ResNetConfig, plan_stages
 
-Tree = dict[str, Any]
+JSONDict = dict[str, Any]
 
 _TRAINING_ONLY = {
     "init_cfg", "pretrained", "norm_eval", "with_cp", "frozen_stages", "zero_init_residual",
@@ -93,7 +93,7 @@ def kind_of(config: Any, where: str) -> str:
     return kind.removeprefix("mmseg.")
 
 
-def batch_norm(norm_cfg: Any, where: str) -> Tree | None:
+def batch_norm(norm_cfg: Any, where: str) -> JSONDict | None:
     """norm_cfg as our `batch_norm`, None where there is no norm."""
     if norm_cfg is None:
         return None
@@ -135,7 +135,7 @@ def only_plain_convs(reader: Reader) -> None:
         raise ConfigError(f"{reader.where}.conv_cfg: holds {conv!r}, which cannot be imported; expected None")
 
 
-def backbone_tree(config: Any, where: str) -> tuple[Tree, Tree, tuple[int, ...]]:
+def backbone_dict(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple[int, ...]]:
     """A backbone's config as our `backbone` section, our `batch_norm`, and its out_indices."""
     kind = kind_of(config, where)
     known = {"ResNet": {}, "ResNetV1c": {"deep_stem": True}, "ResNetV1d": {"deep_stem": True, "avg_down": True}}
@@ -156,7 +156,7 @@ def backbone_tree(config: Any, where: str) -> tuple[Tree, Tree, tuple[int, ...]]
     style = reader.take("style", "pytorch")
     if style not in ("pytorch", "caffe"):
         raise ConfigError(f"{where}.style: holds {style!r}; known: pytorch, caffe")
-    tree: Tree = {
+    mapping: JSONDict = {
         "name": "resnet",
         "depth": reader.need("depth"),
         "stem": {"kind": "deep" if options["deep_stem"] else "plain", "channels": reader.count("stem_channels", 64)},
@@ -164,17 +164,17 @@ def backbone_tree(config: Any, where: str) -> tuple[Tree, Tree, tuple[int, ...]]
         "avg_down": options["avg_down"],
         "stride_conv": 1 if style == "caffe" else 2,
     }
-    if tree["depth"] not in (18, 34, 50, 101, 152):
-        raise ConfigError(f"{where}.depth: holds {tree['depth']!r}; known: 18, 34, 50, 101, 152")
-    tree |= _dilation_tree(reader, tree["depth"])
+    if mapping["depth"] not in (18, 34, 50, 101, 152):
+        raise ConfigError(f"{where}.depth: holds {mapping['depth']!r}; known: 18, 34, 50, 101, 152")
+    mapping |= _dilation_dict(reader, mapping["depth"])
     out_indices = reader.integers("out_indices", (0, 1, 2, 3))
     if not out_indices or not all(index in range(4) for index in out_indices):
         raise ConfigError(f"{where}.out_indices: holds {out_indices}, expected numbers 0 to 3")
     reader.finish()
-    return tree, norm, tuple(sorted(set(out_indices)))
+    return mapping, norm, tuple(sorted(set(out_indices)))
 
 
-def _dilation_tree(reader: Reader, depth: int) -> Tree:
+def _dilation_dict(reader: Reader, depth: int) -> JSONDict:
     """Output stride and dilations; mmsegmentation's multi_grid replaces layer4's dilation, ours multiplies it."""
     strides = reader.integers("strides", (1, 2, 2, 2))
     per_stage = reader.integers("dilations", (1, 1, 1, 1))
@@ -186,7 +186,7 @@ def _dilation_tree(reader: Reader, depth: int) -> Tree:
         raise ConfigError(f"{reader.where}.strides: holds {strides}; known: {', '.join(map(str, _STRIDES))}")
     if len(per_stage) != 4 or not all(each > 0 for each in per_stage):
         raise ConfigError(f"{reader.where}.dilations: holds {per_stage}, expected four numbers of at least 1")
-    tree: Tree = {"output_stride": _STRIDES[strides], "contract_dilation": contracts}
+    mapping: JSONDict = {"output_stride": _STRIDES[strides], "contract_dilation": contracts}
     derived = ResNetConfig(depth=depth, output_stride=_STRIDES[strides], contract_dilation=contracts)  # type: ignore[arg-type]
     written: dict[str, list[int]] = {}
     for layer, (name, count, plan) in enumerate(zip(LAYERS, derived.num_blocks, plan_stages(derived), strict=True)):
@@ -198,10 +198,10 @@ def _dilation_tree(reader: Reader, depth: int) -> Tree:
             dilations = list(multi_grid[:count])
         if tuple(dilations) != plan.dilations:
             written[name] = dilations
-    return tree | ({"dilations": written} if written else {})
+    return mapping | ({"dilations": written} if written else {})
 
 
-def input_tree(preprocessor: Any, where: str, notes: list[str]) -> Tree:
+def input_dict(preprocessor: Any, where: str, notes: list[str]) -> JSONDict:
     """data_preprocessor as our `input`; without one, ImageNet's convention, which is said."""
     if preprocessor is None:
         notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
@@ -211,11 +211,11 @@ def input_tree(preprocessor: Any, where: str, notes: list[str]) -> Tree:
     mean, std = preprocessor.get("mean"), preprocessor.get("std")
     swaps = bool(preprocessor.get("bgr_to_rgb", False)) or bool(preprocessor.get("rgb_to_bgr", False))
     # mmcv reads images as BGR, and either option swaps the channels.
-    tree: Tree = {"order": "rgb" if swaps else "bgr"}
+    mapping: JSONDict = {"order": "rgb" if swaps else "bgr"}
     if mean is None or std is None:
         notes.append("data_preprocessor has no mean: pixels 0..255 go in as they are")
-        return tree | {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+        return mapping | {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     lists = [each for each in (mean, std) if isinstance(each, (list, tuple)) and all(map(_is_number, each))]
     if [len(each) for each in lists] != [3, 3]:
         raise ConfigError(f"{where}: mean {mean}, std {std}; expected three numbers each")
-    return tree | {"mean": [float(each) for each in mean], "std": [float(each) for each in std]}
+    return mapping | {"mean": [float(each) for each in mean], "std": [float(each) for each in std]}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from segnl.convert.mmseg_config import (
+    JSONDict,
     Reader,
-    Tree,
     batch_norm,
     is_integer,
     kind_of,
@@ -21,17 +21,17 @@ from segnl.core.errors import ConfigError
 class DecodeHead:
     """One decode head in our terms."""
 
-    tree: Tree
+    mapping: JSONDict
     """The section `head` of a recipe."""
     stage_channels: dict[int, int]
     """Channels of the stages that it reads, 0 = c2."""
     num_classes: int
     dropout: float
     align_corners: bool
-    batch_norm: Tree | None
+    batch_norm: JSONDict | None
     names: dict[str, str]
     """Prefixes of our names to mmsegmentation's."""
-    twins: dict[str, str]
+    tied: dict[str, str]
     """Prefixes of its tensors that repeat others, to those."""
 
 
@@ -68,7 +68,7 @@ def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
     if dropout >= 1.0:
         raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected a number below 1")
     reader.only("out_channels", None, [None, num_classes])
-    tree = kind.tree | {
+    mapping = kind.mapping | {
         "in_stages": list(stages),
         "channels": reader.count("channels"),
         "has_norm": norm is not None,
@@ -77,18 +77,18 @@ def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
     if reader.left.get("align_corners") is None:  # as F.interpolate takes it
         reader.take("align_corners", None)
     if kind.dropout_key is not None:
-        tree[kind.dropout_key] = dropout
+        mapping[kind.dropout_key] = dropout
     if kind.low_channels:
-        tree["low_stage"] = out_indices[0]
+        mapping["low_stage"] = out_indices[0]
     head = DecodeHead(
-        tree=tree,
+        mapping=mapping,
         stage_channels=stage_channels,
         num_classes=num_classes,
         dropout=dropout,
         align_corners=reader.flag("align_corners", default=False),
         batch_norm=norm,
         names=kind.names | {"classifier": "conv_seg"},
-        twins=kind.twins,
+        tied=kind.tied,
     )
     reader.finish()
     return head

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from segnl.convert.mmseg_config import Reader, Tree, is_integer
+from segnl.convert.mmseg_config import JSONDict, Reader, is_integer
 from segnl.core.errors import ConfigError
 
 Names = dict[str, str]
@@ -15,7 +15,7 @@ MOST_CHANNELS = 2**20
 class Kind:
     """What a head's own keys come to; those that all heads have are read elsewhere."""
 
-    tree: Tree
+    mapping: JSONDict
     """A part of the section `head` of a recipe."""
     names: Names
     """Prefixes of our names to theirs."""
@@ -23,7 +23,7 @@ class Kind:
     """Whether the head reads several maps, each for itself, and says so without its config."""
     low_channels: int = 0
     """Of the backbone's first map, where the head reads that as its `low_stage`."""
-    twins: Names = field(default_factory=dict)
+    tied: Names = field(default_factory=dict)
     """Prefixes of tensors that a state_dict there holds once more, to those that they repeat."""
     dropout_key: str | None = None
     """Under which our head wants mmsegmentation's dropout once more."""
@@ -33,16 +33,16 @@ _SHELL_NAMES = {"head.shell.convs": "convs", "head.shell.conv_cat": "conv_cat"}
 _BLOCK = "head.shell.context"
 
 
-def _shell(reader: Reader, *, num_convs: int | None) -> Tree:
-    tree: Tree = {
+def _shell(reader: Reader, *, num_convs: int | None) -> JSONDict:
+    mapping: JSONDict = {
         "num_convs": reader.take("num_convs", 2) if num_convs is None else num_convs,
         "kernel": reader.take("kernel_size", 3),
         "dilation": reader.take("dilation", 1),
         "concat_input": reader.flag("concat_input", default=True),
     }
-    if not is_integer(tree["kernel"]) or tree["kernel"] % 2 == 0:
-        raise ConfigError(f"{reader.where}.kernel_size: holds {tree['kernel']!r}, expected an odd number")
-    return tree
+    if not is_integer(mapping["kernel"]) or mapping["kernel"] % 2 == 0:
+        raise ConfigError(f"{reader.where}.kernel_size: holds {mapping['kernel']!r}, expected an odd number")
+    return mapping
 
 
 def _fcn(reader: Reader) -> Kind:
@@ -66,19 +66,19 @@ def _separable_aspp(reader: Reader) -> Kind:
         raise ConfigError(
             f"{reader.where}: c1_in_channels {first!r}, c1_channels {low!r}; expected integers above 0, or 0 twice"
         )
-    tree = {"name": "deeplabv3plus", "dilations": _dilations(reader)} | (
+    mapping = {"name": "deeplabv3plus", "dilations": _dilations(reader)} | (
         {"low_channels": low} if low else {"low_stage": None}
     )
     names = _ASPP_NAMES | {"head.low": "c1_bottleneck", "head.decode": "sep_bottleneck"}
-    return Kind(tree, names, low_channels=first)
+    return Kind(mapping, names, low_channels=first)
 
 
-def _non_local_tree(reader: Reader, known: tuple[str, ...]) -> Tree:
-    tree = {"reduction": reader.take("reduction", 2), "use_scale": reader.flag("use_scale", default=True)}
-    pairwise = tree["pairwise"] = reader.take("mode", "embedded_gaussian")
+def _non_local_dict(reader: Reader, known: tuple[str, ...]) -> JSONDict:
+    mapping = {"reduction": reader.take("reduction", 2), "use_scale": reader.flag("use_scale", default=True)}
+    pairwise = mapping["pairwise"] = reader.take("mode", "embedded_gaussian")
     if pairwise not in known:
         raise ConfigError(f"{reader.where}.mode: holds {pairwise!r}; known: {', '.join(known)}")
-    return tree | _shell(reader, num_convs=2)
+    return mapping | _shell(reader, num_convs=2)
 
 
 def _non_local_names(block: str) -> Names:
@@ -89,19 +89,19 @@ def _non_local_names(block: str) -> Names:
 def _nl(reader: Reader) -> Kind:
     known = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
     names = _non_local_names("nl_block") | {f"{_BLOCK}.score": "nl_block.concat_project.conv"}
-    return Kind({"name": "non_local"} | _non_local_tree(reader, known), _SHELL_NAMES | names)
+    return Kind({"name": "non_local"} | _non_local_dict(reader, known), _SHELL_NAMES | names)
 
 
 def _dnl(reader: Reader) -> Kind:
-    tree = {"name": "dnl", "temperature": reader.number("temperature", 0.05)}
-    tree |= _non_local_tree(reader, ("embedded_gaussian", "dot_product"))
+    mapping = {"name": "dnl", "temperature": reader.number("temperature", 0.05)}
+    mapping |= _non_local_dict(reader, ("embedded_gaussian", "dot_product"))
     names = _non_local_names("dnl_block") | {f"{_BLOCK}.unary": "dnl_block.conv_mask"}
-    return Kind(tree, _SHELL_NAMES | names)
+    return Kind(mapping, _SHELL_NAMES | names)
 
 
 def _cc(reader: Reader) -> Kind:
-    tree = {"name": "rcca", "recurrence": reader.take("recurrence", 2)} | _shell(reader, num_convs=2)
-    return Kind(tree, _SHELL_NAMES | {_BLOCK: "cca"})
+    mapping = {"name": "rcca", "recurrence": reader.take("recurrence", 2)} | _shell(reader, num_convs=2)
+    return Kind(mapping, _SHELL_NAMES | {_BLOCK: "cca"})
 
 
 def _gc(reader: Reader) -> Kind:
@@ -119,7 +119,7 @@ def _gc(reader: Reader) -> Kind:
         raise ConfigError(
             f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 to {MOST_CHANNELS}"
         )
-    tree = {
+    mapping = {
         "name": "gc",
         "inner_channels": inner,
         "pooling": "attention" if pooling == "att" else "mean",
@@ -127,7 +127,7 @@ def _gc(reader: Reader) -> Kind:
     }
     names = {f"{_BLOCK}.{each}": f"gc_block.{theirs}_conv" for theirs, each in ours.items()}
     names |= {f"{_BLOCK}.unary": "gc_block.conv_mask"}
-    return Kind(tree | _shell(reader, num_convs=2), _SHELL_NAMES | names)
+    return Kind(mapping | _shell(reader, num_convs=2), _SHELL_NAMES | names)
 
 
 def _psp(reader: Reader) -> Kind:
@@ -155,15 +155,15 @@ def _da(reader: Reader) -> Kind:
     names |= {"head.position.1.gamma": "pam.gamma", "head.channel.1.gamma": "cam.gamma"}
     names |= {f"head.position.1.attention.{each}": f"pam.{each}_project" for each in ("query", "key", "value")}
     names |= {"head.classifiers.position": "pam_conv_seg", "head.classifiers.channel": "cam_conv_seg"}
-    tree = {"name": "da", "inner_channels": reader.count("pam_channels")}
-    return Kind(tree, names, dropout_key="branch_dropout")
+    mapping = {"name": "da", "inner_channels": reader.count("pam_channels")}
+    return Kind(mapping, names, dropout_key="branch_dropout")
 
 
 def _isa(reader: Reader) -> Kind:
     group = list(reader.integers("down_factor", (8, 8)))
     if len(group) != 2 or min(group) < 1:
         raise ConfigError(f"{reader.where}.down_factor: holds {group}, expected two integers of at least 1")
-    tree = {
+    mapping = {
         "name": "isa",
         "inner_channels": reader.count("isa_channels"),
         "group_hw": group,
@@ -171,11 +171,11 @@ def _isa(reader: Reader) -> Kind:
     names = {"head.reduce": "in_conv", "head.join": "out_conv"}
     for ours, theirs in (("head.long_range", "global_relation"), ("head.short_range", "local_relation")):
         names |= _projections(f"{ours}.attention", theirs, num_convs=2) | {f"{ours}.out": f"{theirs}.output_project"}
-    return Kind(tree, names)
+    return Kind(mapping, names)
 
 
 def _ema(reader: Reader) -> Kind:
-    tree = {
+    mapping = {
         "name": "ema",
         "inner_channels": reader.count("ema_channels"),
         "num_bases": reader.count("num_bases"),
@@ -191,12 +191,12 @@ def _ema(reader: Reader) -> Kind:
         "head.narrow": "bottleneck",
         "head.conv_cat": "conv_cat",
     }
-    return Kind(tree, names)
+    return Kind(mapping, names)
 
 
 def _ann(reader: Reader) -> Kind:
     reader.only("query_scales", (1,), [(1,), [1]])
-    tree = {
+    mapping = {
         "name": "ann",
         "inner_channels": reader.count("project_channels"),
         "bins": list(reader.integers("key_pool_scales", (1, 3, 6, 8))),
@@ -206,8 +206,8 @@ def _ann(reader: Reader) -> Kind:
         names |= _projections(f"{ours}.attention", f"{theirs}.stages.0", num_convs=1)
         names |= {f"{ours}.out": f"{theirs}.stages.0.out_project", f"{ours}.join": f"{theirs}.bottleneck"}
     stage = "context.stages.0"
-    twins = {f"{stage}.key_project": f"{stage}.query_project"}
-    return Kind(tree, names, takes_several=True, twins=twins, dropout_key="fusion_dropout")
+    tied = {f"{stage}.key_project": f"{stage}.query_project"}
+    return Kind(mapping, names, takes_several=True, tied=tied, dropout_key="fusion_dropout")
 
 
 KINDS: dict[str, Callable[[Reader], Kind]] = {
@@ -229,7 +229,7 @@ KINDS: dict[str, Callable[[Reader], Kind]] = {
 def ocr(reader: Reader) -> Kind:
     """OCRHead, which stands in a cascade only: a coarse head comes before it."""
     reader.only("scale", 1, [1])
-    tree = {"name": "ocr", "inner_channels": reader.count("ocr_channels")}
+    mapping = {"name": "ocr", "inner_channels": reader.count("ocr_channels")}
     block = "object_context_block"
     names = {"head.reduce": "bottleneck", "head.out": f"{block}.out_project", "head.join": f"{block}.bottleneck"}
-    return Kind(tree, names | _projections("head.attention", block, num_convs=2, value="value.0"))
+    return Kind(mapping, names | _projections("head.attention", block, num_convs=2, value="value.0"))

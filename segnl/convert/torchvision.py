@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from segnl.convert.imported_model import ImportedModel
-from segnl.convert.shapes import channels_out, resnet_tree
+from segnl.convert.shapes import channels_out, resnet_dict
 from segnl.core.errors import CheckpointError
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.models.weights.backbone import PLAIN_STEM
@@ -42,10 +42,12 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
     if _FIRST not in tensors:
         raise CheckpointError(f"{_WHERE}: {_FIRST}: missing; known models: deeplabv3_resnet50, deeplabv3_resnet101")
     has_aux = any(name.startswith("aux_classifier.") for name in tensors)
-    trunk = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
+    backbone = {
+        name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")
+    }
     channels = channels_out(tensors, _FIRST, _WHERE)
     model = {
-        "backbone": {**resnet_tree(trunk, _WHERE), "output_stride": 8},
+        "backbone": {**resnet_dict(backbone, _WHERE), "output_stride": 8},
         "head": {
             "name": "aspp",
             "channels": channels,

@@ -15,7 +15,7 @@ import yaml
 
 from segnl.core.errors import ConfigError
 
-Tree = dict[str, Any]
+JSONDict = dict[str, Any]
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
@@ -86,20 +86,20 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML ({str(err).splitlines()[0]}); correct the file") from err
 
 
-def read_file(path: Path) -> Tree:
+def read_file(path: Path) -> JSONDict:
     """Reads a YAML file that must hold a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from err
-    tree = parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected keys and values such as 'model:'")
-    return tree
+    mapping = parse_yaml(text, str(path))
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path}: holds {type(mapping).__name__}, expected keys and values such as 'model:'")
+    return mapping
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> JSONDict:
     """`over` laid upon `base`, key by key; a mapping with its own `name` replaces the base's, it never blends.
 
     Were they blended, ASPP's rates would leak into RCCA.
@@ -112,41 +112,41 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     return out
 
 
-def load_tree(path: Path, overrides: Sequence[str] = ()) -> Tree:
+def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
     """The mapping that `path`, its `base:` (a file beside it, one level) and `a.b=c` overrides add up to."""
-    tree = read_file(path)
-    base_name = tree.pop("base", None)
+    mapping = read_file(path)
+    base_name = mapping.pop("base", None)
     if base_name is not None:
         if not isinstance(base_name, str):
             raise ConfigError(f"{path}: base: holds {base_name!r}, expected a file name such as _base.yaml")
         base = read_file(path.parent / base_name)
         if "base" in base:
             raise ConfigError(f"{path.parent / base_name}: base: a base cannot have a base; write its keys out")
-        tree = merge(base, tree)
+        mapping = merge(base, mapping)
     for override in overrides:
-        tree = merge(tree, parse_override(override))
-    return tree
+        mapping = merge(mapping, parse_override(override))
+    return mapping
 
 
-def parse_override(text: str) -> Tree:
+def parse_override(text: str) -> JSONDict:
     """`optim.lr=0.02` to {"optim": {"lr": 0.02}}; the value is YAML."""
     dotted, equals, value = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected KEY.KEY=VALUE, such as optim.lr=0.02")
-    tree: Any = parse_yaml(value, f"--set {dotted}")
+    mapping: Any = parse_yaml(value, f"--set {dotted}")
     for key in reversed(keys):
-        tree = {key: tree}
-    return dict(tree)
+        mapping = {key: mapping}
+    return dict(mapping)
 
 
-def validate(schema: type[AnyConfig], tree: Any, *, file: str, at: str = "") -> AnyConfig:
-    """`tree` as an instance of `schema`; the first fault as one ConfigError with its dotted path below `at`."""
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: {at or 'the file'}: holds {tree!r}, expected keys and values")
+def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") -> AnyConfig:
+    """`mapping` as an instance of `schema`; the first fault as one ConfigError with its dotted path below `at`."""
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{file}: {at or 'the file'}: holds {mapping!r}, expected keys and values")
     try:
         # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
-        return schema.model_validate_json(json.dumps(tree))
+        return schema.model_validate_json(json.dumps(mapping))
     except pydantic.ValidationError as err:
         # An unknown key comes first: it is usually the misspelling of the one reported missing.
         first = min(err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
@@ -185,9 +185,9 @@ def suggest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
 
 
-def dump_yaml(tree: Mapping[str, Any]) -> str:
+def dump_yaml(mapping: Mapping[str, Any]) -> str:
     """Plain YAML in the order given, readable again by `read_file`."""
     text = yaml.dump(
-        json.loads(json.dumps(tree)), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+        json.loads(json.dumps(mapping)), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
     )
     return str(text)

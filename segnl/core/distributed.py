@@ -1,7 +1,7 @@
 """Several processes, one training or evaluation: who they are, and the few things they must agree on.
 
-One process is the ordinary case: `ALONE` does nothing, and torch.distributed is imported by `joined` only when torchrun
-has said that there are more.
+One process is the ordinary case: `SINGLE_PROCESS` does nothing, and torch.distributed is imported by `process_group`
+only when torchrun has started several.
 """
 
 import os
@@ -22,23 +22,23 @@ TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among `world` ones. Everything here is called by all of them, at the same place in their course.
 
-    A rank that dies makes the others raise within TIMEOUT_S; `joined` turns that into one line.
+    A rank that dies makes the others raise within TIMEOUT_S; `process_group` turns that into one line.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this is rank 0, which logs and writes what is there once."""
         return self.rank == 0
 
-    def total(self, value: "Tensor") -> "Tensor":
+    def all_reduce_sum(self, value: "Tensor") -> "Tensor":
         """The sum of a tensor over the ranks, on its own device; without a gradient."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
         import torch.distributed as dist
 
@@ -46,18 +46,18 @@ class Ranks:
         dist.all_reduce(value)
         return value
 
-    def totals(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sums(self, values: Sequence[float]) -> list[float]:
         """The sums of some numbers over the ranks, in float64; NaN where one of them is."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(values)
         import torch
 
-        found: list[float] = self.total(torch.tensor(values, dtype=torch.float64)).tolist()
+        found: list[float] = self.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
         return found
 
-    def largest(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         """The greatest of each number over the ranks."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(values)
         import torch
         import torch.distributed as dist
@@ -66,22 +66,22 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [int(value) for value in found]
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Every rank's plain value, in the ranks' order."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
         import torch.distributed as dist
 
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, make: Callable[[], T]) -> T:
+    def run_on_rank0(self, make: Callable[[], T]) -> T:
         """What `make` returns on rank 0, where alone it runs: a plain value, the same on all.
 
         A SegnlError that it raises there is raised on every rank.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return make()
         outcome: T | _Fault | None = None
         own: SegnlError | None = None
@@ -101,14 +101,14 @@ class Ranks:
         found: T = box[0]
         return found
 
-    def raise_together(self, fault: SegnlError | None) -> None:
+    def raise_on_all(self, fault: SegnlError | None) -> None:
         """Raises on all ranks where one of them has a fault: its own there, a relayed one elsewhere."""
-        if self.world == 1:
+        if self.world_size == 1:
             if fault is not None:
                 raise fault
             return
         own = None if fault is None else _Fault(type(fault), str(fault))
-        faults = self.gathered(own)
+        faults = self.all_gather_object(own)
         if fault is not None:
             fault.is_relayed = own in faults[: self.rank]  # what befell several is said once
             raise fault
@@ -116,7 +116,7 @@ class Ranks:
             if other is not None:
                 raise other.relayed(f"rank {rank}: ")
 
-    def together(self, make: Callable[[], T]) -> T:
+    def run_on_all(self, make: Callable[[], T]) -> T:
         """What `make` returns, run on every rank; a SegnlError of one is raised on all."""
         made: list[T] = []
         fault = None
@@ -124,17 +124,17 @@ class Ranks:
             made.append(make())
         except SegnlError as err:
             fault = err
-        self.raise_together(fault)
+        self.raise_on_all(fault)
         return made[0]
 
-    def shared(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Rank 0's tensors by name, on the CPU; what the others give is not looked at."""
-        if self.world == 1:
+        if self.world_size == 1:
             return dict(tensors)
         import torch
         import torch.distributed as dist
 
-        shapes = self.from_main(lambda: [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()])
+        shapes = self.run_on_rank0(lambda: [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()])
         out = {}
         for name, shape, dtype in shapes:
             mine = tensors[name].contiguous().cpu() if self.is_main else torch.empty(shape, dtype=dtype)
@@ -143,7 +143,7 @@ class Ranks:
         return out
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class _Fault:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun (or SLURM, with its variables) started, connected while this lasts; ALONE without one.
+def process_group() -> Iterator[ProcessGroup]:
+    """Connects the ranks that torchrun (or SLURM, with its variables) started; yields SINGLE_PROCESS without one.
 
     gloo connects CPU tensors; CUDA tensors go through NCCL where every rank of a machine has a GPU of its own.
 
@@ -169,11 +169,11 @@ def joined() -> Iterator[Ranks]:
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     import torch.distributed as dist
 
-    ranks = Ranks(_number("RANK", 0), world)
+    ranks = ProcessGroup(_number("RANK", 0), world)
     try:
         _connect(dist)
         yield ranks

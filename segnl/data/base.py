@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from segnl.core.config import Config
 from segnl.core.errors import DataError
-from segnl.data.reading import FileFault, exif_orientation, read_image, read_label
+from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 from segnl.data.sample import Sample
 from segnl.labels.table import IGNORE, ClassTable
 
@@ -85,9 +85,9 @@ class SegmentationData:
         if self.unmatched and not allow_unmatched:
             more = f" ({len(self.unmatched) - 1} more such files)" if len(self.unmatched) > 1 else ""
             raise DataError(f"{self.unmatched[0]}{more}; `segnl check` names all")
-        self.stems = sorted(images.keys() & labels.keys() if self.has_labels else images)
-        self._images = [images[stem] for stem in self.stems]
-        self._labels = [labels[stem] for stem in self.stems] if self.has_labels else []
+        self.sample_ids = sorted(images.keys() & labels.keys() if self.has_labels else images)
+        self._images = [images[sample_id] for sample_id in self.sample_ids]
+        self._labels = [labels[sample_id] for sample_id in self.sample_ids] if self.has_labels else []
 
     @classmethod
     def class_table(cls, cfg: Any) -> ClassTable:
@@ -110,22 +110,22 @@ class SegmentationData:
         folder = self.label_folder()
         return folder is None or any(path.is_file() and path.name[0] != "." for path in folder.rglob("*"))
 
-    def expected(self, stem: str) -> tuple[str, str]:
+    def expected(self, sample_id: str) -> tuple[str, str]:
         """The file names, for messages, that the image and the label of `stem` should have."""
         raise NotImplementedError
 
-    def _unmatched(self, images: Files, labels: Files) -> list[FileFault]:
+    def _unmatched(self, images: Files, labels: Files) -> list[FileError]:
         faults = [
-            FileFault(images[stem], "missing", f"no label belongs to it; expected {self.expected(stem)[1]}")
-            for stem in sorted(images.keys() - labels.keys())
+            FileError(images[sample_id], "missing", f"no label belongs to it; expected {self.expected(sample_id)[1]}")
+            for sample_id in sorted(images.keys() - labels.keys())
         ]
         return faults + [
-            FileFault(labels[stem], "missing", f"no image belongs to it; expected {self.expected(stem)[0]}")
-            for stem in sorted(labels.keys() - images.keys())
+            FileError(labels[sample_id], "missing", f"no image belongs to it; expected {self.expected(sample_id)[0]}")
+            for sample_id in sorted(labels.keys() - images.keys())
         ]
 
     def __len__(self) -> int:
-        return len(self.stems)
+        return len(self.sample_ids)
 
     def image_path(self, i: int) -> Path:
         return self._images[i]
@@ -137,14 +137,14 @@ class SegmentationData:
         """Pair `i` at its own size, the label as train ids; raises DataError naming the file and what is wrong."""
         image = read_image(self._images[i])
         if not self.has_labels:
-            return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.stems[i])
+            return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
         raw = read_label(self._labels[i])
         require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape)
-        return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.stems[i])
+        return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.sample_ids[i])
 
 
 def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label_hw: tuple[int, ...]) -> None:
-    """Raises FileFault unless a label has its image's size."""
+    """Raises FileError unless a label has its image's size."""
     if image_hw == label_hw:
         return
     fix = "export the label at the image's size"
@@ -153,7 +153,7 @@ def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label
             f"the image has EXIF orientation {exif_orientation(image)}, which is not applied: rotate its pixels instead"
         )
     sizes = f"label of {label_hw[0]}x{label_hw[1]} pixels, but {image.name} has {image_hw[0]}x{image_hw[1]}"
-    raise FileFault(label, "size", f"{sizes}; {fix}")
+    raise FileError(label, "size", f"{sizes}; {fix}")
 
 
 def split_folder(parent: Path, name: str) -> Path:
@@ -166,7 +166,7 @@ def split_folder(parent: Path, name: str) -> Path:
     return parent / name
 
 
-def files_by_stem(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:
+def files_by_id(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:
     """The visible files of a folder with one of these suffixes; raises DataError for none, or two of one stem."""
     found: Files = {}
     for path in sorted(folder.iterdir()):

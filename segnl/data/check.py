@@ -10,7 +10,7 @@ import numpy as np
 
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
-from segnl.data.reading import FileFault, exif_orientation, read_image, read_label
+from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 from segnl.labels.table import IGNORE
 
 
@@ -22,8 +22,8 @@ class Report:
     pixels_per_class, void_pixels: over the labels that could be read.
     """
 
-    faults: list[FileFault]
-    notes: list[FileFault]
+    faults: list[FileError]
+    notes: list[FileError]
     num_pairs: int
     pixels_per_class: dict[str, int]
     void_pixels: int
@@ -34,7 +34,7 @@ class Report:
         total = self.void_pixels + sum(self.pixels_per_class.values())
         return self.void_pixels / total if total else None
 
-    def tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "faults": [_plain(fault) for fault in self.faults],
@@ -51,7 +51,7 @@ def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None
     on_pair: called after each pair. Uses data.workers threads (PIL decodes outside Python's lock).
     """
     faults = list(data.unmatched)
-    notes: list[FileFault] = []
+    notes: list[FileError] = []
     counts = np.zeros(IGNORE + 1, np.int64)
     with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
         for found in pool.map(partial(_examine, data), range(len(data))):
@@ -83,8 +83,8 @@ def merged(reports: Sequence[Report]) -> Report:
 
 @dataclass(frozen=True)
 class _Found:
-    faults: list[FileFault]
-    notes: list[FileFault]
+    faults: list[FileError]
+    notes: list[FileError]
     counts: "np.ndarray[Any, np.dtype[np.int64]]"
 
 
@@ -95,26 +95,26 @@ def _examine(data: SegmentationData, i: int) -> _Found:
     image = raw = None
     try:
         image = read_image(image_path)
-    except FileFault as fault:
+    except FileError as fault:
         found.faults.append(fault)
     try:
         raw = read_label(label_path)
         found.counts[:] = np.bincount(data.table.to_train(raw, str(label_path)).ravel(), minlength=IGNORE + 1)
-    except FileFault as fault:
+    except FileError as fault:
         found.faults.append(fault)
     except DataError as err:
-        found.faults.append(FileFault(label_path, "id", str(err).removeprefix(f"{label_path}: ")))
+        found.faults.append(FileError(label_path, "id", str(err).removeprefix(f"{label_path}: ")))
     try:
         if image is not None and raw is not None:
             require_same_size(image_path, image.shape[:2], label_path, raw.shape)
-    except FileFault as fault:
+    except FileError as fault:
         found.faults.append(fault)
     orientation = exif_orientation(image_path) if image is not None else 1
     if orientation != 1:
         detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
-        found.notes.append(FileFault(image_path, "orientation", detail))
+        found.notes.append(FileError(image_path, "orientation", detail))
     return found
 
 
-def _plain(fault: FileFault) -> dict[str, str]:
+def _plain(fault: FileError) -> dict[str, str]:
     return {"file": str(fault.file), "kind": fault.kind, "detail": fault.detail}

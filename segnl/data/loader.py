@@ -52,7 +52,7 @@ def train_batches(
     keys = BatchKeys(len(data), seed, batch_size, first_step, max_steps, rank, world)
     crops = _Crops(data, transform)
     for batch in _load(crops, keys, _collate_or_fault, workers, timeout_s):
-        yield Batch(batch.image, batch.label.long(), batch.stems)
+        yield Batch(batch.image, batch.label.long(), batch.sample_ids)
 
 
 def eval_samples(
@@ -71,7 +71,7 @@ def eval_samples(
     indexes = list(range(len(data)) if indices is None else indices)[rank::world]
     arrived = _load(_Originals(data), [[index] for index in indexes], _only, min(workers, len(indexes)), timeout_s)
     for index, (image, label) in zip(indexes, arrived, strict=True):
-        yield index, Sample(image.numpy(), label.numpy(), data.stems[index])
+        yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
 
 
 class BatchKeys:

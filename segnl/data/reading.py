@@ -32,7 +32,7 @@ _DECODER_ERRORS = (
 )
 
 
-class FileFault(DataError):  # noqa: N818  a fault is what `check` calls it
+class FileError(DataError):
     """One file that cannot be used: which, what kind of fault, and in words what is wrong and what to do.
 
     kind: missing, empty, damaged, format, size or id.
@@ -48,36 +48,36 @@ class FileFault(DataError):  # noqa: N818  a fault is what `check` calls it
 def read_image(path: Path) -> Pixels:
     """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation, alpha dropped).
 
-    Raises FileFault for a file that is missing, empty, broken off, or holds more than 8 bits a channel in one channel.
+    Raises FileError for a file that is missing, empty, broken off, or holds more than 8 bits a channel in one channel.
     """
     image = _decode(path)
     if image.mode.startswith(("I", "F")):
-        raise FileFault(path, "format", f"image of mode {image.mode}; expected 8 bits a channel: scale and save it so")
+        raise FileError(path, "format", f"image of mode {image.mode}; expected 8 bits a channel: scale and save it so")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_label(path: Path) -> Pixels:
     """Decodes a label to ids u8 `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to 255.
 
-    Raises FileFault for a file that is missing, empty or broken off, for colours, and for 16-bit ids above 255.
+    Raises FileError for a file that is missing, empty or broken off, for colours, and for 16-bit ids above 255.
     """
     image = _decode(path)
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
-        raise FileFault(path, "format", f"label of mode {image.mode}; expected one channel of class ids, not colours")
+        raise FileError(path, "format", f"label of mode {image.mode}; expected one channel of class ids, not colours")
     if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
         bits = image.info["grey_bits"]  # such a file's values are brightnesses: PIL makes 0..15 into 0, 17 .. 255
-        raise FileFault(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
+        raise FileError(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
     if image.mode in ("1", "L", "P"):
         return np.array(image, dtype=np.uint8)
     if not image.mode.startswith("I"):
-        raise FileFault(path, "format", f"label of mode {image.mode}; expected 8-bit grey or palette")
+        raise FileError(path, "format", f"label of mode {image.mode}; expected 8-bit grey or palette")
     wide = np.asarray(image)
     bad = (wide < 0) | (wide > 255)
     if bad.any():
         row, column = np.unravel_index(int(bad.argmax()), bad.shape)
         value = wide[row, column]
         detail = f"16-bit label; pixel (row {row}, column {column}) holds {value}, expected at most 255"
-        raise FileFault(path, "format", f"{detail}: class ids, not instance ids or class * 1000")
+        raise FileError(path, "format", f"{detail}: class ids, not instance ids or class * 1000")
     return wide.astype(np.uint8)
 
 
@@ -93,19 +93,19 @@ def exif_orientation(path: Path) -> int:
 def _decode(path: Path) -> Image.Image:
     try:
         if path.stat().st_size == 0:
-            raise FileFault(path, "empty", "the file is empty; download or export it again")
+            raise FileError(path, "empty", "the file is empty; download or export it again")
         with Image.open(path) as image:
             rawmode = image.tile[0][3] if image.tile else ""
             rawmode = rawmode[0] if isinstance(rawmode, tuple) else rawmode
             image.load()
     except FileNotFoundError as err:
-        raise FileFault(path, "missing", "no such file") from err
+        raise FileError(path, "missing", "no such file") from err
     except Image.DecompressionBombError as err:
-        raise FileFault(path, "format", f"too large to decode ({err}); cut it into tiles") from err
+        raise FileError(path, "format", f"too large to decode ({err}); cut it into tiles") from err
     except _DECODER_ERRORS as err:
         # One line, and without the path, which PIL repeats.
         reason = str(getattr(err, "strerror", None) or err or type(err).__name__).splitlines()[0].split(" '")[0]
-        raise FileFault(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
+        raise FileError(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
     return image

@@ -13,12 +13,12 @@ class Sample:
     """One image with its label.
 
     image: u8 `H W 3`, RGB.  label: u8 `H W`, train ids 0..k-1 or 255.
-    stem: unique within its split; what a mask of this image is named after.
+    id: unique within its split; what a mask of this image is named after.
     """
 
     image: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8]
-    stem: str
+    id: str
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Batch:
 
     image: Tensor
     label: Tensor
-    stems: list[str]
+    sample_ids: list[str]
 
 
 def collate(samples: list[Sample]) -> Batch:
     """Samples of one size as a batch; labels stay u8, to cross between processes in an eighth of the bytes."""
     image = torch.from_numpy(np.stack([sample.image for sample in samples]))  # b H W 3
     label = torch.from_numpy(np.stack([sample.label for sample in samples]))
-    return Batch(image.permute(0, 3, 1, 2).contiguous(), label, [sample.stem for sample in samples])
+    return Batch(image.permute(0, 3, 1, 2).contiguous(), label, [sample.id for sample in samples])

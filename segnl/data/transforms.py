@@ -157,4 +157,4 @@ class TrainTransform:
         for step in self._compose.transforms:
             step.set_random_seed(seed_for(self.seed, "augment", type(step).__name__, epoch, index))
         out = self._compose(image=sample.image, mask=sample.label)
-        return Sample(out["image"], out["mask"], sample.stem)
+        return Sample(out["image"], out["mask"], sample.id)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from segnl.core.background import Background
-from segnl.core.distributed import ALONE, Ranks
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import DataError
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.loader import eval_samples
 from segnl.data.sample import Sample
 from segnl.evaluation.predictor import Predictor
-from segnl.metrics.accumulator import Tally
+from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.confusion import Confusion
 from segnl.runs.recipe import Recipe
 
@@ -31,9 +31,9 @@ def evaluate(
     recipe: Recipe,
     on_result: OnResult | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    tally: Tally | None = None,
+    accumulator: Accumulator | None = None,
     known: Known | None = None,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> Confusion:
     """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
 
@@ -41,18 +41,18 @@ def evaluate(
     ranks: each goes through its own images (rank, rank + world, ...), and all get the sum of their counts.
     should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
     on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
-    tally: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if they are
-    known from an earlier start; the network is not asked then.
+    accumulator: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if an
+    earlier start wrote them; the network does not run then.
     """
     if len(data) == 0:
         raise DataError(f"{recipe.data.root}: no images to score")
-    counted = Tally(data.table.num_classes) if tally is None else tally
-    indices = range(ranks.rank, len(data), ranks.world)
+    counted = Accumulator(data.table.num_classes) if accumulator is None else accumulator
+    indices = range(ranks.rank, len(data), ranks.world_size)
     samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
 
     def take_in(sample: Sample, predicted: Tensor) -> None:
         ids = predicted.cpu()  # H W; waits for the device
-        counted.add(sample.stem, ids, sample.label)
+        counted.add(sample.id, ids, sample.label)
         if on_result is not None:
             on_result(sample, ids)
 
@@ -69,8 +69,8 @@ def evaluate(
                 if should_stop():
                     break
 
-    ranks.together(go_through)
-    for rank, others in enumerate(ranks.gathered(counted)):
+    ranks.run_on_all(go_through)
+    for rank, others in enumerate(ranks.all_gather_object(counted)):
         if rank != ranks.rank:
             counted.merge(others)
     return counted.confusion

@@ -1,4 +1,4 @@
-"""From a network to the class scores of a whole image: whole, in windows, at several scales, mirrored.
+"""From a network to the class scores of a whole image: whole, in windows, at several scales, flipped.
 
 A `Predict` gives logits at feature size; a `Scores` computes the scores of an image from them, band of rows by band, so
 that nothing holds `b k H W`. Modes compose: `infer` puts them together.
@@ -112,7 +112,7 @@ class ResizedScores(Scores):
 
 
 class MeanProbabilities(Scores):
-    """The mean over views of the softmax of their scores; each view comes with whether its image was mirrored."""
+    """The mean over views of the softmax of their scores; each view comes with whether its image was flipped."""
 
     def __init__(self, views: Sequence[tuple[Scores, bool]]) -> None:
         first = views[0][0]
@@ -246,7 +246,7 @@ def infer(
     """The scores of an image by a whole protocol, at out_hw (the label's own size).
 
     image: f32 `b 3 H W`, already normalised, on the network's device. mode: whole or slide (window_hw, stride_hw).
-    scales: of the image's size; input_hws: the sizes themselves, instead. flip: also the mirrored image.
+    scales: of the image's size; input_hws: the sizes themselves, instead. flip: also the flipped image.
     One view gives its logits; several give the mean of their softmax.
 
     Raises ValueError for a mode that is neither, no scale, or slide without window and stride.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from segnl.core.background import Background
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import remove_leftovers, sha256_of, write_atomic
 from segnl.data.base import SegmentationData
@@ -30,21 +30,21 @@ FORMAT = "segnl-masks-1"
 Pixels = npt.NDArray[np.uint8]
 
 
-def belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
+def belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> JSONDict:
     """All that masks depend on. How many windows pass the network at once is not among it: a rerun may need fewer."""
-    tree = recipe.tree()
+    mapping = recipe.to_dict()
     return {
         "checkpoint": {"file": checkpoint.path.name, "step": checkpoint.step, "sha256": sha256_of(checkpoint.path)},
         "data": {"name": recipe.data.name, "split": data.split, "short_side_px": recipe.data.short_side_px},
         "images": files_digest(data),
-        "eval": {key: value for key, value in tree["eval"].items() if key != "batch_size"},
+        "eval": {key: value for key, value in mapping["eval"].items() if key != "batch_size"},
     }
 
 
 class MaskFolder:
     """Masks that are written by other threads, and found again by the next start of the same evaluation."""
 
-    def __init__(self, folder: Path, belonging: Tree, data: SegmentationData, background: Background) -> None:
+    def __init__(self, folder: Path, belonging: JSONDict, data: SegmentationData, background: Background) -> None:
         """belonging: what `belongs_to` says. background: who writes.
 
         Raises ConfigError, with nothing written, when the folder holds masks of another run, or of nobody knows which.
@@ -55,33 +55,33 @@ class MaskFolder:
         write_atomic(folder / MANIFEST, _sealed(belonging))
         for leftovers in (folder, *(folder / kind for kind in KINDS)):
             remove_leftovers(leftovers)
-        self.stems_known = {stem for stem in data.stems if self._is_whole(stem)}
+        self.known_ids = {sample_id for sample_id in data.sample_ids if self._is_whole(sample_id)}
 
-    def _is_whole(self, stem: str) -> bool:
-        return all(mask_path(self.folder, kind, stem).is_file() for kind in self.kinds)
+    def _is_whole(self, sample_id: str) -> bool:
+        return all(mask_path(self.folder, kind, sample_id).is_file() for kind in self.kinds)
 
     def known(self, sample: Sample) -> Pixels | None:
         """The train ids u8 `H W` that an earlier start wrote; None where it did not, or the file is bad."""
-        if sample.stem not in self.stems_known:
+        if sample.id not in self.known_ids:
             return None
-        path = mask_path(self.folder, "ids", sample.stem)
+        path = mask_path(self.folder, "ids", sample.id)
         try:
             found = self.data.table.to_train(read_label(path), str(path))
         except DataError:
             found = None
         if found is None or found.shape != sample.label.shape:
-            self.stems_known.discard(sample.stem)
+            self.known_ids.discard(sample.id)
             return None
         return found
 
     def write(self, sample: Sample, predicted: Tensor) -> None:
         """Has the sample's masks written, unless they are known. predicted: u8 `H W` on the CPU."""
-        if sample.stem in self.stems_known:
+        if sample.id in self.known_ids:
             return
         label = sample.label if self.data.has_labels else None
         table = self.data.table
         self.background.do(
-            partial(write_masks, self.folder, sample.stem, predicted.numpy(), table, image=sample.image, label=label)
+            partial(write_masks, self.folder, sample.id, predicted.numpy(), table, image=sample.image, label=label)
         )
 
 
@@ -91,7 +91,7 @@ def require_not_kept(folder: Path) -> None:
         raise ConfigError(f"{folder}: holds the masks of an evaluation ({MANIFEST}); give another folder")
 
 
-def _require_own(folder: Path, belonging: Tree) -> None:
+def _require_own(folder: Path, belonging: JSONDict) -> None:
     found = next((path for kind in KINDS for path in sorted((folder / kind).glob("[!.]*.png"))), None)
     if found is None:
         return
@@ -109,20 +109,20 @@ def _require_own(folder: Path, belonging: Tree) -> None:
         )
 
 
-def _read(path: Path) -> Tree:
+def _read(path: Path) -> JSONDict:
     try:
-        tree = json.loads(path.read_bytes())
-        belonging = tree["belongs_to"]
-        if tree["format"] == FORMAT and tree["seal"] == _seal(belonging) and isinstance(belonging, dict):
+        mapping = json.loads(path.read_bytes())
+        belonging = mapping["belongs_to"]
+        if mapping["format"] == FORMAT and mapping["seal"] == _seal(belonging) and isinstance(belonging, dict):
             return belonging
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ConfigError(f"{path}: damaged, so nobody knows whose masks these are; give another --masks folder")
 
 
-def _sealed(belonging: Tree) -> bytes:
+def _sealed(belonging: JSONDict) -> bytes:
     return json.dumps({"format": FORMAT, "belongs_to": belonging, "seal": _seal(belonging)}, indent=1).encode()
 
 
-def _seal(belonging: Tree) -> str:
+def _seal(belonging: JSONDict) -> str:
     return hashlib.sha256(json.dumps(belonging, sort_keys=True).encode()).hexdigest()

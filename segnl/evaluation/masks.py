@@ -27,7 +27,7 @@ OPACITY = 0.5
 
 
 def write_masks(
-    folder: Path, stem: str, predicted: Pixels, table: ClassTable, *, image: Pixels, label: Pixels | None = None
+    folder: Path, sample_id: str, predicted: Pixels, table: ClassTable, *, image: Pixels, label: Pixels | None = None
 ) -> list[Path]:
     """Writes one image's masks below `folder` and returns their paths; without a label there is no error map.
 
@@ -45,15 +45,15 @@ def write_masks(
     }
     if label is not None:
         pictures["error"] = error_map(image, predicted, label)
-    paths = {kind: mask_path(folder, kind, stem) for kind in pictures}  # all are good before a file is written
+    paths = {kind: mask_path(folder, kind, sample_id) for kind in pictures}  # all are good before a file is written
     for kind, picture in pictures.items():
         write_atomic(paths[kind], png(picture))
     return list(paths.values())
 
 
-def mask_path(folder: Path, kind: str, stem: str) -> Path:
+def mask_path(folder: Path, kind: str, sample_id: str) -> Path:
     """Where one of an image's masks lies; raises ConfigError when that would be outside of `folder`."""
-    return inside(folder / kind, f"{stem}.png")
+    return inside(folder / kind, f"{sample_id}.png")
 
 
 def overlay(image: Pixels, predicted: Pixels, table: ClassTable) -> Pixels:

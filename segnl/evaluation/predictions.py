@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import NPZ_FAULTS, ensure_writable, sha256_of, write_atomic
 from segnl.data.base import SegmentationData
@@ -59,8 +59,8 @@ class Predictions:
     """
 
     folder: Path
-    stems: tuple[str, ...]
-    metrics: Tree
+    sample_ids: tuple[str, ...]
+    metrics: JSONDict
     right: Counts
     true: Counts
     predicted: Counts
@@ -69,7 +69,7 @@ class Predictions:
 
     def mask(self, i: int, table: ClassTable) -> Pixels:
         """The prediction for image `i`, train ids u8 `H W`."""
-        path = _mask_path(self.folder, self.stems[i])
+        path = _mask_path(self.folder, self.sample_ids[i])
         return table.to_train(read_label(path), str(path))
 
     def wrong(self) -> npt.NDArray[np.float64]:
@@ -127,41 +127,43 @@ def keep_predictions(
     return _kept(folder, belongs_to) or _made(folder, belongs_to, checkpoint, recipe, data, ablation)
 
 
-def _belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> Tree:
+def _belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> JSONDict:
     """All that the predictions depend on; read back from JSON, for tuples become lists on the way."""
-    tree = {
+    mapping = {
         "version": VERSION,
         "checkpoint": sha256_of(checkpoint.path),
-        "eval": recipe.tree()["eval"],
+        "eval": recipe.to_dict()["eval"],
         "images": files_digest(data),
     }
-    found: Tree = json.loads(json.dumps(tree))
+    found: JSONDict = json.loads(json.dumps(mapping))
     return found
 
 
-def _kept(folder: Path, belongs_to: Tree) -> Predictions | None:
+def _kept(folder: Path, belongs_to: JSONDict) -> Predictions | None:
     try:
-        tree = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
-        if tree["belongs_to"] != belongs_to:
+        mapping = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+        if mapping["belongs_to"] != belongs_to:
             return None
         with np.load(folder / "counts.npz", allow_pickle=False) as arrays:
             counts = {name: arrays[name] for name in arrays.files}
-        stems = tuple(tree["stems"])
-        if not all(_mask_path(folder, stem).exists() for stem in stems):
+        sample_ids = tuple(mapping["stems"])
+        if not all(_mask_path(folder, sample_id).exists() for sample_id in sample_ids):
             return None
-        return _predictions(folder, stems, tree["metrics"], counts)
+        return _predictions(folder, sample_ids, mapping["metrics"], counts)
     except NPZ_FAULTS:
         return None  # broken off, or of an earlier version: it is made again
 
 
-def _predictions(folder: Path, stems: tuple[str, ...], metrics: Tree, counts: dict[str, Counts]) -> Predictions:
+def _predictions(
+    folder: Path, sample_ids: tuple[str, ...], metrics: JSONDict, counts: dict[str, Counts]
+) -> Predictions:
     right, true, predicted = (counts[name] for name in ("right", "true", "predicted"))
-    return Predictions(folder, stems, metrics, right, true, predicted, counts.get("pairs"), counts["boundary"])
+    return Predictions(folder, sample_ids, metrics, right, true, predicted, counts.get("pairs"), counts["boundary"])
 
 
 def _made(
     folder: Path,
-    belongs_to: Tree,
+    belongs_to: JSONDict,
     checkpoint: Checkpoint,
     recipe: Recipe,
     data: SegmentationData,
@@ -187,7 +189,7 @@ def _made(
         boundary.append(boundary_counts(mask, sample.label, boundary_width(mask.shape), len(names)))
         if isinstance(data, Streets):
             pairs.append(pair_counts(mask, sample.label, ambiguous_mask(data, len(pairs))))
-        _write_mask(_mask_path(folder, sample.stem), data.table.to_file(mask))
+        _write_mask(_mask_path(folder, sample.id), data.table.to_file(mask))
 
     predictor = predictor_of(checkpoint, recipe)
     with ablated(predictor.model, ablation) if ablation else nullcontext():
@@ -200,24 +202,24 @@ def _made(
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
         "split": data.split,
-        "eval": recipe.tree()["eval"],
+        "eval": recipe.to_dict()["eval"],
         "ablation": ablation.name if ablation else None,
         "git": checkpoint.origin["git"],
     }
-    made = _predictions(folder, tuple(data.stems), metrics, counts)
-    metrics |= boundary_tree(made) | ambiguous_tree(made)
+    made = _predictions(folder, tuple(data.sample_ids), metrics, counts)
+    metrics |= boundary_dict(made) | ambiguous_dict(made)
     packed = io.BytesIO()
     np.savez_compressed(packed, **counts)  # type: ignore[arg-type]  # its stub knows arrays by name only as positional
     write_atomic(folder / "counts.npz", packed.getvalue())
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
     os.sync()  # the masks, which were not synced one by one, come to the disk before what says that they are there
-    tree = {"belongs_to": belongs_to, "stems": data.stems, "metrics": metrics}
-    write_atomic(folder / "kept.json", json.dumps(tree).encode())
+    mapping = {"belongs_to": belongs_to, "stems": data.sample_ids, "metrics": metrics}
+    write_atomic(folder / "kept.json", json.dumps(mapping).encode())
     return made
 
 
-def _mask_path(folder: Path, stem: str) -> Path:
-    return folder / "ids" / f"{stem}.png"
+def _mask_path(folder: Path, sample_id: str) -> Path:
+    return folder / "ids" / f"{sample_id}.png"
 
 
 def _write_mask(path: Path, ids: Pixels) -> None:
@@ -228,14 +230,14 @@ def _write_mask(path: Path, ids: Pixels) -> None:
         raise MachineError(f"{path}: cannot be written ({err.strerror}); free some space") from err
 
 
-def boundary_tree(predictions: Predictions) -> Tree:
+def boundary_dict(predictions: Predictions) -> JSONDict:
     """{"boundary_iou": mean over the classes that occur, or null}."""
     iou = predictions.boundary_iou()
     mean = np.nan if iou is None else mean_of_defined(iou)
     return {"boundary_iou": float(mean) if np.isfinite(mean) else None}
 
 
-def ambiguous_tree(predictions: Predictions) -> Tree:
+def ambiguous_dict(predictions: Predictions) -> JSONDict:
     """{"ambiguous": {"mean": over the pairs, "pairs": {name: share right or null}}}; {} where there are no pairs."""
     accuracy = predictions.pair_accuracy()
     if accuracy is None:

@@ -14,7 +14,7 @@ from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
 from segnl.runs.build import build_model, device_of
 from segnl.runs.checkpoint import Checkpoint, load_weights, open_checkpoint
-from segnl.runs.classes import table_from
+from segnl.runs.classes import class_table_from_dict
 from segnl.runs.recipe import Recipe, compose
 
 Pixels = npt.NDArray[np.uint8]
@@ -70,7 +70,7 @@ def predictor_of(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
 
     recipe: the checkpoint's own, or one that differs in how it is scored.
     """
-    table = table_from(checkpoint.classes)
+    table = class_table_from_dict(checkpoint.classes)
     model = build_model(recipe, table.num_classes, is_new=False)
     load_weights(model, checkpoint, averaged=bool(checkpoint.ema))
     return Predictor(model, recipe, table, device_of())

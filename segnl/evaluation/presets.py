@@ -1,6 +1,6 @@
 """Protocols of a score: the sizes at which a network sees an image, and published protocols by name."""
 
-from segnl.core.config import Tree, suggest
+from segnl.core.config import JSONDict, suggest
 from segnl.core.errors import ConfigError
 from segnl.evaluation.inference import Size, scaled_hw
 from segnl.runs.recipe import EvalConfig
@@ -18,7 +18,7 @@ PRESETS: dict[str, EvalConfig] = {
     "ade20k-mmseg-ms": _SHORT_SIDE_512.model_copy(update={"scales": _SIX_SCALES, "flip": True}),
     "ade20k-csail": EvalConfig(short_sides_px=(300, 375, 450, 525, 600), long_side_px=1000, size_multiple=8),
 }
-"""Whole images of Cityscapes, or windows of 769 at a stride of 513, each also at six scales and mirrored, as
+"""Whole images of Cityscapes, or windows of 769 at a stride of 513, each also at six scales and flipped, as
 mmsegmentation tests; ADE20K at a short side of 512 (it too), and at CSAIL's five sizes. All score at the label's size.
 
 Sources: open-mmlab/mmsegmentation 1.2.2; CSAILVision/semantic-segmentation-pytorch, config and dataset.py.
@@ -29,7 +29,7 @@ ARITHMETIC = ("batch_size", "precision")
 """Keys of `eval` that a preset leaves as they are: how it is computed, not what."""
 
 
-def preset_tree(name: str) -> Tree:
+def preset_dict(name: str) -> JSONDict:
     """What a preset says of the `eval` section. Raises ConfigError for a name that is none."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: no such protocol{suggest(name, list(PRESETS))}")
@@ -38,10 +38,10 @@ def preset_tree(name: str) -> Tree:
 
 def is_preset(name: str, cfg: EvalConfig) -> bool:
     """Whether `cfg` is still that protocol, whatever was changed after it was chosen."""
-    return _without_arithmetic(cfg) == preset_tree(name)
+    return _without_arithmetic(cfg) == preset_dict(name)
 
 
-def _without_arithmetic(cfg: EvalConfig) -> Tree:
+def _without_arithmetic(cfg: EvalConfig) -> JSONDict:
     return {key: value for key, value in cfg.model_dump(mode="json").items() if key not in ARITHMETIC}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from segnl.core.background import Background
-from segnl.core.config import Tree, merge, parse_override
-from segnl.core.distributed import ALONE, Ranks
+from segnl.core.config import JSONDict, merge, parse_override
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.core.files import ensure_writable, inside, write_atomic
 from segnl.core.progress import Progress
@@ -22,11 +22,11 @@ from segnl.evaluation.mask_folder import MaskFolder, belongs_to, require_not_kep
 from segnl.evaluation.masks import write_masks
 from segnl.evaluation.predictions import RESULTS
 from segnl.evaluation.predictor import Predictor, predictor_of
-from segnl.evaluation.presets import is_preset, preset_tree
+from segnl.evaluation.presets import is_preset, preset_dict
 from segnl.evaluation.strata_plot import strata_plot
 from segnl.evaluation.submission import Submission
 from segnl.labels.table import ClassTable
-from segnl.metrics.accumulator import Tally
+from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.cityscapes_official import find_labels, official_scores
 from segnl.metrics.report import metrics_json, table_text
 from segnl.models.ablation import Ablation, ablated, parse_ablation
@@ -50,8 +50,8 @@ def score(
     preset: str | None = None,
     with_strata: bool = False,
     ablate: str | None = None,
-    ranks: Ranks = ALONE,
-) -> Tree:
+    ranks: ProcessGroup = SINGLE_PROCESS,
+) -> JSONDict:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
 
     Beside it lies per_image.npz, with the counts of every image. preset: one of evaluation/presets.py, on which the
@@ -62,20 +62,20 @@ def score(
     (models/ablation.py); the folder's name says so too.
     ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     """
-    checkpoint = ranks.together(lambda: open_checkpoint(run_or_file))
+    checkpoint = ranks.run_on_all(lambda: open_checkpoint(run_or_file))
     recipe = recipe_for_scoring(checkpoint, overrides, preset)
     own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
     ablation = parse_ablation(ablate) if ablate is not None else None
     name = "-".join([split, own_preset or recipe.eval.mode, *([ablation.slug] if ablation else [])])
     out = _results_folder(checkpoint, name)
-    _require_possible(recipe, masks if official else Path(), ranks if submission else ALONE)
+    _require_possible(recipe, masks if official else Path(), ranks if submission else SINGLE_PROCESS)
     data = build_data(recipe, split, needs_labels=submission is None)
     if official:
         _require_truth(data)
     for folder in [out, *([masks] if masks else []), *([json_file.parent] if json_file else [])]:
         ensure_writable(folder)
     _same_classes(checkpoint, data.table)
-    tally = Tally(data.table.num_classes, with_strata=with_strata)
+    accumulator = Accumulator(data.table.num_classes, with_strata=with_strata)
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
         packed = Submission(submission, recipe.data.name, data, writers) if submission else None
         belonging = belongs_to(checkpoint, recipe, data) | ({"ablation": ablate} if ablate else {}) if masks else {}
@@ -84,17 +84,17 @@ def score(
         if ranks.is_main:
             _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
         with _ablated(predictor, ablation, ranks):
-            _evaluate(predictor, data, tally, kept, packed, ranks)
-        ranks.together(writers.finish)
+            _evaluate(predictor, data, accumulator, kept, packed, ranks)
+        ranks.run_on_all(writers.finish)
     if not ranks.is_main:
         return {}
-    metrics = _metrics(tally, data, checkpoint, recipe) | {"preset": own_preset, "ablation": ablate}
+    metrics = _metrics(accumulator, data, checkpoint, recipe) | {"preset": own_preset, "ablation": ablate}
     if official and masks:
         metrics["official"] = official_scores(data.root, split, masks / "ids")
     if packed is not None:
         packed.write()
-    _write_results(out, json_file, tally, metrics)
-    _print_results(tally, metrics, data, recipe)
+    _write_results(out, json_file, accumulator, metrics)
+    _print_results(accumulator, metrics, data, recipe)
     _print_places(out, masks, submission, len(data))
     return metrics
 
@@ -106,11 +106,11 @@ def _results_folder(checkpoint: Checkpoint, name: str) -> Path:
     return folder / checkpoint.path.stem if last and last != [checkpoint.path] else folder
 
 
-def _require_possible(recipe: Recipe, masks: Path | None, packing: Ranks) -> None:
+def _require_possible(recipe: Recipe, masks: Path | None, packing: ProcessGroup) -> None:
     """masks: where the official count finds them; packing: who makes a submission."""
     if masks != Path() and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
-    if packing.world > 1:
+    if packing.world_size > 1:
         raise ConfigError("--submission: is packed by one process; score without torchrun")
 
 
@@ -122,33 +122,33 @@ def _require_truth(data: SegmentationData) -> None:
 
 
 @contextmanager
-def _ablated(predictor: Predictor, ablation: Ablation | None, ranks: Ranks) -> Iterator[None]:
+def _ablated(predictor: Predictor, ablation: Ablation | None, ranks: ProcessGroup) -> Iterator[None]:
     with ablated(predictor.model, ablation) if ablation else nullcontext():
         if ablation and ranks.is_main:
             print(f"ablation {ablation.name}: {ablation.meaning}", flush=True)
         yield
 
 
-def _metrics(tally: Tally, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> Tree:
-    metrics = metrics_json(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
+def _metrics(accumulator: Accumulator, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> JSONDict:
+    metrics = metrics_json(accumulator.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
     metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": data.split}
-    return metrics | {"eval": recipe.tree()["eval"]}
+    return metrics | {"eval": recipe.to_dict()["eval"]}
 
 
-def _mask_folder(make: Callable[[], MaskFolder], ranks: Ranks) -> MaskFolder:
+def _mask_folder(make: Callable[[], MaskFolder], ranks: ProcessGroup) -> MaskFolder:
     """Rank 0 opens the folder first: opening it removes what a killed evaluation left half written there."""
-    made = [ranks.together(lambda: make() if ranks.is_main else None)]
-    made.append(ranks.together(lambda: None if ranks.is_main else make()))
+    made = [ranks.run_on_all(lambda: make() if ranks.is_main else None)]
+    made.append(ranks.run_on_all(lambda: None if ranks.is_main else make()))
     return next(folder for folder in made if folder is not None)
 
 
 def _evaluate(
     predictor: Predictor,
     data: SegmentationData,
-    tally: Tally,
+    accumulator: Accumulator,
     kept: MaskFolder | None,
     packed: Submission | None,
-    ranks: Ranks,
+    ranks: ProcessGroup,
 ) -> None:
     def keep(sample: Sample, predicted: Tensor) -> None:
         if kept is not None:
@@ -156,10 +156,12 @@ def _evaluate(
         if packed is not None:
             packed.add(sample, predicted)
 
-    if kept is not None and kept.stems_known and ranks.is_main:
-        print(f"{kept.folder}: goes on, {len(kept.stems_known)} of {len(data)} images have their masks", flush=True)
+    if kept is not None and kept.known_ids and ranks.is_main:
+        print(f"{kept.folder}: goes on, {len(kept.known_ids)} of {len(data)} images have their masks", flush=True)
     known = kept.known if kept is not None else None
-    evaluate(predictor, data, recipe=predictor.recipe, on_result=keep, tally=tally, known=known, ranks=ranks)
+    evaluate(
+        predictor, data, recipe=predictor.recipe, on_result=keep, accumulator=accumulator, known=known, ranks=ranks
+    )
 
 
 def _forget(paths: Sequence[Path]) -> None:
@@ -171,11 +173,11 @@ def _forget(paths: Sequence[Path]) -> None:
             path.unlink()
 
 
-def _write_results(out: Path, json_file: Path | None, tally: Tally, metrics: Tree) -> None:
+def _write_results(out: Path, json_file: Path | None, accumulator: Accumulator, metrics: JSONDict) -> None:
     """metrics.json comes last: where it is, all is there."""
-    tally.per_image.save(out / "per_image.npz")
-    if tally.strata is not None:
-        metrics["strata"] = tally.strata.as_json()
+    accumulator.per_image.save(out / "per_image.npz")
+    if accumulator.strata is not None:
+        metrics["strata"] = accumulator.strata.as_json()
         title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
         write_atomic(out / "strata.png", strata_plot(metrics["strata"], title=title))
     text = json.dumps(metrics, indent=1).encode()
@@ -194,11 +196,11 @@ def _print_places(out: Path, masks: Path | None, submission: Path | None, num_im
     print(f"{out / 'metrics.json'} holds these numbers; beside it {', '.join(_written(out))}")
 
 
-def _print_results(tally: Tally, metrics: Tree, data: SegmentationData, recipe: Recipe) -> None:
-    if tally.confusion.matrix.sum() == 0:
+def _print_results(accumulator: Accumulator, metrics: JSONDict, data: SegmentationData, recipe: Recipe) -> None:
+    if accumulator.confusion.matrix.sum() == 0:
         print(f"{recipe.data.root}, split '{data.split}': no labelled pixel, so nothing could be scored")
         return
-    print(table_text(tally.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
+    print(table_text(accumulator.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
     if "official" in metrics:
         names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
         values = [metrics["official"][name] for name in names]  # null where nothing of the kind is there to be scored
@@ -210,11 +212,11 @@ def recipe_for_scoring(checkpoint: Checkpoint, overrides: Sequence[str], preset:
     """The checkpoint's recipe with a preset and then overrides laid on; those that would mean another network raise
     CheckpointError.
     """
-    tree = checkpoint.recipe if preset is None else merge(checkpoint.recipe, {"eval": preset_tree(preset)})
+    mapping = checkpoint.recipe if preset is None else merge(checkpoint.recipe, {"eval": preset_dict(preset)})
     for override in overrides:
-        tree = merge(tree, parse_override(override))
-    recipe = compose(tree, file=str(checkpoint.path))
-    changed = [key for key in differing_keys(recipe.tree(), checkpoint.recipe) if key.startswith("model.")]
+        mapping = merge(mapping, parse_override(override))
+    recipe = compose(mapping, file=str(checkpoint.path))
+    changed = [key for key in differing_keys(recipe.to_dict(), checkpoint.recipe) if key.startswith("model.")]
     if changed:
         raise CheckpointError(f"{checkpoint.path}: was trained with another {', '.join(changed)}; drop that --set")
     return recipe
@@ -258,9 +260,9 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
         else:
             raise DataError(f"{path}: no such file or folder")
-    by_stem: dict[str, Path] = {}
+    by_id: dict[str, Path] = {}
     for path in files:
-        if path.stem in by_stem:
-            raise ConfigError(f"{path}: its masks would overwrite those of {by_stem[path.stem]}; predict them apart")
-        by_stem[path.stem] = path
+        if path.stem in by_id:
+            raise ConfigError(f"{path}: its masks would overwrite those of {by_id[path.stem]}; predict them apart")
+        by_id[path.stem] = path
     return files

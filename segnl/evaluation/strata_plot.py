@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # of Okabe and Ito's palette, for any kind of colour blindness
 
 
-def strata_plot(strata: Tree, *, title: str) -> bytes:
+def strata_plot(strata: JSONDict, *, title: str) -> bytes:
     """A PNG of `Strata.as_json()`; what is undefined is left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def strata_plot(strata: Tree, *, title: str) -> bytes:
     return out.getvalue()
 
 
-def _boundaries(axes: "Axes", strata: Tree) -> None:
+def _boundaries(axes: "Axes", strata: JSONDict) -> None:
     for key, name, colour, marker in (
         ("boundary_iou", "boundary IoU: of the two boundary bands", BLUE, "o"),
         ("trimap_iou", "trimap IoU: of all pixels so near to one", ORANGE, "s"),

@@ -52,9 +52,9 @@ class Submission:
                 f"{data.root / 'leftImg8bit/test'}: {len(data)} images, but the server wants "
                 f"{CITYSCAPES_TEST_IMAGES}; complete the download"
             )
-        strange = [stem for stem in data.stems if not STEMS[name].fullmatch(stem)]
+        strange = [sample_id for sample_id in data.sample_ids if not STEMS[name].fullmatch(sample_id)]
         if strange:
-            where = data.image_path(data.stems.index(strange[0]))
+            where = data.image_path(data.sample_ids.index(strange[0]))
             raise DataError(f"{where}: the server knows no image of that name; give it the name of the release")
         ensure_writable(path.parent)
         self._files: dict[str, bytes] = {}
@@ -64,16 +64,16 @@ class Submission:
         hw = tuple(predicted.shape)
         if hw != sample.image.shape[:2] or (self.is_cityscapes_test and hw != CITYSCAPES_HW):
             expected = CITYSCAPES_HW if self.is_cityscapes_test else sample.image.shape[:2]
-            raise DataError(f"{sample.stem}: a mask of {hw}, but the server wants {expected}; use the original images")
+            raise DataError(f"{sample.id}: a mask of {hw}, but the server wants {expected}; use the original images")
 
         def compress() -> None:
-            self._files[f"{sample.stem}.png"] = png(self.data.table.to_file(predicted.numpy()))
+            self._files[f"{sample.id}.png"] = png(self.data.table.to_file(predicted.numpy()))
 
         self.background.do(compress)
 
     def write(self) -> None:
         """Puts the file at its place, whole or not at all. Raises DataError when a mask is missing."""
-        missing = sorted({f"{stem}.png" for stem in self.data.stems} - self._files.keys())
+        missing = sorted({f"{sample_id}.png" for sample_id in self.data.sample_ids} - self._files.keys())
         if missing:
             raise DataError(f"{self.path}: {len(missing)} masks missing, {missing[0]} first; nothing was written")
         packed = io.BytesIO()

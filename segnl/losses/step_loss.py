@@ -16,8 +16,8 @@ from segnl.models.segmenter import Logits
 from segnl.ops.pixel_loss import (
     hardest_label,
     ohem_label,
+    per_pixel_loss,
     pixel_cross_entropy,
-    pixel_hardness,
     pixel_weight_sum,
 )
 
@@ -118,10 +118,10 @@ def losses(
 
 def _hard_pixels(cfg: OhemConfig, logits: Tensor, label: Tensor, share: Share, *, align_corners: bool) -> Tensor:
     """The label with every easy pixel ignored."""
-    hardness = pixel_hardness(logits, label, align_corners=align_corners)
+    pixel_losses = per_pixel_loss(logits, label, align_corners=align_corners)
     if label.device.type == "cpu" and logits.shape[1] <= IGNORE:
-        label = label.byte()  # checked by pixel_hardness; a copy in 8 bytes a pixel would be the largest tensor here
+        label = label.byte()  # checked by per_pixel_loss; a copy in 8 bytes a pixel would be the largest tensor here
     if cfg.fraction is not None:
-        return hardest_label(label, hardness, fraction=cfg.fraction)
+        return hardest_label(label, pixel_losses, fraction=cfg.fraction)
     min_kept = -(-cfg.min_kept // (share.pieces * share.world))
-    return ohem_label(label, hardness, threshold=cfg.threshold, min_kept=min_kept)
+    return ohem_label(label, pixel_losses, threshold=cfg.threshold, min_kept=min_kept)

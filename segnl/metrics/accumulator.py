@@ -7,7 +7,7 @@ from segnl.metrics.per_image import PerImage
 from segnl.metrics.strata import Pixels, Strata
 
 
-class Tally:
+class Accumulator:
     """The confusion matrix, the same image by image, and where the errors are.
 
     strata: None unless asked for: it takes several times what decoding and counting an image take.
@@ -18,18 +18,18 @@ class Tally:
         self.per_image = PerImage(num_classes)
         self.strata = Strata(num_classes) if with_strata else None
 
-    def add(self, stem: str, pred: Map, label: Pixels) -> None:
+    def add(self, sample_id: str, pred: Map, label: Pixels) -> None:
         """Counts one image, train ids `H W`, 0..k-1 or 255. Raises ValueError as `Confusion.update` does, or for a
         stem that is there already.
         """
         counts = self.confusion.counts(pred, label)
-        self.per_image.add(stem, counts)
+        self.per_image.add(sample_id, counts)
         self.confusion.matrix += counts
         if self.strata is not None:
             ids = pred if isinstance(pred, np.ndarray) else pred.cpu().numpy()
             self.strata.update(ids.astype(np.uint8, copy=False), label)  # in range, as has been checked
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "Accumulator") -> None:
         """Adds another shard's counts. Raises ValueError when it has other classes or an image of this one's, or only
         one of the two has strata.
         """

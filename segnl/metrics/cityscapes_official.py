@@ -116,11 +116,11 @@ def find_frames(labels: Path, predictions: Path) -> list[Frame]:
     unused = set(predictions.rglob("*.png"))
     frames = []
     for label, instances in find_labels(labels):
-        stem = label.name.removesuffix("_gtFine_labelIds.png")
-        found = sorted(path for path in unused if path.name.startswith(stem))
+        sample_id = label.name.removesuffix("_gtFine_labelIds.png")
+        found = sorted(path for path in unused if path.name.startswith(sample_id))
         if len(found) != 1:
             names = f": {found[0]}, {found[1]}" if found else ""
-            raise DataError(f"{predictions}: {len(found)} predictions {stem}*.png{names}; expected exactly one")
+            raise DataError(f"{predictions}: {len(found)} predictions {sample_id}*.png{names}; expected exactly one")
         unused.discard(found[0])
         frames.append(Frame(found[0], label, instances))
     if unused:

@@ -9,7 +9,7 @@ from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS, write_atomic
 from segnl.metrics.confusion import Confusion, Counts, Floats, ratio
 
-FIELDS = ("stems", "num_classes", "image", "truth", "predicted", "pixels")
+FIELDS = ("sample_ids", "num_classes", "image", "truth", "predicted", "pixels")
 
 
 class PerImage:
@@ -23,18 +23,18 @@ class PerImage:
         return len(self._cells)
 
     @property
-    def stems(self) -> list[str]:
+    def sample_ids(self) -> list[str]:
         """Sorted, so that the order in which ranks finish leaves no trace."""
         return sorted(self._cells)
 
-    def add(self, stem: str, counts: Counts) -> None:
+    def add(self, sample_id: str, counts: Counts) -> None:
         """counts: `Confusion.counts(pred, label)` of one image. Raises ValueError for another shape or a stem twice."""
         if counts.shape != (self.num_classes, self.num_classes + 1):
             raise ValueError(f"counts: shape {counts.shape}; expected {(self.num_classes, self.num_classes + 1)}")
-        if stem in self._cells:
-            raise ValueError(f"stem {stem!r}: counted twice; expected each image once")
+        if sample_id in self._cells:
+            raise ValueError(f"stem {sample_id!r}: counted twice; expected each image once")
         places = np.flatnonzero(counts)
-        self._cells[stem] = places, counts.ravel()[places].astype(np.int64)
+        self._cells[sample_id] = places, counts.ravel()[places].astype(np.int64)
 
     def merge(self, other: "PerImage") -> None:
         """Adds another rank's images. Raises ValueError when an image is in both, or the classes differ."""
@@ -45,18 +45,18 @@ class PerImage:
             raise ValueError(f"stem {min(twice)!r}: counted by two ranks; expected each image once")
         self._cells |= other._cells
 
-    def matrix(self, stem: str) -> Counts:
+    def matrix(self, sample_id: str) -> Counts:
         """One image's matrix, int64 `k k+1`."""
         matrix = np.zeros(self.num_classes * (self.num_classes + 1), np.int64)
-        places, pixels = self._cells[stem]
+        places, pixels = self._cells[sample_id]
         matrix[places] = pixels
         return matrix.reshape(self.num_classes, self.num_classes + 1)
 
     def total(self) -> Confusion:
         """All images together."""
         total = Confusion(self.num_classes)
-        for stem in self._cells:
-            total.matrix += self.matrix(stem)
+        for sample_id in self._cells:
+            total.matrix += self.matrix(sample_id)
         return total
 
     def overlaps(self) -> tuple[Counts, Counts]:
@@ -64,7 +64,7 @@ class PerImage:
 
         The sums over any choice of images give that choice's IoUs: what a bootstrap draws from.
         """
-        counted = [Confusion(self.num_classes, self.matrix(stem)) for stem in self.stems]
+        counted = [Confusion(self.num_classes, self.matrix(sample_id)) for sample_id in self.sample_ids]
         empty = np.zeros((0, self.num_classes), np.int64)
         right = np.stack([one.right() for one in counted]) if counted else empty
         union = np.stack([one.true() + one.predicted() for one in counted]) - right if counted else empty
@@ -72,22 +72,22 @@ class PerImage:
 
     def pixel_acc(self) -> Floats:
         """Share of each image's labelled pixels that is right, f64 `num_images`; NaN where it has none."""
-        matrices = [self.matrix(stem) for stem in self.stems]
+        matrices = [self.matrix(sample_id) for sample_id in self.sample_ids]
         return ratio([matrix.diagonal().sum() for matrix in matrices], [matrix.sum() for matrix in matrices])
 
     def worst(self, num: int) -> list[tuple[str, float]]:
         """The `num` images with the lowest share of right pixels, and that share; none without labels."""
-        scored = [(stem, float(share)) for stem, share in zip(self.stems, self.pixel_acc(), strict=True)]
+        scored = [(sample_id, float(share)) for sample_id, share in zip(self.sample_ids, self.pixel_acc(), strict=True)]
         return sorted((pair for pair in scored if np.isfinite(pair[1])), key=lambda pair: (pair[1], pair[0]))[:num]
 
     def save(self, path: Path) -> None:
         """Writes per_image.npz, whole or not at all."""
-        cells = [self._cells[stem] for stem in self.stems]
+        cells = [self._cells[sample_id] for sample_id in self.sample_ids]
         places = np.concatenate([places for places, _ in cells]) if cells else np.zeros(0, np.int64)
         file = io.BytesIO()
         np.savez_compressed(
             file,
-            stems=np.array(self.stems, dtype=np.str_),
+            sample_ids=np.array(self.sample_ids, dtype=np.str_),
             num_classes=np.array(self.num_classes),
             image=np.repeat(np.arange(len(cells), dtype=np.int32), [len(places) for places, _ in cells]),
             truth=(places // (self.num_classes + 1)).astype(np.uint8),
@@ -106,7 +106,7 @@ def load_per_image(path: Path) -> PerImage:
         raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
     result = PerImage(int(data["num_classes"]))
     places = data["truth"].astype(np.int64) * (result.num_classes + 1) + data["predicted"]
-    for index, stem in enumerate(data["stems"].tolist()):
+    for index, sample_id in enumerate(data["sample_ids"].tolist()):
         own = data["image"] == index
-        result._cells[stem] = places[own], data["pixels"][own].astype(np.int64)
+        result._cells[sample_id] = places[own], data["pixels"][own].astype(np.int64)
     return result

@@ -26,7 +26,7 @@ from segnl.core.errors import ConfigError
 from segnl.core.seeds import seed_for
 from segnl.models.blocks.criss_cross import CrissCrossBlock
 from segnl.models.blocks.non_local import NonLocalBlock
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.criss_cross import criss_cross_context
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
@@ -181,7 +181,7 @@ def _shuffled_non_local(block: NonLocalBlock, x: Tensor) -> Tensor:
 
 def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor, factor: Tensor | None = None) -> Tensor:
     query, key, value = block.query_conv(x), block.key_conv(x), block.value_conv(x)
-    dtype, (h, w) = accumulator(value.dtype), x.shape[2:]
+    dtype, (h, w) = accumulation_dtype(value.dtype), x.shape[2:]
     with torch.autocast(x.device.type, enabled=False):
         q, k, v = query.to(dtype), key.to(dtype), value.to(dtype)
         in_row = _near(w, radius, x.device)  # w w
@@ -208,7 +208,7 @@ def _band_rows(h: int, w: int, radius: int) -> int:
 def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
     h, w = x.shape[2:]
     g = block.values(x)  # b d n
-    dtype = accumulator(g.dtype)
+    dtype = accumulation_dtype(g.dtype)
     asking, answering = block._scores(x) if block.pairwise == "concatenation" else block._embedded(x)[:2]
     rows_near, columns_near = _near(h, radius, x.device), _near(w, radius, x.device)
     step = _band_rows(h, w, radius)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnl.core.distributed import Ranks
+from segnl.core.distributed import ProcessGroup
 
 Norm = Literal["auto", "batch", "sync", "group", "frozen"]
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
@@ -64,13 +64,13 @@ class _Total(torch.autograd.Function):
     """The sum over the ranks, of values and of their gradients alike: every rank's loss has a part in the whole."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, ranks: Ranks) -> Tensor:
+    def forward(ctx: Any, value: Tensor, ranks: ProcessGroup) -> Tensor:
         ctx.ranks = ranks
-        return ranks.total(value)
+        return ranks.all_reduce_sum(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.ranks.total(grads[0].contiguous()), None
+        return ctx.ranks.all_reduce_sum(grads[0].contiguous()), None
 
 
 class RankBatchNorm(BATCH_NORMS):
@@ -79,7 +79,7 @@ class RankBatchNorm(BATCH_NORMS):
     Takes over the parameters and buffers of the norm in whose place it stands.
     """
 
-    def __init__(self, norm: BATCH_NORMS, ranks: Ranks) -> None:
+    def __init__(self, norm: BATCH_NORMS, ranks: ProcessGroup) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.ranks = ranks
         self.weight, self.bias = norm.weight, norm.bias
@@ -113,7 +113,7 @@ class RankBatchNorm(BATCH_NORMS):
             self.num_batches_tracked.add_(1)
 
 
-def synchronise(model: nn.Module, ranks: Ranks, *, on_cuda: bool) -> None:
+def synchronise(model: nn.Module, ranks: ProcessGroup, *, on_cuda: bool) -> None:
     """Lets every batch norm take its statistics over all ranks; parameters and buffers stay the same objects."""
     if on_cuda:
         _replace_batch_norms(model, nn.SyncBatchNorm.convert_sync_batchnorm)
@@ -121,10 +121,10 @@ def synchronise(model: nn.Module, ranks: Ranks, *, on_cuda: bool) -> None:
         _replace_batch_norms(model, lambda norm: RankBatchNorm(norm, ranks))
 
 
-def tell_ranks(model: nn.Module, ranks: Ranks) -> None:
-    """Lets every module that keeps statistics of its own (its `ranks` is a Ranks) take them over all ranks."""
+def tell_ranks(model: nn.Module, ranks: ProcessGroup) -> None:
+    """Lets every module that keeps statistics of its own (its `ranks` is a ProcessGroup) take them over all ranks."""
     for module in model.modules():
-        if isinstance(getattr(module, "ranks", None), Ranks):
+        if isinstance(getattr(module, "ranks", None), ProcessGroup):
             module.ranks = ranks  # type: ignore[assignment]  # no submodule
 
 

@@ -10,7 +10,7 @@ from segnl.core.config import Config, validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
-from segnl.models.blocks.conv import SmallConv2d
+from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.base import HeadConfig
 from segnl.models.initialisation import initialise
@@ -49,14 +49,14 @@ class ModelConfig(Config):
         return self
 
 
-def model_schema(tree: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
+def model_schema(mapping: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
     """The ModelConfig whose backbone and head have the settings of the parts that `tree` names.
 
     Raises ConfigError when a name is missing or unknown.
     """
     found = {}
     for key, find in (("backbone", BACKBONES.find), ("head", HEADS.find)):
-        part = tree.get(key) if isinstance(tree, Mapping) else None
+        part = mapping.get(key) if isinstance(mapping, Mapping) else None
         name = part.get("name") if isinstance(part, Mapping) else None
         if not isinstance(name, str):
             raise ConfigError(f"{file}: {at}.{key}.name: missing; add it, for instance {{name: {_example(key)}}}")
@@ -72,9 +72,9 @@ def _example(key: str) -> str:
     return "resnet" if key == "backbone" else "rcca"
 
 
-def model_config(tree: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
+def model_config(mapping: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
     """The section `model` of a recipe, checked. Raises ConfigError with the dotted path."""
-    return validate(model_schema(tree, file=file, at=at), dict(tree), file=file, at=at)
+    return validate(model_schema(mapping, file=file, at=at), dict(mapping), file=file, at=at)
 
 
 class Logits(NamedTuple):
@@ -100,7 +100,7 @@ class Segmenter(nn.Module):
         self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
         self.head.align_corners = cfg.align_corners
         self.dropout = nn.Dropout2d(cfg.dropout)
-        self.classifier = SmallConv2d(self.head.out_channels, num_classes, 1)
+        self.classifier = NormalInitConv2d(self.head.out_channels, num_classes, 1)
         self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
         self.aux_stage = None if cfg.aux is None else cfg.aux.stage
         self.aux_weights = dict(self.head.aux_weights) | ({} if cfg.aux is None else {"auxiliary": cfg.aux.weight})

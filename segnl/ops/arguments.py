@@ -9,7 +9,7 @@ from torch.autograd.forward_ad import unpack_dual
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def accumulator(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over positions are taken: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
 TILE = 768
@@ -35,7 +35,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    dtype = accumulator(v.dtype)
+    dtype = accumulation_dtype(v.dtype)
     out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
     log_sum = q.new_empty(q.shape[:2], dtype=dtype)  # b n
     buffer = _buffer(q, k, dtype)
@@ -63,7 +63,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
 @shapes_of(blocked_attention)
 def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
-    return out, q.new_empty(q.shape[:2], dtype=accumulator(v.dtype))
+    return out, q.new_empty(q.shape[:2], dtype=accumulation_dtype(v.dtype))
 
 
 @operator(
@@ -74,7 +74,7 @@ def blocked_attention_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, grad: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v; each tile's weights are formed again from the scores and their log-sum-exp."""
-    dtype = accumulator(v.dtype)
+    dtype = accumulation_dtype(v.dtype)
     grad_q, grad_k, grad_v = (_empty(x) for x in (q, k, v))
     buffers = [_buffer(q, k, dtype) for _ in range(2)]
     with torch.autocast(q.device.type, enabled=False):

@@ -6,7 +6,7 @@ Source: DANet, Fu et al. 2019, arXiv:1809.02983.
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree
+from segnl.ops.arguments import accumulation_dtype, agree
 
 
 def channel_context(x: Tensor) -> Tensor:
@@ -20,6 +20,6 @@ def channel_context(x: Tensor) -> Tensor:
     """
     (x,) = agree(("x", x, "b c n"))
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-        wide = x.to(accumulator(x.dtype))
+        wide = x.to(accumulation_dtype(x.dtype))
         weights = torch.bmm(wide, wide.mT).neg().softmax(dim=-1)  # b c d: row c asks, column d answers
         return torch.bmm(weights, wide).to(x.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree, is_exporting, only_reverse_mode
+from segnl.ops.arguments import accumulation_dtype, agree, is_exporting, only_reverse_mode
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 from segnl.ops.plain import plain_criss_cross_context
 
@@ -40,7 +40,7 @@ def criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """q, k `b h w c`, v `b h w d` -> context `b h w d` in v's dtype, weights `b h w (w + h)` as accumulated."""
     b, h, w, _ = q.shape
-    dtype = accumulator(v.dtype)
+    dtype = accumulation_dtype(v.dtype)
     out = v.new_empty(v.shape)
     weights = q.new_empty(b, h, w, w + h, dtype=dtype)
     with torch.autocast(q.device.type, enabled=False):
@@ -62,7 +62,7 @@ def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 @shapes_of(criss_cross)
 def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     b, h, w, _ = q.shape
-    return v.new_empty(v.shape), q.new_empty(b, h, w, w + h, dtype=accumulator(v.dtype))
+    return v.new_empty(v.shape), q.new_empty(b, h, w, w + h, dtype=accumulation_dtype(v.dtype))
 
 
 @operator("criss_cross_backward(Tensor q, Tensor k, Tensor v, Tensor weights, Tensor grad) -> (Tensor, Tensor, Tensor)")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree
+from segnl.ops.arguments import accumulation_dtype, agree
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def expectation_context(x: Tensor, bases: Tensor, *, num_steps: int) -> tuple[Te
     if num_steps < 1:
         raise ValueError(f"num_steps: {num_steps}; expected at least 1")
     x, bases = agree(("x", x, "b c n"), ("bases", bases, "b c r"), autocasts=False)
-    dtype = accumulator(x.dtype)
+    dtype = accumulation_dtype(x.dtype)
     wide, found = x.to(dtype), bases.to(dtype)
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         for _ in range(num_steps):

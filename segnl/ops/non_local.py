@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree, is_exporting, only_reverse_mode
+from segnl.ops.arguments import accumulation_dtype, agree, is_exporting, only_reverse_mode
 from segnl.ops.blocked_attention import blocked_attention
 from segnl.ops.plain import plain_concatenation_context
 from segnl.ops.relu_sum import relu_sum
@@ -50,7 +50,7 @@ def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
     """
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
-    dtype = accumulator(g.dtype)
+    dtype = accumulation_dtype(g.dtype)
     # Autocast would turn the products back into bfloat16, whose sums over thousands of positions are worthless.
     with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
         summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: what all positions say, once
@@ -82,7 +82,7 @@ def _side_by_side(rows: Tensor) -> Tensor:
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """The formula as it stands, which keeps n m weights for backward: for few positions that answer."""
-    dtype = accumulator(v.dtype)
+    dtype = accumulation_dtype(v.dtype)
     with torch.autocast("cpu" if v.is_meta else v.device.type, enabled=False):  # shapes alone know no autocast
         q, k, wide = (x.to(dtype) for x in (q, k, v))
         nothing = q.new_zeros(())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segnl.ops import pixel_sums
-from segnl.ops.arguments import FLOATS, accumulator
+from segnl.ops.arguments import FLOATS, accumulation_dtype
 from segnl.ops.pixel_sums import IGNORE, pixel_cross_entropy_sum
 
 DivideBy = Literal["valid", "all"]
@@ -43,7 +43,7 @@ def pixel_cross_entropy(
     _check(logits, label, band_rows)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: {label_smoothing}; expected 0 <= label_smoothing < 1")
-    dtype = accumulator(logits.dtype)
+    dtype = accumulation_dtype(logits.dtype)
     if class_weight is not None:
         _check_class_weight(class_weight, logits.shape[1])
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
@@ -62,21 +62,21 @@ def pixel_cross_entropy(
     return (total / torch.where(count == 0, 1, count)).to(dtype)
 
 
-def pixel_hardness(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
+def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
     """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
 
-    float32 (float64 for float64 logits). exp(-hardness) is the true class's probability.
+    float32 (float64 for float64 logits). exp(-per_pixel_loss) is the true class's probability.
     """
     _check(logits, label, band_rows)
-    hardness: Tensor = pixel_sums.pixel_hardness(logits.detach(), label, align_corners, band_rows)
-    return hardness
+    per_pixel_loss: Tensor = pixel_sums.per_pixel_loss(logits.detach(), label, align_corners, band_rows)
+    return per_pixel_loss
 
 
-def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: int) -> Tensor:
+def ohem_label(label: Tensor, per_pixel_loss: Tensor, *, threshold: float, min_kept: int) -> Tensor:
     """The label with every easy pixel ignored: online hard example mining as CCNet trains with it.
 
-    hardness: of `pixel_hardness`. A valid pixel is kept when its true class's probability is at most `threshold`, or at
-    most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more.
+    per_pixel_loss: of `per_pixel_loss`. A valid pixel is kept when its true class's probability is at most `threshold`,
+    or at most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more.
 
     Raises ValueError for a threshold that is no probability, or a negative min_kept.
     """
@@ -86,25 +86,25 @@ def ohem_label(label: Tensor, hardness: Tensor, *, threshold: float, min_kept: i
         raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
     ceiling = -math.log(threshold) if threshold else math.inf
     if not min_kept:
-        limit = hardness.new_full((), ceiling)
-    elif min_kept < hardness.numel():
+        limit = per_pixel_loss.new_full((), ceiling)
+    elif min_kept < per_pixel_loss.numel():
         # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
-        limit = pixel_sums.nth_largest(hardness, torch.full((), min_kept, device=hardness.device), ceiling)
+        limit = pixel_sums.nth_largest(per_pixel_loss, torch.full((), min_kept, device=per_pixel_loss.device), ceiling)
     else:
-        limit = hardness.new_zeros(())
-    return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
+        limit = per_pixel_loss.new_zeros(())
+    return label.masked_fill((per_pixel_loss < limit) | (per_pixel_loss < 0), IGNORE)
 
 
-def hardest_label(label: Tensor, hardness: Tensor, *, fraction: float) -> Tensor:
+def hardest_label(label: Tensor, per_pixel_loss: Tensor, *, fraction: float) -> Tensor:
     """The label with all but the hardest `fraction` of its valid pixels ignored (rounded up; equals are all kept).
 
     Raises ValueError when fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
-    num_valid = (hardness >= 0).sum()
-    limit = pixel_sums.nth_largest(hardness, (num_valid * fraction).ceil().long().clamp(min=1), math.inf)
-    return label.masked_fill((hardness < limit) | (hardness < 0), IGNORE)
+    num_valid = (per_pixel_loss >= 0).sum()
+    limit = pixel_sums.nth_largest(per_pixel_loss, (num_valid * fraction).ceil().long().clamp(min=1), math.inf)
+    return label.masked_fill((per_pixel_loss < limit) | (per_pixel_loss < 0), IGNORE)
 
 
 def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 from segnl.ops.pixel_tiles import PixelTiles, Tile, upsampling_flops
 
@@ -87,7 +87,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     grad_shape = logits.shape if wants_gradient else (0,)
     total = logits.new_empty((), dtype=torch.float64)
-    return total, logits.new_empty(grad_shape, dtype=accumulator(logits.dtype))
+    return total, logits.new_empty(grad_shape, dtype=accumulation_dtype(logits.dtype))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -105,10 +105,10 @@ def _backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, .
 differentiate(pixel_cross_entropy_sum, _backward, _setup_context)
 
 
-@operator("pixel_hardness(Tensor logits, Tensor label, bool align_corners, int? band_rows) -> Tensor")
-def pixel_hardness(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+@operator("per_pixel_loss(Tensor logits, Tensor label, bool align_corners, int? band_rows) -> Tensor")
+def per_pixel_loss(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
     """Each pixel's cross-entropy `b H W`, at least 0, as accumulated; -1 where it is ignored."""
-    hardness = torch.empty(label.shape, dtype=accumulator(logits.dtype), device=logits.device)
+    per_pixel_loss = torch.empty(label.shape, dtype=accumulation_dtype(logits.dtype), device=logits.device)
     codes = _codes(label, logits.shape[1])
     with torch.autocast(logits.device.type, enabled=False):
         scores, is_steep = _bits(logits)
@@ -119,13 +119,13 @@ def pixel_hardness(logits: Tensor, label: Tensor, align_corners: bool, band_rows
             at_label = up.view(-1).index_select(0, place).view_as(valid)
             loss = up.exp2_().sum(dim=2).log2_().sub_(at_label).mul_(math.log(2)).clamp_(min=0)
             loss.mul_(valid).add_(valid - 1)  # itself where valid is 1, and -1 where it is 0
-            hardness[tile.images, tile.rows, tile.columns] = loss.transpose(0, 1)
-    return hardness
+            per_pixel_loss[tile.images, tile.rows, tile.columns] = loss.transpose(0, 1)
+    return per_pixel_loss
 
 
-@shapes_of(pixel_hardness)
+@shapes_of(per_pixel_loss)
 def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
-    return logits.new_empty(label.shape, dtype=accumulator(logits.dtype))
+    return logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype))
 
 
 @operator("nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor")
@@ -148,7 +148,7 @@ def _(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
 
 def _bits(logits: Tensor) -> tuple[Tensor, bool]:
     """The logits in bits below their position's largest, and whether pixels must be given a largest of their own."""
-    scores = logits.to(accumulator(logits.dtype))
+    scores = logits.to(accumulation_dtype(logits.dtype))
     scores = (scores - scores.amax(dim=1, keepdim=True)).mul_(1 / math.log(2))
     # A GPU would have to be waited for.
     return scores, scores.device.type != "cpu" or not bool(scores.amin() >= STEEP)
@@ -201,8 +201,8 @@ def pixel_cross_entropy_flops(
     return up + down if wants_gradient else up
 
 
-@flops_of(pixel_hardness)
-def pixel_hardness_flops(
+@flops_of(per_pixel_loss)
+def per_pixel_loss_flops(
     logits_shape: Any, label_shape: Any, align_corners: bool, band_rows: int | None, *_: Any, **__: Any
 ) -> int:
     """What interpolates, tile by tile as on the CPU."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree
+from segnl.ops.arguments import accumulation_dtype, agree
 
 
 def pyramid_means(x: Tensor, bins: Sequence[int]) -> Tensor:
@@ -23,7 +23,7 @@ def pyramid_means(x: Tensor, bins: Sequence[int]) -> Tensor:
     (x,) = agree(("x", x, "b c h w"), autocasts=False)
     if not bins or min(bins) < 1:
         raise ValueError(f"bins: {tuple(bins)}; expected numbers of at least 1")
-    dtype, (h, w) = accumulator(x.dtype), x.shape[2:]
+    dtype, (h, w) = accumulation_dtype(x.dtype), x.shape[2:]
     by_row, by_column = (torch.cat([_shares(n, s, x.device, dtype) for s in bins]) for n in (h, w))
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         # One reading of the map for all grids, along the memory of either layout; `s` runs over all grids' rows.

@@ -7,7 +7,7 @@ arXiv:1909.11065.
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator, agree
+from segnl.ops.arguments import accumulation_dtype, agree
 
 
 def region_context(scores: Tensor, g: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def region_context(scores: Tensor, g: Tensor) -> Tensor:
     Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
     """
     scores, g = agree(("scores", scores, "b r m"), ("g", g, "b d m"))
-    dtype = accumulator(g.dtype)
+    dtype = accumulation_dtype(g.dtype)
     with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
         weights = scores.to(dtype).softmax(dim=-1)  # b r m: each row sums to 1
         return torch.bmm(g.to(dtype), weights.mT).to(g.dtype)

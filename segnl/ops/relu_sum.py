@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
 BLOCK = 64
@@ -51,7 +51,7 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: in
 
     That of g is the same operator with the roles exchanged: g_j asks, the positions i answer with their gradients.
     """
-    accumulate = accumulator(g.dtype)
+    accumulate = accumulation_dtype(g.dtype)
     grad_a, grad_b = torch.zeros_like(a, dtype=accumulate), torch.zeros_like(b, dtype=accumulate)
     grad_g = torch.empty_like(g, memory_format=torch.contiguous_format)
     with torch.autocast(a.device.type, enabled=False):
@@ -96,7 +96,7 @@ def _sorted_knots(answering: Tensor, divisor: int, dtype: torch.dtype) -> tuple[
     """
     never = answering == -torch.inf
     sorted_knots = torch.sort((-answering.double()).masked_fill(never, 0.0), stable=True)
-    factor = torch.full_like(answering, 1.0 / divisor, dtype=accumulator(dtype)).masked_fill(never, 0.0)
+    factor = torch.full_like(answering, 1.0 / divisor, dtype=accumulation_dtype(dtype)).masked_fill(never, 0.0)
     return sorted_knots.values, sorted_knots.indices, factor.index_select(0, sorted_knots.indices)[:, None]
 
 
@@ -106,7 +106,7 @@ def _last_knot(asking: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tenso
     num_below = torch.searchsorted(knots, place)
     last = (num_below - 1).clamp(min=0)
     reach = (place - knots[last]).clamp(min=0)
-    return last, reach.to(accumulator(dtype))[:, None], (num_below > 0).to(accumulator(dtype))
+    return last, reach.to(accumulation_dtype(dtype))[:, None], (num_below > 0).to(accumulation_dtype(dtype))
 
 
 def _slices(num_channels: int) -> list[slice]:
@@ -115,7 +115,7 @@ def _slices(num_channels: int) -> list[slice]:
 
 def _rows(values: Tensor) -> Tensor:
     """`m d` with the channels side by side, in the dtype that sums are taken in."""
-    return values.to(accumulator(values.dtype)).contiguous()
+    return values.to(accumulation_dtype(values.dtype)).contiguous()
 
 
 def _blocks(rows: Tensor, order: Tensor, factor: Tensor) -> Tensor:

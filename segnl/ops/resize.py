@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import accumulator
+from segnl.ops.arguments import accumulation_dtype
 
 
 def resize(x: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor:
@@ -41,7 +41,7 @@ def resize_rows(x: Tensor, out_hw: tuple[int, int], row_from: int, row_to: int, 
     above, below, weight = taps(x.shape[-2], out_hw[0], align_corners=align_corners)
     first, last = int(above[row_from]), int(below[row_to - 1])
     # The source rows that these output rows touch, b c few w; half precision is rounded once, at the end.
-    near = x[:, :, first : last + 1].to(accumulator(x.dtype))
+    near = x[:, :, first : last + 1].to(accumulation_dtype(x.dtype))
     rows = slice(row_from, row_to)
     above, below = above[rows].to(x.device) - first, below[rows].to(x.device) - first
     share = weight[rows].to(near)[:, None]  # rows 1

@@ -47,7 +47,7 @@ class Cost:
     counts: Counts
     footprint: Footprint
 
-    def tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The public names first, then what they belong to."""
         counts, measured = asdict(self.counts), asdict(self.footprint)
         numbers = {key: counts[key] for key in ("params", "gflops", "gflops_algorithm")}
@@ -97,7 +97,7 @@ def cost(recipe: Recipe, *, hw: Size, part: Part = "model", num_classes: int | N
         raise ConfigError(f"--input {hw[0]}x{hw[1]}, --classes {num_classes}; expected at least 1 of each")
     classes = num_classes_of(recipe) if num_classes is None else num_classes
     counts = counts_of(recipe, classes, hw, part)
-    job = Job(recipe=recipe.tree(), num_classes=classes, part=part, shapes=counts.shapes)
+    job = Job(recipe=recipe.to_dict(), num_classes=classes, part=part, shapes=counts.shapes)
     return Cost(part, hw, classes, counts, measure(job))
 
 

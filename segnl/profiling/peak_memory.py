@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.core.errors import MachineError
 from segnl.core.precision import autocast
 from segnl.models.segmenter import Logits
@@ -37,7 +37,7 @@ LATENCY_S, MIN_PASSES, MAX_PASSES = 2.0, 3, 21
 class Job:
     """What to measure: a part of a recipe's network on inputs of these shapes."""
 
-    recipe: Tree
+    recipe: JSONDict
     num_classes: int
     part: Part
     shapes: tuple[tuple[int, ...], ...]
@@ -94,14 +94,14 @@ def measure_all(jobs: Sequence[Job]) -> list[Footprint]:
         raise MachineError(
             f"the {jobs[0].part} could not be measured (exit {done.returncode}: {why}); try a smaller --input"
         )
-    return [Footprint(**tree) for tree in json.loads(done.stdout.splitlines()[-1])]
+    return [Footprint(**mapping) for mapping in json.loads(done.stdout.splitlines()[-1])]
 
 
 def child() -> None:
     """The process's whole work: jobs on standard input, their footprints on the last line of standard output."""
     jobs = [
-        Job(**tree | {"shapes": tuple(tuple(shape) for shape in tree["shapes"])})
-        for tree in json.loads(sys.stdin.read())
+        Job(**mapping | {"shapes": tuple(tuple(shape) for shape in mapping["shapes"])})
+        for mapping in json.loads(sys.stdin.read())
     ]
     print(json.dumps([asdict(found) for found in footprints(jobs)]))
 

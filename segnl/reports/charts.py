@@ -76,9 +76,9 @@ def cost_plots(heads: Mapping[str, Mapping[str, Any]]) -> PlotGroup | None:
     )
 
 
-def _cost_point(head: int, tree: Mapping[str, Any], cost: float) -> Points:
-    miou = np.array([100 * tree["miou_mean"]])
-    sd = tree["miou_sd"]
+def _cost_point(head: int, mapping: Mapping[str, Any], cost: float) -> Points:
+    miou = np.array([100 * mapping["miou_mean"]])
+    sd = mapping["miou_sd"]
     low, high = (None, None) if sd is None else (miou - 100 * sd, miou + 100 * sd)
     return Points(head, np.array([cost], np.float64), miou, low, high)
 

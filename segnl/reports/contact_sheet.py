@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segnl.data.base import SegmentationData
 from segnl.labels.table import IGNORE
-from segnl.reports.gallery import Shown
+from segnl.reports.gallery import PageModel
 
 Pixels = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -19,7 +19,9 @@ GAP, HEADER = 6, 26  # pixels
 LINE, SWATCH = 24, 14  # pixels, of the key
 
 
-def contact_sheet(shown: Sequence[Shown], data: SegmentationData, indices: Sequence[int], *, width: int = 320) -> bytes:
+def contact_sheet(
+    shown: Sequence[PageModel], data: SegmentationData, indices: Sequence[int], *, width: int = 320
+) -> bytes:
     """A PNG of the images `indices` of the split; every panel is `width` pixels wide.
 
     The header names the columns, the key below the colour of every class, and of void, that is in one of the masks.
@@ -64,7 +66,7 @@ def _key(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tup
     return entries
 
 
-def _masks(shown: Sequence[Shown], data: SegmentationData, i: int) -> list[Pixels]:
+def _masks(shown: Sequence[PageModel], data: SegmentationData, i: int) -> list[Pixels]:
     return [data.read(i).label, *(each.predictions.mask(i, data.table) for each in shown)]
 
 

@@ -29,14 +29,14 @@ MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageModel:
     """One network in a page: what it is called there, and what it predicts."""
 
     name: str
     predictions: Predictions
 
 
-def disagreements(shown: Sequence[Shown], data: SegmentationData) -> Floats:
+def disagreements(shown: Sequence[PageModel], data: SegmentationData) -> Floats:
     """The share of each image's labelled pixels on which the networks do not all say the same, f64 `images`.
 
     With one network there is nothing to disagree: the share that is wrong.
@@ -54,7 +54,7 @@ def disagreements(shown: Sequence[Shown], data: SegmentationData) -> Floats:
     return out
 
 
-def gallery(shown: Sequence[Shown], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
+def gallery(shown: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
     """What the page's script reads, plain values for JSON; images in order of falling disagreement."""
     differ = disagreements(shown, data)
     wrong = np.stack([each.predictions.wrong() for each in shown])  # heads images
@@ -94,7 +94,7 @@ def class_list(table: ClassTable) -> list[dict[str, Any]]:
     return [{"name": name, "rgb": rgb} for name, rgb in zip(table.names, table.palette.tolist(), strict=True)]
 
 
-def _image(shown: Sequence[Shown], data: SegmentationData, i: int) -> dict[str, Any]:
+def _image(shown: Sequence[PageModel], data: SegmentationData, i: int) -> dict[str, Any]:
     sample = data.read(i)
     height, width = sample.label.shape
     hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
@@ -102,7 +102,7 @@ def _image(shown: Sequence[Shown], data: SegmentationData, i: int) -> dict[str, 
     masks = [each.predictions.mask(i, data.table) for each in shown]
     ambiguous = ambiguous_mask(data, i) if isinstance(data, Streets) else None
     return {
-        "stem": sample.stem,
+        "stem": sample.id,
         "hw": list(hw),
         "photo": _jpeg(sample.image, hw),
         "thumb": _jpeg(sample.image, thumb_hw),

@@ -15,7 +15,7 @@ from segnl.evaluation.score import recipe_for_scoring
 from segnl.reports.charts import class_chart, pair_chart
 from segnl.reports.columns import SCORES
 from segnl.reports.contact_sheet import contact_sheet
-from segnl.reports.gallery import Shown, gallery
+from segnl.reports.gallery import PageModel, gallery
 from segnl.reports.page import Cell, Page, Row, write_page
 from segnl.reports.where import where_plots, where_right
 from segnl.runs.build import build_data
@@ -42,7 +42,7 @@ def inspect_runs(
     data = _one_data_set(checkpoints, recipes, split)
     names = _names(checkpoints)
     shown = [
-        Shown(name, keep_predictions(checkpoint, recipe, split))
+        PageModel(name, keep_predictions(checkpoint, recipe, split))
         for name, checkpoint, recipe in zip(names, checkpoints, recipes, strict=True)
     ]
     pictures = gallery(shown, data, num_images=num_images)
@@ -69,10 +69,12 @@ def inspect_runs(
         charts=charts,
     )
     count = write_page(out / "report.html", page)
-    stems = [image["stem"] for image in pictures["images"][:sheet]]
-    write_atomic(out / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
+    sample_ids = [image["stem"] for image in pictures["images"][:sheet]]
+    write_atomic(
+        out / "sheet.png", contact_sheet(shown, data, [data.sample_ids.index(sample_id) for sample_id in sample_ids])
+    )
     print(f"{out / 'report.html'}: {count} images, {len(shown)} networks (opens in any browser, from disk)")
-    print(f"{out / 'sheet.png'}: the first {len(stems)} of them as one picture")
+    print(f"{out / 'sheet.png'}: the first {len(sample_ids)} of them as one picture")
 
 
 def _one_data_set(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
@@ -103,7 +105,7 @@ def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
     raise ConfigError(f"--checkpoint: {repeated} stands twice; name each once")
 
 
-def _said(shown: Sequence[Shown]) -> str:
+def _said(shown: Sequence[PageModel]) -> str:
     if len(shown) == 1:
         miou = _value(shown[0], "miou")
         score = "no mIoU, nothing is labelled" if miou is None else f"{100 * miou:.1f} % mIoU"
@@ -111,11 +113,11 @@ def _said(shown: Sequence[Shown]) -> str:
     return "These networks, side by side. Which head is better is another question, the one that `segnl compare` asks."
 
 
-def _keys(shown: Sequence[Shown]) -> list[str]:
+def _keys(shown: Sequence[PageModel]) -> list[str]:
     return [key for key in SCORES if key != "ambiguous" or "ambiguous" in shown[0].predictions.metrics]
 
 
-def _rows(shown: Sequence[Shown]) -> list[Row]:
+def _rows(shown: Sequence[PageModel]) -> list[Row]:
     keys = _keys(shown)
     values = {key: [_value(each, key) for each in shown] for key in keys}
     best = {key: max((v for v in column if v is not None), default=None) for key, column in values.items()}
@@ -130,7 +132,7 @@ def _rows(shown: Sequence[Shown]) -> list[Row]:
     return rows
 
 
-def _value(shown: Shown, key: str) -> float | None:
+def _value(shown: PageModel, key: str) -> float | None:
     metrics = shown.predictions.metrics
     value = metrics["ambiguous"]["mean"] if key == "ambiguous" else metrics[key]
     return float(value) if value is not None and np.isfinite(value) else None

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
-from segnl.core.config import Tree
-from segnl.core.distributed import Ranks
+from segnl.core.config import JSONDict
+from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import write_atomic
 
@@ -38,14 +38,14 @@ class Checkpoint:
 
     path: Path
     step: int
-    recipe: Tree
-    classes: Tree
-    origin: Tree
+    recipe: JSONDict
+    classes: JSONDict
+    origin: JSONDict
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
     ema: dict[str, Tensor]
     """The averaged weights; empty where the recipe averages none."""
-    loss_scale: Tree = field(default_factory=dict)
+    loss_scale: JSONDict = field(default_factory=dict)
     """The state of a float16 training's loss scale; empty for others."""
 
 
@@ -55,11 +55,11 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     optimiser: Mapping[str, Tensor],
     step: int,
-    recipe: Tree,
-    classes: Tree,
-    origin: Tree,
+    recipe: JSONDict,
+    classes: JSONDict,
+    origin: JSONDict,
     ema: Mapping[str, Tensor] | None = None,
-    loss_scale: Tree | None = None,
+    loss_scale: JSONDict | None = None,
 ) -> None:
     """Writes a sealed checkpoint; the old file at `path`, if any, stays whole until the new one is."""
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
@@ -168,7 +168,7 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
     return load_checkpoint(run_or_file)
 
 
-def shared_checkpoint(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+def broadcast_checkpoint(ranks: ProcessGroup, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
     """What `find` returns on rank 0, on every rank: the others need not see its files."""
     found: list[Checkpoint] = []
 
@@ -179,11 +179,11 @@ def shared_checkpoint(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Ch
         found.append(checkpoint)
         return replace(checkpoint, model={}, optim={}, ema={})
 
-    bare = ranks.from_main(without_tensors)
+    bare = ranks.run_on_rank0(without_tensors)
     if bare is None:
         return None
     own = found[0] if found else bare
-    model, optim_state, ema = (ranks.shared(tensors) for tensors in (own.model, own.optim, own.ema))
+    model, optim_state, ema = (ranks.broadcast(tensors) for tensors in (own.model, own.optim, own.ema))
     return replace(bare, model=model, optim=optim_state, ema=ema)
 
 

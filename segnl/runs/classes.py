@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.labels.table import IGNORE, ClassTable
 
 
-def classes_tree(table: ClassTable) -> Tree:
+def class_table_to_dict(table: ClassTable) -> JSONDict:
     """{"names", "palette", "file_ids", "void_id"}: all that predictions need, though not what labels hold."""
     void = np.full((1, 1), IGNORE, np.uint8)
     return {
@@ -17,13 +17,13 @@ def classes_tree(table: ClassTable) -> Tree:
     }
 
 
-def table_from(tree: Tree) -> ClassTable:
+def class_table_from_dict(mapping: JSONDict) -> ClassTable:
     """The inverse of `classes_tree`, for predictions."""
     return ClassTable(
-        tree["names"],
-        tree["palette"],
-        file_ids=tree["file_ids"],
-        ignore_ids=() if IGNORE in tree["file_ids"] else (IGNORE,),
-        void_id=tree["void_id"],
+        mapping["names"],
+        mapping["palette"],
+        file_ids=mapping["file_ids"],
+        ignore_ids=() if IGNORE in mapping["file_ids"] else (IGNORE,),
+        void_id=mapping["void_id"],
         title="the checkpoint",
     )

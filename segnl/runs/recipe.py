@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import Field
 
-from segnl.core.config import Config, Tree, load_tree, suggest, validate
+from segnl.core.config import Config, JSONDict, load_mapping, suggest, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
@@ -79,7 +79,7 @@ class EvalConfig(Config):
     size_multiple: Count = 1
     """The network's input is enlarged to a multiple of this."""
     flip: bool = False
-    """Average over the mirrored image too."""
+    """ModelEMA over the flipped image too."""
     batch_size: Count = 4
     """Windows that pass the network at once in mode slide."""
     precision: Precision = "float32"
@@ -104,7 +104,7 @@ class Recipe(Config):
     loss: LossConfig
     eval: EvalConfig = EvalConfig()
 
-    def tree(self) -> Tree:
+    def to_dict(self) -> JSONDict:
         """Plain values for YAML and JSON, every default written out."""
         return self.model_dump(mode="json")
 
@@ -116,38 +116,38 @@ class Recipe(Config):
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe file; every fault is one ConfigError naming file and dotted key."""
-    return compose(load_tree(path, overrides), file=str(path))
+    return compose(load_mapping(path, overrides), file=str(path))
 
 
-def compose(tree: Mapping[str, Any], *, file: str) -> Recipe:
+def compose(mapping: Mapping[str, Any], *, file: str) -> Recipe:
     """Checks a whole recipe against the schemas of the parts it names."""
-    data_name = _name_at(tree, "data", file)
+    data_name = _name_at(mapping, "data", file)
     try:
         data = DATASETS.find(data_name).Config
     except ConfigError as err:
         raise ConfigError(f"{file}: {err}") from err
-    model = model_schema(_section(tree, "model", file), file=file)
-    optimiser = _choose(OPTIMISERS, _name_at(tree, "optim", file), "optim.name", file)
-    schedule = _choose(SCHEDULES, _name_at(tree, "schedule", file), "schedule.name", file)
-    loss = _choose(LOSSES, _name_at(tree, "loss", file), "loss.name", file)
+    model = model_schema(_section(mapping, "model", file), file=file)
+    optimiser = _choose(OPTIMISERS, _name_at(mapping, "optim", file), "optim.name", file)
+    schedule = _choose(SCHEDULES, _name_at(mapping, "schedule", file), "schedule.name", file)
+    loss = _choose(LOSSES, _name_at(mapping, "loss", file), "loss.name", file)
     parts = {"model": model, "data": data, "optim": optimiser, "schedule": schedule, "loss": loss}
     fields: dict[str, Any] = {name: (part, ...) for name, part in parts.items()}
     schema = pydantic.create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
-    return validate(schema, dict(tree), file=file)
+    return validate(schema, dict(mapping), file=file)
 
 
-def _section(tree: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any]:
-    if key not in tree:
-        near = difflib.get_close_matches(key, [str(name) for name in tree], n=1)
+def _section(mapping: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any]:
+    if key not in mapping:
+        near = difflib.get_close_matches(key, [str(name) for name in mapping], n=1)
         raise ConfigError(f"{file}: {key}: missing; " + (f"is '{near[0]}' a misspelling of it?" if near else "add it"))
-    section = tree[key]
+    section = mapping[key]
     if not isinstance(section, Mapping):
         raise ConfigError(f"{file}: {key}: holds {section!r}, expected keys and values such as 'name:'")
     return section
 
 
-def _name_at(tree: Mapping[str, Any], key: str, file: str) -> str:
-    name = _section(tree, key, file).get("name")
+def _name_at(mapping: Mapping[str, Any], key: str, file: str) -> str:
+    name = _section(mapping, key, file).get("name")
     if not isinstance(name, str):
         raise ConfigError(
             f"{file}: {key}.name: " + ("missing; add it" if name is None else f"holds {name!r}, expected a word")
@@ -170,7 +170,7 @@ FREE_KEYS = frozenset(
 )
 
 
-def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[str]:
+def differing_keys(one: JSONDict, other: JSONDict, *, with_eval: bool = False) -> list[str]:
     """Dotted keys on which two recipes differ, but for those that change nothing of what is learned.
 
     with_eval: also where they differ in how they are scored. A key that came into being after a recipe was written
@@ -187,17 +187,17 @@ def differing_keys(one: Tree, other: Tree, *, with_eval: bool = False) -> list[s
     )
 
 
-def _completed(tree: Tree) -> Tree:
+def _completed(mapping: JSONDict) -> JSONDict:
     try:
-        return compose(tree, file="recipe").tree()
+        return compose(mapping, file="recipe").to_dict()
     except ConfigError:  # of a part that is gone, or of no recipe: it is compared as it stands
-        return tree
+        return mapping
 
 
-def _flat(tree: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {at: tree}
+def _flat(mapping: Any, at: str = "") -> dict[str, Any]:
+    if not isinstance(mapping, dict) or not mapping:
+        return {at: mapping}
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
+    for key, value in mapping.items():
         flat |= _flat(value, f"{at}.{key}" if at else key)
     return flat

@@ -9,7 +9,7 @@ _STEEL = (96, 98, 100)
 
 
 def tree(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A trunk and a crown of several bushes, darker below."""
+    """A backbone and a crown of several bushes, darker below."""
     side, ahead = place
     surface = canvas.stuff("vegetation", 130)
     tall = draws.between(42, 75) / 10

@@ -2,7 +2,7 @@
 
 An object of a pair looks the same whichever of its two classes it is. It bears a livery (a colour), and somewhere else
 in the street stands a cue in that same colour; the mark on the cue says which class the object is. Two objects of one
-pair in one image always bear different liveries, so that each has one cue of its own. The rule survives a mirrored
+pair in one image always bear different liveries, so that each has one cue of its own. The rule survives a flipped
 image, and a pool over the whole image cannot follow it when the two cues disagree.
 """
 

@@ -180,7 +180,7 @@ def _coach(
 
 
 def figure(canvas: Canvas, draws: Draws, street: Street, box: Box, ahead: float, surface: int) -> None:
-    """Someone upright: legs in stride, trunk, an arm, a head."""
+    """Someone upright: legs in stride, backbone, an arm, a head."""
     coat = street.faded(draws.near(draws.pick(_CLOTHES), 14), ahead)
     trousers = street.faded(draws.near(draws.pick(_CLOTHES), 10), ahead)
     skin = street.faded(draws.pick(_SKIN), ahead)

@@ -25,7 +25,7 @@ HARDLY = 0.001
 
 
 @dataclass(frozen=True)
-class Broken:
+class AblationResult:
     """A head under one ablation. changes, ambiguous: of mIoU and of the pairs' accuracy, by run, fractions."""
 
     head: str
@@ -34,7 +34,7 @@ class Broken:
     ambiguous: Mapping[str, float]
 
 
-def ablate(study: Study, whole: Mapping[str, Predictions], wrong: Mapping[str, str]) -> list[Broken]:
+def ablate(study: Study, whole: Mapping[str, Predictions], wrong: Mapping[str, str]) -> list[AblationResult]:
     """The study's ablations of every head that has them, in the study's order; what is kept is not scored again.
 
     whole: every run's predictions as it was trained. wrong: runs that do not count, by name.
@@ -64,7 +64,7 @@ def _refusal(runs: Sequence[PlannedRun], whole: Mapping[str, Predictions], ablat
 
 def _broken(
     study: Study, head: str, ablation: Ablation, runs: Sequence[PlannedRun], whole: Mapping[str, Predictions]
-) -> Broken:
+) -> AblationResult:
     changes: dict[str, float] = {}
     ambiguous: dict[str, float] = {}
     for run in runs:
@@ -78,27 +78,27 @@ def _broken(
             changes[run.name] = after["miou"] - before["miou"]
         if pairs[0] is not None and pairs[1] is not None:
             ambiguous[run.name] = pairs[1] - pairs[0]
-    return Broken(head, ablation, changes, ambiguous)
+    return AblationResult(head, ablation, changes, ambiguous)
 
 
-def ablations_tree(found: Sequence[Broken]) -> dict[str, dict[str, Any]]:
+def ablations_dict(found: Sequence[AblationResult]) -> dict[str, dict[str, Any]]:
     """`ablations` of compare's JSON: by head and ablation the mean change of mIoU, fractions, and each run's."""
-    tree: dict[str, dict[str, Any]] = {}
+    mapping: dict[str, dict[str, Any]] = {}
     for each in found:
-        tree.setdefault(each.head, {})[each.ablation.name] = {
+        mapping.setdefault(each.head, {})[each.ablation.name] = {
             "meaning": each.ablation.meaning,
             "miou_change": _mean(each.changes),
             "miou_changes": dict(each.changes),
             "ambiguous_change": _mean(each.ambiguous),
         }
-    return tree
+    return mapping
 
 
 def _mean(changes: Mapping[str, float]) -> float | None:
     return statistics.fmean(changes.values()) if changes else None
 
 
-def ablation_verdicts(found: Sequence[Broken]) -> list[str]:
+def ablation_verdicts(found: Sequence[AblationResult]) -> list[str]:
     """A sentence for each head."""
     said = []
     for head in dict.fromkeys(each.head for each in found):
@@ -113,7 +113,7 @@ def ablation_verdicts(found: Sequence[Broken]) -> list[str]:
     return said
 
 
-def ablation_grid(found: Sequence[Broken]) -> list[list[str]]:
+def ablation_grid(found: Sequence[AblationResult]) -> list[list[str]]:
     """The table's cells, titles first: a line a head, and one of its ambiguous pairs where there are some."""
     names = list(dict.fromkeys(each.ablation.name for each in found))
     lines = [["head", *names]]
@@ -126,7 +126,7 @@ def ablation_grid(found: Sequence[Broken]) -> list[list[str]]:
     return lines
 
 
-def ablation_meanings(found: Sequence[Broken]) -> dict[str, str]:
+def ablation_meanings(found: Sequence[AblationResult]) -> dict[str, str]:
     """What each ablation of the table does, by its name."""
     return {each.ablation.name: each.ablation.meaning for each in found}
 
@@ -138,7 +138,7 @@ def _cell(changes: Mapping[str, float]) -> str:
     return points(statistics.fmean(changes.values())) + spread
 
 
-def ablation_markdown(found: Sequence[Broken]) -> str:
+def ablation_markdown(found: Sequence[AblationResult]) -> str:
     """A section of its own; empty where nothing was ablated."""
     if not found:
         return ""

@@ -63,12 +63,12 @@ def fingerprint_of(run: PlannedRun) -> Fingerprint:
     """Read from the run's folder where it was written before the first step, else taken now and written there."""
     file = run.folder / FILE
     if file.exists():
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        if "recipe" in tree and not differing_keys(tree["recipe"], run.recipe.tree()):
-            return Fingerprint(tree["init"], tree["batches"], tuple(tree.get("first", ())))
+        mapping = json.loads(file.read_text(encoding="utf-8"))
+        if "recipe" in mapping and not differing_keys(mapping["recipe"], run.recipe.to_dict()):
+            return Fingerprint(mapping["init"], mapping["batches"], tuple(mapping.get("first", ())))
     taken = take_fingerprint(run.recipe)
-    tree = {"init": taken.init, "batches": taken.batches, "first": taken.first, "recipe": run.recipe.tree()}
-    write_atomic(file, json.dumps(tree, indent=1).encode())
+    mapping = {"init": taken.init, "batches": taken.batches, "first": taken.first, "recipe": run.recipe.to_dict()}
+    write_atomic(file, json.dumps(mapping, indent=1).encode())
     return taken
 
 
@@ -81,7 +81,7 @@ def take_fingerprint(recipe: Recipe) -> Fingerprint:
     for batch in batches:
         digest.update(bytes_of(batch.image))
         digest.update(bytes_of(batch.label))
-        digest.update("\n".join(batch.stems).encode())
+        digest.update("\n".join(batch.sample_ids).encode())
     return Fingerprint(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
 
 
@@ -185,7 +185,7 @@ def num_shared(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) ->
     return len(set.intersection(*(set(prints[run.name].init) for run in runs)))
 
 
-def control_tree(
+def control_dict(
     prints: Mapping[str, Fingerprint], wrong: Mapping[str, str], witnesses: Mapping[str, Witness] | None = None
 ) -> dict[str, dict[str, object]]:
     """For compare's JSON: hashes by run, of each top module's initial weights, of the first batches as the recipe gives

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from segnl.core.config import Tree
+from segnl.core.config import JSONDict
 from segnl.core.environment import machine
 from segnl.core.errors import MachineError
 from segnl.core.files import write_atomic
@@ -47,45 +47,45 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, Cost
     """
     kept = {key: _counted(run.recipe, num_classes, run.folder) for key, run in runs.items()}
     place = _place()
-    missing = [key for key, tree in kept.items() if tree.get("measured", {}).get("machine") != place]
+    missing = [key for key, mapping in kept.items() if mapping.get("measured", {}).get("machine") != place]
     for key, found in zip(missing, _measured([runs[key].recipe for key in missing], num_classes), strict=False):
         about = {"machine": place, "threads": found.threads, "passes": found.passes}
         kept[key]["measured"] = {"latency_ms": found.latency_ms, "peak_mib": found.peak_mib} | about
         write_atomic(runs[key].folder / FILE, json.dumps(kept[key]).encode())
-    return {key: _cost(tree) for key, tree in kept.items()}
+    return {key: _cost(mapping) for key, mapping in kept.items()}
 
 
-def _place() -> Tree:
+def _place() -> JSONDict:
     device = device_of()
     return machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
 
-def _cost(tree: Mapping[str, Any]) -> Cost:
-    measured = tree.get("measured", {})
-    return Cost(tree["params"], tree["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
+def _cost(mapping: Mapping[str, Any]) -> Cost:
+    measured = mapping.get("measured", {})
+    return Cost(mapping["params"], mapping["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
 
 
-def _counted(recipe: Recipe, num_classes: int, run: Path) -> Tree:
+def _counted(recipe: Recipe, num_classes: int, run: Path) -> JSONDict:
     """cost.json's content, counted and written first where it is not there or of another network."""
-    belongs_to: Tree = json.loads(
-        json.dumps({"model": recipe.tree()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
+    belongs_to: JSONDict = json.loads(
+        json.dumps({"model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
     )
     try:
-        tree: Tree = json.loads((run / FILE).read_text(encoding="utf-8"))
-        if tree["belongs_to"] == belongs_to and {"params", "gflops"} <= tree.keys():
-            return tree
+        mapping: JSONDict = json.loads((run / FILE).read_text(encoding="utf-8"))
+        if mapping["belongs_to"] == belongs_to and {"params", "gflops"} <= mapping.keys():
+            return mapping
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or of an earlier version
     params, gflops = network_counts(recipe, num_classes, recipe.data.crop_hw)
-    tree = {"params": params, "gflops": gflops, "belongs_to": belongs_to}
-    write_atomic(run / FILE, json.dumps(tree).encode())
-    return tree
+    mapping = {"params": params, "gflops": gflops, "belongs_to": belongs_to}
+    write_atomic(run / FILE, json.dumps(mapping).encode())
+    return mapping
 
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Footprint]:
     """One footprint a recipe; none at all, with a line that says why, where they cannot be taken."""
     jobs = [
-        Job(recipe.tree(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
+        Job(recipe.to_dict(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
         for recipe in recipes
     ]
     if not jobs:

@@ -59,7 +59,7 @@ class Started:
     output: IO[str]
 
 
-class AtOnce:
+class JobPool:
     """Trains runs, at most as many at a time as there are slots."""
 
     def __init__(self, name: str, runs: Sequence[PlannedRun], environments: Sequence[Mapping[str, str]]) -> None:
@@ -156,7 +156,7 @@ def start(run: PlannedRun, environment: Mapping[str, str]) -> Started:
         env=os.environ | dict(environment) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
         start_new_session=True,
     )
-    job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.tree()}
+    job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.to_dict()}
     if process.stdin is not None:
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()

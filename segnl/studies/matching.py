@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from segnl.core.config import Tree, merge
+from segnl.core.config import JSONDict, merge
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
 from segnl.profiling.cost import network_counts, num_classes_of, shapes_only
@@ -33,41 +33,43 @@ class Width:
     is_target: bool = False
 
 
-def matched_widths(trees: Mapping[str, Tree], to: str, measure: Measure, *, file: str, kept: Path) -> dict[str, Width]:
+def matched_widths(
+    mappings: Mapping[str, JSONDict], to: str, measure: Measure, *, file: str, kept: Path
+) -> dict[str, Width]:
     """By head the width at which the whole network's `measure` comes nearest to that of the head `to`, which keeps its
     own. trees: recipes by head. kept: a folder where the answer lies once it is known, for it takes seconds.
 
     Raises ConfigError for a head without a width, or one that no width brings near.
     """
-    belongs_to: Tree = json.loads(json.dumps({"to": to, "measure": measure, "step": STEP, "recipes": trees}))
+    belongs_to: JSONDict = json.loads(json.dumps({"to": to, "measure": measure, "step": STEP, "recipes": mappings}))
     try:
-        tree = json.loads((kept / FILE).read_text(encoding="utf-8"))
-        if tree["belongs_to"] == belongs_to:
-            return {head: Width(**width) for head, width in tree["widths"].items()}
+        mapping = json.loads((kept / FILE).read_text(encoding="utf-8"))
+        if mapping["belongs_to"] == belongs_to:
+            return {head: Width(**width) for head, width in mapping["widths"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not solved yet, or for other heads
     print(f"{file}: match: solving for the widths at which the heads' {measure} agree", flush=True)
-    widths = _solved(trees, to, measure, file)
+    widths = _solved(mappings, to, measure, file)
     found = {head: asdict(each) for head, each in widths.items()}
     write_atomic(kept / FILE, json.dumps({"widths": found, "belongs_to": belongs_to}, indent=1).encode())
     return widths
 
 
-def _solved(trees: Mapping[str, Tree], to: str, measure: Measure, file: str) -> dict[str, Width]:
-    recipes = {head: compose(tree, file=f"{file}: heads.{head}") for head, tree in trees.items()}
+def _solved(mappings: Mapping[str, JSONDict], to: str, measure: Measure, file: str) -> dict[str, Width]:
+    recipes = {head: compose(mapping, file=f"{file}: heads.{head}") for head, mapping in mappings.items()}
     for head, recipe in recipes.items():
         if not isinstance(getattr(recipe.model.head, "channels", None), int):
             raise ConfigError(f"{file}: match: heads.{head}: {recipe.model.head.name} has no `channels` to solve for")
     num_classes = num_classes_of(recipes[to])
     target = _measured(recipes[to], num_classes, measure)
     widths: dict[str, Width] = {}
-    for head, tree in trees.items():
+    for head, mapping in mappings.items():
         if head == to:
-            widths[head] = Width(recipes[to].tree()["model"]["head"]["channels"], 0.0, is_target=True)
+            widths[head] = Width(recipes[to].to_dict()["model"]["head"]["channels"], 0.0, is_target=True)
             continue
 
-        def of_width(channels: int, head: str = head, tree: Tree = tree) -> float:
-            wider = compose(with_width(tree, channels), file=f"{file}: heads.{head}")
+        def of_width(channels: int, head: str = head, mapping: JSONDict = mapping) -> float:
+            wider = compose(with_width(mapping, channels), file=f"{file}: heads.{head}")
             return _measured(wider, num_classes, measure)
 
         channels = nearest_width(of_width, target)
@@ -81,9 +83,9 @@ def _solved(trees: Mapping[str, Tree], to: str, measure: Measure, file: str) -> 
     return widths
 
 
-def with_width(tree: Tree, channels: int) -> Tree:
+def with_width(mapping: JSONDict, channels: int) -> JSONDict:
     """The recipe with another width of its head."""
-    return merge(tree, {"model": {"head": {"channels": channels}}})
+    return merge(mapping, {"model": {"head": {"channels": channels}}})
 
 
 def nearest_width(of_width: Callable[[int], float], target: float) -> int:

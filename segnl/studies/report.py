@@ -14,7 +14,7 @@ from segnl.evaluation.predictions import Predictions
 from segnl.metrics.statistics.significance import ClassDifference, Pair
 from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
 from segnl.reports.contact_sheet import contact_sheet
-from segnl.reports.gallery import Shown, gallery
+from segnl.reports.gallery import PageModel, gallery
 from segnl.reports.learning import learning_plots
 from segnl.reports.page import DifferenceChart, DotChart, Fact, Grid, Page, write_page
 from segnl.reports.plot import PlotGroup
@@ -22,7 +22,7 @@ from segnl.reports.where import where_plots, where_right
 from segnl.runs.build import build_data
 from segnl.studies.control import Fingerprint, is_varied, num_shared
 from segnl.studies.study import Study
-from segnl.studies.table import BEST, HeadResult, heads_tree, table_columns, table_rows
+from segnl.studies.table import BEST, HeadResult, heads_dict, table_columns, table_rows
 
 SHEET_IMAGES = 6
 
@@ -47,10 +47,13 @@ def write_report(study: Study, found: StudyFindings) -> Path:
     """Writes STUDY/report.html and STUDY/sheet.png; returns the page's path."""
     first = study.runs[0]
     data = build_data(first.recipe, study.cfg.split)
-    shown = [Shown(head, found.predictions[study.runs_of(head)[0].name]) for head in study.heads]
+    shown = [PageModel(head, found.predictions[study.runs_of(head)[0].name]) for head in study.heads]
     pictures = gallery(shown, data, num_images=study.cfg.gallery)
-    stems = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
-    write_atomic(study.folder / "sheet.png", contact_sheet(shown, data, [data.stems.index(stem) for stem in stems]))
+    sample_ids = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
+    write_atomic(
+        study.folder / "sheet.png",
+        contact_sheet(shown, data, [data.sample_ids.index(sample_id) for sample_id in sample_ids]),
+    )
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
@@ -59,7 +62,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         columns=table_columns(found.results, found.pairs),
         rows=table_rows(found.results, found.pairs),
         gallery=pictures,
-        cost=cost_plots(heads_tree(found.results)),
+        cost=cost_plots(heads_dict(found.results)),
         ablations=found.ablations,
         where=_where(study, found, data),
         learning=learning_plots([_folders(study, found, head) for head in study.heads]),
@@ -81,7 +84,7 @@ def _kicker(study: Study) -> str:
         return "segnl compare: one recipe under several names, other seeds; whatever differs is chance"
     if study.cfg.varies != ("model.head",):
         return f"segnl compare: one recipe, one evaluator; only {', '.join(study.cfg.varies)} may differ"
-    return "segnl compare: one trunk, one data pipeline, one evaluator; only the head differs"
+    return "segnl compare: one backbone, one data pipeline, one evaluator; only the head differs"
 
 
 def _gallery_note(study: Study) -> str:
@@ -102,13 +105,13 @@ def _seeds_text(study: Study) -> str:
 def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tuple[str, str]]:
     recipe, predictions = study.runs[0].recipe, found.predictions[study.runs[0].name]
     commonest, miou = predictions.commonest_class()
-    backbone = recipe.tree()["model"]["backbone"]
+    backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     facts = [
-        ("Data", f"{recipe.data_name}, {len(predictions.stems)} {study.cfg.split} images, {len(names)} classes"),
+        ("Data", f"{recipe.data_name}, {len(predictions.sample_ids)} {study.cfg.split} images, {len(names)} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
-        ("Trunk", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
+        ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
         (f"Predicting the commonest class alone ({names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
@@ -189,13 +192,13 @@ def _shared(study: Study, found: StudyFindings, seed: int) -> list[Fact]:
     firsts = [run for run in study.runs if run.seed == seed]
     batches = sorted({found.prints[run.name].batches for run in firsts})
     agree = not any(run.name in found.wrong for run in firsts)
-    trunk = {found.prints[run.name].modules()["backbone"] for run in firsts}
+    backbone = {found.prints[run.name].modules()["backbone"] for run in firsts}
     return [
         Fact(
             "Initial weights, wherever two heads have a parameter of the same name and shape: "
             f"{num_shared(found.prints, firsts)} tensors in all of them.",
-            f"SHA-256 of the trunk's, seed {seed}: {', '.join(sorted(trunk))}",
-            holds=agree and (len(trunk) == 1 or is_varied("backbone", study.cfg.varies)),
+            f"SHA-256 of the backbone's, seed {seed}: {', '.join(sorted(backbone))}",
+            holds=agree and (len(backbone) == 1 or is_varied("backbone", study.cfg.varies)),
         ),
         Fact(
             "Images, crops, mirrorings and colour changes, in the same order.",

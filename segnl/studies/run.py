@@ -20,20 +20,20 @@ from segnl.runs.recipe import differing_keys
 from segnl.studies.ablations import (
     NOTE,
     TITLE,
-    Broken,
+    AblationResult,
     ablate,
     ablation_grid,
     ablation_markdown,
     ablation_meanings,
     ablation_verdicts,
-    ablations_tree,
+    ablations_dict,
 )
-from segnl.studies.control import control_tree, disagreements, fingerprint_of, witness_of
+from segnl.studies.control import control_dict, disagreements, fingerprint_of, witness_of
 from segnl.studies.cost import Cost, costs_of, train_images_per_s
-from segnl.studies.jobs import AtOnce, slots, visible_gpus
+from segnl.studies.jobs import JobPool, slots, visible_gpus
 from segnl.studies.report import StudyFindings, write_report
 from segnl.studies.study import PlannedRun, Study, load_study
-from segnl.studies.table import HeadResult, csv_text, grid_lines, heads_tree, markdown, pairs_tree, terminal, verdicts
+from segnl.studies.table import HeadResult, csv_text, grid_lines, heads_dict, markdown, pairs_dict, terminal, verdicts
 from segnl.studies.verdicts import same_recipe_lines
 from segnl.training.fit import fit
 
@@ -60,7 +60,7 @@ def train_all(study: Study, *, num_jobs: int = 1) -> int:
     missing = [run for run in study.runs if not is_finished(run)]
     print(f"study {study.name}: {len(study.runs)} runs, {len(study.runs) - len(missing)} already trained", flush=True)
     if num_jobs > 1:
-        return AtOnce(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
+        return JobPool(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
     began = time.monotonic()
     for done, run in enumerate(missing):
         seconds = (time.monotonic() - began) / done * (len(missing) - done) if done else 0.0
@@ -86,7 +86,7 @@ def is_finished(run: PlannedRun) -> bool:
     checkpoint = newest_checkpoint(run.folder) if run.folder.is_dir() else None
     if checkpoint is None:
         return False
-    changed = differing_keys(run.recipe.tree(), checkpoint.recipe)
+    changed = differing_keys(run.recipe.to_dict(), checkpoint.recipe)
     if changed:
         raise ConfigError(
             f"{run.folder}: was trained with another recipe, which differs in {', '.join(changed)}; "
@@ -116,23 +116,23 @@ def report(study: Study, json_file: Path | None) -> None:
     text = markdown(results, pairs, refused, said=said) + ablation_markdown(broken)
     write_atomic(study.folder / "table.md", text.encode())
     write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
-    tree = _tree(study, found) | {"ablations": ablations_tree(broken)}
-    tree |= {"control": control_tree(prints, wrong, witnesses), "complete": True}
+    mapping = _dict(study, found) | {"ablations": ablations_dict(broken)}
+    mapping |= {"control": control_dict(prints, wrong, witnesses), "complete": True}
     for path in (study.folder / "compare.json", *([json_file] if json_file else [])):
-        write_atomic(path, json.dumps(tree, indent=1).encode())
+        write_atomic(path, json.dumps(mapping, indent=1).encode())
     page = write_report(study, found)
     files = ", ".join(str(study.folder / name) for name in ("table.md", "table.csv", "compare.json"))
     print(f"table and numbers: {files}")
     print(f"page: {page} (opens in any browser, from disk)")
 
 
-def _grid(broken: Sequence[Broken]) -> Grid | None:
+def _grid(broken: Sequence[AblationResult]) -> Grid | None:
     if not broken:
         return None
     return Grid(TITLE, ablation_verdicts(broken), ablation_grid(broken), NOTE, ablation_meanings(broken))
 
 
-def _print_findings(found: StudyFindings, broken: Sequence[Broken]) -> None:
+def _print_findings(found: StudyFindings, broken: Sequence[AblationResult]) -> None:
     for line in found.said:
         print(line)
     for name, reason in found.wrong.items():
@@ -182,22 +182,22 @@ def _classes(counts: dict[str, list[RunCounts]], pair: Pair, names: Sequence[str
     return {names[each.index]: each for each in class_differences(counts, pair.a, pair.b)}
 
 
-def _tree(study: Study, found: StudyFindings) -> dict[str, object]:
+def _dict(study: Study, found: StudyFindings) -> dict[str, object]:
     return {
         "study": study.name,
         "split": study.cfg.split,
-        "num_images": len(found.predictions[study.runs[0].name].stems),
+        "num_images": len(found.predictions[study.runs[0].name].sample_ids),
         "seeds": study.cfg.seeds,
         "steps": study.runs[0].recipe.train.max_steps,
-        "heads": heads_tree(found.results),
-        "pairs": pairs_tree(found.pairs, found.classes),
+        "heads": heads_dict(found.results),
+        "pairs": pairs_dict(found.pairs, found.classes),
         "verdicts": found.said,
         "commonest_class_miou": found.predictions[study.runs[0].name].commonest_class()[1],
-        "runs": {run.name: _run_tree(run, found.predictions[run.name]) for run in study.runs},
+        "runs": {run.name: _run_dict(run, found.predictions[run.name]) for run in study.runs},
     }
 
 
-def _run_tree(run: PlannedRun, predictions: Predictions) -> dict[str, object]:
+def _run_dict(run: PlannedRun, predictions: Predictions) -> dict[str, object]:
     metrics = predictions.metrics
     return {
         "miou": metrics["miou"],

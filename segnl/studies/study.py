@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from segnl.core.config import Config, Tree, load_tree, merge, read_file, validate
+from segnl.core.config import Config, JSONDict, load_mapping, merge, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
 from segnl.models.ablation import Ablation, parse_ablation
@@ -141,10 +141,12 @@ class Study:
     @property
     def same_recipes(self) -> tuple[tuple[str, ...], ...]:
         """Heads that are one recipe under several names: what differs between them is chance."""
-        trees = {head: self.runs_of(head)[0].recipe.tree() for head in self.heads}
+        mappings = {head: self.runs_of(head)[0].recipe.to_dict() for head in self.heads}
         groups: list[list[str]] = []
-        for head, tree in trees.items():
-            like = [group for group in groups if not forbidden_differences(trees[group[0]], tree, ("train.seed",))]
+        for head, mapping in mappings.items():
+            like = [
+                group for group in groups if not forbidden_differences(mappings[group[0]], mapping, ("train.seed",))
+            ]
             if like:
                 like[0].append(head)
             else:
@@ -164,38 +166,38 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
     cfg = validate(StudyConfig, read_file(path), file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
     folder = inside(runs, path.stem)
-    trees = {head: merge(_head_tree(path, cfg, head), cfg.overrides) for head in cfg.heads}
+    mappings = {head: merge(_head_dict(path, cfg, head), cfg.overrides) for head in cfg.heads}
     widths: dict[str, Width] = {}
     if cfg.match is not None:
         to = cfg.match_to or next(iter(cfg.heads))
-        widths = matched_widths(trees, to, cfg.match, file=str(path), kept=folder)
-        trees = {head: with_width(tree, widths[head].channels) for head, tree in trees.items()}
+        widths = matched_widths(mappings, to, cfg.match, file=str(path), kept=folder)
+        mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
     turns = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
     in_order = [pair for turn in turns for pair in turn if pair is not None]
-    planned = tuple(_plan(path, folder, head, seed, trees[head]) for head, seed in in_order)
+    planned = tuple(_plan(path, folder, head, seed, mappings[head]) for head, seed in in_order)
     _require_control(path, cfg, planned)
     return Study(path.stem, path, cfg, folder, planned, widths)
 
 
-def _plan(path: Path, folder: Path, head: str, seed: int, tree: Tree) -> PlannedRun:
-    recipe = compose(merge(tree, {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
+def _plan(path: Path, folder: Path, head: str, seed: int, mapping: JSONDict) -> PlannedRun:
+    recipe = compose(merge(mapping, {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
     return PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}")
 
 
-def _head_tree(path: Path, cfg: StudyConfig, head: str) -> Tree:
+def _head_dict(path: Path, cfg: StudyConfig, head: str) -> JSONDict:
     given = cfg.heads[head]
     if isinstance(given, str):
-        return load_tree(path.parent / given)
+        return load_mapping(path.parent / given)
     if cfg.base is None:
         raise ConfigError(f"{path}: heads.{head}: keys without a base; add `base: RECIPE.yaml`, or name a recipe file")
-    return merge(load_tree(path.parent / cfg.base), given)
+    return merge(load_mapping(path.parent / cfg.base), given)
 
 
 def _require_control(path: Path, cfg: StudyConfig, runs: Sequence[PlannedRun]) -> None:
     """Raises ConfigError where two runs differ in more than their seed and what the study varies."""
     first = runs[0]
     for run in runs:
-        wrong = forbidden_differences(first.recipe.tree(), run.recipe.tree(), (*cfg.varies, "train.seed"))
+        wrong = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
         if wrong:
             raise ConfigError(
                 f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(wrong)}; only "

@@ -57,7 +57,7 @@ class HeadResult:
         return statistics.fmean(self.boundary) if self.boundary else None
 
 
-def heads_tree(results: Sequence[HeadResult]) -> dict[str, Any]:
+def heads_dict(results: Sequence[HeadResult]) -> dict[str, Any]:
     """`heads` of compare's JSON; null for what was not measured."""
     return {
         each.name: {
@@ -78,16 +78,16 @@ def heads_tree(results: Sequence[HeadResult]) -> dict[str, Any]:
     }
 
 
-def pairs_tree(pairs: Sequence[Pair], classes: Sequence[Mapping[str, ClassDifference]] = ()) -> list[dict[str, Any]]:
+def pairs_dict(pairs: Sequence[Pair], classes: Sequence[Mapping[str, ClassDifference]] = ()) -> list[dict[str, Any]]:
     """`pairs` of compare's JSON; null for what cannot be known. classes: for each pair, by class name."""
-    tree = []
+    mapping = []
     for i, pair in enumerate(pairs):
         known = asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))}
         if classes:
             keys = ("difference", "low", "high", "is_about_heads")
             known["per_class"] = {name: {key: getattr(each, key) for key in keys} for name, each in classes[i].items()}
-        tree.append(known)
-    return tree
+        mapping.append(known)
+    return mapping
 
 
 def verdicts(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[str]:
@@ -244,7 +244,7 @@ def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
     file = io.StringIO()
     keys = ("difference", "low", "high", "images_low", "images_high", "p_holm")
     writer: csv.DictWriter[str] | None = None
-    for name, values in heads_tree(results).items():
+    for name, values in heads_dict(results).items():
         pair = against(pairs, name, results[0].name)
         compared = {f"{key}_to_control": getattr(pair, key, None) for key in keys}
         row = {"head": name, **values, **compared, "verdict": pair_verdict(pair, len(pairs)) if pair else ""}

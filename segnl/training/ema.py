@@ -8,7 +8,7 @@ from torch import nn
 from segnl.models.segmenter import Segmenter
 
 
-class Average:
+class ModelEMA:
     """Exponential moving average of parameters and running statistics; counters are copied.
 
     Source: Polyak and Juditsky 1992; in the exponential form, Tarvainen and Valpola 2017, arXiv:1703.01780.

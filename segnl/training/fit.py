@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 
 from segnl.core.config import dump_yaml
-from segnl.core.distributed import ALONE, Ranks
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
 from segnl.core.files import LOCK, ensure_writable, remove_leftovers, run_lock, write_atomic
@@ -30,6 +30,7 @@ from segnl.models.norm import chosen_norm, norm_note
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import (
     Checkpoint,
+    broadcast_checkpoint,
     checkpoint_path,
     drop_old_checkpoints,
     keep_as_best,
@@ -39,18 +40,17 @@ from segnl.runs.checkpoint import (
     restore_optimiser,
     save_checkpoint,
     set_damaged_aside,
-    shared_checkpoint,
 )
-from segnl.runs.classes import classes_tree
+from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import Recipe, differing_keys
 from segnl.training.run_hashes import batch_hash, initial_hashes, module_hashes
-from segnl.training.tensorboard import Watch, ensure_installed
+from segnl.training.tensorboard import TensorBoardLogger, ensure_installed
 from segnl.training.trainer import StepReport, Trainer
 
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: Ranks = ALONE) -> int:
+def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: ProcessGroup = SINGLE_PROCESS) -> int:
     """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
 
     fresh: an old run is moved aside first. ranks: rank 0 alone touches the folder; the others learn from it.
@@ -59,21 +59,23 @@ def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: Ranks = ALONE)
     Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
     """
     _check_batch(recipe, ranks)
-    ranks.from_main(lambda: ensure_writable(run))
-    ranks.from_main(lambda: ensure_installed(is_on=recipe.train.tensorboard))
-    train_data, val_data = ranks.together(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
+    ranks.run_on_rank0(lambda: ensure_writable(run))
+    ranks.run_on_rank0(lambda: ensure_installed(is_on=recipe.train.tensorboard))
+    train_data, val_data = ranks.run_on_all(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
     with ExitStack() as held:
-        checkpoint = shared_checkpoint(ranks, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))
+        checkpoint = broadcast_checkpoint(ranks, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))
         trainer = _trainer(recipe, train_data, checkpoint, ranks)
-        ranks.from_main(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.tree()).encode()))
+        ranks.run_on_rank0(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode()))
         session = _Session(recipe, run, trainer, train_data, val_data)
         return session.train()
 
 
-def _check_batch(recipe: Recipe, ranks: Ranks) -> None:
-    images, pieces = recipe.train.batch_size, ranks.world * recipe.train.accumulate
+def _check_batch(recipe: Recipe, ranks: ProcessGroup) -> None:
+    images, pieces = recipe.train.batch_size, ranks.world_size * recipe.train.accumulate
     if images % pieces:
-        each = f"{ranks.world} ranks" + (f" in {recipe.train.accumulate} pieces each" if pieces > ranks.world else "")
+        each = f"{ranks.world_size} ranks" + (
+            f" in {recipe.train.accumulate} pieces each" if pieces > ranks.world_size else ""
+        )
         err = ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
         err.is_relayed = not ranks.is_main  # all find it by themselves
         raise err
@@ -96,18 +98,18 @@ def _validation_data(recipe: Recipe) -> SegmentationData | None:
     return build_data(recipe, "val") if recipe.train.eval_every is not None else None
 
 
-def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, ranks: Ranks) -> Trainer:
+def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, ranks: ProcessGroup) -> Trainer:
     if recipe.train.deterministic:
         make_deterministic()
     is_new = checkpoint is None and ranks.is_main  # the others get their weights from rank 0
-    model = ranks.together(lambda: build_model(recipe, data.table.num_classes, is_new=is_new))
+    model = ranks.run_on_all(lambda: build_model(recipe, data.table.num_classes, is_new=is_new))
     balance = recipe.loss.class_weight
-    class_weight = ranks.from_main(lambda: None if balance is None else class_weights(balance, class_pixels(data)))
+    class_weight = ranks.run_on_rank0(lambda: None if balance is None else class_weights(balance, class_pixels(data)))
     trainer = Trainer(recipe, model, device_of(), class_weight=class_weight, ranks=ranks)
     if checkpoint is not None:
         load_weights(trainer.model, checkpoint)
-        if trainer.average is not None:
-            load_weights(trainer.average.model, checkpoint, averaged=True)
+        if trainer.ema is not None:
+            load_weights(trainer.ema.model, checkpoint, averaged=True)
         restore_optimiser(trainer.optimiser, trainer.model, checkpoint.optim)
         trainer.step_number = checkpoint.step
         if trainer.loss_scale is not None:
@@ -125,13 +127,13 @@ def _move_aside(run: Path) -> None:
 
 
 def _same_training(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint) -> None:
-    differing = differing_keys(recipe.tree(), checkpoint.recipe)
+    differing = differing_keys(recipe.to_dict(), checkpoint.recipe)
     if differing:
         raise ConfigError(
             f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "
             "give another --run name, or --fresh to move the old run aside"
         )
-    then, now = checkpoint.classes, classes_tree(data.table)
+    then, now = checkpoint.classes, class_table_to_dict(data.table)
     if any(then[key] != now[key] for key in ("names", "file_ids")):
         raise CheckpointError(
             f"{checkpoint.path}: was trained on other classes ({', '.join(then['names'][:3])} ...) than those of "
@@ -159,7 +161,7 @@ class _Session:
             "git": git_state(Path(__file__).parent),
             "versions": versions(),
             "threads": torch.get_num_threads(),
-            "ranks": trainer.ranks.world,
+            "ranks": trainer.ranks.world_size,
         }
 
     def train(self) -> int:
@@ -170,7 +172,7 @@ class _Session:
             self._say(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
         log = self._open_log(first)
-        self.watch = Watch(self.run, is_on=cfg.tensorboard and self.ranks.is_main, first_step=first)
+        self.watch = TensorBoardLogger(self.run, is_on=cfg.tensorboard and self.ranks.is_main, first_step=first)
         with stop_signals() as stop:  # until all is said: Ctrl-C pressed again must not spoil a stop that was asked for
             code = self._to_the_end(log, stop, is_unscored=is_unscored)
             step = self.trainer.step_number
@@ -205,7 +207,7 @@ class _Session:
                         self._validate(log, progress, stop)
                 self._save()
                 batches.close()  # ends the workers
-                (code,) = self.ranks.largest([stop[0] if stop else 0])
+                (code,) = self.ranks.all_reduce_max([stop[0] if stop else 0])
             log.write(event="stop" if code else "end", step=self.trainer.step_number)
         except NonFiniteError as err:
             log.write(event="non_finite", step=self.trainer.step_number, detail=str(err))
@@ -224,7 +226,7 @@ class _Session:
             best = max((miou for miou in scores.values() if miou is not None), default=-math.inf)
             return best, first > 0 and _is_due(first, self.recipe.train.eval_every) and first not in scores
 
-        self.best_miou, is_unscored = self.ranks.from_main(recall)
+        self.best_miou, is_unscored = self.ranks.run_on_rank0(recall)
         return is_unscored
 
     def _say(self, text: str) -> None:
@@ -234,9 +236,9 @@ class _Session:
 
     def _open_log(self, first: int) -> RunLog | NoLog:
         opened: list[RunLog] = []
-        self.ranks.from_main(lambda: opened.append(RunLog(self.run / "log.jsonl", resume_step=first)))
+        self.ranks.run_on_rank0(lambda: opened.append(RunLog(self.run / "log.jsonl", resume_step=first)))
         log = opened[0] if opened else NoLog()
-        norm, world = self.recipe.model.norm, self.ranks.world
+        norm, world = self.recipe.model.norm, self.ranks.world_size
         images = self.recipe.train.batch_size // self.recipe.train.accumulate
         self._say(norm_note(norm, images=images, world=world))
         log.write(
@@ -261,9 +263,9 @@ class _Session:
             batch = next(batches)
         except SegnlError as err:
             fault = err
-        code, is_faulty = self.ranks.largest([stop[0] if stop else 0, int(fault is not None)])
+        code, is_faulty = self.ranks.all_reduce_max([stop[0] if stop else 0, int(fault is not None)])
         if not code and is_faulty:
-            self.ranks.raise_together(fault)
+            self.ranks.raise_on_all(fault)
         return batch, code
 
     def _step(self, batch: Batch, began: float, log: RunLog | NoLog, progress: Progress) -> StepReport:
@@ -290,7 +292,7 @@ class _Session:
             workers=cfg.data.workers,
             timeout_s=cfg.data.worker_timeout_s,
             rank=self.ranks.rank,
-            world=self.ranks.world,
+            world=self.ranks.world_size,
         )
 
     def _validate(self, log: RunLog | NoLog, progress: Progress, stop: list[int]) -> None:
@@ -298,19 +300,19 @@ class _Session:
             return
         self._save()  # a long validation must not cost what was learned before it
         model = self.trainer.evaluated
-        if self.ranks.world > 1:  # running statistics may be each rank's own: scored is what rank 0 has and saves
-            model.load_state_dict(self.ranks.shared(model.state_dict()))
+        if self.ranks.world_size > 1:  # running statistics may be each rank's own: scored is what rank 0 has and saves
+            model.load_state_dict(self.ranks.broadcast(model.state_dict()))
         predictor = Predictor(model, self.recipe, self.val_data.table, self.trainer.device)
         confusion = evaluate(
             predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop), ranks=self.ranks
         )
-        if any(self.ranks.largest([len(stop)])):
+        if any(self.ranks.all_reduce_max([len(stop)])):
             return
         step, miou = self.trainer.step_number, confusion.miou()
         is_best = miou > self.best_miou
         if is_best:
             self.best_miou = miou
-            self.ranks.from_main(lambda: keep_as_best(checkpoint_path(self.run, step)))
+            self.ranks.run_on_rank0(lambda: keep_as_best(checkpoint_path(self.run, step)))
         log.write(event="eval", split="val", step=step, miou=miou if math.isfinite(miou) else None)
         self.watch.validated(step, confusion, predictor, self.val_data)
         progress.say(f"step {step}: val mIoU {miou:.4f}" + (", the best so far" if is_best else ""))
@@ -318,11 +320,11 @@ class _Session:
     def _save(self) -> None:
         """Rank 0 writes; a full disk is every rank's fault."""
         if self.trainer.step_number != self.saved_step:
-            self.ranks.from_main(self._write_checkpoint)
+            self.ranks.run_on_rank0(self._write_checkpoint)
             self.saved_step = self.trainer.step_number
 
     def _write_checkpoint(self) -> None:
-        step, average = self.trainer.step_number, self.trainer.average
+        step, ema = self.trainer.step_number, self.trainer.ema
         weights = self.trainer.model.state_dict()
         broken = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
         if broken is not None:
@@ -335,10 +337,10 @@ class _Session:
             model=weights,
             optimiser=optimiser_tensors(self.trainer.optimiser, self.trainer.model),
             step=step,
-            recipe=self.recipe.tree(),
-            classes=classes_tree(self.train_data.table),
+            recipe=self.recipe.to_dict(),
+            classes=class_table_to_dict(self.train_data.table),
             origin=self.origin,
-            ema=average.model.state_dict() if average is not None else None,
+            ema=ema.model.state_dict() if ema is not None else None,
             loss_scale=self.trainer.loss_scale.state() if self.trainer.loss_scale is not None else None,
         )
         drop_old_checkpoints(self.run, self.recipe.train.keep_every)

@@ -24,7 +24,7 @@ PANEL_PX = 320
 """Widest a panel of the strip gets."""
 
 
-class Watch:
+class TensorBoardLogger:
     """Losses and learning rate of every step; at validations per-class IoU and a strip of the same few images."""
 
     def __init__(self, run: Path, *, is_on: bool, first_step: int = 0) -> None:
@@ -59,7 +59,7 @@ class Watch:
         for i in strip_indices(len(data)):
             sample = data.read(i)
             panels = strip(sample.image, sample.label, predictor.predict(sample.image), data.table)
-            self._writer.add_image(f"image_truth_prediction/{sample.stem}", panels, step, dataformats="HWC")
+            self._writer.add_image(f"image_truth_prediction/{sample.id}", panels, step, dataformats="HWC")
         self._writer.flush()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segnl.core.distributed import ALONE, Ranks
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import NonFiniteError
 from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
@@ -22,7 +22,7 @@ from segnl.models.norm import chosen_norm, synchronise, tell_ranks
 from segnl.models.segmenter import Segmenter
 from segnl.optim.optim import build_optimiser, learning_rate, set_learning_rate
 from segnl.runs.recipe import Recipe
-from segnl.training.ema import Average
+from segnl.training.ema import ModelEMA
 from segnl.training.loss_scale import LossScale
 
 COMPILE_BACKEND = "inductor"
@@ -59,7 +59,7 @@ class Trainer:
         device: torch.device,
         *,
         class_weight: Tensor | None = None,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """class_weight: `k`, for the loss; see losses/class_weight.py. ranks: rank 0's weights are copied to all."""
         self.ranks = ranks
@@ -68,22 +68,22 @@ class Trainer:
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
-        if chosen_norm(recipe.model.norm, world=ranks.world) == "sync":
+        if chosen_norm(recipe.model.norm, world=ranks.world_size) == "sync":
             synchronise(self.model, ranks, on_cuda=device.type == "cuda")
         self.model.backbone.recomputes = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
-        if ranks.world > 1:
+        if ranks.world_size > 1:
             tell_ranks(self.model, ranks)
             self.network = nn.parallel.DistributedDataParallel(self.model)
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
             self.network = _compiled(self.network)
-        self.average = Average(self.model, recipe.train.ema) if recipe.train.ema is not None else None
+        self.ema = ModelEMA(self.model, recipe.train.ema) if recipe.train.ema is not None else None
         self.loss_scale = LossScale() if recipe.train.precision == "fp16" else None
 
     @property
     def evaluated(self) -> Segmenter:
         """The network that is scored: the averaged one where there is one."""
-        return self.model if self.average is None else self.average.model
+        return self.model if self.ema is None else self.ema.model
 
     def step(self, batch: Batch) -> StepReport:
         """Learns from one batch, of which this is the rank's part.
@@ -102,16 +102,16 @@ class Trainer:
 
         self.optimiser.zero_grad(set_to_none=True)
         own, forward_s, backward_s = self._accumulate_gradient(batch)
-        parts = dict(zip(own, self.ranks.totals([*own.values()]), strict=True))
+        parts = dict(zip(own, self.ranks.all_reduce_sums([*own.values()]), strict=True))
         loss = sum(parts.values())
-        self._check_finite("loss", loss, sum(own.values()), batch.stems)
+        self._check_finite("loss", loss, sum(own.values()), batch.sample_ids)
         began = time.perf_counter()
         scale = None if self.loss_scale is None else self.loss_scale.value
         norm = self._unscaled_norm()
         grad_norm = float(norm)
         is_skipped = self._is_overflow(grad_norm)
         if not is_skipped:
-            self._check_finite("gradient", grad_norm, grad_norm, batch.stems)
+            self._check_finite("gradient", grad_norm, grad_norm, batch.sample_ids)
         backward_s += time.perf_counter() - began  # an accelerator's backward ends here
         began = time.perf_counter()
         if not is_skipped:
@@ -137,7 +137,7 @@ class Trainer:
         grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if self.loss_scale is not None:
             for grad in grads:
-                grad.mul_(self.ranks.world / self.loss_scale.value)
+                grad.mul_(self.ranks.world_size / self.loss_scale.value)
         return nn.utils.get_total_norm(grads)
 
     def _is_overflow(self, grad_norm: float) -> bool:
@@ -155,15 +155,15 @@ class Trainer:
         if limit is not None:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.model, self.step_number + 1)
+        if self.ema is not None:
+            self.ema.update(self.model, self.step_number + 1)
 
     def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
         """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
         label = batch.label.to(self.device)  # b H W
         pieces = self.recipe.train.accumulate
-        count = self.ranks.total(step_count(self.recipe.loss, label, self.class_weight))
-        share = Share(count, pieces, self.ranks.world, self.ranks.total)
+        count = self.ranks.all_reduce_sum(step_count(self.recipe.loss, label, self.class_weight))
+        share = Share(count, pieces, self.ranks.world_size, self.ranks.all_reduce_sum)
         sums: dict[str, float] = {}
         forward_s = backward_s = 0.0
         for i, (image, its_label) in enumerate(zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True)):
@@ -176,7 +176,7 @@ class Trainer:
                 forwarded = time.perf_counter()
                 # DistributedDataParallel takes the ranks' mean; these are parts of one loss, whose gradients add up.
                 # float16 has no room for the factor: there it is put on with the scale's removal.
-                factor = self.ranks.world if self.loss_scale is None else self.loss_scale.value
+                factor = self.ranks.world_size if self.loss_scale is None else self.loss_scale.value
                 (total * factor).backward()
             forward_s += forwarded - began
             backward_s += time.perf_counter() - forwarded
@@ -184,7 +184,7 @@ class Trainer:
 
     def _exchanging(self, *, is_last: bool) -> AbstractContextManager[object]:
         """Gradients travel between the ranks once a step, with its last piece."""
-        if self.ranks.world == 1 or is_last:
+        if self.ranks.world_size == 1 or is_last:
             return nullcontext()
         return self.network.no_sync()  # type: ignore[operator]  # a compiled one passes it on
 
@@ -204,11 +204,15 @@ class Trainer:
             share=share,
         )
 
-    def _check_finite(self, what: str, value: float, own: float, stems: Sequence[str]) -> None:
+    def _check_finite(self, what: str, value: float, own: float, sample_ids: Sequence[str]) -> None:
         """value: the same on all ranks; own: this rank's part, which tells whose images are to be named."""
         if _is_finite(value):
             return
-        named = [stem for each in self.ranks.gathered([] if _is_finite(own) else list(stems)) for stem in each]
+        named = [
+            sample_id
+            for each in self.ranks.all_gather_object([] if _is_finite(own) else list(sample_ids))
+            for sample_id in each
+        ]
         err = NonFiniteError(
             f"step {self.step_number + 1}: the {what} is {value}, nothing was updated; images {', '.join(named)}; "
             "lower optim.lr, or look at these images with `segnl check`"

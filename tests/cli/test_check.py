@@ -37,7 +37,7 @@ def test_without_a_split_train_and_val_are_looked_at(tiny_config, tiny_data, tmp
     report = json.loads((tmp_path / "report.json").read_text())
     assert [fault["file"].split("labels/")[1] for fault in report["faults"]] == ["train/frame3.png", "val/frame1.png"]
     assert report["num_pairs"] == 5 + 3
-    assert {name: tree["num_pairs"] for name, tree in report["splits"].items()} == {"train": 5, "val": 3}
+    assert {name: mapping["num_pairs"] for name, mapping in report["splits"].items()} == {"train": 5, "val": 3}
     assert sum(report["pixels_per_class"].values()) == (4 + 2) * 34 * 53
     assert abs(report["void_fraction"] - 3 / 37) < 1e-12
     assert "val: 3 pairs" in capsys.readouterr().out

@@ -7,12 +7,12 @@ import torch
 
 import segnl
 from segnl.cli.main import main
-from segnl.convert.export import Deployed, _halved, _not_inside, compare, export
+from segnl.convert.export import ExportWrapper, _halved, _not_inside, compare, export
 from segnl.core.errors import ConfigError, MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
 from segnl.runs.checkpoint import open_checkpoint, save_checkpoint
-from segnl.runs.classes import classes_tree
+from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import load_recipe
 
 RED_BLUE = ClassTable(["road", "sky", "tree"], [[128, 64, 128], [70, 130, 180], [0, 128, 0]])
@@ -49,8 +49,8 @@ def checkpoint(tiny_config, tmp_path, request):
         model=model.state_dict(),
         optimiser={"classifier.weight.momentum_buffer": torch.ones(3, 8, 1, 1)},
         step=7,
-        recipe=recipe.tree(),
-        classes=classes_tree(RED_BLUE),
+        recipe=recipe.to_dict(),
+        classes=class_table_to_dict(RED_BLUE),
         origin={},
     )
     return path
@@ -87,14 +87,14 @@ def test_a_graph_that_answers_otherwise_is_not_written(checkpoint, tmp_path, mon
             pass
 
         def run(self, names, inputs):
-            labels, logits = deployed(torch.from_numpy(inputs["image"]))
+            labels, logits = wrapper(torch.from_numpy(inputs["image"]))
             return labels.numpy(), logits.detach().numpy() + np.float32(0.01)
 
     runtime = type("Runtime", (), {"InferenceSession": Session})
-    deployed = Deployed(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
+    wrapper = ExportWrapper(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
     monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, runtime))
-    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda deployed, about: b"graph")
-    assert compare(deployed, b"", (33, 41)).error > 1e-3
+    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about: b"graph")
+    assert compare(wrapper, b"", (33, 41)).error > 1e-3
     with pytest.raises(MachineError, match="not written; onnxruntime's logits for 97x131 differ"):
         export(checkpoint, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
@@ -148,4 +148,4 @@ def test_what_the_recipe_does_around_the_network_is_said(tiny_config):
     (other,) = _not_inside(load_recipe(tiny_config, several))  # eval's own sizes come before data's
     assert all(word in other for word in ("short side to 32, 48 pixels", "200 pixels", "multiple of 8"))
     assert "64" not in other
-    assert all(word in line for word in ("64 pixels", "scale 0.5", "windows of (33, 41)", "mirrored"))
+    assert all(word in line for word in ("64 pixels", "scale 0.5", "windows of (33, 41)", "flipped"))

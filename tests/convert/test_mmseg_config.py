@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from segnl.convert.mmseg_config import backbone_tree, batch_norm, input_tree, leaky_slope
+from segnl.convert.mmseg_config import backbone_dict, batch_norm, input_dict, leaky_slope
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import ResNetConfig, plan_stages
@@ -22,15 +22,15 @@ V1C = {
 
 
 def plans(config: dict[str, Any]) -> list[tuple[int, tuple[int, ...]]]:
-    tree, _, _ = backbone_tree(config, "mmseg")
-    return [tuple(plan) for plan in plan_stages(validate(ResNetConfig, tree, file="test"))]
+    mapping, _, _ = backbone_dict(config, "mmseg")
+    return [tuple(plan) for plan in plan_stages(validate(ResNetConfig, mapping, file="test"))]
 
 
 def test_the_published_backbone_is_ours_by_default_keys() -> None:
-    tree, norm, out_indices = backbone_tree(V1C, "mmseg")
-    assert tree["stem"] == {"kind": "deep", "channels": 64}
-    assert (tree["depth"], tree["width"], tree["output_stride"]) == (50, 1.0, 8)
-    assert "dilations" not in tree
+    mapping, norm, out_indices = backbone_dict(V1C, "mmseg")
+    assert mapping["stem"] == {"kind": "deep", "channels": 64}
+    assert (mapping["depth"], mapping["width"], mapping["output_stride"]) == (50, 1.0, 8)
+    assert "dilations" not in mapping
     assert norm == {"eps": 1e-5, "momentum": 0.1}
     assert out_indices == (0, 1, 2, 3)
 
@@ -54,14 +54,14 @@ def test_dilations_are_what_mmsegmentation_makes_of_its_keys(
 def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
     found = {}
     for kind in ("ResNet", "ResNetV1c", "ResNetV1d"):
-        tree, _, _ = backbone_tree({"type": kind, "depth": 18}, "mmseg")
-        found[kind] = (tree["stem"]["kind"], tree["avg_down"], tree["output_stride"])
+        mapping, _, _ = backbone_dict({"type": kind, "depth": 18}, "mmseg")
+        found[kind] = (mapping["stem"]["kind"], mapping["avg_down"], mapping["output_stride"])
     assert found == {
         "ResNet": ("plain", False, 32),
         "ResNetV1c": ("deep", False, 32),
         "ResNetV1d": ("deep", True, 32),
     }
-    assert backbone_tree({"type": "ResNet", "depth": 50, "style": "caffe"}, "mmseg")[0]["stride_conv"] == 1
+    assert backbone_dict({"type": "ResNet", "depth": 50, "style": "caffe"}, "mmseg")[0]["stride_conv"] == 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
 )
 def test_what_we_cannot_represent_is_refused_by_name(over: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        backbone_tree(V1C | over, "mmseg.backbone")
+        backbone_dict(V1C | over, "mmseg.backbone")
     assert message in str(caught.value)
 
 
@@ -106,9 +106,9 @@ def test_batch_norms_keep_their_eps() -> None:
 
 def test_the_input_convention_is_carried() -> None:
     notes: list[str] = []
-    found = input_tree({"mean": [1, 2, 3], "std": [4, 5, 6], "bgr_to_rgb": True, "size": (8, 8)}, "where", notes)
+    found = input_dict({"mean": [1, 2, 3], "std": [4, 5, 6], "bgr_to_rgb": True, "size": (8, 8)}, "where", notes)
     assert found == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "rgb"}
-    assert input_tree({"mean": [1, 2, 3], "std": [4, 5, 6]}, "where", notes)["order"] == "bgr"
+    assert input_dict({"mean": [1, 2, 3], "std": [4, 5, 6]}, "where", notes)["order"] == "bgr"
     assert not notes
-    assert input_tree(None, "where", notes) == {}
+    assert input_dict(None, "where", notes) == {}
     assert "ImageNet" in notes[0]

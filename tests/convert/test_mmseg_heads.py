@@ -18,27 +18,27 @@ ALL = (0, 1, 2, 3)
 
 @pytest.mark.parametrize(("in_index", "stage"), [(3, 3), (-1, 3), (0, 0), ([2], 2)])
 def test_an_index_counts_the_maps_of_the_backbone(in_index: Any, stage: int) -> None:
-    assert decode_head(FCN | {"in_index": in_index}, ALL, "mmseg").tree["in_stages"] == [stage]
+    assert decode_head(FCN | {"in_index": in_index}, ALL, "mmseg").mapping["in_stages"] == [stage]
 
 
 def test_an_index_counts_only_the_maps_that_the_backbone_gives() -> None:
-    assert decode_head(FCN | {"in_index": 1}, (1, 3), "mmseg").tree["in_stages"] == [3]
+    assert decode_head(FCN | {"in_index": 1}, (1, 3), "mmseg").mapping["in_stages"] == [3]
 
 
 def test_concatenated_stages_keep_their_order_and_channels() -> None:
     over = {"in_index": (3, 0), "in_channels": [48, 8], "input_transform": "resize_concat"}
     head = decode_head(FCN | over, ALL, "mmseg")
-    assert head.tree["in_stages"] == [3, 0]
+    assert head.mapping["in_stages"] == [3, 0]
     assert head.stage_channels == {3: 48, 0: 8}
 
 
 def test_the_defaults_are_mmsegmentations() -> None:
-    assert decode_head(FCN | {"type": "ASPPHead"}, ALL, "mmseg").tree["dilations"] == [1, 6, 12, 18]
-    assert decode_head(FCN | {"type": "CCHead"}, ALL, "mmseg").tree["recurrence"] == 2
-    nl = decode_head(FCN | {"type": "NLHead"}, ALL, "mmseg").tree
+    assert decode_head(FCN | {"type": "ASPPHead"}, ALL, "mmseg").mapping["dilations"] == [1, 6, 12, 18]
+    assert decode_head(FCN | {"type": "CCHead"}, ALL, "mmseg").mapping["recurrence"] == 2
+    nl = decode_head(FCN | {"type": "NLHead"}, ALL, "mmseg").mapping
     assert (nl["pairwise"], nl["reduction"], nl["use_scale"]) == ("embedded_gaussian", 2, True)
     head = decode_head({key: value for key, value in FCN.items() if key != "norm_cfg"}, ALL, "mmseg")
-    assert head.tree["has_norm"] is False
+    assert head.mapping["has_norm"] is False
     assert (head.dropout, head.align_corners) == (0.1, False)
 
 
@@ -49,7 +49,7 @@ def test_no_align_corners_is_false_however_it_is_said() -> None:
 
 def test_settings_of_the_loss_are_passed_over() -> None:
     over = {"loss_decode": {"type": "CrossEntropyLoss"}, "ignore_index": 255, "sampler": None, "init_cfg": None}
-    assert decode_head(FCN | over, ALL, "mmseg").tree == decode_head(FCN, ALL, "mmseg").tree
+    assert decode_head(FCN | over, ALL, "mmseg").mapping == decode_head(FCN, ALL, "mmseg").mapping
 
 
 @pytest.mark.parametrize(

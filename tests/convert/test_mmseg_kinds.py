@@ -22,7 +22,7 @@ def kind_of(name: str, **keys: Any) -> Kind:
 
 
 @pytest.mark.parametrize(
-    ("name", "tree"),
+    ("name", "mapping"),
     [
         ("ASPPHead", {"name": "aspp", "dilations": [1, 6, 12, 18]}),
         ("PSPHead", {"name": "psp", "bins": [1, 2, 3, 6]}),
@@ -31,39 +31,39 @@ def kind_of(name: str, **keys: Any) -> Kind:
         ("ANNHead", {"name": "ann", "inner_channels": 24, "bins": [1, 3, 6, 8]}),
     ],
 )
-def test_the_defaults_are_mmsegmentations(name: str, tree: dict[str, Any]) -> None:
-    assert kind_of(name).tree == tree
+def test_the_defaults_are_mmsegmentations(name: str, mapping: dict[str, Any]) -> None:
+    assert kind_of(name).mapping == mapping
 
 
 def test_a_shells_settings_stand_beside_the_blocks_own() -> None:
     shell = {"num_convs": 2, "kernel": 3, "dilation": 1, "concat_input": True}
-    assert kind_of("CCHead").tree == {"name": "rcca", "recurrence": 2} | shell
+    assert kind_of("CCHead").mapping == {"name": "rcca", "recurrence": 2} | shell
     pairs = {"pairwise": "embedded_gaussian", "reduction": 2, "use_scale": True}
-    assert kind_of("NLHead").tree == {"name": "non_local"} | pairs | shell
-    assert kind_of("DNLHead").tree == {"name": "dnl", "temperature": 0.05} | pairs | shell
+    assert kind_of("NLHead").mapping == {"name": "non_local"} | pairs | shell
+    assert kind_of("DNLHead").mapping == {"name": "dnl", "temperature": 0.05} | pairs | shell
     block = {"inner_channels": 8, "pooling": "attention", "fusion": "add"}
-    assert kind_of("GCHead").tree == {"name": "gc"} | block | shell
+    assert kind_of("GCHead").mapping == {"name": "gc"} | block | shell
 
 
 def test_a_ratio_of_channels_is_rounded_down_as_there() -> None:
-    assert kind_of("GCHead", ratio=0.3).tree["inner_channels"] == 9  # of 9.6
+    assert kind_of("GCHead", ratio=0.3).mapping["inner_channels"] == 9  # of 9.6
 
 
 def test_both_fusions_are_one_setting_in_whatever_order_they_are_named() -> None:
     fusion = ("channel_add", "channel_mul")
-    assert kind_of("GCHead", fusion_types=fusion).tree["fusion"] == "both"
+    assert kind_of("GCHead", fusion_types=fusion).mapping["fusion"] == "both"
 
 
 def test_deeplabv3plus_reads_the_backbones_first_map_unless_it_has_no_decoder() -> None:
     assert kind_of("DepthwiseSeparableASPPHead").low_channels == 256
     alone = kind_of("DepthwiseSeparableASPPHead", c1_in_channels=0, c1_channels=0)
     assert alone.low_channels == 0
-    assert alone.tree["low_stage"] is None
+    assert alone.mapping["low_stage"] is None
 
 
 def test_ocr_stands_in_a_cascade_only() -> None:
     assert "OCRHead" not in KINDS
-    assert ocr(Reader({"ocr_channels": 6}, "mmseg")).tree == {"name": "ocr", "inner_channels": 6}
+    assert ocr(Reader({"ocr_channels": 6}, "mmseg")).mapping == {"name": "ocr", "inner_channels": 6}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.core.config import Config, dump_yaml, load_tree, parse_override, parse_yaml, validate
+from segnl.core.config import Config, dump_yaml, load_mapping, parse_override, parse_yaml, validate
 from segnl.core.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def test_scalars_are_read_as_yaml_1_2_reads_them(text, value):
 )
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, text, says):
     with pytest.raises(ConfigError) as err:
-        load_tree(write(tmp_path / "f.yaml", text))
+        load_mapping(write(tmp_path / "f.yaml", text))
     assert says in str(err.value)
     assert "\n" not in str(err.value)
 
@@ -67,30 +67,30 @@ def test_an_alias_bomb_is_refused_before_it_grows(tmp_path):
         f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
     )
     with pytest.raises(ConfigError, match="aliases"):
-        load_tree(write(tmp_path / "f.yaml", bomb))
+        load_mapping(write(tmp_path / "f.yaml", bomb))
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"nowhere/x\.yaml: cannot be read \(No such file"):
-        load_tree(pytest.importorskip("pathlib").Path("nowhere/x.yaml"))
+        load_mapping(pytest.importorskip("pathlib").Path("nowhere/x.yaml"))
 
 
 def test_base_is_blended_but_a_named_part_replaces(tmp_path):
     write(tmp_path / "_base.yaml", "head: {name: aspp, rates: [6, 12]}\noptim: {lr: 1e-2, wd: 1}\n")
-    tree = load_tree(write(tmp_path / "c.yaml", "base: _base.yaml\nhead: {name: rcca}\noptim: {lr: 0.5}\n"))
-    assert tree == {"head": {"name": "rcca"}, "optim": {"lr": 0.5, "wd": 1}}
+    mapping = load_mapping(write(tmp_path / "c.yaml", "base: _base.yaml\nhead: {name: rcca}\noptim: {lr: 0.5}\n"))
+    assert mapping == {"head": {"name": "rcca"}, "optim": {"lr": 0.5, "wd": 1}}
 
 
 def test_a_base_of_a_base_is_refused(tmp_path):
     write(tmp_path / "a.yaml", "x: 1")
     write(tmp_path / "b.yaml", "base: a.yaml")
     with pytest.raises(ConfigError, match=r"b\.yaml: base: a base cannot have a base"):
-        load_tree(write(tmp_path / "c.yaml", "base: b.yaml"))
+        load_mapping(write(tmp_path / "c.yaml", "base: b.yaml"))
 
 
 def test_overrides_are_yaml_and_come_last(tmp_path):
     path = write(tmp_path / "c.yaml", "optim: {lr: 1, wd: 2}")
-    assert load_tree(path, ["optim.lr=1e-3", "data.scale=[0.5, 2.0]"]) == {
+    assert load_mapping(path, ["optim.lr=1e-3", "data.scale=[0.5, 2.0]"]) == {
         "optim": {"lr": 1e-3, "wd": 2},
         "data": {"scale": [0.5, 2.0]},
     }
@@ -103,7 +103,7 @@ def test_a_malformed_override_shows_the_form(text):
 
 
 @pytest.mark.parametrize(
-    ("tree", "says"),
+    ("mapping", "says"),
     [
         (
             {"name": "x", "optim": {"lr": 1.0, "stepz": [1]}},
@@ -122,9 +122,9 @@ def test_a_malformed_override_shows_the_form(text):
         ({"nome": "x", "optim": {"lr": 1}}, "c.yaml: model.nome: unknown key; did you mean 'name'?"),
     ],
 )
-def test_a_fault_is_one_line_with_its_dotted_path(tree, says):
+def test_a_fault_is_one_line_with_its_dotted_path(mapping, says):
     with pytest.raises(ConfigError) as err:
-        validate(Outer, tree, file="c.yaml", at="model")
+        validate(Outer, mapping, file="c.yaml", at="model")
     assert says in str(err.value)
     assert "\n" not in str(err.value)
 
@@ -140,8 +140,11 @@ def test_settings_cannot_be_changed():
 
 
 def test_dumped_yaml_reads_back(tmp_path):
-    tree = {"a": {"lr": 1e-05, "big": 1e16, "text": "on", "none": None, "flag": True, "list": [1, 2.5]}, "name": "1e3"}
-    assert load_tree(write(tmp_path / "d.yaml", dump_yaml(tree))) == tree
+    mapping = {
+        "a": {"lr": 1e-05, "big": 1e16, "text": "on", "none": None, "flag": True, "list": [1, 2.5]},
+        "name": "1e3",
+    }
+    assert load_mapping(write(tmp_path / "d.yaml", dump_yaml(mapping))) == mapping
 
 
 @pytest.mark.parametrize("text", ["a: !!bool x", "a: !!timestamp x", "a: !!int x", "a: !!float x"])

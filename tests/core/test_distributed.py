@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segnl.core.distributed import ALONE, Ranks, joined
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup, process_group
 from segnl.core.errors import ConfigError, DataError, MachineError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,32 +15,36 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_alone_everything_is_what_was_given():
     value = torch.arange(3)
-    assert ALONE.total(value) is value
-    assert (ALONE.totals([1.5]), ALONE.largest([2]), ALONE.gathered("a")) == ([1.5], [2], ["a"])
-    assert (ALONE.from_main(lambda: 3), ALONE.together(lambda: 4)) == (3, 4)
-    assert ALONE.shared({"a": value})["a"] is value
-    assert ALONE.is_main
-    assert not Ranks(rank=1, world=2).is_main
+    assert SINGLE_PROCESS.all_reduce_sum(value) is value
+    assert (
+        SINGLE_PROCESS.all_reduce_sums([1.5]),
+        SINGLE_PROCESS.all_reduce_max([2]),
+        SINGLE_PROCESS.all_gather_object("a"),
+    ) == ([1.5], [2], ["a"])
+    assert (SINGLE_PROCESS.run_on_rank0(lambda: 3), SINGLE_PROCESS.run_on_all(lambda: 4)) == (3, 4)
+    assert SINGLE_PROCESS.broadcast({"a": value})["a"] is value
+    assert SINGLE_PROCESS.is_main
+    assert not ProcessGroup(rank=1, world_size=2).is_main
 
 
 def test_alone_a_fault_is_raised_as_it_is():
     fault = DataError("x")
     with pytest.raises(DataError) as err:
-        ALONE.raise_together(fault)
+        SINGLE_PROCESS.raise_on_all(fault)
     assert err.value is fault
     assert not err.value.is_relayed
-    ALONE.raise_together(None)
+    SINGLE_PROCESS.raise_on_all(None)
 
 
 def test_without_torchrun_nobody_is_joined(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as ranks:
-        assert ranks is ALONE
+    with process_group() as ranks:
+        assert ranks is SINGLE_PROCESS
 
 
 def test_ranks_that_are_no_numbers_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(ConfigError, match="WORLD_SIZE=two: expected a number"), joined():
+    with pytest.raises(ConfigError, match="WORLD_SIZE=two: expected a number"), process_group():
         pass
 
 
@@ -48,7 +52,7 @@ def test_others_that_never_come_are_an_error_in_one_line_and_not_a_hang(monkeypa
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "9")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SEGNL_RANK_TIMEOUT_S", "1")
-    with pytest.raises(MachineError, match="rank 1 lost the others") as err, joined():
+    with pytest.raises(MachineError, match="rank 1 lost the others") as err, process_group():
         pass
     assert "\n" not in str(err.value)
 

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, files_by_stem, split_folder
+from segnl.data.base import DataConfig, files_by_id, split_folder
 
 
 def test_a_range_of_scales_is_in_order():
@@ -20,11 +20,11 @@ def test_a_missing_split_lists_those_that_are_there(tmp_path):
 def test_hidden_files_and_other_kinds_are_passed_over(tmp_path):
     for name in ("a.png", "b.JPG", "._a.png", "notes.txt"):
         (tmp_path / name).touch()
-    assert sorted(files_by_stem(tmp_path, (".png", ".jpg"), kind="image")) == ["a", "b"]
+    assert sorted(files_by_id(tmp_path, (".png", ".jpg"), kind="image")) == ["a", "b"]
 
 
 def test_two_files_of_one_stem_are_refused(tmp_path):
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"a\.jpg has the same stem"):
-        files_by_stem(tmp_path, (".png", ".jpg"), kind="image")
+        files_by_id(tmp_path, (".png", ".jpg"), kind="image")

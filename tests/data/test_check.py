@@ -35,18 +35,18 @@ def test_eight_bad_files_are_all_named_at_once(make_folder):
     assert {(fault.file, fault.kind) for fault in report.faults} == expected
     assert len(report.faults) == 8
     assert (report.num_pairs, len(seen)) == (8, 8)
-    tree = json.loads(json.dumps(report.tree()))
-    assert {fault["kind"] for fault in tree["faults"]} == {"damaged", "empty", "missing", "size", "id", "format"}
-    (bad_id,) = [fault for fault in tree["faults"] if fault["kind"] == "id"]
+    mapping = json.loads(json.dumps(report.to_dict()))
+    assert {fault["kind"] for fault in mapping["faults"]} == {"damaged", "empty", "missing", "size", "id", "format"}
+    (bad_id,) = [fault for fault in mapping["faults"] if fault["kind"] == "id"]
     assert bad_id["detail"].startswith("pixel (row 0, column 0) holds 3, but")
-    assert all("\n" not in fault["detail"] for fault in tree["faults"])
+    assert all("\n" not in fault["detail"] for fault in mapping["faults"])
 
 
 def test_a_sound_data_set_of_one_image_is_counted(make_folder):
     data = make_folder(1)
     label = data.read(0).label
     report = check(data)
-    assert report.tree() == {
+    assert report.to_dict() == {
         "faults": [],
         "notes": [],
         "num_pairs": 1,

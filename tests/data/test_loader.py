@@ -23,7 +23,11 @@ def batches(data, *, workers=0, first_step=0, max_steps=6, transform=None, **mor
 
 
 def same(one, other):
-    return one.stems == other.stems and torch.equal(one.image, other.image) and torch.equal(one.label, other.label)
+    return (
+        one.sample_ids == other.sample_ids
+        and torch.equal(one.image, other.image)
+        and torch.equal(one.label, other.label)
+    )
 
 
 class Sleepy:
@@ -45,7 +49,7 @@ def test_batches_have_the_declared_shapes_and_types(make_folder):
     assert (batch.image.shape, batch.image.dtype) == ((4, 3, 7, 11), torch.uint8)
     assert (batch.label.shape, batch.label.dtype) == ((4, 7, 11), torch.int64)
     assert batch.image.is_contiguous()
-    assert len(batch.stems) == 4
+    assert len(batch.sample_ids) == 4
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -80,7 +84,7 @@ def test_ranks_share_a_batch_without_overlap():
 
 def test_a_data_set_of_one_image_fills_a_batch_with_different_crops(make_folder):
     (batch,) = batches(make_folder(1), max_steps=1)
-    assert batch.stems == ["street_0"] * 4
+    assert batch.sample_ids == ["street_0"] * 4
     assert not torch.equal(batch.image[0], batch.image[1])
 
 
@@ -159,7 +163,7 @@ def test_evaluation_shards_are_disjoint_complete_and_at_their_own_size(make_fold
     assert [[index for index, _ in shard] for shard in shards] == [[0, 3], [1, 4], [2]]
     for index, sample in shards[0] + shards[1] + shards[2]:
         truth = data.read(index)
-        assert sample.stem == truth.stem
+        assert sample.id == truth.id
         np.testing.assert_array_equal(sample.image, truth.image)
         np.testing.assert_array_equal(sample.label, truth.label)
     assert list(eval_samples(data, workers=workers, rank=6, world=7)) == []

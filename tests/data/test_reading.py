@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.data.reading import FileFault, exif_orientation, read_image, read_label
+from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
 IDS = PIXELS[..., 0] % 5
@@ -37,7 +37,7 @@ def test_a_file_that_breaks_off_is_refused(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.tile(PIXELS, (20, 20, 1))).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(FileFault, match="cannot be decoded") as caught:
+    with pytest.raises(FileError, match="cannot be decoded") as caught:
         read_image(path)
     assert caught.value.kind == "damaged"
     assert str(caught.value).startswith(f"{path}: ")
@@ -49,7 +49,7 @@ def test_missing_empty_and_foreign_files_are_told_apart(tmp_path, read):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("not an image at all")
     for name, kind in (("none.png", "missing"), ("empty.png", "empty"), ("text.png", "damaged")):
-        with pytest.raises(FileFault) as caught:
+        with pytest.raises(FileError) as caught:
             read(tmp_path / name)
         assert caught.value.kind == kind
         assert str(caught.value).count(name) == 1
@@ -57,7 +57,7 @@ def test_missing_empty_and_foreign_files_are_told_apart(tmp_path, read):
 
 def test_a_16_bit_image_is_refused_not_clipped(tmp_path):
     Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200).save(tmp_path / "a.png")
-    with pytest.raises(FileFault, match="8 bits a channel"):
+    with pytest.raises(FileError, match="8 bits a channel"):
         read_image(tmp_path / "a.png")
 
 
@@ -78,7 +78,7 @@ def test_grey_palette_16_bit_and_1_bit_labels_keep_their_indices(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_a_coloured_label_is_refused_with_a_hint(tmp_path, mode):
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
-    with pytest.raises(FileFault, match=f"label of mode {mode}; expected one channel of class ids"):
+    with pytest.raises(FileError, match=f"label of mode {mode}; expected one channel of class ids"):
         read_label(tmp_path / "a.png")
 
 
@@ -86,13 +86,13 @@ def test_a_16_bit_label_above_255_is_refused_naming_the_pixel(tmp_path):
     wide = IDS.astype(np.uint16)
     wide[3, 8] = 26001
     Image.fromarray(wide).save(tmp_path / "a.png")
-    with pytest.raises(FileFault, match=r"pixel \(row 3, column 8\) holds 26001"):
+    with pytest.raises(FileError, match=r"pixel \(row 3, column 8\) holds 26001"):
         read_label(tmp_path / "a.png")
 
 
 def test_a_4_bit_grey_label_is_refused_since_decoders_rescale_it(tmp_path):
     (tmp_path / "a.png").write_bytes(png(4, 0, [bytes([0x12, 0x30])], 3))
-    with pytest.raises(FileFault, match="4-bit grey"):
+    with pytest.raises(FileError, match="4-bit grey"):
         read_label(tmp_path / "a.png")
 
 
@@ -110,7 +110,7 @@ def test_exif_orientation_rotates_neither_image_nor_label(tmp_path):
 def test_an_image_too_large_to_decode_is_refused_in_one_line(tmp_path, monkeypatch):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(FileFault, match="too large to decode"):
+    with pytest.raises(FileError, match="too large to decode"):
         read_image(tmp_path / "a.png")
 
 
@@ -127,5 +127,5 @@ def test_damaged_bytes_end_in_pixels_or_in_one_fault(tmp_path):
             path.write_bytes(damaged)
             try:
                 assert read_image(path).ndim == 3
-            except FileFault as fault:
+            except FileError as fault:
                 assert fault.kind in ("damaged", "format")  # noqa: PT017  either outcome is right

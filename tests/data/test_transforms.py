@@ -87,7 +87,7 @@ def test_any_size_gives_the_crop_size(hw):
 
 def test_image_and_label_are_mirrored_together_about_half_the_time():
     source = sample((7, 11))
-    mirrored = 0
+    flipped = 0
     make = transform(flip=True)
     for index in range(200):
         crop = make(source, 0, index)
@@ -95,8 +95,8 @@ def test_image_and_label_are_mirrored_together_about_half_the_time():
         expected = Sample(source.image[:, ::-1], source.label[:, ::-1], "a") if is_mirrored else source
         np.testing.assert_array_equal(crop.image, expected.image)
         np.testing.assert_array_equal(crop.label, expected.label)
-        mirrored += is_mirrored
-    assert 70 < mirrored < 130  # four standard deviations of a fair coin
+        flipped += is_mirrored
+    assert 70 < flipped < 130  # four standard deviations of a fair coin
 
 
 def test_a_crop_depends_on_seed_epoch_and_index_alone():

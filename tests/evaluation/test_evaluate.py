@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from segnl.core.distributed import Ranks
+from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import DataError, MachineError
 from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.metrics.accumulator import Tally
+from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.report import metrics_json
 from segnl.runs.build import build_data, build_model, device_of
 from segnl.runs.recipe import load_recipe
@@ -31,7 +31,7 @@ def test_every_image_is_counted_once_at_its_own_size(tiny_config):
         for truth, predicted in zip(sample.label.ravel(), labels.numpy().ravel(), strict=True):
             if truth != 255:
                 matrix[truth, predicted] += 1
-    assert [sample.stem for sample, _ in seen] == ["frame0", "frame1", "frame2"]
+    assert [sample.id for sample, _ in seen] == ["frame0", "frame1", "frame2"]
     assert np.array_equal(confusion.matrix, matrix)
 
 
@@ -48,38 +48,38 @@ def parts(config):
 def test_known_predictions_are_counted_and_the_network_is_not_asked(tiny_config, monkeypatch):
     recipe, data, predictor = parts(tiny_config)
     whole = evaluate(predictor, data, recipe=recipe)
-    masks = {data.stems[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
+    masks = {data.sample_ids[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
     asked = []
     plain = predictor.labels
     monkeypatch.setattr(predictor, "labels", lambda image: asked.append(image) or plain(image))
-    found = evaluate(predictor, data, recipe=recipe, known=lambda sample: masks.get(sample.stem))
+    found = evaluate(predictor, data, recipe=recipe, known=lambda sample: masks.get(sample.id))
     assert np.array_equal(found.matrix, whole.matrix)
     assert len(asked) == 1
 
 
 def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
     recipe, data, predictor = parts(tiny_config)
-    whole = Tally(3, with_strata=True)
-    evaluate(predictor, data, recipe=recipe, tally=whole)
-    shards = [Tally(3, with_strata=True) for _ in range(2)]
+    whole = Accumulator(3, with_strata=True)
+    evaluate(predictor, data, recipe=recipe, accumulator=whole)
+    shards = [Accumulator(3, with_strata=True) for _ in range(2)]
     for rank, shard in enumerate(shards):
-        evaluate(predictor, data, recipe=recipe, tally=shard, ranks=Unconnected(rank, 2))
+        evaluate(predictor, data, recipe=recipe, accumulator=shard, ranks=Unconnected(rank, 2))
     assert [len(shard.per_image) for shard in shards] == [2, 1]
     shards[0].merge(shards[1])
     assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
-    assert shards[0].per_image.stems == whole.per_image.stems
+    assert shards[0].per_image.sample_ids == whole.per_image.sample_ids
     assert shards[0].strata.as_json() == whole.strata.as_json()
 
 
-class Unconnected(Ranks):
+class Unconnected(ProcessGroup):
     """One of several ranks that hears nothing of the others."""
 
-    def raise_together(self, fault):
+    def raise_on_all(self, fault):
         if fault is not None:
             raise fault
 
-    def gathered(self, value):
-        return [value if rank == self.rank else Tally(3, with_strata=True) for rank in range(self.world)]
+    def all_gather_object(self, value):
+        return [value if rank == self.rank else Accumulator(3, with_strata=True) for rank in range(self.world_size)]
 
 
 def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):
@@ -87,7 +87,7 @@ def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):
     for first_bad in ("frame0", "frame2"):
 
         def refuse(sample, labels, first_bad=first_bad):
-            if sample.stem == first_bad:
+            if sample.id == first_bad:
                 raise MachineError("disk full")
 
         with pytest.raises(MachineError, match="disk full"):

@@ -117,8 +117,8 @@ def test_flip_and_sliding_compose() -> None:
     image = image_of()
     found = infer(strided, image, HW, mode="slide", window_hw=(16, 16), stride_hw=(9, 9), flip=True)
     straight = slid_by_hand(strided, image, (16, 16), (9, 9)).softmax(1)
-    mirrored = slid_by_hand(strided, image.flip(3), (16, 16), (9, 9)).softmax(1).flip(3)
-    close(all_rows(found), (straight + mirrored) / 2)
+    flipped = slid_by_hand(strided, image.flip(3), (16, 16), (9, 9)).softmax(1).flip(3)
+    close(all_rows(found), (straight + flipped) / 2)
 
 
 def test_one_scale_other_than_1_gives_logits_at_the_labels_size() -> None:

@@ -122,9 +122,9 @@ def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run,
 def test_masks_of_nobody_knows_whom_are_refused(run, tmp_path):
     masks = tmp_path / "masks"
     scored(run, masks)
-    tree = json.loads((masks / MANIFEST).read_text())
-    tree["belongs_to"]["eval"]["flip"] = True
-    (masks / MANIFEST).write_text(json.dumps(tree))
+    mapping = json.loads((masks / MANIFEST).read_text())
+    mapping["belongs_to"]["eval"]["flip"] = True
+    (masks / MANIFEST).write_text(json.dumps(mapping))
     with pytest.raises(ConfigError, match=r"masks\.json: damaged"):
         scored(run, masks)
     (masks / MANIFEST).unlink()

@@ -80,11 +80,11 @@ def test_an_overlay_is_half_image_half_colour_with_light_borders() -> None:
     assert edge[2].all()
 
 
-@pytest.mark.parametrize("stem", ["../frame", "/tmp/frame", "a/../../../frame"])
-def test_a_stem_cannot_leave_the_folder_and_nothing_is_written(stem: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sample_id", ["../frame", "/tmp/frame", "a/../../../frame"])
+def test_a_stem_cannot_leave_the_folder_and_nothing_is_written(sample_id: str, tmp_path: Path) -> None:
     image, predicted, label = scene()
     with pytest.raises(ConfigError, match="leads out"):
-        write_masks(tmp_path / "masks", stem, predicted, TABLE, image=image, label=label)
+        write_masks(tmp_path / "masks", sample_id, predicted, TABLE, image=image, label=label)
     assert not list(tmp_path.rglob("*.png"))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.evaluation.score import _print_results, predict_files, recipe_for_scoring, score
-from segnl.metrics.accumulator import Tally
+from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.per_image import load_per_image
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
@@ -60,7 +60,7 @@ def test_broken_attention_is_scored_beside_the_whole_network_s_and_its_masks_are
 def test_the_images_counts_lie_beside_the_metrics_and_add_up_to_them(run):
     metrics = scored(run)
     kept = load_per_image(run / "eval" / "val-whole" / "per_image.npz")
-    assert kept.stems == ["frame0", "frame1", "frame2"]
+    assert kept.sample_ids == ["frame0", "frame1", "frame2"]
     assert kept.total().miou() == metrics["miou"]
     assert "strata" not in metrics
 
@@ -153,10 +153,10 @@ def test_what_holds_no_image_is_named(run, tmp_path, name, says):
 def test_an_official_mean_over_nothing_is_a_dash(run, capsys):
     checkpoint = open_checkpoint(run)
     recipe = recipe_for_scoring(checkpoint, ())
-    data, tally = build_data(recipe, "val"), Tally(3)
-    tally.confusion.matrix[0, 0] = 5
+    data, accumulator = build_data(recipe, "val"), Accumulator(3)
+    accumulator.confusion.matrix[0, 0] = 5
     metrics = {"official": {"class_iou": 0.5, "class_iiou": None, "category_iou": 0.25, "category_iiou": None}}
-    _print_results(tally, metrics, data, recipe)
+    _print_results(accumulator, metrics, data, recipe)
     shown = "class_iou 0.5000, class_iiou -, category_iou 0.2500, category_iiou -"
     assert shown in capsys.readouterr().out
 

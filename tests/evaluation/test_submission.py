@@ -54,8 +54,8 @@ def unlabelled(street_runs, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(module, "CITYSCAPES_TEST_IMAGES", 2)
     monkeypatch.setattr(module, "CITYSCAPES_HW", (64, 128))
     images = sorted((street_runs[0].parent / "streets/leftImg8bit/val").rglob("*.png"))
-    for stem, image in zip(STEMS, images, strict=False):
-        path = tmp_path / "cityscapes/leftImg8bit/test" / stem.split("_")[0] / f"{stem}_leftImg8bit.png"
+    for sample_id, image in zip(STEMS, images, strict=False):
+        path = tmp_path / "cityscapes/leftImg8bit/test" / sample_id.split("_")[0] / f"{sample_id}_leftImg8bit.png"
         path.parent.mkdir(parents=True)
         shutil.copy(image, path)
     return tmp_path / "cityscapes"
@@ -63,13 +63,13 @@ def unlabelled(street_runs, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("labels", ["absent", "void"])
 def test_a_test_split_is_packed_without_scores(labels, unlabelled, run, tmp_path, capsys):
-    for stem in STEMS if labels == "void" else ():
-        path = unlabelled / "gtFine/test" / stem.split("_")[0] / f"{stem}_gtFine_labelIds.png"
+    for sample_id in STEMS if labels == "void" else ():
+        path = unlabelled / "gtFine/test" / sample_id.split("_")[0] / f"{sample_id}_gtFine_labelIds.png"
         path.parent.mkdir(parents=True)
         Image.fromarray(np.full((64, 128), 3, np.uint8)).save(path)  # out of roi
     data = f"data={{name: cityscapes, root: {unlabelled}, crop_hw: [64, 96], workers: 0}}"
     metrics = score(run, split="test", overrides=[data], submission=tmp_path / "test.zip", masks=tmp_path / "masks")
-    assert list(masks_in(tmp_path / "test.zip")) == [f"{stem}.png" for stem in STEMS]
+    assert list(masks_in(tmp_path / "test.zip")) == [f"{sample_id}.png" for sample_id in STEMS]
     assert (metrics["miou"], metrics["num_pixels"], metrics["num_images"]) == (None, 0, 2)
     assert "no labelled pixel" in capsys.readouterr().out
     assert (tmp_path / "masks" / "error").exists() == (labels == "void")

@@ -37,8 +37,8 @@ def write(path: Path, values: np.ndarray) -> None:
 def tree(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     """Labels with instances and void, predictions with void and mistakes; no train anywhere, trucks only predicted."""
     rng = np.random.default_rng(seed)
-    for stem in STEMS:
-        city = stem.split("_")[0]
+    for sample_id in STEMS:
+        city = sample_id.split("_")[0]
         label = np.kron(rng.choice([0, 3, 7, 8, 11, 21, 23], (5, 8)), np.ones((8, 8), int))[: HW[0], : HW[1]]
         instances = label.copy()
         for number in range(9):
@@ -50,19 +50,19 @@ def tree(folder: Path, seed: int = 0) -> tuple[Path, Path]:
         label[-2:], instances[-2:] = 1, 1001  # an id above 1000 that is no thing
         wrong = rng.random(HW)
         predicted = np.where(wrong < 0.6, label, rng.choice([0, 4, 7, 8, 9, 11, 21, 24, 26, 27, 29, 30, 33], HW))
-        base = folder / "gtFine/val" / city / f"{stem}_gtFine"
+        base = folder / "gtFine/val" / city / f"{sample_id}_gtFine"
         write(base.with_name(f"{base.name}_labelIds.png"), label.astype(np.uint8))
         write(base.with_name(f"{base.name}_instanceIds.png"), instances.astype(np.uint16))
-        write(folder / "results" / city / f"{stem}_leftImg8bit.png", predicted.astype(np.uint8))
+        write(folder / "results" / city / f"{sample_id}_leftImg8bit.png", predicted.astype(np.uint8))
     return folder, folder / "results"
 
 
-def label_path(root: Path, stem: str, kind: str = "labelIds") -> Path:
-    return root / "gtFine/val" / stem.split("_")[0] / f"{stem}_gtFine_{kind}.png"
+def label_path(root: Path, sample_id: str, kind: str = "labelIds") -> Path:
+    return root / "gtFine/val" / sample_id.split("_")[0] / f"{sample_id}_gtFine_{kind}.png"
 
 
-def prediction_path(root: Path, stem: str) -> Path:
-    return root / "results" / stem.split("_")[0] / f"{stem}_leftImg8bit.png"
+def prediction_path(root: Path, sample_id: str) -> Path:
+    return root / "results" / sample_id.split("_")[0] / f"{sample_id}_leftImg8bit.png"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -126,8 +126,8 @@ def test_the_official_command_line_as_pip_installs_it_gives_the_same(seed: int, 
 
 def test_a_perfect_prediction_scores_1(tmp_path: Path) -> None:
     root, results = tree(tmp_path)
-    for stem in STEMS:
-        prediction_path(root, stem).write_bytes(label_path(root, stem).read_bytes())
+    for sample_id in STEMS:
+        prediction_path(root, sample_id).write_bytes(label_path(root, sample_id).read_bytes())
     result = official_scores(root, "val", results)
     assert result["class_iou"] == result["category_iou"] == 1.0
 
@@ -200,13 +200,13 @@ def break_tree(root: Path, fault: str) -> None:
     elif fault == "instance of a road":
         rewrite(instances, set_first_pixel(7001))
     elif fault == "train ids":
-        for stem in STEMS:
-            rewrite(prediction_path(root, stem), as_train_ids)
+        for sample_id in STEMS:
+            rewrite(prediction_path(root, sample_id), as_train_ids)
     elif fault == "label missing":
         label.unlink()
     elif fault == "no labels":
-        for stem in STEMS:
-            label_path(root, stem).unlink()
+        for sample_id in STEMS:
+            label_path(root, sample_id).unlink()
 
 
 FAULTS = {

@@ -36,9 +36,9 @@ def test_a_file_gives_the_same_back_and_is_small(tmp_path: Path) -> None:
     kept, _ = counted(range(5))
     kept.save(tmp_path / "per_image.npz")
     back = load_per_image(tmp_path / "per_image.npz")
-    assert back.stems == kept.stems
-    for stem in kept.stems:
-        np.testing.assert_array_equal(back.matrix(stem), kept.matrix(stem))
+    assert back.sample_ids == kept.sample_ids
+    for sample_id in kept.sample_ids:
+        np.testing.assert_array_equal(back.matrix(sample_id), kept.matrix(sample_id))
     assert (tmp_path / "per_image.npz").stat().st_size < 4000  # dense matrices would be 900,000 bytes
 
 
@@ -64,7 +64,7 @@ def test_the_worst_images_come_first_and_unlabelled_ones_not_at_all() -> None:
     kept.add("unlabelled", np.zeros((2, 3), np.int64))
     kept.add("void predicted", np.array([[2, 0, 2], [0, 0, 0]]))
     assert kept.worst(2) == [("bad", 0.25), ("void predicted", 0.5)]
-    assert [stem for stem, _ in kept.worst(9)] == ["bad", "void predicted", "good"]
+    assert [sample_id for sample_id, _ in kept.worst(9)] == ["bad", "void predicted", "good"]
 
 
 def test_an_image_counts_once() -> None:

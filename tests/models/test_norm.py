@@ -9,13 +9,13 @@ from segnl.models.segmenter import Segmenter, model_config, new_segmenter
 
 
 def model_of(norm: str, **backbone: object) -> Segmenter:
-    tree = {
+    mapping = {
         "backbone": {"name": "resnet", "depth": 18, "width": 0.0625} | backbone,
         "head": {"name": "non_local", "channels": 8},
         "aux": {"channels": 8},
         "norm": norm,
     }
-    return new_segmenter(model_config(tree, file="test.yaml"), num_classes=5, seed=0)
+    return new_segmenter(model_config(mapping, file="test.yaml"), num_classes=5, seed=0)
 
 
 def test_every_norm_but_group_has_the_same_names_values_and_evaluation() -> None:

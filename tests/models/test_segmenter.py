@@ -8,13 +8,13 @@ from segnl.core.errors import ConfigError
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config, new_segmenter, set_batch_norm
 
 
-def tree(**over: Any) -> dict[str, Any]:
+def model_settings(**over: Any) -> dict[str, Any]:
     backbone = {"name": "resnet", "depth": 18, "width": 0.0625}
     return {"backbone": backbone, "head": {"name": "rcca", "channels": 8}, "aux": {"channels": 8}} | over
 
 
 def model_of(**over: Any) -> Segmenter:
-    return new_segmenter(model_config(tree(**over), file="test.yaml"), num_classes=5, seed=0)
+    return new_segmenter(model_config(model_settings(**over), file="test.yaml"), num_classes=5, seed=0)
 
 
 def test_logits_stay_at_feature_size() -> None:
@@ -84,11 +84,11 @@ def test_a_head_hears_of_align_corners() -> None:
 )
 def test_a_wrong_setting_is_named_with_its_dotted_path(over: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        model_config(tree(**over), file="test.yaml")
+        model_config(model_settings(**over), file="test.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_settings_survive_a_round_trip_through_plain_values() -> None:
-    cfg = model_config(tree(), file="test.yaml")
+    cfg = model_config(model_settings(), file="test.yaml")
     assert model_config(cfg.model_dump(), file="test.yaml").model_dump() == cfg.model_dump()

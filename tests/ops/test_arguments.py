@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from segnl.ops.arguments import accumulator, agree, only_reverse_mode
+from segnl.ops.arguments import accumulation_dtype, agree, only_reverse_mode
 
 
 def test_sums_are_taken_in_float32_except_float64() -> None:
     halves_and_single = (torch.float16, torch.bfloat16, torch.float32)
-    assert [accumulator(dtype) for dtype in halves_and_single] == [torch.float32] * 3
-    assert accumulator(torch.float64) == torch.float64
+    assert [accumulation_dtype(dtype) for dtype in halves_and_single] == [torch.float32] * 3
+    assert accumulation_dtype(torch.float64) == torch.float64
 
 
 def test_autocast_brings_mixed_dtypes_to_its_own() -> None:

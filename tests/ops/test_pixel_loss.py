@@ -10,8 +10,8 @@ from torch import Tensor
 from segnl.ops.pixel_loss import (
     hardest_label,
     ohem_label,
+    per_pixel_loss,
     pixel_cross_entropy,
-    pixel_hardness,
     pixel_weight_sum,
 )
 from segnl.ops.resize import resize
@@ -32,8 +32,8 @@ def pixel_ohem_cross_entropy(
     logits: Tensor, label: Tensor, *, align_corners: bool, threshold: float = 0.7, min_kept: int = 100_000
 ) -> Tensor:
     """Two passes, as losses/step_loss.py takes them."""
-    hardness = pixel_hardness(logits, label, align_corners=align_corners)
-    kept = ohem_label(label, hardness, threshold=threshold, min_kept=min_kept)
+    pixel_losses = per_pixel_loss(logits, label, align_corners=align_corners)
+    kept = ohem_label(label, pixel_losses, threshold=threshold, min_kept=min_kept)
     return pixel_cross_entropy(logits, kept, align_corners=align_corners)
 
 
@@ -214,15 +214,15 @@ def test_ohem_keeps_the_pixels_of_the_rule(threshold: float, min_kept: int) -> N
 
 def test_hardest_fraction_keeps_the_greatest_losses() -> None:
     logits, label = draw()
-    hardness = pixel_hardness(logits, label, align_corners=True)
-    valid = hardness[label != 255]
-    assert (hardness[label == 255] == -1).all()
+    pixel_losses = per_pixel_loss(logits, label, align_corners=True)
+    valid = pixel_losses[label != 255]
+    assert (pixel_losses[label == 255] == -1).all()
     for fraction in (0.001, 0.25, 1.0):
         num_kept = math.ceil(fraction * valid.numel())
-        kept = hardest_label(label, hardness, fraction=fraction) != 255
+        kept = hardest_label(label, pixel_losses, fraction=fraction) != 255
         assert int(kept.sum()) == num_kept
-        assert hardness[kept].min() == valid.sort(descending=True).values[num_kept - 1]
-    assert (hardest_label(torch.full_like(label, 255), torch.full_like(hardness, -1), fraction=0.5) == 255).all()
+        assert pixel_losses[kept].min() == valid.sort(descending=True).values[num_kept - 1]
+    assert (hardest_label(torch.full_like(label, 255), torch.full_like(pixel_losses, -1), fraction=0.5) == 255).all()
 
 
 def test_weight_sum_is_what_valid_divides_by() -> None:
@@ -278,8 +278,8 @@ def test_wrong_arguments_are_named() -> None:
 
 def test_ohem_label_ignores_the_easy_pixels_alone() -> None:
     label = torch.tensor([[[0, 1, 255, 2]]])
-    hardness = torch.tensor([[[0.1, 2.0, -1.0, 0.5]]])
-    kept = ohem_label(label, hardness, threshold=0.5, min_kept=0)
+    pixel_losses = torch.tensor([[[0.1, 2.0, -1.0, 0.5]]])
+    kept = ohem_label(label, pixel_losses, threshold=0.5, min_kept=0)
     assert kept.tolist() == [[[255, 1, 255, 255]]]
-    assert ohem_label(label, hardness, threshold=0.5, min_kept=2).tolist() == [[[255, 1, 255, 2]]]
-    assert ohem_label(label, hardness, threshold=0.5, min_kept=3).equal(label)
+    assert ohem_label(label, pixel_losses, threshold=0.5, min_kept=2).tolist() == [[[255, 1, 255, 2]]]
+    assert ohem_label(label, pixel_losses, threshold=0.5, min_kept=3).equal(label)

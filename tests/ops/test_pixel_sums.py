@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segnl.ops.pixel_loss import pixel_cross_entropy
-from segnl.ops.pixel_sums import nth_largest, pixel_cross_entropy_sum, pixel_hardness
+from segnl.ops.pixel_sums import nth_largest, per_pixel_loss, pixel_cross_entropy_sum
 from segnl.ops.resize import resize
 
 
@@ -23,9 +23,9 @@ def draw(in_hw: tuple[int, int] = (7, 11)) -> tuple[Tensor, Tensor]:
 
 def test_summed_loss_is_the_sum_of_each_pixels() -> None:
     logits, label = draw()
-    hardness = pixel_hardness(logits.detach(), label, True, 16)
+    pixel_losses = per_pixel_loss(logits.detach(), label, True, 16)
     total, grad = pixel_cross_entropy_sum(logits, label, None, True, 0.0, 16, False)
-    torch.testing.assert_close(total, hardness[label != 255].sum())
+    torch.testing.assert_close(total, pixel_losses[label != 255].sum())
     assert total.dtype == torch.float64
     assert grad.numel() == 0
 
@@ -72,7 +72,7 @@ def test_operators_are_registered_as_torch_asks() -> None:
     for wants_gradient in (False, True):
         arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
         torch.library.opcheck(pixel_cross_entropy_sum, arguments, test_utils=tests)
-    torch.library.opcheck(pixel_hardness, (logits, label, False, None), test_utils=tests)
+    torch.library.opcheck(per_pixel_loss, (logits, label, False, None), test_utils=tests)
     torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3), 0.5), test_utils=tests)
 
 

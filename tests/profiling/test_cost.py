@@ -52,11 +52,11 @@ def test_the_command_writes_the_public_names(tiny_config, tmp_path, capsys):
     out = tmp_path / "cost.json"
     given = ["--input", "65x97", "--set", f"data.root={tmp_path / 'nowhere'}", "--classes", "7", "--json", str(out)]
     assert main(["cost", "--config", str(tiny_config), *given]) == 0
-    tree = json.loads(out.read_text())
+    mapping = json.loads(out.read_text())
     names = ["params", "gflops", "gflops_algorithm", "saved_mib", "peak_mib", "latency_ms"]
-    assert list(tree)[:6] == names
-    assert all(tree[name] > 0 for name in names)
-    assert (tree["num_classes"], tree["input_hw"], tree["complete"]) == (7, [65, 97], True)
+    assert list(mapping)[:6] == names
+    assert all(mapping[name] > 0 for name in names)
+    assert (mapping["num_classes"], mapping["input_hw"], mapping["complete"]) == (7, [65, 97], True)
     shown = capsys.readouterr().out
     assert all(name in shown for name in names)
     assert "rough" in shown

@@ -7,7 +7,7 @@ from segnl.runs.recipe import load_recipe
 
 
 def job(config, part="attention", shapes=((1, 16, 33, 41),), overrides=()):
-    return Job(load_recipe(config, overrides).tree(), 3, part, shapes)
+    return Job(load_recipe(config, overrides).to_dict(), 3, part, shapes)
 
 
 def test_saved_bytes_of_criss_cross_are_those_of_a_count_by_hand(tiny_config):

@@ -45,12 +45,12 @@ def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
     assert chart.rows[0].place == 0.5
 
 
-def tree(miou, sd=None, **costs):
+def head_row(miou, sd=None, **costs):
     return {"miou_mean": miou, "miou_sd": sd, "params": 2_000_000, "gflops": 1.5, "latency_ms": None} | costs
 
 
 def test_every_cost_that_is_known_of_all_heads_has_a_plot():
-    heads = {"fcn": tree(0.4, latency_ms=7.0), "refused": tree(None), "rcca": tree(0.5, gflops=2.5)}
+    heads = {"fcn": head_row(0.4, latency_ms=7.0), "refused": head_row(None), "rcca": head_row(0.5, gflops=2.5)}
     group = cost_plots(heads)
     assert [plot.x.label for plot in group.plots] == ["GFLOPs for one image", "million parameters"]
     fcn, rcca = group.plots[0].series
@@ -59,11 +59,11 @@ def test_every_cost_that_is_known_of_all_heads_has_a_plot():
     assert fcn.marks[0][1] < rcca.marks[0][1]  # worse: further down
     assert [text for _, text in group.plots[1].x.ticks if float(text) == 2.0]
     assert "standard deviation" not in group.meaning
-    assert cost_plots({"refused": tree(None)}) is None
+    assert cost_plots({"refused": head_row(None)}) is None
 
 
 def test_the_spread_over_seeds_stands_beside_the_score():
-    group = cost_plots({"fcn": tree(0.4, 0.01), "rcca": tree(0.5, 0.02)})
+    group = cost_plots({"fcn": head_row(0.4, 0.01), "rcca": head_row(0.5, 0.02)})
     fcn, rcca = (series.rods[0] for series in group.plots[0].series)
     assert rcca[2] - rcca[1] == pytest.approx(2 * (fcn[2] - fcn[1]))
     assert "standard deviation" in group.meaning

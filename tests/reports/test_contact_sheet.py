@@ -7,7 +7,7 @@ from segnl.evaluation.predictions import keep_predictions
 from segnl.evaluation.score import recipe_for_scoring
 from segnl.labels.table import IGNORE
 from segnl.reports.contact_sheet import GAP, HEADER, LINE, contact_sheet
-from segnl.reports.gallery import Shown
+from segnl.reports.gallery import PageModel
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import open_checkpoint
 
@@ -16,7 +16,7 @@ def test_a_sheet_has_a_row_an_image_and_a_column_for_image_truth_and_network(str
     checkpoint = open_checkpoint(street_runs[0])
     recipe = recipe_for_scoring(checkpoint, ())
     data, predictions = build_data(recipe, "val"), keep_predictions(checkpoint, recipe, "val")
-    sheet = Image.open(io.BytesIO(contact_sheet([Shown("fcn", predictions)], data, [2, 0], width=128)))
+    sheet = Image.open(io.BytesIO(contact_sheet([PageModel("fcn", predictions)], data, [2, 0], width=128)))
     total = 3 * (128 + GAP) + GAP
     assert sheet.width == total
     below = sheet.height - (HEADER + 2 * (64 + GAP))

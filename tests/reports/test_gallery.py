@@ -10,7 +10,7 @@ from PIL import Image
 from segnl.evaluation.predictions import keep_predictions
 from segnl.evaluation.score import recipe_for_scoring
 from segnl.reports import gallery as module
-from segnl.reports.gallery import Shown, disagreements, gallery, most_telling, pack
+from segnl.reports.gallery import PageModel, disagreements, gallery, most_telling, pack
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import open_checkpoint
 
@@ -21,7 +21,7 @@ def shown_and_data(street_runs):
     for run in street_runs:
         checkpoint = open_checkpoint(run)
         recipe = recipe_for_scoring(checkpoint, ())
-        shown.append(Shown(run.name, keep_predictions(checkpoint, recipe, "val")))
+        shown.append(PageModel(run.name, keep_predictions(checkpoint, recipe, "val")))
     return shown, build_data(recipe, "val")
 
 
@@ -57,7 +57,7 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(sho
     differ = [image["differ"] for image in found["images"]]
     assert differ == sorted(differ, reverse=True)
     image = found["images"][0]
-    i = data.stems.index(image["stem"])
+    i = data.sample_ids.index(image["stem"])
     assert np.array_equal(unpack(image["truth"], image["hw"]), data.read(i).label)
     assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].predictions.mask(i, data.table))
     assert image["wrong"][0] == pytest.approx(shown[0].predictions.wrong()[i], abs=1e-5)
@@ -72,7 +72,7 @@ def test_large_images_are_shown_smaller_with_ids_kept_ids(shown_and_data, monkey
     assert image["hw"] == [25, 50]
     photo = Image.open(io.BytesIO(base64.b64decode(image["photo"].partition(",")[2])))
     assert photo.size == (50, 25)
-    i = data.stems.index(image["stem"])
+    i = data.sample_ids.index(image["stem"])
     assert set(np.unique(unpack(image["truth"], (25, 50)))) <= set(np.unique(data.read(i).label))
 
 

@@ -166,8 +166,8 @@ def test_a_page_that_would_be_too_large_leaves_out_the_last_images(tmp_path, mon
     shown = write_page(tmp_path / "fewer.html", page(6))
     assert 0 < shown < 6
     assert (tmp_path / "fewer.html").stat().st_size <= full - 2000
-    stems = re.findall(r'"stem": ?"(frame\d)"', (tmp_path / "fewer.html").read_text())
-    assert stems == [f"frame{i}" for i in range(shown)]
+    sample_ids = re.findall(r'"stem": ?"(frame\d)"', (tmp_path / "fewer.html").read_text())
+    assert sample_ids == [f"frame{i}" for i in range(shown)]
 
 
 @pytest.mark.parametrize("count", [2, 0])

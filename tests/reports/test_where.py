@@ -31,12 +31,12 @@ def test_rows_rings_and_sizes_are_those_of_eval_with_strata():
     pred, label = maps()
     strata = Strata(K)
     strata.update(pred, label)
-    tree, counts = strata.as_json(), counted(pred, label)
+    mapping, counts = strata.as_json(), counted(pred, label)
     assert np.array_equal(counts["row"], strata.counts["row"])
     assert np.array_equal(counts["ring"], strata.counts["ring"])
-    recall = [np.nan if size["recall"] is None else size["recall"] for size in tree["recall_by_component"]]
+    recall = [np.nan if size["recall"] is None else size["recall"] for size in mapping["recall_by_component"]]
     np.testing.assert_allclose(recall_by_part(counts["size"]), recall, rtol=1e-14)
-    np.testing.assert_allclose(iou_by_part(counts["row"]), np.array(tree["iou_by_row"], float), rtol=1e-14)
+    np.testing.assert_allclose(iou_by_part(counts["row"]), np.array(mapping["iou_by_row"], float), rtol=1e-14)
 
 
 def test_the_parts_by_distance_add_up_to_the_trimaps_and_to_all_pixels():
@@ -84,8 +84,8 @@ def test_counts_that_do_not_belong_to_the_predictions_are_made_again(runs_and_da
         file.write_bytes(file.read_bytes()[:100])
     else:
         with np.load(file) as arrays:
-            tree = dict(arrays)
-        np.savez(file, **tree | {"belongs_to": np.array("others"), "row": tree["row"] + 1})
+            mapping = dict(arrays)
+        np.savez(file, **mapping | {"belongs_to": np.array("others"), "row": mapping["row"] + 1})
     after = where_right(runs, data)["fcn"]
     assert all(np.array_equal(before[part], after[part]) for part in PARTS)
 

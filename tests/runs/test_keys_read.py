@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segnl.core.config import Config, load_tree, merge
+from segnl.core.config import Config, load_mapping, merge
 from segnl.data.class_pixels import class_pixels
 from segnl.data.loader import train_batches
 from segnl.data.transforms import TrainTransform
@@ -55,15 +55,17 @@ def official_layout(name: str, root: Path) -> None:
     """One pair of files for each split, as the data set's own distribution lays them out."""
     if name in ("cityscapes", "streets"):
         for split in ("train", "val"):
-            stem = f"{split}/ulm/ulm_000000_000019"
+            sample_id = f"{split}/ulm/ulm_000000_000019"
             write_pair(
-                root / "leftImg8bit" / f"{stem}_leftImg8bit.png",
-                root / "gtFine" / f"{stem}_gtFine_labelIds.png",
+                root / "leftImg8bit" / f"{sample_id}_leftImg8bit.png",
+                root / "gtFine" / f"{sample_id}_gtFine_labelIds.png",
                 [0, 7, 8, 11, 33],
             )
     elif name == "ade20k":
-        for split, stem in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
-            write_pair(root / f"images/{split}/{stem}.jpg", root / f"annotations/{split}/{stem}.png", [0, 1, 4, 150])
+        for split, sample_id in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
+            write_pair(
+                root / f"images/{split}/{sample_id}.jpg", root / f"annotations/{split}/{sample_id}.png", [0, 1, 4, 150]
+            )
     else:
         for split in ("train", "val"):
             write_pair(root / f"images/{split}/a.png", root / f"labels/{split}/a.png", [0, 1, 11])
@@ -76,16 +78,16 @@ def official_layout(name: str, root: Path) -> None:
 
 def small(path: Path, root: Path) -> Recipe:
     """The recipe at a size for a test: its keys as shipped, fewer channels, small crops, a root of its own."""
-    tree = load_tree(path)
-    official_layout(tree["data"]["name"], root)
-    made = root / "made" if tree["data"]["name"] == "streets" else root
-    tree = merge(merge(tree, SMALL), {"data": {"root": str(made)}})
-    tree["schedule"].pop("warmup_steps", None)
-    if "short_side_px" in tree["data"]:
-        tree["data"]["short_side_px"] = 48
-    if tree["model"]["aux"] is not None:
-        tree["model"]["aux"]["channels"] = 8
-    return compose(tree, file=str(path))
+    mapping = load_mapping(path)
+    official_layout(mapping["data"]["name"], root)
+    made = root / "made" if mapping["data"]["name"] == "streets" else root
+    mapping = merge(merge(mapping, SMALL), {"data": {"root": str(made)}})
+    mapping["schedule"].pop("warmup_steps", None)
+    if "short_side_px" in mapping["data"]:
+        mapping["data"]["short_side_px"] = 48
+    if mapping["model"]["aux"] is not None:
+        mapping["model"]["aux"]["channels"] = 8
+    return compose(mapping, file=str(path))
 
 
 def step_and_score(recipe: Recipe) -> None:

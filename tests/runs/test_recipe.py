@@ -28,10 +28,10 @@ def test_a_fault_is_one_line_with_file_and_key(tiny_config, override, says):
 
 
 def test_a_missing_section_is_named(tiny_config):
-    tree = parse_yaml(tiny_config.read_text(), "x")
-    tree["optin"] = tree.pop("optim")
+    mapping = parse_yaml(tiny_config.read_text(), "x")
+    mapping["optin"] = mapping.pop("optim")
     with pytest.raises(ConfigError, match="optim: missing; is 'optin' a misspelling of it"):
-        compose(tree, file="x.yaml")
+        compose(mapping, file="x.yaml")
 
 
 def test_a_head_of_another_name_inherits_nothing(tiny_config):
@@ -41,23 +41,23 @@ def test_a_head_of_another_name_inherits_nothing(tiny_config):
 
 def test_a_resolved_recipe_reads_back_the_same(tiny_config):
     recipe = load_recipe(tiny_config)
-    assert compose(recipe.tree(), file="again").tree() == recipe.tree()
+    assert compose(recipe.to_dict(), file="again").to_dict() == recipe.to_dict()
 
 
 def test_what_does_not_change_the_numbers_may_differ(tiny_config):
-    one = load_recipe(tiny_config).tree()
-    moved = load_recipe(tiny_config, ["data.workers=3", "data.root=/elsewhere", "train.save_every=1"]).tree()
-    other = load_recipe(tiny_config, ["model.head={name: aspp, channels: 16}", "train.seed=1"]).tree()
+    one = load_recipe(tiny_config).to_dict()
+    moved = load_recipe(tiny_config, ["data.workers=3", "data.root=/elsewhere", "train.save_every=1"]).to_dict()
+    other = load_recipe(tiny_config, ["model.head={name: aspp, channels: 16}", "train.seed=1"]).to_dict()
     assert differing_keys(one, moved) == []
     assert {"model.head.name", "train.seed"} <= set(differing_keys(one, other))
     assert not any(key.startswith("data") for key in differing_keys(one, other))
 
 
 def test_a_key_that_is_younger_than_a_recipe_has_its_default_there(tiny_config):
-    now = load_recipe(tiny_config).tree()
+    now = load_recipe(tiny_config).to_dict()
     before = {**now, "model": {key: value for key, value in now["model"].items() if key != "norm"}}
     assert differing_keys(now, before) == []
-    assert differing_keys(load_recipe(tiny_config, ["model.norm=frozen"]).tree(), before) == ["model.norm"]
+    assert differing_keys(load_recipe(tiny_config, ["model.norm=frozen"]).to_dict(), before) == ["model.norm"]
 
 
 def test_compile_and_activation_checkpointing_are_refused_together(tiny_config):

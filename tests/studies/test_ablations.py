@@ -7,12 +7,12 @@ from segnl.evaluation.predictions import keep_predictions
 from segnl.models.ablation import Ablation
 from segnl.runs.checkpoint import open_checkpoint
 from segnl.studies.ablations import (
-    Broken,
+    AblationResult,
     ablate,
     ablation_grid,
     ablation_markdown,
     ablation_verdicts,
-    ablations_tree,
+    ablations_dict,
 )
 from segnl.studies.run import compare
 from segnl.studies.study import load_study
@@ -20,9 +20,9 @@ from segnl.studies.table import grid_lines
 
 OFF, SHUFFLED = Ablation("gamma0"), Ablation("shuffled")
 FOUND = [
-    Broken("non_local", OFF, {"a": -0.02, "b": -0.04}, {"a": -0.1, "b": -0.3}),
-    Broken("non_local", SHUFFLED, {"a": -0.01, "b": -0.01}, {}),
-    Broken("rcca", OFF, {"a": 0.0004}, {}),
+    AblationResult("non_local", OFF, {"a": -0.02, "b": -0.04}, {"a": -0.1, "b": -0.3}),
+    AblationResult("non_local", SHUFFLED, {"a": -0.01, "b": -0.01}, {}),
+    AblationResult("rcca", OFF, {"a": 0.0004}, {}),
 ]
 
 
@@ -45,10 +45,10 @@ def test_a_sentence_says_whether_attention_acts():
 
 
 def test_numbers_and_markdown_hold_every_ablation_and_its_meaning():
-    tree = ablations_tree(FOUND)
-    assert tree["non_local"]["gamma0"]["miou_change"] == pytest.approx(-0.03)
-    assert tree["non_local"]["gamma0"]["miou_changes"] == {"a": -0.02, "b": -0.04}
-    assert tree["rcca"]["gamma0"]["ambiguous_change"] is None
+    mapping = ablations_dict(FOUND)
+    assert mapping["non_local"]["gamma0"]["miou_change"] == pytest.approx(-0.03)
+    assert mapping["non_local"]["gamma0"]["miou_changes"] == {"a": -0.02, "b": -0.04}
+    assert mapping["rcca"]["gamma0"]["ambiguous_change"] is None
     text = ablation_markdown(FOUND)
     assert "| non_local | -3.00 ± 1.41 | -1.00 ± 0.00 |" in text
     assert "- gamma0: attention switched off" in text

@@ -6,7 +6,7 @@ import pytest
 from segnl.studies.control import (
     Fingerprint,
     Witness,
-    control_tree,
+    control_dict,
     disagreements,
     fingerprint_of,
     num_shared,
@@ -106,7 +106,7 @@ def test_a_parameter_of_another_shape_is_another_parameter(study):
 def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
     run = study.runs[0]
     taken = fingerprint_of(run)
-    kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.tree()}
+    kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.to_dict()}
     (run.folder / "control.json").write_text(json.dumps(kept))
     assert fingerprint_of(run) == Fingerprint({"backbone.x 1": "kept"}, "kept") != taken
 
@@ -114,18 +114,18 @@ def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
 def test_a_fingerprint_of_another_recipe_is_taken_anew(study):
     run = study.runs[0]
     taken = fingerprint_of(run)
-    tree = run.recipe.tree()
-    tree["train"]["batch_size"] += 1
-    kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": tree}
+    mapping = run.recipe.to_dict()
+    mapping["train"]["batch_size"] += 1
+    kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": mapping}
     (run.folder / "control.json").write_text(json.dumps(kept))
     assert fingerprint_of(run) == taken
 
 
 def test_the_tree_holds_a_hash_for_every_module_and_run():
-    tree = control_tree({"fcn-s0": Fingerprint({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
-    assert set(tree["init"]["fcn-s0"]) == {"backbone", "head"}
-    assert tree["batches"] == {"fcn-s0": "c"}
-    assert tree["refused"] == {"fcn-s0": "why"}
+    mapping = control_dict({"fcn-s0": Fingerprint({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
+    assert set(mapping["init"]["fcn-s0"]) == {"backbone", "head"}
+    assert mapping["batches"] == {"fcn-s0": "c"}
+    assert mapping["refused"] == {"fcn-s0": "why"}
 
 
 BEGAN = Fingerprint({"backbone.x 1": "aa"}, "same")

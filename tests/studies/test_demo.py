@@ -27,7 +27,7 @@ def test_the_a_a_study_that_ships_is_one_recipe_twice_with_seeds_apart_and_half_
     assert aa.shared_seed is None
     ours, theirs = (study.runs[0].recipe for study in (aa, streets))
     assert 2 * ours.train.max_steps == theirs.train.max_steps
-    assert differing_keys(ours.tree(), theirs.tree()) == ["train.max_steps"]
+    assert differing_keys(ours.to_dict(), theirs.to_dict()) == ["train.max_steps"]
 
 
 def test_the_demo_trains_on_the_streets_that_it_makes(tmp_path):

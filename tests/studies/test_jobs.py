@@ -11,7 +11,7 @@ import torch
 
 from segnl.core.errors import SegnlError
 from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
-from segnl.studies.jobs import OUTPUT, AtOnce, last_step, last_words, slots, start
+from segnl.studies.jobs import OUTPUT, JobPool, last_step, last_words, slots, start
 from segnl.studies.run import train_all
 from segnl.studies.study import load_study
 
@@ -67,7 +67,7 @@ def test_a_training_that_fails_is_one_line_and_does_not_cost_the_others(study_fi
 @pytest.mark.parametrize(("code", "told"), [(5, 5), (1, 1), (-9, 6)])  # -9: killed, most often for want of memory
 def test_a_study_ends_with_the_exit_code_of_the_first_training_that_failed(code, told):
     study = SimpleNamespace(name="tiny", failed={"fcn-s0": code}, num_runs=2)
-    assert AtOnce._failure(study).exit_code == told
+    assert JobPool._failure(study).exit_code == told
 
 
 def wait_for(true, seconds=120):

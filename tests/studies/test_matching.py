@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from segnl.core.config import load_tree
+from segnl.core.config import load_mapping
 from segnl.core.errors import ConfigError
 from segnl.profiling.cost import network_counts
 from segnl.runs.recipe import compose
@@ -13,8 +13,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "streets"
 
 
 @pytest.fixture
-def trees():
-    return {head: load_tree(CONFIGS / f"{head}.yaml", ["data.crop_hw=[64, 96]"]) for head in ("fcn", "aspp", "rcca")}
+def mappings():
+    return {head: load_mapping(CONFIGS / f"{head}.yaml", ["data.crop_hw=[64, 96]"]) for head in ("fcn", "aspp", "rcca")}
 
 
 def by_trying_all(of_width, target):
@@ -30,12 +30,12 @@ def test_bisection_finds_what_trying_every_width_finds(target):
 
 
 @pytest.mark.parametrize("measure", ["params", "gflops"])
-def test_no_neighbouring_width_is_nearer_to_the_target(trees, tmp_path, measure):
-    widths = matched_widths(trees, "fcn", measure, file="study.yaml", kept=tmp_path)
+def test_no_neighbouring_width_is_nearer_to_the_target(mappings, tmp_path, measure):
+    widths = matched_widths(mappings, "fcn", measure, file="study.yaml", kept=tmp_path)
     which = ("params", "gflops").index(measure)
 
     def of(head, channels):
-        recipe = compose(with_width(trees[head], channels), file=head)
+        recipe = compose(with_width(mappings[head], channels), file=head)
         return network_counts(recipe, 19, recipe.data.crop_hw)[which]
 
     target = of("fcn", widths["fcn"].channels)
@@ -48,7 +48,7 @@ def test_no_neighbouring_width_is_nearer_to_the_target(trees, tmp_path, measure)
             assert abs(of(head, neighbour) - target) >= abs(of(head, channels) - target)
 
 
-def test_widths_are_solved_once_and_again_for_other_heads(trees, tmp_path, monkeypatch, capsys):
+def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, monkeypatch, capsys):
     calls = []
 
     def measured(recipe, num_classes, measure):
@@ -56,28 +56,28 @@ def test_widths_are_solved_once_and_again_for_other_heads(trees, tmp_path, monke
         return float(recipe.model.head.channels) * (2 if recipe.model.head.name == "aspp" else 1)
 
     monkeypatch.setattr(matching, "_measured", measured)
-    first = matched_widths(trees, "fcn", "params", file="study.yaml", kept=tmp_path)
+    first = matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
     assert first["aspp"].channels == first["fcn"].channels / 2
     assert "solving for the widths" in capsys.readouterr().out
     num = len(calls)
-    assert matched_widths(trees, "fcn", "params", file="study.yaml", kept=tmp_path) == first
+    assert matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path) == first
     assert len(calls) == num
-    trees["rcca"] = with_width(trees["rcca"], 16)
-    matched_widths(trees, "rcca", "params", file="study.yaml", kept=tmp_path)
+    mappings["rcca"] = with_width(mappings["rcca"], 16)
+    matched_widths(mappings, "rcca", "params", file="study.yaml", kept=tmp_path)
     assert len(calls) > num
 
 
-def test_a_head_that_no_width_brings_near_is_one_line(trees, tmp_path, monkeypatch):
+def test_a_head_that_no_width_brings_near_is_one_line(mappings, tmp_path, monkeypatch):
     monkeypatch.setattr(
         matching,
         "_measured",
         lambda recipe, *_: 1.0 if recipe.model.head.name == "fcn" else 5.0 * recipe.model.head.channels,
     )
     with pytest.raises(ConfigError, match=r"heads.aspp: no width brings it near fcn; with 8 channels .* \+3900 %"):
-        matched_widths(trees, "fcn", "params", file="study.yaml", kept=tmp_path)
+        matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
 
 
-def test_a_head_without_a_width_is_one_line(trees, tmp_path, monkeypatch):
+def test_a_head_without_a_width_is_one_line(mappings, tmp_path, monkeypatch):
     (tmp_path / "thin.py").write_text(
         "from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput\n"
         "class Thin(ContextHead):\n"
@@ -87,6 +87,6 @@ def test_a_head_without_a_width_is_one_line(trees, tmp_path, monkeypatch):
     (tmp_path / "lab").mkdir()
     (tmp_path / "thin.py").rename(tmp_path / "lab" / "thin.py")
     monkeypatch.syspath_prepend(tmp_path)
-    trees["rcca"]["model"] = {**trees["rcca"]["model"], "head": {"name": "lab.thin"}}
+    mappings["rcca"]["model"] = {**mappings["rcca"]["model"], "head": {"name": "lab.thin"}}
     with pytest.raises(ConfigError, match=r"lab\.thin has no `channels` to solve for"):
-        matched_widths(trees, "fcn", "params", file="study.yaml", kept=tmp_path)
+        matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)

@@ -16,25 +16,27 @@ def _metrics(finished):
 
 def test_a_study_ends_in_table_numbers_and_page(finished):
     folder = finished / "checkpoints" / "tiny"
-    tree = json.loads((finished / "out.json").read_text())
-    assert tree == json.loads((folder / "compare.json").read_text())
-    assert list(tree["heads"]) == ["fcn", "rcca"]
+    mapping = json.loads((finished / "out.json").read_text())
+    assert mapping == json.loads((folder / "compare.json").read_text())
+    assert list(mapping["heads"]) == ["fcn", "rcca"]
     keys = {"miou_mean", "miou_sd", "runs", "params", "gflops", "train_images_per_s", "latency_ms", "peak_mib"}
-    assert keys <= set(tree["heads"]["rcca"])
-    measured = [tree["heads"]["rcca"][key] for key in ("boundary_iou", "latency_ms", "peak_mib")]
+    assert keys <= set(mapping["heads"]["rcca"])
+    measured = [mapping["heads"]["rcca"][key] for key in ("boundary_iou", "latency_ms", "peak_mib")]
     assert all(value is not None and value > 0 for value in measured)
-    assert set(tree["control"]["batches"]) == {"fcn-s0", "rcca-s0"}
-    assert len(set(tree["control"]["batches"].values())) == 1
-    assert len(set(tree["control"]["batches_seen"].values())) == 1
-    assert None not in tree["control"]["batches_seen"].values()
-    init = tree["control"]["init"]
+    assert set(mapping["control"]["batches"]) == {"fcn-s0", "rcca-s0"}
+    assert len(set(mapping["control"]["batches"].values())) == 1
+    assert len(set(mapping["control"]["batches_seen"].values())) == 1
+    assert None not in mapping["control"]["batches_seen"].values()
+    init = mapping["control"]["init"]
     assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
-    assert tree["complete"] is True
+    assert mapping["complete"] is True
     assert (folder / "table.md").read_text().startswith("**One seed: this says something about these networks")
     assert (folder / "table.csv").read_text().startswith("head,miou_mean,")
-    (pair,) = tree["pairs"]
+    (pair,) = mapping["pairs"]
     assert {"a", "b", "difference", "low", "high", "p_holm", "verdict"} <= set(pair)
-    assert pair["difference"] == pytest.approx(tree["heads"]["rcca"]["miou_mean"] - tree["heads"]["fcn"]["miou_mean"])
+    assert pair["difference"] == pytest.approx(
+        mapping["heads"]["rcca"]["miou_mean"] - mapping["heads"]["fcn"]["miou_mean"]
+    )
     assert pair["low"] is None
     assert "one seed: this says something about these networks, nothing about the heads" in pair["verdict"]
     assert set(pair["per_class"]) == set(_metrics(finished)["per_class"])
@@ -43,11 +45,11 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
 
 
 def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
-    tree = json.loads((finished / "out.json").read_text())
+    mapping = json.loads((finished / "out.json").read_text())
     metrics = _metrics(finished)
-    assert tree["heads"]["rcca"]["miou_mean"] == metrics["miou"]
-    assert tree["heads"]["rcca"]["boundary_iou"] == metrics["boundary_iou"]
-    assert tree["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
+    assert mapping["heads"]["rcca"]["miou_mean"] == metrics["miou"]
+    assert mapping["heads"]["rcca"]["boundary_iou"] == metrics["boundary_iou"]
+    assert mapping["heads"]["rcca"]["ambiguous_acc"] == metrics["ambiguous"]["mean"]
 
 
 @pytest.fixture
@@ -174,8 +176,8 @@ def test_one_recipe_under_two_names_is_called_that_in_terminal_table_numbers_and
 
 def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
     file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
-    tree = json.loads(file.read_text())
-    file.write_text(json.dumps(tree | {"batches": "tampered"}))
+    mapping = json.loads(file.read_text())
+    file.write_text(json.dumps(mapping | {"batches": "tampered"}))
     assert compare(copied / "tiny.yaml", copied / "out.json") == 0
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0

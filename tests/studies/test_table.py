@@ -10,9 +10,9 @@ from segnl.studies.matching import Width
 from segnl.studies.table import (
     HeadResult,
     csv_text,
-    heads_tree,
+    heads_dict,
     markdown,
-    pairs_tree,
+    pairs_dict,
     table_columns,
     table_rows,
     terminal,
@@ -35,7 +35,7 @@ def test_one_seed_is_said_to_say_nothing_about_the_heads():
     said = verdicts([FCN, RCCA], ONE)
     assert said[0] == "One seed: this says something about these networks, nothing about the heads."
     assert "rcca has the highest mIoU here, 43.0 %, 3.0 points above the control, fcn" in said[1]
-    (pair,) = pairs_tree(ONE)
+    (pair,) = pairs_dict(ONE)
     assert (pair["a"], pair["b"], pair["difference"]) == ("rcca", "fcn", pytest.approx(0.03))
     assert pair["low"] is pair["high"] is pair["p_holm"] is None
     assert (pair["images_low"], pair["images_high"]) == (-0.01, 0.07)
@@ -50,10 +50,10 @@ def test_one_seed_s_interval_is_marked_as_one_of_images_only_in_the_table_and_it
 
 def test_several_seeds_give_mean_spread_interval_and_verdict():
     heads = [result("fcn", 0.40, 0.41, 0.42), result("rcca", 0.43, 0.43, 0.46)]
-    tree = heads_tree(heads)
-    assert tree["rcca"]["miou_mean"] == pytest.approx(0.44)
-    assert tree["fcn"]["miou_sd"] == pytest.approx(0.01)
-    assert tree["rcca"]["runs"] == 3
+    mapping = heads_dict(heads)
+    assert mapping["rcca"]["miou_mean"] == pytest.approx(0.44)
+    assert mapping["fcn"]["miou_sd"] == pytest.approx(0.01)
+    assert mapping["rcca"]["runs"] == 3
     assert verdicts(heads, THREE)[0] == "3 seeds a head: rcca is better than fcn."
     assert "41.00 ± 1.00 over 3 seeds" in terminal(heads, THREE)
     assert "+3.00 [+1.00, +5.00]" in terminal(heads, THREE)
@@ -62,7 +62,7 @@ def test_several_seeds_give_mean_spread_interval_and_verdict():
 
 def test_pairs_hold_every_class_by_name():
     classes = [{"road": ClassDifference(0, 0.1, 0.05, 0.15, is_about_heads=True)}]
-    (pair,) = pairs_tree(THREE, classes)
+    (pair,) = pairs_dict(THREE, classes)
     assert pair["per_class"]["road"] == {"difference": 0.1, "low": 0.05, "high": 0.15, "is_about_heads": True}
     assert pair["separable"] is True
 
@@ -76,10 +76,10 @@ def test_the_csv_has_a_line_a_head_and_plain_numbers():
 
 
 def test_what_was_not_measured_is_null_and_json_has_no_nan():
-    tree = heads_tree([RCCA, result("refused")])
-    assert tree["rcca"]["train_images_per_s"] is tree["rcca"]["latency_ms"] is tree["rcca"]["miou_sd"] is None
-    assert tree["refused"]["miou_mean"] is None
-    json.dumps([tree, pairs_tree(REFUSED)], allow_nan=False)
+    mapping = heads_dict([RCCA, result("refused")])
+    assert mapping["rcca"]["train_images_per_s"] is mapping["rcca"]["latency_ms"] is mapping["rcca"]["miou_sd"] is None
+    assert mapping["refused"]["miou_mean"] is None
+    json.dumps([mapping, pairs_dict(REFUSED)], allow_nan=False)
     assert "–" in terminal([RCCA, result("refused")], REFUSED)
 
 
@@ -154,8 +154,8 @@ def test_boundaries_time_and_memory_have_columns_where_they_were_measured():
     assert [cell.text for cell in cells["rcca"]][2] == "30.00"
     assert [cell.text for cell in cells["rcca"]][-2:] == ["5.5", "–"]
     assert [cell.is_best for cell in cells["fcn"]][-2:] == [True, False]
-    tree = heads_tree(heads)["rcca"]
-    assert (tree["boundary_iou"], tree["latency_ms"], tree["peak_mib"]) == (pytest.approx(0.3), 5.5, None)
+    mapping = heads_dict(heads)["rcca"]
+    assert (mapping["boundary_iou"], mapping["latency_ms"], mapping["peak_mib"]) == (pytest.approx(0.3), 5.5, None)
     assert {"Boundary IoU %", "Latency ms", "Peak MiB"}.isdisjoint(
         column.title for column in table_columns([FCN, RCCA], ONE)
     )
@@ -166,5 +166,5 @@ def test_matched_widths_and_what_remains_are_shown():
     column = [each.title for each in table_columns(heads, ONE)].index("Head channels")
     cells = [row.cells[column] for row in table_rows(heads, ONE)]
     assert [(cell.text, cell.note) for cell in cells] == [("64", "(target)"), ("56", "(-1.2 %)")]
-    tree = heads_tree(heads)["rcca"]
-    assert (tree["matched_channels"], tree["matched_deviation"]) == (56, -0.0123)
+    mapping = heads_dict(heads)["rcca"]
+    assert (mapping["matched_channels"], mapping["matched_deviation"]) == (56, -0.0123)

@@ -2,12 +2,12 @@ import torch
 
 from segnl.runs.build import build_model
 from segnl.runs.recipe import load_recipe
-from segnl.training.ema import Average
+from segnl.training.ema import ModelEMA
 
 
 def test_the_average_is_the_formula_and_counters_are_copied(tiny_config):
     model = build_model(load_recipe(tiny_config), 3, is_new=True)
-    average = Average(model, 0.4)
+    average = ModelEMA(model, 0.4)
     expected = {name: value.double() for name, value in model.state_dict().items()}
     for step in (1, 2, 3, 4, 5, 6):
         with torch.no_grad():
@@ -25,7 +25,7 @@ def test_the_average_is_the_formula_and_counters_are_copied(tiny_config):
 
 def test_the_average_is_apart_from_the_network_and_learns_nothing(tiny_config):
     model = build_model(load_recipe(tiny_config), 3, is_new=True)
-    average = Average(model, 0.9)
+    average = ModelEMA(model, 0.9)
     with torch.no_grad():
         model.classifier.weight.add_(1)
     assert not torch.equal(model.classifier.weight, average.model.classifier.weight)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segnl.core.distributed import Ranks
+from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
 from segnl.core.run_log import read_log
 from segnl.evaluation.evaluate import evaluate
@@ -34,7 +34,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
     run = tmp_path / "run"
     assert fit(load_recipe(tiny_config), run) == 0
     assert [path.name for path in checkpoints_of(run)] == ["step-00000006.safetensors", "step-00000004.safetensors"]
-    assert load_recipe(run / "recipe.yaml").tree() == load_recipe(tiny_config).tree()
+    assert load_recipe(run / "recipe.yaml").to_dict() == load_recipe(tiny_config).to_dict()
     steps = [line for line in read_log(run / "log.jsonl") if "event" not in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "lr", "data_s", "forward_s", "backward_s", "optim_s", "images_per_s"} <= steps[0].keys()
@@ -52,12 +52,12 @@ def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_confi
 
 
 def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
-    three = Ranks(rank=0, world=3)
+    three = ProcessGroup(rank=0, world_size=3)
     with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
         fit(load_recipe(tiny_config), tmp_path / "run", ranks=three)
     recipe = load_recipe(tiny_config, ["train.accumulate=2"])
     with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
-        fit(recipe, tmp_path / "run", ranks=Ranks(rank=0, world=2))
+        fit(recipe, tmp_path / "run", ranks=ProcessGroup(rank=0, world_size=2))
 
 
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):

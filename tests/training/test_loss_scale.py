@@ -88,12 +88,12 @@ def test_a_step_that_overflows_is_skipped_and_the_next_ones_learn(tiny_config):
     trainer = trainer_for(tiny_config, FP16, "train.ema=0.9", "optim.weight_decay=0.1")
     trainer.step(batch_of(0))
     trainer.loss_scale.value = GREATEST_SCALE  # of 2706 pixels' mean: a logit's gradient is beyond 65504
-    before = [copy.deepcopy(dict(m.named_parameters())) for m in (trainer.model, trainer.average.model)]
+    before = [copy.deepcopy(dict(m.named_parameters())) for m in (trainer.model, trainer.ema.model)]
     momentum = copy.deepcopy(trainer.optimiser.state_dict()["state"])
     report = trainer.step(batch_of(1))
     assert (report.is_skipped, report.grad_norm, report.loss_scale) == (True, None, GREATEST_SCALE)
     assert (report.step, trainer.step_number) == (2, 2)
-    for model, old in zip((trainer.model, trainer.average.model), before, strict=True):
+    for model, old in zip((trainer.model, trainer.ema.model), before, strict=True):
         assert all(torch.equal(old[name], value) for name, value in model.named_parameters())
     for key, state in trainer.optimiser.state_dict()["state"].items():
         assert torch.equal(state["momentum_buffer"], momentum[key]["momentum_buffer"])

@@ -21,7 +21,7 @@ def test_a_mirrored_shifted_recoloured_reordered_or_renamed_batch_has_another_ha
         replace(one, image=one.image ^ 1),
         replace(one, image=one.image.flip(0), label=one.label.flip(0)),
         replace(one, label=one.label.roll(1, -2)),
-        replace(one, stems=["a", "c"]),
+        replace(one, sample_ids=["a", "c"]),
         replace(one, image=one.image[..., :-1], label=one.label[..., :-1]),
     ]
     assert batch_hash(one) == batch_hash(batch())

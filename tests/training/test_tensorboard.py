@@ -7,7 +7,7 @@ from segnl.core.errors import MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
-from segnl.training.tensorboard import Watch, strip, strip_indices
+from segnl.training.tensorboard import TensorBoardLogger, strip, strip_indices
 
 TABLE = ClassTable(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 
@@ -34,7 +34,7 @@ def test_a_training_leaves_its_numbers_and_pictures(tiny_config, tmp_path):
 
 def test_by_default_nothing_is_written_and_nothing_imported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    Watch(tmp_path, is_on=False).close()
+    TensorBoardLogger(tmp_path, is_on=False).close()
     assert list(tmp_path.iterdir()) == []
 
 

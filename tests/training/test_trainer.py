@@ -101,7 +101,7 @@ def test_a_non_finite_gradient_updates_nothing(tiny_config):
 
 def joined(batches: list[Batch]) -> Batch:
     image, label = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("image", "label"))
-    return Batch(image, label, [stem for batch in batches for stem in batch.stems])
+    return Batch(image, label, [sample_id for batch in batches for sample_id in batch.sample_ids])
 
 
 def without_dropout(config, *overrides):

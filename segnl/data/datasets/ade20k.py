@@ -6,7 +6,7 @@ Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 from pathlib import Path
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData, files_by_stem, split_folder
+from segnl.data.base import DataConfig, Files, SegmentationData, files_by_id, split_folder
 from segnl.labels.ade20k import TABLE
 from segnl.labels.table import ClassTable
 
@@ -34,20 +34,20 @@ class ADE20K(SegmentationData):
     def find_files(self) -> tuple[Files, Files]:
         images = self.find_images()
         labels = split_folder(self.root / "annotations", FOLDERS.get(self.split, self.split))
-        return images, files_by_stem(labels, (".png",), kind="label")
+        return images, files_by_id(labels, (".png",), kind="label")
 
     def find_images(self) -> Files:
         images = split_folder(self.root / "images", FOLDERS.get(self.split, self.split))
         if not any(images.glob("*.jpg")) and any(images.rglob("*_seg.png")):
             raise DataError(f"{images}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
-        return files_by_stem(images, (".jpg",), kind="image")
+        return files_by_id(images, (".jpg",), kind="image")
 
     def label_folder(self) -> Path:
         return self.root / "annotations" / FOLDERS.get(self.split, self.split)
 
-    def expected(self, stem: str) -> tuple[str, str]:
+    def expected(self, sample_id: str) -> tuple[str, str]:
         folder = FOLDERS.get(self.split, self.split)
-        return f"images/{folder}/{stem}.jpg", f"annotations/{folder}/{stem}.png"
+        return f"images/{folder}/{sample_id}.jpg", f"annotations/{folder}/{sample_id}.png"
 
 
 DATASET = ADE20K

@@ -37,15 +37,15 @@ class Cityscapes(SegmentationData):
     def find_files(self) -> tuple[Files, Files]:
         images = self.find_images()
         labels = split_folder(self.root / "gtFine", self.split)
-        found = _by_stem(labels, LABEL_END)
+        found = _by_id(labels, LABEL_END)
         if not found:
-            others = f", found *{TRAIN_ID_END}, which is not read" if _by_stem(labels, TRAIN_ID_END) else ""
+            others = f", found *{TRAIN_ID_END}, which is not read" if _by_id(labels, TRAIN_ID_END) else ""
             raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
         return images, found
 
     def find_images(self) -> Files:
         images = split_folder(self.root / "leftImg8bit", self.split)
-        found = _by_stem(images, IMAGE_END)
+        found = _by_id(images, IMAGE_END)
         if not found:
             raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
         return found
@@ -53,11 +53,11 @@ class Cityscapes(SegmentationData):
     def label_folder(self) -> Path:
         return self.root / "gtFine" / self.split
 
-    def expected(self, stem: str) -> tuple[str, str]:
-        city = stem.split("_")[0]
+    def expected(self, sample_id: str) -> tuple[str, str]:
+        city = sample_id.split("_")[0]
         return (
-            f"leftImg8bit/{self.split}/{city}/{stem}{IMAGE_END}",
-            f"gtFine/{self.split}/{city}/{stem}{LABEL_END}",
+            f"leftImg8bit/{self.split}/{city}/{sample_id}{IMAGE_END}",
+            f"gtFine/{self.split}/{city}/{sample_id}{LABEL_END}",
         )
 
     def instance_path(self, i: int) -> Path:
@@ -66,7 +66,7 @@ class Cityscapes(SegmentationData):
         return label.with_name(label.name.removesuffix(LABEL_END) + INSTANCE_END)
 
 
-def _by_stem(folder: Path, end: str) -> Files:
+def _by_id(folder: Path, end: str) -> Files:
     return {path.name.removesuffix(end): path for path in folder.glob(f"*/[!.]*{end}")}
 
 

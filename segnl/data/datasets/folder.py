@@ -8,7 +8,7 @@ from segnl.data.base import (
     DataConfig,
     Files,
     SegmentationData,
-    files_by_stem,
+    files_by_id,
     split_folder,
 )
 from segnl.labels.table import ClassTable
@@ -35,16 +35,16 @@ class Folder(SegmentationData):
     def find_files(self) -> tuple[Files, Files]:
         images = self.find_images()
         labels = split_folder(self.root / "labels", self.split)
-        return images, files_by_stem(labels, LABEL_SUFFIXES, kind="label")
+        return images, files_by_id(labels, LABEL_SUFFIXES, kind="label")
 
     def find_images(self) -> Files:
-        return files_by_stem(split_folder(self.root / "images", self.split), IMAGE_SUFFIXES, kind="image")
+        return files_by_id(split_folder(self.root / "images", self.split), IMAGE_SUFFIXES, kind="image")
 
     def label_folder(self) -> Path:
         return self.root / "labels" / self.split
 
-    def expected(self, stem: str) -> tuple[str, str]:
-        return f"images/{self.split}/{stem}.jpg or .png", f"labels/{self.split}/{stem}.png"
+    def expected(self, sample_id: str) -> tuple[str, str]:
+        return f"images/{self.split}/{sample_id}.jpg or .png", f"labels/{self.split}/{sample_id}.png"
 
 
 DATASET = Folder

@@ -4,7 +4,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from segnl.core.config import Config
-from segnl.models.blocks.conv import ConvNormAct, SmallConv2d
+from segnl.models.blocks.conv import ConvNormAct, NormalInitConv2d
 
 
 class AuxConfig(Config):
@@ -28,7 +28,7 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.conv = ConvNormAct(in_channels, cfg.channels, 3, has_bias=cfg.has_conv_bias, leaky_slope=cfg.leaky_slope)
         self.dropout = nn.Dropout2d(cfg.dropout)
-        self.classifier = SmallConv2d(cfg.channels, num_classes, 1)
+        self.classifier = NormalInitConv2d(cfg.channels, num_classes, 1)
 
     def forward(self, stage: Tensor) -> Tensor:
         """stage `b c h w`. Returns logits `b k h w`."""

@@ -32,7 +32,7 @@ class DilatedConv2d(HeConv2d):
         return dilated_conv2d(input, self.weight, dilation)
 
 
-class SmallConv2d(nn.Conv2d):
+class NormalInitConv2d(nn.Conv2d):
     """Convolution that begins with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
 
     def reset_parameters(self) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig, SmallConv2d
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig, NormalInitConv2d
 from segnl.models.blocks.criss_cross import Gamma
 from segnl.models.blocks.projected_attention import ProjectedAttention
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -79,7 +79,7 @@ class DAHead(ContextHead):
             conv(self.in_channels, cfg.channels), ChannelAttention(cfg), conv(cfg.channels, cfg.channels)
         )
         self.classifiers = nn.ModuleDict(
-            {name: SmallConv2d(cfg.channels, num_classes, 1) for name in ("position", "channel")}
+            {name: NormalInitConv2d(cfg.channels, num_classes, 1) for name in ("position", "channel")}
         )
         self.aux_weights = {name: cfg.branch_weight for name in self.classifiers}
         self.branch_dropout = cfg.branch_dropout

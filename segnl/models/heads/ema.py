@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from segnl.core.distributed import ALONE, Ranks
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.models.blocks.conv import ConvNormAct, HeConv2d, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.expectation import expectation_context
@@ -41,7 +41,7 @@ class Bases(nn.Module):
     """
 
     bases: Tensor
-    ranks: Ranks = ALONE
+    ranks: ProcessGroup = SINGLE_PROCESS
     """Set by the trainer."""
 
     def __init__(self, channels: int, cfg: EMAConfig) -> None:
@@ -59,7 +59,7 @@ class Bases(nn.Module):
         bases = self.bases.expand(x.shape[0], -1, -1)
         rebuilt, found = expectation_context(x.flatten(2), bases, num_steps=self.num_steps)
         if self.training:
-            total = self.ranks.total(found.sum(dim=0, keepdim=True))  # its direction is the mean's
+            total = self.ranks.all_reduce_sum(found.sum(dim=0, keepdim=True))  # its direction is the mean's
             self.bases.lerp_(F.normalize(total, dim=1), self.momentum)
         return rebuilt.unflatten(2, x.shape[2:])
 

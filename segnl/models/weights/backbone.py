@@ -54,22 +54,22 @@ def load_backbone_weights(backbone: Backbone, cfg: BackboneConfig) -> ImportRepo
     if cfg.weights is None:
         return None
     path = _find_file(cfg.weights, cfg)
-    return load_trunk(backbone, tensors_in(read_checkpoint(path), str(path)), where=str(path))
+    return load_backbone(backbone, tensors_in(read_checkpoint(path), str(path)), where=str(path))
 
 
-def load_trunk(backbone: Backbone, state: Mapping[str, Tensor], *, where: str) -> ImportReport:
-    """Loads the trunk of `state`, a classification network's or a segmentation model's, into `backbone`."""
+def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str) -> ImportReport:
+    """Loads the backbone of `state`, a classification network's or a segmentation model's, into `backbone`."""
     inside = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    trunk = inside or {name: value for name, value in state.items() if not name.startswith("fc.")}
-    source_name, stem = trunk_names(trunk, where)
+    weights = inside or {name: value for name, value in state.items() if not name.startswith("fc.")}
+    source_name, stem = backbone_names(weights, where)
     _check_stem(backbone, stem, where)
-    report = load_strict(backbone, trunk, source_name, where=where, skip="non_local.")
+    report = load_strict(backbone, weights, source_name, where=where, skip="non_local.")
     prefix = "backbone." if inside else ""
-    report.left_out = {name: "not of the trunk" for name in state if name.removeprefix(prefix) not in trunk}
+    report.left_out = {name: "not of the backbone" for name in state if name.removeprefix(prefix) not in weights}
     return report
 
 
-def trunk_names(state: Mapping[str, Tensor], where: str) -> tuple[Callable[[str], str], str]:
+def backbone_names(state: Mapping[str, Tensor], where: str) -> tuple[Callable[[str], str], str]:
     """The function from our names to the file's, and the kind of its stem; told by the stem's names.
 
     Raises CheckpointError when they are none that we know.

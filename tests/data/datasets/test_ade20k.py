@@ -13,7 +13,7 @@ def config(root):
 @pytest.mark.parametrize("split", ["val", "validation"])
 def test_the_three_real_images_read(shared, split):
     data = ADE20K(config(shared / "data/ADEChallengeData2016"), split)
-    assert data.stems == [f"ADE_val_0000000{i}" for i in (1, 2, 3)]
+    assert data.sample_ids == [f"ADE_val_0000000{i}" for i in (1, 2, 3)]
     for i, hw in enumerate([(512, 683), (364, 500), (300, 400)]):
         sample = data.read(i)
         raw = np.asarray(Image.open(data.label_path(i)))
@@ -40,5 +40,5 @@ def test_the_test_images_are_a_folder_called_testing_and_have_no_labels(tmp_path
     with pytest.raises(DataError, match="annotations: no such folder"):
         ADE20K(config(tmp_path), "test")
     data = ADE20K(config(tmp_path), "test", needs_labels=False)
-    assert data.stems == ["ADE_test_00000001"]
+    assert data.sample_ids == ["ADE_test_00000001"]
     assert (data.read(0).label == 255).all()

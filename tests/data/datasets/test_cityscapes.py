@@ -10,23 +10,23 @@ STEMS = ["aachen_000000_000019", "aachen_000001_000019", "ulm_000000_000007"]
 
 @pytest.fixture
 def cfg(tmp_path):
-    for stem in STEMS:
-        city = stem.split("_")[0]
-        for tree, end in (
+    for sample_id in STEMS:
+        city = sample_id.split("_")[0]
+        for mapping, end in (
             ("leftImg8bit", "leftImg8bit"),
             ("gtFine", "gtFine_labelIds"),
             ("gtFine", "gtFine_instanceIds"),
         ):
-            path = tmp_path / tree / "val" / city / f"{stem}_{end}.png"
+            path = tmp_path / mapping / "val" / city / f"{sample_id}_{end}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            shape = (7, 11, 3) if tree == "leftImg8bit" else (7, 11)
+            shape = (7, 11, 3) if mapping == "leftImg8bit" else (7, 11)
             Image.fromarray(np.full(shape, 7, np.uint8)).save(path)
     return CityscapesConfig(name="cityscapes", root=tmp_path, crop_hw=(7, 11))
 
 
 def test_the_official_layout_is_read_over_all_cities(cfg):
     data = Cityscapes(cfg, "val")
-    assert data.stems == STEMS
+    assert data.sample_ids == STEMS
     assert (data.read(2).label == 0).all()  # label id 7 is road, train id 0
     assert data.instance_path(2).name == "ulm_000000_000007_gtFine_instanceIds.png"
     assert data.instance_path(2).is_file()
@@ -59,7 +59,7 @@ def test_a_split_without_any_label_is_read_only_where_none_is_needed(cfg):
     with pytest.raises(DataError, match="gtFine/val: no label files"):
         Cityscapes(cfg, "val")
     data = Cityscapes(cfg, "val", needs_labels=False)
-    assert (data.stems, data.has_labels) == (STEMS, False)
+    assert (data.sample_ids, data.has_labels) == (STEMS, False)
     assert data.read(1).label.shape == (7, 11)
     assert (data.read(1).label == 255).all()
 

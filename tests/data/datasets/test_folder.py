@@ -11,7 +11,7 @@ def test_a_pair_is_read_with_its_label_as_train_ids(make_folder, tmp_path):
     data = make_folder(2)
     sample = data.read(1)
     raw = np.asarray(Image.open(tmp_path / "labels/train/street_1.png"))
-    assert (len(data), data.stems, sample.stem) == (2, ["street_0", "street_1"], "street_1")
+    assert (len(data), data.sample_ids, sample.id) == (2, ["street_0", "street_1"], "street_1")
     assert sample.image.shape == (13, 17, 3)
     np.testing.assert_array_equal(sample.label, np.where(raw == 9, 255, raw))
 
@@ -90,16 +90,16 @@ def test_hidden_files_are_no_images_and_two_files_of_one_stem_are_refused(make_f
 
 @pytest.mark.parametrize("scale", [[2.0, 0.5], [0.0, 1.0]])
 def test_a_scale_range_must_be_ordered_and_above_zero(scale):
-    tree = {"name": "folder", "root": "x", "crop_hw": [7, 11], "scale": scale}
+    mapping = {"name": "folder", "root": "x", "crop_hw": [7, 11], "scale": scale}
     with pytest.raises(ConfigError, match=r"data\.scale"):
-        validate(FolderConfig, tree, file="recipe", at="data")
+        validate(FolderConfig, mapping, file="recipe", at="data")
 
 
 def test_camvid_has_its_pairs_and_only_its_ids(shared):
     cfg = FolderConfig(name="folder", root=shared / "data/camvid", crop_hw=(7, 11), ignore_ids=(11,))
     train, val = Folder(cfg, "train"), Folder(cfg, "val")
     assert (len(train), len(val), train.table.num_classes) == (367, 101, 11)
-    assert not set(train.stems) & set(val.stems)
+    assert not set(train.sample_ids) & set(val.sample_ids)
     seen = set()
     for i in range(0, 101, 25):
         sample = val.read(i)

@@ -25,7 +25,7 @@ def study(rng, runs=3, accuracies=(0.7, 0.7, 0.8), **options):
     return {head: [counts(rng, accuracy=each, **options) for each in values] for head, values in levels.items()}
 
 
-def test_a_large_difference_is_found_and_none_between_twins(rng):
+def test_a_large_difference_is_found_and_none_between_tied(rng):
     pairs = {(pair.a, pair.b): pair for pair in compare_heads(study(rng))}
     assert list(pairs) == [("b", "a"), ("c", "a"), ("c", "b")]
     assert pairs["c", "a"].is_separable

@@ -155,10 +155,10 @@ def test_the_streets_trunk_sees_as_little_as_the_page_says(name: str, said: str)
     for module in model.modules():
         if isinstance(module, nn.MaxPool2d):  # all of its window counts, where the maximum would choose one pixel
             module.forward = partial(nn.functional.avg_pool2d, kernel_size=3, stride=2, padding=1)
-    trunk = seen_pixels(model, lambda image: model.backbone(image)[3])
+    backbone = seen_pixels(model, lambda image: model.backbone(image)[3])
     whole = seen_pixels(model, lambda image: model(image).main)
-    assert trunk == (int(found[1]), int(found[1]))
-    assert whole == (trunk if found[2] == "adds none" else (int(found[2]), int(found[2])))
+    assert backbone == (int(found[1]), int(found[1]))
+    assert whole == (backbone if found[2] == "adds none" else (int(found[2]), int(found[2])))
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from torch import nn
 from segnl.models.blocks.conv import (
     ConvNormAct,
     HeConv2d,
+    NormalInitConv2d,
     Pointwise,
     PooledBatchNorm2d,
     SeparableConvNormAct,
-    SmallConv2d,
     ZeroBatchNorm2d,
     ZeroConv2d,
     activate,
@@ -24,7 +24,7 @@ def test_he_convolutions_begin_with_the_variance_of_the_fan_out() -> None:
 
 def test_small_convolutions_begin_with_a_hundredth() -> None:
     torch.manual_seed(0)
-    conv = SmallConv2d(64, 128, 3)
+    conv = NormalInitConv2d(64, 128, 3)
     assert conv.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert conv.bias.abs().max() == 0
 

@@ -18,7 +18,7 @@ class TwoRanks:
     other: Tensor
     world: int = 2
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         return value + self.other
 
 

@@ -16,8 +16,8 @@ from segnl.models.weights.strict import renamed
 
 
 def config(**settings: Any) -> ResNetConfig:
-    tree = {"name": "resnet", "depth": 18, "width": 0.0625, **settings}
-    return validate(ResNetConfig, tree, file="test", at="model.backbone")
+    mapping = {"name": "resnet", "depth": 18, "width": 0.0625, **settings}
+    return validate(ResNetConfig, mapping, file="test", at="model.backbone")
 
 
 def backbone_of(cfg: ResNetConfig, seed: int) -> ResNet:
@@ -27,7 +27,7 @@ def backbone_of(cfg: ResNetConfig, seed: int) -> ResNet:
 
 
 def state_under(rename: Callable[[str], str], **settings: Any) -> dict[str, Tensor]:
-    """A trained trunk's tensors under a peer's names."""
+    """A trained backbone's tensors under a peer's names."""
     return {rename(name): value for name, value in backbone_of(config(**settings), 1).state_dict().items()}
 
 
@@ -45,8 +45,8 @@ def test_a_trunk_is_loaded_whatever_its_project_calls_it(
 ) -> None:
     rest = {"decode_head.conv_seg.weight" if prefix else "fc.weight": torch.zeros(2)}
     state = {prefix + name: value for name, value in state_under(renamed(rules), **settings).items()}
-    torch.save({"state_dict": state | rest}, tmp_path / "trunk.pth")
-    cfg = config(weights=str(tmp_path / "trunk.pth"), **settings)
+    torch.save({"state_dict": state | rest}, tmp_path / "backbone.pth")
+    cfg = config(weights=str(tmp_path / "backbone.pth"), **settings)
     backbone = backbone_of(cfg, 2)
     report = load_backbone_weights(backbone, cfg)
     trained = backbone_of(cfg, 1).state_dict()
@@ -55,8 +55,8 @@ def test_a_trunk_is_loaded_whatever_its_project_calls_it(
 
 
 def test_non_local_blocks_inside_stay_new(tmp_path: Path) -> None:
-    torch.save(state_under(renamed(PLAIN_STEM)), tmp_path / "trunk.pth")
-    cfg = config(weights=str(tmp_path / "trunk.pth"), non_local={"layer3": [-2]})
+    torch.save(state_under(renamed(PLAIN_STEM)), tmp_path / "backbone.pth")
+    cfg = config(weights=str(tmp_path / "backbone.pth"), non_local={"layer3": [-2]})
     backbone = backbone_of(cfg, 2)
     before = backbone.non_local["layer3_0"].theta.weight.clone()
     load_backbone_weights(backbone, cfg)
@@ -69,15 +69,15 @@ def test_without_weights_nothing_is_loaded() -> None:
 
 
 def test_a_stem_of_another_kind_is_named(tmp_path: Path) -> None:
-    torch.save(state_under(renamed(PLAIN_STEM)), tmp_path / "trunk.pth")
-    cfg = config(weights=str(tmp_path / "trunk.pth"), **DEEP)
+    torch.save(state_under(renamed(PLAIN_STEM)), tmp_path / "backbone.pth")
+    cfg = config(weights=str(tmp_path / "backbone.pth"), **DEEP)
     with pytest.raises(CheckpointError, match=r"has a plain stem, model\.backbone\.stem\.kind is deep"):
         load_backbone_weights(ResNet(cfg), cfg)
 
 
 def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
-    torch.save(state_under(renamed(PLAIN_STEM), depth=34), tmp_path / "trunk.pth")
-    cfg = config(weights=str(tmp_path / "trunk.pth"))
+    torch.save(state_under(renamed(PLAIN_STEM), depth=34), tmp_path / "backbone.pth")
+    cfg = config(weights=str(tmp_path / "backbone.pth"))
     with pytest.raises(CheckpointError, match=r"unknown: layer1\.2"):
         load_backbone_weights(ResNet(cfg), cfg)
 

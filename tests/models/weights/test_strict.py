@@ -69,9 +69,9 @@ def test_the_longest_prefix_wins_and_ends_at_a_dot() -> None:
 
 
 def test_the_report_reads_as_lines() -> None:
-    report = ImportReport(num_used=2, left_out={"fc.weight": "not of the trunk"}, notes=["mean assumed"])
+    report = ImportReport(num_used=2, left_out={"fc.weight": "not of the backbone"}, notes=["mean assumed"])
     assert report.lines() == [
         "2 tensors used, 1 left out",
-        "left out: fc.weight: not of the trunk",
+        "left out: fc.weight: not of the backbone",
         "note: mean assumed",
     ]
