@@ -4,16 +4,15 @@ import argparse
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
 
 from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
 from segnl.cli.arguments import one_set_each
 from segnl.core.errors import ConfigError, MachineError, SegnlError
+from segnl.core.log import console_log
 from segnl.core.memory import keep_freed_memory
 
 COMMANDS: dict[str, ModuleType] = {
@@ -41,11 +40,18 @@ exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. A fault is one line on standard error, a traceback too with --debug."""
+    """Runs one command and returns its exit code.
+
+    An error is one line on standard error, and a traceback before it with --debug. Logging, warnings and the import
+    path are as before when this returns.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
-    warnings.showwarning = _show_warning
-    sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found beside the recipe's user
     args = _parser().parse_args(one_set_each(sys.argv[1:] if argv is None else argv))
+    with console_log(), _working_folder_importable():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         if args.command not in SEVERAL_PROCESSES:
             _one_process_only()
@@ -67,21 +73,22 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
         traceback.print_exc()
     who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
     with suppress(OSError):  # nobody reads any more; the code says it too
-        sys.stderr.write(f"{who}: error: {message}\n")  # in one piece, for several ranks write to one terminal
+        sys.stderr.write(f"{who}: error: {message}\n")  # one write, because several ranks share a terminal
     return code
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    if issubclass(category, UserWarning):
-        with suppress(OSError):  # nobody reads any more
-            print(f"segnl: warning: {message}", file=sys.stderr)
+@contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    """Lets `head: {name: mylab.heads.swirl}` be found below the folder in which the command was started."""
+    folder = str(Path.cwd())
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if is_new and folder in sys.path:
+            sys.path.remove(folder)
 
 
 def _one_process_only() -> None:

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,25 @@ def test_a_debugged_error_shows_its_traceback(tiny_config, capsys):
     main(["train", "--config", str(tiny_config), "--set", "train.max_step=3", "--debug"])
     assert "Traceback" in capsys.readouterr().err
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+
+
+HEAD = """
+from segnl.models.heads.fcn import HEAD as FCN
+
+class Swirl(FCN):
+    pass
+
+HEAD = Swirl
+"""
+
+
+def test_a_head_beside_the_user_is_found_and_the_process_is_left_as_it_was(tiny_config, tmp_path, capsys, monkeypatch):
+    (tmp_path / "mylab_cli").mkdir()
+    (tmp_path / "mylab_cli" / "swirl.py").write_text(HEAD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    before = (list(sys.path), warnings.showwarning, list(warnings.filters))
+    head = "model.head={name: mylab_cli.swirl, channels: 8}"
+    assert main(["train", "--config", str(tiny_config), "--run", "r", "--set", head, "train.max_steps=1"]) == 0
+    assert "trained 1 steps" in capsys.readouterr().out
+    assert (list(sys.path), warnings.showwarning, list(warnings.filters)) == before

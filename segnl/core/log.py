@@ -1,0 +1,50 @@
+"""Messages of the toolkit: every package writes to the one logger `segnl`, and only the command line prints them."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+log = logging.getLogger("segnl")
+"""Silent below WARNING until somebody listens, as loggers of libraries are."""
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints information plainly on standard output, warnings as `segnl: warning: ...` on standard error.
+
+    A message that can no longer be written, because the terminal or the pipe's reader is gone, is dropped: that is no
+    reason to lose a training.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message as one write, because several processes may share a terminal."""
+        text = f"{record.getMessage()}\n"
+        is_plain = record.levelno < logging.WARNING
+        stream = sys.stdout if is_plain else sys.stderr
+        with suppress(OSError):
+            stream.write(text if is_plain else f"segnl: {record.levelname.lower()}: {text}")
+            stream.flush()
+
+
+def _log_user_warning(message: Warning | str, category: type[Warning], *_location: object) -> None:
+    if issubclass(category, UserWarning):
+        log.warning("%s", message)
+
+
+@contextmanager
+def console_log() -> Iterator[None]:
+    """Prints the toolkit's messages, and Python's UserWarnings, until the context is left; then all is as before.
+
+    Other Python warnings, such as deprecations inside libraries, say nothing to a user and are dropped.
+    """
+    handler, level = _ConsoleHandler(), log.level
+    with warnings.catch_warnings():
+        warnings.showwarning = _log_user_warning  # type: ignore[assignment]
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+            log.removeHandler(handler)
