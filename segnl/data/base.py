@@ -6,11 +6,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
+from segnl.core import IGNORE
 from segnl.core.config import Config
 from segnl.core.errors import DataError
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 from segnl.data.sample import Sample
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.labels.table import ClassTable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from segnl.core import IGNORE
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
-from segnl.labels.table import IGNORE
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.data.base import SegmentationData
 from segnl.data.reading import read_label
-from segnl.labels.table import IGNORE
 
 
 def class_pixels(data: SegmentationData) -> npt.NDArray[np.int64]:

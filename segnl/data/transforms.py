@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.core.seeds import seed_for
 from segnl.data.base import DataConfig
 from segnl.data.sample import Sample
-from segnl.labels.table import IGNORE
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for the newest version
 import albumentations as A

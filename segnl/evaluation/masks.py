@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.core.files import inside, write_atomic
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.labels.table import ClassTable
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -5,7 +5,8 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 from typing import NamedTuple
 
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.core import IGNORE
+from segnl.labels.table import ClassTable
 
 
 class Label(NamedTuple):

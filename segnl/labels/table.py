@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.core.errors import ConfigError, DataError
-
-IGNORE = 255
-"""The train id of a pixel that is neither trained on nor scored (void)."""
 
 _UNKNOWN = 254  # stands in the lookup table for an id that no label may hold; hence at most 254 classes
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from segnl.core import IGNORE
 from segnl.core.config import Config
-from segnl.labels.table import IGNORE
 from segnl.losses.class_weight import Balance
 from segnl.models.segmenter import Logits
 from segnl.ops.pixel_loss import (

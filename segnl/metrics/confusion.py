@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-VOID = 255
 MAX_CLASSES = 255
 # calcHist returns float32, which is exact up to 2^24: a tile may not hold more pixels than that.
 TILE_PIXELS = 2**21
@@ -67,7 +68,7 @@ class Confusion:
         else:
             joint = joint_counts(_as_u8(pred, "pred", self.num_classes), _as_u8(label, "label", self.num_classes))
         k = self.num_classes
-        places = [*range(k), VOID]
+        places = [*range(k), IGNORE]
         allowed = joint[np.ix_(places, places)]  # k+1 k+1
         if int(allowed.sum()) != math.prod(label.shape):
             self._refuse(pred, label)
@@ -171,20 +172,20 @@ def _as_u8(values: Map, name: str, num_classes: int) -> npt.NDArray[np.uint8]:
     """The same values in 8 bits, rows of contiguous memory; those that do not fit into them are refused."""
     array = _as_numpy(values)
     if array.dtype != np.uint8:
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) <= VOID:
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) <= IGNORE:
             _check_range(array, name, num_classes)
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array)
 
 
 def _check_range(array: npt.NDArray[np.integer], name: str, num_classes: int) -> None:
-    wrong = ((array < 0) | (array >= num_classes)) & (array != VOID)
+    wrong = ((array < 0) | (array >= num_classes)) & (array != IGNORE)
     if not wrong.any():
         return
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     where = f"(row {place[-2]}, column {place[-1]})" if len(place) > 1 else f"{place[0]}"
     where = f"map {place[0]}, pixel {where}" if len(place) == 3 else f"pixel {where}"
-    raise ValueError(f"{name}: {where} holds {int(array[place])}; expected 0..{num_classes - 1} or {VOID} (void)")
+    raise ValueError(f"{name}: {where} holds {int(array[place])}; expected 0..{num_classes - 1} or {IGNORE} (void)")
 
 
 def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], *, num_ids: int = 256) -> Counts:
@@ -219,7 +220,7 @@ def _joint_on_device(pred: "Tensor", label: "Tensor", num_classes: int) -> Count
     if pred.numel() == 0:
         return np.zeros((256, 256), np.int64)
     for name, values in (("pred", pred), ("label", label)):
-        if int(values.min()) < 0 or int(values.max()) > VOID:
+        if int(values.min()) < 0 or int(values.max()) > IGNORE:
             _check_range(_as_numpy(values), name, num_classes)
     index = label.detach().flatten().to(torch.int64) * 256 + pred.detach().flatten().to(torch.int64)
     found: Counts = torch.bincount(index, minlength=256 * 256).cpu().numpy()

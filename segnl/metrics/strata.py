@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segnl.metrics.confusion import VOID, Confusion, Counts, mean_of_defined, ratio
+from segnl.core import IGNORE
+from segnl.metrics.confusion import Confusion, Counts, mean_of_defined, ratio
 
 WIDTHS_PX = (1, 3, 5, 10, 20)
 COMPONENT_PX = (0, 64, 256, 1024, 4096, 16384, 65536)
@@ -120,7 +121,7 @@ def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -
 
     Where the truth is void nothing is predicted either: its edge is then one of both, and no error.
     """
-    pred = np.where(label == VOID, np.uint8(VOID), pred)
+    pred = np.where(label == IGNORE, np.uint8(IGNORE), pred)
     on_label = is_near_boundary(label, width, border_counts=True)
     on_pred = is_near_boundary(pred, width, border_counts=True)
     both = on_label & on_pred & (pred == label)
@@ -131,7 +132,7 @@ def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -
 def found_by_component(pred: Pixels, label: Pixels) -> Counts:
     """Pixels found, pixels, components of the truth's connected components (8 neighbours) by size, int64 `sizes 3`."""
     out = np.zeros((len(COMPONENT_PX), 3), np.int64)
-    for index in np.unique(label[label != VOID]):
+    for index in np.unique(label[label != IGNORE]):
         component, pixels, size = _components(label == index)
         found = np.bincount(component[(label == index) & (pred == index)], minlength=len(pixels) + 1)[1:]
         np.add.at(out, size, np.stack([found, pixels, np.ones_like(pixels)], axis=1))
@@ -140,8 +141,8 @@ def found_by_component(pred: Pixels, label: Pixels) -> Counts:
 
 def component_size_of(label: Pixels) -> Pixels:
     """Which of COMPONENT_PX's classes of size the truth's component of each pixel has, u8 `H W`; 255 where void."""
-    out = np.full(label.shape, VOID, np.uint8)
-    for index in np.unique(label[label != VOID]):
+    out = np.full(label.shape, IGNORE, np.uint8)
+    for index in np.unique(label[label != IGNORE]):
         component, _, size = _components(label == index)
         is_class = component > 0
         out[is_class] = size[component[is_class] - 1]

@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from segnl.core import IGNORE
 from segnl.ops import pixel_sums
 from segnl.ops.arguments import FLOATS, accumulation_dtype
-from segnl.ops.pixel_sums import IGNORE, pixel_cross_entropy_sum
+from segnl.ops.pixel_sums import pixel_cross_entropy_sum
 
 DivideBy = Literal["valid", "all"]
 

@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segnl.core import IGNORE
 from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 from segnl.ops.pixel_tiles import PixelTiles, Tile, upsampling_flops
-
-IGNORE = 255
-"""The label of a pixel that takes no part, as everywhere in the package."""
 
 _CHECKED_AT_ONCE = 1 << 16  # pixels
 

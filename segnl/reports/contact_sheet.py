@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from segnl.core import IGNORE
 from segnl.data.base import SegmentationData
-from segnl.labels.table import IGNORE
 from segnl.reports.gallery import PageModel
 
 Pixels = npt.NDArray[np.uint8]

@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.datasets.streets import Streets, ambiguous_mask
 from segnl.evaluation.predictions import Predictions
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.labels.table import ClassTable
 from segnl.streets.pairs import PAIRS
 
 Pixels = npt.NDArray[np.uint8]

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core import IGNORE
 from segnl.core.files import NPZ_FAULTS, sha256_of, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.evaluation.predictions import Predictions
-from segnl.labels.table import IGNORE
 from segnl.metrics.confusion import Confusion, Counts
 from segnl.metrics.strata import (
     COMPONENT_PX,

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from segnl.core import IGNORE
 from segnl.core.config import JSONDict
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.labels.table import ClassTable
 
 
 def class_table_to_dict(table: ClassTable) -> JSONDict:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from segnl.core import IGNORE
 from segnl.core.errors import ConfigError, DataError
-from segnl.labels.table import IGNORE, ClassTable
+from segnl.labels.table import ClassTable
 
 TSV = "index\tname\tr\tg\tb\n"
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import segnl.metrics.confusion as module
-from segnl.metrics.confusion import VOID, Confusion
+from segnl.core import IGNORE
+from segnl.metrics.confusion import Confusion
 
 K = 3
 
@@ -13,16 +14,16 @@ K = 3
 def maps(seed: int, shape: tuple[int, ...] = (7, 11)) -> tuple[np.ndarray, np.ndarray]:
     """Predictions 0..2 with some void, labels of 0..1 with some void: class 2 is absent from the truth."""
     rng = np.random.default_rng(seed)
-    pred = rng.choice([0, 1, 2, VOID], size=shape, p=[0.4, 0.3, 0.2, 0.1]).astype(np.uint8)
-    label = rng.choice([0, 1, VOID], size=shape, p=[0.5, 0.3, 0.2]).astype(np.uint8)
+    pred = rng.choice([0, 1, 2, IGNORE], size=shape, p=[0.4, 0.3, 0.2, 0.1]).astype(np.uint8)
+    label = rng.choice([0, 1, IGNORE], size=shape, p=[0.5, 0.3, 0.2]).astype(np.uint8)
     return pred, label
 
 
 def counted_by_loop(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
     matrix = np.zeros((K, K + 1), np.int64)
     for p, t in zip(pred.ravel().tolist(), label.ravel().tolist(), strict=True):
-        if t != VOID:
-            matrix[t, K if p == VOID else p] += 1
+        if t != IGNORE:
+            matrix[t, K if p == IGNORE else p] += 1
     return matrix
 
 
@@ -115,7 +116,7 @@ def test_a_wide_value_out_of_range_is_named(value: int) -> None:
 
 def test_a_prediction_out_of_range_is_refused_even_where_the_truth_is_void() -> None:
     with pytest.raises(ValueError, match="holds 9"):
-        Confusion(K).update(np.array([[9]], np.uint8), np.array([[VOID]], np.uint8))
+        Confusion(K).update(np.array([[9]], np.uint8), np.array([[IGNORE]], np.uint8))
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -149,7 +150,7 @@ def test_iou_recall_precision_and_f1_match_loops_over_pixels() -> None:
     pred, label = maps(9)
     confusion = Confusion(K)
     confusion.update(pred, label)
-    seen = label != VOID
+    seen = label != IGNORE
     for c in range(K):
         truth, found = (label == c) & seen, (pred == c) & seen
         both, either = float((truth & found).sum()), float((truth | found).sum())
@@ -183,14 +184,14 @@ def test_miou_skips_a_class_absent_from_truth_and_prediction() -> None:
 
 def test_a_pixel_predicted_void_is_a_miss() -> None:
     confusion = Confusion(K)
-    confusion.update(np.array([0, VOID], np.uint8), np.array([0, 0], np.uint8))
+    confusion.update(np.array([0, IGNORE], np.uint8), np.array([0, 0], np.uint8))
     assert confusion.iou()[0] == 0.5
     assert confusion.pixel_acc() == 0.5
 
 
 def test_with_nothing_counted_every_score_is_undefined() -> None:
     confusion = Confusion(K)
-    confusion.update(np.zeros((2, 2), np.uint8), np.full((2, 2), VOID, np.uint8))
+    confusion.update(np.zeros((2, 2), np.uint8), np.full((2, 2), IGNORE, np.uint8))
     scores = [confusion.miou(), confusion.pixel_acc(), confusion.mean_acc(), confusion.frequency_weighted_iou()]
     assert np.isnan(scores).all()
     assert np.isnan(confusion.iou()).all()

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from segnl.core import IGNORE
 from segnl.metrics import strata as module
-from segnl.metrics.confusion import VOID, Confusion
+from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import (
     COMPONENT_PX,
     WIDTHS_PX,
@@ -24,9 +25,9 @@ HW = (23, 37)
 def maps(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Blocks of classes 0 and 1 with some void; predictions with mistakes, void among them."""
     rng = np.random.default_rng(seed)
-    label = np.kron(rng.choice([0, 1, 1, VOID], (6, 8)), np.ones((4, 5), int))[: HW[0], : HW[1]].astype(np.uint8)
+    label = np.kron(rng.choice([0, 1, 1, IGNORE], (6, 8)), np.ones((4, 5), int))[: HW[0], : HW[1]].astype(np.uint8)
     wrong = rng.random(HW) < 0.2
-    pred = np.where(wrong, rng.choice([0, 1, 2, VOID], HW), np.where(label == VOID, 1, label)).astype(np.uint8)
+    pred = np.where(wrong, rng.choice([0, 1, 2, IGNORE], HW), np.where(label == IGNORE, 1, label)).astype(np.uint8)
     return pred, label
 
 
@@ -58,7 +59,7 @@ def test_boundary_and_trimap_iou_match_masks_written_out_class_by_class() -> Non
     strata = Strata(K)
     strata.update(pred, label)
     result = strata.as_json()
-    shown = np.where(label == VOID, VOID, pred).astype(np.uint8)
+    shown = np.where(label == IGNORE, IGNORE, pred).astype(np.uint8)
     for width in WIDTHS_PX[:2]:
         ious = []
         for c in range(K):
@@ -67,14 +68,14 @@ def test_boundary_and_trimap_iou_match_masks_written_out_class_by_class() -> Non
             ious.append((truth & found).sum() / max((truth | found).sum(), 1))
         assert result["boundary_iou"][str(width)] == pytest.approx(np.mean(ious), abs=1e-15)
         confusion = Confusion(K)
-        confusion.update(pred, np.where(near_by_loop(label, width, False), label, VOID).astype(np.uint8))
+        confusion.update(pred, np.where(near_by_loop(label, width, False), label, IGNORE).astype(np.uint8))
         assert result["trimap_iou"][str(width)] == confusion.miou()
 
 
 def test_a_perfect_prediction_has_no_errors_anywhere() -> None:
     _, label = maps()
     strata = Strata(K)
-    strata.update(np.where(label == VOID, 2, label).astype(np.uint8), label)
+    strata.update(np.where(label == IGNORE, 2, label).astype(np.uint8), label)
     result = strata.as_json()
     values = [*result["boundary_iou"].values(), *result["trimap_iou"].values(), *result["iou_by_row"]]
     values += [*result["iou_by_distance"], *(size["recall"] for size in result["recall_by_component"])]
@@ -82,7 +83,7 @@ def test_a_perfect_prediction_has_no_errors_anywhere() -> None:
 
 
 def test_recall_goes_to_the_size_of_the_truths_component() -> None:
-    label = np.full((40, 40), VOID, np.uint8)
+    label = np.full((40, 40), IGNORE, np.uint8)
     label[0:2, 0:5] = 0  # 10 pixels
     label[2:4, 5:7] = 0  # touches it at a corner: one component of 14
     label[10:20, 0:10] = 0  # 100
@@ -101,7 +102,7 @@ def test_rows_and_rings_part_the_image() -> None:
     pred, label = maps()
     strata, whole = Strata(K), Confusion(K)
     strata.update(pred, label)
-    whole.update(np.where(label == VOID, VOID, pred).astype(np.uint8), label)
+    whole.update(np.where(label == IGNORE, IGNORE, pred).astype(np.uint8), label)
     np.testing.assert_array_equal(strata.counts["row"].sum(axis=0), whole.matrix)
     np.testing.assert_array_equal(strata.counts["ring"].sum(axis=0), whole.matrix)
     ring = ring_of((7, 11))
@@ -140,11 +141,11 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_every_pixel_has_the_size_of_its_own_component() -> None:
-    label = np.full((40, 40), VOID, np.uint8)
+    label = np.full((40, 40), IGNORE, np.uint8)
     label[0:2, 0:5] = 0  # 10 pixels
     label[10:20, 0:10] = 0  # 100, of the same class
     label[10:20, 10:40] = 1  # 300, another class beside it
-    expected = np.full((40, 40), VOID, np.uint8)
+    expected = np.full((40, 40), IGNORE, np.uint8)
     for rows, columns, pixels in ((slice(0, 2), slice(0, 5), 10), (slice(10, 20), slice(0, 10), 100)):
         expected[rows, columns] = max(i for i, least in enumerate(COMPONENT_PX) if least <= pixels)
     expected[10:20, 10:40] = max(i for i, least in enumerate(COMPONENT_PX) if least <= 300)

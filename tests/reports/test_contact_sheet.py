@@ -3,9 +3,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from segnl.core import IGNORE
 from segnl.evaluation.predictions import keep_predictions
 from segnl.evaluation.score import recipe_for_scoring
-from segnl.labels.table import IGNORE
 from segnl.reports.contact_sheet import GAP, HEADER, LINE, contact_sheet
 from segnl.reports.gallery import PageModel
 from segnl.runs.build import build_data
