@@ -37,8 +37,8 @@ def fork_rank(request: dict[str, Any], rank: int) -> int:
 
 
 def answer(config: Path, rank: int) -> int:
-    with process_group() as ranks:
-        Path(f"rank{rank}.json").write_text(json.dumps(answers(config, ranks)))
+    with process_group() as group:
+        Path(f"rank{rank}.json").write_text(json.dumps(answers(config, group)))
     return 0
 
 

@@ -29,51 +29,51 @@ def whole_batch(seed: int, *, void_half: bool = False) -> Batch:
     return Batch(image, label, [f"image{i}" for i in range(4)])
 
 
-def part_of(batch: Batch, ranks: ProcessGroup) -> Batch:
-    own = slice(ranks.rank, None, ranks.world_size)
+def part_of(batch: Batch, group: ProcessGroup) -> Batch:
+    own = slice(group.rank, None, group.world_size)
     return Batch(batch.image[own], batch.label[own], batch.sample_ids[own])
 
 
-def gradients(config: Path, ranks: ProcessGroup, *options: str, void_half: bool = False) -> dict[str, object]:
+def gradients(config: Path, group: ProcessGroup, *options: str, void_half: bool = False) -> dict[str, object]:
     """Two steps; the loss, the gradient's norm and some gradients of each, and the weights after them."""
     recipe = load_recipe(config, [*STILL, *options])
-    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=group.is_rank0), CPU, group=group)
     reports, grads = [], []
     for step in range(2):
-        report = trainer.step(part_of(whole_batch(step, void_half=void_half), ranks))
+        report = trainer.step(part_of(whole_batch(step, void_half=void_half), group))
         reports.append([report.loss, report.grad_norm])
         grads.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]).tolist())
     weights = torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()]).tolist()
     return {"reports": reports, "grads": grads, "weights": weights}
 
 
-def confusion(config: Path, ranks: ProcessGroup) -> list[list[int]]:
+def confusion(config: Path, group: ProcessGroup) -> list[list[int]]:
     recipe = load_recipe(config)
     data = build_data(recipe, "train")  # five images
     predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, CPU)
-    return evaluate(predictor, data, recipe=recipe, ranks=ranks).matrix.tolist()
+    return evaluate(predictor, data, recipe=recipe, group=group).matrix.tolist()
 
 
-def poisoned(config: Path, ranks: ProcessGroup) -> list[object]:
+def poisoned(config: Path, group: ProcessGroup) -> list[object]:
     """One rank's loss is NaN: what every rank raises."""
     recipe = load_recipe(config, STILL)
-    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=group.is_rank0), CPU, group=group)
     before = trainer.model.classifier.weight.detach().clone()
-    if ranks.rank == ranks.world_size - 1:
+    if group.rank == group.world_size - 1:
         trainer.model.classifier.bias.data[0] = float("nan")
     try:
-        trainer.step(part_of(whole_batch(0), ranks))
+        trainer.step(part_of(whole_batch(0), group))
     except NonFiniteError as err:
         return [str(err), err.is_relayed, bool(torch.equal(before, trainer.model.classifier.weight))]
     return []
 
 
-def skipped(config: Path, ranks: ProcessGroup) -> dict[str, object]:
+def skipped(config: Path, group: ProcessGroup) -> dict[str, object]:
     """Steps in float16 whose scale begins far too high for rank 0's images, while those of rank 1 are all void."""
     recipe = load_recipe(config, [*STILL, "model.norm=frozen", "train.precision=fp16"])
-    trainer = Trainer(recipe, build_model(recipe, 3, is_new=ranks.is_main), CPU, ranks=ranks)
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=group.is_rank0), CPU, group=group)
     trainer.loss_scale = LossScale(GREATEST_SCALE)
-    batch = part_of(whole_batch(0, void_half=True), ranks)
+    batch = part_of(whole_batch(0, void_half=True), group)
     reports = [trainer.step(batch) for _ in range(6)]
     weights = torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()]).tolist()
     last = reports[-1]
@@ -85,13 +85,13 @@ def skipped(config: Path, ranks: ProcessGroup) -> dict[str, object]:
     }
 
 
-def faults(ranks: ProcessGroup) -> list[str]:
+def faults(group: ProcessGroup) -> list[str]:
     """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
     found = []
     for go in (
-        lambda: ranks.raise_on_all(DataError("torn.png") if ranks.rank == 1 else None),
-        lambda: ranks.run_on_rank0(refuse),
-        lambda: ranks.run_on_all(refuse),
+        lambda: group.raise_on_all(DataError("torn.png") if group.rank == 1 else None),
+        lambda: group.run_on_rank0(refuse),
+        lambda: group.run_on_all(refuse),
     ):
         try:
             go()
@@ -104,22 +104,22 @@ def refuse() -> None:
     raise DataError("no images")
 
 
-def answers(config: Path, ranks: ProcessGroup) -> dict[str, object]:
-    found: dict[str, object] = {"confusion": confusion(config, ranks)}
-    if ranks.world_size == 3:
+def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
+    found: dict[str, object] = {"confusion": confusion(config, group)}
+    if group.world_size == 3:
         return found
     for name, norm in (("frozen", "frozen"), ("sync", "auto"), ("clipped", "frozen")):
         options = [f"model.norm={norm}"] + (["optim.clip_norm=0.05", "train.ema=0.9"] if name == "clipped" else [])
-        found[name] = gradients(config, ranks, *options)
-    found["void"] = gradients(config, ranks, "model.norm=frozen", void_half=True)
-    found["pieces"] = gradients(config, ranks, "model.norm=frozen", "train.accumulate=2")
+        found[name] = gradients(config, group, *options)
+    found["void"] = gradients(config, group, "model.norm=frozen", void_half=True)
+    found["pieces"] = gradients(config, group, "model.norm=frozen", "train.accumulate=2")
     ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
-    found["ohem"] = gradients(config, ranks, "model.norm=frozen", ohem)
-    found["weighted"] = gradients(config, ranks, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
-    found["half"] = skipped(config, ranks)
-    if ranks.world_size > 1:
-        found["poisoned"] = poisoned(config, ranks)
-        found["faults"] = faults(ranks)
-        tensors = {"a": torch.full((2, 3), float(ranks.rank)), "b": torch.tensor(ranks.rank)}
-        found["shared"] = {name: value.tolist() for name, value in ranks.broadcast(tensors).items()}
+    found["ohem"] = gradients(config, group, "model.norm=frozen", ohem)
+    found["weighted"] = gradients(config, group, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
+    found["half"] = skipped(config, group)
+    if group.world_size > 1:
+        found["poisoned"] = poisoned(config, group)
+        found["faults"] = faults(group)
+        tensors = {"a": torch.full((2, 3), float(group.rank)), "b": torch.tensor(group.rank)}
+        found["shared"] = {name: value.tolist() for name, value in group.broadcast(tensors).items()}
     return found

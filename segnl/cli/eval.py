@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from segnl.core.distributed import process_group
     from segnl.evaluation.score import score
 
-    with process_group() as ranks:
+    with process_group() as group:
         score(
             args.checkpoint,
             split=args.split,
@@ -63,6 +63,6 @@ def run(args: argparse.Namespace) -> int:
             preset=args.preset,
             with_strata=args.strata,
             ablate=args.ablate,
-            ranks=ranks,
+            group=group,
         )
     return 0

@@ -29,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
     from segnl.runs.folder import run_folder
     from segnl.training.fit import fit
 
-    with process_group() as ranks:
-        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, ranks=ranks)
+    with process_group() as group:
+        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, group=group)

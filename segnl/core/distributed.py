@@ -32,7 +32,7 @@ class ProcessGroup:
     world_size: int = 1
 
     @property
-    def is_main(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this is rank 0, which logs and writes what is there once."""
         return self.rank == 0
 
@@ -85,7 +85,7 @@ class ProcessGroup:
             return make()
         outcome: T | _Fault | None = None
         own: SegnlError | None = None
-        if self.is_main:
+        if self.is_rank0:
             try:
                 outcome = make()
             except SegnlError as err:
@@ -137,7 +137,7 @@ class ProcessGroup:
         shapes = self.run_on_rank0(lambda: [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()])
         out = {}
         for name, shape, dtype in shapes:
-            mine = tensors[name].contiguous().cpu() if self.is_main else torch.empty(shape, dtype=dtype)
+            mine = tensors[name].contiguous().cpu() if self.is_rank0 else torch.empty(shape, dtype=dtype)
             dist.broadcast(mine, src=0)
             out[name] = mine
         return out
@@ -173,10 +173,10 @@ def process_group() -> Iterator[ProcessGroup]:
         return
     import torch.distributed as dist
 
-    ranks = ProcessGroup(_number("RANK", 0), world)
+    group = ProcessGroup(_number("RANK", 0), world)
     try:
         _connect(dist)
-        yield ranks
+        yield group
         dist.barrier()  # nobody leaves while another still needs it
         dist.destroy_process_group()
     except SegnlError:
@@ -185,7 +185,7 @@ def process_group() -> Iterator[ProcessGroup]:
         if not _is_of_connection(err, dist):
             raise
         raise MachineError(
-            f"rank {ranks.rank} lost the others ({_first_line(err)}); the first rank that failed says why; start the "
+            f"rank {group.rank} lost the others ({_first_line(err)}); the first rank that failed says why; start the "
             "same command again, a training goes on from its last checkpoint"
         ) from err
 

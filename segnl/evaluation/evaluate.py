@@ -33,12 +33,12 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
     accumulator: Accumulator | None = None,
     known: Known | None = None,
-    ranks: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Confusion:
     """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
 
     Worker processes decode, this thread runs the network, another one counts: they overlap.
-    ranks: each goes through its own images (rank, rank + world, ...), and all get the sum of their counts.
+    group: each goes through its own images (rank, rank + world, ...), and all get the sum of their counts.
     should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
     on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
     accumulator: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if an
@@ -47,7 +47,7 @@ def evaluate(
     if len(data) == 0:
         raise DataError(f"{recipe.data.root}: no images to score")
     counted = Accumulator(data.table.num_classes) if accumulator is None else accumulator
-    indices = range(ranks.rank, len(data), ranks.world_size)
+    indices = range(group.rank, len(data), group.world_size)
     samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
 
     def take_in(sample: Sample, predicted: Tensor) -> None:
@@ -59,7 +59,7 @@ def evaluate(
     def go_through() -> None:
         with (
             Background(1, waiting=2) as counting,
-            Progress("evaluate", len(indices), unit="image", is_shown=ranks.is_main) as progress,
+            Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
         ):
             for _, sample in samples:
                 found = known(sample) if known is not None else None
@@ -69,8 +69,8 @@ def evaluate(
                 if should_stop():
                     break
 
-    ranks.run_on_all(go_through)
-    for rank, others in enumerate(ranks.all_gather_object(counted)):
-        if rank != ranks.rank:
+    group.run_on_all(go_through)
+    for rank, others in enumerate(group.all_gather_object(counted)):
+        if rank != group.rank:
             counted.merge(others)
     return counted.confusion

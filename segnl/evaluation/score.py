@@ -50,7 +50,7 @@ def score(
     preset: str | None = None,
     with_strata: bool = False,
     ablate: str | None = None,
-    ranks: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> JSONDict:
     """Scores a checkpoint on a split: prints the table, writes and returns RUN/eval/SPLIT-MODE/metrics.json.
 
@@ -60,15 +60,15 @@ def score(
     written masks. submission: a zip file for the benchmark's server; the split may come without labels then.
     with_strata: also where the errors are, under `strata` and in strata.png. ablate: what is done to the attention
     (models/ablation.py); the folder's name says so too.
-    ranks: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
+    group: each scores its own images and writes their masks; rank 0 does all the rest, the others return {}.
     """
-    checkpoint = ranks.run_on_all(lambda: open_checkpoint(run_or_file))
+    checkpoint = group.run_on_all(lambda: open_checkpoint(run_or_file))
     recipe = recipe_for_scoring(checkpoint, overrides, preset)
     own_preset = preset if preset is not None and is_preset(preset, recipe.eval) else None
     ablation = parse_ablation(ablate) if ablate is not None else None
     name = "-".join([split, own_preset or recipe.eval.mode, *([ablation.slug] if ablation else [])])
     out = _results_folder(checkpoint, name)
-    _require_possible(recipe, masks if official else Path(), ranks if submission else SINGLE_PROCESS)
+    _require_possible(recipe, masks if official else Path(), group if submission else SINGLE_PROCESS)
     data = build_data(recipe, split, needs_labels=submission is None)
     if official:
         _require_truth(data)
@@ -79,14 +79,14 @@ def score(
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
         packed = Submission(submission, recipe.data.name, data, writers) if submission else None
         belonging = belongs_to(checkpoint, recipe, data) | ({"ablation": ablate} if ablate else {}) if masks else {}
-        kept = _mask_folder(partial(MaskFolder, masks, belonging, data, writers), ranks) if masks else None
+        kept = _mask_folder(partial(MaskFolder, masks, belonging, data, writers), group) if masks else None
         predictor = predictor_of(checkpoint, recipe)
-        if ranks.is_main:
+        if group.is_rank0:
             _forget([out / name for name in RESULTS] + ([json_file] if json_file else []))
-        with _ablated(predictor, ablation, ranks):
-            _evaluate(predictor, data, accumulator, kept, packed, ranks)
-        ranks.run_on_all(writers.finish)
-    if not ranks.is_main:
+        with _ablated(predictor, ablation, group):
+            _evaluate(predictor, data, accumulator, kept, packed, group)
+        group.run_on_all(writers.finish)
+    if not group.is_rank0:
         return {}
     metrics = _metrics(accumulator, data, checkpoint, recipe) | {"preset": own_preset, "ablation": ablate}
     if official and masks:
@@ -122,9 +122,9 @@ def _require_truth(data: SegmentationData) -> None:
 
 
 @contextmanager
-def _ablated(predictor: Predictor, ablation: Ablation | None, ranks: ProcessGroup) -> Iterator[None]:
+def _ablated(predictor: Predictor, ablation: Ablation | None, group: ProcessGroup) -> Iterator[None]:
     with ablated(predictor.model, ablation) if ablation else nullcontext():
-        if ablation and ranks.is_main:
+        if ablation and group.is_rank0:
             print(f"ablation {ablation.name}: {ablation.meaning}", flush=True)
         yield
 
@@ -135,10 +135,10 @@ def _metrics(accumulator: Accumulator, data: SegmentationData, checkpoint: Check
     return metrics | {"eval": recipe.to_dict()["eval"]}
 
 
-def _mask_folder(make: Callable[[], MaskFolder], ranks: ProcessGroup) -> MaskFolder:
+def _mask_folder(make: Callable[[], MaskFolder], group: ProcessGroup) -> MaskFolder:
     """Rank 0 opens the folder first: opening it removes what a killed evaluation left half written there."""
-    made = [ranks.run_on_all(lambda: make() if ranks.is_main else None)]
-    made.append(ranks.run_on_all(lambda: None if ranks.is_main else make()))
+    made = [group.run_on_all(lambda: make() if group.is_rank0 else None)]
+    made.append(group.run_on_all(lambda: None if group.is_rank0 else make()))
     return next(folder for folder in made if folder is not None)
 
 
@@ -148,7 +148,7 @@ def _evaluate(
     accumulator: Accumulator,
     kept: MaskFolder | None,
     packed: Submission | None,
-    ranks: ProcessGroup,
+    group: ProcessGroup,
 ) -> None:
     def keep(sample: Sample, predicted: Tensor) -> None:
         if kept is not None:
@@ -156,11 +156,11 @@ def _evaluate(
         if packed is not None:
             packed.add(sample, predicted)
 
-    if kept is not None and kept.known_ids and ranks.is_main:
+    if kept is not None and kept.known_ids and group.is_rank0:
         print(f"{kept.folder}: goes on, {len(kept.known_ids)} of {len(data)} images have their masks", flush=True)
     known = kept.known if kept is not None else None
     evaluate(
-        predictor, data, recipe=predictor.recipe, on_result=keep, accumulator=accumulator, known=known, ranks=ranks
+        predictor, data, recipe=predictor.recipe, on_result=keep, accumulator=accumulator, known=known, group=group
     )
 
 

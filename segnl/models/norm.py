@@ -64,13 +64,13 @@ class _Total(torch.autograd.Function):
     """The sum over the ranks, of values and of their gradients alike: every rank's loss has a part in the whole."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, ranks: ProcessGroup) -> Tensor:
-        ctx.ranks = ranks
-        return ranks.all_reduce_sum(value)
+    def forward(ctx: Any, value: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return group.all_reduce_sum(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.ranks.all_reduce_sum(grads[0].contiguous()), None
+        return ctx.group.all_reduce_sum(grads[0].contiguous()), None
 
 
 class RankBatchNorm(BATCH_NORMS):
@@ -79,9 +79,9 @@ class RankBatchNorm(BATCH_NORMS):
     Takes over the parameters and buffers of the norm in whose place it stands.
     """
 
-    def __init__(self, norm: BATCH_NORMS, ranks: ProcessGroup) -> None:
+    def __init__(self, norm: BATCH_NORMS, group: ProcessGroup) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.ranks = ranks
+        self.group = group
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
@@ -94,11 +94,11 @@ class RankBatchNorm(BATCH_NORMS):
         shape = [1, -1, *[1] * (input.dim() - 2)]
         num = input.numel() / input.shape[1]
         sums = torch.cat([input.sum(others, dtype=torch.float32), input.new_tensor([num], dtype=torch.float32)])
-        sums = _Total.apply(sums, self.ranks)
+        sums = _Total.apply(sums, self.group)
         num_all = sums[-1].detach()
         mean = sums[:-1] / num_all  # c
         centred = input - mean.view(shape)  # two passes: the mean of squares less the squared mean would cancel
-        var = _Total.apply(centred.square().sum(others, dtype=torch.float32), self.ranks) / num_all
+        var = _Total.apply(centred.square().sum(others, dtype=torch.float32), self.group) / num_all
         if self.track_running_stats:
             self._track(mean.detach(), var.detach() * num_all / (num_all - 1).clamp(min=1))
         gain = (var + self.eps).rsqrt() * self.weight
@@ -113,19 +113,19 @@ class RankBatchNorm(BATCH_NORMS):
             self.num_batches_tracked.add_(1)
 
 
-def synchronise(model: nn.Module, ranks: ProcessGroup, *, on_cuda: bool) -> None:
+def synchronise(model: nn.Module, group: ProcessGroup, *, on_cuda: bool) -> None:
     """Lets every batch norm take its statistics over all ranks; parameters and buffers stay the same objects."""
     if on_cuda:
         _replace_batch_norms(model, nn.SyncBatchNorm.convert_sync_batchnorm)
     else:
-        _replace_batch_norms(model, lambda norm: RankBatchNorm(norm, ranks))
+        _replace_batch_norms(model, lambda norm: RankBatchNorm(norm, group))
 
 
-def tell_ranks(model: nn.Module, ranks: ProcessGroup) -> None:
-    """Lets every module that keeps statistics of its own (its `ranks` is a ProcessGroup) take them over all ranks."""
+def tell_ranks(model: nn.Module, group: ProcessGroup) -> None:
+    """Lets every module that keeps statistics of its own (its `group` is a ProcessGroup) take them over all ranks."""
     for module in model.modules():
-        if isinstance(getattr(module, "ranks", None), ProcessGroup):
-            module.ranks = ranks  # type: ignore[assignment]  # no submodule
+        if isinstance(getattr(module, "group", None), ProcessGroup):
+            module.group = group  # type: ignore[assignment]  # no submodule
 
 
 def freeze_statistics(model: nn.Module) -> None:

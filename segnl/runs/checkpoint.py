@@ -168,7 +168,7 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
     return load_checkpoint(run_or_file)
 
 
-def broadcast_checkpoint(ranks: ProcessGroup, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+def broadcast_checkpoint(group: ProcessGroup, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
     """What `find` returns on rank 0, on every rank: the others need not see its files."""
     found: list[Checkpoint] = []
 
@@ -179,11 +179,11 @@ def broadcast_checkpoint(ranks: ProcessGroup, find: Callable[[], Checkpoint | No
         found.append(checkpoint)
         return replace(checkpoint, model={}, optim={}, ema={})
 
-    bare = ranks.run_on_rank0(without_tensors)
+    bare = group.run_on_rank0(without_tensors)
     if bare is None:
         return None
     own = found[0] if found else bare
-    model, optim_state, ema = (ranks.broadcast(tensors) for tensors in (own.model, own.optim, own.ema))
+    model, optim_state, ema = (group.broadcast(tensors) for tensors in (own.model, own.optim, own.ema))
     return replace(bare, model=model, optim=optim_state, ema=ema)
 
 

@@ -50,34 +50,34 @@ from segnl.training.trainer import StepReport, Trainer
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def fit(recipe: Recipe, run: Path, *, fresh: bool = False, ranks: ProcessGroup = SINGLE_PROCESS) -> int:
+def fit(recipe: Recipe, run: Path, *, fresh: bool = False, group: ProcessGroup = SINGLE_PROCESS) -> int:
     """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
 
-    fresh: an old run is moved aside first. ranks: rank 0 alone touches the folder; the others learn from it.
+    fresh: an old run is moved aside first. group: rank 0 alone touches the folder; the others learn from it.
     Returns 0 when train.max_steps are done, 130, 143 or 129 when a signal stopped it after a checkpoint.
 
     Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
     """
-    _check_batch(recipe, ranks)
-    ranks.run_on_rank0(lambda: ensure_writable(run))
-    ranks.run_on_rank0(lambda: ensure_installed(is_on=recipe.train.tensorboard))
-    train_data, val_data = ranks.run_on_all(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
+    _check_batch(recipe, group)
+    group.run_on_rank0(lambda: ensure_writable(run))
+    group.run_on_rank0(lambda: ensure_installed(is_on=recipe.train.tensorboard))
+    train_data, val_data = group.run_on_all(lambda: (build_data(recipe, "train"), _validation_data(recipe)))
     with ExitStack() as held:
-        checkpoint = broadcast_checkpoint(ranks, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))
-        trainer = _trainer(recipe, train_data, checkpoint, ranks)
-        ranks.run_on_rank0(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode()))
+        checkpoint = broadcast_checkpoint(group, lambda: _open_run(recipe, run, train_data, held, fresh=fresh))
+        trainer = _trainer(recipe, train_data, checkpoint, group)
+        group.run_on_rank0(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode()))
         session = _Session(recipe, run, trainer, train_data, val_data)
         return session.train()
 
 
-def _check_batch(recipe: Recipe, ranks: ProcessGroup) -> None:
-    images, pieces = recipe.train.batch_size, ranks.world_size * recipe.train.accumulate
+def _check_batch(recipe: Recipe, group: ProcessGroup) -> None:
+    images, pieces = recipe.train.batch_size, group.world_size * recipe.train.accumulate
     if images % pieces:
-        each = f"{ranks.world_size} ranks" + (
-            f" in {recipe.train.accumulate} pieces each" if pieces > ranks.world_size else ""
+        each = f"{group.world_size} ranks" + (
+            f" in {recipe.train.accumulate} pieces each" if pieces > group.world_size else ""
         )
         err = ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
-        err.is_relayed = not ranks.is_main  # all find it by themselves
+        err.is_relayed = not group.is_rank0  # all find it by themselves
         raise err
 
 
@@ -98,14 +98,14 @@ def _validation_data(recipe: Recipe) -> SegmentationData | None:
     return build_data(recipe, "val") if recipe.train.eval_every is not None else None
 
 
-def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, ranks: ProcessGroup) -> Trainer:
+def _trainer(recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, group: ProcessGroup) -> Trainer:
     if recipe.train.deterministic:
         make_deterministic()
-    is_new = checkpoint is None and ranks.is_main  # the others get their weights from rank 0
-    model = ranks.run_on_all(lambda: build_model(recipe, data.table.num_classes, is_new=is_new))
+    is_new = checkpoint is None and group.is_rank0  # the others get their weights from rank 0
+    model = group.run_on_all(lambda: build_model(recipe, data.table.num_classes, is_new=is_new))
     balance = recipe.loss.class_weight
-    class_weight = ranks.run_on_rank0(lambda: None if balance is None else class_weights(balance, class_pixels(data)))
-    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight, ranks=ranks)
+    class_weight = group.run_on_rank0(lambda: None if balance is None else class_weights(balance, class_pixels(data)))
+    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight, group=group)
     if checkpoint is not None:
         load_weights(trainer.model, checkpoint)
         if trainer.ema is not None:
@@ -152,7 +152,7 @@ class _Session:
         train_data: SegmentationData,
         val_data: SegmentationData | None,
     ) -> None:
-        self.recipe, self.run, self.trainer, self.ranks = recipe, run, trainer, trainer.ranks
+        self.recipe, self.run, self.trainer, self.group = recipe, run, trainer, trainer.group
         self.train_data, self.val_data = train_data, val_data
         self.best_miou = -math.inf
         self.saved_step = trainer.step_number if trainer.step_number else -1
@@ -161,7 +161,7 @@ class _Session:
             "git": git_state(Path(__file__).parent),
             "versions": versions(),
             "threads": torch.get_num_threads(),
-            "ranks": trainer.ranks.world_size,
+            "ranks": trainer.group.world_size,
         }
 
     def train(self) -> int:
@@ -172,7 +172,7 @@ class _Session:
             self._say(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
             return 0
         log = self._open_log(first)
-        self.watch = TensorBoardLogger(self.run, is_on=cfg.tensorboard and self.ranks.is_main, first_step=first)
+        self.watch = TensorBoardLogger(self.run, is_on=cfg.tensorboard and self.group.is_rank0, first_step=first)
         with stop_signals() as stop:  # until all is said: Ctrl-C pressed again must not spoil a stop that was asked for
             code = self._to_the_end(log, stop, is_unscored=is_unscored)
             step = self.trainer.step_number
@@ -187,7 +187,7 @@ class _Session:
         cfg, first, code = self.recipe.train, self.trainer.step_number, 0
         batches = self._batches(first)
         try:
-            with Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.ranks.is_main) as progress:
+            with Progress(self.run.name, cfg.max_steps, done=first, is_shown=self.group.is_rank0) as progress:
                 if is_unscored:
                     self._validate(log, progress, stop)
                 while self.trainer.step_number < cfg.max_steps:
@@ -207,7 +207,7 @@ class _Session:
                         self._validate(log, progress, stop)
                 self._save()
                 batches.close()  # ends the workers
-                (code,) = self.ranks.all_reduce_max([stop[0] if stop else 0])
+                (code,) = self.group.all_reduce_max([stop[0] if stop else 0])
             log.write(event="stop" if code else "end", step=self.trainer.step_number)
         except NonFiniteError as err:
             log.write(event="non_finite", step=self.trainer.step_number, detail=str(err))
@@ -226,19 +226,19 @@ class _Session:
             best = max((miou for miou in scores.values() if miou is not None), default=-math.inf)
             return best, first > 0 and _is_due(first, self.recipe.train.eval_every) and first not in scores
 
-        self.best_miou, is_unscored = self.ranks.run_on_rank0(recall)
+        self.best_miou, is_unscored = self.group.run_on_rank0(recall)
         return is_unscored
 
     def _say(self, text: str) -> None:
-        if self.ranks.is_main:
+        if self.group.is_rank0:
             with suppress(OSError):  # whoever read it may have gone
                 print(text, flush=True)
 
     def _open_log(self, first: int) -> RunLog | NoLog:
         opened: list[RunLog] = []
-        self.ranks.run_on_rank0(lambda: opened.append(RunLog(self.run / "log.jsonl", resume_step=first)))
+        self.group.run_on_rank0(lambda: opened.append(RunLog(self.run / "log.jsonl", resume_step=first)))
         log = opened[0] if opened else NoLog()
-        norm, world = self.recipe.model.norm, self.ranks.world_size
+        norm, world = self.recipe.model.norm, self.group.world_size
         images = self.recipe.train.batch_size // self.recipe.train.accumulate
         self._say(norm_note(norm, images=images, world=world))
         log.write(
@@ -263,9 +263,9 @@ class _Session:
             batch = next(batches)
         except SegnlError as err:
             fault = err
-        code, is_faulty = self.ranks.all_reduce_max([stop[0] if stop else 0, int(fault is not None)])
+        code, is_faulty = self.group.all_reduce_max([stop[0] if stop else 0, int(fault is not None)])
         if not code and is_faulty:
-            self.ranks.raise_on_all(fault)
+            self.group.raise_on_all(fault)
         return batch, code
 
     def _step(self, batch: Batch, began: float, log: RunLog | NoLog, progress: Progress) -> StepReport:
@@ -291,8 +291,8 @@ class _Session:
             max_steps=cfg.train.max_steps,
             workers=cfg.data.workers,
             timeout_s=cfg.data.worker_timeout_s,
-            rank=self.ranks.rank,
-            world=self.ranks.world_size,
+            rank=self.group.rank,
+            world=self.group.world_size,
         )
 
     def _validate(self, log: RunLog | NoLog, progress: Progress, stop: list[int]) -> None:
@@ -300,19 +300,19 @@ class _Session:
             return
         self._save()  # a long validation must not cost what was learned before it
         model = self.trainer.evaluated
-        if self.ranks.world_size > 1:  # running statistics may be each rank's own: scored is what rank 0 has and saves
-            model.load_state_dict(self.ranks.broadcast(model.state_dict()))
+        if self.group.world_size > 1:  # running statistics may be each rank's own: scored is what rank 0 has and saves
+            model.load_state_dict(self.group.broadcast(model.state_dict()))
         predictor = Predictor(model, self.recipe, self.val_data.table, self.trainer.device)
         confusion = evaluate(
-            predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop), ranks=self.ranks
+            predictor, self.val_data, recipe=self.recipe, should_stop=lambda: bool(stop), group=self.group
         )
-        if any(self.ranks.all_reduce_max([len(stop)])):
+        if any(self.group.all_reduce_max([len(stop)])):
             return
         step, miou = self.trainer.step_number, confusion.miou()
         is_best = miou > self.best_miou
         if is_best:
             self.best_miou = miou
-            self.ranks.run_on_rank0(lambda: keep_as_best(checkpoint_path(self.run, step)))
+            self.group.run_on_rank0(lambda: keep_as_best(checkpoint_path(self.run, step)))
         log.write(event="eval", split="val", step=step, miou=miou if math.isfinite(miou) else None)
         self.watch.validated(step, confusion, predictor, self.val_data)
         progress.say(f"step {step}: val mIoU {miou:.4f}" + (", the best so far" if is_best else ""))
@@ -320,7 +320,7 @@ class _Session:
     def _save(self) -> None:
         """Rank 0 writes; a full disk is every rank's fault."""
         if self.trainer.step_number != self.saved_step:
-            self.ranks.run_on_rank0(self._write_checkpoint)
+            self.group.run_on_rank0(self._write_checkpoint)
             self.saved_step = self.trainer.step_number
 
     def _write_checkpoint(self) -> None:

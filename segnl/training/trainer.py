@@ -59,21 +59,21 @@ class Trainer:
         device: torch.device,
         *,
         class_weight: Tensor | None = None,
-        ranks: ProcessGroup = SINGLE_PROCESS,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """class_weight: `k`, for the loss; see losses/class_weight.py. ranks: rank 0's weights are copied to all."""
-        self.ranks = ranks
+        """class_weight: `k`, for the loss; see losses/class_weight.py. group: rank 0's weights are copied to all."""
+        self.group = group
         self.class_weight = None if class_weight is None else class_weight.to(device)
         self.recipe, self.device, self.step_number = recipe, device, 0
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
-        if chosen_norm(recipe.model.norm, world=ranks.world_size) == "sync":
-            synchronise(self.model, ranks, on_cuda=device.type == "cuda")
+        if chosen_norm(recipe.model.norm, world=group.world_size) == "sync":
+            synchronise(self.model, group, on_cuda=device.type == "cuda")
         self.model.backbone.recomputes = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
-        if ranks.world_size > 1:
-            tell_ranks(self.model, ranks)
+        if group.world_size > 1:
+            tell_ranks(self.model, group)
             self.network = nn.parallel.DistributedDataParallel(self.model)
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
             self.network = _compiled(self.network)
@@ -96,13 +96,13 @@ class Trainer:
         cfg, number = self.recipe, self.step_number
         lr = learning_rate(cfg.schedule, number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
         set_learning_rate(self.optimiser, lr)
-        purpose = ("step", number) if self.ranks.is_main else ("step", number, "rank", self.ranks.rank)
+        purpose = ("step", number) if self.group.is_rank0 else ("step", number, "rank", self.group.rank)
         torch.manual_seed(seed_for(cfg.train.seed, *purpose))  # dropout
         self.model.train()
 
         self.optimiser.zero_grad(set_to_none=True)
         own, forward_s, backward_s = self._accumulate_gradient(batch)
-        parts = dict(zip(own, self.ranks.all_reduce_sums([*own.values()]), strict=True))
+        parts = dict(zip(own, self.group.all_reduce_sums([*own.values()]), strict=True))
         loss = sum(parts.values())
         self._check_finite("loss", loss, sum(own.values()), batch.sample_ids)
         began = time.perf_counter()
@@ -137,7 +137,7 @@ class Trainer:
         grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if self.loss_scale is not None:
             for grad in grads:
-                grad.mul_(self.ranks.world_size / self.loss_scale.value)
+                grad.mul_(self.group.world_size / self.loss_scale.value)
         return nn.utils.get_total_norm(grads)
 
     def _is_overflow(self, grad_norm: float) -> bool:
@@ -162,8 +162,8 @@ class Trainer:
         """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
         label = batch.label.to(self.device)  # b H W
         pieces = self.recipe.train.accumulate
-        count = self.ranks.all_reduce_sum(step_count(self.recipe.loss, label, self.class_weight))
-        share = Share(count, pieces, self.ranks.world_size, self.ranks.all_reduce_sum)
+        count = self.group.all_reduce_sum(step_count(self.recipe.loss, label, self.class_weight))
+        share = Share(count, pieces, self.group.world_size, self.group.all_reduce_sum)
         sums: dict[str, float] = {}
         forward_s = backward_s = 0.0
         for i, (image, its_label) in enumerate(zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True)):
@@ -176,7 +176,7 @@ class Trainer:
                 forwarded = time.perf_counter()
                 # DistributedDataParallel takes the ranks' mean; these are parts of one loss, whose gradients add up.
                 # float16 has no room for the factor: there it is put on with the scale's removal.
-                factor = self.ranks.world_size if self.loss_scale is None else self.loss_scale.value
+                factor = self.group.world_size if self.loss_scale is None else self.loss_scale.value
                 (total * factor).backward()
             forward_s += forwarded - began
             backward_s += time.perf_counter() - forwarded
@@ -184,7 +184,7 @@ class Trainer:
 
     def _exchanging(self, *, is_last: bool) -> AbstractContextManager[object]:
         """Gradients travel between the ranks once a step, with its last piece."""
-        if self.ranks.world_size == 1 or is_last:
+        if self.group.world_size == 1 or is_last:
             return nullcontext()
         return self.network.no_sync()  # type: ignore[operator]  # a compiled one passes it on
 
@@ -210,14 +210,14 @@ class Trainer:
             return
         named = [
             sample_id
-            for each in self.ranks.all_gather_object([] if _is_finite(own) else list(sample_ids))
+            for each in self.group.all_gather_object([] if _is_finite(own) else list(sample_ids))
             for sample_id in each
         ]
         err = NonFiniteError(
             f"step {self.step_number + 1}: the {what} is {value}, nothing was updated; images {', '.join(named)}; "
             "lower optim.lr, or look at these images with `segnl check`"
         )
-        err.is_relayed = not self.ranks.is_main
+        err.is_relayed = not self.group.is_rank0
         raise err
 
 

@@ -23,8 +23,8 @@ def test_alone_everything_is_what_was_given():
     ) == ([1.5], [2], ["a"])
     assert (SINGLE_PROCESS.run_on_rank0(lambda: 3), SINGLE_PROCESS.run_on_all(lambda: 4)) == (3, 4)
     assert SINGLE_PROCESS.broadcast({"a": value})["a"] is value
-    assert SINGLE_PROCESS.is_main
-    assert not ProcessGroup(rank=1, world_size=2).is_main
+    assert SINGLE_PROCESS.is_rank0
+    assert not ProcessGroup(rank=1, world_size=2).is_rank0
 
 
 def test_alone_a_fault_is_raised_as_it_is():
@@ -38,8 +38,8 @@ def test_alone_a_fault_is_raised_as_it_is():
 
 def test_without_torchrun_nobody_is_joined(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with process_group() as ranks:
-        assert ranks is SINGLE_PROCESS
+    with process_group() as group:
+        assert group is SINGLE_PROCESS
 
 
 def test_ranks_that_are_no_numbers_are_refused(monkeypatch):

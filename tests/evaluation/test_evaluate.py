@@ -63,7 +63,7 @@ def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
     evaluate(predictor, data, recipe=recipe, accumulator=whole)
     shards = [Accumulator(3, with_strata=True) for _ in range(2)]
     for rank, shard in enumerate(shards):
-        evaluate(predictor, data, recipe=recipe, accumulator=shard, ranks=Unconnected(rank, 2))
+        evaluate(predictor, data, recipe=recipe, accumulator=shard, group=Unconnected(rank, 2))
     assert [len(shard.per_image) for shard in shards] == [2, 1]
     shards[0].merge(shards[1])
     assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)

@@ -54,10 +54,10 @@ def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_confi
 def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
     three = ProcessGroup(rank=0, world_size=3)
     with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
-        fit(load_recipe(tiny_config), tmp_path / "run", ranks=three)
+        fit(load_recipe(tiny_config), tmp_path / "run", group=three)
     recipe = load_recipe(tiny_config, ["train.accumulate=2"])
     with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
-        fit(recipe, tmp_path / "run", ranks=ProcessGroup(rank=0, world_size=2))
+        fit(recipe, tmp_path / "run", group=ProcessGroup(rank=0, world_size=2))
 
 
 def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):

@@ -41,7 +41,7 @@ class Bases(nn.Module):
     """
 
     bases: Tensor
-    ranks: ProcessGroup = SINGLE_PROCESS
+    group: ProcessGroup = SINGLE_PROCESS
     """Set by the trainer."""
 
     def __init__(self, channels: int, cfg: EMAConfig) -> None:
@@ -59,7 +59,7 @@ class Bases(nn.Module):
         bases = self.bases.expand(x.shape[0], -1, -1)
         rebuilt, found = expectation_context(x.flatten(2), bases, num_steps=self.num_steps)
         if self.training:
-            total = self.ranks.all_reduce_sum(found.sum(dim=0, keepdim=True))  # its direction is the mean's
+            total = self.group.all_reduce_sum(found.sum(dim=0, keepdim=True))  # its direction is the mean's
             self.bases.lerp_(F.normalize(total, dim=1), self.momentum)
         return rebuilt.unflatten(2, x.shape[2:])
 
