@@ -51,8 +51,7 @@ def train_batches(
         raise ValueError(f"batch_size {batch_size} for {world} ranks; expected at least one image a rank")
     keys = BatchKeys(len(data), seed, batch_size, first_step, max_steps, rank, world)
     crops = _Crops(data, transform)
-    for batch in _load(crops, keys, _collate_or_fault, workers, timeout_s):
-        yield Batch(batch.image, batch.label.long(), batch.sample_ids)
+    yield from _load(crops, keys, _collate_or_fault, workers, timeout_s)
 
 
 def eval_samples(

@@ -25,8 +25,8 @@ class Sample:
 class Batch:
     """Crops for one step of one rank.
 
-    image: u8 `b 3 H W`, RGB 0..255, not normalised: the model's input does that on the device, where it costs nothing
-    and a quarter of the bytes are copied.  label: i64 `b H W`, train ids 0..k-1 or 255.
+    image: u8 `b 3 H W`, RGB 0..255, not normalised: the model does that on the device, after a quarter of the bytes
+    were copied.  label: u8 `b H W`, train ids 0..k-1 or 255, widened on the device for the same reason (docs/adr/0010).
     """
 
     image: Tensor
@@ -35,7 +35,7 @@ class Batch:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples of one size as a batch; labels stay u8, to cross between processes in an eighth of the bytes."""
+    """Stacks samples of one size."""
     image = torch.from_numpy(np.stack([sample.image for sample in samples]))  # b H W 3
     label = torch.from_numpy(np.stack([sample.label for sample in samples]))
     return Batch(image.permute(0, 3, 1, 2).contiguous(), label, [sample.id for sample in samples])

@@ -80,7 +80,7 @@ def take_fingerprint(recipe: Recipe) -> Fingerprint:
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(bytes_of(batch.image))
-        digest.update(bytes_of(batch.label))
+        digest.update(bytes_of(batch.label.long()))
         digest.update("\n".join(batch.sample_ids).encode())
     return Fingerprint(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
 

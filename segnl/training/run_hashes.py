@@ -34,7 +34,7 @@ def batch_hash(batch: Batch) -> str:
     """A hash of a step's images and labels, of every fourth pixel in every fourth row, and of the images' stems."""
     digest = hashlib.blake2b(digest_size=6)
     digest.update("\n".join(batch.sample_ids).encode())
-    for values in (batch.image, batch.label):
+    for values in (batch.image, batch.label.long()):  # int64, so that the hashes of older runs still compare
         digest.update(f"{tuple(values.shape)}".encode())
         digest.update(bytes_of(values[..., ::EVERY, ::EVERY]))
     return digest.hexdigest()

@@ -160,7 +160,7 @@ class Trainer:
 
     def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
         """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
-        label = batch.label.to(self.device)  # b H W
+        label = batch.label.to(self.device).long()  # b H W; one byte a pixel until here
         pieces = self.recipe.train.accumulate
         count = self.group.all_reduce_sum(step_count(self.recipe.loss, label, self.class_weight))
         share = Share(count, pieces, self.group.world_size, self.group.all_reduce_sum)

@@ -47,7 +47,7 @@ class Sleepy:
 def test_batches_have_the_declared_shapes_and_types(make_folder):
     (batch,) = batches(make_folder(5), max_steps=1)
     assert (batch.image.shape, batch.image.dtype) == ((4, 3, 7, 11), torch.uint8)
-    assert (batch.label.shape, batch.label.dtype) == ((4, 7, 11), torch.int64)
+    assert (batch.label.shape, batch.label.dtype) == ((4, 7, 11), torch.uint8)
     assert batch.image.is_contiguous()
     assert len(batch.sample_ids) == 4
 
