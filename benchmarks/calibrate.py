@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from calibration_population import Studies, Variation, draw, miou
 from calibration_rivals import bootstrap, plain_sum, pooled
 from statistics_page import statistics_page
 
+from segnl.core.arrays import Floats, Mask
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
 from segnl.metrics.statistics.significance import holm
@@ -39,7 +39,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 RESULT = RESULTS / "calibration" / "calibration.json"
 PAGE = ROOT / "docs" / "statistics.md"
 
-Floats = npt.NDArray[np.float64]
 SEED = 20240607
 STUDIES = 2000
 """Of each cell of the main table; half as many of the others."""
@@ -125,7 +124,7 @@ def measure(cell: Cell, *, studies: int, stream: int, images: int = IMAGES) -> d
     rng = np.random.default_rng([SEED, stream])
     truth = true_differences(cell.variation, studies=2 * studies, images=images)
     chunks: list[dict[str, Floats]] = []
-    held: list[npt.NDArray[np.bool_]] = []
+    held: list[Mask] = []
     widths: list[Floats] = []
     for first in range(0, studies, CHUNK):
         drawn = draw(rng, cell.variation, studies=min(CHUNK, studies - first), seeds=cell.seeds, images=images)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from segnl.core.arrays import Floats
+
+Float32s = npt.NDArray[np.float32]
 
 PRESENT = np.array([1.0, 1.0, 0.9, 0.8, 0.5, 0.3, 0.15, 0.08])
 """In which share of the images each class stands."""
@@ -41,8 +43,8 @@ class Variation:
 class Studies:
     """Pixels in intersection and union, whole numbers in f32, `studies heads seeds images classes` each."""
 
-    right: Floats
-    union: Floats
+    right: Float32s
+    union: Float32s
 
 
 def draw(rng: np.random.Generator, variation: Variation, *, studies: int, seeds: int, images: int) -> Studies:
@@ -66,13 +68,13 @@ def draw(rng: np.random.Generator, variation: Variation, *, studies: int, seeds:
     return Studies(right, truth + np.floor(wrong))
 
 
-def _truth(rng: np.random.Generator, studies: int, images: int) -> Floats:
+def _truth(rng: np.random.Generator, studies: int, images: int) -> Float32s:
     shape = (studies, images, len(PIXELS))
     size = PIXELS * np.exp(np.float32(0.7) * rng.standard_normal(shape, dtype=np.float32))
     return np.floor((rng.random(shape, dtype=np.float32) < PRESENT) * size)
 
 
-def _effect(rng: np.random.Generator, shape: tuple[int, ...], k: int) -> Floats:
+def _effect(rng: np.random.Generator, shape: tuple[int, ...], k: int) -> Float32s:
     """Normal, variance 1, `*shape k`; half of the variance is common to the classes, half is each class's own."""
     own = rng.standard_normal((*shape, k), dtype=np.float32)
     own += rng.standard_normal((*shape, 1), dtype=np.float32)
@@ -80,14 +82,14 @@ def _effect(rng: np.random.Generator, shape: tuple[int, ...], k: int) -> Floats:
     return own
 
 
-def _confusions(k: int) -> Floats:
+def _confusions(k: int) -> Float32s:
     """Row c: where the missed pixels of class c go; mostly to the neighbours in the list, never to c itself."""
     distance = np.abs(np.arange(k)[:, None] - np.arange(k)).astype(np.float32)
     weight = np.where(distance > 0, 1 / np.maximum(distance, 1) ** 2, 0)
     return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def miou(studies: Studies) -> npt.NDArray[np.float64]:
+def miou(studies: Studies) -> Floats:
     """Data-set mIoU of every run, `studies heads seeds`; every class is in the truth of some image or left out."""
     right, union = (counts.sum(axis=-2, dtype=np.float64) for counts in (studies.right, studies.union))
     with np.errstate(invalid="ignore"):

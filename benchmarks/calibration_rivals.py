@@ -1,13 +1,12 @@
 """Other ways to an interval for the same difference: what others use, and what was tried and left out."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit
 
+from segnl.core.arrays import Floats
 from segnl.metrics.confusion import ratio
 from segnl.metrics.statistics.variance import HeadSpread, image_part, satterthwaite
 
-Floats = npt.NDArray[np.float64]
 BOOTSTRAP = 400
 """Sets of images that one interval draws."""
 

@@ -17,12 +17,12 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from eval_cases import realistic
 from PIL import Image
 from torch import Tensor, nn
 
+from segnl.core.arrays import Ids
 from segnl.core.config import JSONDict
 from segnl.data.base import SegmentationData
 from segnl.data.loader import eval_samples
@@ -38,7 +38,6 @@ from segnl.runs.recipe import Recipe, load_recipe
 from segnl.streets.files import generate
 
 Call = Callable[[], object]
-Ids = npt.NDArray[np.integer]
 ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = 16
 NUM_CLASSES = 19

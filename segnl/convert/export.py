@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from segnl.core.arrays import Pixels
 from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import ConfigError, MachineError
@@ -246,7 +246,7 @@ def compare(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> Agreeme
     """Runs both on one image of that size, drawn at random."""
     runtime = _packages()[1]
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    image: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
+    image: Pixels = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
     labels, logits = session.run(["labels", "logits"], {"image": image})
     with torch.inference_mode():
         our_labels, our_logits = wrapper(torch.from_numpy(image))

@@ -3,17 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Counts
 from segnl.data.base import SegmentationData
 from segnl.data.reading import read_label
 
 
-def class_pixels(data: SegmentationData) -> npt.NDArray[np.int64]:
+def class_pixels(data: SegmentationData) -> Counts:
     """Pixels of each class over all labels of `data`, int64 `k`. Raises DataError for a label that cannot be read."""
 
-    def count(i: int) -> npt.NDArray[np.int64]:
+    def count(i: int) -> Counts:
         path = data.label_path(i)
         train = data.table.to_train(read_label(path), str(path))
         return np.bincount(train.ravel(), minlength=IGNORE + 1)

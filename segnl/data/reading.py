@@ -10,12 +10,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
-
-Pixels = npt.NDArray[np.uint8]
 
 _EXIF_ORIENTATION = 0x0112
 # What PIL's decoders raise for damaged bytes: most often OSError and SyntaxError, the others by their own accounts.

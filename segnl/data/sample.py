@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from segnl.core.arrays import Pixels
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Sample:
     id: unique within its split; what a mask of this image is named after.
     """
 
-    image: npt.NDArray[np.uint8]
-    label: npt.NDArray[np.uint8]
+    image: Pixels
+    label: Pixels
     id: str
 
 

@@ -10,17 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Floats, Pixels
 from segnl.core.seeds import seed_for
 from segnl.data.base import DataConfig
 from segnl.data.sample import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for the newest version
 import albumentations as A
-
-Pixels = npt.NDArray[np.uint8]
 
 _CROP_TRIES = 10
 
@@ -127,7 +125,7 @@ class PhotometricDistortion(A.ImageOnlyTransform):
         return out if is_contrast_first else _look_up(out, values * contrast)
 
 
-def _look_up(pixels: Pixels, table: npt.NDArray[np.float64]) -> Pixels:
+def _look_up(pixels: Pixels, table: Floats) -> Pixels:
     """Every value v of `pixels` u8 `H W 3` replaced by table[v], rounded and clipped; table: `256` or `256 3`."""
     exact = np.clip(np.rint(table), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(pixels, exact if exact.ndim == 1 else exact[None]), dtype=np.uint8)

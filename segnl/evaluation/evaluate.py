@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import DataError
@@ -21,7 +20,7 @@ from segnl.metrics.confusion import Confusion
 from segnl.runs.recipe import Recipe
 
 OnResult = Callable[[Sample, Tensor], None]
-Known = Callable[[Sample], npt.NDArray[np.uint8] | None]
+Known = Callable[[Sample], Pixels | None]
 
 
 def evaluate(

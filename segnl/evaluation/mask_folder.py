@@ -8,10 +8,9 @@ import json
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
@@ -26,8 +25,6 @@ from segnl.runs.recipe import Recipe, differing_keys
 
 MANIFEST = "masks.json"
 FORMAT = "segnl-masks-1"
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def belongs_to(checkpoint: Checkpoint, recipe: Recipe, data: SegmentationData) -> JSONDict:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, write_atomic
 from segnl.labels.table import ClassTable
-
-Pixels = npt.NDArray[np.uint8]
 
 KINDS = ("ids", "colour", "overlay", "error")
 """The folders below DIR; `error` needs a label."""
@@ -81,7 +79,7 @@ def error_map(image: Pixels, predicted: Pixels, label: Pixels) -> Pixels:
     return out
 
 
-def borders(predicted: Pixels) -> npt.NDArray[np.bool_]:
+def borders(predicted: Pixels) -> Mask:
     """Pixels whose right or lower neighbour has another class, bool `H W`."""
     edge = np.zeros(predicted.shape, bool)
     edge[:, :-1] |= predicted[:, 1:] != predicted[:, :-1]

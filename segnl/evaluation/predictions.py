@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import NPZ_FAULTS, ensure_writable, sha256_of, write_atomic
@@ -31,7 +31,7 @@ from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.masks import png
 from segnl.evaluation.predictor import predictor_of
 from segnl.labels.table import ClassTable
-from segnl.metrics.confusion import Confusion, Counts, mean_of_defined, ratio
+from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
 from segnl.metrics.report import metrics_json
 from segnl.metrics.strata import boundary_counts, boundary_width
 from segnl.models.ablation import Ablation, ablated
@@ -45,8 +45,6 @@ RESULTS = ("metrics.json", "per_image.npz", "strata.png")
 
 VERSION = 3
 """Raised when what is kept changes its meaning."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,16 @@ class Predictions:
         path = _mask_path(self.folder, self.sample_ids[i])
         return table.to_train(read_label(path), str(path))
 
-    def wrong(self) -> npt.NDArray[np.float64]:
+    def wrong(self) -> Floats:
         """The share of each image's labelled pixels that is predicted wrong, f64 `images`."""
         return 1 - ratio(self.right.sum(axis=1), self.true.sum(axis=1))
 
-    def iou(self) -> npt.NDArray[np.float64]:
+    def iou(self) -> Floats:
         """Over the whole split, f64 `k`; NaN for a class in neither truth nor prediction."""
         right, true, predicted = (counts.sum(axis=0) for counts in (self.right, self.true, self.predicted))
         return ratio(right, true + predicted - right)
 
-    def boundary_iou(self) -> npt.NDArray[np.float64] | None:
+    def boundary_iou(self) -> Floats | None:
         """IoU of the boundaries over the whole split, f64 `k`; NaN for a class in neither truth nor prediction.
 
         Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here of whole classes, not of single objects. A
@@ -97,7 +95,7 @@ class Predictions:
         true = self.true.sum(axis=0)
         return int(true.argmax()), float(ratio(true.max(), true.sum()) / max(1, int((true > 0).sum())))
 
-    def pair_accuracy(self) -> npt.NDArray[np.float64] | None:
+    def pair_accuracy(self) -> Floats | None:
         """The share of each ambiguous pair's pixels that is right, f64 `pairs`."""
         if self.pairs is None:
             return None

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
 from segnl.evaluation.inference import Scores, infer
 from segnl.evaluation.presets import input_hws
@@ -16,8 +16,6 @@ from segnl.runs.build import build_model, device_of
 from segnl.runs.checkpoint import Checkpoint, load_weights, open_checkpoint
 from segnl.runs.classes import class_table_from_dict
 from segnl.runs.recipe import Recipe, compose
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class Predictor:

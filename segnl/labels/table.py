@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
 
 _UNKNOWN = 254  # stands in the lookup table for an id that no label may hold; hence at most 254 classes
-
-Ids = npt.NDArray[np.uint8]
 
 
 class ClassTable:
@@ -40,7 +39,7 @@ class ClassTable:
         self.void_id = void_id
         self.title = title
         self.unknown_hint = unknown_hint
-        self.palette: Ids = np.array(palette, dtype=np.uint8).reshape(-1, 3)
+        self.palette: Pixels = np.array(palette, dtype=np.uint8).reshape(-1, 3)
         self.palette.setflags(write=False)
         self._check()
 
@@ -77,7 +76,7 @@ class ClassTable:
         """The ids that a label file may hold, such as `0..10, 255`."""
         return _ranges({*self.file_ids, *self.ignore_ids})
 
-    def to_train(self, raw: npt.NDArray[np.integer], where: str) -> Ids:
+    def to_train(self, raw: Ids, where: str) -> Pixels:
         """A file's ids `H W` of any integer type as train ids u8 `H W`: 0..k-1, or 255 for void.
 
         Raises DataError naming `where`, the first pixel with an id that the table does not know, and the known ids.
@@ -87,12 +86,12 @@ class ClassTable:
         if raw.dtype != np.uint8:
             self._refuse(raw, (raw < 0) | (raw > 255), where)
             raw = raw.astype(np.uint8)
-        train: Ids = self._train_of.take(raw)
+        train: Pixels = self._train_of.take(raw)
         if (train == _UNKNOWN).any():
             self._refuse(raw, train == _UNKNOWN, where)
         return train
 
-    def _refuse(self, raw: npt.NDArray[np.integer], bad: npt.NDArray[np.bool_], where: str) -> None:
+    def _refuse(self, raw: Ids, bad: Mask, where: str) -> None:
         if not bad.any():
             return
         row, column = (int(place) for place in np.unravel_index(int(bad.argmax()), bad.shape))
@@ -102,15 +101,15 @@ class ClassTable:
             f"but {self.title} has ids {self.known_ids}; {self.unknown_hint}"
         )
 
-    def to_file(self, train: Ids) -> Ids:
+    def to_file(self, train: Pixels) -> Pixels:
         """Train ids u8 `H W` as the ids that the data set's own files and its benchmark server use."""
         return self._file_of.take(self._checked(train))
 
-    def colour(self, train: Ids) -> Ids:
+    def colour(self, train: Pixels) -> Pixels:
         """Train ids u8 `H W` as RGB u8 `H W 3`; void is black."""
         return self._colour_of[self._checked(train)]
 
-    def _checked(self, train: Ids) -> Ids:
+    def _checked(self, train: Pixels) -> Pixels:
         if train.dtype != np.uint8:
             raise ValueError(f"train ids of type {train.dtype}; expected uint8")
         wrong = (train >= self.num_classes) & (train != IGNORE)

@@ -3,14 +3,15 @@
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from segnl.core.arrays import Counts
 
 Balance = Literal["enet", "enet_sqrt", "median_frequency"]
 
 
-def class_weights(balance: Balance, pixels: npt.NDArray[np.int64]) -> Tensor:
+def class_weights(balance: Balance, pixels: Counts) -> Tensor:
     """Returns float32 `k`, a weight for each class. pixels: int64 `k`, each class's pixels in the training labels.
 
     enet: 1 / ln(1.02 + p), p the class's share of labelled pixels (Paszke et al. 2016, arXiv:1606.02147).

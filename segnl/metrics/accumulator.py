@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from segnl.core.arrays import Pixels
 from segnl.metrics.confusion import Confusion, Map
 from segnl.metrics.per_image import PerImage
-from segnl.metrics.strata import Pixels, Strata
+from segnl.metrics.strata import Strata
 
 
 class Accumulator:

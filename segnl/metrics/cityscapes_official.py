@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts
@@ -47,7 +47,6 @@ _DRAWN = [label for label in LABELS if label.id >= 0]
 _CATEGORY_OF = np.array([label.category_id for label in sorted(_DRAWN, key=lambda label: label.id)])  # by id
 THING_CATEGORIES = tuple(c for c in CATEGORIES if all(x.has_instances for x in _DRAWN if x.category == c))
 
-Ids = npt.NDArray[np.integer]
 PerName = dict[str, float]
 
 

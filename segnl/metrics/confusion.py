@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Counts, Floats, Ids, Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +23,7 @@ MAX_CLASSES = 255
 # calcHist returns float32, which is exact up to 2^24: a tile may not hold more pixels than that.
 TILE_PIXELS = 2**21
 
-Counts: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float64]
-Map: TypeAlias = "npt.NDArray[np.integer] | Tensor"
+Map: TypeAlias = "Ids | Tensor"
 
 
 class Confusion:
@@ -164,11 +163,11 @@ def _is_integer(values: Map) -> bool:
     return not (values.is_floating_point() or values.is_complex() or "bool" in str(values.dtype))
 
 
-def _as_numpy(values: Map) -> npt.NDArray[np.integer]:
+def _as_numpy(values: Map) -> Ids:
     return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
 
 
-def _as_u8(values: Map, name: str, num_classes: int) -> npt.NDArray[np.uint8]:
+def _as_u8(values: Map, name: str, num_classes: int) -> Pixels:
     """The same values in 8 bits, rows of contiguous memory; those that do not fit into them are refused."""
     array = _as_numpy(values)
     if array.dtype != np.uint8:
@@ -178,7 +177,7 @@ def _as_u8(values: Map, name: str, num_classes: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _check_range(array: npt.NDArray[np.integer], name: str, num_classes: int) -> None:
+def _check_range(array: Ids, name: str, num_classes: int) -> None:
     wrong = ((array < 0) | (array >= num_classes)) & (array != IGNORE)
     if not wrong.any():
         return
@@ -188,7 +187,7 @@ def _check_range(array: npt.NDArray[np.integer], name: str, num_classes: int) ->
     raise ValueError(f"{name}: {where} holds {int(array[place])}; expected 0..{num_classes - 1} or {IGNORE} (void)")
 
 
-def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], *, num_ids: int = 256) -> Counts:
+def joint_counts(pred: Pixels, label: Pixels, *, num_ids: int = 256) -> Counts:
     """How often each (label, pred) stands at one place, int64 `num_ids num_ids`; ids from num_ids on are left out."""
     flat_pred, flat_label = pred.reshape(1, -1), label.reshape(1, -1)
     tiles = [slice(first, first + TILE_PIXELS) for first in range(0, label.size, TILE_PIXELS)]
@@ -196,7 +195,7 @@ def joint_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], *, n
     return functools.reduce(np.add, counts) if counts else np.zeros((num_ids, num_ids), np.int64)
 
 
-def _tile_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], num_ids: int) -> Counts:
+def _tile_counts(pred: Pixels, label: Pixels, num_ids: int) -> Counts:
     """The same of maps `1 n` of at most TILE_PIXELS.
 
     Neighbours are mostly alike, and a counter that has just been written has to be waited for. So every second pixel is
@@ -208,7 +207,7 @@ def _tile_counts(pred: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], num_
 
 
 @functools.cache
-def _every_second() -> npt.NDArray[np.uint8]:
+def _every_second() -> Pixels:
     """0 1 0 1 ..., `1 TILE_PIXELS`."""
     return np.tile(np.array([[0, 1]], np.uint8), TILE_PIXELS // 2)
 

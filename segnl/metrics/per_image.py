@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segnl.core.arrays import Counts, Floats
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS, write_atomic
-from segnl.metrics.confusion import Confusion, Counts, Floats, ratio
+from segnl.metrics.confusion import Confusion, ratio
 
 FIELDS = ("sample_ids", "num_classes", "image", "truth", "predicted", "pixels")
 

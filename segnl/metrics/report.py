@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from segnl.metrics.confusion import Confusion, Floats
+from segnl.core.arrays import Floats
+from segnl.metrics.confusion import Confusion
 
 NAME_WIDTH = 24
 

@@ -11,16 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
-from segnl.metrics.confusion import Confusion, Counts, mean_of_defined, ratio
+from segnl.core.arrays import Counts, Mask, Pixels
+from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
 
 WIDTHS_PX = (1, 3, 5, 10, 20)
 COMPONENT_PX = (0, 64, 256, 1024, 4096, 16384, 65536)
 """Least pixels of a connected component in each class of size; 256 is 16x16."""
 NUM_ROWS = 10
 NUM_RINGS = 5
-
-Pixels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 
 
 class Strata:

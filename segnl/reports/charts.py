@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from segnl.core.arrays import Counts, Floats
 from segnl.reports.page import DifferenceChart, DifferenceRow, DotChart, DotRow
 from segnl.reports.plot import PlotGroup, Points, scatter_plot
 from segnl.streets.pairs import PAIRS
 
-Floats = npt.NDArray[np.float64]
 
-
-def class_chart(names: Sequence[str], iou: Sequence[Floats], true_pixels: npt.NDArray[np.int64]) -> DotChart:
+def class_chart(names: Sequence[str], iou: Sequence[Floats], true_pixels: Counts) -> DotChart:
     """iou: f64 `k` of each head; true_pixels: int64 `k`, over the split. Classes sorted by how far the heads differ."""
     values = np.stack(list(iou))  # heads k
     share = true_pixels / max(1, int(true_pixels.sum()))

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Pixels
 from segnl.data.base import SegmentationData
 from segnl.reports.gallery import PageModel
 
-Pixels = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 GAP, HEADER = 6, 26  # pixels

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
-
-Floats = npt.NDArray[np.float64]
 
 # Okabe and Ito's colours, which any kind of colour blindness tells apart; yellow is left out, too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -13,18 +13,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.datasets.streets import Streets, ambiguous_mask
 from segnl.evaluation.predictions import Predictions
 from segnl.labels.table import ClassTable
 from segnl.streets.pairs import PAIRS
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from segnl.core.arrays import Floats
 from segnl.reports.curves import Curve, read_curve, smoothed
 from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
-
-Floats = npt.NDArray[np.float64]
 
 MAX_POINTS = 150
 """Of a line; more could not be told apart on a screen."""

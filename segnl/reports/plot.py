@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from segnl.core.arrays import Floats
 
 MAX_TICKS = 6
 PAD = 0.06

@@ -9,14 +9,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.files import NPZ_FAULTS, sha256_of, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.evaluation.predictions import Predictions
-from segnl.metrics.confusion import Confusion, Counts
+from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import (
     COMPONENT_PX,
     NUM_RINGS,
@@ -28,8 +28,6 @@ from segnl.metrics.strata import (
 )
 from segnl.reports.plot import Plot, PlotGroup, Points, mean_and_range, name_plot
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 Where = Mapping[str, Counts]
 """Confusions `parts k k+1` by the name of what was cut into parts, one of PARTS."""
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from segnl.core.arrays import Pixels
 from segnl.streets.pairs import Colour
 
 Item = TypeVar("Item")
@@ -55,7 +55,7 @@ class Draws:
         red, green, blue = (channel + shift + self.between(-spread // 3, spread // 3) for channel in colour)
         return clip_colour((red, green, blue))
 
-    def bytes(self, rows: int, columns: int) -> NDArray[np.uint8]:
+    def bytes(self, rows: int, columns: int) -> Pixels:
         """Random u8 `rows columns`."""
         words = self._bits.random_raw((rows * columns + 7) // 8)
         return words.astype("<u8").view(np.uint8)[: rows * columns].reshape(rows, columns)

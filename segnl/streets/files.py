@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
 from segnl.core.files import remove_leftovers, write_atomic
 from segnl.labels.cityscapes import LABELS
@@ -144,7 +145,7 @@ def _write(paths: dict[str, Path], scene: Scene) -> None:
     for label in LABELS:
         if label.id >= 0:
             colours[label.id] = (*label.colour, 255)
-    pixels: dict[str, NDArray[np.uint8] | NDArray[np.uint16]] = {
+    pixels: dict[str, Pixels | NDArray[np.uint16]] = {
         "image": scene.image,
         "labelIds": scene.label_ids,
         "instanceIds": scene.instance_ids,
@@ -162,7 +163,7 @@ def _write(paths: dict[str, Path], scene: Scene) -> None:
                 raise
 
 
-def png(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, is_photo: bool) -> bytes:
+def png(pixels: Pixels | NDArray[np.uint16], *, is_photo: bool) -> bytes:
     """A PNG file of `H W` (8 or 16 bits), `H W 3` or `H W 4`.
 
     OpenCV takes three to five times as long for flat labels; a photo's noise is not worth looking for repeats in, so

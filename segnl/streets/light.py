@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnl.core.arrays import Pixels
 from segnl.streets.canvas import Draws
 
 
-def finish(image: NDArray[np.uint8], grain: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
+def finish(image: Pixels, grain: Pixels, draws: Draws) -> Pixels:
     """`image` u8 `H W 3` as a camera would give it. grain: u8 `H W`, the texture of each pixel's surface."""
     texture = _texture(grain, draws)
     lit = []
@@ -26,12 +27,12 @@ def finish(image: NDArray[np.uint8], grain: NDArray[np.uint8], draws: Draws) -> 
     return np.asarray(cv2.subtract(cv2.add(soft, noise), np.full_like(noise, most // 2 + 1)), np.uint8)  # both saturate
 
 
-def blur(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def blur(image: Pixels) -> Pixels:
     """One binomial step 1 2 1 over rows and columns, rounded once, halves upwards; the border repeats."""
     return np.asarray(cv2.GaussianBlur(image, (3, 3), 0, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _texture(grain: NDArray[np.uint8], draws: Draws) -> NDArray[np.int16]:
+def _texture(grain: Pixels, draws: Draws) -> NDArray[np.int16]:
     """Speckle of one pixel and blotches of about 3 and 8 pixels of a 256-row image, i16 `H W`, +-3/8 of the grain."""
     height, width = grain.shape
     total = draws.bytes(height, width).astype(np.int16)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from segnl.core.arrays import Pixels
 from segnl.core.seeds import seed_for
 from segnl.labels.cityscapes import LABELS
 from segnl.streets import furniture, traffic
@@ -32,10 +33,10 @@ class Scene:
     ambiguous: u8 `H W`, the pair 1.. that a pixel's object belongs to, else 0.
     """
 
-    image: NDArray[np.uint8]
-    label_ids: NDArray[np.uint8]
+    image: Pixels
+    label_ids: Pixels
     instance_ids: NDArray[np.uint16]
-    ambiguous: NDArray[np.uint8]
+    ambiguous: Pixels
     placements: tuple[Placement, ...]
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from segnl.core.arrays import Floats
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.data.base import SegmentationData
@@ -164,7 +164,7 @@ def _counted(study: Study, found: StudyFindings, head: str) -> list[Predictions]
     return [found.predictions[run.name] for run in study.runs_of(head) if run.name not in found.wrong]
 
 
-def _mean(values: Sequence[npt.NDArray[np.float64]], count: int) -> npt.NDArray[np.float64]:
+def _mean(values: Sequence[Floats], count: int) -> Floats:
     return np.mean(np.stack(list(values)), axis=0) if values else np.full(count, np.nan)
 
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from segnl.core.arrays import Pixels
 from segnl.core.errors import MachineError
 from segnl.data.base import SegmentationData
 from segnl.evaluation.predictor import Predictor
 from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import Confusion
 from segnl.training.trainer import StepReport
-
-Pixels = npt.NDArray[np.uint8]
 
 STRIP_IMAGES = 4
 PANEL_PX = 320

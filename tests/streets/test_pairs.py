@@ -5,22 +5,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from segnl.core.arrays import Counts, Floats
 from segnl.streets.pairs import PAIRS
 from segnl.streets.scene import compose
 
 PATCH = 15
-Rows = NDArray[np.float64]
 
 
 @dataclass
 class Views:
     """Of one pair and split: 15x15 patches within objects, cues scaled to 12x12, and the class (0, 1) of each."""
 
-    patches: list[Rows] = field(default_factory=list)
+    patches: list[Floats] = field(default_factory=list)
     patch_classes: list[int] = field(default_factory=list)
-    cues: list[Rows] = field(default_factory=list)
+    cues: list[Floats] = field(default_factory=list)
     cue_classes: list[int] = field(default_factory=list)
 
 
@@ -47,11 +46,11 @@ def collect(split: str, count: int) -> dict[int, Views]:
     return views
 
 
-def balanced_accuracy(pred: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+def balanced_accuracy(pred: Counts, truth: Counts) -> float:
     return float(np.mean([(pred[truth == value] == value).mean() for value in (0, 1)]))
 
 
-def linear(train: Rows, train_classes: NDArray[np.int64], test: Rows) -> NDArray[np.int64]:
+def linear(train: Floats, train_classes: Counts, test: Floats) -> Counts:
     """Ridge regression onto -1, 1 of standardised features."""
     mean, sd = train.mean(0), train.std(0) + 1e-6
     train, test = (train - mean) / sd, (test - mean) / sd
@@ -60,7 +59,7 @@ def linear(train: Rows, train_classes: NDArray[np.int64], test: Rows) -> NDArray
     return (test @ weights > 0).astype(np.int64)
 
 
-def nearest_neighbours(train: Rows, train_classes: NDArray[np.int64], test: Rows) -> NDArray[np.int64]:
+def nearest_neighbours(train: Floats, train_classes: Counts, test: Floats) -> Counts:
     """The majority of the nine nearest."""
     distance = (test**2).sum(1)[:, None] - 2 * test @ train.T + (train**2).sum(1)
     nearest = np.argsort(distance, axis=1)[:, :9]

@@ -6,8 +6,8 @@ What decides for which pair of classes is the table in streets_pairs.py; docs/st
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from segnl.core.arrays import Counts, Pixels
 from segnl.core.errors import DataError
 from segnl.data.base import Files
 from segnl.data.datasets.cityscapes import LABEL_END, Cityscapes, CityscapesConfig
@@ -38,7 +38,7 @@ class Streets(Cityscapes):
         return label.with_name(label.name.removesuffix(LABEL_END) + AMBIGUOUS_END)
 
 
-def ambiguous_mask(data: Streets, i: int) -> NDArray[np.uint8]:
+def ambiguous_mask(data: Streets, i: int) -> Pixels:
     """Which pixels of image `i` show an ambiguous object: u8 `H W`, 0 none, else 1 + the place of its pair in PAIRS.
 
     Raises DataError for a file that is missing, damaged or of another generator.
@@ -51,7 +51,7 @@ def ambiguous_mask(data: Streets, i: int) -> NDArray[np.uint8]:
     return mask
 
 
-def pair_counts(pred: NDArray[np.uint8], label: NDArray[np.uint8], ambiguous: NDArray[np.uint8]) -> NDArray[np.int64]:
+def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels) -> Counts:
     """Pixels predicted right and all pixels, int64 `pairs 2`, to be summed over a split and divided.
 
     pred, label: u8 `H W`, train ids; ambiguous: as from `ambiguous_mask`. A pixel given to a third class is wrong, so

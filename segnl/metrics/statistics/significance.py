@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from segnl.metrics.confusion import Counts, Floats
+from segnl.core.arrays import Counts, Floats
 from segnl.metrics.statistics.variance import (
     LEVEL,
     Difference,

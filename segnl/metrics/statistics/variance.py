@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import fdtrc, stdtr, stdtrit
 
-from segnl.metrics.confusion import Floats, ratio
+from segnl.core.arrays import Floats, Mask
+from segnl.metrics.confusion import ratio
 
 LEVEL = 0.95
 BORROWED_DF = 0.5
@@ -157,7 +158,7 @@ def difference_of(spreads: Sequence[HeadSpread], a: int, b: int, *, with_seeds: 
     return Difference(value, seeds, seeds_df, np.maximum(0, images - both), images_df)
 
 
-def seeds_agree(parts: Sequence[Floats]) -> npt.NDArray[np.bool_]:
+def seeds_agree(parts: Sequence[Floats]) -> Mask:
     """Whether runs of one seed score alike whatever the head, `m`; parts: of each head `s n m`, its runs in one order.
 
     The F test of seeds in a layout of heads by seeds without repetition: the seeds' mean square over that of the rest.
