@@ -1,4 +1,4 @@
-"""What two runs of a study share, shown by hashes and not only promised: initial weights and the first batches."""
+"""Checks by hashes that the runs of a study share what they should: their initial weights and their batches."""
 
 import hashlib
 import json
@@ -17,62 +17,67 @@ from segnl.training.run_hashes import batch_hash, bytes_of, initial_hashes, modu
 
 FILE = "control.json"
 NUM_BATCHES = 2
-"""Batches are a pure function of seed and step, so that two of them already tell two pipelines apart."""
+"""Two are enough to tell two data pipelines apart: a batch depends on nothing but the seed and the step."""
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """What a run began with: SHA-256 of each parameter's initial values by `path shape`, and of its first batches."""
+class RunHashes:
+    """Hashes that a run's recipe and seed give: of the initial weights and of the first batches.
+
+    init: SHA-256 of each parameter and buffer, by `path shape`. batches: one hash of the first NUM_BATCHES batches.
+    first: for each of those batches the hash that a training writes into its log; empty in files of older versions.
+    """
 
     init: dict[str, str]
     batches: str
     first: tuple[str, ...] = ()
-    """Of each of those batches the hash that a training writes into its log; empty where that was not kept yet."""
 
     def modules(self) -> dict[str, str]:
-        """One short hash for each top module: backbone, head, classifier, auxiliary."""
+        """Returns one short hash for each top module: backbone, head, classifier, auxiliary."""
         return module_hashes(self.init)
 
 
 @dataclass(frozen=True)
-class Witness:
-    """What a run's log says that it began with and saw. batches: by step, a hash of what it was shown; empty where
-    the log is of a version that kept none, or of several ranks. init: by top module; None likewise.
+class LoggedHashes:
+    """Hashes that a training wrote into its log.
+
+    batches: by step; empty for a log without them, and for a training on several ranks, which logs only rank 0's share.
+    init: by top module; None for a log without them.
     """
 
     batches: dict[int, str]
     init: dict[str, str] | None
 
     @property
-    def seen(self) -> str | None:
-        """One hash of all batches, in their order."""
+    def all_batches(self) -> str | None:
+        """One hash of all batches in their order; None where the log has none."""
         text = "\n".join(f"{step} {value}" for step, value in sorted(self.batches.items()))
         return short(hashlib.sha256(text.encode()).hexdigest()) if self.batches else None
 
 
-def witness_of(run: PlannedRun) -> Witness:
-    """Read from the run's log."""
+def logged_hashes_of(run: PlannedRun) -> LoggedHashes:
+    """Reads them from the run's log."""
     lines = read_log(run.folder / "log.jsonl")
     starts = [line for line in lines if line.get("event") == "start"]
-    is_shared = any(line.get("ranks", 1) > 1 for line in starts)  # rank 0 sees, and writes down, its share alone
-    batches = {} if is_shared else {line["step"]: line["batch"] for line in lines if "batch" in line}
-    return Witness(batches, next((line["init"] for line in starts if "init" in line), None))
+    has_ranks = any(line.get("ranks", 1) > 1 for line in starts)
+    batches = {} if has_ranks else {line["step"]: line["batch"] for line in lines if "batch" in line}
+    return LoggedHashes(batches, next((line["init"] for line in starts if "init" in line), None))
 
 
-def fingerprint_of(run: PlannedRun) -> Fingerprint:
-    """Read from the run's folder where it was written before the first step, else taken now and written there."""
+def run_hashes_of(run: PlannedRun) -> RunHashes:
+    """Reads the hashes from the run's folder; computes and writes them where they are missing or of another recipe."""
     file = run.folder / FILE
     if file.exists():
         mapping = json.loads(file.read_text(encoding="utf-8"))
         if "recipe" in mapping and not differing_keys(mapping["recipe"], run.recipe.to_dict()):
-            return Fingerprint(mapping["init"], mapping["batches"], tuple(mapping.get("first", ())))
-    taken = take_fingerprint(run.recipe)
-    mapping = {"init": taken.init, "batches": taken.batches, "first": taken.first, "recipe": run.recipe.to_dict()}
+            return RunHashes(mapping["init"], mapping["batches"], tuple(mapping.get("first", ())))
+    hashes = compute_run_hashes(run.recipe)
+    mapping = {"init": hashes.init, "batches": hashes.batches, "first": hashes.first, "recipe": run.recipe.to_dict()}
     write_atomic(file, json.dumps(mapping, indent=1).encode())
-    return taken
+    return hashes
 
 
-def take_fingerprint(recipe: Recipe) -> Fingerprint:
+def compute_run_hashes(recipe: Recipe) -> RunHashes:
     """Builds the initial network and the first batches as a training would, and hashes both."""
     data = build_data(recipe, "train")
     model = build_model(recipe, data.table.num_classes, is_new=True)
@@ -82,7 +87,7 @@ def take_fingerprint(recipe: Recipe) -> Fingerprint:
         digest.update(bytes_of(batch.image))
         digest.update(bytes_of(batch.label.long()))
         digest.update("\n".join(batch.sample_ids).encode())
-    return Fingerprint(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
+    return RunHashes(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
 
 
 def _first_batches(recipe: Recipe) -> Iterator[Batch]:
@@ -98,102 +103,115 @@ def _first_batches(recipe: Recipe) -> Iterator[Batch]:
     )
 
 
-def is_varied(part: str, varies: Sequence[str]) -> bool:
-    """Whether a study that varies these keys lets runs differ in `part`: a top module's weights, or `batches`."""
-    if part == "batches":
-        deciding = ("data", "model.input", "train.batch_size")
-        return any(_overlap(key, each) for key in varies for each in deciding)
-    return any(_overlap(key, f"model.{'aux' if part == 'auxiliary' else part}") for key in varies)
+def is_varied(name: str, varies: Sequence[str]) -> bool:
+    """Tells whether runs may differ in `name` when the study varies these recipe keys.
+
+    name: a top module, whose weights may differ then, or `batches`.
+    """
+    if name == "batches":
+        return any(_overlap(key, own) for key in varies for own in ("data", "model.input", "train.batch_size"))
+    return any(_overlap(key, f"model.{'aux' if name == 'auxiliary' else name}") for key in varies)
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether one of two dotted keys is the other or holds it."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+def _overlap(key: str, other_key: str) -> bool:
+    """Tells whether two dotted keys are the same or one contains the other."""
+    return f"{key}.".startswith(f"{other_key}.") or f"{other_key}.".startswith(f"{key}.")
 
 
-def disagreements(
-    prints: Mapping[str, Fingerprint],
+def refused_runs(
+    hashes: Mapping[str, RunHashes],
     runs: Sequence[PlannedRun],
-    witnesses: Mapping[str, Witness] | None = None,
+    logged: Mapping[str, LoggedHashes] | None = None,
     varies: Sequence[str] = (),
 ) -> dict[str, str]:
-    """By run name, why it cannot be compared with the first run of its seed; empty when all agree.
+    """Returns, by run name, the reason why a run cannot be compared with the first run of its seed.
 
-    Weights must agree wherever path and shape do, batches entirely, but for what the study varies. witnesses: by run
-    name; what a log holds must be what its recipe stands for, every step of it, and the same batches in the same order
-    as those of the first run for which that holds.
+    Initial weights must be equal wherever path and shape are, and batches must be equal, except for what the study
+    varies. hashes, logged: by run name. A log must agree with its recipe and seed in every step, and with the first run
+    of its seed that does so.
     """
-    wrong: dict[str, str] = {}
     has_own_batches = is_varied("batches", varies)
+    refused: dict[str, str] = {}
     for seed in dict.fromkeys(run.seed for run in runs):
         first, *others = (run for run in runs if run.seed == seed)
-        ours = prints[first.name]
         for run in others:
-            theirs = prints[run.name]
-            places = ours.init.keys() & theirs.init.keys()
-            shared = [place for place in places if not is_varied(place.partition(".")[0], varies)]
-            differing = sorted(place for place in shared if ours.init[place] != theirs.init[place])
-            if theirs.batches != ours.batches and not has_own_batches:
-                wrong[run.name] = f"saw other batches than {first.name} ({theirs.batches}, not {ours.batches})"
-            elif differing:
-                more = f" ({len(differing)} such places)"
-                wrong[run.name] = f"began with other weights than {first.name} at {differing[0]}{more}"
-    by_the_logs = _by_the_logs(prints, runs, witnesses or {}, has_own_batches=has_own_batches)
-    for name, reason in by_the_logs.items():
-        wrong.setdefault(name, reason)
-    return wrong
+            reason = _recipe_mismatch(hashes[run.name], first.name, hashes[first.name], varies)
+            if reason is not None:
+                refused[run.name] = reason
+    by_logs = _refused_by_logs(hashes, runs, logged or {}, has_own_batches=has_own_batches)
+    return refused | {name: reason for name, reason in by_logs.items() if name not in refused}
 
 
-def _by_the_logs(
-    prints: Mapping[str, Fingerprint],
+def _recipe_mismatch(own: RunHashes, first_name: str, first: RunHashes, varies: Sequence[str]) -> str | None:
+    if own.batches != first.batches and not is_varied("batches", varies):
+        return f"was given other batches than {first_name} ({own.batches}, not {first.batches})"
+    differing = sorted(
+        place
+        for place in first.init.keys() & own.init.keys()
+        if first.init[place] != own.init[place] and not is_varied(place.partition(".")[0], varies)
+    )
+    if differing:
+        return f"started from other weights than {first_name} at {differing[0]} ({len(differing)} such places)"
+    return None
+
+
+def _refused_by_logs(
+    hashes: Mapping[str, RunHashes],
     runs: Sequence[PlannedRun],
-    known: Mapping[str, Witness],
+    logged: Mapping[str, LoggedHashes],
     *,
     has_own_batches: bool,
 ) -> dict[str, str]:
-    told = [run for run in runs if run.name in known]
-    own = {run.name: _unlike_its_recipe(run, prints[run.name], known[run.name]) for run in told}
-    wrong = {name: reason for name, reason in own.items() if reason is not None}
-    for run in [] if has_own_batches else told:
-        first = next((other for other in told if other.seed == run.seed and other.name not in wrong), run)
-        ours, theirs = known[first.name].batches, known[run.name].batches
-        differing = [step for step, value in theirs.items() if ours.get(step, value) != value]
+    with_log = [run for run in runs if run.name in logged]
+    reasons = {run.name: _log_mismatch(run, hashes[run.name], logged[run.name]) for run in with_log}
+    refused = {name: reason for name, reason in reasons.items() if reason is not None}
+    for run in [] if has_own_batches else with_log:
+        first = next((other for other in with_log if other.seed == run.seed and other.name not in refused), run)
+        expected, batches = logged[first.name].batches, logged[run.name].batches
+        differing = [step for step, value in batches.items() if expected.get(step, value) != value]
         if differing:
-            at = f"at {len(differing)} of {len(theirs)} steps, first at step {differing[0]}"
-            wrong.setdefault(run.name, f"saw other batches than {first.name} {at}")
-    return wrong
+            steps = f"at {len(differing)} of {len(batches)} steps, first at step {differing[0]}"
+            refused.setdefault(run.name, f"was given other batches than {first.name} {steps}")
+    return refused
 
 
-def _unlike_its_recipe(run: PlannedRun, taken: Fingerprint, log: Witness) -> str | None:
-    begun = taken.modules()
-    other = sorted(name for name, value in (log.init or {}).items() if begun.get(name) != value)
-    if other:
-        return f"began with other weights than its recipe and seed give ({', '.join(other)}), as its log.jsonl says"
+def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str | None:
+    """Returns how a run's log differs from what its recipe and seed give."""
+    modules = hashes.modules()
+    differing = sorted(name for name, value in (log.init or {}).items() if modules.get(name) != value)
+    if differing:
+        names = ", ".join(differing)
+        return f"started from other weights than its recipe and seed give ({names}), according to its log.jsonl"
     if not log.batches:
         return None
     steps, planned = len(log.batches), run.recipe.train.max_steps
     if sorted(log.batches) != list(range(1, planned + 1)):
-        return f"holds {steps} of {planned} steps in its log.jsonl"
-    wrong_steps = [step for step, value in enumerate(taken.first, 1) if log.batches.get(step, value) != value]
+        return f"has {steps} of {planned} steps in its log.jsonl"
+    wrong_steps = [step for step, value in enumerate(hashes.first, 1) if log.batches.get(step, value) != value]
     if wrong_steps:
-        return f"saw other batches than its recipe and seed give, at step {wrong_steps[0]}, as its log.jsonl says"
+        return (
+            f"was given other batches than its recipe and seed give, at step {wrong_steps[0]}, according to its "
+            "log.jsonl"
+        )
     return None
 
 
-def num_shared(prints: Mapping[str, Fingerprint], runs: Sequence[PlannedRun]) -> int:
-    """How many parameters and buffers these runs have in common, by path and shape."""
-    return len(set.intersection(*(set(prints[run.name].init) for run in runs)))
+def num_shared_tensors(hashes: Mapping[str, RunHashes], runs: Sequence[PlannedRun]) -> int:
+    """Counts the parameters and buffers that all these runs have, by path and shape."""
+    return len(set.intersection(*(set(hashes[run.name].init) for run in runs)))
 
 
 def control_dict(
-    prints: Mapping[str, Fingerprint], wrong: Mapping[str, str], witnesses: Mapping[str, Witness] | None = None
+    hashes: Mapping[str, RunHashes], refused: Mapping[str, str], logged: Mapping[str, LoggedHashes] | None = None
 ) -> dict[str, dict[str, object]]:
-    """For compare's JSON: hashes by run, of each top module's initial weights, of the first batches as the recipe gives
-    them, and of all batches as the training wrote them down (null where it did not).
+    """Returns `control` of compare's JSON: hashes by run.
+
+    init: of each top module's initial weights. batches: of the first batches that the recipe gives. batches_seen: of
+    all batches that the training logged, null where it logged none. refused: reasons.
     """
     return {
-        "init": {name: taken.modules() for name, taken in prints.items()},
-        "batches": {name: taken.batches for name, taken in prints.items()},
-        "batches_seen": {name: witness.seen for name, witness in (witnesses or {}).items()},
-        "refused": dict(wrong),
+        "init": {name: own.modules() for name, own in hashes.items()},
+        "batches": {name: own.batches for name, own in hashes.items()},
+        "batches_seen": {name: own.all_batches for name, own in (logged or {}).items()},
+        "refused": dict(refused),
     }

@@ -27,7 +27,7 @@ from segnl.core.memory import keep_freed_memory
 from segnl.core.progress import Progress
 from segnl.runs.checkpoint import checkpoints_of
 from segnl.runs.recipe import compose
-from segnl.studies.control import fingerprint_of
+from segnl.studies.control import run_hashes_of
 from segnl.studies.study import PlannedRun
 from segnl.training.fit import fit, stop_signals
 
@@ -178,7 +178,7 @@ def child() -> None:
     try:
         recipe = compose(job["recipe"], file=job["folder"])
         run = PlannedRun(job["head"], job["seed"], recipe, Path(job["folder"]))
-        fingerprint_of(run)
+        run_hashes_of(run)
         sys.exit(fit(recipe, run.folder))
     except SegnlError as err:
         print(f"segnl: error: {err}", file=sys.stderr, flush=True)

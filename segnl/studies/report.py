@@ -20,7 +20,7 @@ from segnl.reports.page import DifferenceChart, DotChart, Fact, Grid, Page, writ
 from segnl.reports.plot import PlotGroup
 from segnl.reports.where import where_plots, where_right
 from segnl.runs.build import build_data
-from segnl.studies.control import Fingerprint, is_varied, num_shared
+from segnl.studies.control import RunHashes, is_varied, num_shared_tensors
 from segnl.studies.study import Study
 from segnl.studies.table import BEST, HeadResult, heads_dict, table_columns, table_rows
 
@@ -29,7 +29,7 @@ SHEET_IMAGES = 6
 
 @dataclass(frozen=True)
 class StudyFindings:
-    """classes: of each pair, by class.  predictions, prints: by run.  wrong: why a run does not count, by its name.
+    """classes: of each pair, by class.  predictions, hashes: by run.  refused: why a run does not count, by its name.
     said: the sentences, the verdict first.  ablations: what breaking the trained attention does, where the study asks.
     """
 
@@ -37,8 +37,8 @@ class StudyFindings:
     pairs: Sequence[Pair]
     classes: Sequence[Mapping[str, ClassDifference]]
     predictions: Mapping[str, Predictions]
-    prints: Mapping[str, Fingerprint]
-    wrong: Mapping[str, str]
+    hashes: Mapping[str, RunHashes]
+    refused: Mapping[str, str]
     said: Sequence[str]
     ablations: Grid | None = None
 
@@ -69,7 +69,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         charts=_charts(study, found, data.table.names),
         differences=_differences(study, found),
         control=_control(study, found),
-        refused=[f"{name} {reason}" for name, reason in found.wrong.items()],
+        refused=[f"{name} {reason}" for name, reason in found.refused.items()],
         gallery_note=_gallery_note(study),
         best_note=BEST,
         commands=_commands(study),
@@ -121,7 +121,7 @@ def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tup
 
 
 def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
-    counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.wrong}
+    counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.refused}
     counts = where_right(counted, data)
     return where_plots(
         [[counts[run.name] for run in study.runs_of(head) if run.name in counts] for head in study.heads]
@@ -129,7 +129,7 @@ def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGr
 
 
 def _folders(study: Study, found: StudyFindings, head: str) -> list[Path]:
-    return [run.folder for run in study.runs_of(head) if run.name not in found.wrong]
+    return [run.folder for run in study.runs_of(head) if run.name not in found.refused]
 
 
 def _charts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[DotChart]:
@@ -161,7 +161,7 @@ def _differences(study: Study, found: StudyFindings) -> list[DifferenceChart]:
 
 
 def _counted(study: Study, found: StudyFindings, head: str) -> list[Predictions]:
-    return [found.predictions[run.name] for run in study.runs_of(head) if run.name not in found.wrong]
+    return [found.predictions[run.name] for run in study.runs_of(head) if run.name not in found.refused]
 
 
 def _mean(values: Sequence[Floats], count: int) -> Floats:
@@ -184,19 +184,19 @@ def _own_seeds(study: Study, found: StudyFindings) -> Fact:
     return Fact(
         "No seed is common to all heads, as the study wants it: initial weights and batches differ from head to head.",
         "Each run's were checked against those that its recipe and seed give (hashes in compare.json).",
-        holds=not any(run.name in found.wrong for run in study.runs),
+        holds=not any(run.name in found.refused for run in study.runs),
     )
 
 
 def _shared(study: Study, found: StudyFindings, seed: int) -> list[Fact]:
     firsts = [run for run in study.runs if run.seed == seed]
-    batches = sorted({found.prints[run.name].batches for run in firsts})
-    agree = not any(run.name in found.wrong for run in firsts)
-    backbone = {found.prints[run.name].modules()["backbone"] for run in firsts}
+    batches = sorted({found.hashes[run.name].batches for run in firsts})
+    agree = not any(run.name in found.refused for run in firsts)
+    backbone = {found.hashes[run.name].modules()["backbone"] for run in firsts}
     return [
         Fact(
             "Initial weights, wherever two heads have a parameter of the same name and shape: "
-            f"{num_shared(found.prints, firsts)} tensors in all of them.",
+            f"{num_shared_tensors(found.hashes, firsts)} tensors in all of them.",
             f"SHA-256 of the backbone's, seed {seed}: {', '.join(sorted(backbone))}",
             holds=agree and (len(backbone) == 1 or is_varied("backbone", study.cfg.varies)),
         ),

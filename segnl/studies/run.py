@@ -28,7 +28,7 @@ from segnl.studies.ablations import (
     ablation_verdicts,
     ablations_dict,
 )
-from segnl.studies.control import control_dict, disagreements, fingerprint_of, witness_of
+from segnl.studies.control import control_dict, logged_hashes_of, refused_runs, run_hashes_of
 from segnl.studies.cost import Cost, costs_of, train_images_per_s
 from segnl.studies.jobs import JobPool, slots, visible_gpus
 from segnl.studies.report import StudyFindings, write_report
@@ -67,7 +67,7 @@ def train_all(study: Study, *, num_jobs: int = 1) -> int:
         left = f", about {_minutes(seconds)} left for the study" if done else ""
         print(f"study {study.name}: run {done + 1} of {len(missing)}, {run.name}{left}", flush=True)
         ensure_writable(run.folder)
-        fingerprint_of(run)
+        run_hashes_of(run)
         code = fit(run.recipe, run.folder)
         if code:
             return code
@@ -98,26 +98,26 @@ def is_finished(run: PlannedRun) -> bool:
 def report(study: Study, json_file: Path | None) -> None:
     """Scores every run, unless that is done; writes table.md, table.csv, compare.json, report.html and sheet.png."""
     predictions = {run.name: _scored(study, run) for run in study.runs}
-    prints = {run.name: fingerprint_of(run) for run in study.runs}
-    witnesses = {run.name: witness_of(run) for run in study.runs}
-    wrong = disagreements(prints, study.runs, witnesses, study.cfg.varies)
+    hashes = {run.name: run_hashes_of(run) for run in study.runs}
+    logged = {run.name: logged_hashes_of(run) for run in study.runs}
+    refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
     num_classes = predictions[study.runs[0].name].true.shape[1]
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, num_classes)
-    results = [_result(study, head, predictions, wrong, costs[head]) for head in study.heads]
-    counts = {head: _counts(study, head, predictions, wrong) for head in study.heads}
+    results = [_result(study, head, predictions, refused, costs[head]) for head in study.heads]
+    counts = {head: _counts(study, head, predictions, refused) for head in study.heads}
     pairs = compare_heads(counts)
     names = list(predictions[study.runs[0].name].metrics["per_class"])
     classes = [_classes(counts, pair, names) for pair in pairs]
-    broken = ablate(study, predictions, wrong)
+    broken = ablate(study, predictions, refused)
     said = [*verdicts(results, pairs), *same_recipe_lines(study.same_recipes)]
-    found = StudyFindings(results, pairs, classes, predictions, prints, wrong, said, _grid(broken))
+    found = StudyFindings(results, pairs, classes, predictions, hashes, refused, said, _grid(broken))
     _print_findings(found, broken)
-    refused = [f"{name} {reason}" for name, reason in wrong.items()]
-    text = markdown(results, pairs, refused, said=said) + ablation_markdown(broken)
+    lines = [f"{name} {reason}" for name, reason in refused.items()]
+    text = markdown(results, pairs, lines, said=said) + ablation_markdown(broken)
     write_atomic(study.folder / "table.md", text.encode())
     write_atomic(study.folder / "table.csv", csv_text(results, pairs).encode())
     mapping = _dict(study, found) | {"ablations": ablations_dict(broken)}
-    mapping |= {"control": control_dict(prints, wrong, witnesses), "complete": True}
+    mapping |= {"control": control_dict(hashes, refused, logged), "complete": True}
     for path in (study.folder / "compare.json", *([json_file] if json_file else [])):
         write_atomic(path, json.dumps(mapping, indent=1).encode())
     page = write_report(study, found)
@@ -135,7 +135,7 @@ def _grid(broken: Sequence[AblationResult]) -> Grid | None:
 def _print_findings(found: StudyFindings, broken: Sequence[AblationResult]) -> None:
     for line in found.said:
         print(line)
-    for name, reason in found.wrong.items():
+    for name, reason in found.refused.items():
         print(f"refused: {name} {reason}")
     print(f"\n{terminal(found.results, found.pairs, width=shutil.get_terminal_size((200, 40)).columns)}\n")
     if broken:
@@ -152,10 +152,10 @@ def _scored(study: Study, run: PlannedRun) -> Predictions:
 
 
 def _result(
-    study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str], cost: Cost
+    study: Study, head: str, predictions: dict[str, Predictions], refused: dict[str, str], cost: Cost
 ) -> HeadResult:
     runs = study.runs_of(head)
-    counted = [run for run in runs if run.name not in wrong]
+    counted = [run for run in runs if run.name not in refused]
     found = [predictions[run.name].metrics for run in counted]
     ambiguous = [metrics["ambiguous"]["mean"] for metrics in found if "ambiguous" in metrics]
     rates = [rate for rate in (train_images_per_s(run.folder) for run in runs) if rate is not None]
@@ -173,8 +173,8 @@ def _result(
     )
 
 
-def _counts(study: Study, head: str, predictions: dict[str, Predictions], wrong: dict[str, str]) -> list[RunCounts]:
-    counted = [(predictions[run.name], run.seed) for run in study.runs_of(head) if run.name not in wrong]
+def _counts(study: Study, head: str, predictions: dict[str, Predictions], refused: dict[str, str]) -> list[RunCounts]:
+    counted = [(predictions[run.name], run.seed) for run in study.runs_of(head) if run.name not in refused]
     return [RunCounts(each.right, each.true + each.predicted - each.right, seed) for each, seed in counted]
 
 

@@ -75,7 +75,7 @@ def test_a_study_ablates_its_attention_heads_and_no_others(finished, tmp_path, m
     (off, near) = ablate(study, whole, {})
     assert off.changes["rcca-s0"] == found["rcca"]["gamma0"]["miou_changes"]["rcca-s0"]
     assert near.changes.keys() == {"rcca-s0"}
-    assert ablate(study, whole, {"rcca-s0": "saw other batches"}) == []
+    assert ablate(study, whole, {"rcca-s0": "was given other batches"}) == []
 
 
 def test_what_a_head_does_not_have_is_left_out_with_a_line(finished, tmp_path, monkeypatch, capsys):

@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest
 
 from segnl.studies.control import (
-    Fingerprint,
-    Witness,
+    LoggedHashes,
+    RunHashes,
+    compute_run_hashes,
     control_dict,
-    disagreements,
-    fingerprint_of,
-    num_shared,
-    take_fingerprint,
-    witness_of,
+    logged_hashes_of,
+    num_shared_tensors,
+    refused_runs,
+    run_hashes_of,
 )
 from segnl.studies.study import load_study
 
@@ -22,14 +22,14 @@ def study(tmp_path, study_file):
 
 
 def test_two_heads_of_one_seed_share_trunk_auxiliary_classifier_and_batches(study):
-    fcn, rcca = (take_fingerprint(run.recipe) for run in study.runs)
+    fcn, rcca = (compute_run_hashes(run.recipe) for run in study.runs)
     assert fcn.batches == rcca.batches
     ours, theirs = fcn.modules(), rcca.modules()
     assert ours["head"] != theirs["head"]
     assert {name for name in ours if ours[name] == theirs[name]} == {"backbone", "auxiliary", "classifier"}
-    prints = {"fcn-s0": fcn, "rcca-s0": rcca}
-    assert disagreements(prints, study.runs) == {}
-    assert num_shared(prints, study.runs) == len(fcn.init)  # rcca has all of fcn's, and the attention's besides
+    hashes = {"fcn-s0": fcn, "rcca-s0": rcca}
+    assert refused_runs(hashes, study.runs) == {}
+    assert num_shared_tensors(hashes, study.runs) == len(fcn.init)  # rcca has all of fcn's, and the attention's besides
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_another_seed_crop_mirror_or_batch_shows_in_the_batches_hash(study, chan
     recipe = study.runs[0].recipe
     ((section, keys),) = change.items()
     other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=keys)})
-    assert take_fingerprint(other).batches != take_fingerprint(recipe).batches
+    assert compute_run_hashes(other).batches != compute_run_hashes(recipe).batches
 
 
 def test_a_run_that_disagrees_is_refused_with_its_reason(study):
-    one = Fingerprint({"backbone.stem.weight 3x3": "aa", "head.x 5": "bb"}, "same")
+    one = RunHashes({"backbone.stem.weight 3x3": "aa", "head.x 5": "bb"}, "same")
     other_weights = replace(one, init={"backbone.stem.weight 3x3": "zz", "head.x 7": "cc"})
     other_batches = replace(one, batches="other")
-    reasons = [disagreements({"fcn-s0": one, "rcca-s0": bad}, study.runs) for bad in (other_weights, other_batches)]
+    reasons = [refused_runs({"fcn-s0": one, "rcca-s0": bad}, study.runs) for bad in (other_weights, other_batches)]
     assert "other weights than fcn-s0 at backbone.stem.weight 3x3" in reasons[0]["rcca-s0"]
     assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
 
@@ -66,8 +66,8 @@ def test_a_run_that_disagrees_is_refused_with_its_reason(study):
     ],
 )
 def test_weights_may_differ_in_what_the_study_varies_and_nowhere_else(study, varies, place, is_refused):
-    one, two = Fingerprint({place: "aa"}, "same"), Fingerprint({place: "bb"}, "same")
-    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+    one, two = RunHashes({place: "aa"}, "same"), RunHashes({place: "bb"}, "same")
+    assert bool(refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
 
 
 @pytest.mark.parametrize(
@@ -83,86 +83,92 @@ def test_weights_may_differ_in_what_the_study_varies_and_nowhere_else(study, var
     ],
 )
 def test_batches_may_differ_where_the_study_varies_what_makes_them(study, varies, is_refused):
-    one, two = Fingerprint({}, "same"), Fingerprint({}, "other")
-    assert bool(disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
-    seen = {"fcn-s0": Witness({1: "a", 2: "b", 3: "c"}, None), "rcca-s0": Witness({1: "a", 2: "x", 3: "c"}, None)}
-    prints = dict.fromkeys(seen, one)
-    assert bool(disagreements(prints, study.runs, seen, varies=varies)) == is_refused
+    one, two = RunHashes({}, "same"), RunHashes({}, "other")
+    assert bool(refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
+    seen = {
+        "fcn-s0": LoggedHashes({1: "a", 2: "b", 3: "c"}, None),
+        "rcca-s0": LoggedHashes({1: "a", 2: "x", 3: "c"}, None),
+    }
+    hashes = dict.fromkeys(seen, one)
+    assert bool(refused_runs(hashes, study.runs, seen, varies=varies)) == is_refused
 
 
 def test_runs_of_one_seed_are_held_against_one_another_wherever_they_stand(study):
-    one = Fingerprint({"backbone.stem.weight 3x3": "aa"}, "same")
+    one = RunHashes({"backbone.stem.weight 3x3": "aa"}, "same")
     fcn, rcca = study.runs
     apart = [fcn, replace(fcn, head="aspp", seed=1), rcca]
-    prints = {"fcn-s0": one, "aspp-s1": replace(one, batches="of seed 1"), "rcca-s0": replace(one, batches="other")}
-    assert list(disagreements(prints, apart)) == ["rcca-s0"]
+    hashes = {"fcn-s0": one, "aspp-s1": replace(one, batches="of seed 1"), "rcca-s0": replace(one, batches="other")}
+    assert list(refused_runs(hashes, apart)) == ["rcca-s0"]
 
 
 def test_a_parameter_of_another_shape_is_another_parameter(study):
-    one, two = Fingerprint({"classifier.weight 3x8": "aa"}, "x"), Fingerprint({"classifier.weight 3x16": "bb"}, "x")
-    assert disagreements({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
+    one, two = RunHashes({"classifier.weight 3x8": "aa"}, "x"), RunHashes({"classifier.weight 3x16": "bb"}, "x")
+    assert refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
 
 
 def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
     run = study.runs[0]
-    taken = fingerprint_of(run)
+    taken = run_hashes_of(run)
     kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.to_dict()}
     (run.folder / "control.json").write_text(json.dumps(kept))
-    assert fingerprint_of(run) == Fingerprint({"backbone.x 1": "kept"}, "kept") != taken
+    assert run_hashes_of(run) == RunHashes({"backbone.x 1": "kept"}, "kept") != taken
 
 
 def test_a_fingerprint_of_another_recipe_is_taken_anew(study):
     run = study.runs[0]
-    taken = fingerprint_of(run)
+    taken = run_hashes_of(run)
     mapping = run.recipe.to_dict()
     mapping["train"]["batch_size"] += 1
     kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": mapping}
     (run.folder / "control.json").write_text(json.dumps(kept))
-    assert fingerprint_of(run) == taken
+    assert run_hashes_of(run) == taken
 
 
 def test_the_tree_holds_a_hash_for_every_module_and_run():
-    mapping = control_dict({"fcn-s0": Fingerprint({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
+    mapping = control_dict({"fcn-s0": RunHashes({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
     assert set(mapping["init"]["fcn-s0"]) == {"backbone", "head"}
     assert mapping["batches"] == {"fcn-s0": "c"}
     assert mapping["refused"] == {"fcn-s0": "why"}
 
 
-BEGAN = Fingerprint({"backbone.x 1": "aa"}, "same")
+BEGAN = RunHashes({"backbone.x 1": "aa"}, "same")
 SEEN = {1: "p", 2: "q", 3: "r"}
 
 
 def test_a_first_run_that_did_otherwise_than_its_recipe_is_refused_itself_and_no_other_for_its_sake(study):
     begun = replace(BEGAN, first=("p", "q"))
-    other = Witness({1: "q", 2: "p", 3: "r"}, None)
-    wrong = disagreements(
-        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": Witness(SEEN, None)}
+    other = LoggedHashes({1: "q", 2: "p", 3: "r"}, None)
+    wrong = refused_runs(
+        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": LoggedHashes(SEEN, None)}
     )
     assert list(wrong) == ["fcn-s0"]
-    assert "saw other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
+    assert "was given other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
 
 
 def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(finished, monkeypatch):
     monkeypatch.chdir(finished)
     for run in load_study(finished / "tiny.yaml").runs:
-        assert take_fingerprint(run.recipe).first == tuple(witness_of(run).batches[step] for step in (1, 2))
+        assert compute_run_hashes(run.recipe).first == tuple(logged_hashes_of(run).batches[step] for step in (1, 2))
 
 
 @pytest.mark.parametrize(
     ("theirs", "reason"),
     [
-        (Witness(SEEN, None), None),
-        (Witness(SEEN, BEGAN.modules()), None),
-        (Witness({}, None), None),
-        (Witness({1: "p", 2: "r", 3: "q"}, None), "saw other batches than fcn-s0 at 2 of 3 steps, first at step 2"),
-        (Witness({1: "p", 2: "q"}, None), "holds 2 of 3 steps in its log.jsonl"),
-        (Witness(SEEN | {4: "s"}, None), "holds 4 of 3 steps in its log.jsonl"),
-        (Witness(SEEN, {"backbone": "bb"}), "began with other weights than its recipe and seed give (backbone)"),
+        (LoggedHashes(SEEN, None), None),
+        (LoggedHashes(SEEN, BEGAN.modules()), None),
+        (LoggedHashes({}, None), None),
+        (
+            LoggedHashes({1: "p", 2: "r", 3: "q"}, None),
+            "was given other batches than fcn-s0 at 2 of 3 steps, first at step 2",
+        ),
+        (LoggedHashes({1: "p", 2: "q"}, None), "has 2 of 3 steps in its log.jsonl"),
+        (LoggedHashes(SEEN | {4: "s"}, None), "has 4 of 3 steps in its log.jsonl"),
+        (LoggedHashes(SEEN, {"backbone": "bb"}), "started from other weights than its recipe and seed give (backbone)"),
     ],
 )
 def test_what_a_log_holds_must_be_what_was_planned(study, theirs, reason):
-    prints = {"fcn-s0": BEGAN, "rcca-s0": BEGAN}
-    wrong = disagreements(prints, study.runs, {"fcn-s0": Witness(SEEN, None), "rcca-s0": theirs})
+    hashes = {"fcn-s0": BEGAN, "rcca-s0": BEGAN}
+    wrong = refused_runs(hashes, study.runs, {"fcn-s0": LoggedHashes(SEEN, None), "rcca-s0": theirs})
     assert wrong.keys() == ({"rcca-s0"} if reason else set())
     assert reason is None or reason in wrong["rcca-s0"]
 
@@ -173,8 +179,8 @@ def test_a_witness_is_read_from_the_log_but_not_from_one_of_several_ranks(study)
     lines = [{"event": "start", "ranks": 1, "init": {"backbone": "x"}}, {"step": 1, "batch": "p"}]
     log = run.folder / "log.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end", "step": 1}]))
-    assert witness_of(run) == Witness({1: "p"}, {"backbone": "x"})
+    assert logged_hashes_of(run) == LoggedHashes({1: "p"}, {"backbone": "x"})
     log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "start", "ranks": 2}]))
-    assert witness_of(run) == Witness({}, {"backbone": "x"})
-    assert witness_of(run).seen is None
-    assert Witness({1: "p", 2: "q"}, None).seen != Witness({1: "q", 2: "p"}, None).seen
+    assert logged_hashes_of(run) == LoggedHashes({}, {"backbone": "x"})
+    assert logged_hashes_of(run).all_batches is None
+    assert LoggedHashes({1: "p", 2: "q"}, None).all_batches != LoggedHashes({1: "q", 2: "p"}, None).all_batches

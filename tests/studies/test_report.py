@@ -6,26 +6,26 @@ from segnl.evaluation.predictions import keep_predictions
 from segnl.metrics.statistics.significance import Pair
 from segnl.reports.page import Grid
 from segnl.runs.checkpoint import open_checkpoint
-from segnl.studies.control import Fingerprint, fingerprint_of
+from segnl.studies.control import RunHashes, run_hashes_of
 from segnl.studies.report import StudyFindings, write_report
 from segnl.studies.run import report
 from segnl.studies.study import load_study
 from segnl.studies.table import HeadResult
 
 
-def findings(study, wrong):
+def findings(study, refused):
     predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
     results = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
     pairs = [Pair("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
-    prints = {run.name: fingerprint_of(run) for run in study.runs}
-    return StudyFindings(results, pairs, [{}], predictions, prints, wrong, ["The verdict.", "More."])
+    hashes = {run.name: run_hashes_of(run) for run in study.runs}
+    return StudyFindings(results, pairs, [{}], predictions, hashes, refused, ["The verdict.", "More."])
 
 
 def test_a_refused_run_is_named_on_the_page_and_left_out_of_its_charts(finished, monkeypatch):
     monkeypatch.chdir(finished)
     study = load_study(finished / "tiny.yaml")
-    page = write_report(study, findings(study, {"rcca-s0": "saw other batches"})).read_text()
-    assert "<strong>Refused:</strong> rcca-s0 saw other batches" in page
+    page = write_report(study, findings(study, {"rcca-s0": "was given other batches"})).read_text()
+    assert "<strong>Refused:</strong> rcca-s0 was given other batches" in page
     assert page.count('title="undefined') >= 19  # every class of the head without a run
     report(study, None)  # as it was
 
@@ -34,8 +34,8 @@ def test_the_page_says_where_the_control_is_broken(finished, monkeypatch):
     monkeypatch.chdir(finished)
     study = load_study(finished / "tiny.yaml")
     found = findings(study, {})
-    other = Fingerprint(found.prints["rcca-s0"].init, "deadbeef")
-    page = write_report(study, replace(found, prints={**found.prints, "rcca-s0": other}))
+    other = RunHashes(found.hashes["rcca-s0"].init, "deadbeef")
+    page = write_report(study, replace(found, hashes={**found.hashes, "rcca-s0": other}))
     text = page.read_text()
     assert "deadbeef" in text
     assert text.count('<li class="broken">') == 1

@@ -111,9 +111,9 @@ def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
 @pytest.mark.parametrize(
     ("tampered", "reason"),
     [
-        ("order", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
-        ("crop", "rcca-s0 saw other batches than its recipe and seed give, at step 1"),
-        ("weights", "rcca-s0 began with other weights than its recipe and seed give (auxiliary, backbone"),
+        ("order", "rcca-s0 was given other batches than its recipe and seed give, at step 1"),
+        ("crop", "rcca-s0 was given other batches than its recipe and seed give, at step 1"),
+        ("weights", "rcca-s0 started from other weights than its recipe and seed give (auxiliary, backbone"),
     ],
 )
 def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_table(
@@ -182,8 +182,8 @@ def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0
     assert found["heads"]["rcca"]["miou_mean"] is None
-    assert "saw other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
-    assert "refused: rcca-s0 saw other batches" in capsys.readouterr().out
+    assert "was given other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
+    assert "refused: rcca-s0 was given other batches" in capsys.readouterr().out
 
 
 def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):
