@@ -1,0 +1,96 @@
+"""Results kept in files under a digest of everything that they depend on. Imports no torch.
+
+FOLDER/NAME-DIGEST.json     {"format", "key", "value", "arrays", "checksum"}, written last
+FOLDER/NAME-DIGEST.npz      the result's arrays, where it has some; "arrays" holds the file's SHA-256
+FOLDER/NAME-DIGEST/         further files of the result, where the caller puts some
+
+The key is a plain description of the result's inputs, DIGEST the first 16 hex digits of its SHA-256. One rule of
+validity: an entry counts if its key is the one asked for and its checksums are right. Any other is computed again. No
+file is ever deleted here, so a folder of results may hold other files too; it may itself be deleted at any time.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segnl.core.config import JSONDict
+from segnl.core.files import NPZ_FAULTS, write_atomic
+
+FORMAT = "segnl-result-1"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One result. key: what it depends on. value: plain JSON. arrays: by name."""
+
+    key: JSONDict
+    value: Any = None
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 in hex of a plain value's JSON; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes `path`, a JSON file, and the arrays beside it; whole or not at all. Raises MachineError as `write_atomic`.
+
+    A complete record at `path` means that its arrays are complete, for it is written after them.
+    """
+    arrays_digest = None
+    if record.arrays:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **record.arrays)  # type: ignore[arg-type]  # its stub knows only positional arrays
+        arrays_digest = hashlib.sha256(packed.getvalue()).hexdigest()
+        write_atomic(path.with_suffix(".npz"), packed.getvalue())
+    content = {"format": FORMAT, "key": record.key, "value": record.value, "arrays": arrays_digest}
+    write_atomic(path, json.dumps(content | {"checksum": digest_of(content)}, indent=1).encode())
+
+
+def read_record(path: Path) -> Record | None:
+    """Reads what `write_record` wrote; None for a file that is missing, damaged or of another kind."""
+    try:
+        content = json.loads(path.read_bytes())
+        checksum = content.pop("checksum")
+        if content["format"] != FORMAT or checksum != digest_of(content):
+            return None
+        arrays: dict[str, Array] = {}
+        if content["arrays"] is not None:
+            packed = path.with_suffix(".npz").read_bytes()
+            if hashlib.sha256(packed).hexdigest() != content["arrays"]:
+                return None
+            with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        return Record(content["key"], content["value"], arrays)
+    except (*NPZ_FAULTS, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class ResultCache:
+    """Results in the files of one folder, by name and key."""
+
+    folder: Path
+
+    def path(self, name: str, key: JSONDict) -> Path:
+        """Where the result lies or would lie: FOLDER/NAME-DIGEST.json; the path without suffix is for further files."""
+        return self.folder / f"{name}-{digest_of(key)[:16]}.json"
+
+    def load(self, name: str, key: JSONDict) -> Record | None:
+        """Returns the result with this key; None where there is none that counts."""
+        record = read_record(self.path(name, key))
+        return record if record is not None and digest_of(record.key) == digest_of(key) else None
+
+    def store(self, name: str, record: Record) -> None:
+        """Keeps a result, in place of an earlier one with the same key."""
+        write_record(self.path(name, record.key), record)

@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+
+from segnl.core.result_cache import Record, ResultCache, read_record, write_record
+
+KEY = {"weights": "abc", "eval": {"flip": True, "scales": (0.5, 1.0)}}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ResultCache(tmp_path / "cache")
+
+
+def stored(cache, key=KEY):
+    cache.store("counts", Record(key, {"miou": 0.5, "none": None}, {"pixels": np.arange(12).reshape(3, 4)}))
+    return cache.path("counts", key)
+
+
+def test_a_result_comes_back_with_its_key_its_value_and_its_arrays(cache):
+    stored(cache)
+    record = cache.load("counts", KEY)
+    assert record.value == {"miou": 0.5, "none": None}
+    assert np.array_equal(record.arrays["pixels"], np.arange(12).reshape(3, 4))
+    assert record.key == json.loads(json.dumps(KEY))
+
+
+def test_a_result_without_arrays_is_one_file(cache):
+    cache.store("width", Record(KEY, 8))
+    assert cache.load("width", KEY).value == 8
+    assert [path.suffix for path in cache.folder.iterdir()] == [".json"]
+
+
+def test_the_order_of_a_keys_words_does_not_matter_and_every_value_does(cache):
+    stored(cache)
+    assert cache.load("counts", dict(reversed(KEY.items()))) is not None
+    assert cache.load("counts", KEY | {"weights": "abd"}) is None
+    assert cache.load("counts", KEY | {"eval": {"flip": True, "scales": [0.5, 1.5]}}) is None
+    assert cache.load("other", KEY) is None
+
+
+def test_results_with_other_keys_lie_side_by_side(cache):
+    stored(cache)
+    stored(cache, KEY | {"weights": "abd"})
+    assert cache.load("counts", KEY) is not None
+    assert cache.load("counts", KEY | {"weights": "abd"}) is not None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("damage", ["missing", "cut off", "one bit", "empty", "of another program"])
+def test_a_damaged_or_foreign_entry_does_not_count_and_is_not_deleted(cache, suffix, damage):
+    path = stored(cache).with_suffix(suffix)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    changed = {"cut off": content[:-9], "one bit": bytes(flipped), "empty": b"", "of another program": b'{"a": 1}'}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+    assert cache.load("counts", KEY) is None
+    assert path.exists() == (damage != "missing")
+    stored(cache)
+    assert cache.load("counts", KEY) is not None
+
+
+def test_an_entry_under_anothers_name_does_not_count(cache):
+    stored(cache).rename(cache.path("counts", {"weights": "other"}))
+    assert cache.load("counts", {"weights": "other"}) is None
+
+
+def test_other_files_in_the_folder_stay(cache):
+    cache.folder.mkdir()
+    (cache.folder / "notes.txt").write_text("mine")
+    stored(cache)
+    stored(cache)
+    assert (cache.folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"null", b"{}", b'{"checksum": 1}', b"\xff"])
+def test_a_file_that_is_no_record_reads_as_none(tmp_path, content):
+    (tmp_path / "record.json").write_bytes(content)
+    assert read_record(tmp_path / "record.json") is None
+
+
+def test_a_record_that_is_half_written_does_not_count(tmp_path, monkeypatch):
+    from segnl.core import result_cache as module
+
+    plain = module.write_atomic
+
+    def killed_before_the_last_file(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        plain(path, data)
+
+    monkeypatch.setattr(module, "write_atomic", killed_before_the_last_file)
+    with pytest.raises(KeyboardInterrupt):
+        write_record(tmp_path / "record.json", Record(KEY, 1, {"pixels": np.zeros(2)}))
+    assert (tmp_path / "record.npz").exists()
+    assert read_record(tmp_path / "record.json") is None
