@@ -1,4 +1,4 @@
-"""Blocks whose inner activations are not kept for backward but computed again there."""
+"""Activation checkpointing: activations inside a block are not stored for backward but computed again."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,35 +6,35 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+from segnl.models.norm import batch_norms
 
 
-def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """block(x); of the block's activations only x is kept. Gradients and running statistics are the same."""
+def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """Returns block(x) and stores only x for backward. Gradients and running statistics are those of block(x)."""
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_resting(block)
+        return nullcontext(), _fixed_running_statistics(block)
 
     out: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
     return out
 
 
 @contextmanager
-def _statistics_resting(block: nn.Module) -> Iterator[None]:
-    """The second time the same images must not move the running statistics again.
+def _fixed_running_statistics(block: nn.Module) -> Iterator[None]:
+    """Keeps the running statistics from being updated a second time by the same images.
 
-    Momentum 0 leaves them as they are. Without them batch norm would save other tensors for backward than the first
-    time, which checkpoint refuses.
+    Sets momentum to 0. With the statistics switched off, batch norm would save other tensors for backward than in the
+    first pass, which checkpoint refuses.
     """
-    norms = [module for module in block.modules() if isinstance(module, BATCH_NORMS) and module.training]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    counts = [None if count is None else count.clone() for _, _, count in kept]
+    norms = [norm for norm in batch_norms(block) if norm.training]
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for (norm, momentum, count), before in zip(kept, counts, strict=True):
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.momentum = momentum
-            if count is not None and before is not None:
-                count.copy_(before)
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)

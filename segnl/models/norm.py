@@ -1,10 +1,10 @@
-"""Norms that fit the machine, put in the place of a built network's batch norms: no constructor knows of them.
+"""Normalisation layers: replaces the batch norms of a built network by synchronised, group or frozen ones.
 
-Weights keep their names. Group norm has no running statistics, so it makes another network of the recipe; the others
-differ in training alone and are the same in evaluation (docs/adr/0003-batch-norm.md).
+Parameters keep their names. Group norm has no running statistics, so it changes the network; the other choices differ
+only in training and are equal in evaluation (docs/adr/0003-batch-norm.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -14,39 +14,45 @@ from torch import Tensor, nn
 from segnl.core.distributed import ProcessGroup
 
 Norm = Literal["auto", "batch", "sync", "group", "frozen"]
-BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 MOST_GROUPS = 32  # Wu and He 2018, arXiv:1803.08494, section 4
 
 
-class StartingGroupNorm(nn.GroupNorm):
-    """Group norm whose gamma begins where the batch norm's did in whose place it stands: 1, or 0 at a branch's end."""
+class InitialGammaGroupNorm(nn.GroupNorm):
+    """Group norm whose gamma starts where the replaced batch norm's gamma starts: 1, or 0 at the end of a branch."""
 
-    def __init__(self, num_groups: int, channels: int, *, eps: float, first_gamma: float) -> None:
-        self.first_gamma = first_gamma
+    def __init__(self, num_groups: int, channels: int, *, eps: float, initial_gamma: float) -> None:
+        self.initial_gamma = initial_gamma
         super().__init__(num_groups, channels, eps=eps)
 
     def reset_parameters(self) -> None:
-        nn.init.constant_(self.weight, self.first_gamma)
+        nn.init.constant_(self.weight, self.initial_gamma)
         nn.init.zeros_(self.bias)
 
 
 def num_groups_for(channels: int) -> int:
-    """The most groups, up to 32, that divide the channels and hold two of them at least (one, where there is one).
+    """Returns the largest number of groups, up to 32, that divides the channels into groups of at least two.
 
-    A group of one channel has a single value on a pooled map, which normalises to nothing.
+    A group of one channel has a single value on a pooled map, which would be normalised to 0. A single channel is one
+    group.
     """
     return max(n for n in range(1, MOST_GROUPS + 1) if channels % n == 0 and (n == 1 or channels // n >= 2))
 
 
 def use_group_norm(model: nn.Module) -> None:
-    """Puts group norms in the places of all batch norms; `weight` and `bias` keep their names, statistics go."""
+    """Replaces all batch norms by group norms; `weight` and `bias` keep their names, running statistics are dropped."""
     _replace_batch_norms(model, _group_norm_for)
 
 
-def _replace_batch_norms(model: nn.Module, make: Callable[[BATCH_NORMS], nn.Module]) -> None:
+def batch_norms(model: nn.Module) -> Iterator[BatchNorm]:
+    """Yields every batch norm of `model`, of any number of dimensions."""
+    return (module for module in model.modules() if isinstance(module, BatchNorm))
+
+
+def _replace_batch_norms(model: nn.Module, make: Callable[[BatchNorm], nn.Module]) -> None:
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
-            if isinstance(module, BATCH_NORMS):
+            if isinstance(module, BatchNorm):
                 new = make(module)
                 new.train(module.training)
                 if hasattr(module, "opens_attention"):
@@ -54,14 +60,14 @@ def _replace_batch_norms(model: nn.Module, make: Callable[[BATCH_NORMS], nn.Modu
                 setattr(parent, name, new)
 
 
-def _group_norm_for(module: BATCH_NORMS) -> StartingGroupNorm:
+def _group_norm_for(module: BatchNorm) -> InitialGammaGroupNorm:
     channels = module.num_features
-    first_gamma = float(module.weight[0].detach())
-    return StartingGroupNorm(num_groups_for(channels), channels, eps=module.eps, first_gamma=first_gamma)
+    initial_gamma = float(module.weight[0].detach())
+    return InitialGammaGroupNorm(num_groups_for(channels), channels, eps=module.eps, initial_gamma=initial_gamma)
 
 
-class _Total(torch.autograd.Function):
-    """The sum over the ranks, of values and of their gradients alike: every rank's loss has a part in the whole."""
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over the ranks, of the values in forward and of their gradients in backward."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, group: ProcessGroup) -> Tensor:
@@ -69,17 +75,17 @@ class _Total(torch.autograd.Function):
         return group.all_reduce_sum(value)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.group.all_reduce_sum(grads[0].contiguous()), None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return ctx.group.all_reduce_sum(grad_outputs[0].contiguous()), None
 
 
-class RankBatchNorm(BATCH_NORMS):
-    """Batch norm of any dimensions whose statistics are those of all ranks' images; torch's own refuses the CPU.
+class RankBatchNorm(nn.BatchNorm2d):
+    """Batch norm of `b c *` with statistics over all ranks, on the CPU, where nn.SyncBatchNorm does not run.
 
-    Takes over the parameters and buffers of the norm in whose place it stands.
+    Takes over the parameters and buffers of the norm that it replaces.
     """
 
-    def __init__(self, norm: BATCH_NORMS, group: ProcessGroup) -> None:
+    def __init__(self, norm: BatchNorm, group: ProcessGroup) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.group = group
         self.weight, self.bias = norm.weight, norm.bias
@@ -87,76 +93,74 @@ class RankBatchNorm(BATCH_NORMS):
         self.num_batches_tracked = norm.num_batches_tracked
 
     def forward(self, input: Tensor) -> Tensor:
-        """input `b c *`, of the same shape on every rank or not."""
+        """Normalises input `b c *`, whose shape may differ between ranks."""
         if not self.training:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        others = [axis for axis in range(input.dim()) if axis != 1]
+        axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        num = input.numel() / input.shape[1]
-        sums = torch.cat([input.sum(others, dtype=torch.float32), input.new_tensor([num], dtype=torch.float32)])
-        sums = _Total.apply(sums, self.group)
-        num_all = sums[-1].detach()
-        mean = sums[:-1] / num_all  # c
-        centred = input - mean.view(shape)  # two passes: the mean of squares less the squared mean would cancel
-        var = _Total.apply(centred.square().sum(others, dtype=torch.float32), self.group) / num_all
+        count = input.numel() / input.shape[1]
+        sums = torch.cat([input.sum(axes, dtype=torch.float32), input.new_tensor([count], dtype=torch.float32)])
+        sums = _AllReduceSum.apply(sums, self.group)
+        total_count = sums[-1].detach()
+        mean = sums[:-1] / total_count  # c
+        centred = input - mean.view(shape)  # two passes: E[x^2] - E[x]^2 would lose precision
+        var = _AllReduceSum.apply(centred.square().sum(axes, dtype=torch.float32), self.group) / total_count
         if self.track_running_stats:
-            self._track(mean.detach(), var.detach() * num_all / (num_all - 1).clamp(min=1))
+            self._track(mean.detach(), var.detach() * total_count / (total_count - 1).clamp(min=1))
         gain = (var + self.eps).rsqrt() * self.weight
         return (centred * gain.view(shape) + self.bias.view(shape)).to(input.dtype)
 
     @torch.no_grad()
     def _track(self, *statistics: Tensor) -> None:
-        for kept, new in zip((self.running_mean, self.running_var), statistics, strict=True):
-            if kept is not None:
-                kept.lerp_(new, self.momentum or 0.0)
+        for running, batch in zip((self.running_mean, self.running_var), statistics, strict=True):
+            if running is not None:
+                running.lerp_(batch, self.momentum or 0.0)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
 
 def synchronise(model: nn.Module, group: ProcessGroup, *, on_cuda: bool) -> None:
-    """Lets every batch norm take its statistics over all ranks; parameters and buffers stay the same objects."""
+    """Replaces all batch norms by ones with statistics over all ranks; parameters and buffers stay the same objects."""
     if on_cuda:
         _replace_batch_norms(model, nn.SyncBatchNorm.convert_sync_batchnorm)
     else:
         _replace_batch_norms(model, lambda norm: RankBatchNorm(norm, group))
 
 
-def tell_ranks(model: nn.Module, group: ProcessGroup) -> None:
-    """Lets every module that keeps statistics of its own (its `group` is a ProcessGroup) take them over all ranks."""
+def set_process_group(model: nn.Module, group: ProcessGroup) -> None:
+    """Sets `group` in every module that has such an attribute, so that its statistics are taken over all ranks."""
     for module in model.modules():
         if isinstance(getattr(module, "group", None), ProcessGroup):
             module.group = group  # type: ignore[assignment]  # no submodule
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Lets every batch norm work as in evaluation: with its running statistics, which stay; gamma and beta learn."""
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS):
-            module.eval()
+    """Puts every batch norm into evaluation mode: running statistics stay fixed, gamma and beta still learn."""
+    for norm in batch_norms(model):
+        norm.eval()
 
 
-def chosen_norm(wanted: Norm, *, world: int) -> Norm:
-    """What `wanted` comes to on `world` processes: batch, sync, group or frozen.
+def resolve_norm(setting: Norm, *, world: int) -> Norm:
+    """Returns the norm that `model.norm` means on `world` processes: batch, sync, group or frozen.
 
-    auto never changes what the network is in evaluation, so it chooses between batch and sync alone. sync on one
-    process is batch norm.
+    auto chooses between batch and sync only, which are equal in evaluation. sync on one process is batch norm.
     """
-    if wanted in ("auto", "sync"):
+    if setting in ("auto", "sync"):
         return "sync" if world > 1 else "batch"
-    return wanted
+    return setting
 
 
-def norm_note(wanted: Norm, *, images: int, world: int) -> str:
-    """One line for the user: what norm is used and why. images: what a step's statistics are taken over, all ranks."""
-    chosen = chosen_norm(wanted, world=world)
-    seen = images if chosen == "sync" else images // world
-    text = f"norm: {chosen}"
-    if wanted == "auto":
+def norm_note(setting: Norm, *, images: int, world: int) -> str:
+    """Returns one line for the user: the norm in use and the reason. images: of a forward pass, on all ranks."""
+    norm = resolve_norm(setting, world=world)
+    norm_images = images if norm == "sync" else images // world
+    text = f"norm: {norm}"
+    if setting == "auto":
         text += f" (auto, {world} process{'es' if world > 1 else ''})"
-    elif wanted != chosen:
-        text += f" ({wanted} on one process)"
-    if chosen in ("batch", "sync"):
-        text += f", over {seen} image{'s' if seen != 1 else ''}"
-        if seen < 4:
+    elif setting != norm:
+        text += f" ({setting} on one process)"
+    if norm in ("batch", "sync"):
+        text += f", over {norm_images} image{'s' if norm_images != 1 else ''}"
+        if norm_images < 4:
             text += "; few: consider model.norm=frozen from pretrained weights, model.norm=group from scratch"
     return text

@@ -15,7 +15,7 @@ from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.base import HeadConfig
 from segnl.models.initialisation import initialise
 from segnl.models.input import InputConfig, Normalise
-from segnl.models.norm import Norm, freeze_statistics, use_group_norm
+from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
 from segnl.models.weights.backbone import load_backbone_weights
 
 
@@ -134,10 +134,9 @@ class Segmenter(nn.Module):
 
 
 def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:
-    """Gives every batch norm of `model` the settings of `cfg`."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eps, module.momentum = cfg.eps, cfg.momentum
+    """Sets eps and momentum of every batch norm in `model`."""
+    for norm in batch_norms(model):
+        norm.eps, norm.momentum = cfg.eps, cfg.momentum
 
 
 def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int) -> Segmenter:

@@ -20,7 +20,7 @@ Rate = Annotated[float, Field(gt=0), AfterValidator(_of_float32)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 HEAD_PARTS = ("head", "classifier", "auxiliary")
 
 

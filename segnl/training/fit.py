@@ -26,7 +26,7 @@ from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
 from segnl.losses.class_weight import class_weights
-from segnl.models.norm import chosen_norm, norm_note
+from segnl.models.norm import norm_note, resolve_norm
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import (
     Checkpoint,
@@ -246,7 +246,7 @@ class _Session:
             step=first,
             device=str(self.trainer.device),
             ranks=world,
-            norm=chosen_norm(norm, world=world),
+            norm=resolve_norm(norm, world=world),
             versions=versions(),
             **({} if first else {"init": module_hashes(initial_hashes(self.trainer.model))}),
         )

@@ -18,7 +18,7 @@ from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
 from segnl.losses.step_loss import Share, losses, step_count
-from segnl.models.norm import chosen_norm, synchronise, tell_ranks
+from segnl.models.norm import resolve_norm, set_process_group, synchronise
 from segnl.models.segmenter import Segmenter
 from segnl.optim.optim import build_optimiser, learning_rate, set_learning_rate
 from segnl.runs.recipe import Recipe
@@ -68,12 +68,12 @@ class Trainer:
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
-        if chosen_norm(recipe.model.norm, world=group.world_size) == "sync":
+        if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
             synchronise(self.model, group, on_cuda=device.type == "cuda")
-        self.model.backbone.recomputes = recipe.train.activation_checkpointing
+        self.model.backbone.activation_checkpointing = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
         if group.world_size > 1:
-            tell_ranks(self.model, group)
+            set_process_group(self.model, group)
             self.network = nn.parallel.DistributedDataParallel(self.model)
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
             self.network = _compiled(self.network)

@@ -3,14 +3,14 @@ import copy
 import torch
 from torch import nn
 
-from segnl.models.activation_checkpointing import recomputed
+from segnl.models.activation_checkpointing import checkpointed
 from segnl.models.blocks.residual import BlockOptions, Bottleneck
 
 
-def trained_once(block: nn.Module, *, again: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def trained_once(block: nn.Module, *, is_checkpointed: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     block = copy.deepcopy(block).train()
     x = torch.randn(2, 8, 7, 11, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    out = recomputed(block, x) if again else block(x)
+    out = checkpointed(block, x) if is_checkpointed else block(x)
     out.square().sum().backward()
     return block, out.detach(), x.grad
 
@@ -18,8 +18,8 @@ def trained_once(block: nn.Module, *, again: bool) -> tuple[nn.Module, torch.Ten
 def test_gradients_and_running_statistics_are_the_same_to_the_bit() -> None:
     torch.manual_seed(0)
     block = Bottleneck(8, 4, 1, 2, BlockOptions(zero_last_norm=False))
-    plain, plain_out, plain_grad = trained_once(block, again=False)
-    ours, out, grad = trained_once(block, again=True)
+    plain, plain_out, plain_grad = trained_once(block, is_checkpointed=False)
+    ours, out, grad = trained_once(block, is_checkpointed=True)
     assert torch.equal(out, plain_out)
     assert torch.equal(grad, plain_grad)
     for (name, a), (_, b) in zip(plain.named_parameters(), ours.named_parameters(), strict=True):
@@ -31,7 +31,7 @@ def test_gradients_and_running_statistics_are_the_same_to_the_bit() -> None:
 
 
 def test_less_is_kept_for_backward() -> None:
-    def kept(*, again: bool) -> int:
+    def kept(*, is_checkpointed: bool) -> int:
         numbers = []
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_less_is_kept_for_backward() -> None:
 
         block, x = Bottleneck(8, 4, 1, 1, BlockOptions()).train(), torch.randn(1, 8, 9, 9, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            recomputed(block, x) if again else block(x)
+            checkpointed(block, x) if is_checkpointed else block(x)
         return sum(numbers)
 
-    assert kept(again=True) <= 8 * 9 * 9 < kept(again=False)
+    assert kept(is_checkpointed=True) <= 8 * 9 * 9 < kept(is_checkpointed=False)

@@ -4,7 +4,7 @@ from torch import nn
 
 from segnl.core.errors import ConfigError
 from segnl.models.blocks.conv import PooledBatchNorm2d, ZeroBatchNorm2d
-from segnl.models.norm import chosen_norm, norm_note, num_groups_for, use_group_norm
+from segnl.models.norm import norm_note, num_groups_for, resolve_norm, use_group_norm
 from segnl.models.segmenter import Segmenter, model_config, new_segmenter
 
 
@@ -92,9 +92,9 @@ def test_pretrained_weights_and_group_norm_are_refused_together() -> None:
 
 
 def test_auto_is_sync_on_several_processes_and_batch_on_one_and_says_so() -> None:
-    assert [chosen_norm("auto", world=world) for world in (1, 4)] == ["batch", "sync"]
-    assert chosen_norm("sync", world=1) == "batch"
-    assert [chosen_norm(norm, world=4) for norm in ("batch", "group", "frozen")] == ["batch", "group", "frozen"]
+    assert [resolve_norm("auto", world=world) for world in (1, 4)] == ["batch", "sync"]
+    assert resolve_norm("sync", world=1) == "batch"
+    assert [resolve_norm(norm, world=4) for norm in ("batch", "group", "frozen")] == ["batch", "group", "frozen"]
     assert norm_note("auto", images=8, world=1) == "norm: batch (auto, 1 process), over 8 images"
     assert norm_note("auto", images=8, world=4) == "norm: sync (auto, 4 processes), over 8 images"
     assert norm_note("sync", images=8, world=1).startswith("norm: batch (sync on one process)")

@@ -21,8 +21,8 @@ class Backbone(nn.Module):
     Config: ClassVar[type[BackboneConfig]]
     stage_channels: tuple[int, ...]
     """Channels of c2..c5."""
-    recomputes = False
-    """Whether training keeps only what enters each block, and computes the rest again in backward; set from outside."""
+    activation_checkpointing = False
+    """Stores only the input of each block for backward; the trainer sets it."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image: float `b 3 H W`, normalised. Returns c2..c5."""

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config
-from segnl.models.activation_checkpointing import recomputed
+from segnl.models.activation_checkpointing import checkpointed
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
@@ -192,7 +192,7 @@ class ResNet(Backbone):
         stages = []
         for name in LAYERS:
             for index, block in enumerate(self.get_submodule(name).children()):
-                x = recomputed(block, x) if self.recomputes and self.training else block(x)
+                x = checkpointed(block, x) if self.activation_checkpointing and self.training else block(x)
                 if f"{name}_{index}" in self.non_local:
                     x = self.non_local[f"{name}_{index}"](x)
             stages.append(x)

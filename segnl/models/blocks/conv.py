@@ -50,24 +50,28 @@ class ZeroConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-class _ZeroGamma(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose gamma begins at 0, so that the branch it ends begins as nothing."""
+class ZeroBatchNorm1d(nn.BatchNorm1d):
+    """Batch norm of `b c` or `b c n` whose gamma starts at 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.zeros_(self.weight)
 
 
-class ZeroBatchNorm1d(_ZeroGamma, nn.BatchNorm1d):
-    """Batch norm of `b c` or `b c n`, gamma begins at 0."""
+class ZeroBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm of `b c h w` whose gamma starts at 0."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
 
 
-class ZeroBatchNorm2d(_ZeroGamma, nn.BatchNorm2d):
-    """Batch norm of `b c h w`, gamma begins at 0."""
+class ZeroBatchNorm3d(nn.BatchNorm3d):
+    """Batch norm of `b c t h w` whose gamma starts at 0."""
 
-
-class ZeroBatchNorm3d(_ZeroGamma, nn.BatchNorm3d):
-    """Batch norm of `b c t h w`, gamma begins at 0."""
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):

@@ -8,7 +8,7 @@ from segnl.models.blocks.attention_rows import AttentionRows
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 
 
-class ShellConfig(NormActConfig):
+class ConvContextConvConfig(NormActConfig):
     """Settings of the shell; the defaults are the published ones of CCNet and mmsegmentation."""
 
     channels: int = Field(512, ge=1)
@@ -23,13 +23,13 @@ class ShellConfig(NormActConfig):
     """Channels after the concatenation; null: as `channels`."""
 
 
-class Shell(nn.Module):
+class ConvContextConv(nn.Module):
     """convs.0, the context block, convs.1 ..., then conv_cat on the concatenation of the input and that.
 
     Its modules have the same paths whatever the context block is.
     """
 
-    def __init__(self, cfg: ShellConfig, in_channels: int, context: nn.Module) -> None:
+    def __init__(self, cfg: ConvContextConvConfig, in_channels: int, context: nn.Module) -> None:
         super().__init__()
         if cfg.num_convs == 0 and in_channels != cfg.channels:
             raise ValueError(f"channels: {cfg.channels}; without convolutions expected the stage's {in_channels}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.conv_context_conv import Shell, ShellConfig
+from segnl.models.blocks.conv_context_conv import ConvContextConv, ConvContextConvConfig
 from segnl.ops.resize import resize
 
 
@@ -74,16 +74,18 @@ class ContextHead(nn.Module):
         raise ValueError(f"{type(self).__name__} has no rows of attention; da, dnl, gc, non_local and rcca have")
 
 
-class ShellHeadConfig(HeadConfig, ShellConfig):
+class ConvContextConvHeadConfig(HeadConfig, ConvContextConvConfig):
     """Settings of a head that is the shell with a block in its middle."""
 
 
-class ShellHead(ContextHead):
+class ConvContextConvHead(ContextHead):
     """The shell (blocks/shell.py) with a block that attends in its middle."""
 
-    def __init__(self, cfg: ShellHeadConfig, stage_channels: Sequence[int], num_classes: int, block: nn.Module) -> None:
+    def __init__(
+        self, cfg: ConvContextConvHeadConfig, stage_channels: Sequence[int], num_classes: int, block: nn.Module
+    ) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        self.shell = Shell(cfg, self.in_channels, block)
+        self.shell = ConvContextConv(cfg, self.in_channels, block)
         self.out_channels = self.shell.out_channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.models.heads.base import ShellHead, ShellHeadConfig
+from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 from segnl.ops.regions import region_context
 
 
@@ -25,7 +25,7 @@ class DisentangledConfig(NonLocalConfig):
     """By which the embedded gaussian's scores are divided."""
 
 
-class DNLHeadConfig(ShellHeadConfig, DisentangledConfig):
+class DNLHeadConfig(ConvContextConvHeadConfig, DisentangledConfig):
     """Settings of the head."""
 
     name: str = "dnl"
@@ -61,7 +61,7 @@ class DisentangledBlock(NonLocalBlock):
         return theta - theta.mean(dim=2, keepdim=True), phi - phi.mean(dim=2, keepdim=True), g
 
 
-class DNLHead(ShellHead):
+class DNLHead(ConvContextConvHead):
     """The block's last norm begins at 0, so a new head computes what `fcn` computes."""
 
     Config = DNLHeadConfig

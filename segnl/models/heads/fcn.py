@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segnl.models.blocks.conv_context_conv import Shell, ShellConfig
+from segnl.models.blocks.conv_context_conv import ConvContextConv, ConvContextConvConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
 
-class FCNConfig(HeadConfig, ShellConfig):
+class FCNConfig(HeadConfig, ConvContextConvConfig):
     """Settings of the head."""
 
     name: str = "fcn"
@@ -24,7 +24,7 @@ class FCNHead(ContextHead):
 
     def __init__(self, cfg: FCNConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        self.shell = Shell(cfg, self.in_channels, nn.Identity())
+        self.shell = ConvContextConv(cfg, self.in_channels, nn.Identity())
         self.out_channels = self.shell.out_channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:

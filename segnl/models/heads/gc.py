@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import ZeroConv2d
-from segnl.models.heads.base import ShellHead, ShellHeadConfig
+from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 from segnl.ops.regions import region_context
 
 
@@ -29,7 +29,7 @@ class GlobalContextConfig(Config):
     transform each, multiplied first."""
 
 
-class GCHeadConfig(ShellHeadConfig, GlobalContextConfig):
+class GCHeadConfig(ConvContextConvHeadConfig, GlobalContextConfig):
     """Settings of the head."""
 
     name: str = "gc"
@@ -70,7 +70,7 @@ def _transform(channels: int, inner: int) -> nn.Sequential:
     return nn.Sequential(reduce, nn.LayerNorm([inner, 1, 1]), nn.ReLU(), widen)
 
 
-class GCHead(ShellHead):
+class GCHead(ConvContextConvHead):
     """A new head that adds computes what `fcn` computes."""
 
     Config = GCHeadConfig

@@ -6,16 +6,16 @@ Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971.
 from collections.abc import Sequence
 
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.models.heads.base import ShellHead, ShellHeadConfig
+from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 
 
-class NonLocalHeadConfig(ShellHeadConfig, NonLocalConfig):
+class NonLocalHeadConfig(ConvContextConvHeadConfig, NonLocalConfig):
     """Settings of the head."""
 
     name: str = "non_local"
 
 
-class NonLocalHead(ShellHead):
+class NonLocalHead(ConvContextConvHead):
     """The block's last norm begins at 0, so a new head computes what `fcn` computes."""
 
     Config = NonLocalHeadConfig

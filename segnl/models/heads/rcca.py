@@ -6,16 +6,16 @@ Source: CCNet, Huang et al. 2019, arXiv:1811.11721.
 from collections.abc import Sequence
 
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
-from segnl.models.heads.base import ShellHead, ShellHeadConfig
+from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 
 
-class RCCAConfig(ShellHeadConfig, CrissCrossConfig):
+class RCCAConfig(ConvContextConvHeadConfig, CrissCrossConfig):
     """Settings of the head."""
 
     name: str = "rcca"
 
 
-class RCCAHead(ShellHead):
+class RCCAHead(ConvContextConvHead):
     """With gamma 0 it computes what `fcn` computes, bit for bit; the number of hops may be changed at evaluation."""
 
     Config = RCCAConfig

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.models.heads.ema import Bases, EMAConfig, EMAHead
 from segnl.models.initialisation import initialise
-from segnl.models.norm import tell_ranks
+from segnl.models.norm import set_process_group
 
 
 @dataclass
@@ -76,7 +76,7 @@ def test_two_ranks_keep_the_bases_that_one_rank_with_all_images_would() -> None:
     alone, first = bases_of().train(), bases_of().train()
     x = map_of(4)
     of_others = sum(found_by_steps(image, first.bases[0], 3)[1] for image in x[2:])
-    tell_ranks(first, TwoRanks(of_others[None]))  # type: ignore[arg-type]
+    set_process_group(first, TwoRanks(of_others[None]))  # type: ignore[arg-type]
     alone(x)
     first(x[:2])
     torch.testing.assert_close(first.bases, alone.bases)
