@@ -1,10 +1,11 @@
-"""Several processes, one training or evaluation: who they are, and the few things they must agree on.
+"""Several processes (ranks) that share one training or evaluation.
 
-One process is the ordinary case: `SINGLE_PROCESS` does nothing, and torch.distributed is imported by `process_group`
-only when torchrun has started several.
+One process is the ordinary case: `SINGLE_PROCESS` communicates with nobody, and torch.distributed is imported only when
+torchrun has started several.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT_S = 600.0
-"""How long a rank waits for the others before it gives them up; SEGNL_RANK_TIMEOUT_S says otherwise."""
+"""Seconds that a rank waits for the others before it gives up; the environment variable SEGNL_RANK_TIMEOUT_S overrides
+it."""
+
+_GLOO_PREFIX = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]")
+"""Start of every message of gloo, which raises plain RuntimeErrors: its source file and line."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `world` ones. Everything here is called by all of them, at the same place in their course.
+    """This process among `world_size` ones.
 
-    A rank that dies makes the others raise within TIMEOUT_S; `process_group` turns that into one line.
+    Every method is a collective: all ranks call it, at the same place of the program. When a rank dies, the others
+    raise within TIMEOUT_S, and `process_group` turns that into one line.
     """
 
     rank: int = 0
@@ -33,11 +39,11 @@ class ProcessGroup:
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this is rank 0, which logs and writes what is there once."""
+        """True for the rank that logs and that writes the files of which there is one."""
         return self.rank == 0
 
     def all_reduce_sum(self, value: "Tensor") -> "Tensor":
-        """The sum of a tensor over the ranks, on its own device; without a gradient."""
+        """Returns the sum of a tensor over the ranks, on its own device, without a gradient."""
         if self.world_size == 1:
             return value
         import torch.distributed as dist
@@ -47,27 +53,27 @@ class ProcessGroup:
         return value
 
     def all_reduce_sums(self, values: Sequence[float]) -> list[float]:
-        """The sums of some numbers over the ranks, in float64; NaN where one of them is."""
+        """Returns the sum of each number over the ranks, in float64; NaN where a rank's number is NaN."""
         if self.world_size == 1:
             return list(values)
         import torch
 
-        found: list[float] = self.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
-        return found
+        sums: list[float] = self.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
+        return sums
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """The greatest of each number over the ranks."""
+        """Returns the maximum of each number over the ranks."""
         if self.world_size == 1:
             return list(values)
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(values)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return [int(value) for value in found]
+        maxima = torch.tensor(values)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return [int(value) for value in maxima]
 
     def all_gather_object(self, value: T) -> list[T]:
-        """Every rank's plain value, in the ranks' order."""
+        """Returns the plain values of all ranks, in rank order."""
         if self.world_size == 1:
             return [value]
         import torch.distributed as dist
@@ -76,147 +82,144 @@ class ProcessGroup:
         dist.all_gather_object(values, value)
         return values
 
-    def run_on_rank0(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, where alone it runs: a plain value, the same on all.
+    def run_on_rank0(self, function: Callable[[], T]) -> T:
+        """Calls `function` on rank 0 only and returns its plain value on all ranks.
 
-        A SegnlError that it raises there is raised on every rank.
+        A SegnlError that it raises is raised on every rank.
         """
         if self.world_size == 1:
-            return make()
-        outcome: T | _Fault | None = None
-        own: SegnlError | None = None
+            return function()
+        result: list[Any] = [None]
+        error: SegnlError | None = None
         if self.is_rank0:
             try:
-                outcome = make()
+                result = [function()]
             except SegnlError as err:
-                outcome, own = _Fault(type(err), str(err)), err
+                error, result = err, [_RemoteError(type(err), str(err))]
         import torch.distributed as dist
 
-        box: list[Any] = [outcome]
-        dist.broadcast_object_list(box, src=0)
-        if own is not None:
-            raise own
-        if isinstance(box[0], _Fault):
-            raise box[0].relayed()
-        found: T = box[0]
-        return found
+        dist.broadcast_object_list(result, src=0)
+        if error is not None:
+            raise error
+        if isinstance(result[0], _RemoteError):
+            raise result[0].relayed()
+        value: T = result[0]
+        return value
 
-    def raise_on_all(self, fault: SegnlError | None) -> None:
-        """Raises on all ranks where one of them has a fault: its own there, a relayed one elsewhere."""
+    def raise_on_all(self, error: SegnlError | None) -> None:
+        """Raises on every rank if `error` is not None on any: a rank's own error, else a relayed one."""
         if self.world_size == 1:
-            if fault is not None:
-                raise fault
+            if error is not None:
+                raise error
             return
-        own = None if fault is None else _Fault(type(fault), str(fault))
-        faults = self.all_gather_object(own)
-        if fault is not None:
-            fault.is_relayed = own in faults[: self.rank]  # what befell several is said once
-            raise fault
-        for rank, other in enumerate(faults):
-            if other is not None:
-                raise other.relayed(f"rank {rank}: ")
+        own = None if error is None else _RemoteError(type(error), str(error))
+        errors = self.all_gather_object(own)
+        if error is not None:
+            error.is_relayed = own in errors[: self.rank]  # of several equal errors the first rank prints its own
+            raise error
+        for rank, remote in enumerate(errors):
+            if remote is not None:
+                raise remote.relayed(f"rank {rank}: ")
 
-    def run_on_all(self, make: Callable[[], T]) -> T:
-        """What `make` returns, run on every rank; a SegnlError of one is raised on all."""
-        made: list[T] = []
-        fault = None
+    def run_on_all(self, function: Callable[[], T]) -> T:
+        """Calls `function` on every rank and returns its own value; a SegnlError of one rank is raised on all."""
+        values: list[T] = []
+        error = None
         try:
-            made.append(make())
+            values.append(function())
         except SegnlError as err:
-            fault = err
-        self.raise_on_all(fault)
-        return made[0]
+            error = err
+        self.raise_on_all(error)
+        return values[0]
 
     def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-        """Rank 0's tensors by name, on the CPU; what the others give is not looked at."""
+        """Returns rank 0's tensors by name, on the CPU; those of the other ranks are ignored."""
         if self.world_size == 1:
             return dict(tensors)
         import torch
         import torch.distributed as dist
 
-        shapes = self.run_on_rank0(lambda: [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()])
-        out = {}
-        for name, shape, dtype in shapes:
-            mine = tensors[name].contiguous().cpu() if self.is_rank0 else torch.empty(shape, dtype=dtype)
-            dist.broadcast(mine, src=0)
-            out[name] = mine
-        return out
+        layouts = self.run_on_rank0(lambda: [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()])
+        received = {}
+        for name, shape, dtype in layouts:
+            tensor = tensors[name].contiguous().cpu() if self.is_rank0 else torch.empty(shape, dtype=dtype)
+            dist.broadcast(tensor, src=0)
+            received[name] = tensor
+        return received
 
 
 SINGLE_PROCESS = ProcessGroup()
 
 
 @dataclass(frozen=True)
-class _Fault:
-    """A SegnlError on its way to the other ranks."""
+class _RemoteError:
+    """A SegnlError as it is sent to the other ranks."""
 
     kind: type[SegnlError]
     message: str
 
-    def relayed(self, where: str = "") -> SegnlError:
-        err = self.kind(where + self.message)
+    def relayed(self, prefix: str = "") -> SegnlError:
+        err = self.kind(prefix + self.message)
         err.is_relayed = True
         return err
 
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """Connects the ranks that torchrun (or SLURM, with its variables) started; yields SINGLE_PROCESS without one.
+    """Connects the ranks that torchrun (or SLURM, with the same variables) started; yields SINGLE_PROCESS otherwise.
 
-    gloo connects CPU tensors; CUDA tensors go through NCCL where every rank of a machine has a GPU of its own.
+    gloo carries CPU tensors. NCCL carries CUDA tensors if every rank of a machine has its own GPU, else gloo does.
 
-    Raises MachineError when the others cannot be reached, or are lost on the way.
+    Raises MachineError when the other ranks cannot be reached or the connection to them is lost.
     """
-    world = _number("WORLD_SIZE", 1)
-    if world == 1:
+    world_size = _integer_variable("WORLD_SIZE", 1)
+    if world_size == 1:
         yield SINGLE_PROCESS
         return
     import torch.distributed as dist
 
-    group = ProcessGroup(_number("RANK", 0), world)
+    group = ProcessGroup(_integer_variable("RANK", 0), world_size)
+    _connect(dist, group)
     try:
-        _connect(dist)
         yield group
-        dist.barrier()  # nobody leaves while another still needs it
+        dist.barrier()  # no rank leaves while another still needs it
         dist.destroy_process_group()
     except SegnlError:
-        raise  # without taking leave: where one rank failed, another may not answer
-    except (RuntimeError, ValueError) as err:
-        if not _is_of_connection(err, dist):
-            raise
-        raise MachineError(
-            f"rank {group.rank} lost the others ({_first_line(err)}); the first rank that failed says why; start the "
-            "same command again, a training goes on from its last checkpoint"
-        ) from err
+        raise  # no barrier: where one rank failed, another may never reach it
+    except RuntimeError as err:
+        if isinstance(err, dist.DistError) or _GLOO_PREFIX.match(str(err)):
+            raise _connection_error(group, err) from err
+        raise
 
 
-def _connect(dist: Any) -> None:
+def _connect(dist: Any, group: ProcessGroup) -> None:
     from datetime import timedelta
 
     import torch
 
-    local, on_machine = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
+    local_rank, local_world_size = _integer_variable("LOCAL_RANK", 0), _integer_variable("LOCAL_WORLD_SIZE", 1)
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(local % torch.cuda.device_count())
-        if on_machine <= torch.cuda.device_count():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        if local_world_size <= torch.cuda.device_count():
             backend = "cpu:gloo,cuda:nccl"
     seconds = float(os.environ.get("SEGNL_RANK_TIMEOUT_S", TIMEOUT_S))
-    dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    except (RuntimeError, ValueError) as err:  # ValueError: MASTER_ADDR or MASTER_PORT is missing or malformed
+        raise _connection_error(group, err) from err
 
 
-def _number(name: str, default: int) -> int:
+def _connection_error(group: ProcessGroup, err: Exception) -> MachineError:
+    reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:160]
+    return MachineError(
+        f"rank {group.rank} lost the others ({reason}); the first rank that failed says why; start the same command "
+        "again, a training resumes from its last checkpoint"
+    )
+
+
+def _integer_variable(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
         raise ConfigError(f"{name}={text}: expected a number; start several processes with torchrun")
     return int(text)
-
-
-def _is_of_connection(err: Exception, dist: Any) -> bool:
-    kinds = tuple(getattr(dist, name) for name in ("DistError", "DistBackendError") if hasattr(dist, name))
-    words = ("gloo", "nccl", "connection", "timed out", "rendezvous", "socket", "environ")
-    return isinstance(err, kinds) or any(word in str(err).lower() for word in words)
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:160]

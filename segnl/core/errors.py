@@ -1,15 +1,15 @@
-"""What can go wrong for a user, one class for each exit code.
+"""Errors that a user can fix, one class for each exit code.
 
 Every message is one line: where - what was wrong - what was expected - what to do.
 """
 
 
 class SegnlError(Exception):
-    """A fault that the user can mend; `segnl` prints its one line and exits with `exit_code`."""
+    """An error that the user can fix; `segnl` prints its one line and exits with `exit_code`."""
 
     exit_code = 1
     is_relayed = False
-    """Whether another rank met the fault, and says it."""
+    """True on the ranks that only repeat the error of another rank: they exit with its code but print nothing."""
 
 
 class ConfigError(SegnlError):
@@ -31,12 +31,12 @@ class CheckpointError(SegnlError):
 
 
 class NonFiniteError(SegnlError):
-    """Training that left the finite numbers."""
+    """A training whose loss, gradient or weights became infinite or NaN."""
 
     exit_code = 5
 
 
 class MachineError(SegnlError):
-    """A disk, a library or a device that does not serve."""
+    """A disk, a library or a device that does not work."""
 
     exit_code = 6

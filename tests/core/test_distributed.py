@@ -1,4 +1,4 @@
-"""What one process and bad settings do; what ranks do together, tests/test_ranks.py shows with real ones."""
+"""One process and bad settings; tests/test_ranks.py shows several real ranks."""
 
 import subprocess
 import sys
@@ -13,36 +13,67 @@ from segnl.core.errors import ConfigError, DataError, MachineError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_alone_everything_is_what_was_given():
+def test_a_single_process_gets_its_own_values_back():
     value = torch.arange(3)
     assert SINGLE_PROCESS.all_reduce_sum(value) is value
-    assert (
-        SINGLE_PROCESS.all_reduce_sums([1.5]),
-        SINGLE_PROCESS.all_reduce_max([2]),
-        SINGLE_PROCESS.all_gather_object("a"),
-    ) == ([1.5], [2], ["a"])
+    assert SINGLE_PROCESS.all_reduce_sums([1.5]) == [1.5]
+    assert SINGLE_PROCESS.all_reduce_max([2]) == [2]
+    assert SINGLE_PROCESS.all_gather_object("a") == ["a"]
     assert (SINGLE_PROCESS.run_on_rank0(lambda: 3), SINGLE_PROCESS.run_on_all(lambda: 4)) == (3, 4)
     assert SINGLE_PROCESS.broadcast({"a": value})["a"] is value
     assert SINGLE_PROCESS.is_rank0
     assert not ProcessGroup(rank=1, world_size=2).is_rank0
 
 
-def test_alone_a_fault_is_raised_as_it_is():
-    fault = DataError("x")
+def test_a_single_process_raises_its_error_unchanged():
+    error = DataError("x")
     with pytest.raises(DataError) as err:
-        SINGLE_PROCESS.raise_on_all(fault)
-    assert err.value is fault
+        SINGLE_PROCESS.raise_on_all(error)
+    assert err.value is error
     assert not err.value.is_relayed
     SINGLE_PROCESS.raise_on_all(None)
 
 
-def test_without_torchrun_nobody_is_joined(monkeypatch):
+def test_without_torchrun_there_is_a_single_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with process_group() as group:
         assert group is SINGLE_PROCESS
 
 
-def test_ranks_that_are_no_numbers_are_refused(monkeypatch):
+@pytest.fixture
+def connected(monkeypatch):
+    """Two ranks that count as connected."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("segnl.core.distributed._connect", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("the skip connection has 64 channels, expected 256"),
+        ValueError("environment: pool timed out; gloo, nccl and socket are only words here"),
+    ],
+)
+def test_an_error_of_a_component_that_speaks_of_connections_stays_as_it_is(connected, error):
+    with pytest.raises(type(error)) as err, process_group():
+        raise error
+    assert err.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/src/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:14"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited"),
+        torch.distributed.DistNetworkError("the client socket has timed out"),
+    ],
+)
+def test_an_error_of_a_backend_is_a_lost_connection(connected, error):
+    with pytest.raises(MachineError, match="rank 0 lost the others"), process_group():
+        raise error
+
+
+def test_a_world_size_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ConfigError, match="WORLD_SIZE=two: expected a number"), process_group():
         pass
