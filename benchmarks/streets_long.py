@@ -15,8 +15,8 @@ from command import ROOT, run_segnl
 import segnl
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.data.datasets.streets import ambiguous_mask, pair_counts
 from segnl.metrics.confusion import Confusion
+from segnl.metrics.strata import pair_counts
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import open_checkpoint
 from segnl.streets.pairs import PAIRS
@@ -49,8 +49,8 @@ def scored(run: Path) -> dict[str, object]:
         sample = data.read(i)
         predicted = predictor.predict(sample.image)
         confusion.update(predicted, sample.label)
-        found = pair_counts(predicted, sample.label, ambiguous_mask(data, i))  # pairs 2: right, all
-        counts = found if counts is None else counts + found
+        of_image = pair_counts(predicted, sample.label, data.ambiguous_mask(i), len(PAIRS))  # pairs 2: correct, all
+        counts = of_image if counts is None else counts + of_image
     accuracy = counts[:, 0] / counts[:, 1]
     return {
         "steps": checkpoint.step,

@@ -1,5 +1,6 @@
 """What every data set has in common: its settings, its pairs of files, reading one of them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -7,6 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Pixels
 from segnl.core.config import Config
 from segnl.core.errors import DataError
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
@@ -48,12 +50,30 @@ class DataConfig(Config):
         return scale
 
     @property
+    def title(self) -> str:
+        """The data set's name for people and for the names of runs."""
+        return self.name
+
+    @property
     def root_folder(self) -> Path:
         """The root, with a leading `~` read as the user's home; as it stands where there is no such user."""
         try:
             return self.root.expanduser()
         except RuntimeError:
             return self.root
+
+
+@dataclass(frozen=True)
+class SubmissionRules:
+    """Masks that a benchmark's server accepts.
+
+    sample_id: regular expression of the names it knows. test_images, test_hw: number and rows, columns of the test
+    split's images; None where the server does not fix them.
+    """
+
+    sample_id: str
+    test_images: int | None = None
+    test_hw: tuple[int, int] | None = None
 
 
 class SegmentationData:
@@ -70,6 +90,14 @@ class SegmentationData:
     Config: ClassVar[type[DataConfig]] = DataConfig
     how_to_get: ClassVar[str] = "see data/README.md"
     """The end of the message about a missing root."""
+    has_cityscapes_layout: ClassVar[bool] = False
+    """Whether `root` holds gtFine/ with labelIds and instanceIds, which the official Cityscapes evaluator reads."""
+    counts_absent_classes: ClassVar[bool] = False
+    """Whether the benchmark's own mean IoU is over all classes, absent ones counting 0 (ADE20K)."""
+    submission: ClassVar[SubmissionRules | None] = None
+    """None for a data set without a server."""
+    ambiguous_pairs: ClassVar[tuple[str, ...]] = ()
+    """Names of the pairs of classes that look alike, for a data set that marks their pixels (`ambiguous_mask`)."""
 
     def __init__(
         self, cfg: DataConfig, split: str, *, allow_unmatched: bool = False, needs_labels: bool = True
@@ -133,6 +161,13 @@ class SegmentationData:
 
     def label_path(self, i: int) -> Path:
         return self._labels[i]
+
+    def ambiguous_mask(self, i: int) -> Pixels:
+        """Marks the objects of ambiguous pairs in image `i`: u8 `H W`, 0 none, else 1 + the pair's place.
+
+        Only for a data set with `ambiguous_pairs`.
+        """
+        raise NotImplementedError
 
     def read(self, i: int) -> Sample:
         """Pair `i` at its own size, the label as train ids; raises DataError naming the file and what is wrong."""

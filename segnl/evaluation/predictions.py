@@ -23,7 +23,6 @@ from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import NPZ_FAULTS, ensure_writable, sha256_of, write_atomic
 from segnl.data.base import SegmentationData
-from segnl.data.datasets.streets import Streets, ambiguous_mask, pair_counts
 from segnl.data.digest import files_digest
 from segnl.data.reading import read_label
 from segnl.data.sample import Sample
@@ -33,7 +32,7 @@ from segnl.evaluation.predictor import predictor_of
 from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
 from segnl.metrics.report import metrics_json
-from segnl.metrics.strata import boundary_counts, boundary_width
+from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import Checkpoint, checkpoints_of
@@ -185,8 +184,8 @@ def _made(
         for name, count in per_image.items():
             count.append(getattr(alone, name)())
         boundary.append(boundary_counts(mask, sample.label, boundary_width(mask.shape), len(names)))
-        if isinstance(data, Streets):
-            pairs.append(pair_counts(mask, sample.label, ambiguous_mask(data, len(pairs))))
+        if data.ambiguous_pairs:
+            pairs.append(pair_counts(mask, sample.label, data.ambiguous_mask(len(pairs)), len(data.ambiguous_pairs)))
         _write_mask(_mask_path(folder, sample.id), data.table.to_file(mask))
 
     predictor = predictor_of(checkpoint, recipe)
@@ -195,7 +194,7 @@ def _made(
     counts = {name: np.stack(count) for name, count in [*per_image.items(), ("boundary", boundary)]}
     if pairs:
         counts["pairs"] = np.stack(pairs)
-    metrics = metrics_json(confusion, names, num_images=len(data), dataset=recipe.data.name)
+    metrics = metrics_json(confusion, names, num_images=len(data), counts_absent_classes=data.counts_absent_classes)
     metrics |= {
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,

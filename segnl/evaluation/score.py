@@ -15,6 +15,7 @@ from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.core.files import ensure_writable, inside, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.base import IMAGE_SUFFIXES, SegmentationData
+from segnl.data.find import DATASETS
 from segnl.data.reading import read_image
 from segnl.data.sample import Sample
 from segnl.evaluation.evaluate import evaluate
@@ -35,7 +36,6 @@ from segnl.runs.checkpoint import Checkpoint, checkpoints_of, open_checkpoint
 from segnl.runs.recipe import Recipe, compose, differing_keys
 
 WRITERS = 2  # threads that compress and write PNG files; more would take the network's own cores
-CITYSCAPES_LAYOUT = ("cityscapes", "streets")
 
 
 def score(
@@ -77,7 +77,7 @@ def score(
     _same_classes(checkpoint, data.table)
     accumulator = Accumulator(data.table.num_classes, with_strata=with_strata)
     with Background(WRITERS, waiting=2 * WRITERS) as writers:
-        packed = Submission(submission, recipe.data.name, data, writers) if submission else None
+        packed = Submission(submission, data, writers) if submission else None
         belonging = belongs_to(checkpoint, recipe, data) | ({"ablation": ablate} if ablate else {}) if masks else {}
         kept = _mask_folder(partial(MaskFolder, masks, belonging, data, writers), group) if masks else None
         predictor = predictor_of(checkpoint, recipe)
@@ -108,7 +108,7 @@ def _results_folder(checkpoint: Checkpoint, name: str) -> Path:
 
 def _require_possible(recipe: Recipe, masks: Path | None, packing: ProcessGroup) -> None:
     """masks: where the official count finds them; packing: who makes a submission."""
-    if masks != Path() and (masks is None or recipe.data.name not in CITYSCAPES_LAYOUT):
+    if masks != Path() and (masks is None or not DATASETS.find(recipe.data.name).has_cityscapes_layout):
         raise ConfigError("--official: needs --masks DIR and a data set in Cityscapes' layout")
     if packing.world_size > 1:
         raise ConfigError("--submission: is packed by one process; score without torchrun")
@@ -130,7 +130,12 @@ def _ablated(predictor: Predictor, ablation: Ablation | None, group: ProcessGrou
 
 
 def _metrics(accumulator: Accumulator, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> JSONDict:
-    metrics = metrics_json(accumulator.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name)
+    metrics = metrics_json(
+        accumulator.confusion,
+        data.table.names,
+        num_images=len(data),
+        counts_absent_classes=data.counts_absent_classes,
+    )
     metrics |= {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "split": data.split}
     return metrics | {"eval": recipe.to_dict()["eval"]}
 
@@ -200,7 +205,14 @@ def _print_results(accumulator: Accumulator, metrics: JSONDict, data: Segmentati
     if accumulator.confusion.matrix.sum() == 0:
         print(f"{recipe.data.root}, split '{data.split}': no labelled pixel, so nothing could be scored")
         return
-    print(table_text(accumulator.confusion, data.table.names, num_images=len(data), dataset=recipe.data.name))
+    print(
+        table_text(
+            accumulator.confusion,
+            data.table.names,
+            num_images=len(data),
+            counts_absent_classes=data.counts_absent_classes,
+        )
+    )
     if "official" in metrics:
         names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
         values = [metrics["official"][name] for name in names]  # null where nothing of the kind is there to be scored

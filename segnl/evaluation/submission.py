@@ -18,41 +18,32 @@ from segnl.data.base import SegmentationData
 from segnl.data.sample import Sample
 from segnl.evaluation.masks import png
 
-STEMS = {
-    "cityscapes": re.compile(r"[A-Za-z-]+_\d{6}_\d{6}"),
-    "streets": re.compile(r"[A-Za-z-]+_\d{6}_\d{6}"),  # has no server, but its layout and the same evaluator
-    "ade20k": re.compile(r"ADE_(train|val|test)_\d{8}"),
-}
-"""What a server knows an image by; a data set that is not here has no server."""
-
-CITYSCAPES_TEST_IMAGES = 1525
-CITYSCAPES_HW = (1024, 2048)
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same masks give the same file
 
 
 class Submission:
     """Masks on their way into one zip file; they are held in memory, compressed, until all are there."""
 
-    def __init__(self, path: Path, name: str, data: SegmentationData, background: Background) -> None:
-        """name: the data set's, as a recipe calls it. background: who compresses.
+    def __init__(self, path: Path, data: SegmentationData, background: Background) -> None:
+        """background: compresses the masks.
 
         Raises ConfigError for a data set without a server or a path that is no .zip; DataError for a number of images
         or names that the server would refuse; MachineError where nothing can be written.
         """
-        self.path, self.name, self.data, self.background = path, name, data, background
-        if name not in STEMS:
-            raise ConfigError(f"--submission: no server scores '{name}'; cityscapes and ade20k have one")
+        self.path, self.data, self.background = path, data, background
+        rules = data.submission
+        if rules is None:
+            raise ConfigError(f"--submission: no server scores '{data.cfg.name}'; cityscapes and ade20k have one")
         if path.suffix.lower() != ".zip":
             raise ConfigError(f"--submission {path}: expected a file that ends in .zip")
         if path.is_dir():
             raise ConfigError(f"--submission {path}: is a folder; expected the name of a file")
-        self.is_cityscapes_test = name == "cityscapes" and data.split == "test"
-        if self.is_cityscapes_test and len(data) != CITYSCAPES_TEST_IMAGES:
+        if data.split == "test" and rules.test_images not in (None, len(data)):
             raise DataError(
-                f"{data.root / 'leftImg8bit/test'}: {len(data)} images, but the server wants "
-                f"{CITYSCAPES_TEST_IMAGES}; complete the download"
+                f"{data.root}: {len(data)} test images, but the server wants {rules.test_images}; complete the download"
             )
-        strange = [sample_id for sample_id in data.sample_ids if not STEMS[name].fullmatch(sample_id)]
+        self.expected_hw = rules.test_hw if data.split == "test" else None  # None: each image's own
+        strange = [sample_id for sample_id in data.sample_ids if not re.fullmatch(rules.sample_id, sample_id)]
         if strange:
             where = data.image_path(data.sample_ids.index(strange[0]))
             raise DataError(f"{where}: the server knows no image of that name; give it the name of the release")
@@ -61,9 +52,9 @@ class Submission:
 
     def add(self, sample: Sample, predicted: Tensor) -> None:
         """Takes one image's train ids u8 `H W`, on the CPU; raises DataError for a size the server would refuse."""
-        hw = tuple(predicted.shape)
-        if hw != sample.image.shape[:2] or (self.is_cityscapes_test and hw != CITYSCAPES_HW):
-            expected = CITYSCAPES_HW if self.is_cityscapes_test else sample.image.shape[:2]
+        hw, image_hw = tuple(predicted.shape), sample.image.shape[:2]
+        expected = self.expected_hw or image_hw
+        if hw != image_hw or hw != expected:
             raise DataError(f"{sample.id}: a mask of {hw}, but the server wants {expected}; use the original images")
 
         def compress() -> None:

@@ -13,12 +13,14 @@ from segnl.metrics.confusion import Confusion
 NAME_WIDTH = 24
 
 
-def metrics_json(confusion: Confusion, names: Sequence[str], *, num_images: int, dataset: str = "") -> dict[str, Any]:
+def metrics_json(
+    confusion: Confusion, names: Sequence[str], *, num_images: int, counts_absent_classes: bool = False
+) -> dict[str, Any]:
     """What metrics.json holds, JSON without NaN.
 
     miou: mean over the classes in truth or prediction (`classes_averaged` of them); mean_acc: over those in the truth.
-    dataset "ade20k" adds miou_official150, the mean over all classes with an absent one counting 0, and
-    score = (pixel_acc + miou_official150) / 2, as that benchmark has them.
+    counts_absent_classes: adds miou_official150, the mean over all classes with an absent one counting 0, and
+    score = (pixel_acc + miou_official150) / 2, as ADE20K's benchmark has them.
 
     Raises ValueError when there is not one name for each class, or a name stands twice.
     """
@@ -39,14 +41,16 @@ def metrics_json(confusion: Confusion, names: Sequence[str], *, num_images: int,
         "per_class_f1": _by_name(names, confusion.f1()),
         "per_class_pixels": dict(zip(names, confusion.true().tolist(), strict=True)),
     }
-    if dataset == "ade20k":
+    if counts_absent_classes:
         official = confusion.miou_over_all()
         result["miou_official150"] = _number(official)
         result["score"] = _number((confusion.pixel_acc() + official) / 2)
     return result | {"complete": True}
 
 
-def table_text(confusion: Confusion, names: Sequence[str], *, num_images: int, dataset: str = "") -> str:
+def table_text(
+    confusion: Confusion, names: Sequence[str], *, num_images: int, counts_absent_classes: bool = False
+) -> str:
     """The same for people: a line a class in percent, then the means. No line ends in a space; no final newline."""
     _check_names(confusion, names)
     width = max(NAME_WIDTH, *(len(name) for name in names))
@@ -63,7 +67,7 @@ def table_text(confusion: Confusion, names: Sequence[str], *, num_images: int, d
         ("mean accuracy", confusion.mean_acc(), f"over {int((confusion.true() > 0).sum())} classes in the truth"),
         ("frequency-weighted IoU", confusion.frequency_weighted_iou(), ""),
     ]
-    if dataset == "ade20k":
+    if counts_absent_classes:
         official = confusion.miou_over_all()
         rows.append((f"mIoU, official {confusion.num_classes}", official, "over all classes, an absent one counting 0"))
         rows.append(("score", (confusion.pixel_acc() + official) / 2, "(pixel accuracy + official mIoU) / 2"))

@@ -127,6 +127,20 @@ def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -
     return np.stack([np.bincount(values, minlength=256)[:num_classes] for values in chosen])
 
 
+def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels, num_pairs: int) -> Counts:
+    """Correct pixels and all pixels of each ambiguous pair, int64 `pairs 2`, to be summed over a split and divided.
+
+    pred, label: train ids u8 `H W`; ambiguous: u8 `H W`, 0 or 1 + the pair's place. A pixel predicted as a third class
+    is wrong, so a model that knows a pair's look but not its cue reaches 0.5, and one that does not even know the look
+    less.
+    """
+    if not pred.shape == label.shape == ambiguous.shape:
+        raise ValueError(f"pred {pred.shape}, label {label.shape} and ambiguous {ambiguous.shape} differ in shape")
+    total = np.bincount(ambiguous.ravel(), minlength=num_pairs + 1)
+    correct = np.bincount(ambiguous[pred == label], minlength=num_pairs + 1)
+    return np.stack([correct, total], axis=1)[1:].astype(np.int64)
+
+
 def found_by_component(pred: Pixels, label: Pixels) -> Counts:
     """Pixels found, pixels, components of the truth's connected components (8 neighbours) by size, int64 `sizes 3`."""
     out = np.zeros((len(COMPONENT_PX), 3), np.int64)

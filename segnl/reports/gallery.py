@@ -18,10 +18,8 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
-from segnl.data.datasets.streets import Streets, ambiguous_mask
 from segnl.evaluation.predictions import Predictions
 from segnl.labels.table import ClassTable
-from segnl.streets.pairs import PAIRS
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
@@ -64,7 +62,7 @@ def gallery(shown: Sequence[PageModel], data: SegmentationData, *, num_images: i
     return {
         "classes": class_list(data.table),
         "heads": [each.name for each in shown],
-        "pairs": [pair.name for pair in PAIRS] if isinstance(data, Streets) else [],
+        "pairs": list(data.ambiguous_pairs),
         "images": images,
         "available": len(data),
     }
@@ -98,7 +96,7 @@ def _image(shown: Sequence[PageModel], data: SegmentationData, i: int) -> dict[s
     hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
     thumb_hw = max(1, round(height * THUMB_WIDTH / width)), THUMB_WIDTH
     masks = [each.predictions.mask(i, data.table) for each in shown]
-    ambiguous = ambiguous_mask(data, i) if isinstance(data, Streets) else None
+    ambiguous = data.ambiguous_mask(i) if data.ambiguous_pairs else None
     return {
         "stem": sample.id,
         "hw": list(hw),

@@ -58,7 +58,7 @@ def inspect_runs(
         kicker="segnl inspect: what these networks see, side by side",
         verdicts=[_said(shown)],
         facts=[
-            ("Data", f"{recipes[0].data_name}, {len(data)} {split} images, {data.table.num_classes} classes"),
+            ("Data", f"{recipes[0].data.title}, {len(data)} {split} images, {data.table.num_classes} classes"),
             *((name, f"{each.path}, step {each.step:,}") for name, each in zip(names, checkpoints, strict=True)),
         ],
         columns=[SCORES[key] for key in _keys(shown)],

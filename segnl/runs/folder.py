@@ -11,4 +11,4 @@ RUNS = Path("checkpoints")
 def run_folder(recipe: Recipe, config: Path, name: str | None) -> Path:
     """checkpoints/NAME; NAME is DATASET-CONFIG-sSEED unless given. A name that leads out of checkpoints/ is refused."""
     RUNS.mkdir(exist_ok=True)
-    return inside(RUNS, name if name is not None else f"{recipe.data_name}-{config.stem}-s{recipe.train.seed}")
+    return inside(RUNS, name if name is not None else f"{recipe.data.title}-{config.stem}-s{recipe.train.seed}")

@@ -108,11 +108,6 @@ class Recipe(Config):
         """Plain values for YAML and JSON, every default written out."""
         return self.model_dump(mode="json")
 
-    @property
-    def data_name(self) -> str:
-        """The data set's name for people: a folder data set is called as its folder."""
-        return self.data.root.name if self.data.name == "folder" else self.data.name
-
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe file; every fault is one ConfigError naming file and dotted key."""

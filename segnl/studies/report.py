@@ -108,7 +108,7 @@ def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tup
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     facts = [
-        ("Data", f"{recipe.data_name}, {len(predictions.sample_ids)} {study.cfg.split} images, {len(names)} classes"),
+        ("Data", f"{recipe.data.title}, {len(predictions.sample_ids)} {study.cfg.split} images, {len(names)} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
         ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),

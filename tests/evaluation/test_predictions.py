@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from segnl.core.errors import CheckpointError
-from segnl.data.datasets.streets import ambiguous_mask
 from segnl.evaluation import predictions as module
 from segnl.evaluation.predictions import keep_predictions
 from segnl.evaluation.score import recipe_for_scoring
@@ -91,7 +90,7 @@ def test_pairs_are_counted_on_the_ambiguous_pixels(run):
     found, data = kept(run), data_of(run)
     right = total = 0
     for i in range(len(data)):
-        ambiguous = ambiguous_mask(data, i)
+        ambiguous = data.ambiguous_mask(i)
         total += (ambiguous == 1).sum()
         right += ((ambiguous == 1) & (found.mask(i, data.table) == data.read(i).label)).sum()
     assert found.pairs[:, 0].sum(axis=0).tolist() == [right, total]

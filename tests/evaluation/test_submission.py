@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-import segnl.evaluation.submission as module
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
+from segnl.data.base import SubmissionRules
 from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
-from segnl.data.datasets.cityscapes import Cityscapes, CityscapesConfig
+from segnl.data.datasets.cityscapes import SAMPLE_ID, Cityscapes, CityscapesConfig
 from segnl.evaluation.score import score
 from segnl.evaluation.submission import Submission
 from segnl.metrics.cityscapes_official import official_scores
@@ -51,8 +51,7 @@ def test_the_official_evaluator_scores_what_is_inside_as_we_do(run, street_runs,
 @pytest.fixture
 def unlabelled(street_runs, tmp_path, monkeypatch) -> Path:
     """A tree in Cityscapes' layout whose test split has two images and no labels; the server wants just those."""
-    monkeypatch.setattr(module, "CITYSCAPES_TEST_IMAGES", 2)
-    monkeypatch.setattr(module, "CITYSCAPES_HW", (64, 128))
+    monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 2, (64, 128)))
     images = sorted((street_runs[0].parent / "streets/leftImg8bit/val").rglob("*.png"))
     for sample_id, image in zip(STEMS, images, strict=False):
         path = tmp_path / "cityscapes/leftImg8bit/test" / sample_id.split("_")[0] / f"{sample_id}_leftImg8bit.png"
@@ -80,9 +79,9 @@ def cityscapes(root: Path) -> Cityscapes:
     return Cityscapes(cfg, "test", needs_labels=False)
 
 
-def packed(path: Path, data, name: str, *, predicted=None, leave_out: int = 0) -> None:
+def packed(path: Path, data, *, predicted=None, leave_out: int = 0) -> None:
     with Background(1, waiting=2) as background:
-        submission = Submission(path, name, data, background)
+        submission = Submission(path, data, background)
         for i in range(len(data) - leave_out):
             sample = data.read(i)
             submission.add(sample, torch.from_numpy(sample.label if predicted is None else predicted))
@@ -90,36 +89,36 @@ def packed(path: Path, data, name: str, *, predicted=None, leave_out: int = 0) -
 
 
 def test_a_number_of_images_that_the_server_refuses_is_refused_first(unlabelled, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CITYSCAPES_TEST_IMAGES", 1525)
-    with pytest.raises(DataError, match=r"leftImg8bit/test: 2 images, but the server wants 1525"):
-        packed(tmp_path / "out.zip", cityscapes(unlabelled), "cityscapes")
+    monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 1525, (64, 128)))
+    with pytest.raises(DataError, match=r"cityscapes: 2 test images, but the server wants 1525"):
+        packed(tmp_path / "out.zip", cityscapes(unlabelled))
     assert not (tmp_path / "out.zip").exists()
 
 
 def test_a_missing_mask_another_size_or_name_leaves_the_old_file(unlabelled, tmp_path, monkeypatch):
     path, data = tmp_path / "out.zip", cityscapes(unlabelled)
-    packed(path, data, "cityscapes")
+    packed(path, data)
     before = path.read_bytes()
-    packed(path, data, "cityscapes")
+    packed(path, data)
     assert path.read_bytes() == before  # no date, no order of arrival inside
     with pytest.raises(DataError, match=r"1 masks missing, bielefeld_000000_000302\.png first"):
-        packed(path, data, "cityscapes", leave_out=1)
+        packed(path, data, leave_out=1)
     with pytest.raises(DataError, match=r"a mask of \(7, 11\), but the server wants \(64, 128\)"):
-        packed(path, data, "cityscapes", predicted=np.zeros((7, 11), np.uint8))
-    monkeypatch.setattr(module, "CITYSCAPES_HW", (1024, 2048))
+        packed(path, data, predicted=np.zeros((7, 11), np.uint8))
+    monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 2, (1024, 2048)))
     with pytest.raises(DataError, match="use the original images"):
-        packed(path, data, "cityscapes")
+        packed(path, data)
     image = next(unlabelled.rglob("*berlin*.png"))
     image.rename(image.with_name("frame1_leftImg8bit.png"))
     with pytest.raises(DataError, match=r"frame1_leftImg8bit\.png: the server knows no image of that name"):
-        packed(path, cityscapes(unlabelled), "cityscapes")
+        packed(path, cityscapes(unlabelled))
     assert path.read_bytes() == before
 
 
 def test_ade20ks_masks_are_called_as_its_images_and_hold_1_to_150(shared, tmp_path):
     cfg = ADE20KConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11))
     data = ADE20K(cfg, "val")
-    packed(tmp_path / "val.zip", data, "ade20k")
+    packed(tmp_path / "val.zip", data)
     found = masks_in(tmp_path / "val.zip")
     assert list(found) == [f"ADE_val_0000000{i}.png" for i in (1, 2, 3)]
     for i, ids in enumerate(found.values()):

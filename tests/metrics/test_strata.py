@@ -15,6 +15,7 @@ from segnl.metrics.strata import (
     boundary_width,
     found_by_component,
     is_near_boundary,
+    pair_counts,
     ring_of,
 )
 
@@ -150,3 +151,12 @@ def test_every_pixel_has_the_size_of_its_own_component() -> None:
         expected[rows, columns] = max(i for i, least in enumerate(COMPONENT_PX) if least <= pixels)
     expected[10:20, 10:40] = max(i for i, least in enumerate(COMPONENT_PX) if least <= 300)
     np.testing.assert_array_equal(module.component_size_of(label), expected)
+
+
+def test_pair_counts_add_up_to_accuracy_on_each_pair():
+    ambiguous = np.array([[0, 1, 1, 2], [2, 2, 0, 1]], np.uint8)
+    label = np.array([[3, 15, 15, 8], [9, 9, 0, 14]], np.uint8)
+    pred = np.array([[4, 15, 14, 8], [9, 8, 0, 11]], np.uint8)
+    assert pair_counts(pred, label, ambiguous, 4).tolist() == [[1, 3], [2, 3], [0, 0], [0, 0]]
+    with pytest.raises(ValueError, match="differ in shape"):
+        pair_counts(pred, label, ambiguous[:1], 4)

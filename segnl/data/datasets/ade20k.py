@@ -6,7 +6,7 @@ Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 from pathlib import Path
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData, files_by_id, split_folder
+from segnl.data.base import DataConfig, Files, SegmentationData, SubmissionRules, files_by_id, split_folder
 from segnl.labels.ade20k import TABLE
 from segnl.labels.table import ClassTable
 
@@ -25,6 +25,8 @@ class ADE20K(SegmentationData):
     """
 
     Config = ADE20KConfig
+    counts_absent_classes = True
+    submission = SubmissionRules(r"ADE_(train|val|test)_\d{8}")
     how_to_get = "ADEChallengeData2016, which holds images/ and annotations/; see data/README.md"
 
     @classmethod

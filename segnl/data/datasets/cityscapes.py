@@ -6,7 +6,7 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 from pathlib import Path
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData, split_folder
+from segnl.data.base import DataConfig, Files, SegmentationData, SubmissionRules, split_folder
 from segnl.labels.cityscapes import TABLE
 from segnl.labels.table import ClassTable
 
@@ -14,6 +14,9 @@ IMAGE_END = "_leftImg8bit.png"
 LABEL_END = "_gtFine_labelIds.png"
 INSTANCE_END = "_gtFine_instanceIds.png"
 TRAIN_ID_END = "_gtFine_labelTrainIds.png"
+
+
+SAMPLE_ID = r"[A-Za-z-]+_\d{6}_\d{6}"
 
 
 class CityscapesConfig(DataConfig):
@@ -28,6 +31,8 @@ class Cityscapes(SegmentationData):
     """
 
     Config = CityscapesConfig
+    has_cityscapes_layout = True
+    submission = SubmissionRules(SAMPLE_ID, test_images=1525, test_hw=(1024, 2048))
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
 
     @classmethod

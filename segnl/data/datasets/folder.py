@@ -20,6 +20,10 @@ class FolderConfig(DataConfig):
     ignore_ids: tuple[int, ...] = ()
     """Ids in the labels that are void; 255 always is."""
 
+    @property
+    def title(self) -> str:
+        return self.root.name
+
 
 class Folder(SegmentationData):
     """Images and labels paired by stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""

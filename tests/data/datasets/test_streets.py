@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.datasets.streets import Streets, StreetsConfig, ambiguous_mask, pair_counts
+from segnl.data.datasets.streets import Streets, StreetsConfig
 from segnl.data.find import DATASETS
 from segnl.streets.files import MANIFEST, generate
 from segnl.streets.pairs import PAIRS
@@ -32,22 +32,13 @@ def test_a_split_yields_images_train_ids_and_the_ambiguous_pixels(root: Path):
     data = Streets(config(root), "val")
     assert len(data) == 3
     for index in range(3):
-        sample, mask = data.read(index), ambiguous_mask(data, index)
+        sample, mask = data.read(index), data.ambiguous_mask(index)
         assert sample.image.shape == (64, 128, 3)
         assert mask.shape == sample.label.shape
         for number, pair in enumerate(PAIRS, start=1):
             names = {data.table.names[value] for value in np.unique(sample.label[mask == number])}
             assert names <= set(pair.classes)
         assert mask.any()
-
-
-def test_pair_counts_add_up_to_accuracy_on_each_pair():
-    ambiguous = np.array([[0, 1, 1, 2], [2, 2, 0, 1]], np.uint8)
-    label = np.array([[3, 15, 15, 8], [9, 9, 0, 14]], np.uint8)
-    pred = np.array([[4, 15, 14, 8], [9, 8, 0, 11]], np.uint8)
-    assert pair_counts(pred, label, ambiguous).tolist() == [[1, 3], [2, 3], *[[0, 0]] * (len(PAIRS) - 2)]
-    with pytest.raises(ValueError, match="differ in shape"):
-        pair_counts(pred, label, ambiguous[:1])
 
 
 def test_a_set_that_was_broken_off_is_refused_with_the_command_that_goes_on(tmp_path: Path):
@@ -71,4 +62,4 @@ def test_a_mask_of_another_generator_is_refused(tmp_path: Path):
     data = Streets(config(tmp_path), "val")
     Image.fromarray(np.full((64, 128), 9, np.uint8)).save(data.ambiguous_path(0))
     with pytest.raises(DataError, match="holds 9, but there are 4 pairs"):
-        ambiguous_mask(data, 0)
+        data.ambiguous_mask(0)
