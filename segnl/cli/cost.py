@@ -3,8 +3,12 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import add_config, size_of
+
+if TYPE_CHECKING:
+    from segnl.profiling.cost import CostReport
 
 HELP = "parameters, FLOPs, memory and time of a recipe's network, its head or its attention"
 
@@ -25,8 +29,38 @@ def run(args: argparse.Namespace) -> int:
     from segnl.runs.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
-    found = cost(recipe, hw=size_of(args.input), part=args.module, num_classes=args.classes)
-    print("\n".join(found.lines()))
+    report = cost(recipe, hw=size_of(args.input), module=args.module, num_classes=args.classes)
+    print("\n".join(_lines(report)))
     if args.json is not None:
-        write_atomic(args.json, json.dumps(found.to_dict(), indent=1).encode())
+        write_atomic(args.json, json.dumps(report.to_dict(), indent=1).encode())
     return 0
+
+
+def _lines(report: "CostReport") -> list[str]:
+    """Returns the table: one line a number, with its meaning."""
+    counts, profile = report.counts, report.profile
+    if report.module == "attention":
+        algorithm = "the algorithm at the published widths (q, k c/8, v c): see below"
+    else:
+        algorithm = "as papers count: all pairs of positions of a non-local block"
+    threads = f", {profile.threads} thread{'s' if profile.threads > 1 else ''}" if profile.device == "cpu" else ""
+    rows = [
+        ("params", f"{counts.params:,}", "learned numbers, without the auxiliary head"),
+        ("gflops", f"{counts.gflops:.2f}", "executed to predict an image; a multiplication with its addition is 2"),
+        ("gflops_algorithm", f"{counts.gflops_algorithm:.2f}", algorithm),
+        ("saved_mib", f"{profile.saved_mib:.1f}", "stored by forward for backward, without parameters"),
+        ("peak_mib", f"{profile.peak_mib:.1f}", "of forward and backward, above weights, gradients and input"),
+        (
+            "latency_ms",
+            f"{profile.latency_ms:.1f}",
+            f"to predict; approximate: median of {profile.passes} passes on {profile.device}{threads}",
+        ),
+    ]
+    size = "x".join(map(str, report.hw))
+    lines = [f"{report.module}, one image of {size}, {report.num_classes} classes, {profile.arithmetic}"]
+    lines += [f"  {name:<17}{value:>13}   {meaning}" for name, value, meaning in rows]
+    if counts.comparison:
+        _, c, h, w = counts.input_shapes[0]
+        lines.append(f"published comparison, GFLOPs on a map of {c}x{h}x{w} (q, k {max(1, c // 8)}; v {c}):")
+        lines += [f"  {name:<17}{value:>13.2f}" for name, value in counts.comparison.items()]
+    return lines

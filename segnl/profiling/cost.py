@@ -1,13 +1,13 @@
-"""`segnl cost`: what a recipe's network, its head or its attention alone costs on one image.
+"""Parameters, FLOPs, memory and latency of a recipe's network, its head or its attention block on one image.
 
-Counts come from shapes alone; bytes and time are measured in a process of their own (profiling/peak_memory.py).
+Parameters and FLOPs follow from shapes; memory and latency are measured in a process of their own
+(profiling/peak_memory.py).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.find import DATASETS
 from segnl.profiling.flops import (
@@ -15,140 +15,97 @@ from segnl.profiling.flops import (
     count_flops,
     gflops,
     num_parameters,
+    on_fake_tensors,
     published_comparison,
     published_flops,
 )
-from segnl.profiling.modules import Part, inputs_of, part_of
-from segnl.profiling.peak_memory import Footprint, Job, measure
+from segnl.profiling.modules import ModuleName, inputs_of, select_module
+from segnl.profiling.peak_memory import Profile, ProfileJob, profile
 from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe
 
-Size = tuple[int, int]
-
 
 @dataclass(frozen=True)
-class Counts:
-    """What follows from shapes. shapes: of the part's inputs; comparison: CCNet's, for an attention alone."""
+class ShapeCounts:
+    """Numbers that follow from shapes alone."""
 
     params: int
     gflops: float
     gflops_algorithm: float
-    shapes: tuple[tuple[int, ...], ...]
+    input_shapes: tuple[tuple[int, ...], ...]
     comparison: dict[str, float]
+    """GFLOPs of the modules that CCNet's paper compares; empty unless the module is an attention block."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A part of a recipe's network on one image of `hw`; see `lines` for what each number means."""
+class CostReport:
+    """Cost of one module of a recipe's network for one image of `hw` pixels."""
 
-    part: Part
-    hw: Size
+    module: ModuleName
+    hw: tuple[int, int]
     num_classes: int
-    counts: Counts
-    footprint: Footprint
+    counts: ShapeCounts
+    profile: Profile
 
-    def to_dict(self) -> dict[str, Any]:
-        """The public names first, then what they belong to."""
-        counts, measured = asdict(self.counts), asdict(self.footprint)
+    def to_dict(self) -> JSONDict:
+        """Returns the content of `segnl cost --json`: the public names first, then the settings."""
+        counts, profile = asdict(self.counts), asdict(self.profile)
         numbers = {key: counts[key] for key in ("params", "gflops", "gflops_algorithm")}
-        numbers |= {key: measured[key] for key in ("saved_mib", "peak_mib", "latency_ms")}
-        about: dict[str, Any] = {"module": self.part, "input_hw": list(self.hw), "num_classes": self.num_classes}
-        about |= {key: value for key, value in measured.items() if key not in numbers}
+        numbers |= {key: profile.pop(key) for key in ("saved_mib", "peak_mib", "latency_ms")}
+        settings: JSONDict = {"module": self.module, "input_hw": list(self.hw), "num_classes": self.num_classes}
+        settings |= profile
         if self.counts.comparison:
-            about |= {"map": list(self.counts.shapes[0]), "published_comparison": self.counts.comparison}
-        return numbers | about | {"complete": True}
-
-    def lines(self) -> list[str]:
-        """For people: a line a number, with what it is."""
-        counted, measured = self.counts, self.footprint
-        size = "x".join(map(str, self.hw))
-        if self.part == "attention":
-            algorithm = "the algorithm at the published widths (q, k c/8, v c): see below"
-        else:
-            algorithm = "as papers count: all pairs of positions of a non-local block"
-        rows = [
-            ("params", f"{counted.params:,}", "learned numbers, without the auxiliary head"),
-            (
-                "gflops",
-                f"{counted.gflops:.2f}",
-                "executed to predict an image; a multiplication with its addition is 2",
-            ),
-            ("gflops_algorithm", f"{counted.gflops_algorithm:.2f}", algorithm),
-            ("saved_mib", f"{measured.saved_mib:.1f}", "kept from forward for backward, parameters apart"),
-            ("peak_mib", f"{measured.peak_mib:.1f}", "of forward and backward, above weights, gradients and input"),
-            ("latency_ms", f"{measured.latency_ms:.1f}", f"to predict; a rough figure: {measured.how}"),
-        ]
-        lines = [f"{self.part}, one image of {size}, {self.num_classes} classes, {measured.arithmetic}"]
-        lines += [f"  {name:<17}{value:>13}   {note}" for name, value, note in rows]
-        if counted.comparison:
-            _, c, h, w = counted.shapes[0]
-            lines.append(f"published comparison, GFLOPs on a map of {c}x{h}x{w} (q, k {max(1, c // 8)}; v {c}):")
-            lines += [f"  {name:<17}{value:>13.2f}" for name, value in counted.comparison.items()]
-        return lines
+            settings |= {"map": list(self.counts.input_shapes[0]), "published_comparison": self.counts.comparison}
+        return numbers | settings | {"complete": True}
 
 
-def cost(recipe: Recipe, *, hw: Size, part: Part = "model", num_classes: int | None = None) -> Cost:
-    """Counts and measures. num_classes: the data set's own unless given.
+def cost(
+    recipe: Recipe, *, hw: tuple[int, int], module: ModuleName = "model", num_classes: int | None = None
+) -> CostReport:
+    """Counts and measures one module of the recipe's network. num_classes: by default the data set's.
 
-    Raises ConfigError for a head without attention where its attention is asked for, DataError where the classes stand
-    in a file that is not there, MachineError when the measurement's process fails (too little memory, say).
+    Raises ConfigError for sizes below 1 or a head without an attention block where one is asked for, DataError where
+    the file with the data set's classes is missing, MachineError when the measuring process fails (out of memory, say).
     """
     if min(hw) < 1 or (num_classes is not None and num_classes < 1):
         raise ConfigError(f"--input {hw[0]}x{hw[1]}, --classes {num_classes}; expected at least 1 of each")
     classes = num_classes_of(recipe) if num_classes is None else num_classes
-    counts = counts_of(recipe, classes, hw, part)
-    job = Job(recipe=recipe.to_dict(), num_classes=classes, part=part, shapes=counts.shapes)
-    return Cost(part, hw, classes, counts, measure(job))
+    counts = count_module(recipe, classes, hw, module)
+    job = ProfileJob(recipe.to_dict(), classes, module, counts.input_shapes)
+    return CostReport(module, hw, classes, counts, profile([job])[0])
 
 
 def num_classes_of(recipe: Recipe) -> int:
-    """From the data set's table, for which its images need not be there."""
+    """Returns the number of classes of the recipe's data set, whose images need not exist."""
     try:
         return DATASETS.find(recipe.data.name).class_table(recipe.data).num_classes
     except DataError as err:
         raise DataError(f"{err}; or say how many there are: --classes N") from err
 
 
-def counts_of(recipe: Recipe, num_classes: int, hw: Size, part: Part) -> Counts:
-    """From shapes alone; a head that looks at values (which shapes have not) is really run."""
-    try:
-        with shapes_only():
-            return _counts(recipe, num_classes, hw, part)
-    except RuntimeError:
-        return _counts(recipe, num_classes, hw, part)
+def count_module(recipe: Recipe, num_classes: int, hw: tuple[int, int], name: ModuleName) -> ShapeCounts:
+    """Counts parameters and FLOPs of one module for one image of `hw` pixels."""
+    return on_fake_tensors(lambda: _count_module(recipe, num_classes, hw, name))
 
 
-def network_counts(recipe: Recipe, num_classes: int, hw: Size) -> tuple[int, float]:
-    """Parameters and executed GFLOPs of the whole network."""
-    try:
-        with shapes_only():
-            model = build_model(recipe, num_classes, is_new=False).eval()
-            return num_parameters(model), gflops(model, hw)
-    except RuntimeError:
+def _count_module(recipe: Recipe, num_classes: int, hw: tuple[int, int], name: ModuleName) -> ShapeCounts:
+    model = build_model(recipe, num_classes, is_new=False).eval()
+    module = select_module(model, name)
+    inputs = inputs_of(model, module, name, hw)
+    arguments: list[Any] = [inputs] if name == "head" else list(inputs)
+    executed = count_flops(module, *arguments)
+    is_attention = name == "attention"
+    algorithm = published_flops(module, inputs[0]) if is_attention else count_algorithm_flops(module, *arguments)
+    comparison = published_comparison(inputs[0]) if is_attention else {}
+    shapes = tuple(tuple(values.shape) for values in inputs)
+    return ShapeCounts(num_parameters(module), executed / 1e9, algorithm / 1e9, shapes, comparison)
+
+
+def network_counts(recipe: Recipe, num_classes: int, hw: tuple[int, int]) -> tuple[int, float]:
+    """Returns parameters and executed GFLOPs of the whole network for one image of `hw` pixels."""
+
+    def count() -> tuple[int, float]:
         model = build_model(recipe, num_classes, is_new=False).eval()
         return num_parameters(model), gflops(model, hw)
 
-
-@contextmanager
-def shapes_only() -> Iterator[None]:
-    """Tensors made within have a shape and a dtype, and no numbers."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        yield
-
-
-def _counts(recipe: Recipe, num_classes: int, hw: Size, part: Part) -> Counts:
-    model = build_model(recipe, num_classes, is_new=False).eval()
-    module = part_of(model, part)
-    inputs = inputs_of(model, module, part, hw)
-    comparison: dict[str, float] = {}
-    arguments: list[Any] = [inputs] if part == "head" else list(inputs)
-    executed = count_flops(module, *arguments)
-    if part == "attention":
-        algorithm = published_flops(module, inputs[0])
-        comparison = published_comparison(inputs[0])
-    else:
-        algorithm = count_algorithm_flops(module, *arguments)
-    shapes = tuple(tuple(each.shape) for each in inputs)
-    return Counts(num_parameters(module), executed / 1e9, algorithm / 1e9, shapes, comparison)
+    return on_fake_tensors(count)

@@ -8,7 +8,7 @@ from typing import Any
 from segnl.core.errors import CheckpointError
 from segnl.evaluation.predictions import Predictions, keep_predictions
 from segnl.models.ablation import NOT_OF_THIS_HEAD, Ablation, why_not
-from segnl.profiling.cost import shapes_only
+from segnl.profiling.flops import on_fake_tensors
 from segnl.runs.build import build_model
 from segnl.runs.checkpoint import newest_checkpoint
 from segnl.studies.study import PlannedRun, Study
@@ -55,11 +55,7 @@ def _refusal(runs: Sequence[PlannedRun], whole: Mapping[str, Predictions], ablat
     if not runs:
         return "no run of it counts"
     num_classes = whole[runs[0].name].true.shape[1]
-    try:
-        with shapes_only():
-            return why_not(build_model(runs[0].recipe, num_classes, is_new=False), ablation)
-    except RuntimeError:  # a head that looks at values when it is made
-        return why_not(build_model(runs[0].recipe, num_classes, is_new=False), ablation)
+    return on_fake_tensors(lambda: why_not(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
 
 
 def _broken(

@@ -16,7 +16,7 @@ from segnl.core.errors import MachineError
 from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
 from segnl.profiling.cost import network_counts
-from segnl.profiling.peak_memory import Footprint, Job, measure_all
+from segnl.profiling.peak_memory import Profile, ProfileJob, profile
 from segnl.runs.build import device_of
 from segnl.runs.recipe import Recipe
 from segnl.studies.study import PlannedRun
@@ -32,7 +32,7 @@ class Cost:
 
     gflops: billions of operations to predict one crop, a multiplication and its addition counted as two; convolutions
     and matrix products are counted, norms, activations and softmax are not. latency_ms, peak_mib: as in
-    `engine.footprint.Footprint`, of one crop on this machine; None where it could not be measured.
+    `segnl.profiling.peak_memory.Profile`, of one crop on this machine; None where it could not be measured.
     """
 
     params: int
@@ -82,17 +82,17 @@ def _counted(recipe: Recipe, num_classes: int, run: Path) -> JSONDict:
     return mapping
 
 
-def _measured(recipes: list[Recipe], num_classes: int) -> list[Footprint]:
-    """One footprint a recipe; none at all, with a line that says why, where they cannot be taken."""
+def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:
+    """One profile a recipe; none at all, with a line that says why, where they cannot be taken."""
     jobs = [
-        Job(recipe.to_dict(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
+        ProfileJob(recipe.to_dict(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
         for recipe in recipes
     ]
     if not jobs:
         return []
     print(f"timing one crop in {len(jobs)} network{'s' if len(jobs) > 1 else ''}", flush=True)
     try:
-        return measure_all(jobs)
+        return profile(jobs)
     except MachineError as err:
         print(f"segnl: warning: latency and memory are left out: {err}", file=sys.stderr)
         return []

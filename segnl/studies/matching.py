@@ -13,8 +13,8 @@ from typing import Literal
 from segnl.core.config import JSONDict, merge
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
-from segnl.profiling.cost import network_counts, num_classes_of, shapes_only
-from segnl.profiling.flops import num_parameters
+from segnl.profiling.cost import network_counts, num_classes_of
+from segnl.profiling.flops import num_parameters, on_fake_tensors
 from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe, compose
 
@@ -106,8 +106,4 @@ def nearest_width(of_width: Callable[[int], float], target: float) -> int:
 def _measured(recipe: Recipe, num_classes: int, measure: Measure) -> float:
     if measure == "gflops":
         return network_counts(recipe, num_classes, recipe.data.crop_hw)[1]
-    try:
-        with shapes_only():
-            return float(num_parameters(build_model(recipe, num_classes, is_new=False)))
-    except RuntimeError:  # a head that looks at values when it is made
-        return float(num_parameters(build_model(recipe, num_classes, is_new=False)))
+    return float(on_fake_tensors(lambda: num_parameters(build_model(recipe, num_classes, is_new=False))))

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.profiling.cost import shapes_only
 from segnl.profiling.flops import (
     count_algorithm_flops,
     count_flops,
@@ -30,14 +30,14 @@ def test_a_multiplication_with_its_addition_counts_as_two():
     assert gflops(OneConv(), (7, 11)) == pytest.approx(2 * 3 * 5 * 9 * 7 * 11 / 1e9)
 
 
-def test_the_auxiliary_head_is_no_parameter_of_what_predicts():
+def test_parameters_of_the_auxiliary_head_are_not_counted():
     assert num_parameters(OneConv()) == 3 * 5 * 9
 
 
-def test_the_published_comparison_is_met_to_two_decimals():
-    with shapes_only():
-        found = published_comparison(torch.empty(1, 512, 97, 97))
-    assert {name: round(value, 2) for name, value in found.items()} == {
+def test_the_published_comparison_agrees_to_two_decimals():
+    with FakeTensorMode():
+        comparison = published_comparison(torch.empty(1, 512, 97, 97))
+    assert {name: round(value, 2) for name, value in comparison.items()} == {
         "non_local": 108.15,
         "rcca R=1": 8.27,
         "rcca R=2": 16.54,
@@ -50,8 +50,8 @@ def test_the_published_comparison_is_met_to_two_decimals():
     # mmcv's module of the same widths: 100.52. Dot product and concatenation execute less than all pairs.
     [("embedded_gaussian", 100.52, 100.52), ("dot_product", 12.33, 100.52), ("concatenation", 5.58, 145.85)],
 )
-def test_what_runs_and_what_a_paper_counts_stand_apart(pairwise, executed, counted):
-    with shapes_only():
+def test_executed_and_algorithm_flops_are_counted_separately(pairwise, executed, counted):
+    with FakeTensorMode():
         block, x = NonLocalBlock(512, NonLocalConfig(pairwise=pairwise)), torch.empty(1, 512, 97, 97)
         assert round(count_flops(block, x) / 1e9, 2) == executed
         assert round(count_algorithm_flops(block, x) / 1e9, 2) == counted
@@ -59,26 +59,28 @@ def test_what_runs_and_what_a_paper_counts_stand_apart(pairwise, executed, count
 
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian"])
 @pytest.mark.parametrize("subsample", [False, True])
-def test_where_all_pairs_are_executed_both_counts_agree(pairwise, subsample):
-    with shapes_only():
+def test_both_counts_agree_where_all_pairs_are_executed(pairwise, subsample):
+    with FakeTensorMode():
         block = NonLocalBlock(16, NonLocalConfig(pairwise=pairwise, subsample=subsample))
         x = torch.empty(2, 16, 7, 11)
         assert count_algorithm_flops(block, x) == count_flops(block, x)
 
 
-def test_all_pairs_are_counted_as_loops_over_pairs_count_them():
-    asking, answering, asked, answered = 3, 5, 2, 4
+def test_pair_flops_equal_a_loop_over_pairs():
+    queries, keys, query_channels, value_channels = 3, 5, 2, 4
     total = 0
-    for _ in range(asking * answering):
-        total += 2 * asked  # theta_i . phi_j
-        total += 2 * answered  # + f_ij g_j
-    assert pair_flops("dot_product", asking, answering, asked, answered) == total
+    for _ in range(queries * keys):
+        total += 2 * query_channels  # theta_i . phi_j
+        total += 2 * value_channels  # + f_ij g_j
+    assert pair_flops("dot_product", queries, keys, query_channels, value_channels) == total
     # w . [theta_i, phi_j] is twice as long
-    assert pair_flops("concatenation", asking, answering, asked, answered) == total + asking * answering * 2 * asked
+    assert pair_flops("concatenation", queries, keys, query_channels, value_channels) == (
+        total + queries * keys * 2 * query_channels
+    )
 
 
-def test_the_algorithm_costs_the_same_whatever_the_widths_of_the_block():
-    with shapes_only():
+def test_published_flops_do_not_depend_on_the_blocks_own_widths():
+    with FakeTensorMode():
         x = torch.empty(1, 512, 97, 97)
         blocks = [NonLocalBlock(512, NonLocalConfig(reduction=reduction)) for reduction in (1, 2, 8)]
         crosses = [CrissCrossBlock(512, CrissCrossConfig(reduction=reduction, recurrence=2)) for reduction in (4, 8)]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from segnl.core.errors import MachineError
-from segnl.profiling.peak_memory import Footprint
+from segnl.profiling.peak_memory import Profile
 from segnl.studies import cost as cost_module
 from segnl.studies.cost import costs_of, train_images_per_s
 from segnl.studies.study import load_study
@@ -22,7 +22,7 @@ def unmeasured(monkeypatch):
     def fail(jobs):
         raise MachineError("no room")
 
-    monkeypatch.setattr(cost_module, "measure_all", fail)
+    monkeypatch.setattr(cost_module, "profile", fail)
 
 
 def test_a_cost_is_counted_once_and_again_when_the_network_changes(runs, unmeasured):
@@ -45,7 +45,7 @@ def test_time_and_memory_are_measured_once_for_all_heads_in_one_process(runs, mo
     costs = costs_of(runs, 19)
     assert costs["rcca"].peak_mib > costs["fcn"].peak_mib > 0
     assert costs["fcn"].latency_ms > 0
-    monkeypatch.setattr(cost_module, "measure_all", lambda jobs: pytest.fail("measured again"))
+    monkeypatch.setattr(cost_module, "profile", lambda jobs: pytest.fail("measured again"))
     assert costs_of(runs, 19) == costs
 
 
@@ -54,9 +54,9 @@ def test_a_head_that_comes_later_is_measured_alone_and_another_machine_measures_
 
     def measured(jobs):
         asked.append([job.recipe["model"]["head"]["name"] for job in jobs])
-        return [Footprint(1.0, 2.0, 3.0, 4, "cpu", 1, "") for _ in jobs]
+        return [Profile(1.0, 2.0, 3.0, 4, "cpu", 1, "") for _ in jobs]
 
-    monkeypatch.setattr(cost_module, "measure_all", measured)
+    monkeypatch.setattr(cost_module, "profile", measured)
     assert costs_of({"fcn": runs["fcn"]}, 19)["fcn"].latency_ms == 3.0
     costs_of(runs, 19)
     monkeypatch.setattr(cost_module, "machine", lambda: {"cpu": "another"})
