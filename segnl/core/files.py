@@ -1,8 +1,9 @@
-"""Writing that a crash, a full disk or a second process cannot spoil. Imports no torch."""
+"""File writes and locks that survive crashes, full disks and second processes. Imports no torch."""
 
 import fcntl
 import hashlib
 import os
+import secrets
 import tempfile
 import zipfile
 import zlib
@@ -13,43 +14,37 @@ from pathlib import Path
 from segnl.core.errors import ConfigError, MachineError
 
 NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise for an .npz that is cut short, damaged, or of another kind."""
-
-# Read once: it can be read only by setting it, and two threads that do so at a time could leave it at nothing.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+"""Exceptions of numpy and zipfile for an .npz that is truncated, damaged, or of another kind."""
 
 LOCK = ".lock"
-"""The file in a run's folder that `run_lock` holds."""
+"""The file in a run's folder that `run_lock` locks."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` whole or not at all: a reader sees the old file or the new one, whatever dies when.
+    """Writes `data` to `path` atomically: whatever dies when, a reader sees the whole old file or the whole new one.
 
     Raises MachineError naming the path (disk full, no permission); the old file is then still there.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        # Not tempfile: its files are private to the user, and the umask that other files follow cannot be read safely.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as err:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink()
         raise MachineError(
             f"{path}: cannot be written ({err.strerror}); free some space or choose another place"
         ) from err
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename outlive a power cut; some file systems do not offer it, and lose only that."""
+    """Makes a rename survive a power cut, on file systems that support it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -66,13 +61,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Returns the hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ensure_writable(folder: Path) -> None:
-    """Makes `folder` if need be and proves that a file can be put there; raises MachineError where it cannot."""
+    """Creates `folder` if it is missing; raises MachineError if no file can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -82,7 +77,7 @@ def ensure_writable(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder/name`, refused with ConfigError when that would lie outside `folder` (`../x`, `/etc/x`)."""
+    """Returns `folder/name`; raises ConfigError if that lies outside `folder` (`../x`, `/etc/x`)."""
     root = folder.resolve()
     if root not in (root / name).resolve().parents:
         raise ConfigError(f"{name}: leads out of {folder}; give a plain name")
@@ -91,7 +86,7 @@ def inside(folder: Path, name: str) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process; a second one gets ConfigError at once. It cannot outlive the process."""
+    """Locks `folder` for this process until the context or the process ends; raises ConfigError if another holds it."""
     path = folder / LOCK
     with path.open("a+") as file:
         try:

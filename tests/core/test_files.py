@@ -22,6 +22,15 @@ def test_write_replaces_whole_and_leaves_nothing_beside(tmp_path):
     assert os.listdir(path.parent) == ["file.json"]
 
 
+def test_a_file_has_the_permissions_that_the_umask_gives_at_that_time(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_full_disk_keeps_the_old_file(tmp_path):
     path = tmp_path / "file.bin"
     write_atomic(path, b"old")
