@@ -83,7 +83,8 @@ make_venv() { # $1: [EXTRA] or nothing; runs under the lock, asks nothing, print
     cd "$root"
     [ -n "$1" ] || ! is_done || exit 0
     unset PYTHONHOME PYTHONPATH VIRTUAL_ENV UV_SYSTEM_PYTHON PIP_TARGET PIP_PREFIX
-    export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+    # Certificates of the system, as pip and git take them: a company's own are there.
+    export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
     find_python
     update=
     if is_updatable; then update=yes && : >"$building"; else say "this happens once; on Linux it downloads about 5 GB"; fi
