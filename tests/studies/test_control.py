@@ -21,7 +21,7 @@ def study(tmp_path, study_file):
     return load_study(study_file, runs=tmp_path / "runs")
 
 
-def test_two_heads_of_one_seed_share_trunk_auxiliary_classifier_and_batches(study):
+def test_two_heads_of_one_seed_share_backbone_auxiliary_classifier_and_batches(study):
     fcn, rcca = (compute_run_hashes(run.recipe) for run in study.runs)
     assert fcn.batches == rcca.batches
     ours, theirs = fcn.modules(), rcca.modules()
@@ -36,14 +36,14 @@ def test_two_heads_of_one_seed_share_trunk_auxiliary_classifier_and_batches(stud
     "change",
     [{"train": {"seed": 1}}, {"data": {"crop_hw": (32, 96)}}, {"data": {"flip": False}}, {"train": {"batch_size": 1}}],
 )
-def test_another_seed_crop_mirror_or_batch_shows_in_the_batches_hash(study, change):
+def test_another_seed_crop_flip_or_batch_size_changes_the_batches_hash(study, change):
     recipe = study.runs[0].recipe
     ((section, keys),) = change.items()
     other = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=keys)})
     assert compute_run_hashes(other).batches != compute_run_hashes(recipe).batches
 
 
-def test_a_run_that_disagrees_is_refused_with_its_reason(study):
+def test_a_run_with_other_weights_or_batches_is_refused_with_a_reason(study):
     one = RunHashes({"backbone.stem.weight 3x3": "aa", "head.x 5": "bb"}, "same")
     other_weights = replace(one, init={"backbone.stem.weight 3x3": "zz", "head.x 7": "cc"})
     other_batches = replace(one, batches="other")
@@ -85,15 +85,15 @@ def test_weights_may_differ_in_what_the_study_varies_and_nowhere_else(study, var
 def test_batches_may_differ_where_the_study_varies_what_makes_them(study, varies, is_refused):
     one, two = RunHashes({}, "same"), RunHashes({}, "other")
     assert bool(refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs, varies=varies)) == is_refused
-    seen = {
+    logged = {
         "fcn-s0": LoggedHashes({1: "a", 2: "b", 3: "c"}, None),
         "rcca-s0": LoggedHashes({1: "a", 2: "x", 3: "c"}, None),
     }
-    hashes = dict.fromkeys(seen, one)
-    assert bool(refused_runs(hashes, study.runs, seen, varies=varies)) == is_refused
+    hashes = dict.fromkeys(logged, one)
+    assert bool(refused_runs(hashes, study.runs, logged, varies=varies)) == is_refused
 
 
-def test_runs_of_one_seed_are_held_against_one_another_wherever_they_stand(study):
+def test_runs_are_compared_within_their_seed_in_any_order(study):
     one = RunHashes({"backbone.stem.weight 3x3": "aa"}, "same")
     fcn, rcca = study.runs
     apart = [fcn, replace(fcn, head="aspp", seed=1), rcca]
@@ -106,46 +106,46 @@ def test_a_parameter_of_another_shape_is_another_parameter(study):
     assert refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
 
 
-def test_a_fingerprint_is_taken_once_and_kept_with_the_run(study):
+def test_hashes_are_computed_once_and_kept_with_the_run(study):
     run = study.runs[0]
-    taken = run_hashes_of(run)
+    computed = run_hashes_of(run)
     kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.to_dict()}
     (run.folder / "control.json").write_text(json.dumps(kept))
-    assert run_hashes_of(run) == RunHashes({"backbone.x 1": "kept"}, "kept") != taken
+    assert run_hashes_of(run) == RunHashes({"backbone.x 1": "kept"}, "kept") != computed
 
 
-def test_a_fingerprint_of_another_recipe_is_taken_anew(study):
+def test_hashes_of_another_recipe_are_computed_again(study):
     run = study.runs[0]
-    taken = run_hashes_of(run)
+    computed = run_hashes_of(run)
     mapping = run.recipe.to_dict()
     mapping["train"]["batch_size"] += 1
     kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": mapping}
     (run.folder / "control.json").write_text(json.dumps(kept))
-    assert run_hashes_of(run) == taken
+    assert run_hashes_of(run) == computed
 
 
-def test_the_tree_holds_a_hash_for_every_module_and_run():
+def test_the_json_holds_a_hash_for_every_module_and_run():
     mapping = control_dict({"fcn-s0": RunHashes({"backbone.x 1": "a", "head.y 2": "b"}, "c")}, {"fcn-s0": "why"})
     assert set(mapping["init"]["fcn-s0"]) == {"backbone", "head"}
     assert mapping["batches"] == {"fcn-s0": "c"}
     assert mapping["refused"] == {"fcn-s0": "why"}
 
 
-BEGAN = RunHashes({"backbone.x 1": "aa"}, "same")
+PLANNED = RunHashes({"backbone.x 1": "aa"}, "same")
 SEEN = {1: "p", 2: "q", 3: "r"}
 
 
-def test_a_first_run_that_did_otherwise_than_its_recipe_is_refused_itself_and_no_other_for_its_sake(study):
-    begun = replace(BEGAN, first=("p", "q"))
+def test_a_first_run_that_deviates_from_its_recipe_is_refused_and_the_others_are_not(study):
+    planned = replace(PLANNED, first=("p", "q"))
     other = LoggedHashes({1: "q", 2: "p", 3: "r"}, None)
-    wrong = refused_runs(
-        {"fcn-s0": begun, "rcca-s0": begun}, study.runs, {"fcn-s0": other, "rcca-s0": LoggedHashes(SEEN, None)}
+    refused = refused_runs(
+        {"fcn-s0": planned, "rcca-s0": planned}, study.runs, {"fcn-s0": other, "rcca-s0": LoggedHashes(SEEN, None)}
     )
-    assert list(wrong) == ["fcn-s0"]
-    assert "was given other batches than its recipe and seed give, at step 1" in wrong["fcn-s0"]
+    assert list(refused) == ["fcn-s0"]
+    assert "was given other batches than its recipe and seed give, at step 1" in refused["fcn-s0"]
 
 
-def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(finished, monkeypatch):
+def test_the_first_batches_of_a_recipe_are_those_that_its_training_logs(finished, monkeypatch):
     monkeypatch.chdir(finished)
     for run in load_study(finished / "tiny.yaml").runs:
         assert compute_run_hashes(run.recipe).first == tuple(logged_hashes_of(run).batches[step] for step in (1, 2))
@@ -155,7 +155,7 @@ def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(f
     ("theirs", "reason"),
     [
         (LoggedHashes(SEEN, None), None),
-        (LoggedHashes(SEEN, BEGAN.modules()), None),
+        (LoggedHashes(SEEN, PLANNED.modules()), None),
         (LoggedHashes({}, None), None),
         (
             LoggedHashes({1: "p", 2: "r", 3: "q"}, None),
@@ -166,14 +166,14 @@ def test_the_first_batches_of_a_recipe_are_those_that_its_training_writes_down(f
         (LoggedHashes(SEEN, {"backbone": "bb"}), "started from other weights than its recipe and seed give (backbone)"),
     ],
 )
-def test_what_a_log_holds_must_be_what_was_planned(study, theirs, reason):
-    hashes = {"fcn-s0": BEGAN, "rcca-s0": BEGAN}
-    wrong = refused_runs(hashes, study.runs, {"fcn-s0": LoggedHashes(SEEN, None), "rcca-s0": theirs})
-    assert wrong.keys() == ({"rcca-s0"} if reason else set())
-    assert reason is None or reason in wrong["rcca-s0"]
+def test_a_log_must_hold_the_planned_steps_batches_and_weights(study, theirs, reason):
+    hashes = {"fcn-s0": PLANNED, "rcca-s0": PLANNED}
+    refused = refused_runs(hashes, study.runs, {"fcn-s0": LoggedHashes(SEEN, None), "rcca-s0": theirs})
+    assert refused.keys() == ({"rcca-s0"} if reason else set())
+    assert reason is None or reason in refused["rcca-s0"]
 
 
-def test_a_witness_is_read_from_the_log_but_not_from_one_of_several_ranks(study):
+def test_batches_are_read_from_the_log_but_not_from_one_of_several_ranks(study):
     run = study.runs[0]
     run.folder.mkdir(parents=True)
     lines = [{"event": "start", "ranks": 1, "init": {"backbone": "x"}}, {"step": 1, "batch": "p"}]
