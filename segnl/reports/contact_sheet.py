@@ -1,4 +1,4 @@
-"""One PNG for a paper's figure: a row an image, a column for the image, the truth and every network."""
+"""One PNG for a paper's figure: a row for each image, columns for the image, its label and every network."""
 
 import io
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from segnl.reports.gallery import PageModel
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 GAP, HEADER = 6, 26  # pixels
-LINE, SWATCH = 24, 14  # pixels, of the key
+LINE, SWATCH = 24, 14  # pixels, of the legend
 
 
 def contact_sheet(
-    shown: Sequence[PageModel], data: SegmentationData, indices: Sequence[int], *, width: int = 320
+    models: Sequence[PageModel], data: SegmentationData, indices: Sequence[int], *, width: int = 320
 ) -> bytes:
-    """A PNG of the images `indices` of the split; every panel is `width` pixels wide.
+    """Returns a PNG of the images `indices` of the split; every panel is `width` pixels wide.
 
-    The header names the columns, the key below the colour of every class, and of void, that is in one of the masks.
+    The header names the columns. The legend below shows the colour of every class in the masks, and of ignored pixels.
     """
-    masks = [_masks(shown, data, i) for i in indices]
-    rows = [_row(data, i, width, own) for i, own in zip(indices, masks, strict=True)]
-    titles = ["image", "truth", *(each.name for each in shown)]
+    masks = [_masks(models, data, i) for i in indices]
+    rows = [_row(data, i, width, columns) for i, columns in zip(indices, masks, strict=True)]
+    titles = ["image", "label", *(model.name for model in models)]
     total = len(titles) * (width + GAP) + GAP
     font = ImageFont.load_default(size=16)
-    present = np.unique(np.concatenate([np.unique(mask) for own in masks for mask in own]))
-    names = [*((data.table.names[k], k) for k in present if k != IGNORE), *[("void", IGNORE)] * (IGNORE in present)]
-    entries = _key(names, total, font)
+    present = np.unique(np.concatenate([np.unique(mask) for columns in masks for mask in columns]))
+    names = [*((data.table.names[k], k) for k in present if k != IGNORE), *[("ignored", IGNORE)] * (IGNORE in present)]
+    entries = _legend(names, total, font)
     top = HEADER + sum(row[0].shape[0] + GAP for row in rows)
     sheet = Image.new("RGB", (total, top + LINE * (1 + max((line for _, line, _, _ in entries), default=-1))), "white")
     draw = ImageDraw.Draw(sheet)
@@ -48,25 +48,25 @@ def contact_sheet(
         for column, panel in enumerate(row):
             sheet.paste(Image.fromarray(panel), (GAP + column * (width + GAP), top))
         top += row[0].shape[0] + GAP
-    out = io.BytesIO()
-    sheet.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
-def _key(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tuple[int, int, str, int]]:
-    """Left edge, line, name and index of each class, in lines of at most `width` pixels."""
+def _legend(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tuple[int, int, str, int]]:
+    """Returns left edge, line, name and index of each class, in lines of at most `width` pixels."""
     left, line, entries = GAP, 0, []
     for name, k in classes:
-        wanted = SWATCH + 4 * GAP + round(font.getlength(name))
-        if left > GAP and left + wanted > width:
+        entry_width = SWATCH + 4 * GAP + round(font.getlength(name))
+        if left > GAP and left + entry_width > width:
             left, line = GAP, line + 1
         entries.append((left, line, name, k))
-        left += wanted
+        left += entry_width
     return entries
 
 
-def _masks(shown: Sequence[PageModel], data: SegmentationData, i: int) -> list[Pixels]:
-    return [data.read(i).label, *(each.predictions.mask(i, data.table) for each in shown)]
+def _masks(models: Sequence[PageModel], data: SegmentationData, i: int) -> list[Pixels]:
+    return [data.read(i).label, *(model.predictions.mask(i, data.table) for model in models)]
 
 
 def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:

@@ -1,7 +1,7 @@
-"""What a page shows of a split: the images that tell networks apart, small enough to lie inside the page.
+"""Images of a split for a page, small enough to be part of it: those on which the networks differ most.
 
-Masks travel as zlib-packed class indices and not as pictures: a script that was opened from disk may not read the
-pixels of a picture, and a legend that hides classes has to.
+Masks are stored as zlib-packed class indices and not as images, because a script that was opened from disk may not read
+the pixels of an image, and the legend, which hides classes, has to.
 """
 
 import base64
@@ -26,42 +26,42 @@ MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
 @dataclass(frozen=True)
 class PageModel:
-    """One network in a page: what it is called there, and what it predicts."""
+    """One network of a page: its name there and its predictions."""
 
     name: str
     predictions: Predictions
 
 
-def disagreements(shown: Sequence[PageModel], data: SegmentationData) -> Floats:
-    """The share of each image's labelled pixels on which the networks do not all say the same, f64 `images`.
+def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats:
+    """Returns the fraction of each image's labelled pixels on which the networks disagree, f64 `images`.
 
-    With one network there is nothing to disagree: the share that is wrong.
+    For a single network: the fraction that is wrong.
     """
-    if len(shown) == 1:
-        return np.nan_to_num(shown[0].predictions.wrong())
-    out = np.zeros(len(data))
+    if len(models) == 1:
+        return np.nan_to_num(models[0].predictions.wrong())
+    fractions = np.zeros(len(data))
     with Progress("compare masks", len(data), unit="image") as progress:
         for i in range(len(data)):
-            first, *others = (each.predictions.mask(i, data.table) for each in shown)
+            first, *others = (model.predictions.mask(i, data.table) for model in models)
             differs = np.any([first != other for other in others], axis=0)
             labelled = data.read(i).label != IGNORE
-            out[i] = (differs & labelled).sum() / max(1, labelled.sum())
+            fractions[i] = (differs & labelled).sum() / max(1, labelled.sum())
             progress.advance()
-    return out
+    return fractions
 
 
-def gallery(shown: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
-    """What the page's script reads, plain values for JSON; images in order of falling disagreement."""
-    differ = disagreements(shown, data)
-    wrong = np.stack([each.predictions.wrong() for each in shown])  # heads images
+def gallery(models: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
+    """Returns the data of the page's script as plain values for JSON; images by falling disagreement."""
+    differ = disagreements(models, data)
+    wrong = np.stack([model.predictions.wrong() for model in models])  # heads images
     chosen = most_telling(differ, wrong, num_images)
     images = [
-        _image(shown, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(each[i]) for each in wrong]}
+        _image(models, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(own[i]) for own in wrong]}
         for i in sorted(chosen, key=lambda i: (-differ[i], i))
     ]
     return {
         "classes": class_list(data.table),
-        "heads": [each.name for each in shown],
+        "heads": [model.name for model in models],
         "pairs": list(data.ambiguous_pairs),
         "images": images,
         "available": len(data),
@@ -69,47 +69,47 @@ def gallery(shown: Sequence[PageModel], data: SegmentationData, *, num_images: i
 
 
 def most_telling(differ: Floats, wrong: Floats, count: int) -> list[int]:
-    """Images that stand first in one of the page's orders, taken from each order in turn until there are `count`.
+    """Returns the first images of each of the page's orders, taken from the orders in turn until there are `count`.
 
-    differ: share of pixels on which the networks disagree, f64 `images`.  wrong: share that is wrong, `heads images`.
-    The orders: disagreement, errors of all, and the gain of each network over each other one.
+    The orders are: disagreement, mean error, and the gain of each network over each other one.
+    differ: fraction of pixels on which the networks disagree, f64 `images`. wrong: fraction of errors, `heads images`.
     """
     errors = np.nan_to_num(wrong)
     orders = [differ, errors.mean(axis=0)]
     orders += [errors[a] - errors[b] for a, b in itertools.permutations(range(len(errors)), 2)]
     chosen: dict[int, None] = {}  # an ordered set
-    for places in zip(*(np.argsort(-order, kind="stable").tolist() for order in orders), strict=True):
-        for i in places:
+    for indices in zip(*(np.argsort(-order, kind="stable").tolist() for order in orders), strict=True):
+        for i in indices:
             if len(chosen) < count:
                 chosen[i] = None
     return list(chosen)
 
 
 def class_list(table: ClassTable) -> list[dict[str, Any]]:
-    """Name and RGB of every class, in train order."""
+    """Returns name and RGB of every class, by train id."""
     return [{"name": name, "rgb": rgb} for name, rgb in zip(table.names, table.palette.tolist(), strict=True)]
 
 
-def _image(shown: Sequence[PageModel], data: SegmentationData, i: int) -> dict[str, Any]:
+def _image(models: Sequence[PageModel], data: SegmentationData, i: int) -> dict[str, Any]:
     sample = data.read(i)
     height, width = sample.label.shape
     hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
     thumb_hw = max(1, round(height * THUMB_WIDTH / width)), THUMB_WIDTH
-    masks = [each.predictions.mask(i, data.table) for each in shown]
+    masks = [model.predictions.mask(i, data.table) for model in models]
     ambiguous = data.ambiguous_mask(i) if data.ambiguous_pairs else None
     return {
-        "stem": sample.id,
+        "id": sample.id,
         "hw": list(hw),
         "photo": _jpeg(sample.image, hw),
         "thumb": _jpeg(sample.image, thumb_hw),
-        "truth": pack(_shrunk(sample.label, hw)),
+        "label": pack(_shrunk(sample.label, hw)),
         "masks": [pack(_shrunk(mask, hw)) for mask in masks],
         "ambiguous": None if ambiguous is None else pack(_shrunk(ambiguous, hw)),
     }
 
 
 def pack(ids: Pixels) -> str:
-    """u8 `H W` as base64 of a zlib stream of its rows."""
+    """Returns u8 `H W` as base64 of a zlib stream of its rows."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(ids).tobytes(), 9)).decode("ascii")
 
 

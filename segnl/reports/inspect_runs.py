@@ -13,11 +13,11 @@ from segnl.data.digest import files_digest
 from segnl.evaluation.predictions import keep_predictions
 from segnl.evaluation.score import recipe_for_scoring
 from segnl.reports.charts import class_chart, pair_chart
-from segnl.reports.columns import SCORES
 from segnl.reports.contact_sheet import contact_sheet
+from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.reports.gallery import PageModel, gallery
 from segnl.reports.page import Cell, Page, Row, write_page
-from segnl.reports.where import where_plots, where_right
+from segnl.reports.table_columns import SCORES
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import Checkpoint, open_checkpoint
 from segnl.runs.recipe import Recipe
@@ -27,11 +27,11 @@ SHEET_IMAGES = 8
 
 def inspect_runs(
     runs_or_files: Sequence[Path], out: Path, *, split: str = "val", num_images: int = 60, sheet: int = SHEET_IMAGES
-) -> None:
-    """Writes OUT/report.html and OUT/sheet.png: image, truth and every network's mask, most disagreement first.
+) -> str:
+    """Writes OUT/report.html and OUT/sheet.png, images with most disagreement first; returns a text that names them.
 
-    num_images: how many the page shows.  sheet: how many of them the contact sheet has, a row each.
-    Raises ConfigError when the checkpoints were not trained on one data set, and for less than one image.
+    num_images: images on the page. sheet: images on the contact sheet, one per row.
+    Raises ConfigError when the checkpoints were trained on different data sets, and for less than one image.
     """
     for option, count in (("--images", num_images), ("--sheet", sheet)):
         if count < 1:
@@ -39,60 +39,65 @@ def inspect_runs(
     ensure_writable(out)
     checkpoints = [open_checkpoint(path) for path in runs_or_files]
     recipes = [recipe_for_scoring(checkpoint, ()) for checkpoint in checkpoints]
-    data = _one_data_set(checkpoints, recipes, split)
-    names = _names(checkpoints)
-    shown = [
+    data = _common_data(checkpoints, recipes, split)
+    names = _distinct_names(checkpoints)
+    models = [
         PageModel(name, keep_predictions(checkpoint, recipe, split))
         for name, checkpoint, recipe in zip(names, checkpoints, recipes, strict=True)
     ]
-    pictures = gallery(shown, data, num_images=num_images)
-    true_pixels = shown[0].predictions.true.sum(axis=0)
-    charts = [class_chart(data.table.names, [each.predictions.iou() for each in shown], true_pixels)]
-    accuracy = [each.predictions.pair_accuracy() for each in shown]
-    known = [values for values in accuracy if values is not None]
-    if known:
-        charts.insert(0, pair_chart(known))
-    counts = where_right({each.name: each.predictions for each in shown}, data)
+    pictures = gallery(models, data, num_images=num_images)
+    charts = [
+        class_chart(
+            data.table.names,
+            [model.predictions.iou() for model in models],
+            models[0].predictions.true.sum(axis=0),
+        )
+    ]
+    accuracies = [accuracy for model in models if (accuracy := model.predictions.pair_accuracy()) is not None]
+    if accuracies:
+        charts.insert(0, pair_chart(accuracies))
+    maps = error_maps({model.name: model.predictions for model in models}, data)
+    columns = [key for key in SCORES if key != "ambiguous" or "ambiguous" in models[0].predictions.metrics]
     page = Page(
         title=", ".join(names),
-        kicker="segnl inspect: what these networks see, side by side",
-        verdicts=[_said(shown)],
+        kicker="segnl inspect: predictions of these networks, side by side",
+        verdicts=[_summary(models)],
         facts=[
             ("Data", f"{recipes[0].data.title}, {len(data)} {split} images, {data.table.num_classes} classes"),
-            *((name, f"{each.path}, step {each.step:,}") for name, each in zip(names, checkpoints, strict=True)),
+            *((name, f"{own.path}, step {own.step:,}") for name, own in zip(names, checkpoints, strict=True)),
         ],
-        columns=[SCORES[key] for key in _keys(shown)],
-        rows=_rows(shown),
+        columns=[SCORES[key] for key in columns],
+        rows=_rows(models, columns),
         gallery=pictures,
-        best_note="Green and bold: the highest of the column, among these networks." if len(shown) > 1 else "",
-        where=where_plots([[counts[each.name]] for each in shown]),
+        best_note="Green and bold: the highest of the column, among these networks." if len(models) > 1 else "",
+        error_map=error_map_plots([[maps[model.name]] for model in models]),
         charts=charts,
     )
     count = write_page(out / "report.html", page)
-    sample_ids = [image["stem"] for image in pictures["images"][:sheet]]
-    write_atomic(
-        out / "sheet.png", contact_sheet(shown, data, [data.sample_ids.index(sample_id) for sample_id in sample_ids])
+    indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:sheet]]
+    write_atomic(out / "sheet.png", contact_sheet(models, data, indices))
+    return (
+        f"{out / 'report.html'}: {count} images, {len(models)} networks (opens in any browser, from disk)\n"
+        f"{out / 'sheet.png'}: the first {len(indices)} of them in one picture"
     )
-    print(f"{out / 'report.html'}: {count} images, {len(shown)} networks (opens in any browser, from disk)")
-    print(f"{out / 'sheet.png'}: the first {len(sample_ids)} of them as one picture")
 
 
-def _one_data_set(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
-    """The first recipe's data set; the others must have the same images, labels and classes."""
+def _common_data(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
+    """Returns the first recipe's data set; the others must have the same images, labels and classes."""
     data = build_data(recipes[0], split)
     digest = files_digest(data)
     for checkpoint, recipe in zip(checkpoints, recipes, strict=True):
-        other = files_digest(build_data(recipe, split))
-        if checkpoint.classes["names"] != list(data.table.names) or other != digest:
+        has_classes = checkpoint.classes["names"] == list(data.table.names)
+        if not has_classes or files_digest(build_data(recipe, split)) != digest:
             raise ConfigError(
                 f"{checkpoint.path}: was trained on other images or classes than {checkpoints[0].path}; "
-                "inspect them apart"
+                "inspect them separately"
             )
     return data
 
 
-def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The runs' folder names; with the parent's, or the file's, where two are the same."""
+def _distinct_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Returns the runs' folder names; with the parent's, or the file's, where two are the same."""
     for name in (
         lambda path: path.parent.name,
         lambda path: f"{path.parent.parent.name}/{path.parent.name}",
@@ -102,37 +107,32 @@ def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     repeated = Counter(str(checkpoint.path) for checkpoint in checkpoints).most_common(1)[0][0]
-    raise ConfigError(f"--checkpoint: {repeated} stands twice; name each once")
+    raise ConfigError(f"--checkpoint: {repeated} is given twice; name each once")
 
 
-def _said(shown: Sequence[PageModel]) -> str:
-    if len(shown) == 1:
-        miou = _value(shown[0], "miou")
+def _summary(models: Sequence[PageModel]) -> str:
+    if len(models) == 1:
+        miou = _score(models[0], "miou")
         score = "no mIoU, nothing is labelled" if miou is None else f"{100 * miou:.1f} % mIoU"
-        return f"{shown[0].name}: {score}. Images with most errors come first."
-    return "These networks, side by side. Which head is better is another question, the one that `segnl compare` asks."
+        return f"{models[0].name}: {score}. Images with most errors come first."
+    return "These networks, side by side. To find out which head is better, use `segnl compare`."
 
 
-def _keys(shown: Sequence[PageModel]) -> list[str]:
-    return [key for key in SCORES if key != "ambiguous" or "ambiguous" in shown[0].predictions.metrics]
-
-
-def _rows(shown: Sequence[PageModel]) -> list[Row]:
-    keys = _keys(shown)
-    values = {key: [_value(each, key) for each in shown] for key in keys}
-    best = {key: max((v for v in column if v is not None), default=None) for key, column in values.items()}
+def _rows(models: Sequence[PageModel], columns: Sequence[str]) -> list[Row]:
+    scores = {key: [_score(model, key) for model in models] for key in columns}
+    best = {key: max((value for value in column if value is not None), default=None) for key, column in scores.items()}
     rows = []
-    for i, each in enumerate(shown):
+    for i, model in enumerate(models):
         cells = []
-        for key in keys:
-            value = values[key][i]
-            is_best = value is not None and value == best[key] and len(shown) > 1
-            cells.append(Cell("–" if value is None else f"{100 * value:.2f}", value, "", is_best))
-        rows.append(Row(each.name, cells))
+        for key in columns:
+            value = scores[key][i]
+            is_best = value is not None and value == best[key] and len(models) > 1
+            cells.append(Cell("–" if value is None else f"{100 * value:.2f}", value, is_best=is_best))
+        rows.append(Row(model.name, cells))
     return rows
 
 
-def _value(shown: PageModel, key: str) -> float | None:
-    metrics = shown.predictions.metrics
+def _score(model: PageModel, key: str) -> float | None:
+    metrics = model.predictions.metrics
     value = metrics["ambiguous"]["mean"] if key == "ambiguous" else metrics[key]
     return float(value) if value is not None and np.isfinite(value) else None

@@ -1,11 +1,11 @@
-"""A plot of a page: lines or marks of every head over numbers or names, as places 0..1 that the template draws.
+"""Plots of a page: lines or marks of every head over numbers or names, as positions 0..1 that the template draws.
 
-Places and not pixels, for the drawing is stretched to the reader's screen while its texts keep their size.
+Positions are fractions and not pixels, because the drawing stretches to the reader's screen while its text does not.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from segnl.core.arrays import Floats
 
 MAX_TICKS = 6
 PAD = 0.06
-"""Share of the values' range that is left free at either end of an axis."""
+"""Fraction of the values' range that is left free at either end of an axis."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """What is drawn of one head: f64 `n` each, NaN where there is a gap.  low, high: around y, None for neither."""
+    """Values of one head: float64 `n` each, NaN where there is a gap. low, high: a range around y, or None."""
 
     head: int
     x: Floats
@@ -29,7 +29,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Axis:
-    """ticks: places 0..1 and their texts."""
+    """Label and ticks of an axis. ticks: positions 0..1 and their texts."""
 
     label: str
     ticks: Sequence[tuple[float, str]]
@@ -37,22 +37,22 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One head's line, band and marks.  line, band: SVG paths in a box of 100 x 100, "" for none.
+    """Drawing of one head. line, band: SVG paths in a box of 100 x 100, "" for none.
 
-    marks: places from the left and from the bottom, and a text for who points at it.  rods: a place from the left, and
-    from where to where an upright line goes.
+    marks: positions from the left and from the bottom, and a text for the tooltip.
+    error_bars: positions from the left, of the lower end and of the upper end.
     """
 
     head: int
-    line: str
-    band: str
-    marks: Sequence[tuple[float, float, str]]
-    rods: Sequence[tuple[float, float, float]] = ()
+    line: str = ""
+    band: str = ""
+    marks: Sequence[tuple[float, float, str]] = ()
+    error_bars: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Plot:
-    """rows: what is drawn in figures, a name and a text for each head; () where there are too many."""
+    """One plot. rows: the same as figures, a name and a text for each head; () where there are too many."""
 
     title: str
     x: Axis
@@ -63,7 +63,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class PlotGroup:
-    """Plots under one heading.  name: of the section, in links."""
+    """Plots under one heading. name: of the section, in links."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ class PlotGroup:
 
 
 def mean_and_range(runs: Sequence[Floats]) -> tuple[Floats, Floats | None, Floats | None]:
-    """The mean over runs (f64 `n` each, NaN unknown), the least and the greatest; None for both of one run."""
+    """Returns mean, minimum and maximum over runs (float64 `n` each, NaN unknown); no range for a single run."""
     values = np.stack(list(runs))
     known = np.isfinite(values)
     count = known.sum(axis=0)
@@ -83,34 +83,36 @@ def mean_and_range(runs: Sequence[Floats]) -> tuple[Floats, Floats | None, Float
     return mean, np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
 
 
-def line_plot(title: str, points: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
-    """Lines with their bands over numbers."""
-    x, y = _Scale.of([each.x for each in points]), _y_scale(points)
-    series = [Series(each.head, _line(each, x, y), _band(each, x, y), _last(each, x, y)) for each in points]
+def line_plot(title: str, heads: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
+    """Returns lines with their bands over numbers, with a mark at the end of each line."""
+    x, y = _Scale.fit([points.x for points in heads]), _y_scale(heads)
+    series = [
+        Series(points.head, _line(points, x, y), _band(points, x, y), _marks(points, x, y)[-1:]) for points in heads
+    ]
     return Plot(title, Axis(x_label, x.ticks()), Axis(y_label, y.ticks()), series)
 
 
-def scatter_plot(title: str, points: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
-    """A mark for each value, with an upright line from low to high."""
-    x, y = _Scale.of([each.x for each in points]), _y_scale(points)
-    series = [Series(each.head, "", "", _marks(each, x, y), _rods(each, x, y)) for each in points]
+def scatter_plot(title: str, heads: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
+    """Returns a mark for each value, with an error bar from low to high."""
+    x, y = _Scale.fit([points.x for points in heads]), _y_scale(heads)
+    series = [Series(points.head, marks=_marks(points, x, y), error_bars=_error_bars(points, x, y)) for points in heads]
     return Plot(title, Axis(x_label, x.ticks()), Axis(y_label, y.ticks()), series)
 
 
-def name_plot(
-    title: str, points: Sequence[Points], names: Sequence[str], *, num_heads: int, x_label: str, y_label: str
+def category_plot(
+    title: str, heads: Sequence[Points], names: Sequence[str], *, num_heads: int, x_label: str, y_label: str
 ) -> Plot:
-    """Lines and marks over names from left to right; the x of the points is not read."""
-    count = len(names)
-    x, y = _Scale(-0.5, count - 0.5), _y_scale(points)
-    placed = [Points(each.head, np.arange(count, dtype=float), each.y, each.low, each.high) for each in points]
-    series = [Series(each.head, _line(each, x, y), _band(each, x, y), _marks(each, x, y)) for each in placed]
-    ticks = [(x.place(i), name) for i, name in enumerate(names)]
-    known = {each.head: each.y for each in points}
+    """Returns lines and marks over names from left to right; the x of the points is not read."""
+    indices = np.arange(len(names), dtype=float)
+    x, y = _Scale(-0.5, len(names) - 0.5), _y_scale(heads)
+    placed = [replace(points, x=indices) for points in heads]
+    series = [Series(points.head, _line(points, x, y), _band(points, x, y), _marks(points, x, y)) for points in placed]
+    values = {points.head: points.y for points in heads}
     rows = [
-        (name, ["–" if head not in known else _text(known[head][i]) for head in range(num_heads)])
+        (name, [_text(values[head][i]) if head in values else "–" for head in range(num_heads)])
         for i, name in enumerate(names)
     ]
+    ticks = [(x.position(i), name) for i, name in enumerate(names)]
     return Plot(title, Axis(x_label, ticks), Axis(y_label, y.ticks()), series, rows)
 
 
@@ -120,76 +122,67 @@ class _Scale:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[Floats | None]) -> "_Scale":
-        """Of what is known, with some room at either end; of nothing, 0..1."""
-        each = [known[np.isfinite(known)] for known in values if known is not None]
-        known = np.concatenate(each) if each else np.zeros(0)
+    def fit(cls, values: Sequence[Floats | None]) -> "_Scale":
+        """Covers all finite values with some room at either end; 0..1 where there are none."""
+        known = np.concatenate([np.zeros(0), *(array[np.isfinite(array)] for array in values if array is not None)])
         if not known.size:
             return cls(0.0, 1.0)
         low, high = float(known.min()), float(known.max())
         room = PAD * (high - low) or max(0.01, 0.05 * abs(high))
         return cls(low - room, high + room)
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         return float((value - self.low) / (self.high - self.low))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """At most MAX_TICKS round numbers within."""
-        least = (self.high - self.low) / MAX_TICKS
-        power = 10.0 ** math.floor(math.log10(least))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))
+        """Returns at most MAX_TICKS round numbers in the range."""
+        smallest = (self.high - self.low) / MAX_TICKS
+        power = 10.0 ** math.floor(math.log10(smallest))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= smallest * (1 - 1e-9))
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(self.place(i * step), f"{i * step:,.{decimals}f}") for i in range(first, last + 1)]
+        return [(self.position(i * step), f"{i * step:,.{decimals}f}") for i in range(first, last + 1)]
 
 
-def _y_scale(points: Sequence[Points]) -> _Scale:
-    return _Scale.of([values for each in points for values in (each.y, each.low, each.high)])
+def _y_scale(heads: Sequence[Points]) -> _Scale:
+    return _Scale.fit([values for points in heads for values in (points.y, points.low, points.high)])
 
 
 def _line(points: Points, x: _Scale, y: _Scale) -> str:
-    parts, is_open = [], False
+    path, command = "", "M"
     for at, value in zip(points.x, points.y, strict=True):
-        if not np.isfinite(value):
-            is_open = False
-            continue
-        parts.append(f"{'L' if is_open else 'M'}{_box(x.place(at), y.place(value))}")
-        is_open = True
-    return "".join(parts)
+        if np.isfinite(value):
+            path += command + _svg_point(x.position(at), y.position(value))
+        command = "L" if np.isfinite(value) else "M"
+    return path
 
 
 def _band(points: Points, x: _Scale, y: _Scale) -> str:
     if points.low is None or points.high is None:
         return ""
     known = np.isfinite(points.low) & np.isfinite(points.high)
-    there = [_box(x.place(at), y.place(value)) for at, value in zip(points.x[known], points.high[known], strict=True)]
-    back = [_box(x.place(at), y.place(value)) for at, value in zip(points.x[known], points.low[known], strict=True)]
-    return f"M{'L'.join(there + back[::-1])}Z" if len(there) > 1 else ""
+    upper, lower = (
+        [_svg_point(x.position(at), y.position(value)) for at, value in zip(points.x[known], edge[known], strict=True)]
+        for edge in (points.high, points.low)
+    )
+    return f"M{'L'.join(upper + lower[::-1])}Z" if len(upper) > 1 else ""
 
 
 def _marks(points: Points, x: _Scale, y: _Scale) -> list[tuple[float, float, str]]:
-    return [
-        (x.place(at), y.place(value), _text(value))
-        for at, value in zip(points.x, points.y, strict=True)
-        if np.isfinite(value)
-    ]
+    values = zip(points.x, points.y, strict=True)
+    return [(x.position(at), y.position(value), _text(value)) for at, value in values if np.isfinite(value)]
 
 
-def _last(points: Points, x: _Scale, y: _Scale) -> list[tuple[float, float, str]]:
-    """The mark at a line's end, which tells lines apart where colours do not."""
-    return _marks(points, x, y)[-1:]
-
-
-def _rods(points: Points, x: _Scale, y: _Scale) -> list[tuple[float, float, float]]:
+def _error_bars(points: Points, x: _Scale, y: _Scale) -> list[tuple[float, float, float]]:
     if points.low is None or points.high is None:
         return []
     ends = zip(points.x, points.low, points.high, strict=True)
-    return [(x.place(at), y.place(low), y.place(high)) for at, low, high in ends if np.isfinite(low + high)]
+    return [(x.position(at), y.position(low), y.position(high)) for at, low, high in ends if np.isfinite(low + high)]
 
 
 def _text(value: float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "–"
 
 
-def _box(right: float, up: float) -> str:
+def _svg_point(right: float, up: float) -> str:
     return f"{100 * right:.2f} {100 - 100 * up:.2f}"

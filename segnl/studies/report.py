@@ -14,11 +14,11 @@ from segnl.evaluation.predictions import Predictions
 from segnl.metrics.statistics.significance import ClassDifference, Pair
 from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
 from segnl.reports.contact_sheet import contact_sheet
+from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.reports.gallery import PageModel, gallery
-from segnl.reports.learning import learning_plots
+from segnl.reports.learning_curves import learning_plots
 from segnl.reports.page import DifferenceChart, DotChart, Fact, Grid, Page, write_page
 from segnl.reports.plot import PlotGroup
-from segnl.reports.where import where_plots, where_right
 from segnl.runs.build import build_data
 from segnl.studies.control import RunHashes, is_varied, num_shared_tensors
 from segnl.studies.study import Study
@@ -49,7 +49,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
     data = build_data(first.recipe, study.cfg.split)
     shown = [PageModel(head, found.predictions[study.runs_of(head)[0].name]) for head in study.heads]
     pictures = gallery(shown, data, num_images=study.cfg.gallery)
-    sample_ids = [image["stem"] for image in pictures["images"][:SHEET_IMAGES]]
+    sample_ids = [image["id"] for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(
         study.folder / "sheet.png",
         contact_sheet(shown, data, [data.sample_ids.index(sample_id) for sample_id in sample_ids]),
@@ -64,7 +64,7 @@ def write_report(study: Study, found: StudyFindings) -> Path:
         gallery=pictures,
         cost=cost_plots(heads_dict(found.results)),
         ablations=found.ablations,
-        where=_where(study, found, data),
+        error_map=_error_map(study, found, data),
         learning=learning_plots([_folders(study, found, head) for head in study.heads]),
         charts=_charts(study, found, data.table.names),
         differences=_differences(study, found),
@@ -120,10 +120,10 @@ def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tup
     return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
 
 
-def _where(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
+def _error_map(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
     counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.refused}
-    counts = where_right(counted, data)
-    return where_plots(
+    counts = error_maps(counted, data)
+    return error_map_plots(
         [[counts[run.name] for run in study.runs_of(head) if run.name in counts] for head in study.heads]
     )
 

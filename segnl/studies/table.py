@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from segnl.metrics.statistics.significance import ClassDifference, Pair
-from segnl.reports.columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
 from segnl.reports.page import Cell, Column, Row
+from segnl.reports.table_columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
 from segnl.studies.matching import Width
 from segnl.studies.verdicts import ONE_SEED, bracket, pair_verdict, points, study_verdicts
 

@@ -12,7 +12,7 @@ def test_the_classes_on_which_heads_differ_most_come_first_and_unknown_ones_last
     assert chart.rows[0].values == pytest.approx([0.1, 0.9])
     assert chart.rows[-1].values == [None, None]
     assert chart.rows[1].note == "50.0 % of pixels"
-    assert chart.rows[-1].note == "not in the truth"
+    assert chart.rows[-1].note == "not in any label"
 
 
 def test_every_ambiguous_pair_has_a_line_and_guessing_is_marked():
@@ -22,7 +22,7 @@ def test_every_ambiguous_pair_has_a_line_and_guessing_is_marked():
     assert chart.guide == 0.5
 
 
-def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
+def test_differences_are_sorted_by_gain_and_clear_only_where_the_interval_excludes_0():
     classes = {
         "road": (0.01, -0.01, 0.03),
         "car": (0.04, 0.02, 0.06),
@@ -35,14 +35,14 @@ def test_differences_are_sorted_by_gain_and_what_holds_0_is_not_called_clear():
     assert [row.is_clear for row in chart.rows] == [True, False, False, True, False]
     assert (chart.rows[0].text, chart.rows[0].interval) == ("+4.0", "[+2.0, +6.0]")
     assert chart.rows[0].ends == pytest.approx((0.5 + 0.5 / 3, 1.0))  # the longest interval reaches the end
-    assert (chart.rows[-1].place, chart.rows[2].ends) == (None, None)
+    assert (chart.rows[-1].position, chart.rows[2].ends) == (None, None)
     assert "new seeds and new images" in chart.meaning
-    assert "one seed says no more" in difference_chart("rcca", "fcn", classes, is_about_heads=False).meaning
+    assert "one seed shows no more" in difference_chart("rcca", "fcn", classes, is_about_heads=False).meaning
 
 
 def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
     chart = difference_chart("rcca", "fcn", {"road": (0.0, None, None)}, is_about_heads=True)
-    assert chart.rows[0].place == 0.5
+    assert chart.rows[0].position == 0.5
 
 
 def head_row(miou, sd=None, **costs):
@@ -62,8 +62,8 @@ def test_every_cost_that_is_known_of_all_heads_has_a_plot():
     assert cost_plots({"refused": head_row(None)}) is None
 
 
-def test_the_spread_over_seeds_stands_beside_the_score():
+def test_the_standard_deviation_over_seeds_is_an_error_bar():
     group = cost_plots({"fcn": head_row(0.4, 0.01), "rcca": head_row(0.5, 0.02)})
-    fcn, rcca = (series.rods[0] for series in group.plots[0].series)
+    fcn, rcca = (series.error_bars[0] for series in group.plots[0].series)
     assert rcca[2] - rcca[1] == pytest.approx(2 * (fcn[2] - fcn[1]))
     assert "standard deviation" in group.meaning

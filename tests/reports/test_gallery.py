@@ -57,8 +57,8 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(sho
     differ = [image["differ"] for image in found["images"]]
     assert differ == sorted(differ, reverse=True)
     image = found["images"][0]
-    i = data.sample_ids.index(image["stem"])
-    assert np.array_equal(unpack(image["truth"], image["hw"]), data.read(i).label)
+    i = data.sample_ids.index(image["id"])
+    assert np.array_equal(unpack(image["label"], image["hw"]), data.read(i).label)
     assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].predictions.mask(i, data.table))
     assert image["wrong"][0] == pytest.approx(shown[0].predictions.wrong()[i], abs=1e-5)
     assert found["heads"] == ["fcn", "rcca"]
@@ -72,8 +72,8 @@ def test_large_images_are_shown_smaller_with_ids_kept_ids(shown_and_data, monkey
     assert image["hw"] == [25, 50]
     photo = Image.open(io.BytesIO(base64.b64decode(image["photo"].partition(",")[2])))
     assert photo.size == (50, 25)
-    i = data.sample_ids.index(image["stem"])
-    assert set(np.unique(unpack(image["truth"], (25, 50)))) <= set(np.unique(data.read(i).label))
+    i = data.sample_ids.index(image["id"])
+    assert set(np.unique(unpack(image["label"], (25, 50)))) <= set(np.unique(data.read(i).label))
 
 
 def test_the_first_images_of_every_order_are_chosen_before_the_second_of_any():

@@ -8,15 +8,15 @@ from segnl.reports.contact_sheet import GAP, HEADER
 from segnl.reports.inspect_runs import inspect_runs
 
 
-def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path, capsys):
-    inspect_runs(street_runs, tmp_path / "out", num_images=2)
+def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path):
+    text = inspect_runs(street_runs, tmp_path / "out", num_images=2)
+    assert "2 images, 2 networks" in text
     text = (tmp_path / "out" / "report.html").read_text()
     assert "fcn, rcca" in text
     assert "Pixel accuracy %" in text
     assert "Ambiguous pairs" in text
     assert "Where context helps" in text
     assert (tmp_path / "out" / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert "2 images, 2 networks" in capsys.readouterr().out
 
 
 def test_the_sheet_has_as_many_rows_as_asked_for(street_runs, tmp_path):
@@ -48,7 +48,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(street_runs, tmp_
 
 
 def test_a_run_named_twice_is_refused(street_runs, tmp_path):
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="given twice"):
         inspect_runs([street_runs[0], street_runs[0]], tmp_path)
 
 
@@ -62,7 +62,7 @@ def test_runs_of_different_data_sets_are_refused(street_runs, tiny_config, tmp_p
 
 
 def test_runs_of_other_images_under_the_same_names_are_refused(street_runs, tmp_path):
-    """Another seed of the streets: the same stems, sizes and classes, other streets."""
+    """Another seed of the streets: the same names, sizes and classes, other streets."""
     from segnl.runs.recipe import load_recipe
     from segnl.streets.files import generate
     from segnl.training.fit import fit

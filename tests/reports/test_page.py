@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segnl.core.chart_style import mark
 from segnl.reports import page as module
 from segnl.reports.gallery import pack
-from segnl.reports.page import Cell, Column, DotChart, DotRow, Fact, Page, Row, mark, render, write_page
+from segnl.reports.page import Cell, Column, DotChart, DotRow, Fact, Page, Row, render, write_page
 
 
 def picture(seed):
@@ -29,11 +30,11 @@ def gallery(count):
 
     images = [
         {
-            "stem": f"frame{i}",
+            "id": f"frame{i}",
             "hw": [7, 11],
             "photo": picture(i),
             "thumb": picture(i),
-            "truth": ids(),
+            "label": ids(),
             "masks": [ids(), ids()],
             "ambiguous": ids(),
             "differ": 0.5,
@@ -123,8 +124,8 @@ def test_every_column_carries_its_meaning_and_undefined_is_a_dash():
 
 def test_each_of_eight_heads_has_a_colour_a_shape_and_a_dash_of_its_own():
     marks = [mark(i) for i in range(8)]
-    for each in ("colour", "shape", "dash"):
-        assert len({getattr(mark, each) for mark in marks}) == 8
+    for name in ("colour", "shape", "dash", "marker"):
+        assert len({getattr(mark, name) for mark in marks}) == 8
     assert mark(64) == mark(0)
 
 
@@ -166,7 +167,7 @@ def test_a_page_that_would_be_too_large_leaves_out_the_last_images(tmp_path, mon
     shown = write_page(tmp_path / "fewer.html", page(6))
     assert 0 < shown < 6
     assert (tmp_path / "fewer.html").stat().st_size <= full - 2000
-    sample_ids = re.findall(r'"stem": ?"(frame\d)"', (tmp_path / "fewer.html").read_text())
+    sample_ids = re.findall(r'"id": ?"(frame\d)"', (tmp_path / "fewer.html").read_text())
     assert sample_ids == [f"frame{i}" for i in range(shown)]
 
 
@@ -190,5 +191,5 @@ def test_the_script_runs_in_a_browser_to_its_end(tmp_path, count):
     if count:
         assert ("body", {"data-ready": "yes"}) in tags
         kinds = [attributes["class"] for _, attributes in tags if attributes.get("class", "").startswith("panel ")]
-        assert kinds == ["panel wipe", *["panel given"] * 2, *["panel head"] * 2]
+        assert kinds == ["panel wipe", *["panel input"] * 2, *["panel head"] * 2]
         assert "2 / 2" in done.stdout

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from segnl.reports.charts import class_chart, cost_plots, difference_chart
+from segnl.reports.error_map import NUM_BINS, error_map_plots
 from segnl.reports.gallery import pack
 from segnl.reports.page import Cell, Column, Fact, Page, Row, write_page
 from segnl.reports.plot import PlotGroup, Points, line_plot
-from segnl.reports.where import PARTS, where_plots
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (./run.sh extra browser)")
 CHROMIUM = os.environ.get("SEGNL_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -45,18 +45,18 @@ def synthetic_images():
     random = np.random.default_rng(0)
     drawn = []
     for _ in range(10):
-        truth = blobs(random, len(NAMES))
-        masks = [np.where(blobs(random, 2) == 1, truth, blobs(random, len(NAMES))).astype(np.uint8) for _ in HEADS]
+        label = blobs(random, len(NAMES))
+        masks = [np.where(blobs(random, 2) == 1, label, blobs(random, len(NAMES))).astype(np.uint8) for _ in HEADS]
         rough = cv2.resize(random.integers(0, 256, (96, 192, 3)).astype(np.uint8), HW[::-1])
         photo = cv2.add(rough, random.integers(0, 24, (*HW, 3)).astype(np.uint8))
         thumb = data_url(cv2.resize(photo, (112, 56)))
-        packed = {"truth": pack(truth), "masks": [pack(np.minimum(mask, 254)) for mask in masks]}
+        packed = {"label": pack(label), "masks": [pack(np.minimum(mask, 254)) for mask in masks]}
         drawn.append(
-            packed | {"photo": data_url(photo), "thumb": thumb, "ambiguous": pack((truth == 3).astype(np.uint8))}
+            packed | {"photo": data_url(photo), "thumb": thumb, "ambiguous": pack((label == 3).astype(np.uint8))}
         )
     return [
         drawn[i % 10]
-        | {"stem": f"frame_{i:03d}", "hw": list(HW), "differ": 1 - i / 100, "wrong": random.random(len(HEADS)).tolist()}
+        | {"id": f"frame_{i:03d}", "hw": list(HW), "differ": 1 - i / 100, "wrong": random.random(len(HEADS)).tolist()}
         for i in range(NUM_IMAGES)
     ]
 
@@ -64,8 +64,8 @@ def synthetic_images():
 def synthetic_page():
     random = np.random.default_rng(1)
     iou = [random.random(len(NAMES)) for _ in HEADS]
-    where = [
-        [{name: random.integers(1, 99, (parts, 3, 4)) for name, parts in PARTS.items()} for _ in range(2)]
+    maps = [
+        [{name: random.integers(1, 99, (bins, 3, 4)) for name, bins in NUM_BINS.items()} for _ in range(2)]
         for _ in HEADS
     ]
     steps = np.arange(0.0, 500.0)
@@ -89,7 +89,7 @@ def synthetic_page():
         rows=[Row(head, cells) for head in HEADS],
         gallery={"classes": palette, "heads": HEADS, "pairs": ["a-b"], "images": images, "available": 500},
         cost=cost_plots(heads),
-        where=where_plots(where),
+        error_map=error_map_plots(maps),
         learning=PlotGroup("learning", "Learning", "How.", [line_plot("Loss", loss, x_label="steps", y_label="loss")]),
         charts=[class_chart(NAMES, iou, np.arange(19))],
         differences=[difference_chart("rcca", "fcn", differences, is_about_heads=True)],
@@ -184,12 +184,12 @@ def test_it_opens_within_two_seconds_of_work_and_25_mb_and_asks_for_nothing(brow
     assert 0 < seconds < MAX_SECONDS
 
 
-def test_every_head_has_its_mask_beside_image_and_truth(opened):
+def test_every_head_has_its_mask_beside_image_and_label(opened):
     captions = [
         text.split("\n")[0].strip(" ●■▲◆")
         for text in opened.tab.locator(".panel:not(.wipe) figcaption").all_inner_texts()
     ]
-    assert captions == ["Image", "Truth", *HEADS]
+    assert captions == ["Image", "Label", *HEADS]
     painted = opened.ask("""() => panels.map(({ screen: { canvas } }) =>
         canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((x) => x))""")
     assert painted == [False, *[True] * 5]
@@ -231,7 +231,7 @@ def test_zoom_and_pan_are_the_same_in_every_panel(opened):
     opened.tab.keyboard.press("+")
     opened.tab.keyboard.press("+")
     stages = opened.stages()
-    assert len(stages) == 8  # image, truth, four heads and both sides of the slider
+    assert len(stages) == 8  # image, label, four heads and both sides of the slider
     assert stages == [[2.25, -0.625, -0.625]] * 8
     opened.drag(opened.box(".panel.head .frame"), (0.3, 0.3), (0.5, 0.4))
     stages = opened.stages()
@@ -247,7 +247,7 @@ def test_zoom_and_pan_are_the_same_in_every_panel(opened):
 
 
 def test_a_double_click_and_the_wheel_with_ctrl_zoom_where_they_point(opened):
-    box = opened.box(".panel.given .frame")
+    box = opened.box(".panel.input .frame")
     x, y = box["x"] + 0.25 * box["width"], box["y"] + 0.75 * box["height"]
     opened.tab.mouse.dblclick(x, y)
     assert opened.stages()[0] == pytest.approx([2, -0.25, -0.75], abs=0.01)
@@ -298,11 +298,11 @@ def test_what_the_keyboard_reaches_shows_its_focus(opened):
 
 
 def alpha_of(opened, k):
-    """The opacity of the first truth pixel of class k, 0..255; paints nothing itself."""
+    """The opacity of the first label pixel of class k, 0..255; paints nothing itself."""
     return opened.ask(
         """async (k) => {
         const ids = (await idsOf(order[state.at])).columns[1];
-        const canvas = document.querySelectorAll('.panel.given canvas:not(.outline)')[1];
+        const canvas = document.querySelectorAll('.panel.input canvas:not(.outline)')[1];
         return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data[4 * ids.indexOf(k) + 3];
     }""",
         k,
@@ -329,7 +329,7 @@ def test_the_legend_hides_a_class_by_click_and_by_keyboard(opened):
 
 @pytest.mark.parametrize("name", ["differ", "wrong", "gain"])
 def test_an_order_puts_first_the_images_that_it_names(opened, name):
-    images = opened.ask("data.images.map(({ stem, differ, wrong }) => ({ stem, differ, wrong }))")
+    images = opened.ask("data.images.map(({ id, differ, wrong }) => ({ id, differ, wrong }))")
     worth = {
         "differ": lambda image: image["differ"],
         "wrong": lambda image: sum(image["wrong"]),
@@ -339,7 +339,7 @@ def test_an_order_puts_first_the_images_that_it_names(opened, name):
     opened.tab.select_option("#order", value=name)
     opened.wait(f"document.getElementById('order').value === '{name}'")
     shown = opened.tab.locator("#strip button").evaluate_all("buttons => buttons.map((button) => button.title)")
-    assert shown == [image["stem"] for image in sorted(images, key=worth, reverse=True)]
+    assert shown == [image["id"] for image in sorted(images, key=worth, reverse=True)]
     assert "gain of rcca over fcn" in opened.ask("document.querySelector('#order option[value=gain]').textContent")
 
 
@@ -348,7 +348,7 @@ def test_a_pixel_pointed_at_names_its_class_in_every_panel(opened):
     opened.tab.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
     opened.wait("document.getElementById('panels').classList.contains('is-probing')")
     for text in opened.tab.locator(".panel:not(.wipe) .probe").all_inner_texts()[1:]:
-        assert re.match(r"\s*(class \d+ with a name|void)", text)
+        assert re.match(r"\s*(class \d+ with a name|ignored)", text)
 
 
 def test_a_gain_that_would_read_0_is_called_none(opened):

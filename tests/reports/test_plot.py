@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from segnl.reports.plot import Points, line_plot, mean_and_range, name_plot, scatter_plot
+from segnl.reports.plot import Points, category_plot, line_plot, mean_and_range, scatter_plot
 
 NAN = np.nan
 
@@ -11,7 +11,7 @@ NAN = np.nan
 def points(head, y, low=None, high=None, x=None):
     y = np.array(y, float)
     x = np.arange(len(y), dtype=float) if x is None else np.array(x, float)
-    return Points(head, x, y, *(None if each is None else np.array(each, float) for each in (low, high)))
+    return Points(head, x, y, *(None if values is None else np.array(values, float) for values in (low, high)))
 
 
 def corners(path):
@@ -21,14 +21,14 @@ def corners(path):
     ]
 
 
-def test_a_line_goes_where_its_values_say_and_its_axes_say_the_same():
+def test_a_line_runs_through_its_values_as_the_ticks_place_them():
     plot = line_plot("t", [points(0, [1.0, 3.0, 2.0], x=[0, 10, 40])], x_label="steps", y_label="loss")
     places = {float(text): place for place, text in plot.x.ticks}
     heights = {float(text): place for place, text in plot.y.ticks}
     expected = [("M", places[0], heights[1]), ("L", places[10], heights[3]), ("L", places[40], heights[2])]
-    for found, wanted in zip(corners(plot.series[0].line), expected, strict=True):
-        assert found[0] == wanted[0]
-        assert found[1:] == pytest.approx(wanted[1:], abs=1e-4)  # two decimals of a hundredth
+    for corner, position in zip(corners(plot.series[0].line), expected, strict=True):
+        assert corner[0] == position[0]
+        assert corner[1:] == pytest.approx(position[1:], abs=1e-4)  # two decimals of a hundredth
     assert len(plot.series[0].marks) == 1  # at its end
 
 
@@ -45,32 +45,32 @@ def test_ticks_are_a_few_round_numbers_at_their_places(low, high):
     assert digits in "125"
 
 
-def test_what_is_unknown_breaks_the_line_and_has_no_mark():
-    plot = name_plot("t", [points(1, [1, NAN, 3, 4])], ["a", "b", "c", "d"], num_heads=3, x_label="x", y_label="y")
+def test_a_nan_breaks_the_line_and_has_no_mark():
+    plot = category_plot("t", [points(1, [1, NAN, 3, 4])], ["a", "b", "c", "d"], num_heads=3, x_label="x", y_label="y")
     assert [letter for letter, *_ in corners(plot.series[0].line)] == ["M", "M", "L"]
     assert [text for *_, text in plot.series[0].marks] == ["1.00", "3.00", "4.00"]
     assert plot.rows[1] == ("b", ["–", "–", "–"])
     assert plot.rows[3] == ("d", ["–", "4.00", "–"])  # the other heads have no values at all
 
 
-def test_a_band_goes_along_the_greatest_and_back_along_the_least():
-    plot = name_plot("t", [points(0, [2, 2], [1, 1], [3, 4])], ["a", "b"], num_heads=1, x_label="x", y_label="y")
+def test_a_band_runs_along_the_maxima_and_back_along_the_minima():
+    plot = category_plot("t", [points(0, [2, 2], [1, 1], [3, 4])], ["a", "b"], num_heads=1, x_label="x", y_label="y")
     heights = {float(text): place for place, text in plot.y.ticks}
     found = [y for _, _, y in corners(plot.series[0].band)]
     assert found == pytest.approx([heights[3], heights[4], heights[1], heights[1]], abs=1e-4)
     assert plot.series[0].band.endswith("Z")
 
 
-def test_a_scatter_has_marks_and_upright_lines_but_no_line():
+def test_a_scatter_has_marks_and_error_bars_but_no_line():
     plot = scatter_plot("t", [points(0, [40], [39], [41], x=[1]), points(1, [42], x=[2])], x_label="x", y_label="y")
-    one, other = plot.series
-    assert (one.line, one.band, other.rods) == ("", "", [])
-    (at, low, high), (x, y, _) = one.rods[0], one.marks[0]
+    with_range, alone = plot.series
+    assert (with_range.line, with_range.band, alone.error_bars) == ("", "", [])
+    (at, low, high), (x, y, _) = with_range.error_bars[0], with_range.marks[0]
     assert at == x
     assert low < y < high
 
 
-def test_mean_least_and_greatest_are_over_the_runs_that_know():
+def test_mean_and_range_leave_out_nan():
     mean, low, high = mean_and_range([np.array([1.0, NAN, NAN]), np.array([3.0, 5.0, NAN])])
     np.testing.assert_array_equal(mean, [2, 5, NAN])
     np.testing.assert_array_equal(low, [1, 5, NAN])
@@ -78,7 +78,7 @@ def test_mean_least_and_greatest_are_over_the_runs_that_know():
     assert mean_and_range([np.array([1.0])])[1:] == (None, None)
 
 
-def test_nothing_known_is_an_empty_plot_and_no_error():
+def test_values_that_are_all_nan_give_an_empty_plot():
     plot = line_plot("t", [points(0, [NAN, NAN])], x_label="x", y_label="y")
     assert plot.series[0].line == ""
     assert plot.series[0].marks == []

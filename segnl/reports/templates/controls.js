@@ -1,5 +1,5 @@
-// What the gallery listens to: buttons, pointers, keys.
-const STEP = 0.1;                        // of a panel, for a pan by key; half of it for the slider
+// Input of the gallery: buttons, pointers, keys.
+const STEP = 0.1;                        // fraction of a panel that a key pans by; half of it for the slider
 
 const actions = {
   ArrowLeft: () => go(state.at - 1), ArrowRight: () => go(state.at + 1),

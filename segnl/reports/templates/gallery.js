@@ -1,6 +1,6 @@
-// The gallery: an image, its truth and every head's mask; two of them under one slider; orders, keys, the address.
-// Columns: 0 the image, 1 the truth, 2 and up the heads.
-const titles = ["Image", "Truth", ...data.heads];
+// The gallery: an image, its label and every head's mask; two of them under one slider; orders, keys, the address.
+// Columns: 0 the image, 1 the label, 2 and up the heads.
+const titles = ["Image", "Label", ...data.heads];
 const state = { at: 0, view: "mask", before: "mask", hidden: new Set(), outline: false, order: "differ", left: data.heads.length > 1 ? 2 : 1, right: data.heads.length > 1 ? 3 : 2 };
 let order = data.images.map((_, i) => i);
 let zoom = null, panels = [], wipe = null, addressTimer = 0;
@@ -27,7 +27,7 @@ async function startGallery() {
   document.body.dataset.ready = "yes";
 }
 
-function readAddress() {                 // #image=5&view=error&left=aspp&right=rcca: a link to what one sees
+function readAddress() {                 // #image=5&view=error&left=aspp&right=rcca: a link to the current view
   const address = new URLSearchParams(location.hash.slice(1));
   const image = Number(address.get("image")) - 1;
   if (image >= 0 && image < data.images.length) state.at = image;
@@ -47,7 +47,7 @@ function writeAddress() {
   try { history.replaceState(null, "", `#${address}`); } catch { /* some browsers refuse it for a file */ }
 }
 
-function makeScreen() {                  // what zooms: the photo, the mask upon it, the outline upon both
+function makeScreen() {                  // the zoomed layers: photo, mask, outline
   const photo = make("img", { alt: "", draggable: false });
   const canvas = make("canvas"), outline = make("canvas", { className: "outline" });
   canvas.setAttribute("role", "img");
@@ -71,7 +71,7 @@ function makePanel(title, column) {
   const screen = makeScreen();
   const frame = make("div", { className: "frame" }, screen.stage, make("span", { className: "cross" }));
   const probe = make("span", { className: "probe" });
-  const figure = make("figure", { className: `panel ${column < 2 ? "given" : "head"}` }, frame, make("figcaption", {}, named(column), probe));
+  const figure = make("figure", { className: `panel ${column < 2 ? "input" : "head"}` }, frame, make("figcaption", {}, named(column), probe));
   return { figure, frame, probe, column, screen };
 }
 
@@ -101,10 +101,10 @@ function moveWipe(share) {
 }
 
 async function show() {
-  const asked = order[state.at];
-  const image = data.images[asked];
-  const ids = await idsOf(asked);
-  if (asked !== order[state.at]) return;      // another one was asked for meanwhile
+  const index = order[state.at];
+  const image = data.images[index];
+  const ids = await idsOf(index);
+  if (index !== order[state.at]) return;      // the reader has moved on meanwhile
   for (const p of panels) paintScreen(p.screen, p.column, image, ids);
   for (const s of wipe.sides) {
     paintScreen(s.screen, state[s.side], image, ids);
@@ -112,9 +112,9 @@ async function show() {
   }
   tell(image);
   say(image);
-  showLegend(state.hidden, new Set(ids.columns.flatMap((part) => part ? [...new Set(part)] : [])));
+  showLegend(state.hidden, new Set(ids.columns.flatMap((map) => map ? [...new Set(map)] : [])));
   showStrip();
-  idsOf(order[(state.at + 1) % order.length]);        // the next one is ready when it is asked for
+  idsOf(order[(state.at + 1) % order.length]);        // decode the next image ahead of time
   clearTimeout(addressTimer);
   addressTimer = setTimeout(writeAddress, 300);
 }
@@ -127,7 +127,7 @@ function paintScreen(screen, column, image, ids) {
   paint(screen.canvas, ids.columns[column], ids.columns[1], view, state.hidden, image.hw);
   paintOutline(screen.outline, state.outline ? ids.ambiguous : null, image.hw);
   screen.stage.classList.toggle("is-error", isError);
-  const wrong = column >= 2 ? `: ${percent(image.wrong[column - 2])} of the labelled pixels wrong` : ` of ${image.stem}`;
+  const wrong = column >= 2 ? `: ${percent(image.wrong[column - 2])} of the labelled pixels wrong` : ` of ${image.id}`;
   screen.canvas.setAttribute("aria-label", titles[column] + wrong);
 }
 
@@ -155,12 +155,12 @@ function sortImages() {
   buildStrip();
 }
 
-function tell(image) {                   // below each panel: how much of it is wrong
+function tell(image) {                   // writes below each panel how much of it is wrong
   for (const p of panels) {
     p.probe.className = "probe";
-    p.probe.textContent = p.column >= 2 ? `${percent(image.wrong[p.column - 2])} wrong` : p.column ? "" : image.stem;
+    p.probe.textContent = p.column >= 2 ? `${percent(image.wrong[p.column - 2])} wrong` : p.column ? "" : image.id;
   }
-  panels[0].probe.title = image.stem;
+  panels[0].probe.title = image.id;
 }
 
 function inWords(gain) {                  // points of an image's pixels
@@ -172,14 +172,14 @@ function say(image) {
   const gain = 100 * (wrongOf(image, state.left) - wrongOf(image, state.right));
   const compared = Math.min(state.left, state.right) < 2 || state.left === state.right ? ""
     : ` ${titles[state.right]} gets ${inWords(gain)} of them right ${Math.abs(gain) < 0.05 ? "as" : "than"} ${titles[state.left]}.`;
-  const rest = data.available > order.length ? ` These are ${order.length} of ${data.available} images: those that stand first in one of the orders.` : "";
+  const rest = data.available > order.length ? ` These are ${order.length} of ${data.available} images: the first ones of each order.` : "";
   $("about").textContent = data.heads.length === 1
     ? `${percent(image.differ)} of the labelled pixels are wrong here.${rest}`
-    : `The heads do not all agree on ${percent(image.differ)} of this image's labelled pixels.${compared}${rest}`;
+    : `The heads disagree on ${percent(image.differ)} of this image's labelled pixels.${compared}${rest}`;
   const key = $("key");
-  if (state.view === "error") key.replaceChildren(swatch(data.wrong), " wrong, ", swatch(data.unscored), " void in the truth, not scored; the darkened photo where the head is right.");
-  else key.replaceChildren(swatch([0, 0, 0]), " void in the truth: neither trained on nor scored. Classes that you hide let the photo through.");
-  if (state.outline) key.append(` White outline: an ambiguous object (${data.pairs.join(", ")}), told apart only by a cue far away.`);
+  if (state.view === "error") key.replaceChildren(swatch(data.wrong), " wrong, ", swatch(data.ignored), " ignored in the label, not scored; the darkened photo where the head is right.");
+  else key.replaceChildren(swatch([0, 0, 0]), " ignored in the label: neither trained on nor scored. Where a class is hidden, the photo shows.");
+  if (state.outline) key.append(` White outline: an ambiguous object (${data.pairs.join(", ")}), told apart only by a distant cue.`);
   for (const button of document.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
   for (const node of document.querySelectorAll(".for-pairs")) node.hidden = !data.pairs.length;
   $("outline").setAttribute("aria-pressed", String(state.outline));
@@ -189,9 +189,9 @@ function say(image) {
 function buildStrip() {
   $("strip").replaceChildren(...order.map((i, place) => {
     const image = data.images[i];
-    const thumb = make("img", { alt: `Image ${place + 1}: ${image.stem}`, loading: "lazy", src: image.thumb });
-    [thumb.height, thumb.width] = image.hw;      // so that it has its place before it is decoded
-    const button = make("button", { type: "button", title: image.stem }, thumb);
+    const thumb = make("img", { alt: `Image ${place + 1}: ${image.id}`, loading: "lazy", src: image.thumb });
+    [thumb.height, thumb.width] = image.hw;      // reserves its place before it is decoded
+    const button = make("button", { type: "button", title: image.id }, thumb);
     button.dataset.i = i;
     button.addEventListener("click", () => go(order.indexOf(i)));
     return button;
@@ -203,7 +203,7 @@ function showStrip() {
   for (const button of strip.children) {
     const isHere = Number(button.dataset.i) === order[state.at];
     button.setAttribute("aria-current", String(isHere));
-    button.tabIndex = isHere ? 0 : -1;   // one stop of the Tab key; arrows go on from there
+    button.tabIndex = isHere ? 0 : -1;   // one stop of the Tab key; arrows move on from there
     if (!isHere) continue;
     frame.scrollLeft = button.offsetLeft - frame.clientWidth / 2 + button.offsetWidth / 2;
     if (hadFocus) button.focus({ preventScroll: true });
@@ -240,19 +240,19 @@ async function probe(event, frame) {     // the class under the pointer, in ever
   const box = frame.getBoundingClientRect();
   const [x, y] = zoom.toImage((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
   if (x < 0 || y < 0 || x >= 1 || y >= 1) return;
-  const asked = order[state.at];
-  const ids = await idsOf(asked);
-  if (asked !== order[state.at]) return;
-  const [height, width] = data.images[asked].hw;
+  const index = order[state.at];
+  const ids = await idsOf(index);
+  if (index !== order[state.at]) return;
+  const [height, width] = data.images[index].hw;
   const place = Math.floor(y * height) * width + Math.floor(x * width);
   $("panels").style.setProperty("--probe-x", x);
   $("panels").style.setProperty("--probe-y", y);
   $("panels").classList.add("is-probing");
-  const truth = ids.columns[1][place];
+  const label = ids.columns[1][place];
   for (const p of panels.slice(1)) {
     const k = ids.columns[p.column][place];
-    const isWrong = p.column >= 2 && truth !== VOID && k !== truth;
-    p.probe.replaceChildren(swatch(k === VOID ? [0, 0, 0] : data.classes[k].rgb), (k === VOID ? "void" : data.classes[k].name) + (isWrong ? " ✗" : ""));
+    const isWrong = p.column >= 2 && label !== IGNORE && k !== label;
+    p.probe.replaceChildren(swatch(k === IGNORE ? [0, 0, 0] : data.classes[k].rgb), (k === IGNORE ? "ignored" : data.classes[k].name) + (isWrong ? " ✗" : ""));
     p.probe.classList.toggle("is-wrong", isWrong);
   }
 }

@@ -1,5 +1,5 @@
-// The legend: a button for each class, which hides it in every panel. One stop of the Tab key; arrows go on from there.
-const MANY_CLASSES = 40;                 // above it only the classes of the image at hand are listed
+// The legend: a button for each class, which hides it in every panel. One stop of the Tab key; arrows move on from there.
+const MANY_CLASSES = 40;                 // above it only the classes of the current image are listed
 
 function buildLegend(hidden, onChange) {
   const legend = $("legend");
@@ -26,8 +26,8 @@ function buildLegend(hidden, onChange) {
   $("all").addEventListener("click", () => { hidden.clear(); onChange(); });
 }
 
-function focusInLegend(button = [...$("legend").children].find((each) => !each.hidden)) {
-  for (const each of $("legend").children) each.tabIndex = each === button ? 0 : -1;
+function focusInLegend(button = [...$("legend").children].find((other) => !other.hidden)) {
+  for (const other of $("legend").children) other.tabIndex = other === button ? 0 : -1;
   button.focus();
 }
 

@@ -1,6 +1,6 @@
-// Masks: zlib streams of class indices, 255 void, painted by the script, since it may not read a picture's pixels back.
-const VOID = 255;
-const MAX_DECODED = 12;                  // images whose masks are kept; each is a few hundred kB a head
+// Masks: zlib streams of class indices, 255 ignored. The script paints them, because it may not read an image's pixels.
+const IGNORE = 255;
+const MAX_DECODED = 12;                  // images whose masks stay in memory, a few hundred kB per head
 const decoded = new Map();
 
 async function unpack(text) {
@@ -9,38 +9,38 @@ async function unpack(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Image i of the payload: { columns: [null, truth, ...masks], ambiguous or null }, each ids row by row. */
+/** Image i of the payload: { columns: [null, label, ...masks], ambiguous or null }, each ids row by row. */
 async function idsOf(i) {
   if (!decoded.has(i)) {
     const image = data.images[i];
-    const parts = [image.truth, ...image.masks, ...(image.ambiguous ? [image.ambiguous] : [])];
-    decoded.set(i, Promise.all(parts.map(unpack)));
+    const packed = [image.label, ...image.masks, ...(image.ambiguous ? [image.ambiguous] : [])];
+    decoded.set(i, Promise.all(packed.map(unpack)));
     if (decoded.size > MAX_DECODED) decoded.delete(decoded.keys().next().value);
   }
-  const parts = await decoded.get(i);
+  const maps = await decoded.get(i);
   const count = 1 + data.heads.length;
-  return { columns: [null, ...parts.slice(0, count)], ambiguous: parts[count] || null };
+  return { columns: [null, ...maps.slice(0, count)], ambiguous: maps[count] || null };
 }
 
 function abgr([r, g, b], alpha) { return ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0; }   // as little-endian pixels lie
 
-/** Paints ids on the canvas, or nothing where ids is null; view: mask, overlay or error; hidden: a set of classes. */
-function paint(canvas, ids, truth, view, hidden, [height, width]) {
+/** Paints ids on the canvas, nothing if ids is null. view: mask, overlay or error. hidden: a set of classes. */
+function paint(canvas, ids, label, view, hidden, [height, width]) {
   canvas.width = width;
   canvas.height = height;
   if (!ids) return;
   const pixels = new ImageData(width, height);
   const out = new Uint32Array(pixels.data.buffer);
   if (view === "error") {
-    const wrong = abgr(data.wrong, 255), unscored = abgr(data.unscored, 255);
+    const wrong = abgr(data.wrong, 255), ignored = abgr(data.ignored, 255);
     for (let i = 0; i < ids.length; i++) {
-      if (truth[i] === VOID) out[i] = unscored;
-      else if (ids[i] !== truth[i] && !(hidden.has(truth[i]) && hidden.has(ids[i]))) out[i] = wrong;
+      if (label[i] === IGNORE) out[i] = ignored;
+      else if (ids[i] !== label[i] && !(hidden.has(label[i]) && hidden.has(ids[i]))) out[i] = wrong;
     }
   } else {
     const colours = new Uint32Array(256);
     data.classes.forEach(({ rgb }, k) => { colours[k] = abgr(rgb, view === "overlay" ? 150 : 255); });
-    colours[VOID] = abgr([0, 0, 0], view === "overlay" ? 90 : 255);
+    colours[IGNORE] = abgr([0, 0, 0], view === "overlay" ? 90 : 255);
     for (const k of hidden) colours[k] = 0;
     for (let i = 0; i < ids.length; i++) out[i] = colours[ids[i]];
   }

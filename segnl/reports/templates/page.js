@@ -1,5 +1,5 @@
 "use strict";
-// What all scripts of the page share, and the switch between light and dark. Nothing is ever fetched.
+// Functions that all scripts share, and the switch between light and dark. Nothing is ever fetched.
 const data = JSON.parse(document.getElementById("payload").textContent);
 const $ = (id) => document.getElementById(id);
 
@@ -19,10 +19,10 @@ function percent(fraction) { return fraction === null ? "–" : `${(100 * fracti
 
 (function setUpTheme() {
   const root = document.documentElement;
-  const asked = new URLSearchParams(location.hash.slice(1)).get("theme");
-  let kept = null;
-  try { kept = localStorage.getItem("segnl-theme"); } catch { /* a file may have no storage */ }
-  if (asked || kept) root.dataset.theme = asked || kept;
+  const linked = new URLSearchParams(location.hash.slice(1)).get("theme");
+  let stored = null;
+  try { stored = localStorage.getItem("segnl-theme"); } catch { /* a file may have no storage */ }
+  if (linked || stored) root.dataset.theme = linked || stored;
   $("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";

@@ -1,9 +1,9 @@
-// Zoom and pan, locked by construction: all panels read the same CSS variables, in shares of a panel's own size.
+// Zoom and pan, the same in all panels: they read the same CSS variables, in fractions of a panel's size.
 const MAX_ZOOM = 16;
 
 /** root: the element that gets the variables; onChange is called with the zoom after every change. */
 function lockedZoom(root, onChange) {
-  const at = { zoom: 1, x: 0, y: 0 };    // x, y: where the picture's corner lies, from 1 - zoom to 0
+  const at = { zoom: 1, x: 0, y: 0 };    // x, y: the position of the picture's corner, from 1 - zoom to 0
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
   function apply() {
@@ -14,7 +14,7 @@ function lockedZoom(root, onChange) {
     onChange(at.zoom);
   }
 
-  /** Zooms by a factor; the place (x, y), shares of the panel, stays where it is. */
+  /** Zooms by a factor around the point (x, y), fractions of the panel. */
   function by(factor, x = 0.5, y = 0.5) {
     const zoom = clamp(at.zoom * factor, 1, MAX_ZOOM);
     at.x = x - (x - at.x) * zoom / at.zoom;
@@ -31,10 +31,10 @@ function lockedZoom(root, onChange) {
 
   function reset() { by(1 / MAX_ZOOM); }
 
-  /** Where a place in a panel lies in the image, both in shares. */
+  /** Converts a point of a panel into a point of the image, both in fractions. */
   function toImage(x, y) { return [(x - at.x) / at.zoom, (y - at.y) / at.zoom]; }
 
-  /** Drag, pinch, double click and Ctrl with the wheel on a panel's frame; mayPan: whether a drag is meant as one. */
+  /** Drag, pinch, double click and Ctrl with the wheel on a panel's frame; mayPan: whether a drag pans. */
   function listen(frame, mayPan = () => true) {
     const pointers = new Map();
     const spot = (event) => {
@@ -58,7 +58,7 @@ function lockedZoom(root, onChange) {
     for (const end of ["pointerup", "pointercancel", "pointerleave"]) frame.addEventListener(end, (event) => pointers.delete(event.pointerId));
     frame.addEventListener("dblclick", (event) => by(event.shiftKey ? 0.5 : 2, ...spot(event)));
     frame.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey && !event.metaKey) return;      // else the page could not be scrolled over a picture
+      if (!event.ctrlKey && !event.metaKey) return;      // otherwise the page could not be scrolled over a picture
       event.preventDefault();
       by(Math.exp(-event.deltaY / 200), ...spot(event));
     }, { passive: false });

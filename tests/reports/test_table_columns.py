@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.reports.columns import COSTS, SCORES
+from segnl.reports.table_columns import COSTS, SCORES
 
 
 @pytest.mark.parametrize("column", [*SCORES.values(), *COSTS.values()], ids=lambda column: column.title)

@@ -1,0 +1,80 @@
+"""The one look of every chart: the marks that tell series apart, and matplotlib figures in that style.
+
+The page of a study draws its charts as HTML and SVG, which follow its light and dark theme; `segnl curves` and
+`segnl eval --strata` write image files with matplotlib. Both take colours and shapes from MARKS. Imports no torch.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, SPINE = "#333333", "#d9d9d9", "#999999"
+PAGE_LINE_PX = 2.2  # width of a line on the page, to which the dashes below belong
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Look of one series: an RGB colour, a character, the dashes of its lines in pixels ("" for none), and
+    matplotlib's name for the character's shape.
+    """
+
+    colour: str
+    shape: str
+    dash: str
+    marker: str
+
+    def line_style(self) -> dict[str, Any]:
+        """Returns the keyword arguments of matplotlib for a line of this colour and these dashes."""
+        lengths = tuple(float(length) / PAGE_LINE_PX for length in self.dash.split())
+        return {"color": self.colour, "linestyle": (0, lengths) if lengths else "-"}
+
+
+# The first colours are those of Okabe and Ito; readers with any kind of colour blindness can tell all eight apart.
+MARKS = (
+    Mark("#0072b2", "●", "", "o"),
+    Mark("#d55e00", "■", "9 4", "s"),
+    Mark("#009e73", "▲", "2 4", "^"),
+    Mark("#b45a93", "◆", "9 4 2 4", "D"),
+    Mark("#e69f00", "★", "16 5", "*"),
+    Mark("#56b4e9", "▼", "5 3", "v"),
+    Mark("#803741", "✚", "16 4 2 4 2 4", "P"),
+    Mark("#6344ee", "✖", "1 3", "X"),
+)
+
+
+def mark(index: int) -> Mark:
+    """Returns the mark of series `index`: after eight, the colours repeat with other shapes; after 64 all repeats."""
+    colour, shape = MARKS[index % 8], MARKS[(index + 3 * (index // 8)) % 8]
+    return Mark(colour.colour, shape.shape, shape.dash, shape.marker)
+
+
+def new_figure(width_in: float, height_in: float) -> "Figure":
+    """Returns an empty figure that needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), dpi=150, layout="constrained")
+
+
+def style_axes(
+    axes: "Axes", *, title: str = "", x_label: str = "", y_label: str = "", grid_along: Literal["x", "y"] = "y"
+) -> None:
+    """Labels the axes and gives them a faint grid and no frame."""
+    axes.set_title(title, fontsize=11, color=INK)
+    axes.set_xlabel(x_label, fontsize=11, color=INK)
+    axes.set_ylabel(y_label, fontsize=11, color=INK)
+    axes.grid(axis=grid_along, color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(SPINE)
+
+
+def figure_bytes(figure: "Figure", kind: str = "png") -> bytes:
+    """Returns the figure as a file of that kind: png, svg or pdf."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind)
+    return file.getvalue()

@@ -1,0 +1,163 @@
+"""Accuracy by position in the image: by size of the object, distance to a boundary, height, distance to the centre.
+
+The pixels of a split are sorted into bins, and each bin has a confusion matrix. All runs are counted in one pass over
+the labels, because finding the bins is most of the work.
+RUN/eval/SPLIT-MODE/where.npz holds a run's counts and the hash of the kept.json that they belong to.
+"""
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.files import NPZ_FAULTS, sha256_of, write_atomic
+from segnl.core.progress import Progress
+from segnl.data.base import SegmentationData
+from segnl.evaluation.predictions import Predictions
+from segnl.metrics.confusion import Confusion
+from segnl.metrics.strata import (
+    COMPONENT_PX,
+    NUM_RINGS,
+    NUM_ROWS,
+    WIDTHS_PX,
+    component_size_of,
+    is_near_boundary,
+    ring_of,
+)
+from segnl.reports.plot import Plot, PlotGroup, Points, category_plot, mean_and_range
+
+ErrorMap = Mapping[str, Counts]
+"""Confusion matrices `bins k k+1` by the names in NUM_BINS."""
+
+NUM_BINS = {"size": len(COMPONENT_PX), "distance": len(WIDTHS_PX) + 1, "row": NUM_ROWS, "ring": NUM_RINGS}
+FILE = "where.npz"
+
+
+def error_maps(runs: Mapping[str, Predictions], data: SegmentationData) -> dict[str, ErrorMap]:
+    """Returns every run's counts, by its name; counts in the run's folder are read and not made again."""
+    kept = {name: _kept(predictions) for name, predictions in runs.items()}
+    missing = [name for name, counts in kept.items() if counts is None]
+    if missing:
+        counted = _count([runs[name] for name in missing], data)
+        for name, counts in zip(missing, counted, strict=True):
+            _keep(runs[name], counts)
+            kept[name] = counts
+    return {name: counts for name, counts in kept.items() if counts is not None}
+
+
+def _count(runs: Sequence[Predictions], data: SegmentationData) -> list[dict[str, Counts]]:
+    k = data.table.num_classes
+    maps = [{name: np.zeros((bins, k, k + 1), np.int64) for name, bins in NUM_BINS.items()} for _ in runs]
+    with Progress("counting errors by position", len(data), unit="image") as progress:
+        for i in range(len(data)):
+            label = data.read(i).label
+            bins = bins_of(label)
+            for run, counts in zip(runs, maps, strict=True):
+                add(counts, bins, run.mask(i, data.table), label)
+            progress.advance()
+    return maps
+
+
+def bins_of(label: Pixels) -> dict[str, Pixels]:
+    """Returns each pixel's bin, u8 `H W`, by the names in NUM_BINS. label: train ids u8 `H W`, 255 ignored.
+
+    distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so on; the last bin is farther than all.
+    """
+    distance = np.full(label.shape, len(WIDTHS_PX), np.uint8)
+    for index in reversed(range(len(WIDTHS_PX))):
+        distance[is_near_boundary(label, WIDTHS_PX[index], border_counts=False)] = index
+    row = np.zeros(label.shape, np.uint8)
+    for index, rows in enumerate(np.array_split(np.arange(label.shape[0]), NUM_ROWS)):
+        row[rows] = index
+    ring = ring_of(label.shape).astype(np.uint8)
+    return {"size": component_size_of(label), "distance": distance, "row": row, "ring": ring}
+
+
+def add(counts: ErrorMap, bins: Mapping[str, Pixels], prediction: Pixels, label: Pixels) -> None:
+    """Adds one image's labelled pixels to the counts. prediction: train ids u8 `H W`, 255 ignored."""
+    scored = label != IGNORE
+    for name, matrix in counts.items():
+        num_bins, k, columns = matrix.shape
+        cell = (bins[name][scored].astype(np.intp) * k + label[scored]) * columns + np.minimum(prediction[scored], k)
+        matrix += np.bincount(cell, minlength=num_bins * k * columns).reshape(matrix.shape)
+
+
+def _kept(run: Predictions) -> dict[str, Counts] | None:
+    try:
+        with np.load(run.folder / FILE, allow_pickle=False) as arrays:
+            if str(arrays["belongs_to"]) != sha256_of(run.folder / "kept.json"):
+                return None
+            counts = {name: arrays[name] for name in NUM_BINS}
+    except NPZ_FAULTS:
+        return None  # missing, or of an earlier version
+    k = len(run.metrics["per_class"])
+    fits = all(counts[name].shape == (bins, k, k + 1) for name, bins in NUM_BINS.items())
+    return counts if fits else None
+
+
+def _keep(run: Predictions, counts: ErrorMap) -> None:
+    packed = io.BytesIO()
+    belongs_to = np.array(sha256_of(run.folder / "kept.json"))
+    np.savez_compressed(packed, belongs_to=belongs_to, **counts)  # type: ignore[arg-type]  # as in predictions.py
+    write_atomic(run.folder / FILE, packed.getvalue())
+
+
+def iou_by_bin(counts: Counts) -> Floats:
+    """Returns the mean IoU in each bin over the classes that occur there, f64 `bins`; NaN where nothing is labelled."""
+    return np.array([Confusion(matrix.shape[0], matrix).miou() for matrix in counts])
+
+
+def recall_by_bin(counts: Counts) -> Floats:
+    """Returns the fraction of each bin's pixels that is correct, f64 `bins`; NaN where there are none."""
+    total = counts.sum(axis=(1, 2))
+    correct = np.trace(counts[:, :, :-1], axis1=1, axis2=2)
+    return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+
+
+SIZES = [f"{pixels // 1024}k" if pixels >= 1024 else str(pixels) for pixels in COMPONENT_PX]
+DISTANCES = [
+    *(f"{low + 1}–{high}" if high > low + 1 else str(high) for low, high in itertools.pairwise((0, *WIDTHS_PX))),
+    f"> {WIDTHS_PX[-1]}",
+]
+ROWS = ["top", *[""] * (NUM_ROWS - 2), "bottom"]
+RINGS = ["centre", *[""] * (NUM_RINGS - 2), "corners"]
+
+
+def error_map_plots(heads: Sequence[Sequence[ErrorMap]]) -> PlotGroup | None:
+    """Returns a plot for each name in NUM_BINS; None without any run.
+
+    heads: for each head the counts of its runs; a head without runs has no line.
+    """
+    if not any(heads):
+        return None
+
+    def plot(title: str, name: str, names: Sequence[str], x_label: str) -> Plot:
+        measure = recall_by_bin if name == "size" else iou_by_bin
+        occurs = sum(run[name].sum(axis=(1, 2)) for runs in heads for run in runs) > 0
+        points = []
+        for head, runs in enumerate(heads):
+            if runs:
+                mean, low, high = mean_and_range([100 * measure(run[name])[occurs] for run in runs])
+                points.append(Points(head, mean, mean, low, high))
+        y_label = "recall, %" if name == "size" else "mIoU, %"
+        drawn = [text for text, is_drawn in zip(names, occurs, strict=True) if is_drawn]
+        return category_plot(title, points, drawn, num_heads=len(heads), x_label=x_label, y_label=y_label)
+
+    band = " The band spans the lowest to the highest seed." if any(len(runs) > 1 for runs in heads) else ""
+    return PlotGroup(
+        name="where",
+        title="Where context helps",
+        meaning="The pixels of the split, grouped by their position in the label. Where a head with a wide view beats "
+        "one without, its context is useful; a pixel's surroundings say least far from boundaries and in large areas. "
+        "The y axes do not start at 0, so that small differences show; the figures are below each plot."
+        f"{band}",
+        plots=[
+            plot("By size of the object", "size", SIZES, "pixels of its connected area, at least (1k is 1,024)"),
+            plot("By distance to a boundary", "distance", DISTANCES, "pixels to the nearest other class"),
+            plot("By height in the image", "row", ROWS, "tenths of the height, top to bottom"),
+            plot("By distance from the centre", "ring", RINGS, "five rings of equal width"),
+        ],
+    )

@@ -1,0 +1,205 @@
+"""Learning curves from the logs of runs: `segnl curves` draws them as an image file, a study's page as plots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segnl.core.arrays import Floats
+from segnl.core.chart_style import INK, figure_bytes, mark, new_figure, style_axes
+from segnl.core.errors import ConfigError
+from segnl.core.files import write_atomic
+from segnl.core.run_log import read_log
+from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KINDS = (".png", ".svg", ".pdf")
+MAX_POINTS = 150
+"""Points of a line on the page; a screen shows no more."""
+FIRST = 0.1
+"""Fraction of the steps that the page leaves out of the loss: it falls steeply there and hides what follows."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's log: float64 `n` each. miou: fractions, without undefined ones."""
+
+    name: str
+    steps: Floats
+    loss: Floats
+    lr: Floats
+    eval_steps: Floats
+    miou: Floats
+
+    def smooth_loss(self) -> Floats:
+        """Returns the loss smoothed over a fortieth of the steps."""
+        return smoothed(self.loss, max(1, self.loss.size // 40))
+
+
+def read_curve(run: Path, name: str) -> Curve:
+    """Reads a run's log.jsonl; a step that was repeated after a resume counts once, as last logged.
+
+    Raises ConfigError when the log holds no training step.
+    """
+    lines = read_log(run / "log.jsonl")
+    steps = {line["step"]: line for line in lines if "loss" in line and "event" not in line}
+    scores = {line["step"]: line for line in lines if line.get("event") == "eval" and line.get("miou") is not None}
+    if not steps:
+        raise ConfigError(f"{run}: holds no log.jsonl with a training step; give a run's folder")
+    return Curve(
+        name,
+        steps=_column(steps, "step"),
+        loss=_column(steps, "loss"),
+        lr=_column(steps, "lr"),
+        eval_steps=_column(scores, "step"),
+        miou=_column(scores, "miou"),
+    )
+
+
+def _column(lines: dict[int, dict[str, Any]], key: str) -> Floats:
+    return np.array([lines[step][key] for step in sorted(lines)], np.float64)
+
+
+def smoothed(values: Floats, width: int) -> Floats:
+    """Returns the mean over the values at most width // 2 places from each, over fewer at the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(values.size)
+    first = np.maximum(place - width // 2, 0)
+    last = np.minimum(place + width // 2 + 1, values.size)
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def write_curves(runs: Sequence[Path], out: Path) -> str:
+    """Draws the runs' logs into `out` (.png, .svg or .pdf); returns a line about its content.
+
+    Raises ConfigError for another suffix, a run given twice, and one without a logged step.
+    """
+    if out.suffix not in KINDS:
+        raise ConfigError(f"--out {out}: ends with {out.suffix or 'nothing'}; expected {', '.join(KINDS)}")
+    curves = [read_curve(run, name) for run, name in zip(runs, distinct_names(runs), strict=True)]
+    write_atomic(out, curves_figure(curves, kind=out.suffix.removeprefix(".")))
+    num_validated = sum(curve.miou.size > 0 for curve in curves)
+    return f"{out}: {len(curves)} run{'s' if len(curves) > 1 else ''}, {num_validated} with validations"
+
+
+def distinct_names(runs: Sequence[Path]) -> list[str]:
+    """Returns the folders' names, each with as few of its parents as make all names distinct."""
+    parts = [run.resolve().parts for run in runs]
+    if len(set(parts)) < len(parts):
+        raise ConfigError("RUN: the same run is given twice; name each once")
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
+    """Draws loss, learning rate and mIoU over one axis of steps; returns a file of that kind."""
+    has_miou = any(curve.miou.size for curve in curves)
+    heights = (3.2, 1.2, 2.4 if has_miou else 0.5)
+    figure = new_figure(9, sum(heights) + 1.1 + 0.22 * len(curves))
+    loss, lr, miou = figure.subplots(3, 1, sharex=True, height_ratios=heights)
+    for i, curve in enumerate(curves):
+        style = mark(i).line_style()
+        loss.plot(curve.steps, curve.loss, color=mark(i).colour, alpha=0.18, linewidth=0.6, zorder=1)
+        loss.plot(curve.steps, curve.smooth_loss(), label=curve.name, linewidth=1.8, zorder=3, **style)
+        # Equal schedules cover one another; later ones are thinner, so that earlier ones remain visible.
+        lr.plot(curve.steps, curve.lr, linewidth=1.4 + 1.6 * min(4, len(curves) - 1 - i), **style)
+        if curve.miou.size:
+            percent = 100 * curve.miou
+            miou.plot(curve.eval_steps, percent, marker=mark(i).marker, markersize=4.5, linewidth=1.6, **style)
+    for axes, label in ((loss, "training loss"), (lr, "learning rate"), (miou, "validation mIoU (%)")):
+        style_axes(axes, y_label=label)
+    # The top of the smoothed loss, because single bad batches must not flatten the curve.
+    loss.set_ylim(0, 1.08 * max(float(curve.smooth_loss().max()) for curve in curves))
+    lr.set_ylim(bottom=0)
+    lr.set_xlim(0, 1.02 * max(float(curve.steps[-1]) for curve in curves))
+    if has_miou:
+        _label_last_scores(miou, curves)
+    else:
+        miou.set(yticks=[], ylabel="")
+        text = "no validation in these logs (train.eval_every)"
+        miou.text(0.5, 0.5, text, transform=miou.transAxes, ha="center", va="center", color=INK, fontsize=10)
+    miou.set_xlabel("step", color=INK, fontsize=11)
+    miou.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    figure.legend(loc="outside upper left", ncols=1 if len(curves) < 5 else 2, frameon=False, fontsize=10.5)
+    return figure_bytes(figure, kind)
+
+
+def _label_last_scores(axes: "Axes", curves: Sequence[Curve]) -> None:
+    """Writes each run's last mIoU at the end of its line; labels that would overlap are moved apart."""
+    low, high = axes.get_ylim()
+    ends = sorted((100 * float(curve.miou[-1]), i) for i, curve in enumerate(curves) if curve.miou.size)
+    heights = spread([value for value, _ in ends], 0.075 * (high - low))
+    for (value, i), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            f"{value:.1f}",
+            (curves[i].eval_steps[-1], height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="center",
+            fontsize=10,
+            color=mark(i).colour,
+        )
+
+
+def spread(values: Sequence[float], apart: float) -> list[float]:
+    """Moves ascending values as little as puts each at least `apart` above the one before; groups keep their mean."""
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while len(groups) > 1 and _lowest(groups[-2], apart) + apart * len(groups[-2]) > _lowest(groups[-1], apart):
+            last = groups.pop()
+            groups[-1] += last
+    return [_lowest(group, apart) + i * apart for group in groups for i in range(len(group))]
+
+
+def _lowest(group: Sequence[float], apart: float) -> float:
+    return sum(group) / len(group) - apart * (len(group) - 1) / 2
+
+
+def learning_plots(heads: Sequence[Sequence[Path]]) -> PlotGroup | None:
+    """Returns the page's plots of loss and, where runs were validated, mIoU; None without any log.
+
+    heads: for each head the folders of its runs; those without a log are left out.
+    """
+    curves = [[read_curve(run, run.name) for run in runs if (run / "log.jsonl").exists()] for runs in heads]
+    if not any(curves):
+        return None
+    loss = [_points(head, [_late_loss(curve) for curve in runs]) for head, runs in enumerate(curves) if runs]
+    plots = [line_plot("Loss in training", loss, x_label="steps", y_label="loss")]
+    scores = [[(curve.eval_steps, 100 * curve.miou) for curve in runs if curve.miou.size] for runs in curves]
+    if any(scores):
+        miou = [_points(head, runs) for head, runs in enumerate(scores) if runs]
+        plots.append(line_plot("Validation during training", miou, x_label="steps", y_label="mIoU, %"))
+    has_seeds = any(len(runs) > 1 for runs in curves)
+    band = " The line is the mean over seeds; the band spans the lowest to the highest seed." if has_seeds else ""
+    return PlotGroup(
+        name="learning",
+        title="Learning curves",
+        meaning="How well the heads fit their training images. A lower loss is a better fit, which does not yet mean a "
+        "better score on new images. The curves are smoothed over a fortieth of the steps; the first tenth is left "
+        f"out, because every loss falls steeply there.{band}",
+        plots=plots,
+    )
+
+
+def _late_loss(curve: Curve) -> tuple[Floats, Floats]:
+    is_drawn = curve.steps >= FIRST * curve.steps[-1]
+    return curve.steps[is_drawn], curve.smooth_loss()[is_drawn]
+
+
+def _points(head: int, runs: Sequence[tuple[Floats, Floats]]) -> Points:
+    """Interpolates the runs' values at common steps; returns their mean and range."""
+    steps = np.unique(np.concatenate([steps for steps, _ in runs]))
+    if steps.size > MAX_POINTS:
+        steps = np.linspace(steps[0], steps[-1], MAX_POINTS)
+    values = [np.interp(steps, own_steps, known, left=np.nan, right=np.nan) for own_steps, known in runs]
+    mean, low, high = mean_and_range(values)
+    return Points(head, steps, mean, low, high)
