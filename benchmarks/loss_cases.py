@@ -23,13 +23,12 @@ def build(contestant: str, case: Case) -> Call:
 
 def _segnl(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     """As training calls it."""
-    from segnl.losses.step_loss import CrossEntropyConfig, LossConfig, OhemConfig, losses
-    from segnl.models.segmenter import Logits
+    from segnl.losses.cross_entropy import CrossEntropyConfig, CrossEntropyLoss
+    from segnl.losses.ohem import OHEMConfig, OHEMLoss
 
-    cfg: LossConfig = CrossEntropyConfig(name="cross_entropy")
     if case["loss"] == "ohem":
-        cfg = OhemConfig(name="ohem", threshold=0.7, min_kept=100_000)
-    return losses(cfg, Logits(logits, {}), label, aux_weights={}, align_corners=case["align_corners"])["main"]
+        return OHEMLoss(OHEMConfig(threshold=0.7, min_kept=100_000), align_corners=case["align_corners"])(logits, label)
+    return CrossEntropyLoss(CrossEntropyConfig(), align_corners=case["align_corners"])(logits, label)
 
 
 def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:

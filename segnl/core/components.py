@@ -27,7 +27,7 @@ class Components:
         """Returns the names of the package's components, without importing any."""
         spec = importlib.util.find_spec(self.package)
         folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
-        return sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "base")
+        return sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem not in ("base", "find"))
 
     def find(self, name: str) -> Any:
         """Returns the class of that name: ours, or that of the module at a dotted path such as `mylab.heads.swirl`.

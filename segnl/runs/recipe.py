@@ -1,24 +1,26 @@
-"""A recipe: everything that decides a training, composed from the schemas that its parts declare beside themselves."""
+"""Recipes: everything that decides a training, composed from the settings that each component declares."""
 
 import difflib
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from segnl.core.config import Config, JSONDict, load_mapping, suggest, validate
+from segnl.core.components import Components
+from segnl.core.config import Config, JSONDict, load_mapping, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
-from segnl.losses.step_loss import LOSSES, LossConfig
+from segnl.losses.base import LossConfig
+from segnl.losses.find import LOSSES
 from segnl.models.segmenter import ModelConfig, model_schema
-from segnl.optim.optim import OPTIMISERS, SCHEDULES, GroupsConfig, ScheduleConfig
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
+from segnl.optim.find import OPTIMISERS, SCHEDULES
+from segnl.optim.optimisers.base import OptimiserConfig
+from segnl.optim.schedules.base import ScheduleConfig
 
 Count = Annotated[int, Field(ge=1)]
 Size = tuple[Count, Count]
@@ -32,40 +34,40 @@ class TrainConfig(Config):
     """Images a step over all ranks."""
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
-    """Steps between checkpoints; a kill loses no more."""
+    """Steps between checkpoints; a kill loses at most these."""
     eval_every: Count | None = None
     """Steps between validations; null for none."""
     keep_every: Count | None = None
-    """The checkpoint of every so many steps is made and kept for good; null: the newest two are all there is."""
+    """Steps between checkpoints that are kept for good; null: only the newest two are kept."""
     accumulate: Count = 1
-    """Pieces in which a step's images pass the network, to fit into memory; the step is the same but for the norms'
-    statistics and OHEM's mining, which are each piece's own."""
+    """Number of micro-batches in which a step's images pass the network, to fit into memory. The step stays the same
+    except for the norms' statistics and OHEM's mining, which see one micro-batch at a time."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a running average of the weights, which is evaluated in their place; null: none."""
+    """Decay of the exponential moving average (EMA) of the weights, which is evaluated in their place; null: none."""
     deterministic: bool = False
     precision: Precision = "float32"
     """fp16 scales the loss and skips steps whose gradients overflow (core/precision.py). It is meant for GPUs: a CPU
     without float16 arithmetic takes many times as long as in float32."""
     channels_last: bool = False
-    """Memory layout: the same numbers but for rounding, and often faster."""
+    """Memory layout: the same numbers up to rounding, and often faster."""
     tensorboard: bool = False
-    """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `watch`."""
+    """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `tensorboard`."""
     compile: bool = False
-    """Whether training steps run through torch.compile: the same numbers but for rounding; evaluation does not."""
+    """Whether training steps run through torch.compile: the same numbers up to rounding. Evaluation does not."""
     activation_checkpointing: bool = False
-    """Whether the backbone's blocks are computed again in backward instead of kept: less memory, more time."""
+    """Whether backward computes the backbone's blocks again instead of keeping them: less memory, more time."""
 
     @pydantic.model_validator(mode="after")
-    def _pieces_are_equal(self) -> "TrainConfig":
+    def _check_keys_together(self) -> "TrainConfig":
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal pieces")
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal micro-batches")
         if self.compile and self.activation_checkpointing:
             raise ValueError("compile decides by itself what to compute again; drop activation_checkpointing")
         return self
 
 
 class EvalConfig(Config):
-    """The protocol of a score."""
+    """Inference settings of a score."""
 
     mode: Literal["whole", "slide"] = "whole"
     window_hw: Size | None = None
@@ -75,13 +77,13 @@ class EvalConfig(Config):
     short_sides_px: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     """Lengths of the shorter side at scale 1, averaged as scales are; null: data.short_side_px, or the image's own."""
     long_side_px: Count | None = None
-    """A longer side than this at scale 1 is shortened to it, whatever that does to the shorter one."""
+    """Longest side at scale 1; a longer one is reduced to it, and the shorter side with it."""
     size_multiple: Count = 1
-    """The network's input is enlarged to a multiple of this."""
+    """Height and width of the network's input are enlarged to multiples of this."""
     flip: bool = False
-    """ModelEMA over the flipped image too."""
+    """Averages the class probabilities of the image and of its horizontally flipped copy."""
     batch_size: Count = 4
-    """Windows that pass the network at once in mode slide."""
+    """Number of windows that pass the network at once in mode slide."""
     precision: Precision = "float32"
 
     @pydantic.model_validator(mode="after")
@@ -94,39 +96,39 @@ class EvalConfig(Config):
 
 
 class Recipe(Config):
-    """All sections; `compose` narrows those with a name to the schema of the part that it means."""
+    """All sections of a recipe; `compose` narrows those that name a component to the settings of that component."""
 
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
-    optim: GroupsConfig
+    optim: OptimiserConfig
     schedule: ScheduleConfig
     loss: LossConfig
     eval: EvalConfig = EvalConfig()
 
     def to_dict(self) -> JSONDict:
-        """Plain values for YAML and JSON, every default written out."""
+        """Returns plain values for YAML and JSON, with every default written out."""
         return self.model_dump(mode="json")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the plain values: the class of a composed recipe is made at run time and cannot be imported."""
+        return compose, (self.to_dict(), "pickled recipe")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file; every fault is one ConfigError naming file and dotted key."""
-    return compose(load_mapping(path, overrides), file=str(path))
+    """Reads a recipe file and `a.b=c` overrides; raises ConfigError naming the file and the dotted key."""
+    return compose(load_mapping(path, overrides), str(path))
 
 
-def compose(mapping: Mapping[str, Any], *, file: str) -> Recipe:
-    """Checks a whole recipe against the schemas of the parts it names."""
-    data_name = _name_at(mapping, "data", file)
-    try:
-        data = DATASETS.find(data_name).Config
-    except ConfigError as err:
-        raise ConfigError(f"{file}: {err}") from err
-    model = model_schema(_section(mapping, "model", file), file=file)
-    optimiser = _choose(OPTIMISERS, _name_at(mapping, "optim", file), "optim.name", file)
-    schedule = _choose(SCHEDULES, _name_at(mapping, "schedule", file), "schedule.name", file)
-    loss = _choose(LOSSES, _name_at(mapping, "loss", file), "loss.name", file)
-    parts = {"model": model, "data": data, "optim": optimiser, "schedule": schedule, "loss": loss}
-    fields: dict[str, Any] = {name: (part, ...) for name, part in parts.items()}
+def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
+    """Validates a whole recipe against the settings of the components that it names; file: for messages."""
+    fields: dict[str, Any] = {
+        "model": (model_schema(_section(mapping, "model", file), file=file), ...),
+        "data": (_component(DATASETS, mapping, "data", file).Config, ...),
+        "optim": (_component(OPTIMISERS, mapping, "optim", file), ...),
+        "schedule": (_component(SCHEDULES, mapping, "schedule", file), ...),
+        "loss": (_component(LOSSES, mapping, "loss", file).Config, ...),
+    }
     schema = pydantic.create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
     return validate(schema, dict(mapping), file=file)
 
@@ -141,23 +143,20 @@ def _section(mapping: Mapping[str, Any], key: str, file: str) -> Mapping[str, An
     return section
 
 
-def _name_at(mapping: Mapping[str, Any], key: str, file: str) -> str:
+def _component(components: Components, mapping: Mapping[str, Any], key: str, file: str) -> Any:
     name = _section(mapping, key, file).get("name")
     if not isinstance(name, str):
         raise ConfigError(
             f"{file}: {key}.name: " + ("missing; add it" if name is None else f"holds {name!r}, expected a word")
         )
-    return name
+    try:
+        return components.find(name)
+    except ConfigError as err:
+        raise ConfigError(f"{file}: {err}") from err
 
 
-def _choose(known: Mapping[str, type[AnyConfig]], name: str, dotted: str, file: str) -> type[AnyConfig]:
-    if name not in known:
-        raise ConfigError(f"{file}: {dotted}: holds '{name}'{suggest(name, list(known))}")
-    return known[name]
-
-
-# Where the data lie, how they are fetched, how often a run is saved, how it is scored and watched and how steps are
-# executed do not change what it learns.
+# These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and
+# scored, what it logs, and how its steps are executed.
 FREE_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
@@ -165,34 +164,34 @@ FREE_KEYS = frozenset(
 )
 
 
-def differing_keys(one: JSONDict, other: JSONDict, *, with_eval: bool = False) -> list[str]:
-    """Dotted keys on which two recipes differ, but for those that change nothing of what is learned.
+def differing_keys(recipe: JSONDict, other: JSONDict, *, with_eval: bool = False) -> list[str]:
+    """Returns the dotted keys on which two recipes differ, except those that change nothing of what is learned.
 
-    with_eval: also where they differ in how they are scored. A key that came into being after a recipe was written
+    with_eval: includes the keys of how they are scored. A key that a recipe was written without, because it is newer,
     has its default there.
     """
-    ours, theirs = _flat(_completed(one)), _flat(_completed(other))
+    flat, other_flat = _flatten(_with_defaults(recipe)), _flatten(_with_defaults(other))
     absent = object()
     return sorted(
         key
-        for key in ours.keys() | theirs.keys()
+        for key in flat.keys() | other_flat.keys()
         if key not in FREE_KEYS
         and (with_eval or not key.startswith("eval."))
-        and ours.get(key, absent) != theirs.get(key, absent)
+        and flat.get(key, absent) != other_flat.get(key, absent)
     )
 
 
-def _completed(mapping: JSONDict) -> JSONDict:
+def _with_defaults(mapping: JSONDict) -> JSONDict:
     try:
-        return compose(mapping, file="recipe").to_dict()
-    except ConfigError:  # of a part that is gone, or of no recipe: it is compared as it stands
+        return compose(mapping, "recipe").to_dict()
+    except ConfigError:  # its component no longer exists, or it is no recipe: compared as it stands
         return mapping
 
 
-def _flat(mapping: Any, at: str = "") -> dict[str, Any]:
+def _flatten(mapping: Any, at: str = "") -> dict[str, Any]:
     if not isinstance(mapping, dict) or not mapping:
         return {at: mapping}
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
-        flat |= _flat(value, f"{at}.{key}" if at else key)
+        flat |= _flatten(value, f"{at}.{key}" if at else key)
     return flat

@@ -25,7 +25,7 @@ from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.losses.class_weight import class_weights
+from segnl.losses.base import class_weights
 from segnl.models.norm import norm_note, resolve_norm
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import (

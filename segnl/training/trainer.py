@@ -17,10 +17,11 @@ from segnl.core.errors import NonFiniteError
 from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
-from segnl.losses.step_loss import Share, losses, step_count
+from segnl.losses.base import StepNormalizer
+from segnl.losses.find import LOSSES
 from segnl.models.norm import resolve_norm, set_process_group, synchronise
 from segnl.models.segmenter import Segmenter
-from segnl.optim.optim import build_optimiser, learning_rate, set_learning_rate
+from segnl.optim.optimisers.base import build_optimiser, set_learning_rate
 from segnl.runs.recipe import Recipe
 from segnl.training.ema import ModelEMA
 from segnl.training.loss_scale import LossScale
@@ -61,9 +62,10 @@ class Trainer:
         class_weight: Tensor | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """class_weight: `k`, for the loss; see losses/class_weight.py. group: rank 0's weights are copied to all."""
+        """class_weight: `k`, for the loss. group: rank 0's weights are copied to all."""
         self.group = group
-        self.class_weight = None if class_weight is None else class_weight.to(device)
+        loss_class = LOSSES.find(recipe.loss.name)
+        self.loss = loss_class(recipe.loss, class_weight, align_corners=recipe.model.align_corners).to(device)
         self.recipe, self.device, self.step_number = recipe, device, 0
         layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout)
@@ -94,7 +96,7 @@ class Trainer:
         Raises NonFiniteError, with nothing updated, when loss or gradient is not finite, on every rank.
         """
         cfg, number = self.recipe, self.step_number
-        lr = learning_rate(cfg.schedule, number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
+        lr = cfg.schedule.learning_rate(number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
         set_learning_rate(self.optimiser, lr)
         purpose = ("step", number) if self.group.is_rank0 else ("step", number, "rank", self.group.rank)
         torch.manual_seed(seed_for(cfg.train.seed, *purpose))  # dropout
@@ -162,14 +164,14 @@ class Trainer:
         """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
         label = batch.label.to(self.device).long()  # b H W; one byte a pixel until here
         pieces = self.recipe.train.accumulate
-        count = self.group.all_reduce_sum(step_count(self.recipe.loss, label, self.class_weight))
-        share = Share(count, pieces, self.group.world_size, self.group.all_reduce_sum)
+        divisor = self.group.all_reduce_sum(self.loss.divisor(label))
+        normalizer = StepNormalizer(divisor, pieces, self.group)
         sums: dict[str, float] = {}
         forward_s = backward_s = 0.0
         for i, (image, its_label) in enumerate(zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True)):
             began = time.perf_counter()
             with self._exchanging(is_last=i == pieces - 1):
-                parts = self._losses(image, its_label, share)
+                parts = self._losses(image, its_label, normalizer)
                 total = torch.stack(list(parts.values())).sum()
                 for name, part in parts.items():
                     sums[name] = sums.get(name, 0.0) + float(part.detach())
@@ -188,21 +190,12 @@ class Trainer:
             return nullcontext()
         return self.network.no_sync()  # type: ignore[operator]  # a compiled one passes it on
 
-    def _losses(self, image: Tensor, label: Tensor, share: Share) -> dict[str, Tensor]:
-        model = self.recipe.model
+    def _losses(self, image: Tensor, label: Tensor, step: StepNormalizer) -> dict[str, Tensor]:
         layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
         with autocast(self.recipe.train.precision, self.device):
             logits = self.network(image)
-        return losses(
-            self.recipe.loss,
-            logits,
-            label,
-            aux_weights=self.model.aux_weights,
-            align_corners=model.align_corners,
-            class_weight=self.class_weight,
-            share=share,
-        )
+        return self.loss.by_name(logits, label, step, self.model.aux_weights)
 
     def _check_finite(self, what: str, value: float, own: float, sample_ids: Sequence[str]) -> None:
         """value: the same on all ranks; own: this rank's part, which tells whose images are to be named."""

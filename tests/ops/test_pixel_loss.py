@@ -31,7 +31,7 @@ def draw(dtype: torch.dtype = torch.float64, in_hw: tuple[int, int] = (7, 11), b
 def pixel_ohem_cross_entropy(
     logits: Tensor, label: Tensor, *, align_corners: bool, threshold: float = 0.7, min_kept: int = 100_000
 ) -> Tensor:
-    """Two passes, as losses/step_loss.py takes them."""
+    """Two passes, as losses/ohem.py takes them."""
     pixel_losses = per_pixel_loss(logits, label, align_corners=align_corners)
     kept = ohem_label(label, pixel_losses, threshold=threshold, min_kept=min_kept)
     return pixel_cross_entropy(logits, kept, align_corners=align_corners)

@@ -14,7 +14,7 @@ from segnl.data.loader import train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.losses.class_weight import class_weights
+from segnl.losses.base import class_weights
 from segnl.runs.build import build_data, build_model, padding_rgb
 from segnl.runs.recipe import Recipe, compose, load_recipe
 from segnl.training.trainer import Trainer

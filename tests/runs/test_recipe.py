@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from segnl.core.config import parse_yaml
@@ -65,10 +67,13 @@ def test_compile_and_activation_checkpointing_are_refused_together(tiny_config):
         load_recipe(tiny_config, ["train.compile=true", "train.activation_checkpointing=true"])
 
 
-def test_pieces_that_do_not_divide_the_batch_are_refused(tiny_config):
-    with pytest.raises(ConfigError, match="batch_size 2 cannot be cut into 3 equal pieces"):
+def test_micro_batches_that_do_not_divide_the_batch_are_refused(tiny_config):
+    with pytest.raises(ConfigError, match="batch_size 2 cannot be split into 3 equal micro-batches"):
         load_recipe(tiny_config, ["train.accumulate=3"])
 
 
-def test_a_folder_data_set_is_called_as_its_folder(tiny_config):
-    assert load_recipe(tiny_config).data_name == "tiny"
+def test_a_recipe_survives_pickling(tiny_config):
+    recipe = load_recipe(tiny_config, ["loss={name: ohem, fraction: 0.5}", "optim={name: adamw, lr: 0.1}"])
+    again = pickle.loads(pickle.dumps(recipe))
+    assert again.to_dict() == recipe.to_dict()
+    assert (again.loss.fraction, again.optim.betas, again.model.head.channels) == (0.5, (0.9, 0.999), 16)

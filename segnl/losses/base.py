@@ -1,0 +1,114 @@
+"""The contract of a loss, its common settings, and the share that a micro-batch has in the loss of its step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segnl.core.arrays import Counts
+from segnl.core.config import Config
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
+from segnl.models.segmenter import Logits
+from segnl.ops.pixel_loss import pixel_weight_sum
+from segnl.ops.resize import resize
+
+Balance = Literal["enet", "enet_sqrt", "median_frequency"]
+
+
+class LossConfig(Config):
+    """Settings that every loss has."""
+
+    name: str
+    divide_by: Literal["valid", "all"] = "valid"
+    """The mean over labelled pixels, or mmsegmentation's over all of them (docs/adr/0005)."""
+    class_weight: Balance | None = None
+    """Formula that weights rare classes up, from the training labels (`class_weights`); null: all classes weigh 1."""
+
+
+@dataclass(frozen=True)
+class StepNormalizer:
+    """The normalization of a step's loss, for a micro-batch that is only a part of that step.
+
+    divisor: float64 scalar, `Loss.divisor` summed over all micro-batches of all processes.
+    micro_batches: how many each process has.
+    """
+
+    divisor: Tensor
+    micro_batches: int = 1
+    group: ProcessGroup = SINGLE_PROCESS
+
+
+class Loss(nn.Module):
+    """Training loss of class scores; a subclass's file ends with `LOSS = THE_CLASS`.
+
+    A subclass sets `Config` and implements `forward`. One that needs no upsampled logits overrides `of_step` as well,
+    so that nothing of size `b k H W` has to exist.
+    """
+
+    Config: ClassVar[type[LossConfig]] = LossConfig
+    class_weight: Tensor | None
+
+    def __init__(self, cfg: LossConfig, class_weight: Tensor | None = None, *, align_corners: bool = False) -> None:
+        """class_weight: float `k`. align_corners: how logits are upsampled to the label's size."""
+        super().__init__()
+        self.cfg, self.align_corners = cfg, align_corners
+        self.register_buffer("class_weight", class_weight)
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the scalar loss of logits `b k H W` for label `b H W` (0..k-1, 255 ignored).
+
+        It must be 0, not NaN, where all pixels are ignored.
+        """
+        raise NotImplementedError
+
+    def of_step(self, logits: Tensor, label: Tensor, step: StepNormalizer) -> Tensor:
+        """Returns the micro-batch's summand of its step's loss. logits: `b k h w` at feature size; label: `b H W`.
+
+        Here every micro-batch weighs the same; a mean over pixels divides by `step.divisor` instead.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        upsampled = resize(logits, (label.shape[-2], label.shape[-1]), align_corners=self.align_corners)
+        return self(upsampled, label.long()) / (step.micro_batches * step.group.world_size)
+
+    def of_auxiliary(self, logits: Tensor, label: Tensor, step: StepNormalizer) -> Tensor:
+        """Returns the same for the logits of an auxiliary head; a loss for main logits alone overrides it."""
+        return self.of_step(logits, label, step)
+
+    def divisor(self, label: Tensor) -> Tensor:
+        """Returns what a mean over `label` divides by, float64: its valid pixels by class weight, or all its pixels."""
+        if self.cfg.divide_by == "all":
+            return torch.full((), float(label.numel()), dtype=torch.float64, device=label.device)
+        return pixel_weight_sum(label, class_weight=self.class_weight)
+
+    def by_name(
+        self, logits: Logits, label: Tensor, step: StepNormalizer, aux_weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Returns {"main": scalar, "NAME": scalar already weighted, ...}, whose sum a step minimises.
+
+        label: integer `b H W`, 255 ignored. aux_weights: by name of `logits.aux`, 1 where there is none.
+        """
+        losses = {"main": self.of_step(logits.main, label, step)}
+        for name, aux_logits in logits.aux.items():
+            losses[name] = aux_weights.get(name, 1.0) * self.of_auxiliary(aux_logits, label, step)
+        return losses
+
+
+def class_weights(balance: Balance, pixels: Counts) -> Tensor:
+    """Returns float32 `k`, a weight for each class. pixels: int64 `k`, each class's pixels in the training labels.
+
+    enet: 1 / ln(1.02 + p), p the class's share of labelled pixels (Paszke et al. 2016, arXiv:1606.02147).
+    enet_sqrt: its square root, which keeps a third of the contrast and costs less precision.
+    median_frequency: the median share over the class's share (Eigen and Fergus 2015, arXiv:1411.4734, with shares over
+    the whole split). A class without a pixel weighs 1 there: nothing is known of it, and it has no term in the loss.
+    """
+    share = pixels / max(1, int(pixels.sum()))
+    if balance in ("enet", "enet_sqrt"):
+        weight = (1 / np.log(1.02 + share)) ** (0.5 if balance == "enet_sqrt" else 1.0)
+    else:
+        present = share > 0
+        median = float(np.median(share[present])) if present.any() else 1.0
+        weight = np.divide(median, share, out=np.ones_like(share), where=present)
+    return torch.from_numpy(weight.astype(np.float32))
