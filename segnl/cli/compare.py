@@ -15,6 +15,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    from segnl.core.limits import require_jobs
     from segnl.studies.run import compare
 
+    require_jobs(args.jobs)
     return compare(args.config, args.json, num_jobs=args.jobs)

@@ -25,11 +25,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     from segnl.core.files import write_atomic
+    from segnl.core.limits import require_count, require_memory
     from segnl.profiling.cost import cost
     from segnl.runs.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
-    report = cost(recipe, hw=size_of(args.input), module=args.module, num_classes=args.classes)
+    rows, columns = size_of(args.input)
+    require_memory(f"--input {args.input}", 64 * rows * columns)  # the stem's map: 64 channels at half the size
+    if args.classes is not None:
+        require_count("--classes", args.classes, most=65_536)
+    report = cost(recipe, hw=(rows, columns), module=args.module, num_classes=args.classes)
     print("\n".join(_lines(report)))
     if args.json is not None:
         write_atomic(args.json, json.dumps(report.to_dict(), indent=1).encode())

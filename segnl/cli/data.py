@@ -21,9 +21,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    from segnl.core.limits import require_count
     from segnl.core.progress import Progress
     from segnl.streets.files import generate
 
+    for option, count in (("--train", args.train), ("--val", args.val)):
+        require_count(option, count, most=1_000_000)
     with Progress("streets", args.train + args.val, unit="image") as progress:
         made = generate(
             args.out,

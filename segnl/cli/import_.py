@@ -26,7 +26,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     from segnl.convert.import_checkpoint import adopt
+    from segnl.core.limits import require_count
 
+    require_count("--recurrence", args.recurrence, most=256)
     found = adopt(
         args.file,
         args.kind,

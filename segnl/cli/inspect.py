@@ -21,7 +21,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    from segnl.core.limits import require_count
     from segnl.reports.inspect_runs import inspect_runs
 
+    for option, count in (("--images", args.images), ("--sheet", args.sheet)):
+        require_count(option, count, most=10_000)
     print(inspect_runs(args.checkpoint, args.out, split=args.split, num_images=args.images, sheet=args.sheet))
     return 0

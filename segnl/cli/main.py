@@ -63,9 +63,21 @@ def _run(args: argparse.Namespace) -> int:
         return 130
     except SegnlError as err:
         return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
+    except (MemoryError, RuntimeError) as err:
+        if not _is_out_of_memory(err):
+            raise
+        reason = (str(err).splitlines() or ["allocation failed"])[0]
+        message = f"out of memory ({reason}); choose smaller batches, crops or inputs, or end other programs"
+        return _fail(message, MachineError.exit_code, debug=args.debug)
     except OSError as err:
         where = err.filename or "this machine"
         return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+
+
+def _is_out_of_memory(err: Exception) -> bool:
+    """True for Python's, CUDA's and the CPU allocator's errors, told apart without an import of torch."""
+    is_of_cuda = any(cls.__name__ == "OutOfMemoryError" for cls in type(err).__mro__)
+    return isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err)
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:

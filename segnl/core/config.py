@@ -8,15 +8,25 @@ import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
+from pydantic import Field
 
 from segnl.core.errors import ConfigError
 
 JSONDict = dict[str, Any]
 AnyConfig = TypeVar("AnyConfig", bound="Config")
+
+# Bounds that no real setting reaches: a zero too many is an error and not a machine without memory (core/limits.py).
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""Steps, images: what allocates nothing by itself."""
+SmallCount = Annotated[int, Field(ge=1, le=256)]
+"""Layers, repetitions, dilations, passes."""
+ChannelCount = Annotated[int, Field(ge=1, le=8192)]
+SidePx = Annotated[int, Field(ge=1, le=32_768)]
+"""Rows or columns of an image or a crop."""
 
 
 class Config(pydantic.BaseModel):

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
-from segnl.core.config import Config
+from segnl.core.config import Config, SidePx
 from segnl.core.errors import DataError
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 from segnl.data.sample import Sample
@@ -18,7 +18,6 @@ from segnl.labels.table import ClassTable
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 
-Positive = Annotated[int, Field(ge=1)]
 Files = dict[str, Path]
 """Files by stem."""
 
@@ -28,11 +27,11 @@ class DataConfig(Config):
 
     name: str
     root: Path
-    crop_hw: tuple[Positive, Positive]
+    crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop; what a smaller image leaves free is void."""
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
     """An image is resized by a factor drawn evenly from this range before it is cropped."""
-    short_side_px: Positive | None = None
+    short_side_px: SidePx | None = None
     """The length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
     crop_max_class: Annotated[float, Field(gt=0, le=1)] | None = None
     """A crop of which one class covers more than this fraction is drawn again, ten times at most."""
@@ -40,6 +39,7 @@ class DataConfig(Config):
     distort: bool = True
     """Random brightness, contrast, saturation and hue."""
     workers: Annotated[int, Field(ge=0)] = 2
+    """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0)] = 120.0
 
     @field_validator("scale")

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segnl.core.errors import DataError, MachineError, SegnlError
+from segnl.core.limits import require_workers
 from segnl.core.seeds import seed_for
 from segnl.data.base import SegmentationData
 from segnl.data.sample import Batch, Sample, collate
@@ -172,6 +173,7 @@ def _load(
     timeout_s: float,
 ) -> Iterator[Any]:
     """What `collate_fn` makes of the items of each list of keys, in order."""
+    require_workers(workers)
     loader = DataLoader(
         items,
         batch_sampler=keys,

@@ -5,6 +5,7 @@ import os
 import torch
 
 from segnl.core.errors import ConfigError
+from segnl.core.limits import require_workers
 from segnl.data.base import SegmentationData
 from segnl.data.find import DATASETS
 from segnl.models.input import InputConfig
@@ -13,10 +14,12 @@ from segnl.runs.recipe import Recipe
 
 
 def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> SegmentationData:
-    """The recipe's data set; raises DataError when the files are not there or the split is unknown.
+    """The recipe's data set; raises DataError when the files are not there or the split is unknown,
+    ConfigError when data.workers is more than this machine can carry.
 
     needs_labels: False accepts a split that has none, such as a benchmark's test images.
     """
+    require_workers(recipe.data.workers)
     return DATASETS.find(recipe.data.name)(recipe.data, split, needs_labels=needs_labels)
 
 

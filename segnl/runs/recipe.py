@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from segnl.core.components import Components
-from segnl.core.config import Config, JSONDict, load_mapping, validate
+from segnl.core.config import Config, Count, JSONDict, SidePx, SmallCount, load_mapping, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
@@ -22,15 +22,14 @@ from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.optim.optimisers.base import OptimiserConfig
 from segnl.optim.schedules.base import ScheduleConfig
 
-Count = Annotated[int, Field(ge=1)]
-Size = tuple[Count, Count]
+Size = tuple[SidePx, SidePx]
 
 
 class TrainConfig(Config):
     """The budget and the arithmetic of a training."""
 
     max_steps: Count
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images a step over all ranks."""
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
@@ -39,7 +38,7 @@ class TrainConfig(Config):
     """Steps between validations; null for none."""
     keep_every: Count | None = None
     """Steps between checkpoints that are kept for good; null: only the newest two are kept."""
-    accumulate: Count = 1
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Number of micro-batches in which a step's images pass the network, to fit into memory. The step stays the same
     except for the norms' statistics and OHEM's mining, which see one micro-batch at a time."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -72,17 +71,17 @@ class EvalConfig(Config):
     mode: Literal["whole", "slide"] = "whole"
     window_hw: Size | None = None
     stride_hw: Size | None = None
-    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], Field(min_length=1, max_length=64)] = (1.0,)
     """Image scales whose class probabilities are averaged."""
-    short_sides_px: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    short_sides_px: Annotated[tuple[SidePx, ...], Field(min_length=1, max_length=64)] | None = None
     """Lengths of the shorter side at scale 1, averaged as scales are; null: data.short_side_px, or the image's own."""
-    long_side_px: Count | None = None
+    long_side_px: SidePx | None = None
     """Longest side at scale 1; a longer one is reduced to it, and the shorter side with it."""
-    size_multiple: Count = 1
+    size_multiple: SmallCount = 1
     """Height and width of the network's input are enlarged to multiples of this."""
     flip: bool = False
     """Averages the class probabilities of the image and of its horizontally flipped copy."""
-    batch_size: Count = 4
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
     """Number of windows that pass the network at once in mode slide."""
     precision: Precision = "float32"
 

@@ -45,7 +45,7 @@ class StudyConfig(Config):
     """What is done to trained attention at evaluation (models/ablation.py): names, or true for the usual ones."""
     note: str = ""
     """A sentence for the page: what a reader should know of this study."""
-    gallery: Annotated[int, Field(ge=0)] = 24
+    gallery: Annotated[int, Field(ge=0, le=10_000)] = 24
     """How many images the page shows, those first on which the heads disagree most."""
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
 from segnl.core.files import LOCK, ensure_writable, remove_leftovers, run_lock, write_atomic
+from segnl.core.limits import require_memory
 from segnl.core.progress import Progress
 from segnl.core.run_log import NoLog, RunLog, read_log
 from segnl.data.base import SegmentationData
@@ -79,6 +80,10 @@ def _check_batch(recipe: Recipe, group: ProcessGroup) -> None:
         err = ConfigError(f"train.batch_size: {images} images a step cannot be shared equally by {each}; change one")
         err.is_relayed = not group.is_rank0  # all find it by themselves
         raise err
+    rows, columns = recipe.data.crop_hw
+    images //= group.world_size
+    uint8_bytes, float_bytes = 4 * images, 12 * images // recipe.train.accumulate
+    require_memory("train.batch_size crops of data.crop_hw", (uint8_bytes + float_bytes) * rows * columns)
 
 
 def _open_run(recipe: Recipe, run: Path, data: SegmentationData, held: ExitStack, *, fresh: bool) -> Checkpoint | None:

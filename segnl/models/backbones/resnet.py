@@ -5,10 +5,10 @@ Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et a
 
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import Config, SmallCount
 from segnl.models.activation_checkpointing import checkpointed
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
@@ -38,7 +38,7 @@ class StemConfig(Config):
 
     kind: Literal["plain", "deep"] = "plain"
     """plain: one 7x7, as torchvision. deep: three 3x3, as mmsegmentation's v1c (64 channels) and CCNet (128)."""
-    channels: Annotated[int, Field(ge=2)] | None = None
+    channels: Annotated[int, Field(ge=2, le=8192)] | None = None
     """Of the last convolution, as it stands; null: 64 times width. The deep stem's first two have half of it."""
     has_pool: bool = True
     """Whether the pooling is there; without it all stages are twice as fine, c2 at half of the image's size."""
@@ -51,20 +51,20 @@ class ResNetConfig(BackboneConfig):
 
     name: str = "resnet"
     depth: Literal[18, 34, 50, 101, 152] | None = 50
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] | None = None
+    blocks: tuple[SmallCount, SmallCount, SmallCount, SmallCount] | None = None
     """Blocks of the four stages instead of the depth's own numbers, such as [1, 1, 1, 1]."""
     block: Literal["basic", "bottleneck"] | None = None
     """Their kind, where depth is null."""
     stem: StemConfig = StemConfig()
-    width: float = Field(1.0, gt=0.0)
+    width: float = Field(1.0, gt=0.0, le=16.0)
     """Factor on all channels of the stages."""
     output_stride: Literal[8, 16, 32] = 8
     """Of c5, with the stem's pooling; without that, half of it."""
     contract_dilation: bool = True
     """Whether a dilated stage's first block has half the dilation (mmsegmentation, torchvision), or all (CCNet)."""
-    multi_grid: tuple[PositiveInt, ...] | None = None
+    multi_grid: tuple[SmallCount, ...] | None = None
     """Factors on the dilation of layer4's blocks, (1, 2, 4) in DeepLabV3; repeated where there are more blocks."""
-    dilations: dict[str, tuple[PositiveInt, ...]] = Field({})
+    dilations: dict[str, tuple[SmallCount, ...]] = Field({})
     """Dilations of a layer's blocks, written out, such as {layer4: [1, 2, 4]}, in place of what the keys above give."""
     avg_down: bool = False
     """Whether shortcuts halve by average pooling (ResNet-D)."""

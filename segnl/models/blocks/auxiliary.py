@@ -1,16 +1,16 @@
 """The auxiliary head: one convolution and a classifier on an earlier stage."""
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import ChannelCount, Config
 from segnl.models.blocks.conv import ConvNormAct, NormalInitConv2d
 
 
 class AuxConfig(Config):
     """Settings of the auxiliary head."""
 
-    channels: PositiveInt = 256
+    channels: ChannelCount = 256
     weight: float = Field(0.4, ge=0.0)
     """Of its loss."""
     stage: int = Field(2, ge=0, le=3)

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 
@@ -11,15 +12,15 @@ from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 class ConvContextConvConfig(NormActConfig):
     """Settings of the shell; the defaults are the published ones of CCNet and mmsegmentation."""
 
-    channels: int = Field(512, ge=1)
-    num_convs: int = Field(2, ge=0)
+    channels: ChannelCount = 512
+    num_convs: int = Field(2, ge=0, le=256)
     """Convolutions on the way; the context block stands after the first."""
-    kernel: int = Field(3, ge=1)
-    dilation: int = Field(1, ge=1)
+    kernel: int = Field(3, ge=1, le=63)
+    dilation: SmallCount = 1
     """Of those convolutions; the one after the concatenation is never dilated."""
     concat_input: bool = True
     """Whether the stage itself is concatenated before the last convolution."""
-    last_channels: int | None = Field(None, ge=1)
+    last_channels: ChannelCount | None = None
     """Channels after the concatenation; null: as `channels`."""
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import Config, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import to_rows
 from segnl.ops.criss_cross import criss_cross_context
@@ -16,7 +16,7 @@ from segnl.ops.criss_cross import criss_cross_context
 class CrissCrossConfig(Config):
     """Settings of the block."""
 
-    recurrence: int = Field(2, ge=1)
+    recurrence: SmallCount = 2
     """How often the attention is applied, with one set of weights: it may be another at evaluation."""
     reduction: int = Field(8, ge=1)
     """Channels of query and key are divided by it."""

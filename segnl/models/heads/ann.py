@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig, ZeroConv2d
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -21,10 +22,10 @@ class ANNConfig(HeadConfig, NormActConfig):
     name: str = "ann"
     in_stages: tuple[int, int] = (2, 3)
     """The stage that answers first, and the one that asks, whose size the result has."""
-    channels: PositiveInt = 512
-    inner_channels: PositiveInt | None = None
+    channels: ChannelCount = 512
+    inner_channels: ChannelCount | None = None
     """Of queries, keys and values; null: half of `channels`."""
-    bins: tuple[PositiveInt, ...] = Field((1, 3, 6, 8), min_length=1)
+    bins: tuple[SmallCount, ...] = Field((1, 3, 6, 8), min_length=1, max_length=16)
     """Every grid of the pyramid has so many rows and columns."""
     fusion_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Of whole channels, between the two attentions."""

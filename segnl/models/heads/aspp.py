@@ -6,9 +6,10 @@ Source: DeepLabV3, Chen et al. 2017, arXiv:1706.05587.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.aspp import parallel_maps
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -22,12 +23,12 @@ class ASPPConfig(HeadConfig, NormActConfig):
     """
 
     name: str = "aspp"
-    channels: PositiveInt = 512
-    dilations: tuple[PositiveInt, ...] = Field((1, 12, 24, 36), min_length=1)
+    channels: ChannelCount = 512
+    dilations: tuple[SmallCount, ...] = Field((1, 12, 24, 36), min_length=1, max_length=64)
     """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
-    project_kernel: PositiveInt = 3
+    project_kernel: int = Field(3, ge=1, le=63)
     """Of the convolution that joins the branches."""
-    project_channels: PositiveInt | None = None
+    project_channels: ChannelCount | None = None
     """After it; null: as `channels`."""
     project_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """After it, element by element."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount
 from segnl.models.blocks.attention_rows import AttentionRows
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig, NormalInitConv2d
 from segnl.models.blocks.criss_cross import Gamma
@@ -22,8 +23,8 @@ class DAConfig(HeadConfig, NormActConfig):
     """Settings of the head."""
 
     name: str = "da"
-    channels: PositiveInt = 512
-    inner_channels: PositiveInt | None = None
+    channels: ChannelCount = 512
+    inner_channels: ChannelCount | None = None
     """Of query and key; null: an eighth of `channels`."""
     gamma_init: float = 0.0
     """What the weights of both attentions begin with."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.aspp import parallel_maps
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig, SeparableConvNormAct
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, channels_of
@@ -22,10 +23,10 @@ class DeepLabV3PlusConfig(HeadConfig, NormActConfig):
     name: str = "deeplabv3plus"
     low_stage: int | None = Field(0, ge=0, le=3)
     """The finer stage, whose size the result has, 0 = c2; null: there is none."""
-    channels: PositiveInt = 512
-    dilations: tuple[PositiveInt, ...] = Field((1, 12, 24, 36), min_length=1)
+    channels: ChannelCount = 512
+    dilations: tuple[SmallCount, ...] = Field((1, 12, 24, 36), min_length=1, max_length=64)
     """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
-    low_channels: PositiveInt = 48
+    low_channels: ChannelCount = 48
     """To which the finer stage is reduced."""
 
 

@@ -9,9 +9,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.models.blocks.conv import ConvNormAct, HeConv2d, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -22,11 +23,11 @@ class EMAConfig(HeadConfig, NormActConfig):
     """Settings of the head."""
 
     name: str = "ema"
-    channels: PositiveInt = 256
-    inner_channels: PositiveInt | None = None
+    channels: ChannelCount = 256
+    inner_channels: ChannelCount | None = None
     """Of the map that the bases rebuild; null: twice `channels`."""
-    num_bases: PositiveInt = 64
-    num_steps: PositiveInt = 3
+    num_bases: ChannelCount = 64
+    num_steps: SmallCount = 3
     """Of expectation and maximisation."""
     momentum: float = Field(0.1, ge=0.0, le=1.0)
     """How far the kept bases follow a batch's."""

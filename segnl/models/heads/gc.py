@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import ChannelCount, Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import ZeroConv2d
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
@@ -20,7 +19,7 @@ from segnl.ops.regions import region_context
 class GlobalContextConfig(Config):
     """Settings of the block."""
 
-    inner_channels: PositiveInt | None = None
+    inner_channels: ChannelCount | None = None
     """Between the transform's two convolutions; null: a quarter of `channels`."""
     pooling: Literal["attention", "mean"] = "attention"
     """How positions are weighed in the summary: by one learned score each, or all alike."""

@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -20,10 +20,10 @@ class ISAConfig(HeadConfig, NormActConfig):
     """Settings of the head."""
 
     name: str = "isa"
-    channels: PositiveInt = 512
-    inner_channels: PositiveInt | None = None
+    channels: ChannelCount = 512
+    inner_channels: ChannelCount | None = None
     """Of query and key; null: half of `channels`."""
-    group_hw: tuple[PositiveInt, PositiveInt] = (8, 8)
+    group_hw: tuple[SmallCount, SmallCount] = (8, 8)
     """Rows and columns of a group of neighbours; positions at the same place of every such group attend first."""
 
 

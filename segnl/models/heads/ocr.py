@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
+from segnl.core.config import ChannelCount
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
@@ -22,8 +22,8 @@ class OCRConfig(HeadConfig, NormActConfig):
     """Settings of the head. Its coarse prediction stands for the auxiliary head: recipes set `model.aux` to null."""
 
     name: str = "ocr"
-    channels: PositiveInt = 512
-    inner_channels: PositiveInt | None = None
+    channels: ChannelCount = 512
+    inner_channels: ChannelCount | None = None
     """Of queries, keys and values; null: half of `channels`."""
     coarse: AuxConfig = AuxConfig()
     """The coarse prediction, which evaluation needs too."""

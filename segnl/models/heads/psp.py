@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.pyramid import pyramid_means
@@ -20,9 +21,9 @@ class PSPConfig(HeadConfig, NormActConfig):
     """Settings of the head."""
 
     name: str = "psp"
-    channels: PositiveInt = 512
+    channels: ChannelCount = 512
     """Of every level and of what joins them; the paper's levels have the stage's channels, shared out among them."""
-    bins: tuple[PositiveInt, ...] = Field((1, 2, 3, 6), min_length=1)
+    bins: tuple[SmallCount, ...] = Field((1, 2, 3, 6), min_length=1, max_length=16)
     """Every level's grid has so many rows and columns."""
 
 

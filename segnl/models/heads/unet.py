@@ -6,9 +6,9 @@ Source: U-Net, Ronneberger et al. 2015, arXiv:1505.04597.
 from collections.abc import Sequence
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from segnl.core.config import ChannelCount
 from segnl.models.blocks.conv import ConvNormAct
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.resize import resize
@@ -18,7 +18,7 @@ class UNetConfig(HeadConfig):
     """Settings of the head; `in_stages` from the finest to the coarsest, such as [0, 1, 2, 3]."""
 
     name: str = "unet"
-    channels: PositiveInt = 64
+    channels: ChannelCount = 64
     """Of the finest level; every coarser one has twice as many."""
 
 

@@ -1,0 +1,115 @@
+"""Absurd numbers are refused at once, in one line that says what is allowed; nothing is forked or allocated."""
+
+import resource
+
+import pytest
+
+from segnl.cli.main import main
+
+HUGE = 10**12
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """Should a bound be missing, the test fails instead of the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(16 * 2**30, before[1]) if before[1] > 0 else 16 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def refusal(capsys, *words):
+    """Returns the one line on standard error of a command that must exit with 2."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"train.max_steps={HUGE}",
+        f"train.batch_size={HUGE}",
+        f"train.accumulate={HUGE}",
+        f"train.save_every={HUGE}",
+        f"data.crop_hw=[{HUGE}, 64]",
+        f"data.short_side_px={HUGE}",
+        "data.scale=[0.5, 1e9]",
+        f"model.head.channels={HUGE}",
+        f"model.head.recurrence={HUGE}",
+        f"model.head.num_convs={HUGE}",
+        f"model.head.kernel={HUGE + 1}",
+        f"model.head.last_channels={HUGE}",
+        f"model.head={{name: ema, num_bases: {HUGE}}}",
+        f"model.head={{name: ema, num_steps: {HUGE}}}",
+        f"model.head={{name: psp, bins: [{HUGE}]}}",
+        f"model.head={{name: psp, bins: [{'1, ' * 1000}1]}}",
+        f"model.head={{name: aspp, dilations: [{'1, ' * 1000}1]}}",
+        f"model.head={{name: isa, group_hw: [{HUGE}, 1]}}",
+        f"model.aux={{channels: {HUGE}}}",
+        "model.backbone.width=1e9",
+        f"model.backbone.blocks=[{HUGE}, 1, 1, 1]",
+        f"model.backbone.stem={{channels: {HUGE}}}",
+        f"eval.batch_size={HUGE}",
+        f"eval.window_hw=[{HUGE}, 1]",
+        f"eval.size_multiple={HUGE}",
+        "eval.scales=[1e9]",
+        f"eval.scales=[{'1.0, ' * 1000}1.0]",
+        f"eval.short_sides_px=[{HUGE}]",
+        f"eval.long_side_px={HUGE}",
+    ],
+)
+def test_an_absurd_number_in_a_recipe_is_refused(tiny_config, capsys, override):
+    line = refusal(capsys, "train", "--print", "--config", tiny_config, "--set", override)
+    assert f"tiny_rcca.yaml: {override.partition('=')[0]}" in line
+    assert "input should be less than or equal to" in line or "at most" in line
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_more_workers_than_the_machine_carries_are_refused(tiny_config, tmp_path, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    source = ["--config", tiny_config]
+    if command == "eval":
+        assert main(["train", "--run", "r", "--config", str(tiny_config), "--set", "train.max_steps=1"]) == 0
+        source = ["--checkpoint", tmp_path / "checkpoints" / "r"]
+    line = refusal(capsys, command, *source, "--set", "data.workers=100000")
+    assert "data.workers: 100000; expected at most " in line
+
+
+def test_a_batch_that_cannot_fit_into_memory_is_refused(tiny_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    large = ["--set", "train.batch_size=60000", "data.crop_hw=[30000, 30000]"]
+    line = refusal(capsys, "train", "--config", tiny_config, *large)
+    assert "train.batch_size crops of data.crop_hw: needs at least" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data", "streets", "--out", "s", "--train", HUGE], "--train: 1000000000000; expected 1 to 1000000"),
+        (["data", "streets", "--out", "s", "--val", HUGE], "--val: "),
+        (["data", "streets", "--out", "s", "--val", 0], "--val: 0; expected 1 to"),
+        (["compare", "--config", "s.yaml", "--jobs", HUGE], "--jobs: 1000000000000; expected 1 to"),
+        (["inspect", "--checkpoint", "r", "--out", "p", "--images", HUGE], "--images: "),
+        (["inspect", "--checkpoint", "r", "--out", "p", "--sheet", HUGE], "--sheet: "),
+        (["cost", "--input", "999999x999999"], "--input 999999x999999: needs at least"),
+        (["cost", "--classes", HUGE], "--classes: "),
+        (["import", "f", "--from", "ccnet", "--out", "o", "--recurrence", HUGE], "--recurrence: "),
+    ],
+)
+def test_an_absurd_option_is_refused(tiny_config, tmp_path, capsys, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", tiny_config] if words[0] in ("cost", "import") else []
+    assert says in refusal(capsys, *words, *config)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_one_line(tiny_config, capsys, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("segnl.runs.recipe.load_recipe", fail)
+    assert main(["train", "--config", str(tiny_config)]) == 6
+    assert "segnl: error: out of memory (" in capsys.readouterr().err
