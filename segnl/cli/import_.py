@@ -11,10 +11,14 @@ HELP = "weights from mmsegmentation, CCNet or torchvision, strictly"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     command.add_argument("file", type=Path, metavar="FILE", help="the other project's checkpoint")
-    command.add_argument("--from", dest="kind", required=True, choices=("mmseg", "ccnet", "torchvision"))
+    command.add_argument("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision"))
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
     command.add_argument(
-        "--peer-config", type=Path, metavar="FILE", help="mmsegmentation's own config, where its checkpoint has none"
+        "--peer-config",
+        dest="source_config",
+        type=Path,
+        metavar="FILE",
+        help="mmsegmentation's own config, where its checkpoint has none",
     )
     command.add_argument("--recurrence", type=int, default=2, metavar="R", help="CCNet, whose files do not say it")
     command.add_argument(
@@ -25,19 +29,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    from segnl.convert.import_checkpoint import adopt
+    from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint
     from segnl.core.limits import require_count
 
     require_count("--recurrence", args.recurrence, most=256)
-    found = adopt(
-        args.file,
-        args.kind,
-        args.config,
-        args.out,
-        overrides=args.overrides,
-        peer=args.peer_config,
-        recurrence=args.recurrence,
-        abn=args.abn,
-    )
-    print("\n".join(found))
+    settings = ImportSettings(args.source, args.source_config, args.recurrence, args.abn)
+    report = import_checkpoint(args.file, settings, args.config, args.out, tuple(args.overrides))
+    print("\n".join([*report.lines(), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))
     return 0

@@ -1,4 +1,4 @@
-"""Weights of other projects in, ONNX and safetensors out."""
+"""Import of other projects' weights, export to ONNX and safetensors."""
 
 from typing import Any
 

@@ -1,13 +1,12 @@
-"""Models of CCNet's authors (Huang et al. 2019): their RCCA and ASPP heads on their ResNet."""
+"""Import of models by CCNet's authors (Huang et al. 2019): their RCCA and ASPP heads on their ResNet."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from segnl.convert.imported_model import ImportedHead, ImportedModel
-from segnl.convert.shapes import channels_out, resnet_dict
-from segnl.core.config import validate
+from segnl.convert.imported import ImportedHead, ImportedModel, out_channels, resnet_section
+from segnl.core.config import JSONDict, validate
 from segnl.models.find import HEADS
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
 from segnl.models.weights.backbone import NUMBERED_STEM
@@ -17,7 +16,7 @@ from segnl.models.weights.strict import load_strict, renamed
 _WHERE = "ccnet"
 _ABN_EPS = 1e-5
 _SLOPE = 0.01
-"""Of the leaky ReLU inside their in-place batch norm; the backbone uses that norm without an activation."""
+"""Slope of the leaky ReLU inside their in-place batch norm; the backbone uses that norm without an activation."""
 
 _RCCA_NAMES = {
     "head.shell.convs.0.conv": "head.conva.0",
@@ -40,31 +39,32 @@ _ASPP_NAMES = {
     "classifier": "head.1",
 }
 _AUX_NAMES = {"auxiliary.conv.conv": "dsn.0", "auxiliary.conv.norm": "dsn.1", "auxiliary.classifier": "dsn.3"}
-_TRUNK_NAMES = {f"backbone.{ours}": theirs for ours, theirs in NUMBERED_STEM.items()} | {
+_BACKBONE_NAMES = {f"backbone.{ours}": theirs for ours, theirs in NUMBERED_STEM.items()} | {
     f"backbone.layer{layer}": f"layer{layer}" for layer in (1, 2, 3, 4)
 }
 
 
 def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plain", "abs"] = "plain") -> nn.Module:
-    """A model of CCNet's authors with its weights, in eval mode; or its head where every name begins with `head.`.
+    """Builds a model of CCNet's authors from its weights, in eval mode; a head alone if all names begin `head.`.
 
-    abn: how their in-place batch norm read its weight, as it stands or, in their CUDA code, as |weight| + 1e-5.
-    A whole model maps an image `b 3 H W` (BGR, minus mean) to logits `b k H W`; a head a list of stages to `b k h w`.
+    abn: how their in-place batch norm used its weight: as stored (plain) or, in their CUDA code, |weight| + 1e-5 (abs).
+    A whole model maps an image `b 3 H W` (BGR, mean subtracted) to logits `b k H W`; a head maps a list of stages to
+    `b k h w`.
 
     Raises ValueError for another `abn`, ConfigError for a recurrence below 1, CheckpointError for tensors that do not
     fit.
     """
     if abn not in ("plain", "abs"):
         raise ValueError(f"abn: {abn!r}; expected 'plain' or 'abs'")
-    tensors = {name: _as_ours(name, value, abn) for name, value in tensors_in(state, _WHERE).items()}
-    head, names = _head_dict(tensors, recurrence)
-    num_classes = channels_out(tensors, f"{names['classifier']}.weight", _WHERE)
+    tensors = {name: _converted(name, value, abn) for name, value in tensors_in(state, _WHERE).items()}
+    head, names = _head_section(tensors, recurrence)
+    num_classes = out_channels(tensors, f"{names['classifier']}.weight", _WHERE)
     if all(name.startswith("head.") for name in tensors):
         return _head_alone(head, names, tensors, num_classes).eval()
     return _whole_model(head, names, tensors, num_classes).eval()
 
 
-def _as_ours(name: str, value: Tensor, abn: str) -> Tensor:
+def _converted(name: str, value: Tensor, abn: str) -> Tensor:
     if name.endswith("cca.gamma"):
         return value.reshape(())
     if abn == "abs" and name.endswith(".weight") and value.dim() == 1:
@@ -72,51 +72,52 @@ def _as_ours(name: str, value: Tensor, abn: str) -> Tensor:
     return value
 
 
-def _head_dict(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[dict[str, Any], dict[str, str]]:
+def _head_section(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[JSONDict, dict[str, str]]:
+    """Returns the recipe's section `head` and the names of its modules in the file."""
     if "head.0.conv1.1.weight" in tensors:
-        mapping = {
+        section: JSONDict = {
             "name": "aspp",
-            "channels": channels_out(tensors, "head.0.conv1.1.weight", _WHERE),
+            "channels": out_channels(tensors, "head.0.conv1.1.weight", _WHERE),
             "project_kernel": 1,
-            "project_channels": channels_out(tensors, "head.0.bottleneck.0.weight", _WHERE),
+            "project_channels": out_channels(tensors, "head.0.bottleneck.0.weight", _WHERE),
             "leaky_slope": _SLOPE,
         }
-        return mapping, _ASPP_NAMES
-    mapping = {
+        return section, _ASPP_NAMES
+    section = {
         "name": "rcca",
         "recurrence": recurrence,
-        "channels": channels_out(tensors, "head.conva.0.weight", _WHERE),
-        "last_channels": channels_out(tensors, "head.bottleneck.0.weight", _WHERE),
+        "channels": out_channels(tensors, "head.conva.0.weight", _WHERE),
+        "last_channels": out_channels(tensors, "head.bottleneck.0.weight", _WHERE),
         "leaky_slope": _SLOPE,
     }
-    return mapping, _RCCA_NAMES
+    return section, _RCCA_NAMES
 
 
 def _head_alone(
-    mapping: dict[str, Any], names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
+    section: JSONDict, names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
 ) -> ImportedHead:
-    kind = HEADS.find(mapping["name"])
-    cfg = validate(kind.Config, mapping, file=_WHERE, at="head")
-    first = "head.conva.0.weight" if mapping["name"] == "rcca" else "head.0.conv1.1.weight"
-    head = kind(cfg, (0, 0, 0, tensors[first].shape[1]), num_classes)
+    head_class = HEADS.find(section["name"])
+    cfg = validate(head_class.Config, section, file=_WHERE, at="head")
+    first = "head.conva.0.weight" if section["name"] == "rcca" else "head.0.conv1.1.weight"
+    head = head_class(cfg, (0, 0, 0, tensors[first].shape[1]), num_classes)
     model = ImportedHead(head, num_classes, 0.1, BatchNormConfig(), align_corners=True)
     model.report = load_strict(model, tensors, renamed(names), where=_WHERE)
     return model
 
 
 def _whole_model(
-    head: dict[str, Any], names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
+    head: JSONDict, names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
 ) -> ImportedModel:
     has_aux = any(name.startswith("dsn.") for name in tensors)
     aux = {
-        "channels": channels_out(tensors, "dsn.0.weight", _WHERE) if has_aux else 512,
+        "channels": out_channels(tensors, "dsn.0.weight", _WHERE) if has_aux else 512,
         "has_conv_bias": True,
         "leaky_slope": _SLOPE,
     }
     model = {
         "backbone": {
-            **resnet_dict(tensors, _WHERE),
-            "stem": {"kind": "deep", "channels": channels_out(tensors, "conv3.weight", _WHERE), "ceil_mode": True},
+            **resnet_section(tensors, _WHERE),
+            "stem": {"kind": "deep", "channels": out_channels(tensors, "conv3.weight", _WHERE), "ceil_mode": True},
             "output_stride": 8,
             "contract_dilation": False,
             "multi_grid": [1, 1, 1],
@@ -128,5 +129,5 @@ def _whole_model(
     }
     cfg = model_config(model, file=_WHERE)
     segmenter = Segmenter(cfg, num_classes)
-    report = load_strict(segmenter, tensors, renamed(names | _AUX_NAMES | _TRUNK_NAMES), where=_WHERE)
+    report = load_strict(segmenter, tensors, renamed(names | _AUX_NAMES | _BACKBONE_NAMES), where=_WHERE)
     return ImportedModel(cfg, segmenter, report)

@@ -1,65 +1,126 @@
-"""`segnl import`: another project's weights as a checkpoint of ours."""
+"""`segnl import`: a weight file of another project to a checkpoint of segnl."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from segnl.convert.import_file import import_file
-from segnl.core.config import load_mapping
+from segnl.convert.ccnet import from_ccnet
+from segnl.convert.imported import ImportedModel
+from segnl.convert.mmseg import from_mmseg
+from segnl.convert.mmseg_config import read_config_text
+from segnl.convert.torchvision import from_torchvision
+from segnl.core.config import JSONDict, load_mapping
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable
 from segnl.data.find import DATASETS
+from segnl.models.weights.files import read_checkpoint
+from segnl.models.weights.strict import ImportReport
 from segnl.runs.checkpoint import save_checkpoint
 from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import compose
 
+Source = Literal["mmseg", "ccnet", "torchvision"]
 
-def adopt(
-    file: Path,
-    kind: str,
-    config: Path,
-    out: Path,
-    *,
-    overrides: Sequence[str] = (),
-    peer: Path | None = None,
-    recurrence: int = 2,
-    abn: Literal["plain", "abs"] = "abs",
-) -> list[str]:
-    """Writes a checkpoint of step 0 at `out`; returns the report, one fact a line.
 
-    config: the recipe whose data, eval and other sections go with the weights; its model section is replaced by the
-    imported one, which carries mean, std, channel order and align_corners. peer: mmsegmentation's own config file.
-    recurrence, abn: of CCNet, as in `import_file`.
+@dataclass(frozen=True)
+class ImportSettings:
+    """Settings of an import."""
+
+    source: Source
+    """The project that the file comes from."""
+    source_config: Path | None = None
+    """mmsegmentation's own config, flattened; needed where the file does not hold it."""
+    recurrence: int = 2
+    """Of CCNet, whose files do not hold it."""
+    abn: Literal["plain", "abs"] = "abs"
+    """How CCNet's in-place batch norm used its weight (`from_ccnet`); its CUDA code took the absolute value."""
+
+
+def import_checkpoint(
+    file: Path, settings: ImportSettings, recipe_file: Path, out: Path, overrides: tuple[str, ...] = ()
+) -> ImportReport:
+    """Writes the weights of `file` as a checkpoint of step 0 at `out`.
+
+    recipe_file: the recipe whose sections go with the weights, but for `model`, which the import sets, with mean, std,
+    channel order and align_corners.
 
     Raises CheckpointError when a tensor is neither used nor explained, or the number of classes is not the data set's;
-    ConfigError for overrides of the model, which would change nothing.
+    ConfigError for overrides of the model, which would have no effect.
     """
-    idle = next((override for override in overrides if override.strip().startswith("model")), None)
-    if idle is not None:
-        raise ConfigError(f"--set {idle}: the imported file says what the model is; leave it out")
-    mapping = load_mapping(config, overrides)
-    recipe = compose(mapping, file=str(config))
+    for override in overrides:
+        if override.strip().startswith("model"):
+            raise ConfigError(f"--set {override}: the imported file says what the model is; leave it out")
+    mapping = load_mapping(recipe_file, overrides)
+    recipe = compose(mapping, file=str(recipe_file))
     ensure_writable(out.parent)
-    found = import_file(file, kind, config_file=peer, recurrence=recurrence, abn=abn)
-    table = DATASETS.find(recipe.data.name).class_table(recipe.data)
-    if found.num_classes != table.num_classes:
+    imported = import_file(file, settings)
+    num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).class_table(recipe.data)
+    if num_classes != table.num_classes:
         raise CheckpointError(
-            f"{file}: predicts {found.num_classes} classes, {config} has {table.num_classes}; "
+            f"{file}: predicts {num_classes} classes, {recipe_file} has {table.num_classes}; "
             "give a recipe of the data set it was trained on"
         )
-    imported = compose({**mapping, "model": found.model}, file=str(config))
     save_checkpoint(
         out,
-        model=found.state,
+        model=imported.segmenter.state_dict(),
         optimiser={},
         step=0,
-        recipe=imported.to_dict(),
+        recipe=compose({**mapping, "model": imported.model}, file=str(recipe_file)).to_dict(),
         classes=class_table_to_dict(table),
         origin={
-            "imported": {"from": kind, "file": file.name},
+            "imported": {"from": settings.source, "file": file.name},
             "git": git_state(Path(__file__).parent),
             "versions": versions(),
         },
     )
-    return [*found.report.lines(), f"{out}: ready; segnl eval --checkpoint {out}"]
+    return imported.report
+
+
+def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
+    """Builds the whole model in `path`, strictly, with its input convention (mean, std, channel order).
+
+    Raises ConfigError for an unknown source or a setting that segnl cannot represent, CheckpointError for tensors that
+    do not fit or a head without a backbone.
+    """
+    if settings.source not in get_args(Source):
+        raise ConfigError(f"--from {settings.source}: unknown; known: {', '.join(get_args(Source))}")
+    content = read_checkpoint(path)
+    if settings.source == "mmseg":
+        model = from_mmseg(_mmseg_config(content, path, settings.source_config), content)
+    elif settings.source == "ccnet":
+        model = from_ccnet(content, recurrence=settings.recurrence, abn=settings.abn)
+    else:
+        model = from_torchvision(content)
+    if not isinstance(model, ImportedModel):
+        raise CheckpointError(f"{path}: holds a head alone; `segnl import` needs a whole model")
+    if settings.source == "ccnet":
+        note = f"recurrence {settings.recurrence}; in-place batch norm read as {settings.abn!r}"
+        model.report.notes.append(note)
+    return model
+
+
+def _mmseg_config(content: Mapping[str, Any], path: Path, config_file: Path | None) -> JSONDict:
+    """Returns the section `model` of mmsegmentation's config, with its input convention inside."""
+    text: Any
+    if config_file is not None:
+        try:
+            text = config_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as err:
+            raise ConfigError(f"{config_file}: cannot be read ({err}); give mmsegmentation's config") from err
+    else:
+        meta = content.get("meta")
+        text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
+    where = str(config_file or path)
+    if not isinstance(text, str):
+        raise CheckpointError(f"{where}: carries no config; give mmsegmentation's config file beside it")
+    config = read_config_text(text, where)
+    model = config.get("model")
+    if not isinstance(model, dict):
+        raise ConfigError(f"{where}: the config has no readable `model = dict(...)`; expected a flattened config")
+    if model.get("data_preprocessor") is None:
+        norm = config.get("img_norm_cfg")  # mmsegmentation 0.x
+        old = {**norm, "bgr_to_rgb": norm.get("to_rgb", True)} if isinstance(norm, dict) else None
+        model = {**model, "data_preprocessor": config.get("data_preprocessor") or old}
+    return model

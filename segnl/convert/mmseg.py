@@ -1,20 +1,20 @@
-"""Models of mmsegmentation 0.x and 1.x.
+"""Import of models of mmsegmentation 0.x and 1.x.
 
-Their names are kept in one place: `DecodeHead.names` for heads, here for backbone and auxiliary head.
+In this order: read the config (mmseg_config.py, mmseg_heads.py), build the section `model` of a recipe and the network,
+map our names to mmsegmentation's, load every tensor strictly (models/weights/strict.py), report what was left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segnl.convert.imported_model import ImportedHead, ImportedModel
-from segnl.convert.mmseg_config import JSONDict, Reader, backbone_dict, input_dict, kind_of
-from segnl.convert.mmseg_heads import DecodeHead, decode_head, ocr_head
-from segnl.convert.mmseg_kinds import KINDS
-from segnl.core.config import validate
+from segnl.convert.imported import ImportedHead, ImportedModel
+from segnl.convert.mmseg_config import Reader, backbone_section, class_name, input_section
+from segnl.convert.mmseg_heads import KNOWN_HEADS, DecodeHead, decode_head
+from segnl.core.config import JSONDict, validate
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.find import HEADS
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
@@ -23,146 +23,132 @@ from segnl.models.weights.files import tensors_in
 from segnl.models.weights.strict import ImportReport, load_strict, renamed
 
 _WHERE = "mmseg"
-_AUXILIARY = "auxiliary_head."
-_COARSE = "decode_head.0."
-_WORDS = {"norm": "bn", "depthwise": "depthwise_conv", "pointwise": "pointwise_conv"}
-"""Our names' last words to theirs."""
 _MODELS = ("EncoderDecoder", "CascadeEncoderDecoder")
-_IGNORED_SECTIONS = {"type", "pretrained", "train_cfg", "test_cfg", "init_cfg"}
+_TRANSLATED = {"backbone", "decode_head", "auxiliary_head", "data_preprocessor"}
+_IGNORED = {"type", "pretrained", "train_cfg", "test_cfg", "init_cfg", "neck", "num_stages"}
+_LEAF_NAMES = {"norm": "bn", "depthwise": "depthwise_conv", "pointwise": "pointwise_conv"}
+"""Names of our innermost modules to mmsegmentation's."""
+_SINGLE_CONV = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
+"""Settings of an FCNHead that our auxiliary head can represent."""
 
 
-def from_mmseg(config: dict[str, Any], state: dict[str, Any]) -> nn.Module:
-    """A model of mmsegmentation, or one of its decode heads alone, with its weights, in eval mode.
+def from_mmseg(config: JSONDict, state: dict[str, Any]) -> nn.Module:
+    """Builds a model of mmsegmentation, or one of its decode heads alone, from its weights, in eval mode.
 
     config: of type EncoderDecoder or CascadeEncoderDecoder (the result maps a normalised image `b 3 H W` to logits
     `b k H W`), or of a decode head (a list of stages c2..c5, unused ones None, to logits `b k h w`). state: its
     state_dict, also wrapped or with `module.` before every name. The result's `report` names what was left out.
 
-    Raises ConfigError for what we cannot represent, CheckpointError for tensors that do not fit.
+    Raises ConfigError for what segnl cannot represent, CheckpointError for tensors that do not fit.
     """
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
-        kinds = f"{type(config).__name__} and {type(state).__name__}"
-        raise ConfigError(f"{_WHERE}: config and state are {kinds}; expected a dictionary each")
+        types = f"{type(config).__name__} and {type(state).__name__}"
+        raise ConfigError(f"{_WHERE}: config and state are {types}; expected a dictionary each")
     config = config["model"] if "type" not in config and isinstance(config.get("model"), Mapping) else config
-    kind = kind_of(config, _WHERE)
+    name = class_name(config, _WHERE)
     tensors = tensors_in(state, _WHERE)
-    if kind in _MODELS:
+    if name in _MODELS:
         return _whole_model(config, tensors).eval()
-    if kind not in KINDS and kind != "OCRHead":
-        known = ", ".join([*KINDS, *_MODELS])
-        raise ConfigError(f"{_WHERE}.type: holds {kind!r}; known heads and models: {known}")
+    if name not in (*KNOWN_HEADS.split(", "), "OCRHead"):
+        known = f"{KNOWN_HEADS}, {', '.join(_MODELS)}"
+        raise ConfigError(f"{_WHERE}.type: holds {name!r}; known heads and models: {known}")
     return _head_alone(decode_head(config, (0, 1, 2, 3), _WHERE), tensors).eval()
 
 
 def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
-    kind = HEADS.find(head.mapping["name"])
-    cfg = validate(kind.Config, head.mapping, file=_WHERE, at="head")
-    channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
+    head_class = HEADS.find(head.section["name"])
+    cfg = validate(head_class.Config, head.section, file=_WHERE, at="head")
+    stage_channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
     norm = BatchNormConfig(**(head.batch_norm or {}))
-    model = ImportedHead(
-        kind(cfg, channels, head.num_classes), head.num_classes, head.dropout, norm, align_corners=head.align_corners
-    )
+    module = head_class(cfg, stage_channels, head.num_classes)
+    model = ImportedHead(module, head.num_classes, head.dropout, norm, align_corners=head.align_corners)
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
-    kept, tied = _without_tied(head, prefix, tensors)
-    model.report = load_strict(model, kept, _named(head.names, prefix), where=_WHERE)
-    model.report.left_out |= tied
+    tensors, repeated = _without_tied(head, prefix, tensors)
+    model.report = load_strict(model, tensors, _their_name(head.names, prefix), where=_WHERE)
+    model.report.left_out |= repeated
     return model
 
 
-def _without_tied(
-    head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, one of each that a state_dict there holds twice, and the others with the reason.
-
-    Raises CheckpointError where two that are one module in mmsegmentation differ.
-    """
-    rename = renamed({prefix + theirs: prefix + original for theirs, original in head.tied.items()})
-    kept, left_out = dict(tensors), {}
-    for name, value in tensors.items():
-        original = rename(name)
-        if original == name:
-            continue
-        if original in tensors and not torch.equal(value, tensors[original]):
-            raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
-        if original in tensors:
-            left_out[name] = f"the same as {original}"
-        kept[original] = kept.pop(name)
-    return kept, left_out
-
-
 def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImportedModel:
-    unknown = (
-        set(config)
-        - _IGNORED_SECTIONS
-        - {"backbone", "decode_head", "auxiliary_head", "neck", "data_preprocessor", "num_stages"}
-    )
-    if unknown or config.get("neck") is not None:
-        raise ConfigError(f"{_WHERE}: {', '.join(sorted(unknown)) or 'neck'}: cannot be imported")
-    for key in ("backbone", "decode_head"):
-        if config.get(key) is None:
-            raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
+    _check_sections(config)
     report = ImportReport()
-    backbone, norm, out_indices = backbone_dict(config["backbone"], f"{_WHERE}.backbone")
+    backbone, norm, out_indices = backbone_section(config["backbone"], f"{_WHERE}.backbone")
     head, head_prefix = _last_head(config["decode_head"], out_indices, norm, report)
     _check_norms(head.batch_norm, norm, report, f"{_WHERE}.{head_prefix.removesuffix('.')}")
-    aux, aux_prefix, left_out = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
+    aux, aux_prefix, unused_prefixes = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
     model: JSONDict = {
         "backbone": backbone,
-        "head": head.mapping,
+        "head": head.section,
         "aux": aux,
         "align_corners": head.align_corners,
         "dropout": head.dropout,
-        "input": input_dict(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
+        "input": input_section(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
         "batch_norm": norm,
     }
     cfg = model_config(model, file=_WHERE)
     segmenter = Segmenter(cfg, head.num_classes)
-    given = {stage: segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
-    if given != head.stage_channels:
-        raise ConfigError(f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {given}")
+    stage_channels = {stage: segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
+    if stage_channels != head.stage_channels:
+        raise ConfigError(
+            f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {stage_channels}"
+        )
     names = {ours: head_prefix + theirs for ours, theirs in head.names.items()}
-    if head.mapping["name"] == "ocr":
-        names |= {"head.coarse.conv": f"{_COARSE}convs.0", "head.coarse.classifier": f"{_COARSE}conv_seg"}
-    names |= {"auxiliary.conv": f"{aux_prefix}convs.0", "auxiliary.classifier": f"{aux_prefix}conv_seg"}
+    if head.section["name"] == "ocr":
+        names |= _single_conv_names("head.coarse", "decode_head.0.")
+    names |= _single_conv_names("auxiliary", aux_prefix)
     if backbone["stem"]["kind"] == "plain":
         names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
-    report.left_out = {name: reason for name in tensors if name.startswith(left_out)}
-    kept, tied = _without_tied(head, head_prefix, tensors)
-    kept = {name: value for name, value in kept.items() if name not in report.left_out}
-    report.left_out |= tied
-    loaded = load_strict(segmenter, kept, _named(names), where=_WHERE)
-    report.num_used, report.filled = loaded.num_used, loaded.filled
-    _check_slide(config.get("test_cfg"), report)
+    unused = {name: reason for name in tensors if name.startswith(unused_prefixes)}
+    used, repeated = _without_tied(head, head_prefix, tensors)
+    used = {name: value for name, value in used.items() if name not in unused}
+    loaded = load_strict(segmenter, used, _their_name(names), where=_WHERE)
+    report.num_used, report.filled, report.left_out = loaded.num_used, loaded.filled, unused | repeated
+    test_cfg = config.get("test_cfg")
+    mode = test_cfg.get("mode", "whole") if isinstance(test_cfg, Mapping) else "whole"
+    if mode != "whole":
+        report.notes.append(f"test_cfg.mode is {mode}: set eval.mode, eval.window_hw and eval.stride_hw accordingly")
     return ImportedModel(cfg, segmenter, report)
 
 
+# ---- config to recipe ----
+
+
+def _check_sections(config: Mapping[str, Any]) -> None:
+    unknown = sorted(set(config) - _TRANSLATED - _IGNORED)
+    if unknown or config.get("neck") is not None:
+        raise ConfigError(f"{_WHERE}: {', '.join(unknown) or 'neck'}: cannot be imported")
+    for key in ("backbone", "decode_head"):
+        if config.get(key) is None:
+            raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
+
+
 def _last_head(config: Any, out_indices: Sequence[int], norm: JSONDict, report: ImportReport) -> tuple[DecodeHead, str]:
-    """The decode head and its prefix: the only one, or the OCRHead of a cascade, with the coarse head before it."""
+    """Returns the decode head and its prefix: the only one, or a cascade's OCRHead that holds the coarse head."""
     where = f"{_WHERE}.decode_head"
     if not isinstance(config, (list, tuple)):
         return decode_head(config, out_indices, where), "decode_head."
     if len(config) == 1:
         return decode_head(config[0], out_indices, f"{where}.0"), "decode_head.0."
-    kinds = [kind_of(each, f"{where}.{index}") for index, each in enumerate(config)]
-    if kinds != ["FCNHead", "OCRHead"]:
-        held = ", ".join(kinds) or "none"
-        raise ConfigError(f"{where}: holds {held}; known cascades: any one head, or FCNHead and then OCRHead")
-    head = ocr_head(config[1], out_indices, f"{where}.1")
+    classes = [class_name(head, f"{where}.{index}") for index, head in enumerate(config)]
+    if classes != ["FCNHead", "OCRHead"]:
+        raise ConfigError(
+            f"{where}: holds {', '.join(classes) or 'none'}; known cascades: any one head, or FCNHead and then OCRHead"
+        )
+    head = decode_head(config[1], out_indices, f"{where}.1", in_cascade=True)
     coarse = decode_head(config[0], out_indices, f"{where}.0")
     _check_coarse(coarse, head, f"{where}.0")
     _check_norms(coarse.batch_norm, norm, report, f"{where}.0")
     weight = _loss_weight(config[0].get("loss_decode"), f"{where}.0")
-    mapping = head.mapping | {"coarse": _auxiliary_section(coarse, weight)}
-    return replace(head, mapping=mapping, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
+    section = head.section | {"coarse": _auxiliary_section(coarse, weight)}
+    return replace(head, section=section, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
 
 
 def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
-    """Raises ConfigError where the head before OCRHead has another form than our coarse prediction."""
-    ours = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
+    """Raises ConfigError where the head before OCRHead is not one 3x3 convolution, as our coarse prediction is."""
     theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
-    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in ours.items() if coarse.mapping[key] != value]
-    wrong += [f"{where}.input_transform"] if len(coarse.mapping["in_stages"]) != 1 else []
+    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in _SINGLE_CONV.items() if coarse.section[key] != value]
+    wrong += [f"{where}.input_transform"] if len(coarse.section["in_stages"]) != 1 else []
     if wrong:
         raise ConfigError(
             f"{', '.join(wrong)}: expected, before OCRHead, one 3x3 convolution with a norm, without concat_input, on "
@@ -175,34 +161,33 @@ def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
 def _auxiliary(
     config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict
 ) -> tuple[JSONDict | None, str, tuple[str, ...]]:
-    """The first auxiliary head of our form (one convolution), its prefix, and the prefixes of those left out.
+    """Returns the section `aux`, the prefix of its tensors, and the prefixes of auxiliary heads that are left out.
 
-    They serve the loss alone: no logit depends on them.
+    Takes the first auxiliary head that is a single convolution. Auxiliary heads serve the loss alone: no logit depends
+    on them.
     """
-    if config is None:
-        return None, _AUXILIARY, ()
-    is_list = isinstance(config, (list, tuple))
-    found: dict[str, JSONDict] = {}
-    left_out = []
-    for index, each in enumerate(config if is_list else [config]):
-        prefix = f"{_AUXILIARY}{index}." if is_list else _AUXILIARY
-        mapping = None if found else _auxiliary_dict(each, out_indices, head, norm)
-        if mapping is None:
-            left_out.append(prefix)
+    if isinstance(config, (list, tuple)):
+        configs = {f"auxiliary_head.{index}.": entry for index, entry in enumerate(config)}
+    else:
+        configs = {} if config is None else {"auxiliary_head.": config}
+    section, section_prefix, unused = None, "auxiliary_head.", []
+    for prefix, entry in configs.items():
+        candidate = None if section else _translate_auxiliary(entry, out_indices, head, norm)
+        if candidate is None:
+            unused.append(prefix)
         else:
-            found[prefix] = mapping
-    prefix, mapping = next(iter(found.items()), (_AUXILIARY, None))
-    return mapping, prefix, tuple(left_out)
+            section, section_prefix = candidate, prefix
+    return section, section_prefix, tuple(unused)
 
 
-def _auxiliary_dict(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict) -> JSONDict | None:
-    """An auxiliary head as our `aux`, None where it has another form."""
+def _translate_auxiliary(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict) -> JSONDict | None:
+    """Returns the section `aux` of an auxiliary head, None where it is no single convolution."""
     try:
         aux = decode_head(config, out_indices, _WHERE)
     except ConfigError:
         return None
-    ours = {"name": "fcn", "num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
-    fits = all(aux.mapping.get(key) == value for key, value in ours.items()) and len(aux.mapping["in_stages"]) == 1
+    expected = {"name": "fcn", **_SINGLE_CONV}
+    fits = all(aux.section.get(key) == value for key, value in expected.items()) and len(aux.section["in_stages"]) == 1
     if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
         return None
     return _auxiliary_section(aux, _loss_weight(config.get("loss_decode"), f"{_WHERE}.auxiliary_head"))
@@ -210,23 +195,23 @@ def _auxiliary_dict(config: Any, out_indices: Sequence[int], head: DecodeHead, n
 
 def _auxiliary_section(head: DecodeHead, weight: float) -> JSONDict:
     return {
-        "channels": head.mapping["channels"],
+        "channels": head.section["channels"],
         "weight": weight,
-        "stage": head.mapping["in_stages"][0],
+        "stage": head.section["in_stages"][0],
         "dropout": head.dropout,
-        "leaky_slope": head.mapping["leaky_slope"],
+        "leaky_slope": head.section["leaky_slope"],
     }
 
 
 def _loss_weight(losses: Any, where: str) -> float:
-    """Of a head's one loss; of several, or none, the usual 0.4."""
+    """Returns the weight of a head's only loss; 0.4, the usual value, where it has none or several."""
     if not isinstance(losses, Mapping):
         return 0.4
     return Reader(losses, f"{where}.loss_decode").number("loss_weight", 1.0)
 
 
 def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, report: ImportReport, where: str) -> None:
-    """One eps holds for the whole model; momentum, which training alone reads, may differ and is said."""
+    """Raises ConfigError for two different eps; notes a different momentum, which only training reads."""
     if of_head is None or of_head == of_backbone:
         return
     if of_head["eps"] != of_backbone["eps"]:
@@ -242,20 +227,42 @@ def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, report: Import
         report.notes.append(note)
 
 
-def _check_slide(test_cfg: Any, report: ImportReport) -> None:
-    mode = test_cfg.get("mode", "whole") if isinstance(test_cfg, Mapping) else "whole"
-    if mode != "whole":
-        report.notes.append(f"test_cfg.mode is {mode}: set eval.mode, eval.window_hw and eval.stride_hw accordingly")
+# ---- names and tensors ----
 
 
-def _named(names: dict[str, str], prefix: str = "") -> Any:
-    """From our names to theirs: modules by `names`, then the last words."""
+def _single_conv_names(ours: str, theirs: str) -> dict[str, str]:
+    return {f"{ours}.conv": f"{theirs}convs.0", f"{ours}.classifier": f"{theirs}conv_seg"}
+
+
+def _their_name(names: dict[str, str], prefix: str = "") -> Callable[[str], str]:
+    """Returns the function from our names to mmsegmentation's: modules by `names`, then the innermost modules."""
     rename = renamed(names)
 
-    def name_of(ours: str) -> str:
+    def their_name(ours: str) -> str:
         theirs = prefix + rename(ours)
-        for word, other in _WORDS.items():
-            theirs = theirs.replace(f".{word}.", f".{other}.")
+        for our_leaf, their_leaf in _LEAF_NAMES.items():
+            theirs = theirs.replace(f".{our_leaf}.", f".{their_leaf}.")
         return theirs
 
-    return name_of
+    return their_name
+
+
+def _without_tied(
+    head: DecodeHead, prefix: str, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors with tied weights only once, and the names of the repetitions with the reason.
+
+    Raises CheckpointError where tied weights differ.
+    """
+    rename = renamed({prefix + theirs: prefix + original for theirs, original in head.tied.items()})
+    unique, repeated = dict(tensors), {}
+    for name, value in tensors.items():
+        original = rename(name)
+        if original == name:
+            continue
+        if original in tensors and not torch.equal(value, tensors[original]):
+            raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
+        if original in tensors:
+            repeated[name] = f"the same as {original}"
+        unique[original] = unique.pop(name)
+    return unique, repeated

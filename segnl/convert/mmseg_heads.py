@@ -1,27 +1,33 @@
-"""Decode heads of mmsegmentation as ours: settings and names."""
+"""mmsegmentation's decode heads: the settings of ours that they correspond to, and its names for our modules.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+`_TRANSLATORS` has a function for each class of head. `_head` reads what all heads have: stages, norm, dropout ...
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from segnl.convert.mmseg_config import (
-    JSONDict,
     Reader,
-    batch_norm,
+    batch_norm_section,
+    class_name,
     is_integer,
-    kind_of,
     leaky_slope,
-    only_plain_convs,
+    require_plain_convs,
 )
-from segnl.convert.mmseg_kinds import KINDS, Kind, ocr
+from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError
+
+Names = dict[str, str]
+MAX_CHANNELS = 2**20
+"""A larger number is a typing error, not a network."""
 
 
 @dataclass(frozen=True)
 class DecodeHead:
-    """One decode head in our terms."""
+    """A decode head in our terms."""
 
-    mapping: JSONDict
+    section: JSONDict
     """The section `head` of a recipe."""
     stage_channels: dict[int, int]
     """Channels of the stages that it reads, 0 = c2."""
@@ -29,97 +35,304 @@ class DecodeHead:
     dropout: float
     align_corners: bool
     batch_norm: JSONDict | None
-    names: dict[str, str]
+    names: Names
     """Prefixes of our names to mmsegmentation's."""
-    tied: dict[str, str]
-    """Prefixes of its tensors that repeat others, to those."""
+    tied: Names
+    """Prefixes of tensors that repeat others (tied weights), to the prefixes of those."""
 
 
-def decode_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHead:
-    """A decode head's config in our terms; out_indices: the stage of each feature map that it is given.
+@dataclass(frozen=True)
+class Translation:
+    """A head's own keys in our terms."""
+
+    settings: JSONDict
+    names: Names
+    takes_several: bool = False
+    """True for a head that reads two stages separately, whatever its input_transform."""
+    low_channels: int = 0
+    """Channels of the backbone's first map, where the head reads that as its `low_stage`."""
+    tied: Names = field(default_factory=dict)
+    dropout_key: str | None = None
+    """Setting of our head that repeats mmsegmentation's dropout_ratio."""
+
+
+def decode_head(config: Any, out_indices: Sequence[int], where: str, *, in_cascade: bool = False) -> DecodeHead:
+    """Translates a decode head's config. out_indices: the stage of each feature map that the head is given.
+
+    in_cascade: allows OCRHead, which needs a coarse head before it.
 
     Raises ConfigError for an unknown head, with the known ones, and for settings that we cannot represent.
     """
-    name = kind_of(config, where)
-    if name not in KINDS:
-        hint = " (OCRHead only as the second of a cascade of two)" if name == "OCRHead" else ""
-        raise ConfigError(f"{where}.type: holds {name!r}{hint}; known heads: {', '.join(KINDS)}")
+    name = class_name(config, where)
+    if name == "OCRHead" and not in_cascade:
+        raise ConfigError(
+            f"{where}.type: holds {name!r} (OCRHead only as the second of a cascade of two); known heads: {KNOWN_HEADS}"
+        )
+    if name not in _TRANSLATORS:
+        raise ConfigError(f"{where}.type: holds {name!r}; known heads: {KNOWN_HEADS}")
     reader = Reader(config, where)
-    return _head(reader, KINDS[name](reader), out_indices)
+    return _head(reader, _TRANSLATORS[name](reader), out_indices)
 
 
-def ocr_head(config: Any, out_indices: Sequence[int], where: str) -> DecodeHead:
-    """An OCRHead's config in our terms, without the coarse head that stands before it."""
-    reader = Reader(config, where)
-    return _head(reader, ocr(reader), out_indices)
-
-
-def _head(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> DecodeHead:
+def _head(reader: Reader, own: Translation, out_indices: Sequence[int]) -> DecodeHead:
     where = reader.where
     reader.take("type", None)
-    stages, channels = _stages(reader, kind, out_indices)
+    stages, channels = _stages(reader, out_indices, takes_several=own.takes_several)
     stage_channels = dict(zip(stages, channels, strict=True))
-    if kind.low_channels:
-        stage_channels.setdefault(out_indices[0], kind.low_channels)
-    only_plain_convs(reader)
-    norm = batch_norm(reader.take("norm_cfg", None), f"{where}.norm_cfg")
+    require_plain_convs(reader)
+    norm = batch_norm_section(reader.take("norm_cfg", None), f"{where}.norm_cfg")
     num_classes = reader.count("num_classes")
     dropout = max(0.0, reader.number("dropout_ratio", 0.1))
     if dropout >= 1.0:
-        raise ConfigError(f"{where}.dropout_ratio: holds {dropout}, expected a number below 1")
+        raise reader.error("dropout_ratio", dropout, "a number below 1")
     reader.only("out_channels", None, [None, num_classes])
-    mapping = kind.mapping | {
-        "in_stages": list(stages),
+    section = own.settings | {
+        "in_stages": stages,
         "channels": reader.count("channels"),
         "has_norm": norm is not None,
         "leaky_slope": leaky_slope(reader.take("act_cfg", {"type": "ReLU"}), f"{where}.act_cfg"),
     }
-    if reader.left.get("align_corners") is None:  # as F.interpolate takes it
+    if own.low_channels:
+        stage_channels.setdefault(out_indices[0], own.low_channels)
+        section["low_stage"] = out_indices[0]
+    if own.dropout_key is not None:
+        section[own.dropout_key] = dropout
+    if reader.unread.get("align_corners") is None:  # None means false, as in F.interpolate
         reader.take("align_corners", None)
-    if kind.dropout_key is not None:
-        mapping[kind.dropout_key] = dropout
-    if kind.low_channels:
-        mapping["low_stage"] = out_indices[0]
-    head = DecodeHead(
-        mapping=mapping,
-        stage_channels=stage_channels,
-        num_classes=num_classes,
-        dropout=dropout,
-        align_corners=reader.flag("align_corners", default=False),
-        batch_norm=norm,
-        names=kind.names | {"classifier": "conv_seg"},
-        tied=kind.tied,
-    )
+    align_corners = reader.flag("align_corners", default=False)
     reader.finish()
-    return head
+    names = own.names | {"classifier": "conv_seg"}
+    return DecodeHead(section, stage_channels, num_classes, dropout, align_corners, norm, names, own.tied)
 
 
-def _stages(reader: Reader, kind: Kind, out_indices: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The stages that a head reads (0 = c2) and their channels; a negative in_index counts from the last map given."""
-    transform = None if kind.takes_several else reader.take("input_transform", None)
-    indices, channels = _indices(reader, transform, is_list_expected=kind.takes_several or transform is not None)
-    count = len(out_indices)
-    if not all(is_integer(index) for index in indices):
-        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, expected integers")
-    if not all(-count <= index < count for index in indices):
-        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, but the backbone gives {count} maps")
-    if kind.takes_several and len(indices) != 2:
-        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, expected two numbers")
-    return [out_indices[index] for index in indices], channels
-
-
-def _indices(reader: Reader, transform: Any, *, is_list_expected: bool) -> tuple[list[int], list[int]]:
-    where = reader.where
+def _stages(reader: Reader, out_indices: Sequence[int], *, takes_several: bool) -> tuple[list[int], list[int]]:
+    """Returns the stages that a head reads (0 = c2), and their channels. Negative indices count from the last map."""
+    transform = None if takes_several else reader.take("input_transform", None)
     indices, channels = reader.take("in_index", -1), reader.need("in_channels")
     is_list = isinstance(indices, (list, tuple))
     if transform not in (None, "resize_concat"):
-        raise ConfigError(f"{where}.input_transform: holds {transform!r}; known: None, 'resize_concat'")
-    if not is_list_expected and is_list and len(indices) > 1:
-        raise ConfigError(f"{where}.in_index: holds {indices!r} without an input_transform, expected one number")
+        raise ConfigError(f"{reader.where}.input_transform: holds {transform!r}; known: None, 'resize_concat'")
+    if transform is None and not takes_several and is_list and len(indices) > 1:
+        raise ConfigError(f"{reader.where}.in_index: holds {indices!r} without an input_transform, expected one number")
     indices = list(indices) if is_list else [indices]
     channels = list(channels) if isinstance(channels, (list, tuple)) else [channels]
     if len(indices) != len(channels):
-        raise ConfigError(f"{where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
-    if not all(is_integer(each) and each > 0 for each in channels):
-        raise ConfigError(f"{where}.in_channels: holds {channels}, expected integers of at least 1")
-    return indices, channels
+        raise ConfigError(f"{reader.where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
+    if not all(is_integer(number) and number > 0 for number in channels):
+        raise reader.error("in_channels", channels, "integers of at least 1")
+    if not all(map(is_integer, indices)):
+        raise reader.error("in_index", indices, "integers")
+    num_maps = len(out_indices)
+    if not all(-num_maps <= index < num_maps for index in indices):
+        raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, but the backbone gives {num_maps} maps")
+    if takes_several and len(indices) != 2:
+        raise reader.error("in_index", indices, "two numbers")
+    return [out_indices[index] for index in indices], channels
+
+
+# ---- heads with the layout of blocks/conv_context_conv.py, whose module is called `shell` in our state_dicts ----
+
+_LAYOUT_NAMES = {"head.shell.convs": "convs", "head.shell.conv_cat": "conv_cat"}
+_BLOCK = "head.shell.context"
+
+
+def _layout_settings(reader: Reader, *, num_convs: int | None = 2) -> JSONDict:
+    kernel = reader.take("kernel_size", 3)
+    if not is_integer(kernel) or kernel % 2 == 0:
+        raise reader.error("kernel_size", kernel, "an odd number")
+    return {
+        "num_convs": reader.take("num_convs", 2) if num_convs is None else num_convs,
+        "kernel": kernel,
+        "dilation": reader.take("dilation", 1),
+        "concat_input": reader.flag("concat_input", default=True),
+    }
+
+
+def _fcn(reader: Reader) -> Translation:
+    return Translation({"name": "fcn"} | _layout_settings(reader, num_convs=None), _LAYOUT_NAMES)
+
+
+def _cc(reader: Reader) -> Translation:
+    settings = {"name": "rcca", "recurrence": reader.take("recurrence", 2)} | _layout_settings(reader)
+    return Translation(settings, _LAYOUT_NAMES | {_BLOCK: "cca"})
+
+
+def _non_local_settings(reader: Reader, known: tuple[str, ...]) -> JSONDict:
+    return {
+        "reduction": reader.take("reduction", 2),
+        "use_scale": reader.flag("use_scale", default=True),
+        "pairwise": reader.choice("mode", "embedded_gaussian", known),
+    } | _layout_settings(reader)
+
+
+def _non_local_names(block: str) -> Names:
+    names = {f"{_BLOCK}.{name}": f"{block}.{name}.conv" for name in ("g", "theta", "phi")}
+    return names | {f"{_BLOCK}.w_z": f"{block}.conv_out.conv", f"{_BLOCK}.norm": f"{block}.conv_out.bn"}
+
+
+def _nl(reader: Reader) -> Translation:
+    known = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+    names = _non_local_names("nl_block") | {f"{_BLOCK}.score": "nl_block.concat_project.conv"}
+    return Translation({"name": "non_local"} | _non_local_settings(reader, known), _LAYOUT_NAMES | names)
+
+
+def _dnl(reader: Reader) -> Translation:
+    settings = {"name": "dnl", "temperature": reader.number("temperature", 0.05)}
+    settings |= _non_local_settings(reader, ("embedded_gaussian", "dot_product"))
+    names = _non_local_names("dnl_block") | {f"{_BLOCK}.unary": "dnl_block.conv_mask"}
+    return Translation(settings, _LAYOUT_NAMES | names)
+
+
+def _gc(reader: Reader) -> Translation:
+    ratio, channels = reader.number("ratio", 1 / 4), reader.count("channels")
+    reader.unread["channels"] = channels  # `_head` reads it again
+    pooling = reader.choice("pooling_type", "att", ("att", "avg"))
+    fusion = reader.take("fusion_types", ("channel_add",))
+    known = {"channel_mul": "multiply", "channel_add": "add"}
+    if not isinstance(fusion, (list, tuple)) or not fusion or not all(name in list(known) for name in fusion):
+        raise ConfigError(f"{reader.where}.fusion_types: holds {fusion!r}; known: {', '.join(known)}")
+    inner = int(channels * ratio)
+    if not 1 <= inner <= MAX_CHANNELS:
+        raise ConfigError(
+            f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 to {MAX_CHANNELS}"
+        )
+    settings = {
+        "name": "gc",
+        "inner_channels": inner,
+        "pooling": "attention" if pooling == "att" else "mean",
+        "fusion": "both" if len(set(fusion)) == 2 else known[fusion[0]],
+    }
+    names = {f"{_BLOCK}.{ours}": f"gc_block.{theirs}_conv" for theirs, ours in known.items()}
+    names |= {f"{_BLOCK}.unary": "gc_block.conv_mask"}
+    return Translation(settings | _layout_settings(reader), _LAYOUT_NAMES | names)
+
+
+# ---- pyramids ----
+
+_ASPP_NAMES = {"head.image_pool": "image_pool.1", "head.branches": "aspp_modules", "head.project": "bottleneck"}
+
+
+def _dilations(reader: Reader) -> list[int]:
+    return list(reader.integers("dilations", (1, 6, 12, 18)))
+
+
+def _aspp(reader: Reader) -> Translation:
+    return Translation({"name": "aspp", "dilations": _dilations(reader)}, _ASPP_NAMES)
+
+
+def _separable_aspp(reader: Reader) -> Translation:
+    in_channels, channels = (reader.need(key) for key in ("c1_in_channels", "c1_channels"))
+    are_valid = all(is_integer(number) and number >= 0 for number in (in_channels, channels))
+    if not are_valid or (in_channels == 0) != (channels == 0):
+        raise ConfigError(
+            f"{reader.where}: c1_in_channels {in_channels!r}, c1_channels {channels!r}; "
+            "expected integers above 0, or 0 twice"
+        )
+    settings: JSONDict = {"name": "deeplabv3plus", "dilations": _dilations(reader)}
+    settings |= {"low_channels": channels} if channels else {"low_stage": None}
+    names = _ASPP_NAMES | {"head.low": "c1_bottleneck", "head.decode": "sep_bottleneck"}
+    return Translation(settings, names, low_channels=in_channels)
+
+
+def _psp(reader: Reader) -> Translation:
+    bins = list(reader.integers("pool_scales", (1, 2, 3, 6)))
+    names = {f"head.levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
+    return Translation({"name": "psp", "bins": bins}, names | {"head.join": "bottleneck"})
+
+
+# ---- attention between positions, groups, grids, bases and regions ----
+
+
+def _projections(ours: str, theirs: str, *, num_convs: int, value: str = "value") -> Names:
+    """Returns the names of a ProjectedAttention's convolutions.
+
+    num_convs: of query and key; mmsegmentation does not number a single one. value: our name of the value's.
+    """
+    number = ".0" if num_convs == 1 else ""
+    names = {f"{ours}.{name}{number}": f"{theirs}.{name}_project" for name in ("query", "key")}
+    return names | {f"{ours}.{value}": f"{theirs}.value_project"}
+
+
+def _da(reader: Reader) -> Translation:
+    names: Names = {}
+    for branch, prefix in (("position", "pam"), ("channel", "cam")):
+        names |= {
+            f"head.{branch}.0": f"{prefix}_in_conv",
+            f"head.{branch}.1.gamma": f"{prefix}.gamma",
+            f"head.{branch}.2": f"{prefix}_out_conv",
+            f"head.classifiers.{branch}": f"{prefix}_conv_seg",
+        }
+    names |= {f"head.position.1.attention.{name}": f"pam.{name}_project" for name in ("query", "key", "value")}
+    settings = {"name": "da", "inner_channels": reader.count("pam_channels")}
+    return Translation(settings, names, dropout_key="branch_dropout")
+
+
+def _isa(reader: Reader) -> Translation:
+    group_hw = list(reader.integers("down_factor", (8, 8)))
+    if len(group_hw) != 2 or min(group_hw) < 1:
+        raise reader.error("down_factor", group_hw, "two integers of at least 1")
+    names = {"head.reduce": "in_conv", "head.join": "out_conv"}
+    for ours, theirs in (("head.long_range", "global_relation"), ("head.short_range", "local_relation")):
+        names |= _projections(f"{ours}.attention", theirs, num_convs=2) | {f"{ours}.out": f"{theirs}.output_project"}
+    return Translation({"name": "isa", "inner_channels": reader.count("isa_channels"), "group_hw": group_hw}, names)
+
+
+def _ema(reader: Reader) -> Translation:
+    settings = {
+        "name": "ema",
+        "inner_channels": reader.count("ema_channels"),
+        "num_bases": reader.count("num_bases"),
+        "num_steps": reader.count("num_stages"),
+        "momentum": reader.number("momentum", 0.1),
+        "concat_input": reader.flag("concat_input", default=True),
+    }
+    names = {
+        "head.reduce": "ema_in_conv",
+        "head.before": "ema_mid_conv.conv",
+        "head.rebuild": "ema_module",
+        "head.after": "ema_out_conv",
+        "head.narrow": "bottleneck",
+        "head.conv_cat": "conv_cat",
+    }
+    return Translation(settings, names)
+
+
+def _ann(reader: Reader) -> Translation:
+    reader.only("query_scales", (1,), [(1,), [1]])
+    settings = {
+        "name": "ann",
+        "inner_channels": reader.count("project_channels"),
+        "bins": list(reader.integers("key_pool_scales", (1, 3, 6, 8))),
+    }
+    names = {"head.reduce": "bottleneck"}
+    for ours, theirs in (("head.fusion", "fusion"), ("head.itself", "context")):
+        names |= _projections(f"{ours}.attention", f"{theirs}.stages.0", num_convs=1)
+        names |= {f"{ours}.out": f"{theirs}.stages.0.out_project", f"{ours}.join": f"{theirs}.bottleneck"}
+    tied = {"context.stages.0.key_project": "context.stages.0.query_project"}
+    return Translation(settings, names, takes_several=True, tied=tied, dropout_key="fusion_dropout")
+
+
+def _ocr(reader: Reader) -> Translation:
+    reader.only("scale", 1, [1])
+    block = "object_context_block"
+    names = {"head.reduce": "bottleneck", "head.out": f"{block}.out_project", "head.join": f"{block}.bottleneck"}
+    names |= _projections("head.attention", block, num_convs=2, value="value.0")
+    return Translation({"name": "ocr", "inner_channels": reader.count("ocr_channels")}, names)
+
+
+_TRANSLATORS: dict[str, Callable[[Reader], Translation]] = {
+    "ANNHead": _ann,
+    "ASPPHead": _aspp,
+    "CCHead": _cc,
+    "DAHead": _da,
+    "DNLHead": _dnl,
+    "DepthwiseSeparableASPPHead": _separable_aspp,
+    "EMAHead": _ema,
+    "FCNHead": _fcn,
+    "GCHead": _gc,
+    "ISAHead": _isa,
+    "NLHead": _nl,
+    "OCRHead": _ocr,
+    "PSPHead": _psp,
+}
+KNOWN_HEADS = ", ".join(name for name in _TRANSLATORS if name != "OCRHead")

@@ -1,12 +1,11 @@
-"""torchvision's deeplabv3_resnet50 and deeplabv3_resnet101."""
+"""Import of torchvision's deeplabv3_resnet50 and deeplabv3_resnet101."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from segnl.convert.imported_model import ImportedModel
-from segnl.convert.shapes import channels_out, resnet_dict
+from segnl.convert.imported import ImportedModel, out_channels, resnet_section
 from segnl.core.errors import CheckpointError
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.models.weights.backbone import PLAIN_STEM
@@ -34,9 +33,9 @@ _NAMES = {
 
 
 def from_torchvision(state: dict[str, Any]) -> nn.Module:
-    """deeplabv3_resnet50 or 101 with its weights, in eval mode: normalised image `b 3 H W` to logits `b k H W`.
+    """Builds deeplabv3_resnet50 or 101 from its weights, in eval mode: normalised image `b 3 H W` to logits `b k H W`.
 
-    The auxiliary classifier is taken along where there is one. Raises CheckpointError for tensors that do not fit.
+    Includes the auxiliary classifier where the state has one. Raises CheckpointError for tensors that do not fit.
     """
     tensors = tensors_in(state, _WHERE)
     if _FIRST not in tensors:
@@ -45,25 +44,25 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
     backbone = {
         name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")
     }
-    channels = channels_out(tensors, _FIRST, _WHERE)
+    channels = out_channels(tensors, _FIRST, _WHERE)
     model = {
-        "backbone": {**resnet_dict(backbone, _WHERE), "output_stride": 8},
+        "backbone": {**resnet_section(backbone, _WHERE), "output_stride": 8},
         "head": {
             "name": "aspp",
             "channels": channels,
             "project_kernel": 1,
-            "project_channels": channels_out(tensors, _PROJECT, _WHERE),
+            "project_channels": out_channels(tensors, _PROJECT, _WHERE),
             "project_dropout": 0.5,
             "has_last_conv": True,
         },
-        "aux": {"channels": channels_out(tensors, "aux_classifier.0.weight", _WHERE), "weight": 0.5}
+        "aux": {"channels": out_channels(tensors, "aux_classifier.0.weight", _WHERE), "weight": 0.5}
         if has_aux
         else None,
         "dropout": 0.0,
     }
-    # Theirs concatenates [dilations ..., image mean], ours [image mean, dilations ...].
+    # torchvision concatenates [dilations ..., image mean], segnl [image mean, dilations ...].
     tensors[_PROJECT] = torch.roll(tensors[_PROJECT], channels, dims=1)
     cfg = model_config(model, file=_WHERE)
-    segmenter = Segmenter(cfg, channels_out(tensors, "classifier.4.weight", _WHERE))
+    segmenter = Segmenter(cfg, out_channels(tensors, "classifier.4.weight", _WHERE))
     report = load_strict(segmenter, tensors, renamed(_NAMES), where=_WHERE)
     return ImportedModel(cfg, segmenter, report).eval()

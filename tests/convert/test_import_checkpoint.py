@@ -1,17 +1,22 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import segnl
-from segnl.convert.import_checkpoint import adopt
+from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint, import_file
+from segnl.convert.mmseg import from_mmseg
 from segnl.core.errors import CheckpointError, ConfigError
+from segnl.models.segmenter import Segmenter, model_config
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "cityscapes" / "rcca_r50.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "cityscapes" / "rcca_r50.yaml"
+MMSEG = ImportSettings("mmseg")
 PREPROCESSOR = {
     "type": "SegDataPreProcessor",
     "mean": [1.0, 2.0, 3.0],
@@ -23,7 +28,7 @@ PREPROCESSOR = {
 
 
 @pytest.fixture
-def peer_file(shared, tmp_path):
+def mmseg_file(shared, tmp_path):
     """A recorded model as mmsegmentation itself writes it: {meta: {cfg}, state_dict}."""
     record = shared / "parity" / "model-ccnet-r18.safetensors"
     with safe_open(record, "pt") as file:
@@ -34,14 +39,14 @@ def peer_file(shared, tmp_path):
         for name, tensor in safetensors.torch.load_file(record).items()
         if name.startswith("state/")
     }
-    path = tmp_path / "peer.pth"
+    path = tmp_path / "mmseg.pth"
     torch.save({"meta": {"cfg": f"model = {config!r}"}, "state_dict": state}, path)
     return path
 
 
-def test_an_imported_model_is_a_checkpoint_with_the_peers_input_convention(peer_file, tmp_path):
-    lines = adopt(peer_file, "mmseg", CONFIG, tmp_path / "out" / "ccnet.safetensors")
-    assert lines[0].endswith("tensors used, 0 left out")
+def test_an_imported_model_is_a_checkpoint_with_the_sources_input_convention(mmseg_file, tmp_path):
+    report = import_checkpoint(mmseg_file, MMSEG, RECIPE, tmp_path / "out" / "ccnet.safetensors")
+    assert report.lines()[0].endswith("tensors used, 0 left out")
     model = segnl.load(tmp_path / "out" / "ccnet.safetensors")
     assert model.recipe.model.input.mean == (1.0, 2.0, 3.0)
     assert model.recipe.model.input.order == "bgr"
@@ -51,25 +56,70 @@ def test_an_imported_model_is_a_checkpoint_with_the_peers_input_convention(peer_
     assert predicted.max() < 19
 
 
-def test_another_number_of_classes_is_refused(peer_file, tiny_config, tmp_path):
+def test_another_number_of_classes_is_refused(mmseg_file, tiny_config, tmp_path):
     with pytest.raises(CheckpointError, match="predicts 19 classes"):
-        adopt(peer_file, "mmseg", tiny_config, tmp_path / "out.safetensors")
+        import_checkpoint(mmseg_file, MMSEG, tiny_config, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_overrides_of_the_model_are_refused_for_they_would_change_nothing(peer_file, tmp_path):
+def test_overrides_of_the_model_are_refused(mmseg_file, tmp_path):
     with pytest.raises(ConfigError, match=r"--set model\.dropout=0: the imported file says what the model is"):
-        adopt(peer_file, "mmseg", CONFIG, tmp_path / "out.safetensors", overrides=["model.dropout=0"])
+        import_checkpoint(mmseg_file, MMSEG, RECIPE, tmp_path / "out.safetensors", ("model.dropout=0",))
 
 
-def test_the_recurrence_of_ccnet_is_asked_for(monkeypatch, tmp_path):
-    asked = {}
+@pytest.fixture
+def model_state(shared: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    with safe_open(shared / "parity" / "model-ccnet-r18.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["config"])
+        names = [key for key in file.keys() if key.startswith("state/")]  # noqa: SIM118  not a mapping
+        return config, {name.removeprefix("state/"): file.get_tensor(name) for name in names}
 
-    def found(path, kind, **settings):
-        asked.update(settings)
-        raise CheckpointError("enough")
 
-    monkeypatch.setattr("segnl.convert.import_checkpoint.import_file", found)
-    with pytest.raises(CheckpointError, match="enough"):
-        adopt(tmp_path / "x.pth", "ccnet", CONFIG, tmp_path / "out.safetensors", recurrence=1, abn="plain")
-    assert (asked["recurrence"], asked["abn"]) == (1, "plain")
+def config_text(config: dict[str, Any]) -> str:
+    return f"norm_cfg = dict(type='SyncBN')\nmodel = {config!r}\n"
+
+
+@pytest.mark.parametrize("key", ["cfg", "config"])
+def test_the_config_inside_a_checkpoint_of_mmsegmentation_is_used(tmp_path: Path, model_state: Any, key: str) -> None:
+    config, state = model_state
+    torch.save({"meta": {key: config_text(config)}, "state_dict": state}, tmp_path / "mmseg.pth")
+    imported = import_file(tmp_path / "mmseg.pth", MMSEG)
+    model = Segmenter(model_config(imported.model, file="imported"), imported.segmenter.num_classes).eval()
+    model.load_state_dict(imported.segmenter.state_dict())
+    image = torch.randn(1, 3, 33, 41)
+    expected = from_mmseg(config, state).segmenter(image).main
+    torch.testing.assert_close(model(image).main, expected, rtol=1e-4, atol=1e-3)  # memory formats differ
+    assert imported.report.num_used == len(state)
+
+
+def test_the_input_convention_of_mmsegmentation_0_is_read(tmp_path: Path, model_state: Any) -> None:
+    config, state = model_state
+    config = {key: value for key, value in config.items() if key != "data_preprocessor"}
+    text = "img_norm_cfg = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=True)\n" + config_text(config)
+    torch.save({"meta": {"config": text}, "state_dict": state}, tmp_path / "old.pth")
+    imported = import_file(tmp_path / "old.pth", MMSEG)
+    assert imported.model["input"] == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "rgb"}
+
+
+def test_a_file_without_a_config_needs_one_beside_it(tmp_path: Path, model_state: Any) -> None:
+    config, state = model_state
+    save_file(state, str(tmp_path / "bare.safetensors"))
+    with pytest.raises(CheckpointError, match="carries no config"):
+        import_file(tmp_path / "bare.safetensors", MMSEG)
+    (tmp_path / "config.py").write_text(config_text(config))
+    imported = import_file(tmp_path / "bare.safetensors", ImportSettings("mmseg", source_config=tmp_path / "config.py"))
+    assert imported.model["head"]["name"] == "rcca"
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="known: mmseg, ccnet, torchvision"):
+        import_file(tmp_path / "any.pth", ImportSettings("paddle"))
+
+
+def test_a_head_without_a_backbone_is_refused(tmp_path: Path, shared: Path) -> None:
+    with safe_open(shared / "parity" / "head-ccnet-authors-r2.safetensors", "pt") as file:
+        names = [key for key in file.keys() if key.startswith("state/")]  # noqa: SIM118  not a mapping
+        state = {name.removeprefix("state/"): file.get_tensor(name) for name in names}
+    save_file(state, str(tmp_path / "head.safetensors"))
+    with pytest.raises(CheckpointError, match="a head alone"):
+        import_file(tmp_path / "head.safetensors", ImportSettings("ccnet"))

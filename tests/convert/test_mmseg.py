@@ -116,10 +116,10 @@ def test_a_cascade_of_fcn_and_ocr_gives_the_recorded_logits_and_input_gradient()
         from_mmseg({**config, "decode_head": [heads[0], heads[0]]}, state)
 
 
-def test_one_projection_under_two_names_is_read_once_and_must_agree(shared: Path) -> None:
+def test_tied_weights_are_read_once_and_must_agree(shared: Path) -> None:
     config, state, _ = record(shared, "head-ann")
     report = from_mmseg(config, state).report
-    key, query = (f"context.stages.0.{each}_project.conv.weight" for each in ("key", "query"))
+    key, query = (f"context.stages.0.{name}_project.conv.weight" for name in ("key", "query"))
     assert report.left_out[key] == f"the same as {query}"
     assert not [name for name in report.left_out if name.startswith("fusion")]
     with pytest.raises(CheckpointError, match=f"{key} differs from {query}; in mmsegmentation they are one"):
@@ -128,7 +128,7 @@ def test_one_projection_under_two_names_is_read_once_and_must_agree(shared: Path
     assert from_mmseg(config, without).report.left_out == {}
 
 
-def test_gradients_of_deeplabv3_recorded_and_ours_are_float64s_but_for_one_relu(
+def test_gradients_of_deeplabv3_differ_from_float64_by_one_relu_only(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, state, tensors = record(shared, "model-deeplabv3-r50")
@@ -162,7 +162,7 @@ def test_gradients_of_deeplabv3_recorded_and_ours_are_float64s_but_for_one_relu(
     assert min(relative(single, double), relative(single, turned)) < 1e-5  # as this machine's float32 rounds
 
 
-def test_what_is_no_dictionary_is_refused() -> None:
+def test_a_config_or_state_that_is_no_dictionary_is_refused() -> None:
     with pytest.raises(ConfigError, match="config and state are NoneType and dict; expected a dictionary each"):
         from_mmseg(None, {})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="config and state are dict and list; expected a dictionary each"):
@@ -190,13 +190,13 @@ def test_the_recipe_carries_the_input_and_align_corners(model: Any) -> None:
     preprocessor = {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "bgr_to_rgb": False}
     config = {**config, "data_preprocessor": preprocessor}
     config["decode_head"] = {**config["decode_head"], "align_corners": True}
-    imported = from_mmseg(config, state).as_import()
+    imported = from_mmseg(config, state)
     assert imported.model["input"] == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "bgr"}
     assert imported.model["align_corners"] is True
-    assert imported.num_classes == 19
+    assert imported.segmenter.num_classes == 19
 
 
-def test_auxiliary_heads_that_have_no_place_are_left_out_and_named(model: Any) -> None:
+def test_a_second_auxiliary_head_is_left_out_and_named(model: Any) -> None:
     config, state, _ = model
     first = config["auxiliary_head"]
     second = {**first, "in_index": 1, "in_channels": 16}
@@ -218,14 +218,14 @@ def test_a_config_without_the_auxiliary_head_of_the_file_is_refused(model: Any) 
         from_mmseg({**config, "auxiliary_head": None}, state)
 
 
-def test_missing_tensors_are_named_as_the_peer_names_them(model: Any) -> None:
+def test_missing_tensors_have_mmsegmentations_names(model: Any) -> None:
     config, state, _ = model
     del state["decode_head.cca.gamma.scale"]
     with pytest.raises(CheckpointError, match=r"missing: decode_head\.cca\.gamma\.scale"):
         from_mmseg(config, state)
 
 
-def test_an_unknown_head_is_answered_with_the_known_ones(model: Any) -> None:
+def test_an_unknown_head_is_refused_with_the_known_ones(model: Any) -> None:
     config, state, _ = model
     with pytest.raises(ConfigError, match="holds 'UPerHead'; known heads: ANNHead, ASPPHead, CCHead, DAHead"):
         from_mmseg({**config, "decode_head": {"type": "UPerHead"}}, state)
@@ -238,7 +238,7 @@ def test_an_unknown_head_is_answered_with_the_known_ones(model: Any) -> None:
         from_mmseg({**config, "type": "CascadeEncoderDecoder", "decode_head": cascade}, state)
 
 
-def test_a_heads_own_momentum_is_said_and_its_own_eps_refused(model: Any) -> None:
+def test_a_heads_own_momentum_is_noted_and_its_own_eps_refused(model: Any) -> None:
     config, state, _ = model
     image = torch.zeros(1, 3, 33, 41)
     head = {**config["decode_head"], "norm_cfg": {"type": "BN", "momentum": 0.03}}
@@ -259,7 +259,7 @@ def test_a_heads_own_momentum_is_said_and_its_own_eps_refused(model: Any) -> Non
         ("data_preprocessor", {"mean": 0.5, "std": 1}, "data_preprocessor: mean 0.5, std 1; expected three numbers"),
     ],
 )
-def test_an_ill_typed_value_is_named(model: Any, section: str, over: dict[str, Any], message: str) -> None:
+def test_a_value_of_another_type_is_named(model: Any, section: str, over: dict[str, Any], message: str) -> None:
     config, state, _ = model
     with pytest.raises(ConfigError) as caught:
         from_mmseg({**config, section: {**(config.get(section) or {}), **over}}, state)

@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 
-from segnl.convert.mmseg_config import backbone_dict, batch_norm, input_dict, leaky_slope
+from segnl.convert.mmseg_config import (
+    backbone_section,
+    batch_norm_section,
+    input_section,
+    leaky_slope,
+    read_config_text,
+)
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import ResNetConfig, plan_stages
@@ -22,15 +28,15 @@ V1C = {
 
 
 def plans(config: dict[str, Any]) -> list[tuple[int, tuple[int, ...]]]:
-    mapping, _, _ = backbone_dict(config, "mmseg")
-    return [tuple(plan) for plan in plan_stages(validate(ResNetConfig, mapping, file="test"))]
+    section, _, _ = backbone_section(config, "mmseg")
+    return [tuple(plan) for plan in plan_stages(validate(ResNetConfig, section, file="test"))]
 
 
-def test_the_published_backbone_is_ours_by_default_keys() -> None:
-    mapping, norm, out_indices = backbone_dict(V1C, "mmseg")
-    assert mapping["stem"] == {"kind": "deep", "channels": 64}
-    assert (mapping["depth"], mapping["width"], mapping["output_stride"]) == (50, 1.0, 8)
-    assert "dilations" not in mapping
+def test_the_published_backbone_needs_no_dilations_written_out() -> None:
+    section, norm, out_indices = backbone_section(V1C, "mmseg")
+    assert section["stem"] == {"kind": "deep", "channels": 64}
+    assert (section["depth"], section["width"], section["output_stride"]) == (50, 1.0, 8)
+    assert "dilations" not in section
     assert norm == {"eps": 1e-5, "momentum": 0.1}
     assert out_indices == (0, 1, 2, 3)
 
@@ -45,23 +51,23 @@ def test_the_published_backbone_is_ours_by_default_keys() -> None:
         ({"strides": (1, 2, 2, 2), "dilations": (1, 1, 2, 4)}, (1, 2, 2, 2, 2, 2), (2, 4, 4)),
     ],
 )
-def test_dilations_are_what_mmsegmentation_makes_of_its_keys(
+def test_dilations_are_those_of_mmsegmentation(
     over: dict[str, Any], layer3: tuple[int, ...], layer4: tuple[int, ...]
 ) -> None:
     assert [dilations for _, dilations in plans(V1C | over)[2:]] == [layer3, layer4]
 
 
 def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
-    found = {}
-    for kind in ("ResNet", "ResNetV1c", "ResNetV1d"):
-        mapping, _, _ = backbone_dict({"type": kind, "depth": 18}, "mmseg")
-        found[kind] = (mapping["stem"]["kind"], mapping["avg_down"], mapping["output_stride"])
-    assert found == {
+    settings = {}
+    for name in ("ResNet", "ResNetV1c", "ResNetV1d"):
+        section, _, _ = backbone_section({"type": name, "depth": 18}, "mmseg")
+        settings[name] = (section["stem"]["kind"], section["avg_down"], section["output_stride"])
+    assert settings == {
         "ResNet": ("plain", False, 32),
         "ResNetV1c": ("deep", False, 32),
         "ResNetV1d": ("deep", True, 32),
     }
-    assert backbone_dict({"type": "ResNet", "depth": 50, "style": "caffe"}, "mmseg")[0]["stride_conv"] == 1
+    assert backbone_section({"type": "ResNet", "depth": 50, "style": "caffe"}, "mmseg")[0]["stride_conv"] == 1
 
 
 @pytest.mark.parametrize(
@@ -84,13 +90,13 @@ def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
         ({"out_indices": (4,)}, "out_indices: holds (4,)"),
     ],
 )
-def test_what_we_cannot_represent_is_refused_by_name(over: dict[str, Any], message: str) -> None:
+def test_a_setting_that_cannot_be_represented_is_refused_by_name(over: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        backbone_dict(V1C | over, "mmseg.backbone")
+        backbone_section(V1C | over, "mmseg.backbone")
     assert message in str(caught.value)
 
 
-def test_activations_are_slopes() -> None:
+def test_activations_become_slopes() -> None:
     assert leaky_slope({"type": "ReLU", "inplace": True}, "act_cfg") == 0.0
     assert leaky_slope({"type": "LeakyReLU"}, "act_cfg") == 0.01
     assert leaky_slope({"type": "LeakyReLU", "negative_slope": 0.2}, "act_cfg") == 0.2
@@ -100,15 +106,49 @@ def test_activations_are_slopes() -> None:
 
 
 def test_batch_norms_keep_their_eps() -> None:
-    assert batch_norm({"type": "BN", "eps": 1e-3, "momentum": 0.01}, "norm_cfg") == {"eps": 1e-3, "momentum": 0.01}
-    assert batch_norm(None, "norm_cfg") is None
+    assert batch_norm_section({"type": "BN", "eps": 1e-3, "momentum": 0.01}, "norm_cfg") == {
+        "eps": 1e-3,
+        "momentum": 0.01,
+    }
+    assert batch_norm_section(None, "norm_cfg") is None
 
 
-def test_the_input_convention_is_carried() -> None:
+def test_the_input_convention_is_translated() -> None:
     notes: list[str] = []
-    found = input_dict({"mean": [1, 2, 3], "std": [4, 5, 6], "bgr_to_rgb": True, "size": (8, 8)}, "where", notes)
-    assert found == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "rgb"}
-    assert input_dict({"mean": [1, 2, 3], "std": [4, 5, 6]}, "where", notes)["order"] == "bgr"
+    section = input_section({"mean": [1, 2, 3], "std": [4, 5, 6], "bgr_to_rgb": True, "size": (8, 8)}, "where", notes)
+    assert section == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "rgb"}
+    assert input_section({"mean": [1, 2, 3], "std": [4, 5, 6]}, "where", notes)["order"] == "bgr"
     assert not notes
-    assert input_dict(None, "where", notes) == {}
+    assert input_section(None, "where", notes) == {}
     assert "ImageNet" in notes[0]
+
+
+TEXT = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+crop_size = (512, 1024)
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(norm_cfg=norm_cfg, dilations=(1, 1, 2, 4), shift=-1.5),
+    decode_head={'type': 'CCHead', 'in_index': 3})
+work_dir = './runs'
+"""
+
+
+def test_a_flattened_config_is_read_without_running_it() -> None:
+    config = read_config_text(TEXT, "file")
+    assert config["model"]["backbone"] == {
+        "norm_cfg": {"type": "SyncBN", "requires_grad": True},
+        "dilations": [1, 1, 2, 4],
+        "shift": -1.5,
+    }
+    assert config["model"]["decode_head"] == {"type": "CCHead", "in_index": 3}
+
+
+def test_a_value_that_needs_running_code_is_skipped() -> None:
+    config = read_config_text("a = 1\nb = __import__('os').getcwd()\na = open('x')\nc = [1, a]", "file")
+    assert config == {}
+
+
+def test_text_that_is_not_python_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not readable"):
+        read_config_text("model = dict(", "file")
