@@ -26,12 +26,12 @@ from segnl.core.files import write_atomic
 from segnl.metrics.statistics.significance import holm
 from segnl.metrics.statistics.variance import (
     LEVEL,
-    Difference,
-    contributions,
-    difference_of,
+    Estimate,
+    miou_contributions,
     paired_difference,
     seeds_agree,
     spread_of,
+    unpaired_difference,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,21 +190,21 @@ def true_differences(variation: Variation, *, studies: int, images: int) -> Floa
 
 def intervals(drawn: Studies) -> dict[str, Floats]:
     """Each pair's difference, half width and p, `6 studies`; the studies stand where measures usually do."""
-    parts = [np.moveaxis(each, 0, 2) for each in np.moveaxis(contributions(drawn.right, drawn.union), 1, 0)]
+    parts = [np.moveaxis(each, 0, 2) for each in np.moveaxis(miou_contributions(drawn.right, drawn.union), 1, 0)]
     spreads = [spread_of(each) for each in parts]
     by_seed = seeds_agree(parts)
-    unpaired = [difference_of(spreads, a, b) for a, b in PAIRS]
+    unpaired = [unpaired_difference(spreads, a, b) for a, b in PAIRS]
     paired = [paired_difference(parts, a, b) for a, b in PAIRS]
 
-    def chosen(value: Callable[[Difference], Floats]) -> Floats:
+    def chosen(value: Callable[[Estimate], Floats]) -> Floats:
         """As compare_heads does it: seed by seed in the studies whose seeds agree."""
         return np.where(by_seed, *(np.stack([value(each) for each in found]) for found in (paired, unpaired)))
 
     return {
         "by_seed": by_seed,
         "value": np.stack([each.value for each in unpaired]),
-        "half": chosen(Difference.half_width),
-        "p": chosen(Difference.p),
+        "half": chosen(Estimate.half_width),
+        "p": chosen(Estimate.p),
         "seeds": chosen(lambda each: each.seeds),
         "images": chosen(lambda each: each.images),
         "unpaired": np.stack([each.half_width() for each in unpaired]),

@@ -5,7 +5,7 @@ from scipy.special import stdtrit
 
 from segnl.core.arrays import Floats
 from segnl.metrics.confusion import ratio
-from segnl.metrics.statistics.variance import HeadSpread, image_part, satterthwaite
+from segnl.metrics.statistics.variance import HeadSpread, image_variance, satterthwaite
 
 BOOTSTRAP = 400
 """Sets of images that one interval draws."""
@@ -33,7 +33,7 @@ def plain_sum(spreads: list[HeadSpread], a: int, b: int) -> Floats:
     What a seed does to single images is counted twice, and a head's variance has its own degrees of freedom only.
     """
     one, other = spreads[a], spreads[b]
-    images, images_df = image_part(one.per_image - other.per_image)
+    images, images_df = image_variance(one.per_image - other.per_image)
     parts = [one.seed_var / one.runs, other.seed_var / other.runs, images]
     df = [np.full_like(images, one.runs - 1), np.full_like(images, other.runs - 1), images_df]
     return np.asarray(stdtrit(satterthwaite(parts, df), 0.975) * np.sqrt(sum(parts)))
@@ -42,7 +42,7 @@ def plain_sum(spreads: list[HeadSpread], a: int, b: int) -> Floats:
 def pooled(spreads: list[HeadSpread], a: int, b: int) -> Floats:
     """Half widths `m` when one variance over seeds is taken for all heads of the study, else as segnl's."""
     one, other = spreads[a], spreads[b]
-    images, images_df = image_part(one.per_image - other.per_image)
+    images, images_df = image_variance(one.per_image - other.per_image)
     n = len(one.per_image)
     both = (one.residual / one.runs + other.residual / other.runs) / n
     free = sum(each.runs - 1 for each in spreads)

@@ -31,7 +31,7 @@ from segnl.evaluation.masks import png
 from segnl.evaluation.predictor import predictor_of
 from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
-from segnl.metrics.report import metrics_json
+from segnl.metrics.report import metrics_dict
 from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.build import build_data
@@ -181,8 +181,9 @@ def _made(
         mask = predicted.cpu().numpy()
         alone = Confusion(len(names))
         alone.update(mask, sample.label)
-        for name, count in per_image.items():
-            count.append(getattr(alone, name)())
+        per_image["right"].append(alone.intersection())
+        per_image["true"].append(alone.target())
+        per_image["predicted"].append(alone.prediction())
         boundary.append(boundary_counts(mask, sample.label, boundary_width(mask.shape), len(names)))
         if data.ambiguous_pairs:
             pairs.append(pair_counts(mask, sample.label, data.ambiguous_mask(len(pairs)), len(data.ambiguous_pairs)))
@@ -194,7 +195,7 @@ def _made(
     counts = {name: np.stack(count) for name, count in [*per_image.items(), ("boundary", boundary)]}
     if pairs:
         counts["pairs"] = np.stack(pairs)
-    metrics = metrics_json(confusion, names, num_images=len(data), counts_absent_classes=data.counts_absent_classes)
+    metrics = metrics_dict(confusion, names, num_images=len(data), counts_absent_classes=data.counts_absent_classes)
     metrics |= {
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,

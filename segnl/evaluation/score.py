@@ -29,7 +29,7 @@ from segnl.evaluation.submission import Submission
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.cityscapes_official import find_labels, official_scores
-from segnl.metrics.report import metrics_json, table_text
+from segnl.metrics.report import metrics_dict, table_text
 from segnl.models.ablation import Ablation, ablated, parse_ablation
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import Checkpoint, checkpoints_of, open_checkpoint
@@ -130,7 +130,7 @@ def _ablated(predictor: Predictor, ablation: Ablation | None, group: ProcessGrou
 
 
 def _metrics(accumulator: Accumulator, data: SegmentationData, checkpoint: Checkpoint, recipe: Recipe) -> JSONDict:
-    metrics = metrics_json(
+    metrics = metrics_dict(
         accumulator.confusion,
         data.table.names,
         num_images=len(data),
@@ -182,7 +182,7 @@ def _write_results(out: Path, json_file: Path | None, accumulator: Accumulator, 
     """metrics.json comes last: where it is, all is there."""
     accumulator.per_image.save(out / "per_image.npz")
     if accumulator.strata is not None:
-        metrics["strata"] = accumulator.strata.as_json()
+        metrics["strata"] = accumulator.strata.to_dict()
         title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
         write_atomic(out / "strata.png", strata_plot(metrics["strata"], title=title))
     text = json.dumps(metrics, indent=1).encode()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def strata_plot(strata: JSONDict, *, title: str) -> bytes:
-    """Returns a PNG of `Strata.as_json()`; undefined values are left out."""
+    """Returns a PNG of `Strata.to_dict()`; undefined values are left out."""
     figure = new_figure(11, 7.5)
     figure.suptitle(title)
     axes = figure.subplots(2, 2)

@@ -1,1 +1,19 @@
-"""Floor 2: predictions and truth to numbers. Sees no model and no data set."""
+"""Scores from predictions and labels, and statistics of their differences. Knows neither models nor data sets."""
+
+from typing import Any
+
+_PUBLIC = {
+    "Confusion": "segnl.metrics.confusion",
+    "RunCounts": "segnl.metrics.statistics.significance",
+    "class_differences": "segnl.metrics.statistics.significance",
+    "compare_heads": "segnl.metrics.statistics.significance",
+}
+__all__ = ["Confusion", "RunCounts", "class_differences", "compare_heads"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'segnl.metrics' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,17 +1,129 @@
-"""All that one evaluation counts: integers, which shards of it add up exactly. Imports no torch."""
+"""Pixel counts of one evaluation: the confusion matrix, the same image by image, and the strata. Imports no torch.
+
+All counts are integers, so the sum over shards is exact.
+"""
+
+import io
+from pathlib import Path
 
 import numpy as np
 
-from segnl.core.arrays import Pixels
-from segnl.metrics.confusion import Confusion, Map
-from segnl.metrics.per_image import PerImage
+from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.errors import DataError
+from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.metrics.confusion import Confusion, LabelMap, ratio
 from segnl.metrics.strata import Strata
+
+FIELDS = ("stems", "num_classes", "image", "truth", "predicted", "pixels")
+"""Arrays of per_image.npz: sorted sample ids, number of classes, and for each nonzero cell its image, label, prediction
+and number of pixels."""
+
+
+class PerImage:
+    """Confusion matrices `k k+1` by sample id, stored sparse: most cells are 0. The data of significance tests."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._cells: dict[str, tuple[Counts, Counts]] = {}  # sample id: flat indices of nonzero cells, their pixels
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Sorted, so that results do not depend on the order in which ranks finish."""
+        return sorted(self._cells)
+
+    def add(self, sample_id: str, counts: Counts) -> None:
+        """Adds `Confusion.counts(pred, label)` of one image. Raises ValueError for a wrong shape or a known id."""
+        if counts.shape != (self.num_classes, self.num_classes + 1):
+            raise ValueError(f"counts: shape {counts.shape}; expected {(self.num_classes, self.num_classes + 1)}")
+        if sample_id in self._cells:
+            raise ValueError(f"sample {sample_id!r}: counted twice; expected each image once")
+        index = np.flatnonzero(counts)
+        self._cells[sample_id] = index, counts.ravel()[index].astype(np.int64)
+
+    def merge(self, other: "PerImage") -> None:
+        """Adds another rank's images. Raises ValueError when an image is in both, or the number of classes differs."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"merge: {other.num_classes} classes into {self.num_classes}; expected the same")
+        in_both = self._cells.keys() & other._cells.keys()
+        if in_both:
+            raise ValueError(f"sample {min(in_both)!r}: counted by two ranks; expected each image once")
+        self._cells |= other._cells
+
+    def matrix(self, sample_id: str) -> Counts:
+        """Returns one image's matrix, int64 `k k+1`."""
+        matrix = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
+        index, pixels = self._cells[sample_id]
+        matrix.flat[index] = pixels
+        return matrix
+
+    def total(self) -> Confusion:
+        """Returns the confusion matrix of all images."""
+        total = Confusion(self.num_classes)
+        for sample_id in self._cells:
+            total.matrix += self.matrix(sample_id)
+        return total
+
+    def overlaps(self) -> tuple[Counts, Counts]:
+        """Returns intersection and union of each class in each image, int64 `n k` each, in the order of `sample_ids`.
+
+        The sums over a subset of the images give the subset's IoUs, as a bootstrap needs them.
+        """
+        confusions = [Confusion(self.num_classes, self.matrix(sample_id)) for sample_id in self.sample_ids]
+        if not confusions:
+            empty = np.zeros((0, self.num_classes), np.int64)
+            return empty, empty
+        return np.stack([c.intersection() for c in confusions]), np.stack([c.union() for c in confusions])
+
+    def pixel_acc(self) -> Floats:
+        """Returns the correct fraction of each image's labelled pixels, f64 `n`; NaN for an image without any."""
+        matrices = [self.matrix(sample_id) for sample_id in self.sample_ids]
+        return ratio([matrix.diagonal().sum() for matrix in matrices], [matrix.sum() for matrix in matrices])
+
+    def worst(self, num: int) -> list[tuple[str, float]]:
+        """Returns the `num` images with the lowest pixel accuracy, and that accuracy; none without labelled pixels."""
+        scored = [(sample_id, float(acc)) for sample_id, acc in zip(self.sample_ids, self.pixel_acc(), strict=True)]
+        return sorted((pair for pair in scored if np.isfinite(pair[1])), key=lambda pair: (pair[1], pair[0]))[:num]
+
+    def save(self, path: Path) -> None:
+        """Writes per_image.npz atomically."""
+        none = np.zeros(0, np.int64)
+        cells = [self._cells[sample_id] for sample_id in self.sample_ids]
+        index = np.concatenate([none, *(index for index, _ in cells)])
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            stems=np.array(self.sample_ids, dtype=np.str_),
+            num_classes=np.array(self.num_classes),
+            image=np.repeat(np.arange(len(cells), dtype=np.int32), [len(index) for index, _ in cells]),
+            truth=(index // (self.num_classes + 1)).astype(np.uint8),
+            predicted=(index % (self.num_classes + 1)).astype(np.uint8),
+            pixels=np.concatenate([none, *(pixels for _, pixels in cells)]),
+        )
+        write_atomic(path, file.getvalue())
+
+
+def load_per_image(path: Path) -> PerImage:
+    """Reads what `PerImage.save` wrote. Raises DataError for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in FIELDS}
+    except NPZ_FAULTS as err:
+        raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
+    result = PerImage(int(data["num_classes"]))
+    index = data["truth"].astype(np.int64) * (result.num_classes + 1) + data["predicted"]
+    for i, sample_id in enumerate(data["stems"].tolist()):
+        of_image = data["image"] == i
+        result._cells[sample_id] = index[of_image], data["pixels"][of_image].astype(np.int64)
+    return result
 
 
 class Accumulator:
-    """The confusion matrix, the same image by image, and where the errors are.
+    """Counts of one evaluation.
 
-    strata: None unless asked for: it takes several times what decoding and counting an image take.
+    strata: None unless asked for, since counting them takes several times as long as decoding and counting an image.
     """
 
     def __init__(self, num_classes: int, *, with_strata: bool = False) -> None:
@@ -19,20 +131,22 @@ class Accumulator:
         self.per_image = PerImage(num_classes)
         self.strata = Strata(num_classes) if with_strata else None
 
-    def add(self, sample_id: str, pred: Map, label: Pixels) -> None:
-        """Counts one image, train ids `H W`, 0..k-1 or 255. Raises ValueError as `Confusion.update` does, or for a
-        stem that is there already.
+    def add(self, sample_id: str, pred: LabelMap, label: Pixels) -> None:
+        """Counts one image, train ids `H W`, 0..k-1 or 255.
+
+        Raises ValueError as `Confusion.update` does, and for a sample id seen before.
         """
         counts = self.confusion.counts(pred, label)
         self.per_image.add(sample_id, counts)
         self.confusion.matrix += counts
         if self.strata is not None:
             ids = pred if isinstance(pred, np.ndarray) else pred.cpu().numpy()
-            self.strata.update(ids.astype(np.uint8, copy=False), label)  # in range, as has been checked
+            self.strata.update(ids.astype(np.uint8, copy=False), label)  # `counts` has checked the range
 
     def merge(self, other: "Accumulator") -> None:
-        """Adds another shard's counts. Raises ValueError when it has other classes or an image of this one's, or only
-        one of the two has strata.
+        """Adds another shard's counts.
+
+        Raises ValueError when the number of classes differs, an image is in both, or only one of the two has strata.
         """
         if (self.strata is None) != (other.strata is None):
             raise ValueError("merge: strata in one of the two only; expected both or none")

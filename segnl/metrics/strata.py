@@ -1,7 +1,7 @@
-"""Where the errors are: at boundaries, in small things, high or low in the image, far from its centre.
+"""Counts by location: near boundaries, by component size, by row, by distance from the image's centre.
 
-Every stratum is a sum of integers over images, so ranks merge exactly. Distances are in pixels of the label: the
-larger of rows and columns (a square of side 2 width + 1 around each pixel). Imports no torch.
+Every stratum is a sum of integers over images, so the sum over ranks is exact. Distances are in pixels of the label,
+the larger of rows and columns: a square of side 2 width + 1 around each pixel. Imports no torch.
 """
 
 from typing import Any
@@ -12,23 +12,23 @@ import numpy.typing as npt
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Counts, Mask, Pixels
-from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
+from segnl.metrics.confusion import Confusion, mean_of_defined, number_or_none, ratio
 
 WIDTHS_PX = (1, 3, 5, 10, 20)
 COMPONENT_PX = (0, 64, 256, 1024, 4096, 16384, 65536)
-"""Least pixels of a connected component in each class of size; 256 is 16x16."""
+"""Smallest number of pixels of a connected component in each size class; 256 is 16x16."""
 NUM_ROWS = 10
 NUM_RINGS = 5
 
 
 class Strata:
-    """Counts of one evaluation, split by where in the image and in the truth a pixel lies.
+    """Counts of one evaluation, split by the location of a pixel in the image and in the label.
 
     counts, all int64, by name:
-        boundary       `widths 3 k`     right on both boundaries, on the truth's, on the prediction's
-        trimap         `widths k k+1`   confusion within so many pixels of a boundary of the truth
-        component      `sizes 3`        pixels found, pixels, components, by size of the truth's component
-        row, ring      `parts k k+1`    confusion by tenth of the height; by distance from the centre
+        boundary       `widths 3 k`     intersection, target and prediction counts of the boundaries
+        trimap         `widths k k+1`   confusion within so many pixels of a boundary of the label
+        component      `sizes 3`        correct pixels, pixels, components, by size of the label's component
+        row, ring      `bins k k+1`     confusion by tenth of the height; by distance from the centre
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -44,7 +44,7 @@ class Strata:
     def update(self, pred: Pixels, label: Pixels) -> None:
         """Counts one image: train ids u8 `H W`, 0..k-1 or 255.
 
-        Where the truth is void nothing is predicted either: its edge is then one of both, and no error.
+        Predictions are ignored where the label is, so the edge of an ignored region is a boundary in both and no error.
         Raises ValueError for other shapes, types and values; nothing is counted then.
         """
         if pred.ndim != 2 or pred.shape != label.shape or pred.dtype != np.uint8 or label.dtype != np.uint8:
@@ -52,56 +52,56 @@ class Strata:
                 f"pred {pred.dtype} {pred.shape}, label {label.dtype} {label.shape}; expected u8 `H W` twice"
             )
         confusion = Confusion(self.num_classes)
-        confusion.counts(pred, label)  # refuses values out of range
+        confusion.counts(pred, label)  # raises for values out of range
         for index, width in enumerate(WIDTHS_PX):
             self.counts["boundary"][index] += boundary_counts(pred, label, width, self.num_classes)
             near = is_near_boundary(label, width, border_counts=False)
             self.counts["trimap"][index] += confusion.counts(pred[near], label[near])
-        self.counts["component"] += found_by_component(pred, label)
-        for part, rows in enumerate(np.array_split(np.arange(label.shape[0]), NUM_ROWS)):
-            self.counts["row"][part] += confusion.counts(pred[rows], label[rows])
+        self.counts["component"] += component_counts(pred, label)
+        for index, rows in enumerate(np.array_split(np.arange(label.shape[0]), NUM_ROWS)):
+            self.counts["row"][index] += confusion.counts(pred[rows], label[rows])
         ring = ring_of(label.shape)
-        for part in range(NUM_RINGS):
-            self.counts["ring"][part] += confusion.counts(pred[ring == part], label[ring == part])
+        for index in range(NUM_RINGS):
+            self.counts["ring"][index] += confusion.counts(pred[ring == index], label[ring == index])
 
     def merge(self, other: "Strata") -> None:
-        """Adds another rank's counts. Raises ValueError when it has other classes."""
+        """Adds another rank's counts. Raises ValueError when the number of classes differs."""
         if other.num_classes != self.num_classes:
             raise ValueError(f"merge: {other.num_classes} classes into {self.num_classes}; expected the same")
         for name, counts in other.counts.items():
             self.counts[name] += counts
 
-    def as_json(self) -> dict[str, Any]:
-        """What metrics.json holds under `strata`: fractions, null for undefined, means over classes that occur."""
-        right, true, predicted = np.moveaxis(self.counts["boundary"], 1, 0)  # widths k each
-        boundary_iou = ratio(right, true + predicted - right)
-        found, pixels, components = self.counts["component"].T
-        sizes = zip(COMPONENT_PX, ratio(found, pixels), pixels.tolist(), components.tolist(), strict=True)
+    def to_dict(self) -> dict[str, Any]:
+        """Returns `strata` of metrics.json: fractions, null for undefined, means over the classes that occur."""
+        intersection, target, prediction = np.moveaxis(self.counts["boundary"], 1, 0)  # widths k each
+        boundary_iou = ratio(intersection, target + prediction - intersection)
+        correct, pixels, components = self.counts["component"].T
+        sizes = zip(COMPONENT_PX, ratio(correct, pixels), pixels.tolist(), components.tolist(), strict=True)
         return {
             "boundary_iou": {
-                str(w): _number(mean_of_defined(row)) for w, row in zip(WIDTHS_PX, boundary_iou, strict=True)
+                str(w): number_or_none(mean_of_defined(iou)) for w, iou in zip(WIDTHS_PX, boundary_iou, strict=True)
             },
             "trimap_iou": {str(w): self._miou("trimap", index) for index, w in enumerate(WIDTHS_PX)},
             "recall_by_component": [
-                {"min_px": least, "recall": _number(recall), "pixels": count, "components": number}
-                for least, recall, count, number in sizes
+                {"min_px": min_px, "recall": number_or_none(recall), "pixels": num_pixels, "components": num_components}
+                for min_px, recall, num_pixels, num_components in sizes
             ],
-            "iou_by_row": [self._miou("row", part) for part in range(NUM_ROWS)],
-            "iou_by_distance": [self._miou("ring", part) for part in range(NUM_RINGS)],
+            "iou_by_row": [self._miou("row", index) for index in range(NUM_ROWS)],
+            "iou_by_distance": [self._miou("ring", index) for index in range(NUM_RINGS)],
         }
 
-    def _miou(self, name: str, part: int) -> float | None:
-        return _number(Confusion(self.num_classes, self.counts[name][part]).miou())
+    def _miou(self, name: str, index: int) -> float | None:
+        return number_or_none(Confusion(self.num_classes, self.counts[name][index]).miou())
 
 
 def is_near_boundary(ids: Pixels, width: int, *, border_counts: bool) -> Mask:
-    """Pixels with another id (void included) at most `width` pixels away, bool `H W`.
+    """Marks pixels with another id (255 included) at most `width` pixels away, bool `H W`.
 
-    border_counts: whether the image's border is a boundary too. With it, the pixels of one id are its mask's boundary
-    as boundary IoU has it. Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562. Without, they are a trimap's.
+    border_counts: whether the image's border is a boundary too, as in boundary IoU (Cheng et al. 2021, "Boundary IoU",
+    arXiv:2103.16562). A trimap has it not.
     """
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    # The greatest and the least id around are both a pixel's own only where there is no other.
+    # The largest and the smallest id around both equal the pixel's own only where there is no other id.
     near = np.asarray((cv2.dilate(ids, square) != ids) | (cv2.erode(ids, square) != ids))
     if border_counts:
         near[:width] = near[-width:] = True
@@ -110,25 +110,25 @@ def is_near_boundary(ids: Pixels, width: int, *, border_counts: bool) -> Mask:
 
 
 def boundary_width(hw: tuple[int, ...]) -> int:
-    """0.5 % of the image's diagonal in whole pixels, at least 1: the width at which a single boundary IoU is given."""
+    """Returns 0.5 % of the image's diagonal in whole pixels, at least 1: the width of the single boundary IoU."""
     return max(1, round(0.005 * float(np.hypot(hw[0], hw[1]))))
 
 
 def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -> Counts:
-    """Pixels of each class right on both boundaries, on the truth's, on the prediction's, int64 `3 k`.
+    """Counts each class's boundary pixels: intersection, target and prediction, int64 `3 k`.
 
-    Where the truth is void nothing is predicted either: its edge is then one of both, and no error.
+    Predictions are ignored where the label is, so the edge of an ignored region is a boundary in both and no error.
     """
     pred = np.where(label == IGNORE, np.uint8(IGNORE), pred)
     on_label = is_near_boundary(label, width, border_counts=True)
     on_pred = is_near_boundary(pred, width, border_counts=True)
     both = on_label & on_pred & (pred == label)
-    chosen = (label[both], label[on_label], pred[on_pred])
-    return np.stack([np.bincount(values, minlength=256)[:num_classes] for values in chosen])
+    ids_of = (label[both], label[on_label], pred[on_pred])
+    return np.stack([np.bincount(ids, minlength=256)[:num_classes] for ids in ids_of])
 
 
 def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels, num_pairs: int) -> Counts:
-    """Correct pixels and all pixels of each ambiguous pair, int64 `pairs 2`, to be summed over a split and divided.
+    """Counts correct pixels and all pixels of each ambiguous pair, int64 `pairs 2`; sum over a split, then divide.
 
     pred, label: train ids u8 `H W`; ambiguous: u8 `H W`, 0 or 1 + the pair's place. A pixel predicted as a third class
     is wrong, so a model that knows a pair's look but not its cue reaches 0.5, and one that does not even know the look
@@ -141,18 +141,18 @@ def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels, num_pairs: int) 
     return np.stack([correct, total], axis=1)[1:].astype(np.int64)
 
 
-def found_by_component(pred: Pixels, label: Pixels) -> Counts:
-    """Pixels found, pixels, components of the truth's connected components (8 neighbours) by size, int64 `sizes 3`."""
+def component_counts(pred: Pixels, label: Pixels) -> Counts:
+    """Counts by size of the label's components (8 neighbours): correct pixels, pixels, components; int64 `sizes 3`."""
     out = np.zeros((len(COMPONENT_PX), 3), np.int64)
     for index in np.unique(label[label != IGNORE]):
         component, pixels, size = _components(label == index)
-        found = np.bincount(component[(label == index) & (pred == index)], minlength=len(pixels) + 1)[1:]
-        np.add.at(out, size, np.stack([found, pixels, np.ones_like(pixels)], axis=1))
+        correct = np.bincount(component[(label == index) & (pred == index)], minlength=len(pixels) + 1)[1:]
+        np.add.at(out, size, np.stack([correct, pixels, np.ones_like(pixels)], axis=1))
     return out
 
 
 def component_size_of(label: Pixels) -> Pixels:
-    """Which of COMPONENT_PX's classes of size the truth's component of each pixel has, u8 `H W`; 255 where void."""
+    """Returns the size class (place in COMPONENT_PX) of each pixel's component, u8 `H W`; 255 where ignored."""
     out = np.full(label.shape, IGNORE, np.uint8)
     for index in np.unique(label[label != IGNORE]):
         component, _, size = _components(label == index)
@@ -162,18 +162,14 @@ def component_size_of(label: Pixels) -> Pixels:
 
 
 def _components(is_class: Mask) -> tuple[npt.NDArray[np.int32], Counts, npt.NDArray[np.intp]]:
-    """Each pixel's component, 0 where there is none, `H W`; of the components 1.. the pixels and the class of size."""
+    """Returns each pixel's component `H W` (0: none), and of components 1.. the number of pixels and the size class."""
     number, component = cv2.connectedComponents(is_class.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     pixels = np.bincount(component.ravel(), minlength=number)[1:]  # 0 is the rest of the image
     return np.asarray(component, np.int32), pixels, np.searchsorted(COMPONENT_PX, pixels, side="right") - 1
 
 
 def ring_of(hw: tuple[int, ...]) -> npt.NDArray[np.intp]:
-    """Which of NUM_RINGS rings of equal width each pixel lies in, from the centre (0) to the corners, `H W`."""
+    """Returns each pixel's ring `H W`: NUM_RINGS rings of equal width, from the centre (0) to the corners."""
     row, column = (np.abs(np.arange(length) - (length - 1) / 2) / (length / 2) for length in hw)
     distance = np.hypot(row[:, None], column[None]) / np.sqrt(2)  # 0 at the centre, less than 1 in a corner
     return np.asarray((distance * NUM_RINGS).astype(np.intp))
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -11,7 +11,7 @@ from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.data.base import SegmentationData
 from segnl.evaluation.predictions import Predictions
-from segnl.metrics.statistics.significance import ClassDifference, Pair
+from segnl.metrics.statistics.significance import ClassDifference, Comparison
 from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
@@ -34,7 +34,7 @@ class StudyFindings:
     """
 
     results: Sequence[HeadResult]
-    pairs: Sequence[Pair]
+    pairs: Sequence[Comparison]
     classes: Sequence[Mapping[str, ClassDifference]]
     predictions: Mapping[str, Predictions]
     hashes: Mapping[str, RunHashes]

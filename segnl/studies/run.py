@@ -13,7 +13,13 @@ from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, run_lock, write_atomic
 from segnl.core.run_log import read_log
 from segnl.evaluation.predictions import Predictions, keep_predictions
-from segnl.metrics.statistics.significance import ClassDifference, Pair, RunCounts, class_differences, compare_heads
+from segnl.metrics.statistics.significance import (
+    ClassDifference,
+    Comparison,
+    RunCounts,
+    class_differences,
+    compare_heads,
+)
 from segnl.reports.page import Grid
 from segnl.runs.checkpoint import newest_checkpoint
 from segnl.runs.recipe import differing_keys
@@ -175,10 +181,10 @@ def _result(
 
 def _counts(study: Study, head: str, predictions: dict[str, Predictions], refused: dict[str, str]) -> list[RunCounts]:
     counted = [(predictions[run.name], run.seed) for run in study.runs_of(head) if run.name not in refused]
-    return [RunCounts(each.right, each.true + each.predicted - each.right, seed) for each, seed in counted]
+    return [RunCounts(each.right, each.true + each.predicted - each.right, seed, each.true) for each, seed in counted]
 
 
-def _classes(counts: dict[str, list[RunCounts]], pair: Pair, names: Sequence[str]) -> dict[str, ClassDifference]:
+def _classes(counts: dict[str, list[RunCounts]], pair: Comparison, names: Sequence[str]) -> dict[str, ClassDifference]:
     return {names[each.index]: each for each in class_differences(counts, pair.a, pair.b)}
 
 

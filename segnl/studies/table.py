@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from segnl.metrics.statistics.significance import ClassDifference, Pair
+from segnl.metrics.statistics.significance import ClassDifference, Comparison
 from segnl.reports.page import Cell, Column, Row
 from segnl.reports.table_columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
 from segnl.studies.matching import Width
@@ -78,7 +78,9 @@ def heads_dict(results: Sequence[HeadResult]) -> dict[str, Any]:
     }
 
 
-def pairs_dict(pairs: Sequence[Pair], classes: Sequence[Mapping[str, ClassDifference]] = ()) -> list[dict[str, Any]]:
+def pairs_dict(
+    pairs: Sequence[Comparison], classes: Sequence[Mapping[str, ClassDifference]] = ()
+) -> list[dict[str, Any]]:
     """`pairs` of compare's JSON; null for what cannot be known. classes: for each pair, by class name."""
     mapping = []
     for i, pair in enumerate(pairs):
@@ -90,7 +92,7 @@ def pairs_dict(pairs: Sequence[Pair], classes: Sequence[Mapping[str, ClassDiffer
     return mapping
 
 
-def verdicts(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[str]:
+def verdicts(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[str]:
     """What may be said, the first sentence first; control: the first head."""
     known = [each for each in results if each.miou]
     if not known:
@@ -115,12 +117,12 @@ def _ranked(known: Sequence[HeadResult]) -> str:
     return ranked + " Published reruns of one recipe differ by 1 to 2 points: another seed may turn the order round."
 
 
-def against(pairs: Sequence[Pair], name: str, control: str) -> Pair | None:
+def against(pairs: Sequence[Comparison], name: str, control: str) -> Comparison | None:
     """The pair that holds the head `name` against the control."""
     return next((pair for pair in pairs if (pair.a, pair.b) == (name, control)), None)
 
 
-def control_column(control: str, pairs: Sequence[Pair]) -> Column:
+def control_column(control: str, pairs: Sequence[Comparison]) -> Column:
     """The column of differences, with the meaning that its brackets have in this study."""
     about = f"This head's mIoU less that of {control}, the control, in points. "
     if any(pair.p is not None for pair in pairs):
@@ -136,7 +138,7 @@ def control_column(control: str, pairs: Sequence[Pair]) -> Column:
     return Column(f"vs {control}", about)
 
 
-def table_columns(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[Column]:
+def table_columns(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Column]:
     """Those that this study has values for."""
     own = {"against": control_column(results[0].name, pairs)}
     return [own.get(key, COLUMNS[key]) for key in _keys(results)]
@@ -149,13 +151,13 @@ def _keys(results: Sequence[HeadResult]) -> list[str]:
     return [key for key in COLUMNS if has.get(key, True)]
 
 
-def table_rows(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> list[Row]:
+def table_rows(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Row]:
     """The table's cells, one row a head, in the study's order; the best of a column is marked as BEST says."""
     columns = [_column(results, pairs, key) for key in _keys(results)]
     return [Row(each.name, [column[i] for column in columns]) for i, each in enumerate(results)]
 
 
-def _column(results: Sequence[HeadResult], pairs: Sequence[Pair], key: str) -> list[Cell]:
+def _column(results: Sequence[HeadResult], pairs: Sequence[Comparison], key: str) -> list[Cell]:
     if key == "against":
         control = results[0].name
         return [_against_cell(against(pairs, each.name, control), is_control=each.name == control) for each in results]
@@ -171,7 +173,7 @@ def _column(results: Sequence[HeadResult], pairs: Sequence[Pair], key: str) -> l
     return [replace(cell, is_best=cell.text == text) for cell in cells]
 
 
-def separable_best(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str | None:
+def separable_best(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str | None:
     """The head with the highest mIoU, where it is separable from every other head that has runs; None elsewhere."""
     known = [each for each in results if each.miou]
     if len(known) < 2:
@@ -181,7 +183,7 @@ def separable_best(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str 
     return best if own and all(pair.is_separable for pair in own) else None
 
 
-def _against_cell(pair: Pair | None, *, is_control: bool) -> Cell:
+def _against_cell(pair: Comparison | None, *, is_control: bool) -> Cell:
     if is_control:
         return Cell("control")
     if pair is None or pair.difference is None:
@@ -224,7 +226,7 @@ def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: f
 
 
 def markdown(
-    results: Sequence[HeadResult], pairs: Sequence[Pair], refused: Sequence[str] = (), *, said: Sequence[str]
+    results: Sequence[HeadResult], pairs: Sequence[Comparison], refused: Sequence[str] = (), *, said: Sequence[str]
 ) -> str:
     """What is said, the verdict first; what was refused; then a Markdown table, then what its columns mean."""
     columns, rows = table_columns(results, pairs), table_rows(results, pairs)
@@ -239,7 +241,7 @@ def markdown(
     return "\n".join([*above, "", *lines, "", *meanings]) + "\n"
 
 
-def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
+def csv_text(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str:
     """The heads' JSON as CSV, with the difference to the control beside it; empty for what was not measured."""
     file = io.StringIO()
     keys = ("difference", "low", "high", "images_low", "images_high", "p_holm")
@@ -255,7 +257,7 @@ def csv_text(results: Sequence[HeadResult], pairs: Sequence[Pair]) -> str:
     return file.getvalue()
 
 
-def terminal(results: Sequence[HeadResult], pairs: Sequence[Pair], *, width: int | None = None) -> str:
+def terminal(results: Sequence[HeadResult], pairs: Sequence[Comparison], *, width: int | None = None) -> str:
     """The table in aligned columns; in several parts below one another, each with the heads' names, where it is wider
     than `width` characters.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from segnl.metrics.statistics.significance import MAX_SEEDS, Pair
+from segnl.metrics.statistics.significance import MAX_SEEDS, Comparison
 from segnl.metrics.statistics.variance import LEVEL
 
 ONE_SEED = "One seed: this says something about these networks, nothing about the heads."
@@ -36,12 +36,12 @@ def bracket(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{points(low)}, {points(high)}]"
 
 
-def better(pair: Pair) -> tuple[str, str]:
+def better(pair: Comparison) -> tuple[str, str]:
     """The pair's heads, the one with the higher score first."""
     return (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a)
 
 
-def pair_verdict(pair: Pair, num_pairs: int) -> str:
+def pair_verdict(pair: Comparison, num_pairs: int) -> str:
     """Such as `rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable`; num_pairs: of the study."""
     said = f"{pair.a} - {pair.b}: "
     if pair.difference is None:
@@ -60,20 +60,20 @@ def pair_verdict(pair: Pair, num_pairs: int) -> str:
     return f"{said}not separable{f' when all {num_pairs} pairs are allowed for' if is_clear_alone else ''}{_more(pair)}"
 
 
-def _about_networks(pair: Pair) -> str:
+def _about_networks(pair: Comparison) -> str:
     lead = "one seed" if min(pair.seeds_a, pair.seeds_b) < 2 else f"{_seeds(pair)}, {pair.reason}"
     images = bracket(pair.images_low, pair.images_high)
     on_images = f"; these networks on new images: {images}" if images else ""
     return f"{lead}: this says something about these networks, nothing about the heads{on_images}"
 
 
-def _seeds(pair: Pair) -> str:
+def _seeds(pair: Comparison) -> str:
     if pair.seeds_a == pair.seeds_b:
         return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''}{', seed by seed' if pair.is_by_seed else ''}"
     return f"{pair.seeds_a} and {pair.seeds_b} seeds"
 
 
-def _more(pair: Pair) -> str:
+def _more(pair: Comparison) -> str:
     if pair.needs_images:
         return "; on these images no number of seeds would settle a difference of this size"
     if pair.seeds_needed is None:
@@ -86,7 +86,7 @@ def _p(value: float | None) -> str:
     return "p unknown" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def study_verdicts(pairs: Sequence[Pair]) -> list[str]:
+def study_verdicts(pairs: Sequence[Comparison]) -> list[str]:
     """The study's result in a sentence, then every pair's verdict, then how to read them; of several seeds a head."""
     separable = [better(pair) for pair in pairs if pair.is_separable]
     seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})

@@ -10,7 +10,7 @@ from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
-from segnl.metrics.report import metrics_json
+from segnl.metrics.report import metrics_dict
 from segnl.runs.build import build_data, build_model, device_of
 from segnl.runs.recipe import load_recipe
 
@@ -68,7 +68,7 @@ def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
     shards[0].merge(shards[1])
     assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
     assert shards[0].per_image.sample_ids == whole.per_image.sample_ids
-    assert shards[0].strata.as_json() == whole.strata.as_json()
+    assert shards[0].strata.to_dict() == whole.strata.to_dict()
 
 
 class Unconnected(ProcessGroup):
@@ -112,7 +112,7 @@ def ade20k(shared):
 def test_perfect_predictions_of_the_three_real_ade20k_images_have_the_official_scores(shared):
     data, recipe = ade20k(shared)
     confusion = evaluate(Oracle(data, lambda i, label: label % 150), data, recipe=recipe)  # a guess where it is void
-    metrics = metrics_json(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
+    metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert (metrics["miou"], metrics["pixel_acc"], metrics["classes_averaged"]) == (1.0, 1.0, 15)
     assert metrics["miou_official150"] == pytest.approx(0.100, abs=1e-12)
     assert metrics["score"] == pytest.approx(0.55, abs=1e-12)  # as the benchmark's own demonstration prints
@@ -140,7 +140,7 @@ def test_noisy_predictions_of_the_real_images_equal_a_count_in_loops(shared):
                         predicted[guess] += 1
     unions = [t + p - r for t, p, r in zip(true, predicted, right, strict=True)]
     ious = [r / u for r, u in zip(right, unions, strict=True) if u]
-    metrics = metrics_json(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
+    metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert metrics["miou"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)
     assert metrics["miou_official150"] == pytest.approx(sum(ious) / 150, abs=1e-12)
     assert metrics["pixel_acc"] == pytest.approx(sum(right) / sum(true), abs=1e-12)

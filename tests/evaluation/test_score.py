@@ -5,8 +5,7 @@ import pytest
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.evaluation.score import _print_results, predict_files, recipe_for_scoring, score
-from segnl.metrics.accumulator import Accumulator
-from segnl.metrics.per_image import load_per_image
+from segnl.metrics.accumulator import Accumulator, load_per_image
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
 from segnl.runs.recipe import load_recipe

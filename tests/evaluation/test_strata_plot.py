@@ -10,7 +10,7 @@ from segnl.metrics.strata import Strata
 
 
 def picture(strata: Strata) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(strata_plot(strata.as_json(), title="val, 1 image"))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(strata_plot(strata.to_dict(), title="val, 1 image"))).convert("RGB"))
 
 
 def test_other_errors_are_another_picture() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segnl.metrics.confusion import Confusion
-from segnl.metrics.report import metrics_json, table_text
+from segnl.metrics.report import metrics_dict, table_text
 
 NAMES = ("road", "car", "sky")
 
@@ -19,7 +19,7 @@ def small() -> Confusion:
 
 
 def test_metrics_are_fractions_with_null_for_the_undefined() -> None:
-    result = metrics_json(small(), NAMES, num_images=1)
+    result = metrics_dict(small(), NAMES, num_images=1)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["miou"] == 0.25
     assert result["per_class"] == {"road": 0.5, "car": 0.0, "sky": None}
@@ -33,14 +33,14 @@ def test_metrics_are_fractions_with_null_for_the_undefined() -> None:
 
 
 def test_an_empty_count_is_all_null() -> None:
-    result = metrics_json(Confusion(3), NAMES, num_images=0)
+    result = metrics_dict(Confusion(3), NAMES, num_images=0)
     assert result["miou"] is None
     assert result["classes_averaged"] == 0
     json.dumps(result, allow_nan=False)
 
 
 def test_ade20k_adds_its_official_mean_and_score() -> None:
-    result = metrics_json(small(), NAMES, num_images=1, counts_absent_classes=True)
+    result = metrics_dict(small(), NAMES, num_images=1, counts_absent_classes=True)
     assert result["miou_official150"] == pytest.approx(0.5 / 3)
     assert result["score"] == pytest.approx((0.5 + 0.5 / 3) / 2)
 
@@ -56,7 +56,7 @@ def test_the_table_has_a_line_for_each_class_and_the_means() -> None:
 
 def test_names_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 3"):
-        metrics_json(small(), ("a", "b"), num_images=1)
+        metrics_dict(small(), ("a", "b"), num_images=1)
     with pytest.raises(ValueError, match="2 different of 3"):
         table_text(small(), ("a", "b", "b"), num_images=1)
 
@@ -68,6 +68,6 @@ def test_perfect_predictions_on_three_ade20k_images(shared: Path) -> None:
     for path in sorted((shared / "data/ADEChallengeData2016/annotations/validation").glob("*.png")):
         train = np.asarray(Image.open(path)) - np.uint8(1)  # 0 becomes 255, void
         confusion.update(train, train)
-    result = metrics_json(confusion, [str(i) for i in range(150)], num_images=3, counts_absent_classes=True)
+    result = metrics_dict(confusion, [str(i) for i in range(150)], num_images=3, counts_absent_classes=True)
     assert result["miou"] == 1.0
     assert round(result["miou_official150"], 3) == 0.100

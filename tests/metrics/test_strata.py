@@ -13,7 +13,7 @@ from segnl.metrics.strata import (
     WIDTHS_PX,
     Strata,
     boundary_width,
-    found_by_component,
+    component_counts,
     is_near_boundary,
     pair_counts,
     ring_of,
@@ -59,7 +59,7 @@ def test_boundary_and_trimap_iou_match_masks_written_out_class_by_class() -> Non
     pred, label = maps()
     strata = Strata(K)
     strata.update(pred, label)
-    result = strata.as_json()
+    result = strata.to_dict()
     shown = np.where(label == IGNORE, IGNORE, pred).astype(np.uint8)
     for width in WIDTHS_PX[:2]:
         ious = []
@@ -77,7 +77,7 @@ def test_a_perfect_prediction_has_no_errors_anywhere() -> None:
     _, label = maps()
     strata = Strata(K)
     strata.update(np.where(label == IGNORE, 2, label).astype(np.uint8), label)
-    result = strata.as_json()
+    result = strata.to_dict()
     values = [*result["boundary_iou"].values(), *result["trimap_iou"].values(), *result["iou_by_row"]]
     values += [*result["iou_by_distance"], *(size["recall"] for size in result["recall_by_component"])]
     assert {value for value in values if value is not None} == {1.0}
@@ -92,7 +92,7 @@ def test_recall_goes_to_the_size_of_the_truths_component() -> None:
     pred = label.copy()
     pred[0, 0] = 1
     pred[10:20, 10:20] = 0
-    found = found_by_component(pred, label)
+    found = component_counts(pred, label)
     assert COMPONENT_PX[:3] == (0, 64, 256)
     assert found[0].tolist() == [13, 14, 1]
     assert found[1].tolist() == [100 + 100, 100 + 200, 2]
@@ -119,16 +119,16 @@ def test_shards_merge_to_the_same_counts_and_plain_numbers() -> None:
         shard = Strata(K)
         shard.update(*maps(seed))
         merged.merge(shard)
-    assert merged.as_json() == whole.as_json()
-    json.dumps(whole.as_json(), allow_nan=False)
-    json.dumps(Strata(K).as_json(), allow_nan=False)
+    assert merged.to_dict() == whole.to_dict()
+    json.dumps(whole.to_dict(), allow_nan=False)
+    json.dumps(Strata(K).to_dict(), allow_nan=False)
 
 
 def test_an_image_smaller_than_the_widths_is_all_boundary() -> None:
     strata = Strata(K)
     strata.update(np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8))
-    assert strata.as_json()["boundary_iou"]["20"] == 1.0
-    assert strata.as_json()["trimap_iou"]["20"] is None
+    assert strata.to_dict()["boundary_iou"]["20"] == 1.0
+    assert strata.to_dict()["trimap_iou"]["20"] is None
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -31,7 +31,7 @@ def test_rows_rings_and_sizes_are_those_of_eval_with_strata():
     pred, label = maps()
     strata = Strata(K)
     strata.update(pred, label)
-    mapping, counts = strata.as_json(), counted(pred, label)
+    mapping, counts = strata.to_dict(), counted(pred, label)
     assert np.array_equal(counts["row"], strata.counts["row"])
     assert np.array_equal(counts["ring"], strata.counts["ring"])
     recall = [np.nan if size["recall"] is None else size["recall"] for size in mapping["recall_by_component"]]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from segnl.evaluation.predictions import keep_predictions
-from segnl.metrics.statistics.significance import Pair
+from segnl.metrics.statistics.significance import Comparison
 from segnl.reports.page import Grid
 from segnl.runs.checkpoint import open_checkpoint
 from segnl.studies.control import RunHashes, run_hashes_of
@@ -16,7 +16,7 @@ from segnl.studies.table import HeadResult
 def findings(study, refused):
     predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
     results = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
-    pairs = [Pair("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
+    pairs = [Comparison("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     return StudyFindings(results, pairs, [{}], predictions, hashes, refused, ["The verdict.", "More."])
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.statistics.significance import ClassDifference, Pair
+from segnl.metrics.statistics.significance import ClassDifference, Comparison
 from segnl.studies.matching import Width
 from segnl.studies.table import (
     HeadResult,
@@ -26,9 +26,9 @@ def result(name, *miou, ambiguous=(), params=1_000_000, gflops=2.0, speed=10.0):
 
 FCN = result("fcn", 0.40, ambiguous=[0.5])
 RCCA = result("rcca", 0.43, ambiguous=[0.6], gflops=3.0, speed=None)
-ONE = [Pair("rcca", "fcn", 1, 1, 0.03, images_low=-0.01, images_high=0.07, reason="one seed")]
-THREE = [Pair("rcca", "fcn", 3, 3, 0.03, 0.01, 0.05, 0.02, 0.04, p=0.01, p_holm=0.01)]
-REFUSED = [Pair("refused", "rcca", 0, 1, None, reason="no run of refused counts")]
+ONE = [Comparison("rcca", "fcn", 1, 1, 0.03, images_low=-0.01, images_high=0.07, reason="one seed")]
+THREE = [Comparison("rcca", "fcn", 3, 3, 0.03, 0.01, 0.05, 0.02, 0.04, p=0.01, p_holm=0.01)]
+REFUSED = [Comparison("refused", "rcca", 0, 1, None, reason="no run of refused counts")]
 
 
 def test_one_seed_is_said_to_say_nothing_about_the_heads():
@@ -124,7 +124,7 @@ def test_terminal_columns_are_aligned_and_markdown_is_a_table():
 
 
 def test_a_study_of_which_no_run_counts_says_so():
-    none = [Pair("rcca", "fcn", 0, 0, None, reason="no run of rcca counts")]
+    none = [Comparison("rcca", "fcn", 0, 0, None, reason="no run of rcca counts")]
     assert verdicts([result("fcn"), result("rcca")], none) == ["No run of this study counts; the reasons stand below."]
 
 

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.statistics.significance import Pair
+from segnl.metrics.statistics.significance import Comparison
 from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, study_verdicts
 
-OPEN = Pair("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)
-CLEAR = Pair("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
+OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)
+CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
 
 
 @pytest.mark.parametrize(
@@ -38,24 +38,27 @@ CLEAR = Pair("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
             "of this size would take about 9 seeds a head, 6 more",
         ),
         (
-            Pair("a", "b", 1, 1, 0.01, images_low=-0.01, images_high=0.03, reason="one seed"),
+            Comparison("a", "b", 1, 1, 0.01, images_low=-0.01, images_high=0.03, reason="one seed"),
             "a - b: +1.00, one seed: this says something about these networks, nothing about the heads; these networks "
             "on new images: [-1.00, +3.00]",
         ),
         (
-            Pair("a", "b", 3, 3, 0.01, images_low=-0.01, images_high=0.03, reason="every seed scored the same"),
+            Comparison("a", "b", 3, 3, 0.01, images_low=-0.01, images_high=0.03, reason="every seed scored the same"),
             "a - b: +1.00, 3 seeds, every seed scored the same: this says something about these networks, nothing "
             "about the heads; these networks on new images: [-1.00, +3.00]",
         ),
         (
-            Pair("a", "b", 3, 3, 0.01, reason="one image"),
+            Comparison("a", "b", 3, 3, 0.01, reason="one image"),
             "a - b: +1.00, one image: this says nothing about other images, nor about the heads",
         ),
         (
-            Pair("a", "b", 2, 2, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, reason="identical in every image"),
+            Comparison("a", "b", 2, 2, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, reason="identical in every image"),
             "a - b: +0.00 [+0.00, +0.00], 2 seeds: not separable, identical in every image",
         ),
-        (Pair("a", "b", 0, 2, None, reason="no run of a counts"), "a - b: not comparable, no run of a counts"),
+        (
+            Comparison("a", "b", 0, 2, None, reason="no run of a counts"),
+            "a - b: not comparable, no run of a counts",
+        ),
     ],
 )
 def test_a_pair_s_verdict_in_words(pair, said):
@@ -63,7 +66,7 @@ def test_a_pair_s_verdict_in_words(pair, said):
 
 
 def test_a_study_s_first_sentence_names_what_is_separable():
-    other = Pair("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=12)
+    other = Comparison("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=12)
     lead, *rest = study_verdicts([other, CLEAR, OPEN])
     assert lead == "3 seeds a head: rcca is better than fcn; no other pair is separable."
     assert len(rest) == 4
@@ -73,7 +76,11 @@ def test_a_study_s_first_sentence_names_what_is_separable():
     assert ", 3 seeds, seed by seed: rcca is better" in by_seed[2]
     assert study_verdicts([other, OPEN])[0] == "3 seeds a head: no two heads are separable."
     assert study_verdicts([OPEN])[0] == "3 seeds a head: the two heads are not separable."
-    unequal = [CLEAR, Pair("one", "fcn", 3, 1, 0.1, reason="one seed"), Pair("none", "fcn", 0, 3, None)]
+    unequal = [
+        CLEAR,
+        Comparison("one", "fcn", 3, 1, 0.1, reason="one seed"),
+        Comparison("none", "fcn", 0, 3, None),
+    ]
     assert study_verdicts(unequal)[0] == "1 to 3 seeds a head: rcca is better than fcn; no other pair is separable."
     both = replace(OPEN, p_holm=0.01)
     assert study_verdicts([CLEAR, both])[0] == "3 seeds a head: rcca is better than fcn and aspp."

@@ -1,7 +1,7 @@
-"""How uncertain a difference of two heads' scores is: the variance of seeds, that of images, and of what both contain.
+"""Variance of a difference between two heads' scores: through seeds, through images, and through both.
 
-Data-set IoU is a ratio of sums, so each image is given the part that it contributes to first order (its influence); the
-mean of these parts is the score exactly. docs/statistics.md explains the method, benchmarks/calibrate.py measures it.
+Data-set IoU is a ratio of sums. Each image is given its first-order contribution (its influence); the mean of the
+contributions is the score exactly. docs/statistics.md explains the method, benchmarks/calibrate.py measures it.
 
 Legend: s runs of one head with different seeds, n images, k classes, m measures (the mIoU, or the classes). Scores and
 differences are fractions, not points.
@@ -20,38 +20,41 @@ from segnl.metrics.confusion import ratio
 
 LEVEL = 0.95
 BORROWED_DF = 0.5
-"""Degrees of freedom that the other heads' spread over seeds lends to a head's own."""
+"""Degrees of freedom that a head's variance over seeds borrows from the other heads of the study."""
 AGREEMENT = 0.01
-"""Runs of one seed are taken to score alike where chance would make them do so in less than this share of studies."""
+"""Level of the F test of `seeds_agree`."""
 
 
-def class_contributions(right: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
-    """What each image adds to each class's IoU: counts `... n k` -> f64 `... n k`, whose mean over n is the IoU.
+def class_contributions(intersection: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
+    """Returns each image's contribution to each class's IoU: counts `... n k` -> f64 `... n k`.
 
-    With R and U the sums over the images it is R/U + n (right - R/U union) / U: the ratio's first-order expansion.
-    NaN for a class in neither truth nor prediction of any image.
+    The mean over n is the IoU. With I and U the sums over the images, a contribution is
+    I/U + n (intersection - I/U union) / U, the ratio's first-order expansion.
+    NaN for a class in neither label nor prediction of any image.
     """
-    right, union = np.asarray(right, np.float64), np.asarray(union, np.float64)
+    intersection, union = np.asarray(intersection, np.float64), np.asarray(union, np.float64)
     total = union.sum(axis=-2, keepdims=True)
-    iou = ratio(right.sum(axis=-2, keepdims=True), total)
-    return np.asarray(iou + (right - iou * union) * ratio(right.shape[-2], total))
+    iou = ratio(intersection.sum(axis=-2, keepdims=True), total)
+    return np.asarray(iou + (intersection - iou * union) * ratio(intersection.shape[-2], total))
 
 
-def contributions(right: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
-    """What each image adds to the mIoU: counts `... n k` -> f64 `... n`, whose mean over n is the mIoU.
+def miou_contributions(intersection: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
+    """Returns each image's contribution to the mIoU: counts `... n k` -> f64 `... n`.
 
-    As `Confusion.miou` does it leaves out classes in neither truth nor prediction; NaN when there are no others.
+    The mean over n is the mIoU. Classes in neither label nor prediction are left out, as in `Confusion.miou`; NaN when
+    there are no others.
     """
-    parts = class_contributions(right, union)
-    num_defined = np.isfinite(parts[..., :1, :]).sum(axis=-1)  # a class is undefined in all images or in none
-    return np.asarray(np.nansum(parts, axis=-1) * ratio(1, num_defined))
+    by_class = class_contributions(intersection, union)
+    num_defined = np.isfinite(by_class[..., :1, :]).sum(axis=-1)  # a class is undefined in all images or in none
+    return np.asarray(np.nansum(by_class, axis=-1) * ratio(1, num_defined))
 
 
 @dataclass(frozen=True)
 class HeadSpread:
-    """One head's contributions, summed up. per_image: mean over runs, `n m`.  seed_var: between runs' scores, `m`.
+    """Means and variances of one head's contributions. Both variances are NaN for one run.
 
-    residual: variance of what a seed does to an image beyond what it does to all, `m`. Both are NaN for one run.
+    per_image: mean over runs, `n m`.  seed_var: variance of the runs' scores, `m`.
+    residual: variance of the interaction of seed and image, `m`.
     """
 
     runs: int
@@ -60,20 +63,20 @@ class HeadSpread:
     residual: Floats
 
 
-def spread_of(parts: Floats) -> HeadSpread:
-    """Of one head's contributions `s n m`."""
-    s, n, m = parts.shape
-    per_image, per_run = parts.mean(axis=0), parts.mean(axis=1)
+def spread_of(contributions: Floats) -> HeadSpread:
+    """Summarises one head's contributions `s n m`."""
+    s, n, m = contributions.shape
+    per_image, per_run = contributions.mean(axis=0), contributions.mean(axis=1)
     if s < 2:
         return HeadSpread(s, per_image, np.full(m, np.nan), np.full(m, np.nan))
-    left = parts - per_image - per_run[:, None] + per_image.mean(axis=0)
-    residual = (left**2).sum(axis=(0, 1)) / ((s - 1) * max(1, n - 1))
+    interaction = contributions - per_image - per_run[:, None] + per_image.mean(axis=0)
+    residual = (interaction**2).sum(axis=(0, 1)) / ((s - 1) * max(1, n - 1))
     return HeadSpread(s, per_image, per_run.var(axis=0, ddof=1), residual)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Differences `m` and their variance in two parts, each with its degrees of freedom."""
+class Estimate:
+    """Differences `m`, and the two components of their variance with their degrees of freedom."""
 
     value: Floats
     seeds: Floats
@@ -87,31 +90,34 @@ class Difference:
 
     @property
     def df(self) -> Floats:
-        """Satterthwaite's: of a t distribution that matches the sum's first two moments."""
+        """Satterthwaite's degrees of freedom of the sum."""
         return satterthwaite([self.seeds, self.images], [self.seeds_df, self.images_df])
 
     def half_width(self, level: float = LEVEL) -> Floats:
-        """Of the two-sided interval."""
+        """Returns half the width of the two-sided interval."""
         return np.asarray(stdtrit(self.df, 0.5 + level / 2) * np.sqrt(self.variance))
 
     def p(self) -> Floats:
-        """Two-sided, of the hypothesis that the expected difference is 0."""
+        """Returns the two-sided p value of the hypothesis that the expected difference is 0."""
         t = ratio(np.abs(self.value), np.sqrt(self.variance))
         return np.asarray(2 * stdtr(self.df, -t))
 
 
 def satterthwaite(variances: Sequence[Floats], df: Sequence[Floats]) -> Floats:
-    """Degrees of freedom of a sum of independent variance estimates, at most 1e6; NaN when all are 0."""
+    """Returns the degrees of freedom of a sum of independent variance estimates, at most 1e6; NaN when all are 0.
+
+    (sum of variances)^2 / sum of (variance^2 / df): a t distribution with them matches the sum's first two moments.
+    """
     total = np.sum(variances, axis=0)
-    lost = np.sum([variance**2 / each for variance, each in zip(variances, df, strict=True)], axis=0)
-    return np.asarray(np.minimum(ratio(total**2, lost), 1e6))
+    spread = np.sum([variance**2 / own_df for variance, own_df in zip(variances, df, strict=True)], axis=0)
+    return np.asarray(np.minimum(ratio(total**2, spread), 1e6))
 
 
-def image_part(by_image: Floats) -> tuple[Floats, Floats]:
-    """Variance `m` of the difference through the choice of images, the runs being as they are, and its df.
+def image_variance(by_image: Floats) -> tuple[Floats, Floats]:
+    """Returns the variance `m` of a difference through the choice of images, for these runs, and its df.
 
-    by_image: the difference in every image, `n m`; an image that is hard for both heads adds nothing. A class that few
-    images hold makes a few large contributions; their excess kurtosis takes degrees of freedom away.
+    by_image: the difference in every image, `n m`; an image that is hard for both heads adds nothing. A class in few
+    images makes a few large contributions; their excess kurtosis lowers the degrees of freedom.
     """
     n = len(by_image)
     centred = by_image - by_image.mean(axis=0)
@@ -120,80 +126,85 @@ def image_part(by_image: Floats) -> tuple[Floats, Floats]:
     return square / (n - 1), 2 / (2 / (n - 1) + excess / n)
 
 
-def seed_part(spreads: Sequence[HeadSpread], a: int, b: int) -> tuple[Floats, Floats]:
-    """Variance `m` of the difference of heads number a and b through their seeds, and its df; NaN if one has one run.
+def seed_variance(spreads: Sequence[HeadSpread], a: int, b: int) -> tuple[Floats, Floats]:
+    """Returns the variance `m` of the difference of heads a and b through their seeds, and its df.
 
-    Both heads' own variances; where the other heads of the study varied more, BORROWED_DF degrees of freedom of
-    theirs raise it, and never lower it. Pooling all heads outright would be narrower and wrong when heads differ.
+    The sum of both heads' own variances; NaN if one has one run. Where the other heads of the study vary more,
+    BORROWED_DF degrees of freedom of theirs raise it; they never lower it. Pooling all heads would be narrower, and
+    wrong when heads differ.
     """
     own, mixed, df = [], [], []
-    has_others = sum(each.runs > 1 for each in spreads) > 2
+    has_others = sum(spread.runs > 1 for spread in spreads) > 2
     for i in (a, b):
-        spread, free = spreads[i], spreads[i].runs - 1
-        others = [each for j, each in enumerate(spreads) if j != i and each.runs > 1]
-        weight = [each.runs - 1 for each in others]  # never empty: the pair's other head is one of them
-        prior = np.average([each.seed_var for each in others], axis=0, weights=weight)
+        spread, own_df = spreads[i], spreads[i].runs - 1
+        others = [other for j, other in enumerate(spreads) if j != i and other.runs > 1]
+        weights = [other.runs - 1 for other in others]  # never empty: the pair's other head is one of them
+        prior = np.average([other.seed_var for other in others], axis=0, weights=weights)
         own.append(spread.seed_var / spread.runs)
-        mixed.append((free * spread.seed_var + BORROWED_DF * prior) / (free + BORROWED_DF) / spread.runs)
-        df.append(np.full(prior.shape, free + BORROWED_DF * has_others))
+        mixed.append((own_df * spread.seed_var + BORROWED_DF * prior) / (own_df + BORROWED_DF) / spread.runs)
+        df.append(np.full(prior.shape, own_df + BORROWED_DF * has_others))
     variance = np.maximum(own[0] + own[1], mixed[0] + mixed[1])
-    residual = sum(spreads[i].residual / spreads[i].runs for i in (a, b)) / len(spreads[a].per_image)
-    # A seed's own effect on each image is in the spread over seeds and in that over images: at least this much of it.
-    return np.asarray(np.maximum(variance, residual)), satterthwaite(mixed, df)
+    # The variance over seeds contains the interaction's, so it is at least that.
+    return np.asarray(np.maximum(variance, _residual(spreads[a], spreads[b]))), satterthwaite(mixed, df)
 
 
-def difference_of(spreads: Sequence[HeadSpread], a: int, b: int, *, with_seeds: bool = True) -> Difference:
-    """Heads number a and b; spreads: of all heads of the study, on the same images.
+def _residual(a: HeadSpread, b: HeadSpread) -> Floats:
+    """Returns the variance `m` of the difference through the interaction of seeds and images."""
+    return (a.residual / a.runs + b.residual / b.runs) / len(a.per_image)
 
-    The variance is that of seeds, plus that of images less what both contain: what a seed does to single images.
-    Without seeds it is the images' alone.
+
+def unpaired_difference(spreads: Sequence[HeadSpread], a: int, b: int, *, with_seeds: bool = True) -> Estimate:
+    """Estimates the difference of heads a and b; spreads: of all heads of the study, on the same images.
+
+    The variances over seeds and over images both contain the interaction's, which is therefore subtracted once.
+    with_seeds: False gives the images' variance alone.
     """
-    one, other = spreads[a], spreads[b]
-    value = one.per_image.mean(axis=0) - other.per_image.mean(axis=0)
-    images, images_df = image_part(one.per_image - other.per_image)
+    per_image = spreads[a].per_image - spreads[b].per_image
+    value = spreads[a].per_image.mean(axis=0) - spreads[b].per_image.mean(axis=0)
+    images, images_df = image_variance(per_image)
     if not with_seeds:
-        return Difference(value, np.zeros_like(images), np.ones_like(images), images, images_df)
-    seeds, seeds_df = seed_part(spreads, a, b)
-    both = (one.residual / one.runs + other.residual / other.runs) / len(one.per_image)
-    return Difference(value, seeds, seeds_df, np.maximum(0, images - both), images_df)
+        return Estimate(value, np.zeros_like(images), np.ones_like(images), images, images_df)
+    seeds, seeds_df = seed_variance(spreads, a, b)
+    return Estimate(value, seeds, seeds_df, np.maximum(0, images - _residual(spreads[a], spreads[b])), images_df)
 
 
-def seeds_agree(parts: Sequence[Floats]) -> Mask:
-    """Whether runs of one seed score alike whatever the head, `m`; parts: of each head `s n m`, its runs in one order.
+def seeds_agree(contributions: Sequence[Floats]) -> Mask:
+    """Tests whether runs of one seed score alike whatever the head, `m`.
 
-    The F test of seeds in a layout of heads by seeds without repetition: the seeds' mean square over that of the rest.
+    contributions: of each head `s n m`, the seeds in one order.
+    The F test of seeds in a layout of heads by seeds without repetition: the seeds' mean square over the residual's.
     """
-    scores = np.stack([each.mean(axis=1) for each in parts])  # heads s m
+    scores = np.stack([of_head.mean(axis=1) for of_head in contributions])  # heads s m
     heads, s, m = scores.shape
     if heads < 2 or s < 2:
         return np.zeros(m, bool)
     by_seed = scores.mean(axis=0)
-    rest = scores - by_seed - scores.mean(axis=1, keepdims=True) + by_seed.mean(axis=0)
+    residual = scores - by_seed - scores.mean(axis=1, keepdims=True) + by_seed.mean(axis=0)
     df = s - 1, (heads - 1) * (s - 1)
-    f = ratio(heads * by_seed.var(axis=0, ddof=1), (rest**2).sum(axis=(0, 1)) / df[1])
+    f = ratio(heads * by_seed.var(axis=0, ddof=1), (residual**2).sum(axis=(0, 1)) / df[1])
     return np.asarray(fdtrc(*df, f) < AGREEMENT)
 
 
-def paired_difference(parts: Sequence[Floats], a: int, b: int) -> Difference:
-    """Heads number a and b, seed by seed; parts: of all heads whose runs have the same seeds, `s n m` in one order.
+def paired_difference(contributions: Sequence[Floats], a: int, b: int) -> Estimate:
+    """Estimates the difference of heads a and b seed by seed.
 
-    As in `difference_of`, with one spread instead of two, that of the difference: what a seed does to both drops out.
-    The other pairs lend BORROWED_DF where they vary more.
+    contributions: of all heads with the same seeds, `s n m`, the seeds in one order.
+    As `unpaired_difference`, with the variance of the runs' differences: what a seed does to both heads cancels. The
+    other pairs lend BORROWED_DF degrees of freedom where they vary more.
     """
-    own = spread_of(parts[a] - parts[b])
-    scores = [each.mean(axis=1) for each in parts]  # s m
+    own = spread_of(contributions[a] - contributions[b])
+    scores = [of_head.mean(axis=1) for of_head in contributions]  # s m
     others = [
         (scores[i] - scores[j]).var(axis=0, ddof=1)
-        for i, j in itertools.combinations(range(len(parts)), 2)
+        for i, j in itertools.combinations(range(len(scores)), 2)
         if {i, j} != {a, b}
     ]
-    free, n = own.runs - 1, len(own.per_image)
-    df = free + BORROWED_DF * bool(others)
+    own_df = own.runs - 1
+    df = own_df + BORROWED_DF * bool(others)
     prior = np.mean(others, axis=0) if others else own.seed_var
-    variance = np.maximum(own.seed_var, (free * own.seed_var + BORROWED_DF * prior) / (free + BORROWED_DF)) / own.runs
-    both = own.residual / (own.runs * n)
-    images, images_df = image_part(own.per_image)
-    seeds = np.maximum(variance, both)
-    return Difference(
-        own.per_image.mean(axis=0), seeds, np.full_like(seeds, df), np.maximum(0, images - both), images_df
-    )
+    mixed = (own_df * own.seed_var + BORROWED_DF * prior) / (own_df + BORROWED_DF)
+    residual = own.residual / (own.runs * len(own.per_image))
+    seeds = np.maximum(np.maximum(own.seed_var, mixed) / own.runs, residual)
+    images, images_df = image_variance(own.per_image)
+    value = own.per_image.mean(axis=0)
+    return Estimate(value, seeds, np.full_like(seeds, df), np.maximum(0, images - residual), images_df)

@@ -12,20 +12,20 @@ def rng():
 
 
 def counts(rng, n=30, k=4, *, accuracy=0.8, per_image=0.1):
-    """One run's counts: each class has 50 to 200 pixels in each image, about `accuracy` of them found."""
-    true = rng.integers(50, 200, (n, k))
+    """One run's counts: each class has 50 to 200 pixels in each image, about `accuracy` of them correct."""
+    target = rng.integers(50, 200, (n, k))
     share = np.clip(accuracy + per_image * rng.standard_normal((n, k)), 0, 1)
-    right = np.floor(share * true).astype(np.int64)
-    return RunCounts(right, true + rng.integers(0, 20, (n, k)))
+    intersection = np.floor(share * target).astype(np.int64)
+    return RunCounts(intersection, target + rng.integers(0, 20, (n, k)))
 
 
 def study(rng, runs=3, accuracies=(0.7, 0.7, 0.8), **options):
     """Heads a, b, ...; each run's level is off by about a hundredth."""
     levels = {"abcdefgh"[i]: level + 0.01 * rng.standard_normal(runs) for i, level in enumerate(accuracies)}
-    return {head: [counts(rng, accuracy=each, **options) for each in values] for head, values in levels.items()}
+    return {head: [counts(rng, accuracy=level, **options) for level in values] for head, values in levels.items()}
 
 
-def test_a_large_difference_is_found_and_none_between_tied(rng):
+def test_a_large_difference_is_found_and_none_between_equal_heads(rng):
     pairs = {(pair.a, pair.b): pair for pair in compare_heads(study(rng))}
     assert list(pairs) == [("b", "a"), ("c", "a"), ("c", "b")]
     assert pairs["c", "a"].is_separable
@@ -36,12 +36,12 @@ def test_a_large_difference_is_found_and_none_between_tied(rng):
     assert pairs["b", "a"].p_holm >= pairs["b", "a"].p
 
 
-def test_swapping_the_heads_turns_the_sign_and_nothing_else(rng):
+def test_swapping_the_heads_changes_the_sign_and_nothing_else(rng):
     heads = study(rng, accuracies=(0.7, 0.74))
-    (one,) = compare_heads(heads)
-    (other,) = compare_heads(dict(reversed(heads.items())))
-    assert (other.difference, other.low, other.high) == pytest.approx((-one.difference, -one.high, -one.low))
-    assert other.p == pytest.approx(one.p)
+    (pair,) = compare_heads(heads)
+    (swapped,) = compare_heads(dict(reversed(heads.items())))
+    assert (swapped.difference, swapped.low, swapped.high) == pytest.approx((-pair.difference, -pair.high, -pair.low))
+    assert swapped.p == pytest.approx(pair.p)
 
 
 def test_one_seed_has_an_interval_for_images_only_and_no_p(rng):
@@ -154,7 +154,7 @@ def test_seeds_that_all_scored_the_same_are_no_measure_of_seeds(rng):
     assert pair.reason == "every seed of b and a scored the same"
     assert pair.p is pair.low is None
     assert pair.images_low < pair.images_high
-    (pair,) = compare_heads({"a": [one] * 3, "b": [counts(rng, accuracy=each) for each in (0.5, 0.6, 0.61)]})
+    (pair,) = compare_heads({"a": [one] * 3, "b": [counts(rng, accuracy=level) for level in (0.5, 0.6, 0.61)]})
     assert pair.reason == "every seed of a scored the same"  # the other head's spread does not stand for it
     assert pair.p is pair.low is None
 
@@ -173,7 +173,9 @@ def test_a_head_without_a_run_and_a_split_without_labels_are_not_comparable(rng)
 def test_a_class_that_is_nowhere_is_left_out_and_has_no_difference(rng):
     heads = study(rng, accuracies=(0.7, 0.8))
     wider = {
-        head: [RunCounts(np.pad(run.right, ((0, 0), (0, 1))), np.pad(run.union, ((0, 0), (0, 1)))) for run in runs]
+        head: [
+            RunCounts(np.pad(run.intersection, ((0, 0), (0, 1))), np.pad(run.union, ((0, 0), (0, 1)))) for run in runs
+        ]
         for head, runs in heads.items()
     }
     (pair,), (padded,) = compare_heads(heads), compare_heads(wider)
@@ -184,9 +186,9 @@ def test_a_class_that_is_nowhere_is_left_out_and_has_no_difference(rng):
 
 
 def test_class_differences_of_one_seed_say_that_they_are_about_images(rng):
-    found = class_differences(study(rng, runs=1, accuracies=(0.7, 0.8)), "b", "a")
-    assert not any(each.is_about_heads for each in found)
-    assert all(each.low < each.difference < each.high for each in found)
+    differences = class_differences(study(rng, runs=1, accuracies=(0.7, 0.8)), "b", "a")
+    assert not any(difference.is_about_heads for difference in differences)
+    assert all(difference.low < difference.difference < difference.high for difference in differences)
     assert class_differences({"a": [], "b": [counts(rng)]}, "b", "a") == []
 
 
@@ -194,6 +196,15 @@ def test_class_differences_average_to_the_difference_of_the_miou(rng):
     heads = study(rng, accuracies=(0.7, 0.8))
     (pair,) = compare_heads(heads)
     assert np.mean([each.difference for each in class_differences(heads, "b", "a")]) == pytest.approx(pair.difference)
+
+
+def test_the_public_names_are_importable_from_metrics():
+    import segnl.metrics
+
+    assert segnl.metrics.compare_heads is compare_heads
+    assert segnl.metrics.RunCounts is RunCounts
+    with pytest.raises(AttributeError, match="no attribute 'compare'"):
+        segnl.metrics.compare  # noqa: B018
 
 
 def test_counts_of_other_images_are_refused(rng):
@@ -213,7 +224,7 @@ def test_more_seeds_are_asked_for_the_smaller_the_difference(rng):
         levels = {"a": (0.69, 0.70, 0.71), "b": (0.69 + gain, 0.70 + gain, 0.71 + gain)}
         noise, heads = np.random.default_rng(3), {}
         for head, values in levels.items():
-            heads[head] = [counts(noise, n=400, accuracy=each, per_image=0.01) for each in values]
+            heads[head] = [counts(noise, n=400, accuracy=level, per_image=0.01) for level in values]
         (pair,) = compare_heads(heads)
         assert not pair.is_separable
         needed.append(pair.seeds_needed)
@@ -236,8 +247,8 @@ def test_no_number_of_seeds_settles_what_the_images_leave_open(rng):
 def test_a_difference_that_is_next_to_nothing_beside_the_seeds_does_not_ask_for_images():
     noise, levels = np.random.default_rng(3), {"a": (0.5, 0.6, 0.7), "b": (0.505, 0.605, 0.705)}
     heads = {
-        head: [counts(noise, n=4000, accuracy=each, per_image=0.01) for each in each_run]
-        for head, each_run in levels.items()
+        head: [counts(noise, n=4000, accuracy=level, per_image=0.01) for level in values]
+        for head, values in levels.items()
     }
     (pair,) = compare_heads(heads)
     assert not pair.is_separable

@@ -8,12 +8,12 @@ from segnl.metrics.statistics.variance import (
     AGREEMENT,
     BORROWED_DF,
     class_contributions,
-    contributions,
-    difference_of,
+    miou_contributions,
     paired_difference,
     satterthwaite,
     seeds_agree,
     spread_of,
+    unpaired_difference,
 )
 
 
@@ -23,19 +23,19 @@ def rng():
 
 
 def counts(rng, n, *, accuracy=0.8):
-    """One run's pixels in intersection and union, each `n 4`: about `accuracy` of the true ones are found."""
-    true = rng.integers(50, 200, (n, 4))
+    """One run's pixels in intersection and union, each `n 4`: about `accuracy` of the labelled ones are correct."""
+    target = rng.integers(50, 200, (n, 4))
     share = np.clip(accuracy + 0.1 * rng.standard_normal((n, 4)), 0, 1)
-    return np.floor(share * true).astype(np.int64), true + rng.integers(0, 20, (n, 4))
+    return np.floor(share * target).astype(np.int64), target + rng.integers(0, 20, (n, 4))
 
 
-def slow_miou(right, union):
+def slow_miou(intersection, union):
     """The mean over classes of the ratio of sums, one loop inside another."""
     iou = []
-    for c in range(right.shape[1]):
+    for c in range(intersection.shape[1]):
         total = sum(int(value) for value in union[:, c])
         if total:
-            iou.append(sum(int(value) for value in right[:, c]) / total)
+            iou.append(sum(int(value) for value in intersection[:, c]) / total)
     return sum(iou) / len(iou)
 
 
@@ -44,56 +44,56 @@ def test_contributions_average_to_the_score_that_the_confusion_matrix_gives(rng)
     pred = np.where(rng.random(label.shape) < 0.7, label, rng.integers(0, 5, label.shape))
     whole = Confusion(7)  # classes 5 and 6 are nowhere
     single = [Confusion(7) for _ in label]
-    for one, p, t in zip(single, pred, label, strict=True):
-        one.update(p, t)
+    for confusion, p, t in zip(single, pred, label, strict=True):
+        confusion.update(p, t)
         whole.update(p, t)
-    right = np.stack([one.right() for one in single])
-    union = np.stack([one.true() + one.predicted() - one.right() for one in single])
-    assert contributions(right, union).mean() == pytest.approx(whole.miou(), abs=1e-14)
-    np.testing.assert_allclose(class_contributions(right, union).mean(axis=0), whole.iou(), atol=1e-14)
+    intersection = np.stack([confusion.intersection() for confusion in single])
+    union = np.stack([confusion.union() for confusion in single])
+    assert miou_contributions(intersection, union).mean() == pytest.approx(whole.miou(), abs=1e-14)
+    np.testing.assert_allclose(class_contributions(intersection, union).mean(axis=0), whole.iou(), atol=1e-14)
 
 
 def test_contributions_are_the_first_order_effect_of_weighing_an_image_more(rng):
-    right, union = counts(rng, n=12)
-    parts = contributions(right, union)
+    intersection, union = counts(rng, n=12)
+    contributions = miou_contributions(intersection, union)
     step = 1e-6
     for i in range(12):
         weight = np.ones((12, 1))
         weight[i] += step
-        moved = ((weight * right).sum(0) / (weight * union).sum(0)).mean()
-        slope = (moved - slow_miou(right, union)) / step
-        assert (parts[i] - parts.mean()) / 12 == pytest.approx(slope, rel=1e-4, abs=1e-9)
+        moved = ((weight * intersection).sum(0) / (weight * union).sum(0)).mean()
+        slope = (moved - slow_miou(intersection, union)) / step
+        assert (contributions[i] - contributions.mean()) / 12 == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
 def test_the_image_variance_is_about_the_jackknife_s(rng):
-    one, other = counts(rng, n=40), counts(rng, n=40, accuracy=0.7)
-    spreads = [spread_of(contributions(*run)[None, :, None]) for run in (one, other)]
+    a, b = counts(rng, n=40), counts(rng, n=40, accuracy=0.7)
+    spreads = [spread_of(miou_contributions(*run)[None, :, None]) for run in (a, b)]
     left_out = []
     for i in range(40):
         keep = np.arange(40) != i
-        left_out.append(slow_miou(*(each[keep] for each in one)) - slow_miou(*(each[keep] for each in other)))
+        left_out.append(slow_miou(*(values[keep] for values in a)) - slow_miou(*(values[keep] for values in b)))
     jackknife = 39 / 40 * sum((value - np.mean(left_out)) ** 2 for value in left_out)
-    found = difference_of(spreads, 0, 1, with_seeds=False)
-    assert found.variance[0] == pytest.approx(jackknife, rel=0.05)
+    estimate = unpaired_difference(spreads, 0, 1, with_seeds=False)
+    assert estimate.variance[0] == pytest.approx(jackknife, rel=0.05)
 
 
-def test_the_variance_is_that_of_seeds_and_images_without_counting_their_meeting_twice(rng):
+def test_the_variance_is_that_of_seeds_and_images_without_counting_their_interaction_twice(rng):
     """Two heads, whose mean squares are written out with loops as in a textbook's two-way layout."""
     n, s = 15, 4
-    parts = [rng.standard_normal((s, n)) + 3 * rng.standard_normal((s, 1)) for _ in range(2)]
-    found = difference_of([spread_of(each[:, :, None]) for each in parts], 0, 1)
-    between_seeds, meeting = 0.0, 0.0
-    for z in parts:
+    contributions = [rng.standard_normal((s, n)) + 3 * rng.standard_normal((s, 1)) for _ in range(2)]
+    estimate = unpaired_difference([spread_of(values[:, :, None]) for values in contributions], 0, 1)
+    between_seeds, interaction = 0.0, 0.0
+    for z in contributions:
         mean = z.mean()
         between_seeds += sum((z[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
         squares = [
             (z[j, i] - z[j].mean() - z[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))
         ]
-        meeting += sum(squares) / ((s - 1) * (n - 1)) / (s * n)
-    by_image = [parts[0][:, i].mean() - parts[1][:, i].mean() for i in range(n)]
+        interaction += sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    by_image = [contributions[0][:, i].mean() - contributions[1][:, i].mean() for i in range(n)]
     images = sum((value - np.mean(by_image)) ** 2 for value in by_image) / (n - 1) / n
-    assert found.seeds[0] == pytest.approx(between_seeds)
-    assert found.variance[0] == pytest.approx(between_seeds + max(0, images - meeting))
+    assert estimate.seeds[0] == pytest.approx(between_seeds)
+    assert estimate.variance[0] == pytest.approx(between_seeds + max(0, images - interaction))
 
 
 def test_satterthwaite_gives_welch_s_degrees_of_freedom():
@@ -104,10 +104,10 @@ def test_satterthwaite_gives_welch_s_degrees_of_freedom():
 
 def test_heads_that_vary_more_can_widen_an_interval_and_heads_that_vary_less_never_narrow_it(rng):
     base = [rng.standard_normal((3, 20, 1)) * 0.01 + rng.standard_normal((3, 1, 1)) for _ in range(2)]
-    alone = difference_of([spread_of(each) for each in base], 0, 1).seeds[0]
+    alone = unpaired_difference([spread_of(values) for values in base], 0, 1).seeds[0]
     for scale, is_wider in ((0.01, False), (100.0, True)):
         other = spread_of(scale * rng.standard_normal((3, 1, 1)) + np.zeros((3, 20, 1)))
-        beside = difference_of([*(spread_of(each) for each in base), other], 0, 1).seeds[0]
+        beside = unpaired_difference([*(spread_of(values) for values in base), other], 0, 1).seeds[0]
         assert (beside > 1.01 * alone) == is_wider
         assert beside >= alone - 1e-12
 
@@ -124,44 +124,44 @@ def test_two_heads_seed_by_seed_are_the_one_sample_t_of_their_differences(rng):
     """Mean squares by loops over the runs' differences; two heads alone have no other pair to borrow from."""
     s, n = 4, 15
     a, b = layout(rng, alike=5.0, heads=2, s=s, n=n)
-    found = paired_difference([a, b], 0, 1)
+    estimate = paired_difference([a, b], 0, 1)
     d = (a - b)[:, :, 0]
     mean = d.mean()
     between_seeds = sum((d[j].mean() - mean) ** 2 for j in range(s)) / (s - 1) / s
     squares = [(d[j, i] - d[j].mean() - d[:, i].mean() + mean) ** 2 for j, i in itertools.product(range(s), range(n))]
-    meeting = sum(squares) / ((s - 1) * (n - 1)) / (s * n)
+    interaction = sum(squares) / ((s - 1) * (n - 1)) / (s * n)
     images = sum((d[:, i].mean() - mean) ** 2 for i in range(n)) / (n - 1) / n
-    assert found.value[0] == pytest.approx(mean)
-    assert found.seeds[0] == pytest.approx(max(between_seeds, meeting))
-    assert found.images[0] == pytest.approx(max(0, images - meeting))
-    assert found.seeds_df[0] == s - 1
+    assert estimate.value[0] == pytest.approx(mean)
+    assert estimate.seeds[0] == pytest.approx(max(between_seeds, interaction))
+    assert estimate.images[0] == pytest.approx(max(0, images - interaction))
+    assert estimate.seeds_df[0] == s - 1
 
 
-def test_what_a_seed_does_to_all_heads_drops_out_of_a_paired_difference(rng):
-    parts = layout(rng, alike=0.0)
-    moved = [each + np.array([-7.0, 0.0, 9.0])[:, None, None] for each in parts]
-    plain, shifted = paired_difference(parts, 0, 1), paired_difference(moved, 0, 1)
+def test_the_common_effect_of_a_seed_cancels_in_a_paired_difference(rng):
+    contributions = layout(rng, alike=0.0)
+    moved = [values + np.array([-7.0, 0.0, 9.0])[:, None, None] for values in contributions]
+    plain, shifted = paired_difference(contributions, 0, 1), paired_difference(moved, 0, 1)
     np.testing.assert_allclose(shifted.variance, plain.variance)
-    assert difference_of([spread_of(each) for each in moved], 0, 1).variance[0] > 10 * plain.variance[0]
+    assert unpaired_difference([spread_of(values) for values in moved], 0, 1).variance[0] > 10 * plain.variance[0]
 
 
 def test_other_pairs_that_vary_more_can_widen_a_paired_interval_and_never_narrow_it(rng):
-    parts = layout(rng, alike=5.0, heads=2)
-    alone = paired_difference(parts, 0, 1).seeds[0]
-    between = (parts[0] + parts[1]) / 2  # its pairs with the two vary less than theirs
+    contributions = layout(rng, alike=5.0, heads=2)
+    alone = paired_difference(contributions, 0, 1).seeds[0]
+    between = (contributions[0] + contributions[1]) / 2  # its pairs with the two vary less than theirs
     for third, is_wider in ((between, False), (layout(rng, alike=0.0, heads=1, own=100.0)[0], True)):
-        beside = paired_difference([*parts, third], 0, 1)
+        beside = paired_difference([*contributions, third], 0, 1)
         assert beside.seeds_df[0] == 2 + BORROWED_DF
         assert (beside.seeds[0] > 1.5 * alone) == is_wider
         assert beside.seeds[0] >= alone - 1e-12
 
 
-def test_seeds_agree_by_chance_as_often_as_is_said_and_nearly_always_when_they_do(rng):
+def test_seeds_agree_by_chance_at_the_stated_level_and_nearly_always_when_they_do(rng):
     for alike, lowest, highest in ((0.0, 0.2 * AGREEMENT, 2 * AGREEMENT), (3.0, 0.9, 1.0)):
         runs = 3000
         common = alike * rng.standard_normal((3, 1, runs))
-        parts = [common + 0.3 * rng.standard_normal((3, 1, runs)) for _ in range(4)]
-        assert lowest <= seeds_agree(parts).mean() <= highest
+        contributions = [common + 0.3 * rng.standard_normal((3, 1, runs)) for _ in range(4)]
+        assert lowest <= seeds_agree(contributions).mean() <= highest
 
 
 def test_seeds_of_one_head_or_of_one_run_agree_with_nothing(rng):
