@@ -11,7 +11,7 @@ from types import ModuleType
 
 from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
 from segnl.cli.arguments import one_set_each
-from segnl.core.errors import ConfigError, MachineError, SegnlError
+from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError
 from segnl.core.log import console_log
 from segnl.core.memory import keep_freed_memory
 
@@ -61,6 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("segnl: interrupted", file=sys.stderr)
         return 130
+    except StoppedError as err:
+        return err.exit_code
     except SegnlError as err:
         return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
     except (MemoryError, RuntimeError) as err:

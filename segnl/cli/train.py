@@ -30,4 +30,5 @@ def run(args: argparse.Namespace) -> int:
     from segnl.training.fit import fit
 
     with process_group() as group:
-        return fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, group=group)
+        fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, group=group)
+    return 0

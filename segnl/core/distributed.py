@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segnl.core.errors import ConfigError, MachineError, SegnlError
+from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,8 +180,12 @@ def process_group() -> Iterator[ProcessGroup]:
 
     group = ProcessGroup(_integer_variable("RANK", 0), world_size)
     _connect(dist, group)
+    stopped = None
     try:
-        yield group
+        try:
+            yield group
+        except StoppedError as err:  # the ranks agreed to stop, so that all of them reach the barrier
+            stopped = err
         dist.barrier()  # no rank leaves while another still needs it
         dist.destroy_process_group()
     except SegnlError:
@@ -190,6 +194,8 @@ def process_group() -> Iterator[ProcessGroup]:
         if isinstance(err, dist.DistError) or _GLOO_PREFIX.match(str(err)):
             raise _connection_error(group, err) from err
         raise
+    if stopped is not None:
+        raise stopped
 
 
 def _connect(dist: Any, group: ProcessGroup) -> None:

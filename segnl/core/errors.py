@@ -12,6 +12,17 @@ class SegnlError(Exception):
     """True on the ranks that only repeat the error of another rank: they exit with its code but print nothing."""
 
 
+class StoppedError(SegnlError):
+    """Work that a signal stopped at a safe point: everything is saved, and the message has been logged already.
+
+    exit_code: 130 Ctrl-C, 143 SIGTERM, 129 a closed terminal.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class ConfigError(SegnlError):
     """A recipe, an override or a command line that cannot be run."""
 

@@ -12,18 +12,15 @@ STUDY = Path("configs/compare/demo.yaml")
 NUM_TRAIN, NUM_VAL, HW = 400, 40, (256, 512)
 
 
-def demo() -> int:
-    """Makes the data set, runs the study, and says what to do next; returns the exit code. The same again goes on."""
+def demo() -> None:
+    """Makes the data set, runs the study, and says what to do next; raises StoppedError after a signal."""
     make_streets(DATA)
-    code = compare(STUDY)
-    if code:
-        return code
+    compare(STUDY)
     page = Path("checkpoints") / STUDY.stem / "report.html"
     print(
         f"Look at {page}. To try next: add a seed in {STUDY} and run this again; for more steps copy that file to "
         "another name, which makes it another study, and give it to segnl compare --config."
     )
-    return 0
 
 
 def make_streets(root: Path) -> None:

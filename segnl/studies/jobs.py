@@ -21,8 +21,9 @@ from typing import IO
 
 import torch
 
-from segnl.core.errors import MachineError, SegnlError
+from segnl.core.errors import MachineError, SegnlError, StoppedError
 from segnl.core.files import ensure_writable
+from segnl.core.log import console_log, log
 from segnl.core.memory import keep_freed_memory
 from segnl.core.progress import Progress
 from segnl.runs.checkpoint import checkpoints_of
@@ -71,10 +72,11 @@ class JobPool:
         self.steps = {run.name: _saved_step(run) for run in runs}
         self.total = sum(run.recipe.train.max_steps for run in runs)
 
-    def train(self) -> int:
-        """Returns 0, or a signal's exit code, after every training at work has saved a checkpoint.
+    def train(self) -> None:
+        """Trains all runs.
 
-        Raises SegnlError when trainings failed, after the others are done, with the first one's exit code.
+        Raises StoppedError when a signal stopped it, after every running training has saved a checkpoint; SegnlError
+        when trainings failed, after the others are done, with the first one's exit code.
         """
         try:
             with stop_signals() as stop, Progress(self.name, self.total, done=sum(self.steps.values())) as progress:
@@ -90,11 +92,11 @@ class JobPool:
             for started in self.at_work.values():
                 started.process.wait()
         if stop:
-            print(f"study {self.name}: stopped; the same command goes on from the checkpoints")
-            return stop[0]
+            message = f"study {self.name}: stopped; the same command resumes from the checkpoints"
+            log.info("%s", message)
+            raise StoppedError(message, stop[0])
         if self.failed:
             raise self._failure()
-        return 0
 
     def _fill(self, progress: Progress) -> None:
         for slot, environment in enumerate(self.environments):
@@ -178,8 +180,11 @@ def child() -> None:
     try:
         recipe = compose(job["recipe"], file=job["folder"])
         run = PlannedRun(job["head"], job["seed"], recipe, Path(job["folder"]))
-        run_hashes_of(run)
-        sys.exit(fit(recipe, run.folder))
+        with console_log():
+            run_hashes_of(run)
+            fit(recipe, run.folder)
+    except StoppedError as err:
+        sys.exit(err.exit_code)
     except SegnlError as err:
         print(f"segnl: error: {err}", file=sys.stderr, flush=True)
         sys.exit(err.exit_code)

@@ -44,8 +44,8 @@ from segnl.studies.verdicts import same_recipe_lines
 from segnl.training.fit import fit
 
 
-def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -> int:
-    """Runs the study of that file; returns the exit code, 130 or 143 after a signal. The same again goes on.
+def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -> None:
+    """Runs the study of that file; raises StoppedError after a signal, and the same call resumes it.
 
     num_jobs: how many trainings are at work at once, in processes of their own where that is more than 1.
     """
@@ -55,18 +55,17 @@ def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):
-        code = train_all(study, num_jobs=num_jobs)
-        if code == 0:
-            report(study, json_file)
-    return code
+        train_all(study, num_jobs=num_jobs)
+        report(study, json_file)
 
 
-def train_all(study: Study, *, num_jobs: int = 1) -> int:
-    """Trains every run that is not finished; returns 0, or a signal's exit code."""
+def train_all(study: Study, *, num_jobs: int = 1) -> None:
+    """Trains every run that is not finished; raises StoppedError after a signal."""
     missing = [run for run in study.runs if not is_finished(run)]
     print(f"study {study.name}: {len(study.runs)} runs, {len(study.runs) - len(missing)} already trained", flush=True)
     if num_jobs > 1:
-        return JobPool(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
+        JobPool(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
+        return
     began = time.monotonic()
     for done, run in enumerate(missing):
         seconds = (time.monotonic() - began) / done * (len(missing) - done) if done else 0.0
@@ -74,10 +73,7 @@ def train_all(study: Study, *, num_jobs: int = 1) -> int:
         print(f"study {study.name}: run {done + 1} of {len(missing)}, {run.name}{left}", flush=True)
         ensure_writable(run.folder)
         run_hashes_of(run)
-        code = fit(run.recipe, run.folder)
-        if code:
-            return code
-    return 0
+        fit(run.recipe, run.folder)
 
 
 def _minutes(seconds: float) -> str:

@@ -14,7 +14,7 @@ import torch
 from segnl.core.config import dump_yaml
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.environment import git_state, versions
-from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError
+from segnl.core.errors import CheckpointError, ConfigError, NonFiniteError, SegnlError, StoppedError
 from segnl.core.files import LOCK, ensure_writable, remove_leftovers, run_lock, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.progress import Progress
@@ -51,13 +51,12 @@ from segnl.training.trainer import StepReport, Trainer
 STOPPED_BY = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def fit(recipe: Recipe, run: Path, *, fresh: bool = False, group: ProcessGroup = SINGLE_PROCESS) -> int:
+def fit(recipe: Recipe, run: Path, *, fresh: bool = False, group: ProcessGroup = SINGLE_PROCESS) -> None:
     """Trains `recipe` in the folder `run`, from its newest whole checkpoint if it has one.
 
     fresh: an old run is moved aside first. group: rank 0 alone touches the folder; the others learn from it.
-    Returns 0 when train.max_steps are done, 130, 143 or 129 when a signal stopped it after a checkpoint.
-
-    Raises ConfigError when the folder holds another recipe, naming the keys that differ, or is in use.
+    Raises StoppedError when a signal stopped it after a checkpoint; ConfigError when the folder is in use, or holds
+    another recipe, naming the keys that differ.
     """
     _check_batch(recipe, group)
     group.run_on_rank0(lambda: ensure_writable(run))
@@ -68,7 +67,7 @@ def fit(recipe: Recipe, run: Path, *, fresh: bool = False, group: ProcessGroup =
         trainer = _trainer(recipe, train_data, checkpoint, group)
         group.run_on_rank0(lambda: write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode()))
         session = _Session(recipe, run, trainer, train_data, val_data)
-        return session.train()
+        session.train()
 
 
 def _check_batch(recipe: Recipe, group: ProcessGroup) -> None:
@@ -169,23 +168,23 @@ class _Session:
             "ranks": trainer.group.world_size,
         }
 
-    def train(self) -> int:
-        """The loop; returns the exit code."""
+    def train(self) -> None:
+        """Trains to the last step, or raises StoppedError."""
         cfg, first = self.recipe.train, self.trainer.step_number
         is_unscored = self._recall_scores(first)
         if first >= cfg.max_steps and not is_unscored:
             self._say(f"{self.run}: already trained, {first} of {cfg.max_steps} steps")
-            return 0
+            return
         log = self._open_log(first)
         self.watch = TensorBoardLogger(self.run, is_on=cfg.tensorboard and self.group.is_rank0, first_step=first)
         with stop_signals() as stop:  # until all is said: Ctrl-C pressed again must not spoil a stop that was asked for
             code = self._to_the_end(log, stop, is_unscored=is_unscored)
             step = self.trainer.step_number
             if code:
-                self._say(f"{self.run}: stopped after step {step}; the same command goes on from there")
-            else:
-                self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
-        return code
+                message = f"{self.run}: stopped after step {step}; the same command resumes from there"
+                self._say(message)
+                raise StoppedError(message, code)
+            self._say(f"{self.run}: trained {cfg.max_steps} steps; score it: segnl eval --checkpoint {self.run}")
 
     def _to_the_end(self, log: RunLog | NoLog, stop: list[int], *, is_unscored: bool) -> int:
         """The steps to come, or those until `stop`; the log and the watch are closed then. Returns the exit code."""

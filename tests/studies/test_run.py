@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, StoppedError
 from segnl.studies import run as run_module
 from segnl.studies.run import compare, is_finished
 from segnl.studies.study import load_study
@@ -68,7 +68,7 @@ def test_again_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monk
 
     monkeypatch.setattr(run_module, "fit", fail)
     monkeypatch.setattr("segnl.evaluation.predictions.evaluate", fail)
-    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    compare(copied / "tiny.yaml", copied / "again.json")
     assert json.loads((copied / "again.json").read_text()) == before
 
 
@@ -77,7 +77,7 @@ def test_a_study_broken_off_ends_with_the_same_scores(copied):
     run = copied / "checkpoints" / "tiny" / "rcca-s0"
     (run / "step-00000003.safetensors").unlink()  # as after a kill between step 2's checkpoint and the end
     assert not is_finished(load_study(copied / "tiny.yaml").runs[1])
-    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    compare(copied / "tiny.yaml", copied / "again.json")
     after = json.loads((copied / "again.json").read_text())
     assert after["runs"]["rcca-s0"]["miou"] == before["runs"]["rcca-s0"]["miou"]
     assert after["control"] == before["control"]
@@ -134,7 +134,7 @@ def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_ta
         monkeypatch.setattr(
             fit_module, "build_model", lambda recipe, *a, **kw: model(recipe.model_copy(update=other), *a, **kw)
         )
-    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    compare(copied / "tiny.yaml", copied / "out.json")
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0
     assert f"refused: {reason}" in capsys.readouterr().out
@@ -144,14 +144,14 @@ def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_ta
 def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_broken_off(copied, capsys):
     text = (copied / "tiny.yaml").read_text()
     (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
-    assert compare(copied / "tiny.yaml", copied / "two.json") == 0
+    compare(copied / "tiny.yaml", copied / "two.json")
     (pair,) = json.loads((copied / "two.json").read_text())["pairs"]
     assert pair["low"] <= pair["difference"] <= pair["high"]
     assert 0 <= pair["p"] <= pair["p_holm"] <= 1
     printed = capsys.readouterr().out
     assert printed.index("2 seeds a head:") < printed.index("Training images/s")  # verdicts first
     (copied / "checkpoints" / "tiny" / "rcca-s1" / "step-00000003.safetensors").unlink()
-    assert compare(copied / "tiny.yaml", copied / "again.json") == 0
+    compare(copied / "tiny.yaml", copied / "again.json")
     assert json.loads((copied / "again.json").read_text())["pairs"] == [pair]
 
 
@@ -159,7 +159,7 @@ def test_one_recipe_under_two_names_is_called_that_in_terminal_table_numbers_and
     text = (copied / "tiny.yaml").read_text().replace("seeds: [0]", "seeds: {fcn: [0], rcca: [1]}")
     (copied / "tiny.yaml").write_text(text.replace("head: {name: rcca,", "head: {name: fcn,"))
     shutil.rmtree(copied / "checkpoints" / "tiny" / "rcca-s0")
-    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    compare(copied / "tiny.yaml", copied / "out.json")
     words = "fcn and rcca are one recipe under 2 names: what differs between them is chance"
     folder = copied / "checkpoints" / "tiny"
     found = json.loads((copied / "out.json").read_text())
@@ -178,7 +178,7 @@ def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
     file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
     mapping = json.loads(file.read_text())
     file.write_text(json.dumps(mapping | {"batches": "tampered"}))
-    assert compare(copied / "tiny.yaml", copied / "out.json") == 0
+    compare(copied / "tiny.yaml", copied / "out.json")
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0
     assert found["heads"]["rcca"]["miou_mean"] is None
@@ -189,7 +189,14 @@ def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
 def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
-    monkeypatch.setattr(run_module, "fit", lambda recipe, folder: started.append(folder.name) or 143)
-    assert compare(study_file) == 143
+
+    def stop(recipe, folder):
+        started.append(folder.name)
+        raise StoppedError("stopped", 143)
+
+    monkeypatch.setattr(run_module, "fit", stop)
+    with pytest.raises(StoppedError) as err:
+        compare(study_file)
+    assert err.value.exit_code == 143
     assert started == ["fcn-s0"]
     assert not (tmp_path / "checkpoints" / "tiny" / "report.html").exists()
