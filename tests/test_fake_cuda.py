@@ -1,0 +1,177 @@
+"""Operators and networks on fake CUDA tensors: shapes, dtypes and devices without a GPU.
+
+A fake tensor has a shape, a dtype and a device but no numbers. A tensor left on the CPU, a value read back from the
+device and a dtype that does not fit are errors here.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segnl.models.find import BACKBONES, HEADS
+from segnl.models.segmenter import Segmenter, model_config
+from segnl.ops.channels import channel_context
+from segnl.ops.criss_cross import criss_cross_context
+from segnl.ops.dilated_conv import dilated_conv2d
+from segnl.ops.expectation import expectation_context
+from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
+from segnl.ops.pyramid import pyramid_means
+from segnl.ops.regions import region_context
+from segnl.ops.resize import resize
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CUDA_KERNELS = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+
+
+class OperatorBodies(TorchDispatchMode):
+    """Runs the bodies of the package's operators, in whose place fake tensors take the declared shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "segnl":
+            return func(*args, **(kwargs or {}))
+        self.names.add(func.name())
+        with self:
+            return func.redispatch(CUDA_KERNELS, *args, **(kwargs or {}))
+
+
+@contextmanager
+def fake_cuda() -> Iterator[OperatorBodies]:
+    with torch.no_grad(), FakeTensorMode(), OperatorBodies() as bodies:
+        yield bodies
+
+
+def cuda(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+# Each case returns tensors that must be on the device; those of SAME_DTYPE have the dtype asked for. Maps of 37 x 41
+# positions have more than one tile.
+def criss_cross(dtype: torch.dtype) -> list[Tensor]:
+    query, value = cuda(2, 4, 37, 41, dtype=dtype), cuda(2, 6, 37, 41, dtype=dtype)
+    q, v = (x.permute(0, 2, 3, 1) for x in (query, value))
+    context, weights = torch.ops.segnl.criss_cross(q, q, v)
+    gradients = torch.ops.segnl.criss_cross_backward(q, q, v, weights, context)
+    return [criss_cross_context(query, query, value), *gradients]
+
+
+def softmax(dtype: torch.dtype) -> list[Tensor]:
+    theta, g = cuda(2, 4, 37 * 41, dtype=dtype), cuda(2, 6, 37 * 41, dtype=dtype)
+    return [softmax_context(theta, theta, g, scale=0.5), softmax_context(theta, theta, theta)]
+
+
+def tiled_softmax(dtype: torch.dtype) -> list[Tensor]:
+    q, v = cuda(2, 37 * 41, 4, dtype=dtype), cuda(2, 37 * 41, 6, dtype=dtype)
+    out, log_sum = torch.ops.segnl.blocked_attention(q, q, v, 0.5)
+    return [out, *torch.ops.segnl.blocked_attention_backward(q, q, v, out, log_sum, out, 0.5)]
+
+
+def dot_product(dtype: torch.dtype) -> list[Tensor]:
+    theta, g = cuda(2, 4, 37 * 41, dtype=dtype), cuda(2, 6, 37 * 41, dtype=dtype)
+    return [dot_product_context(theta, theta, g)]
+
+
+def concatenation(dtype: torch.dtype) -> list[Tensor]:
+    score, g = cuda(2, 37 * 41, dtype=dtype), cuda(2, 6, 37 * 41, dtype=dtype)
+    rows = g.mT.contiguous()
+    return [concatenation_context(score, score, g), *torch.ops.segnl.relu_sum_backward(score, score, rows, rows, 7)]
+
+
+def small_contexts(dtype: torch.dtype) -> list[Tensor]:
+    x = cuda(2, 6, 77, dtype=dtype)
+    return [
+        channel_context(x),
+        *expectation_context(x, cuda(2, 6, 5, dtype=dtype), num_steps=3),
+        region_context(cuda(2, 3, 77, dtype=dtype), x),
+        pyramid_means(cuda(2, 6, 7, 11, dtype=dtype), (1, 2, 3, 6)),
+    ]
+
+
+def resizing(dtype: torch.dtype) -> list[Tensor]:
+    x = cuda(2, 3, 7, 11, dtype=dtype)
+    return [resize(x, (57, 41), align_corners=corners) for corners in (False, True)]
+
+
+def dilated(dtype: torch.dtype) -> list[Tensor]:
+    return [dilated_conv2d(cuda(2, 6, 17, 21, dtype=dtype), cuda(4, 6, 3, 3, dtype=dtype), 3)]
+
+
+SAME_DTYPE: list[Callable[[torch.dtype], list[Tensor]]] = [
+    criss_cross, softmax, tiled_softmax, dot_product, concatenation, small_contexts, resizing, dilated
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", SAME_DTYPE, ids=lambda case: case.__name__)
+def test_an_operator_stays_on_the_device(case: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype) -> None:
+    with fake_cuda():
+        results = case(dtype)
+        assert {result.device.type for result in results} == {"cuda"}
+        assert {result.dtype for result in results} == {dtype}
+
+
+def to_cuda(module: nn.Module) -> None:
+    """Moves a module's fake parameters and buffers as `to` moves real ones; any other tensor stays on the CPU."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            part._parameters[name] = None if parameter is None else nn.Parameter(parameter.to("cuda"))
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else buffer.to("cuda")
+
+
+def network(head: dict[str, Any], backbone: dict[str, Any]) -> Segmenter:
+    config = {"backbone": backbone, "head": head, "aux": {"channels": 8}}
+    model = Segmenter(model_config(config, file="test"), num_classes=3)
+    to_cuda(model)
+    return model
+
+
+@contextmanager
+def autocast(dtype: torch.dtype) -> Iterator[None]:
+    """Turns autocast on by its own switches: `torch.autocast` ignores "cuda" on a machine without a device."""
+    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_enabled("cuda", dtype != torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
+def check_forward(model: Segmenter, dtype: torch.dtype) -> None:
+    image = torch.zeros(2, 3, 97, 129, dtype=torch.uint8, device="cuda")
+    for is_training in (True, False):
+        with autocast(dtype):
+            logits = model.train(is_training)(model.input(image))
+        for output in (logits.main, *logits.aux.values()):
+            assert output.device.type == "cuda"
+            assert output.dtype == dtype
+            assert output.shape[:2] == (2, 3)
+
+
+SMALL_RESNET = {"name": "resnet", "depth": 18, "width": 0.0625}
+HEAD_SETTINGS = [{"name": name} for name in HEADS.names()] + [
+    {"name": "non_local", "pairwise": pairwise} for pairwise in ("gaussian", "dot_product", "concatenation")
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("head", HEAD_SETTINGS, ids=lambda head: "-".join(head.values()))
+def test_a_head_stays_on_the_device(head: dict[str, Any], dtype: torch.dtype) -> None:
+    with fake_cuda():
+        check_forward(network({**head, "channels": 8}, SMALL_RESNET), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_a_backbone_of_full_size_stays_on_the_device(name: str, dtype: torch.dtype) -> None:
+    with fake_cuda():
+        check_forward(network({"name": "rcca"}, {"name": name}), dtype)
