@@ -1,8 +1,7 @@
-"""`segnl export`: a trained network for other programs, as ONNX, or its weights alone as safetensors.
+"""`segnl export`: a trained network as ONNX for other programs, or its weights alone as safetensors.
 
-The ONNX graph takes what an image reader gives, u8 RGB `b H W 3` of any H and W, and normalises inside, so that no
-convention is left to a reader of the metadata; out come `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at feature
-size. It is the network at the size of its input: the recipe's windows, scales and flipped views are the caller's.
+The ONNX graph maps an RGB image, u8 `b H W 3` of any H and W, to `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at
+feature size. It normalises the image itself. The recipe's windows, scales and flipped views are not in the graph.
 """
 
 import json
@@ -31,21 +30,21 @@ from segnl.runs.recipe import Recipe, compose
 
 OPSET = 18
 CHECK_HWS = ((97, 131), (152, 91))
-"""Sizes at which the graph is compared with the network: odd and even, wide and tall, none a multiple of the stride."""
+"""Image sizes at which graph and network are compared: odd and even, wide and tall, no multiple of the stride."""
 TOLERANCE = 1e-4
-"""Of the logits, relative to the largest: two float32 implementations of the same sums."""
-PIP = "./run.sh extra export (onnx, onnxscript, onnxruntime)"
+"""Largest difference of logits relative to the largest logit: two float32 implementations of the same sums."""
+INSTALL_COMMAND = "./run.sh extra export (onnx, onnxscript, onnxruntime)"
 
 
 class ExportWrapper(nn.Module):
-    """The network with its input convention and its upsampling inside."""
+    """Network with normalisation before it and upsampling after it."""
 
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image: u8 `b H W 3`, RGB. Returns labels u8 `b H W` and logits f32 `b k h w`."""
+        """Maps an RGB image, u8 `b H W 3`, to labels u8 `b H W` and logits f32 `b k h w`."""
         logits: Tensor = self.model(self.model.input(image.permute(0, 3, 1, 2))).main
         hw = (image.shape[1], image.shape[2])
         return resize(logits, hw, align_corners=self.model.align_corners).argmax(dim=1).to(torch.uint8), logits
@@ -53,46 +52,49 @@ class ExportWrapper(nn.Module):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far onnxruntime's answer is from ours at one size."""
+    """Difference between onnxruntime's output and the network's at one image size."""
 
     hw: tuple[int, int]
-    error: float
-    """Of the logits, relative to the largest."""
-    differing: float
-    """Share of pixels with another label."""
+    logit_error: float
+    """Largest difference of logits, relative to the largest logit."""
+    label_error: float
+    """Fraction of pixels with another label."""
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.hw))
         return (
-            f"checked at {size}: logits within {self.error:.1e} of the largest; {self.differing:.1e} of labels differ"
+            f"checked at {size}: logits within {self.logit_error:.1e} of the largest; "
+            f"{self.label_error:.1e} of labels differ"
         )
 
 
 def export(run_or_file: Path, out: Path, *, half: bool = False) -> list[str]:
-    """Writes `out`, .onnx or .safetensors; returns the report, one fact a line. half: float16 weights (safetensors).
+    """Writes `out`, .onnx or .safetensors, and returns the report, one fact a line. half: float16 (safetensors only).
 
-    Raises ConfigError for another ending, CheckpointError for a bad checkpoint, MachineError where a package is
-    missing, the graph cannot be written, or onnxruntime gives another answer than we do (then `out` is not written).
+    Raises ConfigError for another suffix, CheckpointError for a bad checkpoint, MachineError where a package is
+    missing, the graph cannot be written, or onnxruntime's output differs from the network's (`out` is not written).
     """
     if out.suffix not in (".onnx", SUFFIX):
         raise ConfigError(f"--out {out}: ends with {out.suffix or 'nothing'}; expected .onnx or {SUFFIX}")
     if half and out.suffix != SUFFIX:
         raise ConfigError(f"--half: weights in float16 are for {SUFFIX}; an ONNX file is converted by its own tools")
     if out.suffix == ".onnx":
-        _packages()  # before the work
+        _packages()  # fails before the work begins
     checkpoint = open_checkpoint(run_or_file)
     ensure_writable(out.parent)
     recipe = compose(checkpoint.recipe, file=str(checkpoint.path))
-    return _onnx(checkpoint, recipe, out) if out.suffix == ".onnx" else _weights(checkpoint, recipe, out, half=half)
+    if out.suffix == ".onnx":
+        return _export_onnx(checkpoint, recipe, out)
+    return _export_weights(checkpoint, recipe, out, half=half)
 
 
-def _weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -> list[str]:
-    """A sealed checkpoint like any other, without the optimiser's state."""
+def _export_weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -> list[str]:
+    """Writes a checkpoint with checksum and recipe, without the optimiser's state."""
     if out.resolve() == checkpoint.path.resolve():
         raise ConfigError(f"--out {out}: is the checkpoint itself; give another name")
-    weights = predictor_of(checkpoint, recipe).model.state_dict()  # those that predict, once they fit the recipe
-    model = {name: _halved(tensor) if half else tensor for name, tensor in weights.items()}
-    origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _here()
+    weights = predictor_of(checkpoint, recipe).model.state_dict()
+    model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
+    origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
     save_checkpoint(
         out,
@@ -103,66 +105,67 @@ def _weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -
         classes=checkpoint.classes,
         origin=origin,
     )
-    kind = "float16" if half else "as trained"
+    dtype = "float16" if half else "as trained"
     return [
-        f"{out}: {len(model)} tensors, {kind}, {out.stat().st_size / 2**20:.1f} MiB; no optimiser state",
+        f"{out}: {len(model)} tensors, {dtype}, {out.stat().st_size / 2**20:.1f} MiB; no optimiser state",
         f"segnl eval --checkpoint {out}, or segnl.load({str(out)!r})",
     ]
 
 
-def _halved(tensor: Tensor) -> Tensor:
-    """float16, but for norms and biases, which weigh little, and for what float16 cannot hold."""
+def _to_float16(tensor: Tensor) -> Tensor:
+    """Returns the tensor in float16; unchanged for norms and biases, which are small, and values beyond its range."""
     if sum(size > 1 for size in tensor.shape) < 2 or not tensor.is_floating_point():
         return tensor
-    small = tensor.half()
-    return small if bool(torch.isfinite(small).all()) or not bool(torch.isfinite(tensor).all()) else tensor
+    half = tensor.half()
+    return half if bool(torch.isfinite(half).all()) or not bool(torch.isfinite(tensor).all()) else tensor
 
 
-def _here() -> JSONDict:
+def _environment() -> JSONDict:
     return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
-def _onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]:
+def _export_onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]:
     wrapper = ExportWrapper(predictor_of(checkpoint, recipe).model.cpu()).eval()
     data = onnx_bytes(wrapper, metadata(checkpoint, recipe))
-    found = [compare(wrapper, data, hw) for hw in CHECK_HWS]
-    for each in found:
-        if each.error > TOLERANCE or each.differing > TOLERANCE:
+    agreements = [check_agreement(wrapper, data, hw) for hw in CHECK_HWS]
+    for agreement in agreements:
+        (height, width), logit_error, label_error = agreement.hw, agreement.logit_error, agreement.label_error
+        if logit_error > TOLERANCE or label_error > TOLERANCE:
             raise MachineError(
-                f"{out}: not written; onnxruntime's logits for {each.hw[0]}x{each.hw[1]} differ from ours by "
-                f"{each.error:.1e} of the largest (labels by {each.differing:.1e}); try another onnx or torch version"
+                f"{out}: not written; onnxruntime's logits for {height}x{width} differ from ours by {logit_error:.1e} "
+                f"of the largest (labels by {label_error:.1e}); try another onnx or torch version"
             )
     write_atomic(out, data)
     return [
         f"{out}: ONNX, opset {OPSET}, {len(data) / 2**20:.1f} MiB",
         "in:  image, u8 `b H W 3`, RGB, any H and W; normalised inside the graph",
         "out: labels, u8 `b H W`, train ids; logits, f32 `b k h w` at feature size",
-        *map(str, found),
+        *map(str, agreements),
         *_not_inside(recipe),
     ]
 
 
 def _not_inside(recipe: Recipe) -> list[str]:
-    """What the recipe does around the network, which the graph does not."""
-    cfg, around = recipe.eval, []
+    """Returns a line that names the steps of the recipe's evaluation outside the graph, or no line."""
+    cfg, steps = recipe.eval, []
     shorts = cfg.short_sides_px or ((recipe.data.short_side_px,) if recipe.data.short_side_px is not None else ())
     if shorts:
-        around.append(f"resizes the image's short side to {', '.join(map(str, shorts))} pixels")
+        steps.append(f"resizes the image's short side to {', '.join(map(str, shorts))} pixels")
     if cfg.long_side_px is not None:
-        around.append(f"shortens a long side of more than {cfg.long_side_px} pixels to that")
+        steps.append(f"shortens a long side of more than {cfg.long_side_px} pixels to that")
     if cfg.size_multiple != 1:
-        around.append(f"enlarges it to a multiple of {cfg.size_multiple} pixels")
+        steps.append(f"enlarges it to a multiple of {cfg.size_multiple} pixels")
     if cfg.scales != (1.0,):
-        around.append(f"sees it at scale {', '.join(map(str, cfg.scales))}")
+        steps.append(f"predicts at scale {', '.join(map(str, cfg.scales))}")
     if cfg.mode == "slide":
-        around.append(f"goes over it in windows of {cfg.window_hw}, stride {cfg.stride_hw}")
+        steps.append(f"predicts in windows of {cfg.window_hw}, stride {cfg.stride_hw}")
     if cfg.flip:
-        around.append("averages over the flipped image")
-    return [f"not in the graph: `segnl eval` with this recipe {', '.join(around)}"] if around else []
+        steps.append("averages over the flipped image")
+    return [f"not in the graph: `segnl eval` with this recipe {', '.join(steps)}"] if steps else []
 
 
 def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
-    """What a file must say of itself, as JSON texts: classes, palette, recipe, conventions, origin."""
+    """Returns the metadata of an ONNX file as JSON texts: classes, palette, recipe, conventions, origin."""
     convention = {
         "image": "uint8, b H W 3, RGB, 0..255; H and W are free; the graph normalises",
         "normalised_inside": recipe.model.input.model_dump(mode="json"),
@@ -178,17 +181,17 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
         "recipe": recipe.to_dict(),
         "convention": convention,
         "step": checkpoint.step,
-        "origin": {"trained": checkpoint.origin} | _here(),
+        "origin": {"trained": checkpoint.origin} | _environment(),
     }
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}
 
 
 def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
-    """The graph with free batch, H and W. Raises MachineError, in one line, where torch cannot write it."""
+    """Returns the graph with free batch, H and W. Raises MachineError, in one line, where torch cannot write it."""
     onnx = _packages()[0]
     free = torch.export.Dim.DYNAMIC
-    example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
-    with _quiet(), torch.no_grad():
+    example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # a batch of 1 would become a constant
+    with _exporter_silenced(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 wrapper,
@@ -215,20 +218,20 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
 
 
 def _name_axes(proto: Any) -> None:
-    """b, H, W in place of the exporter's own symbols, at the graph's ends; what follows from them keeps its formula."""
+    """Names the free axes of inputs and outputs b, H and W; axes computed from them keep the exporter's formula."""
     (image,) = proto.graph.input
     names = {}
     for axis, name in ((0, "b"), (1, "H"), (2, "W")):
         names[image.type.tensor_type.shape.dim[axis].dim_param] = name
     for value in [*proto.graph.input, *proto.graph.output]:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:  # a fixed size has none, and would be lost by setting one
+            if dim.dim_param in names:  # a fixed size has no dim_param, and setting one would remove it
                 dim.dim_param = names[dim.dim_param]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's notes are about its own insides; whether the graph is right is measured afterwards."""
+def _exporter_silenced() -> Iterator[None]:
+    """Silences the exporter's notes on its internals; the graph is compared with the network afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -242,8 +245,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def compare(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> Agreement:
-    """Runs both on one image of that size, drawn at random."""
+def check_agreement(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> Agreement:
+    """Runs graph and network on one random image of `hw` pixels and compares their outputs."""
     runtime = _packages()[1]
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     image: Pixels = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
@@ -261,7 +264,7 @@ def _packages() -> tuple[Any, Any]:
     try:
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter wants it
+        import onnxscript  # noqa: F401  needed by torch's exporter
     except ImportError as err:
-        raise MachineError(f"ONNX export needs {err.name}, which is not installed: {PIP}") from err
+        raise MachineError(f"ONNX export needs {err.name}, which is not installed: {INSTALL_COMMAND}") from err
     return onnx, onnxruntime

@@ -1,1 +1,1 @@
-"""Floor 2: networks. Blocks < backbones, heads < segmenter; a head never imports a head."""
+"""Networks. Blocks are below backbones and heads, which are below the segmenter; no head imports another."""

@@ -1,4 +1,4 @@
-"""Heads and backbones by name."""
+"""Registries of heads and backbones: a name is a file of the package, or a dotted module path."""
 
 from segnl.core.components import Components
 from segnl.models.backbones.base import Backbone

@@ -1,4 +1,4 @@
-"""What the network takes in: pixel values to normalised ones, on the device."""
+"""Normalisation of pixel values on the device."""
 
 from typing import Literal
 
@@ -12,18 +12,18 @@ ThreeNumbers = tuple[float, float, float]
 
 
 class InputConfig(Config):
-    """The input convention; the defaults are ImageNet's, as torchvision's and mmsegmentation's weights expect them."""
+    """Input convention; the defaults are ImageNet's, as in the weights of torchvision and mmsegmentation."""
 
     mean: ThreeNumbers = (123.675, 116.28, 103.53)
-    """On the 0..255 scale, in the order of `order`."""
+    """On the scale 0..255, in the channel order `order`."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
 
 
 class Normalise(nn.Module):
-    """RGB pixels to (pixel - mean) / std in the network's channel order.
+    """(pixel - mean) / std of RGB pixels, in the network's channel order.
 
-    It holds no state: mean, std and order come from the recipe, which every checkpoint carries.
+    Adds nothing to the state_dict: mean, std and order come from the recipe, which every checkpoint contains.
     """
 
     mean: Tensor
@@ -36,9 +36,9 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image: uint8 or floating `b 3 H W`, RGB, 0..255. Returns float32 `b 3 H W`, same memory format.
+        """Maps an RGB image `b 3 H W`, uint8 or floating in 0..255, to float32 of the same shape and memory format.
 
-        Raises ValueError when the image has not three channels.
+        Raises ValueError unless the image has three channels.
         """
         if image.dim() != 4 or image.shape[1] != 3:
             raise ValueError(f"image: shape {tuple(image.shape)}; expected `b 3 H W`")
@@ -46,13 +46,13 @@ class Normalise(nn.Module):
             image = image.flip(1)
         if image.stride(1) != 1:
             return _normalised(image, self.mean, self.std)
-        # Three neighbours of another mean each: broadcast along a whole row they take a quarter of the time.
+        # Channels are adjacent in memory: repeating mean and std along a row takes a quarter of broadcasting's time.
         rows, width = image.permute(0, 2, 3, 1).flatten(2), image.shape[3]  # b H W*3
         mean, std = (values.flatten().repeat(width) for values in (self.mean, self.std))
         return _normalised(rows, mean, std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    # In place from the second step on: at 1024x2048 each further copy is 25 MB to write and read.
+    # In place after the first step: at 1024x2048 every copy writes and reads 25 MB.
     centred = pixels.float() - mean if pixels.is_floating_point() else pixels.float().sub_(mean)
     return centred.div_(std)

@@ -7,7 +7,7 @@ import torch
 
 import segnl
 from segnl.cli.main import main
-from segnl.convert.export import ExportWrapper, _halved, _not_inside, compare, export
+from segnl.convert.export import ExportWrapper, _not_inside, _to_float16, check_agreement, export
 from segnl.core.errors import ConfigError, MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
@@ -58,7 +58,7 @@ def checkpoint(tiny_config, tmp_path, request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", HEADS, indirect=True)
-def test_onnxruntime_gives_our_answer_at_other_sizes_and_batches(checkpoint, tmp_path, capsys):
+def test_onnxruntime_predicts_the_same_at_other_sizes_and_batches(checkpoint, tmp_path, capsys):
     pytest.importorskip("onnx", reason="the extra `export` is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -72,7 +72,7 @@ def test_onnxruntime_gives_our_answer_at_other_sizes_and_batches(checkpoint, tmp
     pixels = np.random.default_rng(1).integers(0, 256, (2, 65, 203, 3), dtype=np.uint8)  # not a size of the check
     labels, _ = session.run(["labels", "logits"], {"image": pixels})
     assert (labels.dtype, labels.shape) == (np.uint8, (2, 65, 203))
-    ours = np.stack([network.predict(each) for each in pixels])
+    ours = np.stack([network.predict(image) for image in pixels])
     assert (labels != ours).mean() < 1e-3  # two scores nearer than the rounding of an interpolation
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert about["segnl.class_names"] == ["road", "sky", "tree"]
@@ -81,7 +81,7 @@ def test_onnxruntime_gives_our_answer_at_other_sizes_and_batches(checkpoint, tmp
     assert about["segnl.convention"]["normalised_inside"]["order"] == network.recipe.model.input.order
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(checkpoint, tmp_path, monkeypatch):
+def test_a_graph_with_other_outputs_is_not_written(checkpoint, tmp_path, monkeypatch):
     class Session:
         def __init__(self, data, providers):
             pass
@@ -94,7 +94,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(checkpoint, tmp_path, mon
     wrapper = ExportWrapper(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
     monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, runtime))
     monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about: b"graph")
-    assert compare(wrapper, b"", (33, 41)).error > 1e-3
+    assert check_agreement(wrapper, b"", (33, 41)).logit_error > 1e-3
     with pytest.raises(MachineError, match="not written; onnxruntime's logits for 97x131 differ"):
         export(checkpoint, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
@@ -123,12 +123,12 @@ def test_exported_weights_are_a_checkpoint_that_predicts_the_same(checkpoint, tm
 
 
 def test_a_weight_that_float16_cannot_hold_stays_as_it_is():
-    assert _halved(torch.full((2, 2), 1e6)).dtype == torch.float32
-    assert _halved(torch.ones(2, 2)).dtype == torch.float16
-    assert _halved(torch.ones(4, 1, 1)).dtype == torch.float32  # gc's layer norm
+    assert _to_float16(torch.full((2, 2), 1e6)).dtype == torch.float32
+    assert _to_float16(torch.ones(2, 2)).dtype == torch.float16
+    assert _to_float16(torch.ones(4, 1, 1)).dtype == torch.float32  # gc's layer norm
 
 
-def test_wrong_endings_are_refused_before_anything_is_read(tmp_path):
+def test_wrong_suffixes_are_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ConfigError, match=r"ends with \.pt; expected \.onnx or \.safetensors"):
         export(tmp_path / "nowhere", tmp_path / "model.pt")
     with pytest.raises(ConfigError, match="--half"):
@@ -140,7 +140,7 @@ def test_the_checkpoint_itself_is_never_overwritten(checkpoint):
         export(checkpoint, checkpoint)
 
 
-def test_what_the_recipe_does_around_the_network_is_said(tiny_config):
+def test_steps_of_the_evaluation_outside_the_graph_are_named(tiny_config):
     assert _not_inside(load_recipe(tiny_config)) == []
     given = ["eval={mode: slide, window_hw: [33, 41], stride_hw: [22, 27], scales: [0.5], flip: true}"]
     (line,) = _not_inside(load_recipe(tiny_config, [*given, "data.short_side_px=64"]))

@@ -26,7 +26,7 @@ def stages() -> list[Any]:
 
 
 def entering(head: ContextHead) -> Tensor:
-    return head.shell.enter(head.gather(stages()))
+    return head.shell.before_context(head.gather(stages()))
 
 
 @pytest.mark.parametrize("subsample", [False, True])
@@ -98,10 +98,10 @@ def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
         ("rcca", (0, -1), "7 x 11"),
         ("rcca", (1.5, 2), "two integers"),
         ("rcca", (1, 2, 3), "two integers"),
-        ("fcn", (0, 0), "FCNHead has no rows of attention"),
+        ("fcn", (0, 0), "FCNHead has no attention rows"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(name: str, pixel: Any, message: str) -> None:
+def test_bad_pixels_and_heads_without_attention_are_refused(name: str, pixel: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attention_row(awake_head(name), stages(), pixel)
 

@@ -1,1 +1,1 @@
-"""Backbones: an image `b 3 H W` to stages c2..c5, one file each, named as in `model.backbone.name`."""
+"""Backbones: image `b 3 H W` to stages c2..c5. One file each, named as in `model.backbone.name`."""

@@ -1,4 +1,4 @@
-"""What a backbone is: settings, channels of its stages, and an image turned into them."""
+"""Interface of backbones."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from segnl.core.config import Config
 
 
 class BackboneConfig(Config):
-    """Settings that every backbone has."""
+    """Settings of every backbone."""
 
     name: str
     weights: str | None = None
@@ -16,7 +16,10 @@ class BackboneConfig(Config):
 
 
 class Backbone(nn.Module):
-    """Image `b 3 H W` to stages c2..c5, `b c h w` each; a subclass's file ends with `BACKBONE = THE_CLASS`."""
+    """Network from an image `b 3 H W` to stages c2..c5, `b c h w` each.
+
+    A subclass sets `Config`, takes it as argument and sets `stage_channels`; its file ends with `BACKBONE = THE_CLASS`.
+    """
 
     Config: ClassVar[type[BackboneConfig]]
     stage_channels: tuple[int, ...]
@@ -25,5 +28,5 @@ class Backbone(nn.Module):
     """Stores only the input of each block for backward; the trainer sets it."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """image: float `b 3 H W`, normalised. Returns c2..c5."""
+        """Maps a normalised float image `b 3 H W` to c2..c5."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""ResNet of any depth, width and output stride, with non-local blocks inside where asked.
+"""ResNet of any depth, width and output stride, optionally with non-local blocks inside.
 
 Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et al. 2017, arXiv:1706.05587.
 """
@@ -25,7 +25,7 @@ DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
 _STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
-# The paper's layouts (Wang et al. 2018): every other, or every, block of res3 and res4, here layer2 and layer3.
+# Layouts of Wang et al. 2018: every other, or every, block of res3 and res4, here layer2 and layer3.
 _PRESETS: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
     ("5", 50): {"layer2": (1, 3), "layer3": (1, 3, 5)},
     ("5", 101): {"layer2": (1, 3), "layer3": (6, 13, 20)},
@@ -34,16 +34,16 @@ _PRESETS: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
 
 
 class StemConfig(Config):
-    """The first convolutions, of stride 2, and the pooling after them."""
+    """Settings of the first convolutions, of stride 2, and the pooling after them."""
 
     kind: Literal["plain", "deep"] = "plain"
     """plain: one 7x7, as torchvision. deep: three 3x3, as mmsegmentation's v1c (64 channels) and CCNet (128)."""
     channels: Annotated[int, Field(ge=2, le=8192)] | None = None
-    """Of the last convolution, as it stands; null: 64 times width. The deep stem's first two have half of it."""
+    """Channels of the last convolution; null: 64 times width. The first two of the deep stem have half of it."""
     has_pool: bool = True
-    """Whether the pooling is there; without it all stages are twice as fine, c2 at half of the image's size."""
+    """Max-pools after the convolutions; without it all stages have twice the resolution, c2 half of the image's."""
     ceil_mode: bool = False
-    """Whether the pooling rounds the map's size up, as CCNet's does."""
+    """Rounds the pooled map's size up, as CCNet does."""
 
 
 class ResNetConfig(BackboneConfig):
@@ -52,28 +52,28 @@ class ResNetConfig(BackboneConfig):
     name: str = "resnet"
     depth: Literal[18, 34, 50, 101, 152] | None = 50
     blocks: tuple[SmallCount, SmallCount, SmallCount, SmallCount] | None = None
-    """Blocks of the four stages instead of the depth's own numbers, such as [1, 1, 1, 1]."""
+    """Numbers of blocks of the four stages, such as [1, 1, 1, 1], instead of those of `depth`."""
     block: Literal["basic", "bottleneck"] | None = None
-    """Their kind, where depth is null."""
+    """Kind of the blocks where depth is null."""
     stem: StemConfig = StemConfig()
     width: float = Field(1.0, gt=0.0, le=16.0)
-    """Factor on all channels of the stages."""
+    """Factor on the channels of all stages."""
     output_stride: Literal[8, 16, 32] = 8
-    """Of c5, with the stem's pooling; without that, half of it."""
+    """Output stride of c5 with the stem's pooling; half of it without."""
     contract_dilation: bool = True
-    """Whether a dilated stage's first block has half the dilation (mmsegmentation, torchvision), or all (CCNet)."""
+    """Halves the dilation of a dilated stage's first block (mmsegmentation, torchvision); false in CCNet."""
     multi_grid: tuple[SmallCount, ...] | None = None
-    """Factors on the dilation of layer4's blocks, (1, 2, 4) in DeepLabV3; repeated where there are more blocks."""
+    """Factors on the dilation of layer4's blocks, (1, 2, 4) in DeepLabV3; repeated for more blocks."""
     dilations: dict[str, tuple[SmallCount, ...]] = Field({})
-    """Dilations of a layer's blocks, written out, such as {layer4: [1, 2, 4]}, in place of what the keys above give."""
+    """Dilations of a layer's blocks, such as {layer4: [1, 2, 4]}; replaces those that follow from the keys above."""
     avg_down: bool = False
-    """Whether shortcuts halve by average pooling (ResNet-D)."""
+    """Halves shortcuts by average pooling (ResNet-D)."""
     stride_conv: Literal[1, 2] = 2
-    """Which convolution of a bottleneck halves: the 3x3 (2), or the 1x1 before it (1), as in the paper."""
+    """Convolution of a bottleneck that has the stride: 2 (3x3), or 1 (the 1x1 before it), as in the paper."""
     zero_init_residual: bool = True
-    """Whether the last batch norm of every block begins at 0."""
+    """Starts the last batch norm of every block at 0."""
     non_local: dict[str, tuple[int, ...]] | str | int | None = None
-    """Non-local blocks after these blocks: {layer3: [-2]} is the paper's default; or its layouts, "5" and "10"."""
+    """Blocks that a non-local block follows: {layer3: [-2]} is the paper's default; "5" and "10" are its layouts."""
     non_local_block: NonLocalConfig = NonLocalConfig()
 
     @model_validator(mode="after")
@@ -83,20 +83,20 @@ class ResNetConfig(BackboneConfig):
         if self.depth is not None and self.block is not None:
             raise ValueError("block: follows from depth; leave it out, or set depth to null")
         for name, dilations in self.dilations.items():
-            wanted = self.num_blocks[_layer_index(name, "dilations")]
-            if len(dilations) != wanted:
-                raise ValueError(f"dilations.{name}: {len(dilations)} numbers; {name} has {wanted} blocks")
+            num_blocks = self.num_blocks[_layer_index(name, "dilations")]
+            if len(dilations) != num_blocks:
+                raise ValueError(f"dilations.{name}: {len(dilations)} numbers; {name} has {num_blocks} blocks")
         self.non_local_at()
         return self
 
     @property
     def block_kind(self) -> str:
-        """`basic` or `bottleneck`."""
+        """Kind of all blocks, `basic` or `bottleneck`."""
         return self.block or DEPTHS[self.depth or 0][0]
 
     @property
     def num_blocks(self) -> tuple[int, ...]:
-        """Of layer1 to layer4."""
+        """Numbers of blocks of layer1 to layer4."""
         return self.blocks or DEPTHS[self.depth or 0][1]
 
     @property
@@ -106,11 +106,11 @@ class ResNetConfig(BackboneConfig):
 
     @property
     def stem_channels(self) -> int:
-        """Of the stem's last convolution."""
+        """Channels of the stem's last convolution."""
         return self.stem.channels or self.base_channels
 
     def non_local_at(self) -> set[tuple[int, int]]:
-        """(layer 0..3, block) of every non-local block."""
+        """Returns (layer 0..3, block) of every non-local block. Raises ValueError for a block that does not exist."""
         layout = self.non_local
         if layout is None:
             return set()
@@ -122,7 +122,7 @@ class ResNetConfig(BackboneConfig):
                     f"non_local: no layout {layout!r} for this network; known: {known}; or write {{layer3: [-2]}}"
                 )
             layout = preset
-        found = set()
+        positions = set()
         for name, indices in layout.items():
             layer = _layer_index(name, "non_local")
             count = self.num_blocks[layer]
@@ -131,19 +131,19 @@ class ResNetConfig(BackboneConfig):
                     raise ValueError(
                         f"non_local.{name}: no block {index}; {name} has {count}, 0 to {count - 1} or -{count} to -1"
                     )
-                found.add((layer, index % count))
-        return found
+                positions.add((layer, index % count))
+        return positions
 
 
 class StagePlan(NamedTuple):
-    """The stride of a stage's first block and the dilation of each of its blocks."""
+    """Stride of a stage's first block and dilations of all its blocks."""
 
     stride: int
     dilations: tuple[int, ...]
 
 
 def plan_stages(cfg: ResNetConfig) -> list[StagePlan]:
-    """Strides and dilations of layer1 to layer4 for the output stride: a stride left out becomes dilation."""
+    """Returns strides and dilations of layer1 to layer4: a stride that the output stride excludes becomes dilation."""
     plans, dilation = [], 1
     for layer, (name, count) in enumerate(zip(LAYERS, cfg.num_blocks, strict=True)):
         stride = _STRIDES[cfg.output_stride][layer]
@@ -178,7 +178,7 @@ class ResNet(Backbone):
             self.add_module(LAYERS[layer], nn.Sequential(*blocks))
             stage_channels.append(channels)
         self.stage_channels = tuple(stage_channels)
-        # Beside the layers and not between their blocks, whose names the weights of other projects know.
+        # Not inside the layers, so that the names of their blocks stay those of other projects' weights.
         self.non_local = nn.ModuleDict(
             {
                 f"{LAYERS[layer]}_{index}": NonLocalBlock(stage_channels[layer], cfg.non_local_block)
@@ -187,7 +187,7 @@ class ResNet(Backbone):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """image: float `b 3 H W`, normalised. Returns c2..c5 at a fourth, an eighth, ... of its size."""
+        """Maps a normalised float image `b 3 H W` to c2..c5, at 1/4, 1/8, ... of its size."""
         x = self.maxpool(self.stem(image))
         stages = []
         for name in LAYERS:

@@ -1,1 +1,1 @@
-"""Blocks: layers with parameters that backbones and heads are made of."""
+"""Building blocks of backbones and heads."""

@@ -1,4 +1,4 @@
-"""What one position attends to, as data."""
+"""Attention weights of one query position."""
 
 from dataclasses import dataclass
 
@@ -7,35 +7,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Hop:
-    """One application of attention, seen from one position.
-
-    sum over (h, w) of row * values is what the position gathers in this hop, before its weight and the residual.
-    """
+    """One application of attention, seen from one query position."""
 
     row: Tensor
-    """`b h w`: the weight of every position that answers (a pooled map where the block subsamples)."""
+    """Weight of every key position, `b h w` (of the pooled map where the block subsamples)."""
     values: Tensor
-    """`b d h w`: what each of them answers."""
+    """Value of every key position, `b d h w`."""
     is_signed: bool
-    """False: shares that sum to 1. True: weights of dot product or concatenation, neither bounded nor shares."""
+    """False for softmax weights, which sum to 1; True for the unbounded weights of dot product and concatenation."""
 
     def aggregate(self) -> Tensor:
-        """`b d`: what the position gathers in this hop."""
+        """Returns the weighted sum of the values, `b d`, before gamma, W_z and the residual."""
         return (self.row[:, None] * self.values).sum(dim=(2, 3))
 
 
 @dataclass(frozen=True)
 class AttentionRows:
-    """The rows of every hop.
+    """Attention weights of one query position in every hop.
 
-    With `routing` they act one after the other, first to last. Without it several act side by side on the same values,
-    and their aggregates add up (dnl).
+    With `routing` the hops follow one another. Without it they act in parallel on the same values, and their
+    aggregates are added (dnl).
     """
 
     hops: list[Hop]
     routing: Tensor | None = None
-    """`b h w`, the row of A_R ... A_1: over which positions the hops together can carry information here; it sums to 1.
+    """Row of the product of all hops' attention matrices, `b h w`, which sums to 1; None for heads with a single hop.
 
-    Routing, not output: the residuals, gamma and the values between the hops are not in it. None where a head has a
-    single hop by nature.
+    It shows which positions can reach the query, without residuals, gamma and the values between the hops.
     """

@@ -12,12 +12,12 @@ class AuxConfig(Config):
 
     channels: ChannelCount = 256
     weight: float = Field(0.4, ge=0.0)
-    """Of its loss."""
+    """Weight of its loss."""
     stage: int = Field(2, ge=0, le=3)
-    """0 = c2 .. 3 = c5."""
+    """Input stage, 0 = c2 .. 3 = c5."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     has_conv_bias: bool = False
-    """Whether its convolution has a bias beside the norm, as CCNet's has."""
+    """Adds a bias to its convolution in addition to the norm, as CCNet does."""
     leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
 
 
@@ -31,5 +31,5 @@ class AuxiliaryHead(nn.Module):
         self.classifier = NormalInitConv2d(cfg.channels, num_classes, 1)
 
     def forward(self, stage: Tensor) -> Tensor:
-        """stage `b c h w`. Returns logits `b k h w`."""
+        """Maps a stage `b c h w` to logits `b k h w`."""
         return self.classifier(self.dropout(self.conv(stage)))

@@ -1,4 +1,4 @@
-"""Convolution, norm and activation, and layers whose initial values are not torch's."""
+"""Convolution, norm and activation, and layers with other initial values than torch's."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,7 +14,7 @@ from segnl.ops.dilated_conv import dilated_conv2d, is_faster_dilated
 
 
 class HeConv2d(nn.Conv2d):
-    """Convolution that begins with He's normal values (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
+    """Convolution with He's normal initialisation (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -23,17 +23,17 @@ class HeConv2d(nn.Conv2d):
 
 
 class DilatedConv2d(HeConv2d):
-    """Square convolution without stride that keeps the map's size: on the CPU in bfloat16 by our own operator."""
+    """Square convolution without stride that keeps the map's size; uses our own operator on the CPU in bfloat16."""
 
     def forward(self, input: Tensor) -> Tensor:
-        (dilation, _), is_plain = self.dilation, self.bias is not None or self.groups > 1 or is_exporting()
-        if self.kernel_size != (3, 3) or is_plain or not is_faster_dilated(input, dilation):
-            return super().forward(input)
-        return dilated_conv2d(input, self.weight, dilation)
+        is_supported = self.kernel_size == (3, 3) and self.bias is None and self.groups == 1 and not is_exporting()
+        if is_supported and is_faster_dilated(input, self.dilation[0]):
+            return dilated_conv2d(input, self.weight, self.dilation[0])
+        return super().forward(input)
 
 
 class NormalInitConv2d(nn.Conv2d):
-    """Convolution that begins with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
+    """Convolution initialised with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.01)
@@ -42,7 +42,7 @@ class NormalInitConv2d(nn.Conv2d):
 
 
 class ZeroConv2d(nn.Conv2d):
-    """Convolution that begins at 0, so that the branch it ends begins as nothing."""
+    """Convolution initialised with 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -75,10 +75,10 @@ class ZeroBatchNorm3d(nn.BatchNorm3d):
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of an image-pooled map, which at batch 1 has one value a channel.
+    """Batch norm of an image-pooled map, which at batch size 1 has one value a channel.
 
-    One value has no variance, and torch refuses to train on it. There this norm uses its running statistics, as in
-    evaluation, and leaves them as they are (docs/adr/0006-batch-norm-on-a-pooled-pixel.md).
+    One value has no variance, and torch raises an error for it in training. For it this norm uses its running
+    statistics and does not update them (docs/adr/0006-batch-norm-on-a-pooled-pixel.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 
 def activate(x: Tensor, leaky_slope: float) -> Tensor:
-    """Leaky ReLU in place; slope 0 is ReLU, slope 1 is none."""
+    """Applies leaky ReLU in place; slope 0 is ReLU, slope 1 is the identity."""
     if leaky_slope == 0.0:
         return F.relu(x, inplace=True)
     if leaky_slope == 1.0:
@@ -97,18 +97,18 @@ def activate(x: Tensor, leaky_slope: float) -> Tensor:
 
 
 class NormActConfig(Config):
-    """Settings of what follows a head's convolutions."""
+    """Settings of the norm and activation after a head's convolutions."""
 
     has_norm: bool = True
     leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
-    """Slope of the activations below 0: 0 is ReLU, CCNet's own head has 0.01, 1 is none."""
+    """Slope of the activations below 0: 0 is ReLU, 1 is none; CCNet's own head has 0.01."""
 
 
 class ConvNormAct(nn.Module):
     """Convolution that keeps the map's size, batch norm, activation: modules `conv` and `norm`.
 
-    kernel: odd. leaky_slope: 0 for ReLU, 1 for no activation. The convolution has a bias without the norm, or if asked.
-    is_depthwise: each channel by itself.
+    kernel: odd. leaky_slope: 0 for ReLU, 1 for no activation. has_bias: adds a bias in addition to the norm; without
+    the norm there always is one. is_depthwise: convolves each channel separately. is_pooled: for 1x1 maps.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class ConvNormAct(nn.Module):
         self.leaky_slope = leaky_slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns `b d h w`."""
+        """Maps x `b c h w` to `b d h w`."""
         return activate(self.norm(self.conv(x)), self.leaky_slope)
 
 
 class SeparableConvNormAct(nn.Module):
-    """A convolution of each channel by itself, then a 1x1 convolution over all: modules `depthwise` and `pointwise`."""
+    """Depthwise convolution, then a 1x1 convolution: modules `depthwise` and `pointwise`."""
 
     def __init__(
         self,
@@ -171,12 +171,12 @@ class SeparableConvNormAct(nn.Module):
         self.pointwise = ConvNormAct(in_channels, out_channels, 1, has_norm=has_norm, leaky_slope=leaky_slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns `b d h w`."""
+        """Maps x `b c h w` to `b d h w`."""
         return self.pointwise(self.depthwise(x))
 
 
 class Pointwise(nn.Module):
-    """A convolution of kernel 1 that maps `b c n` to `b n d`; its weight has a convolution's shape, `d c 1 ..`."""
+    """Convolution of kernel 1 that maps `b c n` to `b n d`; its weight has a convolution's shape, `d c 1 ..`."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class Pointwise(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.01), He's normal, or zeros; bias 0."""
+        """Draws Normal(0, 0.01) or He's normal values, or sets zeros; bias 0."""
         if self.init == "he":
             nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         else:
@@ -204,29 +204,29 @@ class Pointwise(nn.Module):
 
     @property
     def matrix(self) -> Tensor:
-        """The weight as `d c`."""
+        """Weight as a matrix `d c`."""
         return self.weight.flatten(1)
 
-    def collapsed(self, into: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight `1 c` and bias `1` of the one map that does what this one and then `into`, `1 d`, do in turn."""
-        return into @ self.matrix, into.new_zeros(1) if self.bias is None else into @ self.bias
+    def followed_by(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns weight `1 c` and bias `1` of the linear map that applies this layer and then `matrix`, `1 d`."""
+        return matrix @ self.matrix, matrix.new_zeros(1) if self.bias is None else matrix @ self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c n`. Returns `b n d`."""
+        """Maps x `b c n` to `b n d`."""
         return to_rows(x, self.matrix, self.bias)
 
     def to_maps(self, rows: Tensor) -> Tensor:
-        """rows `b n c`. Returns `b d n`."""
+        """Maps rows `b n c` to `b d n`."""
         return to_maps(rows, self.matrix, self.bias)
 
 
-# A product reads and writes either order of its axes at the same speed, so the change between maps, channels first, and
-# rows, which the operators want, costs nothing where it is part of a product; as a copy it took a third of the
-# criss-cross block's time. Only of two dimensions does torch's backward keep the order as well: hence the batch of one.
+# Maps have channels first; the operators need rows, with channels last. A matrix product reads and writes both orders
+# at the same speed, so the change is free inside a product; as a copy it took a third of the criss-cross block's time.
+# torch's backward keeps the order only for products of two dimensions, hence the case of batch size 1.
 
 
 def to_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """weight . x + bias of every position: x `b c n`, weight `d c`, bias `d` or None. Returns `b n d`."""
+    """Returns weight . x + bias at every position as rows `b n d`; x `b c n`, weight `d c`, bias `d` or None."""
     if x.stride(1) == 1 or is_exporting():
         return F.linear(x.transpose(1, 2), weight, bias)
     if x.shape[0] > 1:
@@ -238,7 +238,7 @@ def to_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def to_maps(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """weight . row + bias of every position: rows `b n c`, weight `d c`, bias `d` or None. Returns `b d n`."""
+    """Returns weight . row + bias at every position as maps `b d n`; rows `b n c`, weight `d c`, bias `d` or None."""
     if is_exporting():
         return F.linear(rows, weight, bias).transpose(1, 2)
     if rows.shape[0] > 1:
@@ -248,8 +248,8 @@ def to_maps(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return maps if bias is None else maps + bias[:, None]
 
 
-def side_by_side(x: Tensor, layers: Sequence[Pointwise]) -> tuple[Tensor, ...]:
-    """What each layer makes of x `b c n`, `b n d`: slices of one map, by one product."""
+def apply_all(layers: Sequence[Pointwise], x: Tensor) -> tuple[Tensor, ...]:
+    """Applies each layer to x `b c n` in one matrix product; returns slices `b n d` of its result."""
     biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if len(biases) == len(layers) else None
     if len(biases) not in (0, len(layers)):

@@ -1,33 +1,32 @@
-"""The shell that fcn, non_local, rcca, dnl and gc share: they differ in what stands in its middle and nowhere else."""
+"""FCN-style head layout, convolution - context block - convolution, shared by fcn, non_local, rcca, dnl and gc."""
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.attention_rows import AttentionRows
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 
 
 class ConvContextConvConfig(NormActConfig):
-    """Settings of the shell; the defaults are the published ones of CCNet and mmsegmentation."""
+    """Settings of the layout; the defaults are those of CCNet and mmsegmentation."""
 
     channels: ChannelCount = 512
     num_convs: int = Field(2, ge=0, le=256)
-    """Convolutions on the way; the context block stands after the first."""
+    """Number of convolutions before the concatenation; the context block follows the first."""
     kernel: int = Field(3, ge=1, le=63)
     dilation: SmallCount = 1
-    """Of those convolutions; the one after the concatenation is never dilated."""
+    """Dilation of those convolutions; the one after the concatenation is not dilated."""
     concat_input: bool = True
-    """Whether the stage itself is concatenated before the last convolution."""
+    """Concatenates the input stage before a last convolution."""
     last_channels: ChannelCount | None = None
-    """Channels after the concatenation; null: as `channels`."""
+    """Channels after the last convolution; null: as `channels`."""
 
 
 class ConvContextConv(nn.Module):
-    """convs.0, the context block, convs.1 ..., then conv_cat on the concatenation of the input and that.
+    """convs.0, the context block, convs.1 ..., then conv_cat on the concatenation of the input and the result.
 
-    Its modules have the same paths whatever the context block is.
+    Module paths, and with them initial weights, do not depend on the context block.
     """
 
     def __init__(self, cfg: ConvContextConvConfig, in_channels: int, context: nn.Module) -> None:
@@ -58,18 +57,13 @@ class ConvContextConv(nn.Module):
                 leaky_slope=cfg.leaky_slope,
             )
 
-    def enter(self, x: Tensor) -> Tensor:
-        """x `b c h w`, a stage. Returns what the context block takes in, `b d h w`."""
+    def before_context(self, x: Tensor) -> Tensor:
+        """Maps a stage `b c h w` to the context block's input `b d h w`."""
         return self.convs[0](x) if self.convs else x
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`, a stage. Returns `b d h w`."""
-        out = self.context(self.enter(x))
+        """Maps a stage `b c h w` to `b d h w`."""
+        out = self.context(self.before_context(x))
         for conv in self.convs[1:]:
             out = conv(out)
         return out if self.conv_cat is None else self.conv_cat(torch.cat([x, out], dim=1))
-
-    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The context block's rows at `pixel` (row, column); x `b c h w`, a stage."""
-        rows: AttentionRows = self.context.attend(self.enter(x), pixel)  # type: ignore[operator]
-        return rows

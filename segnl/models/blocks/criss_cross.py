@@ -17,18 +17,18 @@ class CrissCrossConfig(Config):
     """Settings of the block."""
 
     recurrence: SmallCount = 2
-    """How often the attention is applied, with one set of weights: it may be another at evaluation."""
+    """Number of hops, all with the same weights; may be changed at evaluation."""
     reduction: int = Field(8, ge=1)
-    """Channels of query and key are divided by it."""
+    """Channel reduction of query and key."""
     gamma_init: float = 0.0
-    """What the attention's weight begins with; at 0 a new block is the identity, bit for bit."""
+    """Initial factor of the attention; with 0 a new block is exactly the identity."""
 
 
 class Gamma(nn.Module):
-    """One learned factor, `scale` of shape ()."""
+    """Learned factor `scale` of shape ()."""
 
     opens_attention = True
-    """Whether attention acts only as far as this module's parameters let it: `optim.gamma_lr_mult` is for these."""
+    """Marks modules whose parameters scale an attention branch; `optim.gamma_lr_mult` applies to them."""
 
     def __init__(self, initial: float) -> None:
         super().__init__()
@@ -37,16 +37,16 @@ class Gamma(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The value it was made with."""
+        """Sets the initial value."""
         nn.init.constant_(self.scale, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
-        """scale * x."""
+        """Returns scale * x."""
         return self.scale * x
 
 
 class CrissCrossBlock(nn.Module):
-    """R times x + gamma * attention(x), where a position attends to its row and its column, itself once."""
+    """R hops of x + gamma * attention(x), where a position attends to its row and column, to itself once."""
 
     def __init__(self, channels: int, cfg: CrissCrossConfig) -> None:
         super().__init__()
@@ -58,50 +58,53 @@ class CrissCrossBlock(nn.Module):
         self.gamma = Gamma(cfg.gamma_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns the same shape."""
+        """Maps x `b c h w` to the same shape."""
         for _ in range(self.recurrence):
             x = self.hop(x)
         return x
 
     def hop(self, x: Tensor) -> Tensor:
-        """One application: x `b c h w` to the same shape."""
+        """Applies the attention once: x `b c h w` to the same shape."""
         return x + self.aggregate(x, self.gamma.scale)
 
     def aggregate(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
-        """What every position gathers from its row and column in one hop, times `factor` (None: 1): `b c h w`.
+        """Returns the attention context of one hop times `factor` (None: 1), `b c h w`.
 
-        The attention is linear in its values, so the factor acts on their weights: on a matrix instead of a map.
+        Attention is linear in its values, so the factor multiplies the value projection instead of a whole map.
         """
         convs = (self.query_conv, self.key_conv, self.value_conv)
         weights = [conv.weight.flatten(1) for conv in convs]
-        biases: list[Tensor] = [conv.bias for conv in convs if conv.bias is not None]  # each has one
+        biases: list[Tensor] = [conv.bias for conv in convs if conv.bias is not None]  # all have one
         if factor is not None:
             weights[2], biases[2] = factor * weights[2], factor * biases[2]
         rows = to_rows(x.flatten(2), torch.cat(weights), torch.cat(biases))  # b n (2 c + d)
-        maps = rows.unflatten(1, x.shape[2:]).movedim(-1, 1)  # channels side by side, as the operator wants them
+        maps = rows.unflatten(1, x.shape[2:]).movedim(-1, 1)  # channels adjacent in memory, as the operator needs
         return criss_cross_context(*maps.split([len(weight) for weight in weights], dim=1))
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The row of one position of x `b c h w` in every hop, and the composed row; makes h + w numbers a position."""
+        """Returns the attention weights of position `pixel` (row, column) of x `b c h w` in every hop, and in all.
+
+        Stores h + w numbers a position, not the matrix of all pairs.
+        """
         inputs = [x]
         for _ in range(self.recurrence - 1):
             inputs.append(self.hop(inputs[-1]))
-        here = x.new_zeros(x.shape[0], *x.shape[2:])
-        here[:, pixel[0], pixel[1]] = 1.0
-        hops = [Hop(self._routed(here, each), self.value_conv(each), is_signed=False) for each in inputs]
+        query_mask = x.new_zeros(x.shape[0], *x.shape[2:])
+        query_mask[:, pixel[0], pixel[1]] = 1.0
+        hops = [Hop(self._attended(query_mask, x), self.value_conv(x), is_signed=False) for x in inputs]
         routing = hops[-1].row
-        for each in reversed(inputs[:-1]):
-            routing = self._routed(routing, each)
+        for x in reversed(inputs[:-1]):
+            routing = self._attended(routing, x)
         return AttentionRows(hops, routing)
 
-    def _routed(self, row: Tensor, x: Tensor) -> Tensor:
-        """row `b h w` times the attention matrix of x, `b h w`: where the row's positions look in turn."""
+    def _attended(self, row: Tensor, x: Tensor) -> Tensor:
+        """Returns row `b h w` times the attention matrix of x, `b h w`."""
         query, key = self.query_conv(x), self.key_conv(x)
         by_row = torch.einsum("bchw,bchj->bhwj", query, key)
         by_column = torch.einsum("bchw,bciw->bhwi", query, key)
         h, w = x.shape[2:]
-        itself = torch.eye(h, dtype=torch.bool, device=x.device)[:, None, :]  # h 1 h: the row holds the pixel already
-        weights = torch.cat([by_row, by_column.masked_fill(itself, -torch.inf)], dim=-1).softmax(dim=-1)
+        is_self = torch.eye(h, dtype=torch.bool, device=x.device)[:, None, :]  # h 1 h: the row counts the pixel already
+        weights = torch.cat([by_row, by_column.masked_fill(is_self, -torch.inf)], dim=-1).softmax(dim=-1)
         over_row, over_column = weights.split([w, h], dim=-1)
         along_rows = torch.einsum("bhw,bhwj->bhj", row, over_row)
         return along_rows + torch.einsum("bhw,bhwi->biw", row, over_column)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
-from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d, side_by_side
+from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -27,17 +27,17 @@ class NonLocalConfig(Config):
     reduction: int = Field(2, ge=1)
     """Channels are divided by it inside the block; the paper halves them."""
     use_scale: bool = True
-    """Whether the embedded gaussian divides theta . phi by the root of its channels (the paper does not)."""
+    """Divides theta . phi of the embedded gaussian by the square root of its channels (the paper does not)."""
     subsample: bool = False
-    """Whether phi and g are max-pooled by 2 in each spatial direction: a quarter of the pairs."""
+    """Max-pools phi and g by 2 in each spatial direction, which leaves a quarter of the pairs."""
 
 
 class NonLocalBlock(nn.Module):
-    """x + norm(W_z sum_j f(x_i, x_j) g_j / C(x)): every position gathers from all.
+    """Non-local block: x + norm(W_z sum_j f(x_i, x_j) g_j / C(x)), where every position i attends to all positions j.
 
-    dims: 1 (`b c n`), 2 (`b c h w`) or 3 (`b c t h w`). The last norm's gamma begins at 0 (without a norm W_z does), so
-    a new block is the identity. Differs from the paper: the projections have biases and begin with Normal(0, 0.01), as
-    in the authors' code.
+    dims: 1 (`b c n`), 2 (`b c h w`) or 3 (`b c t h w`). The last norm's gamma starts at 0 (W_z without a norm), so a
+    new block is the identity. Differs from the paper: the projections have biases and start with Normal(0, 0.01), as in
+    the authors' code.
 
     Raises ValueError for another `dims`.
     """
@@ -62,24 +62,21 @@ class NonLocalBlock(nn.Module):
         self.norm.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c *`, with `dims` axes after the channels. Returns the same shape.
-
-        Raises ValueError when the number of axes is another.
-        """
+        """Maps x `b c *` to the same shape. Raises ValueError unless x has `dims` axes after the channels."""
         space = self._space(x)
-        rows = self.gathered(x).transpose(1, 2)  # b n d
+        rows = self.context(x).transpose(1, 2)  # b n d
         if x.stride(1) == 1:  # channels_last
             y = _maps(F.linear(rows, self.w_z.matrix, self.w_z.bias), space)
         else:
             y = self.w_z.to_maps(rows).unflatten(2, space)
         return x + self.norm(y)
 
-    def gathered(self, x: Tensor) -> Tensor:
-        """What W_z is given, `b d n`: the aggregate, and whatever a subclass adds to it."""
+    def context(self, x: Tensor) -> Tensor:
+        """Returns the input of W_z, `b d n`: the aggregate, and what a subclass adds to it."""
         return self.aggregate(x)
 
     def aggregate(self, x: Tensor) -> Tensor:
-        """What every position gathers by pairs, before W_z and the residual: `b d n`."""
+        """Returns the weighted sum of values over all pairs, `b d n`, before W_z and the residual."""
         if self.pairwise == "concatenation":
             theta_score, phi_score = self._scores(x)
             return concatenation_context(theta_score, phi_score, self.values(x))
@@ -89,17 +86,17 @@ class NonLocalBlock(nn.Module):
         return softmax_context(theta, phi, g, scale=self.scale)
 
     def values(self, x: Tensor) -> Tensor:
-        """g of every position that answers, `b d m`."""
+        """Returns g of every key position, `b d m`."""
         return self._pooled(self.g(x.flatten(2)), x)
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The row of one position of x `b c h w`; nothing of the size of all pairs is made.
+        """Returns the attention weights of position `pixel` (row, column) of x `b c h w`, not the matrix of all pairs.
 
         Raises ValueError where the block is not two-dimensional.
         """
         h, w = self._space(x) if self.dims == 2 else (0, 0)
         if h == 0:
-            raise ValueError(f"dims: {self.dims}; rows are given for maps `b c h w` only")
+            raise ValueError(f"dims: {self.dims}; attention rows are available for maps `b c h w` only")
         position = pixel[0] * w + pixel[1]
         if self.pairwise == "concatenation":
             theta_score, phi_score = self._scores(x)
@@ -108,32 +105,32 @@ class NonLocalBlock(nn.Module):
             theta, phi, _ = self._embedded(x)
             scores = torch.einsum("bc,bcm->bm", theta[:, :, position], phi)
             row = scores / phi.shape[2] if self.pairwise == "dot_product" else (scores * self.scale).softmax(dim=-1)
-        answering = self._pooled_space((h, w))
+        key_hw = self._pooled_space((h, w))
         is_signed = self.pairwise in ("dot_product", "concatenation")
-        return AttentionRows([Hop(row.unflatten(1, answering), self.values(x).unflatten(2, answering), is_signed)])
+        return AttentionRows([Hop(row.unflatten(1, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
 
     def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """theta `b c n`, phi `b c m` and g `b d m`, each a view of rows, which the operators read without a copy."""
+        """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy."""
         if self.pairwise == "gaussian":
             rows = _rows(x).contiguous()
             return rows.transpose(1, 2), self._pooled(rows, x), self.values(x)
-        theta, phi, g = side_by_side(x.flatten(2), (self.theta, self.phi, self.g))
+        theta, phi, g = apply_all((self.theta, self.phi, self.g), x.flatten(2))
         return theta.transpose(1, 2), self._pooled(phi, x), self._pooled(g, x)
 
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """relu(w . [theta_i, phi_j]) needs of each position one number: w_theta . theta_i and w_phi . phi_j."""
+        """Returns w_theta . theta_i, `b n`, and w_phi . phi_j, `b m`, whose sum's relu is the concatenation's score."""
         maps = x.flatten(2)
         for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each
-        weight, bias = self.theta.collapsed(for_theta)
+        weight, bias = self.theta.followed_by(for_theta)
         if self.subsample:
             phi = self._pooled(self.phi(maps), x)  # b d m
             return _numbers(maps, weight, bias)[:, 0], _numbers(phi, for_phi, bias.new_zeros(1))[:, 0]
-        phi_weight, phi_bias = self.phi.collapsed(for_phi)
-        scores = _numbers(maps, torch.cat([weight, phi_weight]), torch.cat([bias, phi_bias]))  # b 2 n: one reading of x
+        phi_weight, phi_bias = self.phi.followed_by(for_phi)
+        scores = _numbers(maps, torch.cat([weight, phi_weight]), torch.cat([bias, phi_bias]))  # b 2 n: reads x once
         return scores[:, 0], scores[:, 1]
 
     def _pooled(self, rows: Tensor, x: Tensor) -> Tensor:
-        """`b n d` to `b d m`, max-pooled where the block subsamples; a direction of length 1 stays, so does time."""
+        """Maps `b n d` to `b d m`, max-pooled where the block subsamples, but for time and directions of length 1."""
         if not self.subsample:
             return rows.transpose(1, 2)
         space = self._space(x)
@@ -152,8 +149,8 @@ class NonLocalBlock(nn.Module):
         return tuple(x.shape[2:])
 
 
-# The channels are moved while the map still has its axes: flattened first, a batch of 1 gets strides with which torch's
-# batch norm returns wrong gradients on the CPU (test_gradient_of_a_batch_of_one_equals_that_of_the_formula).
+# Moves the channels before flattening: flattened first, a batch of 1 gets strides with which torch's batch norm
+# returns wrong gradients on the CPU (test_gradient_of_a_batch_of_one_equals_that_of_the_formula).
 def _rows(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(1, -2)  # b n c; no copy where x is channels_last
 
@@ -163,5 +160,5 @@ def _maps(rows: Tensor, space: tuple[int, ...]) -> Tensor:
 
 
 def _numbers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """weight . x + bias for few numbers a position: x `b c n`, weight `k c`, bias `k`. Returns `b k n`."""
+    """Returns weight . x + bias `b k n` for a small k; x `b c n`, weight `k c`, bias `k`."""
     return torch.bmm(weight.expand(x.shape[0], *weight.shape), x) + bias[:, None]

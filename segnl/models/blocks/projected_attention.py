@@ -1,4 +1,4 @@
-"""Attention between two maps, or two sets of regions, whose queries, keys and values are projected by 1x1 convolutions.
+"""Attention between two maps, or a map and regions, with query, key and value from 1x1 convolutions.
 
 Source: scaled dot-product attention, Vaswani et al. 2017, arXiv:1706.03762.
 """
@@ -15,12 +15,11 @@ from segnl.ops.pyramid import pyramid_means
 
 
 class ProjectedAttention(nn.Module):
-    """softmax(query . key / sqrt(c)) value: `query`, `key` and `value` are 1x1 convolutions, c the query's channels.
+    """softmax(query . key / sqrt(c)) value; `query`, `key` and `value` are 1x1 convolutions, c the query's channels.
 
-    query: from `asking` channels to c.  key, value: from `answering` channels to c and to the values' own; without a
-    `key` the query's convolution makes the keys too.
-    is_scaled: whether scores are divided by sqrt(c).  bins: keys and values are pooled to these grids after their
-    projections (ops/pyramid.py).
+    key: None for tied weights, where the query's convolution also gives the keys.
+    is_scaled: divides scores by sqrt(c).  bins: pools keys and values to these grids after their projections
+    (ops/pyramid.py).
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class ProjectedAttention(nn.Module):
         self.query, self.key, self.value = query, key, value
         self.is_scaled, self.bins = is_scaled, tuple(bins)
 
-    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
-        """asking `b c h w`, answering `b e * *`. Returns `b d h w`: what every position of `asking` gathers."""
-        query = self.query(asking)  # b c h w
-        key = query if self.key is None and answering is asking else self._keys(answering)
-        value = self.value(answering)
+    def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:
+        """Maps query_map `b c h w` and key_map `b e * *` to the context `b d h w` of every query position."""
+        query = self.query(query_map)  # b c h w
+        key = query if self.key is None and key_map is query_map else self._keys(key_map)
+        value = self.value(key_map)
         if self.bins:
             key, value = pyramid_means(key, self.bins), pyramid_means(value, self.bins)  # b c r, b d r
         else:
@@ -48,20 +47,20 @@ class ProjectedAttention(nn.Module):
         context = softmax_context(query.flatten(2), key, value, scale=self._scale(query))
         return context.unflatten(2, query.shape[2:])
 
-    def attend(self, asking: Tensor, answering: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The row of one position of `asking` `b c h w` over `answering` `b e h w`.
+    def attend(self, query_map: Tensor, key_map: Tensor, pixel: tuple[int, int]) -> AttentionRows:
+        """Returns the attention weights of position `pixel` of query_map `b c h w` over key_map `b e h w`.
 
-        Raises ValueError where cells answer, not positions.
+        Raises ValueError where keys are pooled to grids.
         """
         if self.bins:
-            raise ValueError(f"bins: {self.bins}; rows are given where positions answer, not the cells of grids")
-        query = self.query(asking)[:, :, pixel[0], pixel[1]]  # b c
-        scores = torch.einsum("bc,bchw->bhw", query, self._keys(answering)) * self._scale(query)
+            raise ValueError(f"bins: {self.bins}; attention rows are available only where keys are not pooled to grids")
+        query = self.query(query_map)[:, :, pixel[0], pixel[1]]  # b c
+        scores = torch.einsum("bc,bchw->bhw", query, self._keys(key_map)) * self._scale(query)
         row = scores.flatten(1).softmax(dim=1).unflatten(1, scores.shape[1:])
-        return AttentionRows([Hop(row, self.value(answering), is_signed=False)])
+        return AttentionRows([Hop(row, self.value(key_map), is_signed=False)])
 
-    def _keys(self, answering: Tensor) -> Tensor:
-        keys: Tensor = self.query(answering) if self.key is None else self.key(answering)
+    def _keys(self, key_map: Tensor) -> Tensor:
+        keys: Tensor = self.query(key_map) if self.key is None else self.key(key_map)
         return keys
 
     def _scale(self, query: Tensor) -> float:
@@ -71,7 +70,7 @@ class ProjectedAttention(nn.Module):
 def projection(
     cfg: NormActConfig, in_channels: int, channels: int, *, num_convs: int, is_pooled: bool = False
 ) -> nn.Sequential:
-    """1x1 convolutions, each with the norm and the activation of `cfg`. is_pooled: of a map that may be one value."""
+    """Builds 1x1 convolutions with the norm and activation of `cfg`. is_pooled: for maps that may hold one position."""
     return nn.Sequential(
         *(
             ConvNormAct(

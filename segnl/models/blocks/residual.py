@@ -12,14 +12,14 @@ from segnl.models.blocks.conv import HeConv2d, ZeroBatchNorm2d
 
 
 class BlockOptions(NamedTuple):
-    """What all blocks of a backbone share."""
+    """Options shared by all blocks of a backbone."""
 
     zero_last_norm: bool = True
-    """Every block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)."""
+    """Starts every block as the identity (Goyal et al. 2017, arXiv:1706.02677)."""
     avg_down: bool = False
-    """The shortcut halves by average pooling before its convolution, not by the convolution's stride."""
+    """Halves the shortcut by average pooling before its convolution instead of the convolution's stride."""
     stride_conv: int = 2
-    """Which convolution of a bottleneck halves: the 3x3 (2) or the 1x1 before it (1)."""
+    """Number of the bottleneck's convolution that has the stride: 2 (3x3) or 1 (the 1x1 before it)."""
 
 
 def _last_norm(channels: int, options: BlockOptions) -> nn.BatchNorm2d:
@@ -36,7 +36,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, options: BlockOp
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; the dilation is the first one's, as in mmsegmentation's ResNet-18 and 34."""
+    """Two 3x3 convolutions; the first is dilated, as in mmsegmentation's ResNet-18 and 34."""
 
     expansion = 1
 
@@ -49,14 +49,14 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels, stride, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns `b d h/stride w/stride`."""
+        """Maps x `b c h w` to `b d h/stride w/stride`."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
 class Bottleneck(nn.Module):
-    """1x1, dilated 3x3, 1x1 to four times the channels."""
+    """1x1, dilated 3x3, and 1x1 convolution to four times the channels."""
 
     expansion = 4
 
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns `b d h/stride w/stride`."""
+        """Maps x `b c h w` to `b d h/stride w/stride`."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
@@ -80,13 +80,13 @@ class Bottleneck(nn.Module):
 
 
 def plain_stem(channels: int) -> nn.Sequential:
-    """One 7x7 convolution of stride 2; the module's names are 0 (conv) and 1 (norm)."""
+    """Builds a 7x7 convolution of stride 2: modules 0 (conv) and 1 (norm)."""
     conv = HeConv2d(3, channels, 7, stride=2, padding=3, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 def deep_stem(channels: int) -> nn.Sequential:
-    """Three 3x3 convolutions, the first of stride 2, the first two of half the channels: 0, 1; 3, 4; 6, 7."""
+    """Builds three 3x3 convolutions, the first of stride 2, two with half the channels: modules 0, 1; 3, 4; 6, 7."""
     layers: list[nn.Module] = []
     for in_channels, out_channels, stride in (
         (3, channels // 2, 2),

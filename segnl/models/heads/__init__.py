@@ -1,1 +1,1 @@
-"""Heads: stages to one context map, one file each, named as in `model.head.name`."""
+"""Heads: stages to one context map. One file each, named as in `model.head.name`."""

@@ -4,6 +4,7 @@ Source: DeepLabV3, Chen et al. 2017, arXiv:1706.05587.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -18,22 +19,22 @@ from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 class ASPPConfig(HeadConfig, NormActConfig):
     """Settings of the head; the defaults are mmsegmentation's.
 
-    torchvision's shape, and the paper's: channels 256, project_kernel 1, has_last_conv true; torchvision also has
+    For the form of torchvision and the paper: channels 256, project_kernel 1, has_last_conv true; torchvision also has
     project_dropout 0.5 and model.dropout 0.
     """
 
     name: str = "aspp"
     channels: ChannelCount = 512
     dilations: tuple[SmallCount, ...] = Field((1, 12, 24, 36), min_length=1, max_length=64)
-    """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
+    """Dilation of each branch; 1 is a 1x1 convolution. For output stride 16 the paper has (1, 6, 12, 18)."""
     project_kernel: int = Field(3, ge=1, le=63)
-    """Of the convolution that joins the branches."""
+    """Kernel of the convolution that joins the branches."""
     project_channels: ChannelCount | None = None
-    """After it; null: as `channels`."""
+    """Channels after that convolution; null: as `channels`."""
     project_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """After it, element by element."""
+    """Dropout of single elements after that convolution."""
     has_last_conv: bool = False
-    """Whether a 3x3 convolution follows."""
+    """Adds a 3x3 convolution at the end."""
 
 
 class ASPPHead(ContextHead):
@@ -43,23 +44,11 @@ class ASPPHead(ContextHead):
 
     def __init__(self, cfg: ASPPConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-
-        def conv(
-            in_channels: int, out_channels: int, kernel: int, dilation: int = 1, *, is_pooled: bool = False
-        ) -> nn.Module:
-            return ConvNormAct(
-                in_channels,
-                out_channels,
-                kernel,
-                dilation=dilation,
-                has_norm=cfg.has_norm,
-                is_pooled=is_pooled,
-                leaky_slope=cfg.leaky_slope,
-            )
-
+        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         self.image_pool = conv(self.in_channels, cfg.channels, 1, is_pooled=True)
         self.branches = nn.ModuleList(
-            conv(self.in_channels, cfg.channels, 1 if dilation == 1 else 3, dilation) for dilation in cfg.dilations
+            conv(self.in_channels, cfg.channels, 1 if dilation == 1 else 3, dilation=dilation)
+            for dilation in cfg.dilations
         )
         self.out_channels = cfg.project_channels or cfg.channels
         self.project = conv((len(cfg.dilations) + 1) * cfg.channels, self.out_channels, cfg.project_kernel)
@@ -67,7 +56,7 @@ class ASPPHead(ContextHead):
         self.last_conv = conv(self.out_channels, self.out_channels, 3) if cfg.has_last_conv else nn.Identity()
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
+        """Maps stages c2..c5 to the context `b d h w`."""
         x = self.gather(stages)
         maps = parallel_maps(x, self.image_pool, self.branches)
         out = F.dropout(self.project(maps), self.project_dropout, self.training)

@@ -1,4 +1,4 @@
-"""Dual attention: one branch between positions, one between channels, added.
+"""Dual attention: the sum of a branch with attention between positions and one with attention between channels.
 
 Source: DANet, Fu et al. 2019, arXiv:1809.02983.
 """
@@ -25,17 +25,17 @@ class DAConfig(HeadConfig, NormActConfig):
     name: str = "da"
     channels: ChannelCount = 512
     inner_channels: ChannelCount | None = None
-    """Of query and key; null: an eighth of `channels`."""
+    """Channels of query and key; null: an eighth of `channels`."""
     gamma_init: float = 0.0
-    """What the weights of both attentions begin with."""
+    """Initial factor of both attentions."""
     branch_weight: float = Field(1.0, ge=0.0)
-    """Of the loss that each branch has for itself."""
+    """Weight of each branch's own loss."""
     branch_dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    """Of whole channels, before the branches' own classifiers."""
+    """Dropout of whole channels before the branches' own classifiers."""
 
 
 class PositionAttention(nn.Module):
-    """x + gamma * attention(x), all positions with all, scores not scaled."""
+    """x + gamma * attention(x) over all positions, with unscaled scores."""
 
     def __init__(self, channels: int, cfg: DAConfig) -> None:
         super().__init__()
@@ -49,24 +49,24 @@ class PositionAttention(nn.Module):
         self.gamma = Gamma(cfg.gamma_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns the same shape."""
+        """Maps x `b c h w` to the same shape."""
         return x + self.gamma(self.attention(x, x))
 
 
 class ChannelAttention(nn.Module):
-    """x + gamma * the context between channels."""
+    """x + gamma * attention(x) over channels."""
 
     def __init__(self, cfg: DAConfig) -> None:
         super().__init__()
         self.gamma = Gamma(cfg.gamma_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns the same shape."""
+        """Maps x `b c h w` to the same shape."""
         return x + self.gamma(channel_context(x.flatten(2)).unflatten(2, x.shape[2:]))
 
 
 class DAHead(ContextHead):
-    """Each branch: 3x3 convolution, attention, 3x3 convolution; in training each is also classified by itself."""
+    """Two branches of 3x3 convolution, attention, 3x3 convolution; in training each has its own classifier."""
 
     Config = DAConfig
 
@@ -87,7 +87,7 @@ class DAHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`, and in training the branches' own logits."""
+        """Maps stages c2..c5 to the context `b d h w` and, in training, each branch's own logits."""
         x = self.gather(stages)
         branches = {"position": self.position(x), "channel": self.channel(x)}
         logits = {}
@@ -97,7 +97,7 @@ class DAHead(ContextHead):
         return HeadOutput(branches["position"] + branches["channel"], logits)
 
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """The row of one position, in the branch between positions."""
+        """Returns the attention weights of position `pixel` in the branch between positions."""
         x = self.position[0](self.gather(stages))
         rows: AttentionRows = self.position[1].attention.attend(x, x, pixel)  # type: ignore[operator, union-attr]
         return rows

@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling by separable convolutions, and a decoder that brings back the edges of a finer stage.
+"""Atrous spatial pyramid pooling with separable convolutions, and a decoder with a finer stage for sharp edges.
 
 Source: DeepLabV3+, Chen et al. 2018, arXiv:1802.02611.
 """
@@ -22,16 +22,16 @@ class DeepLabV3PlusConfig(HeadConfig, NormActConfig):
 
     name: str = "deeplabv3plus"
     low_stage: int | None = Field(0, ge=0, le=3)
-    """The finer stage, whose size the result has, 0 = c2; null: there is none."""
+    """Finer stage, whose size the result has, 0 = c2; null: none."""
     channels: ChannelCount = 512
     dilations: tuple[SmallCount, ...] = Field((1, 12, 24, 36), min_length=1, max_length=64)
-    """One branch each, 1 a 1x1 convolution; for output stride 16 the paper takes (1, 6, 12, 18)."""
+    """Dilation of each branch; 1 is a 1x1 convolution. For output stride 16 the paper has (1, 6, 12, 18)."""
     low_channels: ChannelCount = 48
-    """To which the finer stage is reduced."""
+    """Channels to which the finer stage is reduced."""
 
 
 class DeepLabV3PlusHead(ContextHead):
-    """Branches in the order [image mean, dilations ...], joined; with the finer stage through two 3x3 convolutions."""
+    """Branches in the order [image mean, dilations ...], projected, then decoded with the finer stage."""
 
     Config = DeepLabV3PlusConfig
 
@@ -60,7 +60,7 @@ class DeepLabV3PlusHead(ContextHead):
         self.out_channels = channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`, of the finer stage's size."""
+        """Maps stages c2..c5 to the context `b d h w` of the finer stage's size."""
         x = self.project(parallel_maps(self.gather(stages), self.image_pool, self.branches))
         if self.low is not None and self.low_stage is not None:
             low = self.low(stages[self.low_stage])

@@ -1,4 +1,4 @@
-"""A disentangled non-local block in the shell: pairs of positions beside what all positions want alike.
+"""Disentangled non-local head: attention between whitened pairs plus one attention map shared by all positions.
 
 Source: Disentangled Non-Local Neural Networks, Yin et al. 2020, arXiv:2006.06668.
 """
@@ -20,9 +20,9 @@ class DisentangledConfig(NonLocalConfig):
 
     pairwise: Literal["embedded_gaussian", "dot_product"] = "embedded_gaussian"
     subsample: Literal[False] = False
-    """Not with this block."""
+    """Not available with this block."""
     temperature: float = Field(0.05, gt=0.0)
-    """By which the embedded gaussian's scores are divided."""
+    """Divisor of the embedded gaussian's scores."""
 
 
 class DNLHeadConfig(ConvContextConvHeadConfig, DisentangledConfig):
@@ -32,10 +32,10 @@ class DNLHeadConfig(ConvContextConvHeadConfig, DisentangledConfig):
 
 
 class DisentangledBlock(NonLocalBlock):
-    """x + norm(W_z (sum_j f(theta_i - mean, phi_j - mean) g_j + sum_j softmax_j(w . x_j) g_j)).
+    """Block x + norm(W_z (sum_j f(theta_i - mean, phi_j - mean) g_j + sum_j softmax_j(w . x_j) g_j)).
 
-    The first sum is the non-local block's over whitened embeddings, the second is the same for every position. A new
-    block is the identity.
+    The first sum is a non-local block's over whitened embeddings, the second is equal for all positions. A new block is
+    the identity.
     """
 
     def __init__(self, channels: int, cfg: DisentangledConfig, *, has_norm: bool = True) -> None:
@@ -44,14 +44,14 @@ class DisentangledBlock(NonLocalBlock):
             self.scale /= cfg.temperature
         self.unary = nn.Conv2d(channels, 1, 1)
 
-    def gathered(self, x: Tensor) -> Tensor:
-        """Both sums: `b d n`."""
-        # The weights sum to 1, so g, its bias too, may act on the weighted mean alone.
+    def context(self, x: Tensor) -> Tensor:
+        """Returns both sums, `b d n`."""
+        # The weights sum to 1, so g, including its bias, may be applied after the weighted mean.
         mean = region_context(self.unary(x).flatten(2), x.flatten(2))  # b c 1
         return self.aggregate(x) + self.g(mean).transpose(1, 2)
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The row of the pairs, then the one that every position has: they act side by side, and their sums add up."""
+        """Returns two parallel hops: the pairwise weights of position `pixel` and the weights of all positions."""
         (pairs,) = super().attend(x, pixel).hops
         shared = self.unary(x)[:, 0].flatten(1).softmax(dim=-1).unflatten(1, x.shape[2:])  # b h w
         return AttentionRows([pairs, Hop(shared, pairs.values, is_signed=False)])
@@ -62,7 +62,7 @@ class DisentangledBlock(NonLocalBlock):
 
 
 class DNLHead(ConvContextConvHead):
-    """The block's last norm begins at 0, so a new head computes what `fcn` computes."""
+    """FCN-style head around the block; a new one computes the same as `fcn`, since the last norm starts at 0."""
 
     Config = DNLHeadConfig
 

@@ -1,5 +1,4 @@
-"""Attention to a few bases that steps of expectation and maximisation find in the image. (Not `train.ema`, the average
-of weights.)
+"""Attention to a few bases that expectation maximisation finds in the image; unrelated to `train.ema` of the weights.
 
 Source: EMANet, Li et al. 2019, arXiv:1907.13426.
 """
@@ -25,25 +24,25 @@ class EMAConfig(HeadConfig, NormActConfig):
     name: str = "ema"
     channels: ChannelCount = 256
     inner_channels: ChannelCount | None = None
-    """Of the map that the bases rebuild; null: twice `channels`."""
+    """Channels of the map that the bases reconstruct; null: twice `channels`."""
     num_bases: ChannelCount = 64
     num_steps: SmallCount = 3
-    """Of expectation and maximisation."""
+    """Number of expectation-maximisation steps."""
     momentum: float = Field(0.1, ge=0.0, le=1.0)
-    """How far the kept bases follow a batch's."""
+    """Step of the bases' moving average towards those of a batch."""
     concat_input: bool = True
-    """Whether the stage itself is concatenated before a last convolution."""
+    """Concatenates the input stage before a last convolution."""
 
 
 class Bases(nn.Module):
-    """The map rebuilt from bases, which begin every image where training's moving average of them stands.
+    """Reconstruction of a map from bases, which start every image at their moving average over training.
 
-    Differs from the paper: with several ranks the average is that of all their images.
+    Differs from the paper: the moving average is taken over the images of all ranks.
     """
 
     bases: Tensor
     group: ProcessGroup = SINGLE_PROCESS
-    """Set by the trainer."""
+    """The trainer sets it."""
 
     def __init__(self, channels: int, cfg: EMAConfig) -> None:
         super().__init__()
@@ -52,24 +51,24 @@ class Bases(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random directions, each of length 1."""
+        """Draws random directions of length 1."""
         self.bases.copy_(F.normalize(torch.randn_like(self.bases), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns the same shape, without a gradient; in training the kept bases follow."""
+        """Maps x `b c h w` to the same shape without a gradient; updates the moving average in training."""
         bases = self.bases.expand(x.shape[0], -1, -1)
-        rebuilt, found = expectation_context(x.flatten(2), bases, num_steps=self.num_steps)
+        rebuilt, image_bases = expectation_context(x.flatten(2), bases, num_steps=self.num_steps)
         if self.training:
-            total = self.group.all_reduce_sum(found.sum(dim=0, keepdim=True))  # its direction is the mean's
+            total = self.group.all_reduce_sum(image_bases.sum(dim=0, keepdim=True))  # its direction is the mean's
             self.bases.lerp_(F.normalize(total, dim=1), self.momentum)
         return rebuilt.unflatten(2, x.shape[2:])
 
 
 class EMAHead(ContextHead):
-    """3x3 convolution to a map and, beside it, what bases rebuild of that; added, and on through 3x3 convolutions.
+    """3x3 convolution, its reconstruction from bases added, then 3x3 convolutions.
 
-    What is rebuilt passes a 1x1 convolution with a norm and no activation before it is added. The one before the bases
-    keeps its initial values: nothing flows back to it.
+    The reconstruction passes a 1x1 convolution with a norm, without activation, before the addition. The one before
+    the bases gets no gradient and keeps its initial values.
     """
 
     Config = EMAConfig
@@ -87,7 +86,7 @@ class EMAHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
+        """Maps stages c2..c5 to the context `b d h w`."""
         x = self.gather(stages)
         reduced = self.reduce(x)
         rebuilt = self.after(self.rebuild(self.before(reduced)).relu())

@@ -1,4 +1,4 @@
-"""A global context block in the shell: one summary of the whole image, added to every position.
+"""Global context head: one summary of the whole image, added to every position.
 
 Source: GCNet, Cao et al. 2019, arXiv:1904.11492.
 """
@@ -20,12 +20,12 @@ class GlobalContextConfig(Config):
     """Settings of the block."""
 
     inner_channels: ChannelCount | None = None
-    """Between the transform's two convolutions; null: a quarter of `channels`."""
+    """Channels between the transform's two convolutions; null: a quarter of `channels`."""
     pooling: Literal["attention", "mean"] = "attention"
-    """How positions are weighed in the summary: by one learned score each, or all alike."""
+    """Weights of positions in the summary: softmax of a learned score (attention), or equal (mean)."""
     fusion: Literal["add", "multiply", "both"] = "add"
-    """What the transformed summary does to every position: it is added, or its sigmoid multiplies. both: with a
-    transform each, multiplied first."""
+    """Adds the transformed summary to every position, or multiplies by its sigmoid. both: with a transform for each,
+    multiplication first."""
 
 
 class GCHeadConfig(ConvContextConvHeadConfig, GlobalContextConfig):
@@ -35,9 +35,9 @@ class GCHeadConfig(ConvContextConvHeadConfig, GlobalContextConfig):
 
 
 class GlobalContextBlock(nn.Module):
-    """x + transform(sum_j softmax_j(w . x_j) x_j): a non-local block whose every position asks the same.
+    """Block x + transform(sum_j softmax_j(w . x_j) x_j): a non-local block with one query for all positions.
 
-    The transform ends with zeros, so a new block that adds is the identity (one that multiplies halves).
+    The transform starts at 0, so a new block with `add` is the identity; with `multiply` it halves x.
     """
 
     def __init__(self, channels: int, cfg: GlobalContextConfig) -> None:
@@ -48,7 +48,7 @@ class GlobalContextBlock(nn.Module):
         self.add = _transform(channels, inner) if cfg.fusion in ("add", "both") else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `b c h w`. Returns the same shape."""
+        """Maps x `b c h w` to the same shape."""
         if self.unary is None:
             summary = x.mean(dim=(2, 3), keepdim=True)  # b c 1 1
         else:
@@ -59,7 +59,7 @@ class GlobalContextBlock(nn.Module):
         return out if self.add is None else out + self.add(summary)
 
     def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """The one row that every position of x `b c h w` has, whichever `pixel` is."""
+        """Returns the attention weights of x `b c h w`, which are the same for every `pixel`."""
         scores = torch.zeros_like(x[:, 0]) if self.unary is None else self.unary(x)[:, 0]  # b h w
         return AttentionRows([Hop(scores.flatten(1).softmax(dim=-1).view(scores.shape), x, is_signed=False)])
 
@@ -70,7 +70,7 @@ def _transform(channels: int, inner: int) -> nn.Sequential:
 
 
 class GCHead(ConvContextConvHead):
-    """A new head that adds computes what `fcn` computes."""
+    """FCN-style head around the block; a new one that adds computes the same as `fcn`."""
 
     Config = GCHeadConfig
 

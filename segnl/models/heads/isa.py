@@ -22,13 +22,13 @@ class ISAConfig(HeadConfig, NormActConfig):
     name: str = "isa"
     channels: ChannelCount = 512
     inner_channels: ChannelCount | None = None
-    """Of query and key; null: half of `channels`."""
+    """Channels of query and key; null: half of `channels`."""
     group_hw: tuple[SmallCount, SmallCount] = (8, 8)
-    """Rows and columns of a group of neighbours; positions at the same place of every such group attend first."""
+    """Rows and columns of a group of neighbours; positions at the same place of all groups attend first."""
 
 
 class Relation(nn.Module):
-    """Attention of every position of a group to all of it, then a 1x1 convolution; no residual."""
+    """Self-attention inside a group, then a 1x1 convolution, without residual."""
 
     def __init__(self, channels: int, inner: int, cfg: ISAConfig) -> None:
         super().__init__()
@@ -40,15 +40,15 @@ class Relation(nn.Module):
         self.out = ConvNormAct(channels, channels, 1, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `g c h w`, a group each. Returns the same shape."""
+        """Maps groups x `g c h w` to the same shape."""
         return self.out(self.attention(x, x))
 
 
 class ISAHead(ContextHead):
-    """3x3 convolution, long range, short range; that and the convolution's map are joined by a 1x1 convolution.
+    """3x3 convolution, long-range and short-range attention, then a 1x1 convolution of the result and its input.
 
-    A map whose sides groups do not divide is padded with zeros on all sides, which are attended to as well: as the
-    published networks have it.
+    A map whose sides are no multiples of a group's is padded with zeros on all sides; as in the published networks, the
+    zeros are attended to as well.
     """
 
     Config = ISAConfig
@@ -65,21 +65,21 @@ class ISAHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
+        """Maps stages c2..c5 to the context `b d h w`."""
         x = self.reduce(self.gather(stages))
         b, _, h, w = x.shape
         group_h, group_w = self.group_hw
         pad_h, pad_w = -h % group_h, -w % group_w
         top, left = pad_h // 2, pad_w // 2
         padded = F.pad(x, (left, pad_w - left, top, pad_h - top))
-        # i j: which group; y x: where in it.
-        cells = padded.unflatten(3, (-1, group_w)).unflatten(2, (-1, group_h))  # b c i y j x
-        apart = cells.permute(0, 3, 5, 1, 2, 4)  # b y x c i j
-        far = self.long_range(apart.flatten(0, 2)).unflatten(0, (b, group_h, group_w))
-        together = far.permute(0, 4, 5, 3, 1, 2)  # b i j c y x
-        near = self.short_range(together.flatten(0, 2)).unflatten(0, together.shape[:3])
-        whole = near.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # b c h w, padded
-        return HeadOutput(self.join(torch.cat([whole[:, :, top : top + h, left : left + w], x], dim=1)))
+        # i j: row and column of the group; y x: row and column inside it.
+        groups = padded.unflatten(3, (-1, group_w)).unflatten(2, (-1, group_h))  # b c i y j x
+        distant = groups.permute(0, 3, 5, 1, 2, 4)  # b y x c i j
+        distant = self.long_range(distant.flatten(0, 2)).unflatten(0, (b, group_h, group_w))
+        neighbours = distant.permute(0, 4, 5, 3, 1, 2)  # b i j c y x
+        neighbours = self.short_range(neighbours.flatten(0, 2)).unflatten(0, neighbours.shape[:3])
+        context = neighbours.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # b c h w, padded
+        return HeadOutput(self.join(torch.cat([context[:, :, top : top + h, left : left + w], x], dim=1)))
 
 
 HEAD = ISAHead

@@ -1,4 +1,4 @@
-"""A non-local block in the shell: every position gathers from all others.
+"""Non-local head: attention from every position to all positions.
 
 Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971.
 """
@@ -16,7 +16,7 @@ class NonLocalHeadConfig(ConvContextConvHeadConfig, NonLocalConfig):
 
 
 class NonLocalHead(ConvContextConvHead):
-    """The block's last norm begins at 0, so a new head computes what `fcn` computes."""
+    """FCN-style head around the block; a new one computes the same as `fcn`, since the last norm starts at 0."""
 
     Config = NonLocalHeadConfig
 

@@ -1,4 +1,4 @@
-"""Object-contextual representations: a coarse prediction says what belongs to each class, and positions ask those.
+"""Object-contextual representations: attention from every position to one region per class of a coarse prediction.
 
 Source: OCRNet, Yuan et al. 2020, arXiv:1909.11065.
 """
@@ -19,18 +19,18 @@ from segnl.ops.resize import resize
 
 
 class OCRConfig(HeadConfig, NormActConfig):
-    """Settings of the head. Its coarse prediction stands for the auxiliary head: recipes set `model.aux` to null."""
+    """Settings of the head. Its coarse prediction replaces the auxiliary head: recipes set `model.aux` to null."""
 
     name: str = "ocr"
     channels: ChannelCount = 512
     inner_channels: ChannelCount | None = None
-    """Of queries, keys and values; null: half of `channels`."""
+    """Channels of queries, keys and values; null: half of `channels`."""
     coarse: AuxConfig = AuxConfig()
-    """The coarse prediction, which evaluation needs too."""
+    """Coarse prediction, which evaluation needs too."""
 
 
 class OCRHead(ContextHead):
-    """A region for each class: the mean of all positions, weighed by the softmax of its coarse logits over them."""
+    """Attention to class regions: means over positions, weighted by the softmax over positions of the coarse logits."""
 
     Config = OCRConfig
 
@@ -53,7 +53,7 @@ class OCRHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w` and the coarse logits."""
+        """Maps stages c2..c5 to the context `b d h w` and the coarse logits."""
         x = self.reduce(self.gather(stages))
         coarse = self.coarse(stages[self.coarse_stage])  # b k * *
         scores = resize(coarse, (x.shape[-2], x.shape[-1]), align_corners=self.align_corners)

@@ -1,4 +1,4 @@
-"""Pyramid pooling: the stage beside its means over grids of a few sizes.
+"""Pyramid pooling: the stage concatenated with its means over grids of several sizes.
 
 Source: PSPNet, Zhao et al. 2017, arXiv:1612.01105.
 """
@@ -22,13 +22,13 @@ class PSPConfig(HeadConfig, NormActConfig):
 
     name: str = "psp"
     channels: ChannelCount = 512
-    """Of every level and of what joins them; the paper's levels have the stage's channels, shared out among them."""
+    """Channels of every level and of the result; in the paper the levels together have the stage's channels."""
     bins: tuple[SmallCount, ...] = Field((1, 2, 3, 6), min_length=1, max_length=16)
-    """Every level's grid has so many rows and columns."""
+    """Rows, and columns, of each level's grid."""
 
 
 class PSPHead(ContextHead):
-    """Every level through a 1x1 convolution and resized back; stage and levels are joined by a 3x3 convolution."""
+    """1x1 convolution and resizing of every level; a 3x3 convolution joins stage and levels."""
 
     Config = PSPConfig
 
@@ -41,11 +41,11 @@ class PSPHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`."""
+        """Maps stages c2..c5 to the context `b d h w`."""
         x = self.gather(stages)
         out_hw = (x.shape[-2], x.shape[-1])
         means = pyramid_means(x, self.bins).split([s * s for s in self.bins], dim=2)
-        grids = [each.unflatten(2, (s, s)) for each, s in zip(means, self.bins, strict=True)]  # b c s s
+        grids = [mean.unflatten(2, (s, s)) for mean, s in zip(means, self.bins, strict=True)]  # b c s s
         levels = [level(grid) for level, grid in zip(self.levels, grids, strict=True)]
         resized = [resize(level, out_hw, align_corners=self.align_corners) for level in levels]
         return HeadOutput(self.join(torch.cat([x, *resized], dim=1)))

@@ -1,4 +1,4 @@
-"""Recurrent criss-cross attention in the shell: after two hops every position has gathered from all others.
+"""Recurrent criss-cross attention head: two hops connect every position with all others.
 
 Source: CCNet, Huang et al. 2019, arXiv:1811.11721.
 """
@@ -16,7 +16,7 @@ class RCCAConfig(ConvContextConvHeadConfig, CrissCrossConfig):
 
 
 class RCCAHead(ConvContextConvHead):
-    """With gamma 0 it computes what `fcn` computes, bit for bit; the number of hops may be changed at evaluation."""
+    """FCN-style head around the block; with gamma 0 it computes exactly the same as `fcn`."""
 
     Config = RCCAConfig
 

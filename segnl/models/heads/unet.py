@@ -1,4 +1,4 @@
-"""A decoder, no context: coarse stages are brought up to finer ones, level by level, and thin things keep their pixels.
+"""Decoder without a context block: joins coarse stages with finer ones, level by level.
 
 Source: U-Net, Ronneberger et al. 2015, arXiv:1505.04597.
 """
@@ -19,14 +19,14 @@ class UNetConfig(HeadConfig):
 
     name: str = "unet"
     channels: ChannelCount = 64
-    """Of the finest level; every coarser one has twice as many."""
+    """Channels of the finest level; each coarser one has twice as many."""
 
 
 class UNetHead(ContextHead):
-    """The coarsest stage through one convolution; then, level by level, resized, beside the finer stage, through two.
+    """One convolution of the coarsest stage; then on each level: resize, concatenate the finer stage, two convolutions.
 
-    Differs from the paper: convolutions keep a map's size, with batch norm; bilinear resizing instead of transposed
-    convolutions; the way down is the backbone's.
+    Differs from the paper: convolutions keep a map's size and have batch norm; bilinear resizing replaces transposed
+    convolutions; the encoder is the backbone.
     """
 
     Config = UNetConfig
@@ -44,7 +44,7 @@ class UNetHead(ContextHead):
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
-        """stages: c2..c5. Returns the context `b d h w`, of the finest stage's size."""
+        """Maps stages c2..c5 to the context `b d h w` of the finest stage's size."""
         x = self.bottom(stages[self.in_stages[-1]])
         for level, stage in zip(self.levels, reversed(self.in_stages[:-1]), strict=True):
             finer = stages[stage]

@@ -13,7 +13,7 @@ from segnl.models.blocks.conv import (
     ZeroBatchNorm2d,
     ZeroConv2d,
     activate,
-    side_by_side,
+    apply_all,
 )
 
 
@@ -128,13 +128,13 @@ def test_a_product_writes_maps_channels_first_and_its_gradient_rows() -> None:
 
 
 @pytest.mark.parametrize("b", [1, 2])
-def test_layers_side_by_side_are_the_layers_in_turn(b: int) -> None:
+def test_layers_applied_in_one_product_equal_the_layers_one_by_one(b: int) -> None:
     layers = [Pointwise(4, 5, dims=2), Pointwise(4, 3, dims=2)]
     x = torch.randn(b, 4, 7)
-    for rows, layer in zip(side_by_side(x, layers), layers, strict=True):
+    for rows, layer in zip(apply_all(layers, x), layers, strict=True):
         torch.testing.assert_close(rows, layer(x))
     with pytest.raises(ValueError, match="some have a bias and some have none"):
-        side_by_side(x, [*layers, Pointwise(4, 5, dims=2, has_bias=False)])
+        apply_all([*layers, Pointwise(4, 5, dims=2, has_bias=False)], x)
 
 
 @pytest.mark.parametrize("b", [1, 2])
@@ -144,5 +144,5 @@ def test_a_collapsed_pair_of_maps_is_the_two_in_turn(b: int, has_bias: bool) -> 
     if has_bias:
         nn.init.normal_(layer.bias)
     x = torch.randn(b, 4, 7)
-    weight, bias = layer.collapsed(into)
+    weight, bias = layer.followed_by(into)
     torch.testing.assert_close((weight @ x + bias)[:, 0], (layer(x) @ into.T)[..., 0])

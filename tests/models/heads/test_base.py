@@ -39,6 +39,6 @@ def test_a_head_offers_no_further_logits_unless_it_says_so() -> None:
     assert HeadOutput(torch.zeros(1)).aux_logits == {}
 
 
-def test_a_head_that_does_not_attend_says_so() -> None:
-    with pytest.raises(ValueError, match="has no rows of attention; da, dnl, gc"):
+def test_attend_refuses_a_head_without_attention() -> None:
+    with pytest.raises(ValueError, match="has no attention rows; da, dnl, gc"):
         head_of((3,)).attend(stages(), (0, 0))

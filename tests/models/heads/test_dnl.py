@@ -65,7 +65,7 @@ def test_the_block_adds_whitened_pairs_and_the_sum_shared_by_all(
     block = awake_block(has_norm=has_norm, **settings)
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     gathered = by_loops(block, x, factor)
-    torch.testing.assert_close(block.gathered(x), gathered)
+    torch.testing.assert_close(block.context(x), gathered)
     y = torch.einsum("cd,bdn->bcn", block.w_z.weight[:, :, 0, 0], gathered).unflatten(2, (5, 7))
     y = y if block.w_z.bias is None else y + block.w_z.bias[:, None, None]
     torch.testing.assert_close(block(x), x + block.norm(y))
@@ -92,9 +92,9 @@ def test_the_rows_of_pairs_and_of_all_times_their_values_are_the_two_sums(pairwi
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     stages: list[Any] = [None, None, None, torch.randn(2, 6, 7, 11, dtype=torch.float64)]
-    block, x = head.shell.context, head.shell.enter(stages[3])
+    block, x = head.shell.context, head.shell.before_context(stages[3])
     pairs, shared = attention_row(head, stages, (3, 9)).hops
-    both = block.gathered(x).unflatten(2, (7, 11))[:, :, 3, 9]
+    both = block.context(x).unflatten(2, (7, 11))[:, :, 3, 9]
     of_pairs = block.aggregate(x).unflatten(2, (7, 11))[:, :, 3, 9]
     torch.testing.assert_close(pairs.aggregate(), of_pairs)
     torch.testing.assert_close(shared.aggregate(), both - of_pairs)

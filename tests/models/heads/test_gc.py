@@ -82,7 +82,7 @@ def test_all_positions_have_one_row_which_gives_the_summary(pooling: str) -> Non
     assert hop.row.shape == (2, 7, 11)
     assert not hop.is_signed
     torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
-    summary = summary_by_loops(head.shell.context, head.shell.enter(stages[3]))
+    summary = summary_by_loops(head.shell.context, head.shell.before_context(stages[3]))
     torch.testing.assert_close(hop.aggregate(), summary)
     is_uniform = torch.allclose(hop.row, torch.full_like(hop.row, 1 / 77))
     assert is_uniform is (pooling == "mean")
