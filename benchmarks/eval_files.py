@@ -117,7 +117,7 @@ def _contestants(frame: official.Frame) -> dict[str, dict[str, Call]]:
     number = len(np.unique(instances[instances > 1000]))
 
     def count_arrays() -> object:
-        return official.Count().update(ids, truth, instances, names=("prediction", "label", "instances"))
+        return official.CityscapesCounts().update(ids, truth, instances, names=("prediction", "label", "instances"))
 
     return {
         f"Cityscapes' counts, {number} instances, from PNG files": {

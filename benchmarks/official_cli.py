@@ -1,10 +1,10 @@
-"""Cityscapes' own command line, unchanged, beside our count: every class of two trees, and how far they are apart.
+"""Cityscapes' own command line, unchanged, beside our scores: the largest difference over every class of two data sets.
 
 python -m venv /tmp/official && /tmp/official/bin/pip install "numpy<2.4" cityscapesscripts
 ./run.sh bench official_cli --scripts /tmp/official/bin [--out FILE]
 
 It needs an environment of its own, since cityscapesscripts 2.3.0 calls a function that numpy 2.4 removed. Nothing is
-put back here: `csEvalPixelLevelSemanticLabeling` runs as pip installed it, on PNG files, and its JSON is read.
+patched: `csEvalPixelLevelSemanticLabeling` runs as pip installed it, on PNG files, and its JSON is read.
 """
 
 import argparse
@@ -24,13 +24,13 @@ import numpy as np
 from timing import write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.metrics.cityscapes_official import MAX_DIFFERENCE, Scores, count_frames, find_frames
+from segnl.metrics.cityscapes_official import MAX_DIFFERENCE, CityscapesScores, count_frames, find_frames
 from segnl.streets.files import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "csEvalPixelLevelSemanticLabeling"
 HW = (256, 512)
-# Ours by theirs: what each one calls a score of a class, and the mean of it.
+# Our name of a score: the official names of its values by class and of their mean.
 NAMES = {
     "class_iou": ("classScores", "averageScoreClasses"),
     "class_iiou": ("classInstScores", "averageScoreInstClasses"),
@@ -38,7 +38,7 @@ NAMES = {
     "category_iiou": ("categoryInstScores", "averageScoreInstCategories"),
 }
 CAR, TRUCK, WALL, GROUND = 26, 27, 12, 6
-VOID_IDS = (0, 1, 2, 3, 4, 5, GROUND, 9, 10, 14, 29, 30)  # what a submission may hold, and is a miss wherever it stands
+VOID_IDS = (0, 1, 2, 3, 4, 5, GROUND, 9, 10, 14, 29, 30)  # ids that a submission may hold and that are always a miss
 
 
 def main() -> None:
@@ -47,18 +47,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "official_cli" / "streets.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mappings = {"six streets": make_dict(Path(folder) / "six", 6), "one street": make_dict(Path(folder) / "one", 1)}
-        result = {name: compare(root, args.scripts / COMMAND) for name, root in mappings.items()}
-    for name, found in result.items():
-        print(f"{name}: {found['ours']}; largest difference {found['largest_difference']}")
+        roots = {
+            "six streets": make_data_set(Path(folder) / "six", 6),
+            "one street": make_data_set(Path(folder) / "one", 1),
+        }
+        result = {name: compare(root, args.scripts / COMMAND) for name, root in roots.items()}
+    for name, scores in result.items():
+        print(f"{name}: {scores['ours']}; largest difference {scores['largest_difference']}")
     state = {**git_state(ROOT), "versions": versions(), "machine": machine()}
     write_result(args.out, {"official": versions_of(args.scripts), "trees": result, **state, "complete": True})
-    if any(found["largest_difference"] > MAX_DIFFERENCE for found in result.values()):
+    if any(scores["largest_difference"] > MAX_DIFFERENCE for scores in result.values()):
         sys.exit(f"more than {MAX_DIFFERENCE} apart")
 
 
-def make_dict(root: Path, num_images: int) -> Path:
-    """Streets, and below results/ the truth disturbed: moved, trucks for cars, no wall anywhere, blocks of void ids."""
+def make_data_set(root: Path, num_images: int) -> Path:
+    """Makes streets, and below results/ their labels disturbed: moved, trucks for cars, no wall, blocks of ignored ids."""
     generate(root, num_train=1, num_val=num_images, hw=HW)
     for number, path in enumerate(sorted((root / "gtFine/val").glob("*/*_labelIds.png"))):
         rng = np.random.default_rng(number)
@@ -76,17 +79,17 @@ def make_dict(root: Path, num_images: int) -> Path:
 
 
 def compare(root: Path, command: Path) -> dict[str, Any]:
-    """The four means by both, every class's score by theirs, and the largest difference of any of them."""
+    """Returns the four means and every class's score by both, and the largest difference of any of them."""
     frames = find_frames(root / "gtFine" / "val", root / "results")
     ours, theirs = count_frames(frames), run_command(root, command)
-    apart = [difference(getattr(ours, kind), theirs[per_name]) for kind, (per_name, _) in NAMES.items()]
-    apart += [abs(ours.means()[kind] - theirs[mean]) for kind, (_, mean) in NAMES.items()]
+    differences = [difference(getattr(ours, kind), theirs[per_name]) for kind, (per_name, _) in NAMES.items()]
+    differences += [abs(ours.means()[kind] - theirs[mean]) for kind, (_, mean) in NAMES.items()]
     undefined = sum(math.isnan(value) for kind in NAMES for value in getattr(ours, kind).values())
     return {
         "images": len(frames),
         "scores_compared": sum(len(getattr(ours, kind)) for kind in NAMES) + len(NAMES),
         "undefined_in_both": undefined,
-        "largest_difference": max(apart),
+        "largest_difference": max(differences),
         "ours": ours.means(),
         "theirs": {kind: theirs[mean] for kind, (_, mean) in NAMES.items()},
         "per_class": per_class(ours, theirs),
@@ -94,18 +97,18 @@ def compare(root: Path, command: Path) -> dict[str, Any]:
 
 
 def difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
-    """The largest one of any name of ours, infinite where one side alone is undefined."""
+    """Returns the largest difference over all names, infinite where only one side is undefined."""
     largest = 0.0
     for name, value in ours.items():
-        other = theirs[name]
-        if math.isnan(value) != math.isnan(other):
+        official = theirs[name]
+        if math.isnan(value) != math.isnan(official):
             return math.inf
-        largest = max(largest, 0.0 if math.isnan(value) else abs(value - other))
+        largest = max(largest, 0.0 if math.isnan(value) else abs(value - official))
     return largest
 
 
-def per_class(ours: Scores, theirs: dict[str, Any]) -> dict[str, dict[str, list[float | None]]]:
-    """{score: {class: [ours, theirs]}}, null for undefined."""
+def per_class(ours: CityscapesScores, theirs: dict[str, Any]) -> dict[str, dict[str, list[float | None]]]:
+    """Returns {score: {class: [ours, theirs]}}, None for undefined."""
     return {
         kind: {
             name: [None if math.isnan(value) else value for value in (own, theirs[per_name][name])]
@@ -116,27 +119,27 @@ def per_class(ours: Scores, theirs: dict[str, Any]) -> dict[str, dict[str, list[
 
 
 def run_command(root: Path, command: Path) -> dict[str, Any]:
-    """What the official command writes about a tree."""
+    """Returns the JSON that the official command writes about a data set."""
     export = root / "export"
     shutil.rmtree(export, ignore_errors=True)
     export.mkdir()
     environment = {"CITYSCAPES_DATASET": str(root), "CITYSCAPES_RESULTS": str(root / "results")}
     environment |= {"CITYSCAPES_EXPORT_DIR": str(export), "MPLBACKEND": "Agg"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    subprocess.run([command], env={**kept, **environment}, check=True, stdout=subprocess.DEVNULL)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run([command], env={**inherited, **environment}, check=True, stdout=subprocess.DEVNULL)
     return dict(json.loads((export / "resultPixelLevelSemanticLabeling.json").read_text()))
 
 
 def versions_of(scripts: Path) -> dict[str, str]:
-    """The versions in the official command's environment."""
+    """Returns the versions in the official command's environment."""
     code = (
         "import json, platform; from importlib.metadata import version as v; "
         "names = ('cityscapesscripts', 'numpy', 'pillow'); "
         "print(json.dumps({'python': platform.python_version(), **{name: v(name) for name in names}}))"
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    said = subprocess.run([scripts / "python", "-c", code], env=kept, check=True, capture_output=True, text=True)
-    return dict(json.loads(said.stdout))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    output = subprocess.run([scripts / "python", "-c", code], env=inherited, check=True, capture_output=True, text=True)
+    return dict(json.loads(output.stdout))
 
 
 if __name__ == "__main__":

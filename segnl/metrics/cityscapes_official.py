@@ -1,8 +1,7 @@
 """Cityscapes' four scores from files: class IoU, category IoU and the two instance-weighted ones (iIoU).
 
-Counted twice: by cityscapesscripts, run in this process on the files as they are, and by vectorised code of ours. The
-two must agree to 1e-12. Files hold labelIds 0..33; ids of classes that are not scored count as a miss where they are
-predicted.
+The scores are computed twice: by cityscapesscripts, in this process on the files as they are, and by vectorised code of
+ours. The two must agree to 1e-12. Files hold labelIds 0..33; a predicted id of a class that is not scored is a miss.
 
 Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
@@ -13,7 +12,7 @@ import importlib
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,12 +23,12 @@ from PIL import Image
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
-from segnl.metrics.confusion import joint_counts
+from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
 NUM_IDS = 34
 MEANS = ("class_iou", "class_iiou", "category_iou", "category_iiou")
 MAX_DIFFERENCE = 1e-12
-BAND_ROWS = 32  # as many as fit the cache: fresh memory for a whole image takes longer than the counting
+BAND_ROWS = 32  # rows that fit the cache: allocating whole images takes longer than counting them
 
 # Mean size in pixels of an instance in the training set, as cityscapesscripts 2.3.0 has it.
 AVERAGE_INSTANCE_PX = {
@@ -51,15 +50,15 @@ PerName = dict[str, float]
 
 
 class Frame(NamedTuple):
-    """The files of one image: what was predicted, the truth, its instances."""
+    """Files of one image."""
 
     prediction: Path
     label: Path
     instances: Path
 
 
-class Scores(NamedTuple):
-    """IoUs by name, NaN where undefined; iIoU of the eight thing classes and the two thing categories only."""
+class CityscapesScores(NamedTuple):
+    """IoUs by class or category name, NaN where undefined; iIoUs of the 8 thing classes and 2 thing categories only."""
 
     class_iou: PerName
     class_iiou: PerName
@@ -67,41 +66,46 @@ class Scores(NamedTuple):
     category_iiou: PerName
 
     def means(self) -> PerName:
-        """The four official numbers: means over what is defined."""
+        """Returns the four official numbers, means over the defined scores."""
         return {name: _mean(getattr(self, name).values()) for name in MEANS}
 
 
 def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]:
-    """The four scores of labelId PNGs below `predictions` against root/gtFine/split, by both counts.
+    """Scores the labelId PNGs below `predictions` against root/gtFine/split, by both implementations.
 
-    Returns {class_iou, class_iiou, category_iou, category_iiou, per_class, per_category}, null for undefined.
+    Returns {class_iou, class_iiou, category_iou, category_iiou, per_class, per_class_iiou, per_category,
+    per_category_iiou}, None for undefined.
 
-    Raises DataError for files that are missing, double, damaged, of another size, or hold ids that are none;
-    MachineError when the two counts differ.
+    Raises DataError for files that are missing, duplicate, damaged, of another size, or hold unknown ids; MachineError
+    when the two implementations differ.
     """
     frames = find_frames(root / "gtFine" / split, predictions)
     ours = count_frames(frames)
     theirs = run_cityscapesscripts(frames)
     check_agreement(ours, theirs)
-    return {name: _or_none(value) for name, value in theirs.means().items()} | {
-        "per_class": {name: _or_none(value) for name, value in theirs.class_iou.items()},
-        "per_class_iiou": {name: _or_none(value) for name, value in theirs.class_iiou.items()},
-        "per_category": {name: _or_none(value) for name, value in theirs.category_iou.items()},
-        "per_category_iiou": {name: _or_none(value) for name, value in theirs.category_iiou.items()},
+    return _plain(theirs.means()) | {
+        "per_class": _plain(theirs.class_iou),
+        "per_class_iiou": _plain(theirs.class_iiou),
+        "per_category": _plain(theirs.category_iou),
+        "per_category_iiou": _plain(theirs.category_iiou),
     }
 
 
+def _plain(scores: PerName) -> dict[str, float | None]:
+    return {name: number_or_none(value) for name, value in scores.items()}
+
+
 def find_labels(labels: Path) -> list[tuple[Path, Path]]:
-    """Every CITY/*_gtFine_labelIds.png below `labels` and its instances. Raises DataError when one is missing."""
-    found = []
+    """Finds CITY/*_gtFine_labelIds.png below `labels`, with their instances. Raises DataError when one is missing."""
+    pairs = []
     for label in sorted(labels.glob("*/[!.]*_gtFine_labelIds.png")):
         instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
         if not instances.is_file():
             raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
-        found.append((label, instances))
-    if not found:
+        pairs.append((label, instances))
+    if not pairs:
         raise DataError(f"{labels}: no */*_gtFine_labelIds.png; give the folder of Cityscapes with its gtFine")
-    return found
+    return pairs
 
 
 def find_frames(labels: Path, predictions: Path) -> list[Frame]:
@@ -109,123 +113,124 @@ def find_frames(labels: Path, predictions: Path) -> list[Frame]:
 
     A prediction is a PNG anywhere below `predictions` whose name begins with CITY_SEQUENCE_FRAME.
 
-    Raises DataError when a file is missing or double, or a prediction has no label (cityscapesscripts would score the
-    rest and say nothing).
+    Raises DataError when a file is missing or duplicate, or a prediction has no label (cityscapesscripts would score
+    the rest without a warning).
     """
     unused = set(predictions.rglob("*.png"))
     frames = []
     for label, instances in find_labels(labels):
         sample_id = label.name.removesuffix("_gtFine_labelIds.png")
-        found = sorted(path for path in unused if path.name.startswith(sample_id))
-        if len(found) != 1:
-            names = f": {found[0]}, {found[1]}" if found else ""
-            raise DataError(f"{predictions}: {len(found)} predictions {sample_id}*.png{names}; expected exactly one")
-        unused.discard(found[0])
-        frames.append(Frame(found[0], label, instances))
+        matches = sorted(path for path in unused if path.name.startswith(sample_id))
+        if len(matches) != 1:
+            names = f": {matches[0]}, {matches[1]}" if matches else ""
+            raise DataError(f"{predictions}: {len(matches)} predictions {sample_id}*.png{names}; expected exactly one")
+        unused.discard(matches[0])
+        frames.append(Frame(matches[0], label, instances))
     if unused:
         raise DataError(f"{min(unused)}: no label for this prediction below {labels}; complete the labels or remove it")
     return frames
 
 
-def count_frames(frames: Sequence[Frame]) -> Scores:
-    """Our own count of the files. Raises DataError naming the file that is damaged or holds an id that is none."""
-    count = Count()
+def count_frames(frames: Sequence[Frame]) -> CityscapesScores:
+    """Scores the files by our own code. Raises DataError naming a file that is damaged or holds an unknown id."""
+    counts = CityscapesCounts()
     for frame in frames:
         names = (str(frame.prediction), str(frame.label), str(frame.instances))
-        count.update(_read(frame.prediction), _read(frame.label), _read(frame.instances), names=names)
-    if count.looks_like_train_ids():
+        counts.update(_read(frame.prediction), _read(frame.label), _read(frame.instances), names=names)
+    if counts.looks_like_train_ids():
         raise DataError(
             f"{frames[0].prediction.parent}: the predictions look like train ids 0..18; expected labelIds 7..33 "
             f"(`segnl eval --masks DIR` writes them to DIR/ids)"
         )
-    return count.scores()
+    return counts.scores()
 
 
-class Count:
-    """Pixels of each pair of ids, and of each instance how much was found."""
+class CityscapesCounts:
+    """Pixels of each pair of ids, and instance-weighted true positives and false negatives by id."""
 
     def __init__(self) -> None:
-        self.joint = np.zeros((NUM_IDS, NUM_IDS), np.int64)  # truth, prediction
-        self.found = np.zeros(NUM_IDS)  # weighted pixels of instances predicted as their class, by id
-        self.missed = np.zeros(NUM_IDS)
-        self.found_category = np.zeros(NUM_IDS)  # the same with any id of their category, by id
-        self.missed_category = np.zeros(NUM_IDS)
+        self.joint = np.zeros((NUM_IDS, NUM_IDS), np.int64)  # label, prediction
+        self.class_tp = np.zeros(NUM_IDS)  # weighted instance pixels predicted as their class
+        self.class_fn = np.zeros(NUM_IDS)
+        self.category_tp = np.zeros(NUM_IDS)  # weighted instance pixels predicted as any id of their category
+        self.category_fn = np.zeros(NUM_IDS)
 
-    def update(self, predicted: Ids, label: Ids, instances: Ids, *, names: tuple[str, str, str]) -> None:
-        """Counts one image: labelIds `H W` twice, and instance ids `H W` (1000 x labelId + number, or less than 1000).
+    def update(self, prediction: Ids, label: Ids, instances: Ids, *, names: tuple[str, str, str]) -> None:
+        """Counts one image.
 
-        names: the three files, for messages. Raises DataError for other shapes and ids.
+        prediction, label: labelIds `H W`. instances: 1000 x labelId + number, or a labelId, `H W`. names: the three
+        files, for messages. Raises DataError for other shapes and ids.
         """
-        for values, name in ((predicted, names[0]), (instances, names[2])):
+        for values, name in ((prediction, names[0]), (instances, names[2])):
             if values.ndim != 2 or values.shape != label.shape:
                 raise DataError(f"{name}: shape {values.shape}; expected one channel of {label.shape} as {names[1]}")
-        for values, name in ((predicted, names[0]), (label, names[1])):
-            if values.dtype != np.uint8:  # what 8 bits hold is checked by the counts, which is quicker
+        for values, name in ((prediction, names[0]), (label, names[1])):
+            if values.dtype != np.uint8:  # 8-bit values are checked by their counts, which is faster
                 _check_ids(values, name)
-        predicted, label = (np.ascontiguousarray(values, np.uint8) for values in (predicted, label))
-        joint = joint_counts(predicted, label, num_ids=NUM_IDS)
+        prediction, label = (np.ascontiguousarray(values, np.uint8) for values in (prediction, label))
+        joint = joint_counts(prediction, label, num_ids=NUM_IDS)
         if joint.sum() != label.size:
-            for values, name in ((predicted, names[0]), (label, names[1])):
+            for values, name in ((prediction, names[0]), (label, names[1])):
                 _check_ids(values, name)
         self.joint += joint
-        self._count_instances(predicted, instances, names[2])
+        self._count_instances(prediction, instances, names[2])
 
-    def _count_instances(self, predicted: Ids, instances: Ids, name: str) -> None:
-        is_known = np.zeros(max(0, int(instances.max())) + 1, np.bool_)
-        parts = []
+    def _count_instances(self, prediction: Ids, instances: Ids, name: str) -> None:
+        occurs = np.zeros(max(0, int(instances.max())) + 1, np.bool_)
+        bands = []
         for first in range(0, len(instances), BAND_ROWS):
-            of_band = instances[first : first + BAND_ROWS]
-            is_instance = of_band > 1000
-            instance = of_band[is_instance]
-            is_known[instance] = True
-            parts.append((instance, predicted[first : first + BAND_ROWS][is_instance]))
-        known = np.flatnonzero(is_known)
-        label_id = known // 1000
-        strange = [int(i) for i in known[~np.isin(label_id, _INSTANCE_IDS)]]
-        if strange:
-            raise DataError(f"{name}: holds instance id {strange[0]}; expected 1000 x a labelId of things + a number")
-        row = np.zeros(len(is_known), np.int64)
-        row[known] = np.arange(len(known)) * NUM_IDS
-        cells = np.zeros(len(known) * NUM_IDS, np.int64)
-        for instance, what in parts:
-            cells += np.bincount(row.take(instance) + what, minlength=len(cells))
-        as_what = cells.reshape(-1, NUM_IDS)  # how many pixels of each instance were predicted as each id
-        size = as_what.sum(axis=1)
-        found = as_what[np.arange(len(known)), label_id]
-        related = (as_what * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)
-        weight = _AVERAGE_PX[label_id] / size  # 0 for what is not scored: ego vehicle, caravan, trailer
-        np.add.at(self.found, label_id, found * weight)
-        np.add.at(self.missed, label_id, (size - found) * weight)
-        np.add.at(self.found_category, label_id, related * weight)
-        np.add.at(self.missed_category, label_id, (size - related) * weight)
+            band = instances[first : first + BAND_ROWS]
+            is_instance = band > 1000
+            instance = band[is_instance]
+            occurs[instance] = True
+            bands.append((instance, prediction[first : first + BAND_ROWS][is_instance]))
+        instance_ids = np.flatnonzero(occurs)
+        label_id = instance_ids // 1000
+        unknown = instance_ids[~np.isin(label_id, _INSTANCE_IDS)]
+        if unknown.size:
+            raise DataError(f"{name}: holds instance id {unknown[0]}; expected 1000 x a labelId of things + a number")
+        offset = np.zeros(len(occurs), np.int64)
+        offset[instance_ids] = np.arange(len(instance_ids)) * NUM_IDS
+        flat = np.zeros(len(instance_ids) * NUM_IDS, np.int64)
+        for instance, predicted_id in bands:
+            flat += np.bincount(offset.take(instance) + predicted_id, minlength=len(flat))
+        pixels = flat.reshape(-1, NUM_IDS)  # of each instance, by predicted id
+        size = pixels.sum(axis=1)
+        in_class = pixels[np.arange(len(instance_ids)), label_id]
+        in_category = (pixels * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)
+        weight = _AVERAGE_PX[label_id] / size  # 0 for ids that are not scored: ego vehicle, caravan, trailer
+        np.add.at(self.class_tp, label_id, in_class * weight)
+        np.add.at(self.class_fn, label_id, (size - in_class) * weight)
+        np.add.at(self.category_tp, label_id, in_category * weight)
+        np.add.at(self.category_fn, label_id, (size - in_category) * weight)
 
     def looks_like_train_ids(self) -> bool:
-        """Whether no prediction exceeds 18 and more pixels are right when read as train ids than as labelIds."""
+        """Whether no prediction exceeds 18 and more pixels are correct when read as train ids than as labelIds."""
         as_train = self.joint[_SCORED_IDS, range(len(SCORED))].sum()
         as_label = self.joint[_SCORED_IDS, _SCORED_IDS].sum()
         return bool(self.joint[:, len(SCORED) :].sum() == 0 and as_train > as_label)
 
-    def scores(self) -> Scores:
-        """All IoUs of what was counted so far."""
-        result = Scores({}, {}, {}, {})
+    def scores(self) -> CityscapesScores:
+        """Returns all IoUs of the images counted so far."""
+        result = CityscapesScores({}, {}, {}, {})
         for label in SCORED:
-            right, false = self.joint[label.id, label.id], self._false([label.id], [label.id])
-            result.class_iou[label.name] = _fraction(right, self.joint[label.id].sum() + false)
+            fp = self._false_positives([label.id], [label.id])
+            result.class_iou[label.name] = _iou(self.joint[label.id, label.id], self.joint[label.id].sum() + fp)
             if label.has_instances:
-                found, missed = self.found[label.id], self.missed[label.id]
-                result.class_iiou[label.name] = _fraction(found, found + missed + false)
+                tp, fn = self.class_tp[label.id], self.class_fn[label.id]
+                result.class_iiou[label.name] = _iou(tp, tp + fn + fp)
         for category in CATEGORIES:
             ids = [label.id for label in SCORED if label.category == category]
-            right = self.joint[np.ix_(ids, ids)].sum()
-            result.category_iou[category] = _fraction(right, self.joint[ids].sum() + self._false(ids, ids))
+            fp = self._false_positives(ids, ids)
+            result.category_iou[category] = _iou(self.joint[np.ix_(ids, ids)].sum(), self.joint[ids].sum() + fp)
             if category in THING_CATEGORIES:
-                found, missed = self.found_category[ids].sum(), self.missed_category[ids].sum()
+                tp, fn = self.category_tp[ids].sum(), self.category_fn[ids].sum()
                 drawn = [label.id for label in _DRAWN if label.category == category]  # caravan and trailer too
-                result.category_iiou[category] = _fraction(found, found + missed + self._false(ids, drawn))
+                result.category_iiou[category] = _iou(tp, tp + fn + self._false_positives(ids, drawn))
         return result
 
-    def _false(self, own: list[int], predicted: list[int]) -> int:
-        """Pixels predicted as one of `predicted` whose truth is scored and not one of `own`."""
+    def _false_positives(self, own: list[int], predicted: list[int]) -> int:
+        """Counts pixels predicted as one of `predicted` whose label is scored and not one of `own`."""
         others = [label_id for label_id in _SCORED_IDS if label_id not in own]
         return int(self.joint[np.ix_(others, predicted)].sum())
 
@@ -233,14 +238,14 @@ class Count:
 _AVERAGE_PX = np.zeros(NUM_IDS + 1)
 for _label in SCORED:
     _AVERAGE_PX[_label.id] = AVERAGE_INSTANCE_PX.get(_label.name, 0.0)
-# Instance ids that cityscapesscripts weighs or skips; it dies of any other.
+# Label ids of instances that cityscapesscripts weighs or skips; any other id crashes it.
 _INSTANCE_IDS = [label.id for label in _DRAWN if label.has_instances or label.ignore_in_eval]
 
 
-def run_cityscapesscripts(frames: Sequence[Frame]) -> Scores:
-    """The same by cityscapesscripts. Raises DataError with its words when it gives up."""
-    said = io.StringIO()
-    with _numpy_in1d(), contextlib.redirect_stdout(said):
+def run_cityscapesscripts(frames: Sequence[Frame]) -> CityscapesScores:
+    """Scores the files by cityscapesscripts. Raises DataError with its message when it exits."""
+    printed = io.StringIO()
+    with _numpy_in1d(), contextlib.redirect_stdout(printed):
         module = _import_evaluator()
         args = copy.copy(module.args)
         args.quiet, args.JSONOutput = True, False
@@ -249,10 +254,10 @@ def run_cityscapesscripts(frames: Sequence[Frame]) -> Scores:
                 [str(frame.prediction) for frame in frames], [str(frame.label) for frame in frames], args
             )
         except SystemExit as err:
-            words = said.getvalue().strip().splitlines()
-            raise DataError(f"cityscapesscripts: {words[-1] if words else 'gave up'}; correct the file") from err
+            lines = printed.getvalue().strip().splitlines()
+            raise DataError(f"cityscapesscripts: {lines[-1] if lines else 'exited'}; correct the file") from err
     things = [label.name for label in SCORED if label.has_instances]
-    return Scores(
+    return CityscapesScores(
         {label.name: result["classScores"][label.name] for label in SCORED},
         {name: result["classInstScores"][name] for name in things},
         {name: result["categoryScores"][name] for name in CATEGORIES},
@@ -262,7 +267,7 @@ def run_cityscapesscripts(frames: Sequence[Frame]) -> Scores:
 
 @contextlib.contextmanager
 def _numpy_in1d() -> Iterator[None]:
-    """Puts back, for a while, the function that NumPy 2.4 removed and cityscapesscripts 2.3.0 calls."""
+    """Restores, for the call, the function that NumPy 2.4 removed and cityscapesscripts 2.3.0 uses."""
     if hasattr(np, "in1d"):
         yield
         return
@@ -274,7 +279,7 @@ def _numpy_in1d() -> Iterator[None]:
 
 
 def _import_evaluator() -> ModuleType:
-    # It reads the environment when imported and refuses an export folder that does not exist; we export nothing.
+    # It reads the environment when imported, and fails for an export folder that does not exist; we export nothing.
     export = os.environ.pop("CITYSCAPES_EXPORT_DIR", None)
     try:
         return importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
@@ -285,8 +290,8 @@ def _import_evaluator() -> ModuleType:
             os.environ["CITYSCAPES_EXPORT_DIR"] = export
 
 
-def check_agreement(ours: Scores, theirs: Scores) -> None:
-    """Raises MachineError naming the first score on which the two counts differ by more than 1e-12."""
+def check_agreement(ours: CityscapesScores, theirs: CityscapesScores) -> None:
+    """Raises MachineError naming the first score on which the two implementations differ by more than 1e-12."""
     for kind in MEANS:
         for name, value in {**getattr(theirs, kind), "mean": theirs.means()[kind]}.items():
             own = {**getattr(ours, kind), "mean": ours.means()[kind]}[name]
@@ -312,14 +317,10 @@ def _check_ids(values: Ids, name: str) -> None:
         raise DataError(f"{name}: pixel (row {row}, column {column}) holds {value}; expected labelIds 0..33")
 
 
-def _fraction(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else float("nan")
+def _iou(intersection: float, union: float) -> float:
+    return float(ratio(intersection, union))
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else float("nan")
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""Our count of Cityscapes' scores against the benchmark's own code, on small trees in its layout."""
+"""Our Cityscapes scores against the benchmark's own code, on small data sets in its layout."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from segnl.core.errors import DataError, MachineError
 from segnl.metrics import cityscapes_official as official
 from segnl.metrics.cityscapes_official import (
     AVERAGE_INSTANCE_PX,
-    Scores,
+    CityscapesScores,
     check_agreement,
     count_frames,
     find_frames,
@@ -26,7 +26,7 @@ from segnl.metrics.cityscapes_official import (
 )
 
 HW = (37, 61)
-STEMS = ("bonn_000000_000019", "bonn_000001_000019", "ulm_000003_000019")
+SAMPLE_IDS = ("bonn_000000_000019", "bonn_000001_000019", "ulm_000003_000019")
 
 
 def write(path: Path, values: np.ndarray) -> None:
@@ -34,10 +34,10 @@ def write(path: Path, values: np.ndarray) -> None:
     cv2.imwrite(str(path), values)
 
 
-def tree(folder: Path, seed: int = 0) -> tuple[Path, Path]:
-    """Labels with instances and void, predictions with void and mistakes; no train anywhere, trucks only predicted."""
+def dataset(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Labels with instances and ignored ids, predictions with mistakes; no train anywhere, trucks only predicted."""
     rng = np.random.default_rng(seed)
-    for sample_id in STEMS:
+    for sample_id in SAMPLE_IDS:
         city = sample_id.split("_")[0]
         label = np.kron(rng.choice([0, 3, 7, 8, 11, 21, 23], (5, 8)), np.ones((8, 8), int))[: HW[0], : HW[1]]
         instances = label.copy()
@@ -67,12 +67,12 @@ def prediction_path(root: Path, sample_id: str) -> Path:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_our_four_scores_equal_the_official_ones(seed: int, tmp_path: Path) -> None:
-    root, results = tree(tmp_path, seed)
+    root, results = dataset(tmp_path, seed)
     frames = find_frames(root / "gtFine/val", results)
     ours, theirs = count_frames(frames), run_cityscapesscripts(frames)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.keys() == other.keys()
-        np.testing.assert_allclose(list(mine.values()), list(other.values()), rtol=0, atol=1e-12)
+    for own, official_iou in zip(ours, theirs, strict=True):
+        assert own.keys() == official_iou.keys()
+        np.testing.assert_allclose(list(own.values()), list(official_iou.values()), rtol=0, atol=1e-12)
     assert np.isnan(ours.class_iou["train"])
     assert ours.class_iou["truck"] == 0.0
     result = official_scores(root, "val", results)
@@ -106,7 +106,7 @@ def assert_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 def test_the_official_command_line_gives_the_same(tmp_path: Path) -> None:
-    root, results = tree(tmp_path)
+    root, results = dataset(tmp_path)
     command = (
         "import numpy as np; np.in1d = getattr(np, 'in1d', np.isin); "
         "from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import main; main()"
@@ -119,23 +119,23 @@ def test_the_official_command_line_as_pip_installs_it_gives_the_same(seed: int, 
     scripts = os.environ.get("SEGNL_OFFICIAL_SCRIPTS")
     if not scripts:
         pytest.skip("SEGNL_OFFICIAL_SCRIPTS is not set: an environment's bin, with cityscapesscripts and numpy < 2.4")
-    root, results = tree(tmp_path, seed)
+    root, results = dataset(tmp_path, seed)
     command = Path(scripts) / "csEvalPixelLevelSemanticLabeling"
     assert_the_same(official_scores(root, "val", results), official_json(root, [str(command)]))
 
 
 def test_a_perfect_prediction_scores_1(tmp_path: Path) -> None:
-    root, results = tree(tmp_path)
-    for sample_id in STEMS:
+    root, results = dataset(tmp_path)
+    for sample_id in SAMPLE_IDS:
         prediction_path(root, sample_id).write_bytes(label_path(root, sample_id).read_bytes())
     result = official_scores(root, "val", results)
     assert result["class_iou"] == result["category_iou"] == 1.0
 
 
 def test_a_prediction_in_a_palette_or_of_16_bits_scores_the_same(tmp_path: Path) -> None:
-    root, results = tree(tmp_path)
+    root, results = dataset(tmp_path)
     expected = official_scores(root, "val", results)
-    first, second = prediction_path(root, STEMS[0]), prediction_path(root, STEMS[1])
+    first, second = prediction_path(root, SAMPLE_IDS[0]), prediction_path(root, SAMPLE_IDS[1])
     picture = Image.fromarray(np.asarray(Image.open(first)))
     picture.putpalette(list(range(256)) * 3)
     picture.save(first)
@@ -151,7 +151,7 @@ def without_numpy_in1d(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numpy_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_numpy_in1d(monkeypatch)
-    root, results = tree(tmp_path)
+    root, results = dataset(tmp_path)
     monkeypatch.setenv("CITYSCAPES_EXPORT_DIR", str(tmp_path / "absent"))
     official_scores(root, "val", results)
     assert not hasattr(np, "in1d")
@@ -176,40 +176,40 @@ def set_first_pixel(value: int) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def break_tree(root: Path, fault: str) -> None:
-    prediction, label = prediction_path(root, STEMS[0]), label_path(root, STEMS[0])
-    instances = label_path(root, STEMS[0], "instanceIds")
-    if fault == "prediction missing":
+def damage(root: Path, error: str) -> None:
+    prediction, label = prediction_path(root, SAMPLE_IDS[0]), label_path(root, SAMPLE_IDS[0])
+    instances = label_path(root, SAMPLE_IDS[0], "instanceIds")
+    if error == "prediction missing":
         prediction.unlink()
-    elif fault == "prediction double":
-        write(root / "results" / f"{STEMS[0]}_colour.png", np.zeros(HW, np.uint8))
-    elif fault == "prediction of another size":
+    elif error == "prediction double":
+        write(root / "results" / f"{SAMPLE_IDS[0]}_colour.png", np.zeros(HW, np.uint8))
+    elif error == "prediction of another size":
         rewrite(prediction, lambda ids: ids[:-1])
-    elif fault == "prediction in RGB":
+    elif error == "prediction in RGB":
         rewrite(prediction, lambda ids: np.repeat(ids[:, :, None], 3, axis=2))
-    elif fault == "prediction cut off":
+    elif error == "prediction cut off":
         prediction.write_bytes(prediction.read_bytes()[:200])
-    elif fault == "prediction empty":
+    elif error == "prediction empty":
         prediction.write_bytes(b"")
-    elif fault in ("prediction holds 255", "prediction holds 34"):
-        rewrite(prediction, set_first_pixel(int(fault.split()[-1])))
-    elif fault == "label holds 34":
+    elif error in ("prediction holds 255", "prediction holds 34"):
+        rewrite(prediction, set_first_pixel(int(error.split()[-1])))
+    elif error == "label holds 34":
         rewrite(label, set_first_pixel(34))
-    elif fault == "instances missing":
+    elif error == "instances missing":
         instances.unlink()
-    elif fault == "instance of a road":
+    elif error == "instance of a road":
         rewrite(instances, set_first_pixel(7001))
-    elif fault == "train ids":
-        for sample_id in STEMS:
+    elif error == "train ids":
+        for sample_id in SAMPLE_IDS:
             rewrite(prediction_path(root, sample_id), as_train_ids)
-    elif fault == "label missing":
+    elif error == "label missing":
         label.unlink()
-    elif fault == "no labels":
-        for sample_id in STEMS:
+    elif error == "no labels":
+        for sample_id in SAMPLE_IDS:
             label_path(root, sample_id).unlink()
 
 
-FAULTS = {
+ERRORS = {
     "prediction missing": r"0 predictions bonn_000000_000019\*",
     "prediction double": r"2 predictions bonn_000000_000019\*.png: .*; expected exactly one",
     "prediction of another size": r"leftImg8bit.png: shape \(36, 61\)",
@@ -227,30 +227,30 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_of_the_files_is_one_line_naming_it(fault: str, tmp_path: Path) -> None:
-    root, results = tree(tmp_path)
-    break_tree(root, fault)
-    with pytest.raises(DataError, match=FAULTS[fault]) as caught:
+@pytest.mark.parametrize("error", ERRORS)
+def test_each_error_of_the_files_is_one_line_naming_it(error: str, tmp_path: Path) -> None:
+    root, results = dataset(tmp_path)
+    damage(root, error)
+    with pytest.raises(DataError, match=ERRORS[error]) as caught:
         official_scores(root, "val", results)
     assert "\n" not in str(caught.value)
 
 
-def test_what_cityscapesscripts_says_when_it_exits_becomes_an_error(tmp_path: Path) -> None:
-    root, results = tree(tmp_path)
+def test_the_message_of_cityscapesscripts_becomes_an_error(tmp_path: Path) -> None:
+    root, results = dataset(tmp_path)
     frames = find_frames(root / "gtFine/val", results)
     rewrite(frames[1].prediction, lambda ids: ids[:, :-1])
     with pytest.raises(DataError, match="cityscapesscripts: ERROR: Image widths of"):
         run_cityscapesscripts(frames)
 
 
-def test_a_difference_between_the_two_counts_is_an_error() -> None:
-    ours = Scores({"road": 0.5}, {}, {}, {})
-    check_agreement(ours, Scores({"road": 0.5 + 1e-13}, {}, {}, {}))
+def test_a_difference_between_the_two_implementations_is_an_error() -> None:
+    ours = CityscapesScores({"road": 0.5}, {}, {}, {})
+    check_agreement(ours, CityscapesScores({"road": 0.5 + 1e-13}, {}, {}, {}))
     with pytest.raises(MachineError, match=r"class_iou of road: 0\.5 by segnl"):
-        check_agreement(ours, Scores({"road": 0.5 + 1e-11}, {}, {}, {}))
+        check_agreement(ours, CityscapesScores({"road": 0.5 + 1e-11}, {}, {}, {}))
     with pytest.raises(MachineError, match="nan"):
-        check_agreement(ours, Scores({"road": float("nan")}, {}, {}, {}))
+        check_agreement(ours, CityscapesScores({"road": float("nan")}, {}, {}, {}))
 
 
 def test_the_mean_instance_sizes_are_the_benchmarks() -> None:
