@@ -48,8 +48,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         roots = {
-            "six streets": make_data_set(Path(folder) / "six", 6),
-            "one street": make_data_set(Path(folder) / "one", 1),
+            "six streets": data_set(Path(folder) / "six", 6),
+            "one street": data_set(Path(folder) / "one", 1),
         }
         result = {name: compare(root, args.scripts / COMMAND) for name, root in roots.items()}
     for name, scores in result.items():
@@ -60,8 +60,8 @@ def main() -> None:
         sys.exit(f"more than {MAX_DIFFERENCE} apart")
 
 
-def make_data_set(root: Path, num_images: int) -> Path:
-    """Makes streets, and below results/ their labels disturbed: moved, trucks for cars, no wall, blocks of ignored ids."""
+def data_set(root: Path, num_images: int) -> Path:
+    """Makes streets, and in results/ their labels disturbed: moved, trucks for cars, no wall, blocks of ignored ids."""
     generate(root, num_train=1, num_val=num_images, hw=HW)
     for number, path in enumerate(sorted((root / "gtFine/val").glob("*/*_labelIds.png"))):
         rng = np.random.default_rng(number)

@@ -11,10 +11,10 @@ from segnl.core.files import write_atomic
 
 if TYPE_CHECKING:
     from segnl.data.base import SegmentationData
-    from segnl.data.check import Report
+    from segnl.data.check import DataReport
     from segnl.runs.recipe import Recipe
 
-HELP = "look for every fault of a data set at once, and count its classes"
+HELP = "find every error of a data set at once, and count its classes"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -26,15 +26,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, writes it as JSON when asked; returns 0, or DataError's exit code when there are errors."""
-    from segnl.data.check import merged
+    from segnl.data.check import merge_reports
     from segnl.runs.recipe import load_recipe
 
     reports = {data.split: _report(data) for data in _splits(load_recipe(args.config, args.overrides), args.split)}
     if args.json is not None:
         by_split = {name: report.to_dict() for name, report in reports.items()}
-        summary = merged([*reports.values()]).to_dict() | {"splits": by_split}
+        summary = merge_reports([*reports.values()]).to_dict() | {"splits": by_split}
         write_atomic(args.json, json.dumps(summary, indent=1).encode())
-    return DataError.exit_code if any(report.faults for report in reports.values()) else 0
+    return DataError.exit_code if any(report.errors for report in reports.values()) else 0
 
 
 def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
@@ -50,19 +50,21 @@ def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
     return found
 
 
-def _report(data: "SegmentationData") -> "Report":
+def _report(data: "SegmentationData") -> "DataReport":
     from segnl.core.progress import Progress
     from segnl.data.check import check
 
     with Progress(f"check {data.split}", len(data), unit="pair") as progress:
         report = check(data, on_pair=progress.advance)
-    for fault in report.faults:
-        print(f"{fault.file}: {fault.kind}: {fault.detail}")
+    for error in report.errors:
+        print(f"{error.file}: {error.kind}: {error.detail}")
     for note in report.notes:
         print(f"note: {note.file}: {note.detail}")
     labelled = max(1, sum(report.pixels_per_class.values()))
     for name, pixels in sorted(report.pixels_per_class.items(), key=lambda item: -item[1]):
         print(f"{name:<24} {100 * pixels / labelled:7.3f} %")
-    void = "" if report.void_fraction is None else f", {100 * report.void_fraction:.2f} % of their pixels void"
-    print(f"{data.split}: {report.num_pairs} pairs{void}; {len(report.faults)} faults", flush=True)
+    ignored = (
+        "" if report.ignored_fraction is None else f", {100 * report.ignored_fraction:.2f} % of their pixels ignored"
+    )
+    print(f"{data.split}: {report.num_pairs} pairs{ignored}; {len(report.errors)} errors", flush=True)
     return report

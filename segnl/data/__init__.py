@@ -1,1 +1,1 @@
-"""Reading data sets: pairs of files, crops, batches."""
+"""Data sets: pairs of files, training crops, batches."""

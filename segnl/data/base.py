@@ -1,4 +1,4 @@
-"""What every data set has in common: its settings, its pairs of files, reading one of them."""
+"""Base of every data set: its settings, its pairs of image and label files, reading a pair."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +19,22 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 
 Files = dict[str, Path]
-"""Files by stem."""
+"""Paths by sample id."""
 
 
 class DataConfig(Config):
-    """Settings of a data set and of how a training crop is cut from it."""
+    """Settings of a data set and of its training crops."""
 
     name: str
     root: Path
     crop_hw: tuple[SidePx, SidePx]
-    """Rows and columns of a training crop; what a smaller image leaves free is void."""
+    """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
     scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
-    """An image is resized by a factor drawn evenly from this range before it is cropped."""
+    """Range of the random factor, uniform, by which an image is resized before it is cropped."""
     short_side_px: SidePx | None = None
-    """The length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
+    """Length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
     crop_max_class: Annotated[float, Field(gt=0, le=1)] | None = None
-    """A crop of which one class covers more than this fraction is drawn again, ten times at most."""
+    """Fraction of a crop that one class may cover; other crops are drawn again, up to ten times."""
     flip: bool = True
     distort: bool = True
     """Random brightness, contrast, saturation and hue."""
@@ -56,7 +56,7 @@ class DataConfig(Config):
 
     @property
     def root_folder(self) -> Path:
-        """The root, with a leading `~` read as the user's home; as it stands where there is no such user."""
+        """The root with a leading `~` expanded, unless there is no such user."""
         try:
             return self.root.expanduser()
         except RuntimeError:
@@ -77,19 +77,19 @@ class SubmissionRules:
 
 
 class SegmentationData:
-    """One split of a data set: pairs of image and label files, and the table that says what the labels mean.
+    """One split of a data set: pairs of image and label files, and the class table of the labels.
 
-    A data set names its `Config`, and overrides `class_table`, `find_files` and `expected`; `find_images` and
-    `label_folder` too if one of its splits may come without labels, as a benchmark's test images do.
-    allow_unmatched: keep the files without a partner in `unmatched` instead of raising for the first (for `check`).
-    needs_labels: False accepts a split that has no label file at all; its labels are void then, and `has_labels` False.
+    A subclass names its `Config` and overrides `class_table`, `find_files` and `expected`; `find_images` and
+    `label_folder` too if one of its splits may have no labels, as a benchmark's test images do.
+    allow_unmatched: collects files without a partner in `unmatched` instead of raising for the first (for `check`).
+    needs_labels: False accepts a split without any label file; `has_labels` is False then, and all labels are ignored.
 
     Raises DataError for a folder that is missing or empty, an unknown split, an image without label or the reverse.
     """
 
     Config: ClassVar[type[DataConfig]] = DataConfig
     how_to_get: ClassVar[str] = "see data/README.md"
-    """The end of the message about a missing root."""
+    """Last words of the message about a missing root."""
     has_cityscapes_layout: ClassVar[bool] = False
     """Whether `root` holds gtFine/ with labelIds and instanceIds, which the official Cityscapes evaluator reads."""
     counts_absent_classes: ClassVar[bool] = False
@@ -120,19 +120,19 @@ class SegmentationData:
 
     @classmethod
     def class_table(cls, cfg: Any) -> ClassTable:
-        """The classes of the data set with these settings (cfg: its own `Config`)."""
+        """Returns the classes of the data set; cfg: its own `Config`."""
         raise NotImplementedError
 
     def find_files(self) -> tuple[Files, Files]:
-        """The split's images and labels by stem; raises DataError when there is none of either."""
+        """Finds the split's images and labels by sample id. Raises DataError when there are no images or no labels."""
         raise NotImplementedError
 
     def find_images(self) -> Files:
-        """The split's images alone, by stem; raises DataError when there is none."""
+        """Finds the split's images by sample id. Raises DataError when there are none."""
         raise NotImplementedError
 
     def label_folder(self) -> Path | None:
-        """Where the labels of the split would lie; None for a data set that cannot do without."""
+        """Returns the folder of the split's labels; None for a data set that always needs labels."""
         return None
 
     def _has_label_files(self) -> bool:
@@ -140,15 +140,15 @@ class SegmentationData:
         return folder is None or any(path.is_file() and path.name[0] != "." for path in folder.rglob("*"))
 
     def expected(self, sample_id: str) -> tuple[str, str]:
-        """The file names, for messages, that the image and the label of `stem` should have."""
+        """Returns the file names that the image and the label of a sample should have, for messages."""
         raise NotImplementedError
 
     def _unmatched(self, images: Files, labels: Files) -> list[FileError]:
-        faults = [
+        errors = [
             FileError(images[sample_id], "missing", f"no label belongs to it; expected {self.expected(sample_id)[1]}")
             for sample_id in sorted(images.keys() - labels.keys())
         ]
-        return faults + [
+        return errors + [
             FileError(labels[sample_id], "missing", f"no image belongs to it; expected {self.expected(sample_id)[0]}")
             for sample_id in sorted(labels.keys() - images.keys())
         ]
@@ -170,7 +170,7 @@ class SegmentationData:
         raise NotImplementedError
 
     def read(self, i: int) -> Sample:
-        """Pair `i` at its own size, the label as train ids; raises DataError naming the file and what is wrong."""
+        """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
         image = read_image(self._images[i])
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
@@ -180,7 +180,7 @@ class SegmentationData:
 
 
 def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label_hw: tuple[int, ...]) -> None:
-    """Raises FileError unless a label has its image's size."""
+    """Raises FileError unless the label has its image's size."""
     if image_hw == label_hw:
         return
     fix = "export the label at the image's size"
@@ -193,25 +193,25 @@ def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label
 
 
 def split_folder(parent: Path, name: str) -> Path:
-    """`parent`/`name`; raises DataError naming the folder that is missing, and the splits that are there."""
+    """Returns `parent`/`name`. Raises DataError naming the missing folder and the splits that exist."""
     if not parent.is_dir():
         raise DataError(f"{parent}: no such folder; data.root must be the folder that holds {parent.name}/")
     if not (parent / name).is_dir():
-        there = ", ".join(sorted(path.name for path in parent.iterdir() if path.is_dir())) or "none"
-        raise DataError(f"{parent}: no split '{name}'; it has {there}")
+        splits = ", ".join(sorted(path.name for path in parent.iterdir() if path.is_dir())) or "none"
+        raise DataError(f"{parent}: no split '{name}'; it has {splits}")
     return parent / name
 
 
 def files_by_id(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:
-    """The visible files of a folder with one of these suffixes; raises DataError for none, or two of one stem."""
-    found: Files = {}
+    """Finds the visible files of a folder with one of these suffixes. Raises DataError for none, or two of one stem."""
+    files: Files = {}
     for path in sorted(folder.iterdir()):
-        # A Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+        # macOS leaves ._NAME.jpg beside NAME.jpg on other file systems.
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found:
-            raise DataError(f"{path}: {found[path.stem].name} has the same stem; keep one of them")
-        found[path.stem] = path
-    if not found:
+        if path.stem in files:
+            raise DataError(f"{path}: {files[path.stem].name} has the same stem; keep one of them")
+        files[path.stem] = path
+    if not files:
         raise DataError(f"{folder}: no {kind} files; expected *{', *'.join(suffixes)}")
-    return found
+    return files

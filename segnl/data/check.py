@@ -1,120 +1,130 @@
-"""Every fault of a data set at once, and what its labels hold."""
+"""Checks of a whole data set: every file error at once, and the pixels of each class."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segnl.core import IGNORE
+from segnl.core.arrays import Counts, Pixels
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `check` found.
+class DataReport:
+    """Result of `check`.
 
-    notes: what is no fault but worth a look (an EXIF orientation, which is not applied).
-    pixels_per_class, void_pixels: over the labels that could be read.
+    notes: remarks that are no errors, such as an EXIF orientation, which is not applied.
+    pixels_per_class, ignored_pixels: over the labels that could be read.
     """
 
-    faults: list[FileError]
+    errors: list[FileError]
     notes: list[FileError]
     num_pairs: int
     pixels_per_class: dict[str, int]
-    void_pixels: int
+    ignored_pixels: int
 
     @property
-    def void_fraction(self) -> float | None:
+    def ignored_fraction(self) -> float | None:
         """Of all pixels of the labels; None where no label could be read."""
-        total = self.void_pixels + sum(self.pixels_per_class.values())
-        return self.void_pixels / total if total else None
+        total = self.ignored_pixels + sum(self.pixels_per_class.values())
+        return self.ignored_pixels / total if total else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Returns plain values for JSON."""
         return {
-            "faults": [_plain(fault) for fault in self.faults],
+            "faults": [_plain(error) for error in self.errors],
             "notes": [_plain(note) for note in self.notes],
             "num_pairs": self.num_pairs,
             "pixels_per_class": self.pixels_per_class,
-            "void_fraction": self.void_fraction,
+            "void_fraction": self.ignored_fraction,
         }
 
 
-def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None) -> Report:
-    """Decodes every image and every label of `data`, made with allow_unmatched=True; raises for none of their faults.
+def _plain(error: FileError) -> dict[str, str]:
+    return {"file": str(error.file), "kind": error.kind, "detail": error.detail}
+
+
+def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None) -> DataReport:
+    """Decodes every image and label of `data`, opened with allow_unmatched=True, and collects their errors.
 
     on_pair: called after each pair. Uses data.workers threads (PIL decodes outside Python's lock).
     """
-    faults = list(data.unmatched)
+    errors = list(data.unmatched)
     notes: list[FileError] = []
     counts = np.zeros(IGNORE + 1, np.int64)
     with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
-        for found in pool.map(partial(_examine, data), range(len(data))):
-            faults += found.faults
-            notes += found.notes
-            counts += found.counts
+        for pair_errors, pair_notes, pair_counts in pool.map(partial(_check_pair, data), range(len(data))):
+            errors += pair_errors
+            notes += pair_notes
+            counts += pair_counts
             if on_pair is not None:
                 on_pair()
-    return Report(
-        faults,
+    return DataReport(
+        errors,
         notes,
         num_pairs=len(data),
         pixels_per_class={name: int(counts[i]) for i, name in enumerate(data.table.names)},
-        void_pixels=int(counts[IGNORE]),
+        ignored_pixels=int(counts[IGNORE]),
     )
 
 
-def merged(reports: Sequence[Report]) -> Report:
-    """Of several splits of one data set as one."""
-    names = reports[0].pixels_per_class
-    return Report(
-        [fault for report in reports for fault in report.faults],
+def merge_reports(reports: Sequence[DataReport]) -> DataReport:
+    """Merges the reports of several splits of one data set."""
+    return DataReport(
+        [error for report in reports for error in report.errors],
         [note for report in reports for note in report.notes],
         num_pairs=sum(report.num_pairs for report in reports),
-        pixels_per_class={name: sum(report.pixels_per_class[name] for report in reports) for name in names},
-        void_pixels=sum(report.void_pixels for report in reports),
+        pixels_per_class={
+            name: sum(report.pixels_per_class[name] for report in reports) for name in reports[0].pixels_per_class
+        },
+        ignored_pixels=sum(report.ignored_pixels for report in reports),
     )
 
 
-@dataclass(frozen=True)
-class _Found:
-    faults: list[FileError]
-    notes: list[FileError]
-    counts: "np.ndarray[Any, np.dtype[np.int64]]"
+def class_pixels(data: SegmentationData) -> Counts:
+    """Counts the pixels of each class over all labels, int64 `k`. Raises DataError for a label that cannot be read."""
+    with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
+        of_labels = pool.map(lambda path: _count(data, path, read_label(path)), map(data.label_path, range(len(data))))
+        return sum(of_labels, np.zeros(IGNORE + 1, np.int64))[: data.table.num_classes]
 
 
-def _examine(data: SegmentationData, i: int) -> _Found:
-    """Pair `i`: the image's fault and the label's, each by itself, then what only the two together can have."""
+def _count(data: SegmentationData, path: Path, raw: Pixels) -> Counts:
+    """Counts a label's pixels by train id, int64 `256`; raw: its ids as stored."""
+    return np.bincount(data.table.to_train(raw, str(path)).ravel(), minlength=IGNORE + 1)
+
+
+def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[FileError], Counts]:
+    """Returns errors, notes and pixel counts of pair `i`: image and label each, then the two against each other."""
     image_path, label_path = data.image_path(i), data.label_path(i)
-    found = _Found([], [], np.zeros(IGNORE + 1, np.int64))
+    errors: list[FileError] = []
+    notes: list[FileError] = []
+    counts = np.zeros(IGNORE + 1, np.int64)
     image = raw = None
     try:
         image = read_image(image_path)
-    except FileError as fault:
-        found.faults.append(fault)
+    except FileError as err:
+        errors.append(err)
     try:
         raw = read_label(label_path)
-        found.counts[:] = np.bincount(data.table.to_train(raw, str(label_path)).ravel(), minlength=IGNORE + 1)
-    except FileError as fault:
-        found.faults.append(fault)
+        counts = _count(data, label_path, raw)
+    except FileError as err:
+        errors.append(err)
     except DataError as err:
-        found.faults.append(FileError(label_path, "id", str(err).removeprefix(f"{label_path}: ")))
+        errors.append(FileError(label_path, "id", str(err).removeprefix(f"{label_path}: ")))
     try:
         if image is not None and raw is not None:
             require_same_size(image_path, image.shape[:2], label_path, raw.shape)
-    except FileError as fault:
-        found.faults.append(fault)
+    except FileError as err:
+        errors.append(err)
     orientation = exif_orientation(image_path) if image is not None else 1
     if orientation != 1:
         detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
-        found.notes.append(FileError(image_path, "orientation", detail))
-    return found
-
-
-def _plain(fault: FileError) -> dict[str, str]:
-    return {"file": str(fault.file), "kind": fault.kind, "detail": fault.detail}
+        notes.append(FileError(image_path, "orientation", detail))
+    return errors, notes, counts

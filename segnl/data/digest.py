@@ -1,4 +1,4 @@
-"""What tells one data set from another, and a corrected one from what it was, without reading its images."""
+"""A digest that tells data sets, and corrected versions of one, apart without reading images."""
 
 import hashlib
 
@@ -7,9 +7,9 @@ from segnl.data.base import SegmentationData
 
 
 def files_digest(data: SegmentationData) -> str:
-    """SHA-256 over the names and sizes of a split's images, the content of its labels, and the ids of its classes.
+    """Hashes the names and sizes of a split's images, the content of its labels, and the ids of its classes (SHA-256).
 
-    Labels are corrected in place, and an uncompressed one keeps its size then.
+    Label content counts because a label corrected in place may keep its size.
     """
     lines = [str(list(data.table.file_ids))]
     for i in range(len(data)):

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Data sets, found by name."""
 
 from segnl.core.components import Components
 from segnl.data.base import SegmentationData

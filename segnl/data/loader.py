@@ -1,7 +1,7 @@
-"""Batches and samples by worker processes: pure functions of the step, one line when something goes wrong.
+"""Batches and samples from worker processes.
 
-What a step trains on depends on (seed, step, batch size) alone, never on the number of workers, so a resumed run needs
-no saved state. A fault in a worker travels back as a value and is raised here, without the worker's traceback.
+The batch of a step depends on (seed, step, batch size) alone, never on the number of workers, so a resumed run needs no
+saved loader state. An error in a worker travels back as a value and is raised here, without the worker's traceback.
 """
 
 import re
@@ -28,95 +28,86 @@ Key = tuple[int, int]
 """(epoch, index)"""
 Transform = Callable[[Sample, int, int], Sample]
 
-_POLL_S = 5.0  # how often a silent worker is looked at: a killed one is noticed within this time
+_POLL_S = 5.0  # how often a silent worker is checked: a killed one is noticed within this time
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Steps first_step..max_steps-1 of one rank; `batch_size` counts the images of all ranks."""
+
+    seed: int
+    batch_size: int
+    first_step: int
+    max_steps: int
+    rank: int = 0
+    world: int = 1
 
 
 def train_batches(
-    data: SegmentationData,
-    transform: Transform,
-    *,
-    seed: int,
-    batch_size: int,
-    first_step: int,
-    max_steps: int,
-    workers: int,
-    timeout_s: float,
-    rank: int = 0,
-    world: int = 1,
+    data: SegmentationData, transform: Transform, plan: BatchPlan, *, workers: int, timeout_s: float
 ) -> Generator[Batch, None, None]:
-    """The batches of steps first_step..max_steps-1 for one rank; `batch_size` counts all ranks.
+    """Yields the batches of one rank.
 
     Raises DataError naming file, index and epoch; MachineError for a worker that was killed or silent for timeout_s.
     """
-    if batch_size < world:
-        raise ValueError(f"batch_size {batch_size} for {world} ranks; expected at least one image a rank")
-    keys = BatchKeys(len(data), seed, batch_size, first_step, max_steps, rank, world)
-    crops = _Crops(data, transform)
-    yield from _load(crops, keys, _collate_or_fault, workers, timeout_s)
+    if plan.batch_size < plan.world:
+        raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
+    yield from _load(_Crops(data, transform), BatchKeys(len(data), plan), _collate, workers, timeout_s)
 
 
 def eval_samples(
-    data: SegmentationData,
-    *,
-    workers: int,
-    rank: int = 0,
-    world: int = 1,
-    timeout_s: float = 120.0,
-    indices: Sequence[int] | None = None,
+    data: SegmentationData, *, workers: int, timeout_s: float = 120.0, indices: Sequence[int] | None = None
 ) -> Iterator[tuple[int, Sample]]:
-    """(index, sample at its own size) for index rank, rank + world, ...: none padded, none repeated.
+    """Yields (index, sample at its own size).
 
     indices: only these images, in this order. Raises as `train_batches` does.
     """
-    indexes = list(range(len(data)) if indices is None else indices)[rank::world]
-    arrived = _load(_Originals(data), [[index] for index in indexes], _only, min(workers, len(indexes)), timeout_s)
-    for index, (image, label) in zip(indexes, arrived, strict=True):
+    indices = range(len(data)) if indices is None else indices
+    pairs = _load(_Originals(data), [[index] for index in indices], _only, min(workers, len(indices)), timeout_s)
+    for index, (image, label) in zip(indices, pairs, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
 
 
 class BatchKeys:
     """The (epoch, index) of every crop of every step; iterates over lists of them.
 
-    Global position p = step * batch_size + j lies in epoch p // N and takes place p % N of that epoch's permutation;
-    a rank takes j = rank, rank + world, ...
+    Global position p = step * batch_size + j belongs to epoch p // N and is place p % N of that epoch's permutation of
+    the N images; a rank takes j = rank, rank + world, ...
     """
 
-    def __init__(
-        self, count: int, seed: int, batch_size: int, first_step: int, max_steps: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.count = count
-        self.seed = seed
-        self.batch_size = batch_size
-        self.steps = range(first_step, max_steps)
-        self.own = range(rank, batch_size, world)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+    def __init__(self, num_images: int, plan: BatchPlan) -> None:
+        self.num_images = num_images
+        self.plan = plan
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # an epoch and its permutation
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return self.plan.max_steps - self.plan.first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for step in self.steps:
-            yield [self.key(step * self.batch_size + j) for j in self.own]
+        plan = self.plan
+        for step in range(plan.first_step, plan.max_steps):
+            yield [self.key(step * plan.batch_size + j) for j in range(plan.rank, plan.batch_size, plan.world)]
 
     def key(self, position: int) -> Key:
-        epoch, place = divmod(position, self.count)
+        """Returns the (epoch, index) of a global position."""
+        epoch, place = divmod(position, self.num_images)
         if self._order[0] != epoch:
-            draws = np.random.default_rng(seed_for(self.seed, "order", epoch))
-            self._order = epoch, draws.permutation(self.count)
+            draws = np.random.default_rng(seed_for(self.plan.seed, "order", epoch))
+            self._order = epoch, draws.permutation(self.num_images)
         return epoch, int(self._order[1][place])
 
 
 @dataclass(frozen=True)
-class _Fault:
-    """A SegnlError on its way from a worker: an exception itself would arrive wrapped in the worker's traceback."""
+class _WorkerError:
+    """A SegnlError on its way from a worker; the exception itself would arrive wrapped in the worker's traceback."""
 
     kind: type[SegnlError]
     message: str
 
 
-def _fault(err: SegnlError, which: str) -> _Fault:
-    # A subclass may take other arguments than a message.
-    return _Fault(DataError if isinstance(err, DataError) else type(err), f"{err} ({which})")
+def _worker_error(err: SegnlError, context: str) -> _WorkerError:
+    # A subclass of DataError may take other arguments than a message.
+    return _WorkerError(DataError if isinstance(err, DataError) else type(err), f"{err} ({context})")
 
 
 class _Crops(Dataset[Any]):
@@ -124,31 +115,31 @@ class _Crops(Dataset[Any]):
         self.data = data
         self.transform = transform
 
-    def __getitem__(self, key: Key) -> Sample | _Fault:
+    def __getitem__(self, key: Key) -> Sample | _WorkerError:
         epoch, index = key
         try:
             return self.transform(self.data.read(index), epoch, index)
         except SegnlError as err:
-            return _fault(err, f"index {index}, epoch {epoch}")
+            return _worker_error(err, f"index {index}, epoch {epoch}")
 
 
 class _Originals(Dataset[Any]):
-    """Tensors, which cross between processes in shared memory; arrays would be copied through a pipe."""
+    """Whole images as tensors, which cross between processes in shared memory; arrays would pass through a pipe."""
 
     def __init__(self, data: SegmentationData) -> None:
         self.data = data
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _Fault:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _WorkerError:
         try:
             sample = self.data.read(index)
         except SegnlError as err:
-            return _fault(err, f"index {index}")
+            return _worker_error(err, f"index {index}")
         return torch.from_numpy(sample.image), torch.from_numpy(sample.label)
 
 
-def _collate_or_fault(items: list[Sample | _Fault]) -> Batch | _Fault:
-    fault = next((item for item in items if isinstance(item, _Fault)), None)
-    return fault or collate([item for item in items if isinstance(item, Sample)])
+def _collate(items: list[Sample | _WorkerError]) -> Batch | _WorkerError:
+    error = next((item for item in items if isinstance(item, _WorkerError)), None)
+    return error or collate([item for item in items if isinstance(item, Sample)])
 
 
 def _only(items: list[Any]) -> Any:
@@ -157,7 +148,7 @@ def _only(items: list[Any]) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a worker; Ctrl-C and SIGHUP are the main process's business, SIGTERM is not its handler's here."""
+    """Sets one thread a worker; Ctrl-C and SIGHUP are left to the main process, SIGTERM ends the worker."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,7 +163,7 @@ def _load(
     workers: int,
     timeout_s: float,
 ) -> Iterator[Any]:
-    """What `collate_fn` makes of the items of each list of keys, in order."""
+    """Yields the collated items of each list of keys, in order."""
     require_workers(workers)
     loader = DataLoader(
         items,
@@ -181,20 +172,20 @@ def _load(
         num_workers=workers,
         worker_init_fn=_start_worker,
         timeout=min(_POLL_S, timeout_s) if workers else 0,
-        # It draws a seed at its start: from the global generator, dropout would differ after a resume.
+        # DataLoader draws a seed at its start: from the global generator, dropout would differ after a resume.
         generator=torch.Generator(),
     )
     arrivals = _start(loader)
-    while (arrived := _next(arrivals, timeout_s)) is not None:
-        if isinstance(arrived, _Fault):
-            raise arrived.kind(arrived.message)
-        yield arrived
+    while (collated := _next(arrivals, timeout_s)) is not None:
+        if isinstance(collated, _WorkerError):
+            raise collated.kind(collated.message)
+        yield collated
 
 
 def _start(loader: "DataLoader[Any]") -> Iterator[Any]:
     """Starts the workers, without torch's SIGCHLD handler.
 
-    The handler raises wherever the main process stands, in the midst of a training step too; `_next` looks by itself.
+    The handler raises anywhere in the main process, even within a training step; `_next` checks the workers itself.
     """
     if loader.num_workers == 0 or threading.current_thread() is not threading.main_thread():
         return iter(loader)
@@ -211,12 +202,12 @@ KILLED = (
 
 
 def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
-    """The next item, None after the last; raises MachineError when a worker is dead or silent for timeout_s."""
+    """Returns the next item, None after the last. Raises MachineError when a worker is dead or silent for timeout_s."""
     began = time.monotonic()
     while True:
         try:
             return next(arrivals, None)
-        except (ConnectionError, EOFError) as err:  # it died while it handed a batch over
+        except (ConnectionError, EOFError) as err:  # it died while it sent a batch
             raise MachineError(f"data worker: {KILLED}") from err
         except RuntimeError as err:
             text = str(err)

@@ -1,8 +1,8 @@
-"""The one decoder of images and the one decoder of labels, both PIL.
+"""Decoders of images and of labels, both by PIL.
 
-PIL raises for a file that breaks off, where OpenCV returns a grey half silently; and it keeps the indices of a palette
-label, which OpenCV turns into colours. Neither image nor label is rotated by an EXIF orientation tag: a label is drawn
-upon pixels, PNG labels rarely carry the tag, and rotating one of the two without the other would pair the wrong pixels.
+PIL raises for a truncated file, where OpenCV silently returns a grey half; and it keeps the indices of a palette label,
+which OpenCV turns into colours. Neither image nor label is rotated by an EXIF orientation tag: PNG labels rarely carry
+the tag, and rotating only the image would pair the wrong pixels.
 """
 
 import struct
@@ -16,7 +16,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
 
 _EXIF_ORIENTATION = 0x0112
-# What PIL's decoders raise for damaged bytes: most often OSError and SyntaxError, the others by their own accounts.
+# Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -31,7 +31,7 @@ _DECODER_ERRORS = (
 
 
 class FileError(DataError):
-    """One file that cannot be used: which, what kind of fault, and in words what is wrong and what to do.
+    """A file that cannot be used; the detail says what is wrong and what to do.
 
     kind: missing, empty, damaged, format, size or id.
     """
@@ -46,7 +46,7 @@ class FileError(DataError):
 def read_image(path: Path) -> Pixels:
     """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation, alpha dropped).
 
-    Raises FileError for a file that is missing, empty, broken off, or holds more than 8 bits a channel in one channel.
+    Raises FileError for a file that is missing, empty, truncated, or holds more than 8 bits a channel in one channel.
     """
     image = _decode(path)
     if image.mode.startswith(("I", "F")):
@@ -57,13 +57,13 @@ def read_image(path: Path) -> Pixels:
 def read_label(path: Path) -> Pixels:
     """Decodes a label to ids u8 `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to 255.
 
-    Raises FileError for a file that is missing, empty or broken off, for colours, and for 16-bit ids above 255.
+    Raises FileError for a file that is missing, empty or truncated, for colours, and for 16-bit ids above 255.
     """
     image = _decode(path)
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
         raise FileError(path, "format", f"label of mode {image.mode}; expected one channel of class ids, not colours")
     if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
-        bits = image.info["grey_bits"]  # such a file's values are brightnesses: PIL makes 0..15 into 0, 17 .. 255
+        bits = image.info["grey_bits"]  # PIL scales the values of such a file: 0..15 become 0, 17 .. 255
         raise FileError(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
     if image.mode in ("1", "L", "P"):
         return np.array(image, dtype=np.uint8)
@@ -80,7 +80,7 @@ def read_label(path: Path) -> Pixels:
 
 
 def exif_orientation(path: Path) -> int:
-    """1 for an image whose pixels stand upright as stored; 2..8 for a tag that we do not apply."""
+    """Returns 1 for pixels that are upright as stored; 2..8 for a tag, which is not applied."""
     try:
         with Image.open(path) as image:
             return int(image.getexif().get(_EXIF_ORIENTATION, 1))

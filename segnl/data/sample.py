@@ -1,4 +1,4 @@
-"""What a data set yields and what a training step eats."""
+"""A sample, as a data set yields it, and a batch, as a training step takes it."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Sample:
     """One image with its label.
 
     image: u8 `H W 3`, RGB.  label: u8 `H W`, train ids 0..k-1 or 255.
-    id: unique within its split; what a mask of this image is named after.
+    id: unique within its split; masks of this image are named after it.
     """
 
     image: Pixels

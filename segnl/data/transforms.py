@@ -1,8 +1,8 @@
-"""From a sample to a training crop: random scale, crop, mirror and colour, by albumentations.
+"""Training crops: random scale, crop, flip and colour, by albumentations.
 
 Every draw is a pure function of (seed, epoch, index): the same for any number of workers, and after a resume. The
-transforms are seeded one by one. `Compose.set_random_seed` of albumentations 2.0.8 gives all of them one seed, so that
-the scale of a crop would also be its place (tests/data/test_transforms.py: scale and place are independent).
+transforms are seeded one by one: `Compose.set_random_seed` of albumentations 2.0.8 gives all of them one seed, which
+would tie the scale of a crop to its place (tests/data/test_transforms.py: scale and place are independent).
 """
 
 import os
@@ -24,13 +24,13 @@ _CROP_TRIES = 10
 
 
 class ScaledCrop(A.DualTransform):
-    """Resizes by a random factor and cuts a random window of at most `crop_hw`; only the window is ever computed.
+    """Resizes by a random factor and cuts a random window of at most `crop_hw`; only the window is computed.
 
     The image is bilinear, the label nearest, both with pixel centres at .5 (cv2.resize's INTER_NEAREST would shift the
-    label by up to half a pixel). A 769x769 crop of Cityscapes takes 8 ms
-    at any factor; resizing the whole image first takes 2 ms at 0.5, 15 at 1.25, 30 at 2.
-    max_class: a window of which one class fills more than this fraction (void not counted) is drawn again, ten draws at
-    most, as mmsegmentation's recipes do with 0.75; None draws once.
+    label by up to half a pixel). A 769x769 crop of Cityscapes takes 8 ms at any factor; resizing the whole image first
+    takes 2 ms at 0.5, 15 at 1.25, 30 at 2.
+    max_class: a window in which one class covers more than this fraction of the labelled pixels is drawn again, ten
+    draws at most, as in mmsegmentation's recipes (0.75); None draws once.
     """
 
     def __init__(
@@ -76,11 +76,13 @@ class ScaledCrop(A.DualTransform):
     ) -> Pixels:
         return self._warp(mask, cv2.INTER_NEAREST, corner, window_hw, ratio)
 
-    def _warp(self, pixels: Pixels, how: int, corner: list[int], window_hw: list[int], ratio: list[float]) -> Pixels:
+    def _warp(
+        self, pixels: Pixels, interpolation: int, corner: list[int], window_hw: list[int], ratio: list[float]
+    ) -> Pixels:
         (top, left), (down, right) = corner, ratio
-        # Where the window's pixel (column, row) comes from: centres lie at .5.
+        # Source coordinates of the window's pixel (column, row); centres lie at .5.
         source = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
-        flags = how | cv2.WARP_INVERSE_MAP
+        flags = interpolation | cv2.WARP_INVERSE_MAP
         out = cv2.warpAffine(pixels, source, (window_hw[1], window_hw[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(out, dtype=np.uint8)
 
@@ -116,8 +118,8 @@ class PhotometricDistortion(A.ImageOnlyTransform):
         **params: Any,
     ) -> Pixels:
         values = np.arange(256, dtype=np.float64)
-        first = np.clip(values + brightness, 0, 255) * (contrast if is_contrast_first else 1.0)
-        out = _look_up(img, first)
+        brighter = np.clip(values + brightness, 0, 255) * (contrast if is_contrast_first else 1.0)
+        out = _look_up(img, brighter)
         if saturation != 1.0 or hue != 0:
             hsv = np.asarray(cv2.cvtColor(out, cv2.COLOR_RGB2HSV), dtype=np.uint8)  # hue 0..179
             table = np.stack([(values + hue) % 180, values * saturation, values], axis=-1)  # 256 3
@@ -126,16 +128,16 @@ class PhotometricDistortion(A.ImageOnlyTransform):
 
 
 def _look_up(pixels: Pixels, table: Floats) -> Pixels:
-    """Every value v of `pixels` u8 `H W 3` replaced by table[v], rounded and clipped; table: `256` or `256 3`."""
+    """Replaces every value v of `pixels` u8 `H W 3` by table[v], rounded and clipped; table: `256` or `256 3`."""
     exact = np.clip(np.rint(table), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(pixels, exact if exact.ndim == 1 else exact[None]), dtype=np.uint8)
 
 
 class TrainTransform:
-    """Random scale, crop, mirror and colour as `cfg` says.
+    """Random scale, crop, flip and colour, set by `cfg`.
 
-    pad_rgb: the colour beyond an image smaller than the crop, about the mean that the model subtracts; the label is
-    void there. Padding lies below and to the right, and comes last, so that no distortion reaches it.
+    pad_rgb: padding colour of an image smaller than the crop, about the mean that the model subtracts; the label is
+    ignored there. Padding is added below and to the right, after the colour distortion.
     """
 
     def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, int, int], seed: int) -> None:
@@ -151,7 +153,7 @@ class TrainTransform:
         self._compose = A.Compose(steps)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> Sample:
-        """The crop of `sample` in that epoch, image `crop_hw 3` and label `crop_hw`."""
+        """Returns the crop of `sample` in that epoch, image `crop_hw 3` and label `crop_hw`."""
         for step in self._compose.transforms:
             step.set_random_seed(seed_for(self.seed, "augment", type(step).__name__, epoch, index))
         out = self._compose(image=sample.image, mask=sample.label)

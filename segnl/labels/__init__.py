@@ -1,1 +1,1 @@
-"""Floor 1: what the numbers in a label file mean. Pure data, no torch."""
+"""Class tables of data sets: the meaning of the ids in label files. Imports no torch."""

@@ -164,7 +164,7 @@ _ROWS = [line.split(" ", maxsplit=4) for line in _CLASSES.splitlines()]
 
 TABLE = ClassTable(
     [row[4] for row in _ROWS],
-    [[int(part) for part in row[1:4]] for row in _ROWS],
+    [[int(value) for value in row[1:4]] for row in _ROWS],
     file_ids=[int(row[0]) for row in _ROWS],
     ignore_ids=[0],
     void_id=0,

@@ -1,4 +1,4 @@
-"""Cityscapes: its 34 label ids and the licence plate, the 19 classes that are trained and scored, their categories.
+"""Cityscapes: its 34 label ids and the licence plate, the 19 scored classes, their categories.
 
 Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
@@ -10,7 +10,7 @@ from segnl.labels.table import ClassTable
 
 
 class Label(NamedTuple):
-    """One line of the benchmark's label definition; `train_id` is 255 for what is not scored."""
+    """A line of the benchmark's label definition; `train_id` is 255 for an id that is not scored."""
 
     name: str
     id: int
@@ -59,13 +59,13 @@ LABELS = (
     Label("bicycle", 33, 18, "vehicle", 7, True, False, (119, 11, 32)),
     Label("license plate", -1, IGNORE, "vehicle", 7, False, True, (0, 0, 142)),
 )
-"""By id; the licence plate (-1) comes last and is never drawn into a label file."""
+"""By id. The licence plate (-1) comes last and does not occur in label files."""
 
 SCORED = tuple(sorted((label for label in LABELS if label.train_id != IGNORE), key=lambda label: label.train_id))
 """The 19 classes by train id."""
 
 CATEGORIES = tuple(dict.fromkeys(label.category for label in SCORED))
-"""The seven categories that are scored, in the benchmark's order."""
+"""The seven scored categories, in the benchmark's order."""
 
 THING_TRAIN_IDS = tuple(label.train_id for label in SCORED if label.has_instances)
 """The eight classes whose instances are annotated one by one."""
@@ -77,6 +77,6 @@ TABLE = ClassTable(
     ignore_ids=[label.id for label in LABELS if label.train_id == IGNORE and label.id >= 0],
     void_id=0,
     title="cityscapes",
-    # 255 and the like in a file named labelIds mean that somebody has written train ids into it.
+    # An unknown id such as 255 means that somebody wrote train ids into a file named labelIds.
     unknown_hint="expected labelIds as downloaded, not train ids",
 )

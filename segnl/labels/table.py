@@ -1,4 +1,4 @@
-"""What the numbers of a label file mean: ids as they stand in files, train ids, names, colours. Imports no torch."""
+"""Class tables: ids in label files, train ids, names, colours. Imports no torch."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -10,16 +10,16 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
 
-_UNKNOWN = 254  # stands in the lookup table for an id that no label may hold; hence at most 254 classes
+_UNKNOWN = 254  # marks an id that no label may hold in the lookup table; hence at most 253 classes
 
 
 class ClassTable:
-    """The classes of a data set and the way between a file's ids and train ids 0..k-1.
+    """Classes of a data set, and the mapping between ids in label files and train ids 0..k-1.
 
     names: one for each class, in train order.  palette: u8 `k 3`, RGB.
     file_ids: the id of each class in a label file; by default the train id itself.
-    ignore_ids: file ids that are void.  void_id: what `to_file` writes for a void pixel.
-    title: the data set's name in messages.  unknown_hint: what a user may do about an unknown id.
+    ignore_ids: file ids that are ignored.  void_id: id that `to_file` writes for an ignored pixel.
+    title: the data set's name in messages.  unknown_hint: advice in the message about an unknown id.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ClassTable:
         self._train_of[list(self.file_ids)] = np.arange(self.num_classes, dtype=np.uint8)
         self._file_of = np.full(256, void_id, np.uint8)
         self._file_of[: self.num_classes] = self.file_ids
-        self._colour_of = np.zeros((256, 3), np.uint8)  # void stays black
+        self._colour_of = np.zeros((256, 3), np.uint8)  # ignored pixels stay black
         self._colour_of[: self.num_classes] = self.palette
 
     def _check(self) -> None:
@@ -60,12 +60,12 @@ class ClassTable:
                 f"{count} names, {len(self.palette)} colours, {len(self.file_ids)} file ids; counts must agree"
             )
         if len(set(self.names)) != count or len(set(self.file_ids)) != count:
-            raise ValueError("a name or a file id stands twice in the class table")
+            raise ValueError("a name or a file id occurs twice in the class table")
         known = {*self.file_ids, *self.ignore_ids}
         if not all(0 <= file_id <= 255 for file_id in known):
             raise ValueError(f"file ids {min(known)}..{max(known)}; 8-bit labels hold 0..255")
         if set(self.file_ids) & set(self.ignore_ids):
-            raise ValueError(f"ids {sorted(set(self.file_ids) & set(self.ignore_ids))} are a class and void at once")
+            raise ValueError(f"ids {sorted(set(self.file_ids) & set(self.ignore_ids))} are a class and ignored at once")
 
     @property
     def num_classes(self) -> int:
@@ -73,13 +73,13 @@ class ClassTable:
 
     @property
     def known_ids(self) -> str:
-        """The ids that a label file may hold, such as `0..10, 255`."""
+        """Ids that a label file may hold, such as `0..10, 255`."""
         return _ranges({*self.file_ids, *self.ignore_ids})
 
     def to_train(self, raw: Ids, where: str) -> Pixels:
-        """A file's ids `H W` of any integer type as train ids u8 `H W`: 0..k-1, or 255 for void.
+        """Maps a file's ids `H W` of any integer type to train ids u8 `H W`: 0..k-1, or 255 for ignored.
 
-        Raises DataError naming `where`, the first pixel with an id that the table does not know, and the known ids.
+        Raises DataError naming `where`, the first pixel with an unknown id, and the known ids.
         """
         if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer):
             raise ValueError(f"label of shape {raw.shape} and type {raw.dtype}; expected integers `H W`")
@@ -94,7 +94,7 @@ class ClassTable:
     def _refuse(self, raw: Ids, bad: Mask, where: str) -> None:
         if not bad.any():
             return
-        row, column = (int(place) for place in np.unravel_index(int(bad.argmax()), bad.shape))
+        row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
         value = int(raw[row, column])
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {value}, "
@@ -102,11 +102,11 @@ class ClassTable:
         )
 
     def to_file(self, train: Pixels) -> Pixels:
-        """Train ids u8 `H W` as the ids that the data set's own files and its benchmark server use."""
+        """Maps train ids u8 `H W` to the ids of the data set's own files and of its benchmark server."""
         return self._file_of.take(self._checked(train))
 
     def colour(self, train: Pixels) -> Pixels:
-        """Train ids u8 `H W` as RGB u8 `H W 3`; void is black."""
+        """Paints train ids u8 `H W` as RGB u8 `H W 3`; ignored pixels are black."""
         return self._colour_of[self._checked(train)]
 
     def _checked(self, train: Pixels) -> Pixels:
@@ -121,40 +121,40 @@ class ClassTable:
     def from_tsv(cls, path: Path, ignore_ids: Iterable[int] = ()) -> "ClassTable":
         """Reads classes from a tab-separated file with the columns index, name, r, g, b.
 
-        index: the id in a label file. It need not begin at 0 nor be without gaps; train ids follow the order of lines.
-        255 is always void.
+        index: the id in a label file. It may begin anywhere and have gaps; train ids follow the order of lines.
+        255 is always ignored.
         Raises DataError for a file that is not such a table, ConfigError for an ignore id that is a class.
         """
         rows = _read_tsv(path)
         file_ids = [int(row[0]) for row in rows]
-        void = {*ignore_ids, IGNORE}
+        ignored = {*ignore_ids, IGNORE}
         for row in rows:
-            if int(row[0]) in void - {IGNORE}:
+            if int(row[0]) in ignored - {IGNORE}:
                 raise ConfigError(f"data.ignore_ids: {row[0]} is the class '{row[1]}' of {path}; remove one of the two")
-        if not all(0 <= file_id <= 255 for file_id in void):
-            raise ConfigError(f"data.ignore_ids: holds {sorted(void - {IGNORE})}; expected ids within 0..255")
+        if not all(0 <= file_id <= 255 for file_id in ignored):
+            raise ConfigError(f"data.ignore_ids: holds {sorted(ignored - {IGNORE})}; expected ids within 0..255")
         return cls(
             [row[1] for row in rows],
-            [[int(part) for part in row[2:]] for row in rows],
+            [[int(value) for value in row[2:]] for row in rows],
             file_ids=file_ids,
-            ignore_ids=void,
+            ignore_ids=ignored,
             title=path.parent.name or str(path),
             unknown_hint=f"correct the label, or name the id in {path.name} or in data.ignore_ids",
         )
 
 
 def _ranges(ids: Iterable[int]) -> str:
-    parts: list[list[int]] = []
+    runs: list[list[int]] = []
     for number in sorted(ids):
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1].append(number)
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
         else:
-            parts.append([number])
-    return ", ".join(f"{part[0]}..{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+            runs.append([number])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _read_tsv(path: Path) -> list[list[str]]:
-    """The lines below the header, each `[index, name, r, g, b]` with its numbers checked."""
+    """Reads the lines below the header, each `[index, name, r, g, b]` with its numbers checked."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
@@ -166,17 +166,17 @@ def _read_tsv(path: Path) -> list[list[str]]:
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        row = [part.strip() for part in line.split("\t")]
-        if len(row) != 5 or not row[1] or not all(part.isascii() and part.isdigit() for part in [row[0], *row[2:]]):
+        row = [cell.strip() for cell in line.split("\t")]
+        if len(row) != 5 or not row[1] or not all(cell.isascii() and cell.isdigit() for cell in [row[0], *row[2:]]):
             raise DataError(
                 f"{path}: line {number} is {line!r}; expected a number, a name, three numbers, with tabs between"
             )
-        if int(row[0]) >= IGNORE or any(int(part) > 255 for part in row[2:]):
+        if int(row[0]) >= IGNORE or any(int(cell) > 255 for cell in row[2:]):
             raise DataError(
-                f"{path}: line {number} is {line!r}; the index must be below 255 (void) and colours within 0..255"
+                f"{path}: line {number} is {line!r}; the index must be below 255 (ignored) and colours within 0..255"
             )
-        if any(int(row[0]) == int(other[0]) or row[1] == other[1] for other in rows):
-            raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; each stands once")
+        if any(int(row[0]) == int(earlier[0]) or row[1] == earlier[1] for earlier in rows):
+            raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; use each once")
         rows.append(row)
     if not 1 <= len(rows) < _UNKNOWN:
         raise DataError(f"{path}: names {len(rows)} classes; expected 1 to {_UNKNOWN - 1}")

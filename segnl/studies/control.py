@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
-from segnl.data.loader import train_batches
+from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, padding_rgb
@@ -94,10 +94,7 @@ def _first_batches(recipe: Recipe) -> Iterator[Batch]:
     return train_batches(
         build_data(recipe, "train"),
         TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
-        seed=recipe.train.seed,
-        batch_size=recipe.train.batch_size,
-        first_step=0,
-        max_steps=min(NUM_BATCHES, recipe.train.max_steps),
+        BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, min(NUM_BATCHES, recipe.train.max_steps)),
         workers=0,
         timeout_s=recipe.data.worker_timeout_s,
     )

@@ -20,8 +20,8 @@ from segnl.core.limits import require_memory
 from segnl.core.progress import Progress
 from segnl.core.run_log import NoLog, RunLog, read_log
 from segnl.data.base import SegmentationData
-from segnl.data.class_pixels import class_pixels
-from segnl.data.loader import train_batches
+from segnl.data.check import class_pixels
+from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
@@ -289,14 +289,16 @@ class _Session:
         return train_batches(
             self.train_data,
             transform,
-            seed=cfg.train.seed,
-            batch_size=cfg.train.batch_size,
-            first_step=first,
-            max_steps=cfg.train.max_steps,
+            BatchPlan(
+                cfg.train.seed,
+                cfg.train.batch_size,
+                first,
+                cfg.train.max_steps,
+                rank=self.group.rank,
+                world=self.group.world_size,
+            ),
             workers=cfg.data.workers,
             timeout_s=cfg.data.worker_timeout_s,
-            rank=self.group.rank,
-            world=self.group.world_size,
         )
 
     def _validate(self, log: RunLog | NoLog, progress: Progress, stop: list[int]) -> None:

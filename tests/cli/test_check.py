@@ -15,7 +15,7 @@ def test_a_clean_split_is_counted_class_by_class(tiny_config, tmp_path, capsys):
     assert sum(report["pixels_per_class"].values()) == 5 * 34 * 53
     assert abs(report["void_fraction"] - 3 / 37) < 1e-12
     assert report["splits"]["train"]["num_pairs"] == 5
-    assert "train: 5 pairs, 8.11 % of their pixels void; 0 faults" in capsys.readouterr().out
+    assert "train: 5 pairs, 8.11 % of their pixels ignored; 0 errors" in capsys.readouterr().out
 
 
 def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tiny_data, capsys):
@@ -26,7 +26,7 @@ def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tin
     out = capsys.readouterr().out
     assert "frame0.png" in out
     assert "frame3.png" in out
-    assert "2 faults" in out
+    assert "2 errors" in out
 
 
 def test_without_a_split_train_and_val_are_looked_at(tiny_config, tiny_data, tmp_path, capsys):

@@ -32,8 +32,8 @@ def test_eight_bad_files_are_all_named_at_once(make_folder):
         (label(6), "format"),
         (label(7), "format"),
     }
-    assert {(fault.file, fault.kind) for fault in report.faults} == expected
-    assert len(report.faults) == 8
+    assert {(error.file, error.kind) for error in report.errors} == expected
+    assert len(report.errors) == 8
     assert (report.num_pairs, len(seen)) == (8, 8)
     mapping = json.loads(json.dumps(report.to_dict()))
     assert {fault["kind"] for fault in mapping["faults"]} == {"damaged", "empty", "missing", "size", "id", "format"}
@@ -42,7 +42,7 @@ def test_eight_bad_files_are_all_named_at_once(make_folder):
     assert all("\n" not in fault["detail"] for fault in mapping["faults"])
 
 
-def test_a_sound_data_set_of_one_image_is_counted(make_folder):
+def test_a_valid_data_set_of_one_image_is_counted(make_folder):
     data = make_folder(1)
     label = data.read(0).label
     report = check(data)
@@ -55,22 +55,22 @@ def test_a_sound_data_set_of_one_image_is_counted(make_folder):
     }
 
 
-def test_a_pair_with_two_faults_gives_both_and_no_fraction(make_folder):
+def test_a_pair_with_two_errors_gives_both_and_no_fraction(make_folder):
     data = make_folder(1)
     data.image_path(0).write_bytes(b"")
     data.label_path(0).write_bytes(b"")
     report = check(data)
-    assert [fault.kind for fault in report.faults] == ["empty", "empty"]
-    assert report.void_fraction is None
+    assert [error.kind for error in report.errors] == ["empty", "empty"]
+    assert report.ignored_fraction is None
 
 
-def test_an_orientation_tag_is_a_note_and_no_fault(make_folder):
+def test_an_orientation_tag_is_a_note_and_no_error(make_folder):
     data = make_folder(1)
     tag = Image.Exif()
     tag[0x0112] = 3
     Image.open(data.image_path(0)).save(data.image_path(0), exif=tag)
     report = check(data)
-    assert report.faults == []
+    assert report.errors == []
     assert [(note.kind, note.file) for note in report.notes] == [("orientation", data.image_path(0))]
 
 
@@ -81,11 +81,11 @@ def test_no_images_at_all_is_refused(make_folder):
         Folder(data.cfg, "train", allow_unmatched=True)
 
 
-def test_camvid_and_ade_have_no_faults(shared):
+def test_camvid_has_no_errors(shared):
     cfg = {"name": "folder", "crop_hw": (7, 11), "workers": 2}
     camvid = Folder.Config(**cfg, root=shared / "data/camvid", ignore_ids=(11,))
     report = check(Folder(camvid, "val"))
-    assert report.faults == []
+    assert report.errors == []
     assert report.num_pairs == 101
     assert min(report.pixels_per_class.values()) > 0
-    assert 0.01 < report.void_fraction < 0.1
+    assert 0.01 < report.ignored_fraction < 0.1

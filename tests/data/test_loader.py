@@ -10,24 +10,18 @@ import torch
 
 from segnl.core.errors import DataError, MachineError
 from segnl.data import loader
-from segnl.data.loader import BatchKeys, eval_samples, train_batches
+from segnl.data.loader import BatchKeys, BatchPlan, eval_samples, train_batches
 from segnl.data.transforms import TrainTransform
 
-TIMES = {"seed": 3, "batch_size": 4, "timeout_s": 900.0}
 
-
-def batches(data, *, workers=0, first_step=0, max_steps=6, transform=None, **more):
+def batches(data, *, workers=0, transform=None, timeout_s=900.0, **steps):
     transform = transform or TrainTransform(data.cfg, (124, 116, 104), 3)
-    settings = TIMES | {"first_step": first_step, "max_steps": max_steps, "workers": workers} | more
-    return list(train_batches(data, transform, **settings))
+    plan = BatchPlan(**{"seed": 3, "batch_size": 4, "first_step": 0, "max_steps": 6, **steps})
+    return list(train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s))
 
 
-def same(one, other):
-    return (
-        one.sample_ids == other.sample_ids
-        and torch.equal(one.image, other.image)
-        and torch.equal(one.label, other.label)
-    )
+def same(a, b):
+    return a.sample_ids == b.sample_ids and torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
 
 class Sleepy:
@@ -64,22 +58,20 @@ def test_any_number_of_workers_and_any_resume_gives_the_same_batches(make_folder
 
 
 def test_every_epoch_holds_every_image_once_in_another_order():
-    keys = [key for step in BatchKeys(7, 0, 3, 0, 14) for key in step]
+    keys = [key for step in BatchKeys(7, BatchPlan(0, 3, 0, 14)) for key in step]
     epochs = [[index for epoch, index in keys if epoch == e] for e in range(6)]
     assert [sorted(order) for order in epochs] == [list(range(7))] * 6
     assert len({tuple(order) for order in epochs}) > 1
-    assert list(BatchKeys(7, 1, 3, 0, 14)) != list(BatchKeys(7, 0, 3, 0, 14))
+    assert list(BatchKeys(7, BatchPlan(1, 3, 0, 14))) != list(BatchKeys(7, BatchPlan(0, 3, 0, 14)))
 
 
 def test_ranks_share_a_batch_without_overlap():
-    whole = list(BatchKeys(7, 0, 5, 2, 9))
-    ranks = [list(BatchKeys(7, 0, 5, 2, 9, rank, 2)) for rank in (0, 1)]
+    whole = list(BatchKeys(7, BatchPlan(0, 5, 2, 9)))
+    ranks = [list(BatchKeys(7, BatchPlan(0, 5, 2, 9, rank, 2))) for rank in (0, 1)]
     for step, (first, second) in enumerate(zip(*ranks, strict=True)):
         assert (first, second) == (whole[step][::2], whole[step][1::2])
     with pytest.raises(ValueError, match="batch_size 1 for 2 ranks"):
-        next(
-            train_batches(None, None, seed=0, batch_size=1, first_step=0, max_steps=1, workers=0, timeout_s=1, world=2)
-        )
+        next(train_batches(None, None, BatchPlan(0, 1, 0, 1, world=2), workers=0, timeout_s=1))
 
 
 def test_a_data_set_of_one_image_fills_a_batch_with_different_crops(make_folder):
@@ -94,7 +86,7 @@ def test_a_damaged_file_is_one_line_with_file_index_and_epoch(make_folder, worke
     data.image_path(2).write_bytes(b"")
     with pytest.raises(DataError) as caught:
         batches(data, workers=workers)
-    epoch = next(epoch for step in BatchKeys(5, 3, 4, 0, 6) for epoch, index in step if index == 2)
+    epoch = next(epoch for step in BatchKeys(5, BatchPlan(3, 4, 0, 6)) for epoch, index in step if index == 2)
     expected = f"{data.image_path(2)}: the file is empty; download or export it again (index 2, epoch {epoch})"
     assert str(caught.value) == expected
     with pytest.raises(DataError, match=r"street_2\.png: the file is empty; .* \(index 2\)$"):
@@ -114,7 +106,7 @@ def test_a_worker_killed_during_a_training_step_does_not_interrupt_it(make_folde
     monkeypatch.setattr(loader, "_POLL_S", 0.5)
     data = make_folder(5)
     transform = TrainTransform(data.cfg, (124, 116, 104), 3)
-    stream = train_batches(data, transform, **TIMES, first_step=0, max_steps=1000, workers=1)
+    stream = train_batches(data, transform, BatchPlan(3, 4, 0, 1000), workers=1, timeout_s=900.0)
     next(stream)
     for worker in multiprocessing.active_children():
         worker.kill()
@@ -123,10 +115,10 @@ def test_a_worker_killed_during_a_training_step_does_not_interrupt_it(make_folde
         list(stream)
 
 
-@pytest.mark.parametrize("fault", [ConnectionResetError, ConnectionRefusedError, EOFError])
-def test_a_worker_that_dies_while_it_hands_a_batch_over_is_a_machine_error(fault):
+@pytest.mark.parametrize("error", [ConnectionResetError, ConnectionRefusedError, EOFError])
+def test_a_worker_that_dies_while_it_sends_a_batch_is_a_machine_error(error):
     def arrivals():
-        raise fault(104, "gone")
+        raise error(104, "gone")
         yield
 
     with pytest.raises(MachineError, match="was killed"):
@@ -157,16 +149,17 @@ class SlowStart:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_shards_are_disjoint_complete_and_at_their_own_size(make_folder, workers):
+def test_evaluation_samples_are_at_their_own_size_and_only_those_asked_for(make_folder, workers):
     data = make_folder(5)
-    shards = [list(eval_samples(data, workers=workers, rank=rank, world=3)) for rank in range(3)]
-    assert [[index for index, _ in shard] for shard in shards] == [[0, 3], [1, 4], [2]]
-    for index, sample in shards[0] + shards[1] + shards[2]:
-        truth = data.read(index)
-        assert sample.id == truth.id
-        np.testing.assert_array_equal(sample.image, truth.image)
-        np.testing.assert_array_equal(sample.label, truth.label)
-    assert list(eval_samples(data, workers=workers, rank=6, world=7)) == []
+    samples = list(eval_samples(data, workers=workers))
+    assert [index for index, _ in samples] == [0, 1, 2, 3, 4]
+    for index, sample in samples:
+        expected = data.read(index)
+        assert sample.id == expected.id
+        np.testing.assert_array_equal(sample.image, expected.image)
+        np.testing.assert_array_equal(sample.label, expected.label)
+    assert [index for index, _ in eval_samples(data, workers=workers, indices=[4, 1])] == [4, 1]
+    assert list(eval_samples(data, workers=workers, indices=[])) == []
 
 
 def test_loading_leaves_torchs_random_state_alone(make_folder):
@@ -178,9 +171,9 @@ def test_loading_leaves_torchs_random_state_alone(make_folder):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_a_spawned_worker_is_sent_can_be_pickled(make_folder):
+def test_everything_sent_to_a_spawned_worker_can_be_pickled(make_folder):
     data = make_folder(2)
     crops = loader._Crops(data, TrainTransform(data.cfg, (124, 116, 104), 3))
-    sent = pickle.dumps((crops, loader._Originals(data), loader._collate_or_fault, loader._only, loader._start_worker))
+    sent = pickle.dumps((crops, loader._Originals(data), loader._collate, loader._only, loader._start_worker))
     again, *_ = pickle.loads(sent)
     np.testing.assert_array_equal(again[0, 1].image, crops[0, 1].image)

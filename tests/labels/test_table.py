@@ -33,14 +33,14 @@ def test_an_unknown_id_names_file_pixel_value_and_the_known_ids(value):
         table.to_train(raw, "x/label.png")
 
 
-def test_to_file_undoes_to_train_and_gives_void_its_own_id():
+def test_to_file_undoes_to_train_and_gives_ignored_pixels_their_own_id():
     table = three_classes(file_ids=[1, 2, 3], ignore_ids=[0], void_id=0)
     train = np.array([[0, 1, 2, 255]], np.uint8)
     assert table.to_file(train).tolist() == [[1, 2, 3, 0]]
     assert table.to_train(table.to_file(train), "").tolist() == train.tolist()
 
 
-def test_colour_paints_classes_and_leaves_void_black():
+def test_colour_paints_classes_and_leaves_ignored_pixels_black():
     painted = three_classes().colour(np.array([[2, 255], [0, 1]], np.uint8))
     assert painted.tolist() == [[[7, 8, 9], [0, 0, 0]], [[1, 2, 3], [4, 5, 6]]]
 
@@ -55,9 +55,9 @@ def test_a_train_id_beyond_the_classes_is_refused():
     ("settings", "message"),
     [
         ({"file_ids": [0, 1]}, "counts must agree"),
-        ({"file_ids": [0, 1, 1]}, "stands twice"),
+        ({"file_ids": [0, 1, 1]}, "occurs twice"),
         ({"file_ids": [0, 1, 300]}, "8-bit"),
-        ({"ignore_ids": [2]}, "void at once"),
+        ({"ignore_ids": [2]}, "ignored at once"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(settings, message):

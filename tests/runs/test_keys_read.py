@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from segnl.core.config import Config, load_mapping, merge
-from segnl.data.class_pixels import class_pixels
+from segnl.data.check import class_pixels
 from segnl.data.loader import train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate

@@ -1,1 +1,1 @@
-"""Data sets, a file each."""
+"""Data sets, one per file."""

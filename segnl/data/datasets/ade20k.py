@@ -18,9 +18,9 @@ class ADE20KConfig(DataConfig):
 
 
 class ADE20K(SegmentationData):
-    """images/{training,validation}/STEM.jpg with annotations/{training,validation}/STEM.png; 0 is void.
+    """images/{training,validation}/STEM.jpg with annotations/{training,validation}/STEM.png; 0 is ignored.
 
-    Its splits are called `train` and `val` here as everywhere; `test` is images/testing, a release of its own without
+    The splits are called `train` and `val` as in every data set; `test` is images/testing, a separate release without
     annotations.
     """
 

@@ -26,8 +26,8 @@ class CityscapesConfig(DataConfig):
 class Cityscapes(SegmentationData):
     """leftImg8bit/SPLIT/CITY/STEM_leftImg8bit.png with gtFine/SPLIT/CITY/STEM_gtFine_labelIds.png.
 
-    STEM is CITY_SEQUENCE_FRAME, as the benchmark's server wants results named. Only labelIds are read, never
-    labelTrainIds: two kinds of file that look alike have cost many people a score.
+    STEM is CITY_SEQUENCE_FRAME, the name that the benchmark's server expects. Only labelIds are read, never
+    labelTrainIds, so that the two cannot be confused.
     """
 
     Config = CityscapesConfig
@@ -42,18 +42,18 @@ class Cityscapes(SegmentationData):
     def find_files(self) -> tuple[Files, Files]:
         images = self.find_images()
         labels = split_folder(self.root / "gtFine", self.split)
-        found = _by_id(labels, LABEL_END)
-        if not found:
+        files = _by_id(labels, LABEL_END)
+        if not files:
             others = f", found *{TRAIN_ID_END}, which is not read" if _by_id(labels, TRAIN_ID_END) else ""
             raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
-        return images, found
+        return images, files
 
     def find_images(self) -> Files:
         images = split_folder(self.root / "leftImg8bit", self.split)
-        found = _by_id(images, IMAGE_END)
-        if not found:
+        files = _by_id(images, IMAGE_END)
+        if not files:
             raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
-        return found
+        return files
 
     def label_folder(self) -> Path:
         return self.root / "gtFine" / self.split
@@ -66,7 +66,7 @@ class Cityscapes(SegmentationData):
         )
 
     def instance_path(self, i: int) -> Path:
-        """The instance ids beside label `i`; the official evaluation weighs its iIoU by them."""
+        """Returns the file of instance ids beside label `i`, which the official iIoU is weighted by."""
         label = self.label_path(i)
         return label.with_name(label.name.removesuffix(LABEL_END) + INSTANCE_END)
 

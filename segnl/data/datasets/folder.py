@@ -1,4 +1,4 @@
-"""Any data set as a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
+"""Any data set in a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class FolderConfig(DataConfig):
     """Settings of a folder data set."""
 
     ignore_ids: tuple[int, ...] = ()
-    """Ids in the labels that are void; 255 always is."""
+    """Label ids that are ignored; 255 always is."""
 
     @property
     def title(self) -> str:
@@ -26,7 +26,7 @@ class FolderConfig(DataConfig):
 
 
 class Folder(SegmentationData):
-    """Images and labels paired by stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""
+    """Images and labels paired by file stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""
 
     Config = FolderConfig
     cfg: FolderConfig
