@@ -40,10 +40,10 @@ def _call(function: Callable[..., Tensor], inputs: list[Tensor], parameters: lis
         return forward
     leaves = [*(x.requires_grad_() for x in inputs), *parameters]
     with torch.no_grad():
-        given = torch.randn_like(inputs[-1])  # every operator and block returns the shape of its last input
+        grad_output = torch.randn_like(inputs[-1])  # every operator and block returns the shape of its last input
 
     def forward_backward() -> None:
-        torch.autograd.grad(function(*inputs), leaves, given, allow_unused=True)
+        torch.autograd.grad(function(*inputs), leaves, grad_output, allow_unused=True)
 
     return forward_backward
 
@@ -65,19 +65,20 @@ def _operators(contestant: str) -> dict[str, Callable[..., Tensor]]:
         from segnl.ops.criss_cross import criss_cross_context
         from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
-        found = (softmax_context, dot_product_context, concatenation_context, criss_cross_context)
+        operators = (softmax_context, dot_product_context, concatenation_context, criss_cross_context)
     elif contestant == "plain":
-        from segnl.ops import plain
+        from segnl.ops.criss_cross import plain_criss_cross_context
+        from segnl.ops.non_local import plain_concatenation_context, plain_dot_product_context, plain_softmax_context
 
-        found = (
-            plain.plain_softmax_context,
-            plain.plain_dot_product_context,
-            plain.plain_concatenation_context,
-            plain.plain_criss_cross_context,
+        operators = (
+            plain_softmax_context,
+            plain_dot_product_context,
+            plain_concatenation_context,
+            plain_criss_cross_context,
         )
     else:
         raise CannotRunError(f"{contestant} has modules, no operators")
-    return dict(zip((*PAIRWISE, "criss_cross"), found, strict=True))
+    return dict(zip((*PAIRWISE, "criss_cross"), operators, strict=True))
 
 
 def _blocks(contestant: str) -> dict[str, Callable[[], nn.Module]]:
@@ -162,18 +163,18 @@ class PlainNonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        from segnl.ops import plain
+        from segnl.ops import non_local
 
         theta, phi, g = (layer(x).flatten(2) for layer in (self.theta, self.phi, self.g))
         if self.kind == "concatenation":
             # Already the careful form: a score a position each, instead of a vector a pair.
             for_theta, for_phi = self.score.weight.chunk(2, dim=1)
             scores = (nn.functional.conv1d(y, weight)[:, 0] for y, weight in ((theta, for_theta), (phi, for_phi)))
-            context = plain.plain_concatenation_context(*scores, g)
+            context = non_local.plain_concatenation_context(*scores, g)
         elif self.kind == "dot_product":
-            context = plain.plain_dot_product_context(theta, phi, g)
+            context = non_local.plain_dot_product_context(theta, phi, g)
         else:
-            context = plain.plain_softmax_context(theta, phi, g, self.scale)
+            context = non_local.plain_softmax_context(theta, phi, g, scale=self.scale)
         return x + self.norm(self.w_z(context.unflatten(2, x.shape[2:])))
 
 
@@ -187,6 +188,6 @@ class PlainCrissCross(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        from segnl.ops.plain import plain_criss_cross_context
+        from segnl.ops.criss_cross import plain_criss_cross_context
 
         return x + self.gamma * plain_criss_cross_context(self.query(x), self.key(x), self.value(x))

@@ -110,7 +110,7 @@ def random_labels() -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1}, {"divide_by": "all"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1}, {"normalize_by": "all"}], ids=str)
 def test_the_pixel_loss_equals_the_cpus_in_float64(settings: dict[str, Any], dtype: torch.dtype) -> None:
     (logits,) = random_inputs([(2, 19, 9, 13)], dtype)
     weight = torch.linspace(0.5, 2, 19, dtype=torch.float64)

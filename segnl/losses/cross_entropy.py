@@ -34,7 +34,7 @@ class CrossEntropyLoss(Loss):
             align_corners=self.align_corners,
             class_weight=self.class_weight,
             label_smoothing=self.cfg.label_smoothing,
-            divide_by=step.divisor,
+            normalize_by=step.divisor,
         )
 
 

@@ -62,7 +62,7 @@ class OHEMLoss(Loss):
 
     def _cross_entropy(self, logits: Tensor, label: Tensor, divisor: Tensor) -> Tensor:
         return pixel_cross_entropy(
-            logits, label, align_corners=self.align_corners, class_weight=self.class_weight, divide_by=divisor
+            logits, label, align_corners=self.align_corners, class_weight=self.class_weight, normalize_by=divisor
         )
 
 

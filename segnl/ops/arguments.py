@@ -1,4 +1,4 @@
-"""What every operator asks of its arguments: axes that agree, one floating dtype, one device, nothing empty."""
+"""Checks that all operators make of their arguments: axes that agree, one floating dtype, one device, nothing empty."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over positions are taken: float64 for float64, else float32."""
+    """Returns the dtype in which sums over positions are taken: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def agree(*arguments: tuple[str, Tensor, str], autocasts: bool = True) -> tuple[Tensor, ...]:
-    """The tensors of (name, tensor, axes) triples such as ("theta", theta, "b c n"), checked against one another.
+    """Checks (name, tensor, axes) triples such as ("theta", theta, "b c n") against one another; returns the tensors.
 
-    Under autocast dtypes may differ, and the tensors are returned in autocast's dtype (float64 stays), as the matrix
-    products of torch would take them; with autocasts=False and elsewhere they are returned as they came.
+    Under autocast dtypes may differ, and the tensors are returned in autocast's dtype (float64 stays), as for torch's
+    matrix products; with autocasts=False, or outside autocast, they are returned unchanged.
 
-    Raises ValueError, naming the argument, where it is no dense tensor, or a number of axes, a size, a dtype or a
+    Raises ValueError, naming the argument, for one that is no dense tensor, or whose number of axes, size, dtype or
     device does not fit.
     """
     sizes: dict[str, int] = {}
@@ -35,8 +35,8 @@ def agree(*arguments: tuple[str, Tensor, str], autocasts: bool = True) -> tuple[
             if size == 0:
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)} is empty; expected `{axes}`, each at least 1")
             if sizes.setdefault(letter, size) != size:
-                known = ", ".join(f"{each}={sizes[each]}" for each in letters if each in sizes)
-                raise ValueError(f"{name}: shape {tuple(tensor.shape)}; expected `{axes}` with {known}")
+                known_sizes = ", ".join(f"{known}={sizes[known]}" for known in letters if known in sizes)
+                raise ValueError(f"{name}: shape {tuple(tensor.shape)}; expected `{axes}` with {known_sizes}")
         if tensor.dtype not in FLOATS:
             raise ValueError(f"{name}: {tensor.dtype}; expected float32, float64, bfloat16 or float16")
     return _one_dtype(arguments, autocasts=autocasts)
@@ -59,14 +59,24 @@ def _one_dtype(arguments: Sequence[tuple[str, Tensor, str]], *, autocasts: bool)
 
 
 def only_reverse_mode(operator: str, *tensors: Tensor) -> None:
-    """Refuses forward-mode derivatives, which torch would let an operator of ours pass over as if they were zero.
+    """Refuses forward-mode derivatives, which torch would silently take as zero for an operator registered here.
 
     Raises RuntimeError under torch.func.jvp, jacfwd and torch.autograd.forward_ad.
     """
-    if not torch.compiler.is_compiling() and any(unpack_dual(each).tangent is not None for each in tensors):
+    if not torch.compiler.is_compiling() and any(unpack_dual(x).tangent is not None for x in tensors):
         raise RuntimeError(f"{operator}: no forward-mode derivative (torch.func.jvp, jacfwd); use backward or vjp")
 
 
 def is_exporting() -> bool:
-    """Whether a graph is being written for another runtime (torch.export, ONNX), which knows none of our operators."""
+    """Returns True while a graph is written for another runtime (torch.export, ONNX), which lacks these operators."""
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+def with_adjacent_channels(rows: Tensor) -> Tensor:
+    """Returns `.. c` with the channels of a position adjacent in memory; copies only where they are not."""
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def no_autocast(x: Tensor) -> torch.autocast:
+    """Returns a context without autocast on x's device, whose products would else be rounded to half precision."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)  # the meta device has no autocast

@@ -1,101 +1,28 @@
-"""A dilated 3x3 convolution as the CPU does it fast in bfloat16, exact.
-
-oneDNN's convolution of bfloat16 falls to a slow kernel where dilation meets many channels, unless the map was padded
-beforehand, and its gradient of the weight multiplies all of the padding's zeros. ASPP is made of such layers;
-benchmarks/dilated.py measures them.
-"""
-
-from collections.abc import Iterator
-from typing import Any
+"""Dilated 3x3 convolution that keeps the map's size: torch's, but in bfloat16 on the CPU where torch's is slow."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import agree, only_reverse_mode
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.arguments import is_exporting
+from segnl.ops.kernels.dilated_conv import padded_dilated_conv2d
 
 SLOW_CHANNELS = 1536
-"""From so many input channels on, and a dilation of 3, oneDNN's kernel is the slow one; tried on maps of 32 to 97."""
+"""Input channels from which on, with a dilation of at least 3, oneDNN's bfloat16 kernel is slow (maps of 32 to 97)."""
 
 
 def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """F.conv2d(x, weight, padding=dilation, dilation=dilation) for x `b c h w` and weight `d c 3 3`: `b d h w`.
+    """Convolves x `b c h w` with weight `d c 3 3`, padded by `dilation` zeros on every side: `b d h w`.
 
-    The gradient of the weight is nine products, one for each of the kernel's pixels. While it runs it holds a padded
-    copy of x, `b c h+2*dilation w+2*dilation`. Differentiable once.
-
-    Raises ValueError for shapes or dtypes that do not agree, a kernel other than 3x3, or a dilation below 1.
+    Where the CPU's kernel is used, the result can be differentiated once.
     """
-    x, weight = agree(("x", x, "b c h w"), ("weight", weight, "d c i j"))
-    if tuple(weight.shape[2:]) != (3, 3):
-        raise ValueError(f"weight: shape {tuple(weight.shape)}; expected `d c 3 3`")
-    if dilation < 1:
-        raise ValueError(f"dilation: {dilation}; expected at least 1")
-    only_reverse_mode("dilated_conv2d", x, weight)
-    out: Tensor = _dilated_conv(x, weight, dilation)
-    return out
+    if _is_slow_in_torch(x, dilation) and not is_exporting():
+        return padded_dilated_conv2d(x, weight, dilation)
+    return F.conv2d(x, weight, padding=dilation, dilation=dilation)
 
 
-def is_faster_dilated(x: Tensor, dilation: int) -> bool:
-    """Whether dilated_conv2d gains on x: bfloat16 (or autocast to it) on the CPU, many channels."""
+def _is_slow_in_torch(x: Tensor, dilation: int) -> bool:
     if x.device.type != "cpu" or dilation < 3 or x.shape[1] < SLOW_CHANNELS:
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return x.dtype != torch.float64 and dtype == torch.bfloat16
-
-
-@operator("dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor")
-def _dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(F.pad(x, [dilation] * 4), weight, dilation=dilation)
-
-
-@shapes_of(_dilated_conv)
-def _(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    return F.conv2d(x, weight, padding=dilation, dilation=dilation)
-
-
-@flops_of(_dilated_conv)
-def _dilated_conv_flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
-    """As torch counts a convolution, the padding's products included."""
-    return int(2 * x_shape[0] * x_shape[2] * x_shape[3] * torch.Size(weight_shape).numel())
-
-
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.dilation = inputs[2]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    x, weight = ctx.saved_tensors
-    wants_x, wants_weight, _ = ctx.needs_input_grad
-    # For small dilations, whose padding is thin, torch's own gradient of the weight is the faster one.
-    is_ninefold = wants_weight and 8 * ctx.dilation >= min(x.shape[2:])
-    around = [ctx.dilation] * 2
-    wanted = [wants_x, wants_weight and not is_ninefold, False]
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [1, 1], around, around, False, [0, 0], 1, wanted
-    )
-    return grad_x, _nine_products(grad, x, ctx.dilation) if is_ninefold else grad_weight, None
-
-
-differentiate(_dilated_conv, _backward, _setup_context)
-
-
-def _nine_products(grad: Tensor, x: Tensor, dilation: int) -> Tensor:
-    """The gradient of the weight, `d c 3 3`: each of its pixels from the positions alone that it joins in the map."""
-    grad, x = (each.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1) for each in (grad, x))  # b h w c
-    products = grad.new_zeros(3, 3, grad.shape[3], x.shape[3])
-    for i, out_rows, in_rows in _overlaps(x.shape[1], dilation):
-        for j, out_columns, in_columns in _overlaps(x.shape[2], dilation):
-            given, seen = grad[:, out_rows, out_columns], x[:, in_rows, in_columns]
-            torch.mm(given.flatten(0, 2).t(), seen.flatten(0, 2), out=products[i, j])
-    return products.permute(2, 3, 0, 1)
-
-
-def _overlaps(size: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
-    """Kernel index, where its outputs lie and where their inputs: of a side, those within it; none may be left."""
-    for index, shift in enumerate((-dilation, 0, dilation)):
-        if abs(shift) < size:
-            yield index, slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size - max(0, -shift))

@@ -1,8 +1,8 @@
-"""How the operators that torch cannot see into are registered, under torch.ops.segnl.
+"""Registration of the operators that torch cannot look into, as torch.ops.segnl.
 
-torch.compile and torch.export take such an operator as one node, the FLOP counter asks it for its formula, and a kernel
-for one device can be put in its place with `LIBRARY.impl(name, kernel, "CUDA")` without touching a caller.
-torch.library.custom_op would do the same, but its first call imports the compiler: seconds and 80 MB in every process.
+torch.compile and torch.export take such an operator as one node, the FLOP counter has a formula for it, and a kernel
+for one device can be added with `LIBRARY.impl(name, kernel, "CUDA")` without touching a caller.
+torch.library.custom_op does the same, but its first call imports the compiler: seconds and 80 MB in every process.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,25 @@ LIBRARY = torch.library.Library("segnl", "DEF")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def operator(schema: str) -> Callable[[Callable[..., Any]], Any]:
-    """Registers a function, written in torch for every device, as what `schema` says; returns torch's operator."""
+def operator(schema: str, *, cpu_kernel: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Registers a function as the operator of `schema`, and returns torch's callable for it.
+
+    The function is written in torch for every device; cpu_kernel, where given, takes its place on the CPU.
+    """
     name = schema.partition("(")[0]
 
     def register(function: Callable[..., Any]) -> Any:
         LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        if cpu_kernel is not None:
+            LIBRARY.impl(name, cpu_kernel, "CPU")
         return getattr(torch.ops.segnl, name).default
 
     return register
 
 
 def shapes_of(target: Any) -> Callable[[Function], Function]:
-    """Registers what an operator returns for tensors that have a shape and a dtype alone."""
+    """Registers the results of an operator for tensors without data, which have only shape and dtype."""
 
     def register(function: Function) -> Function:
         torch.library.register_fake(target, function, lib=LIBRARY)
@@ -40,7 +45,7 @@ def shapes_of(target: Any) -> Callable[[Function], Function]:
 
 
 def flops_of(target: Any) -> Callable[[Function], Function]:
-    """Registers an operator's floating point operations, 2 a multiply-add, as a function of its arguments' shapes."""
+    """Registers an operator's floating point operations, 2 per multiply-add, as a function of its arguments' shapes."""
 
     def register(function: Function) -> Function:
         register_flop_formula(target.overloadpacket)(function)
@@ -50,7 +55,7 @@ def flops_of(target: Any) -> Callable[[Function], Function]:
 
 
 class _Once(torch.autograd.Function):
-    """Hands gradients on; whoever asks how they depend on the other tensors given gets an error."""
+    """Passes gradients through and raises when they are differentiated themselves."""
 
     @staticmethod
     def forward(ctx: Any, name: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -65,20 +70,20 @@ class _Once(torch.autograd.Function):
 def differentiate(target: Any, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """Registers an operator's gradient; `backward` and `setup_context` as for torch.autograd.Function.
 
-    A gradient of the gradient is an error instead of a silent zero. torch's `once_differentiable` hangs its error on
-    the incoming gradient alone: below a plain sum, which has a constant one, it keeps silent.
+    A gradient of the gradient is an error instead of a silent zero. torch's `once_differentiable` ties its error
+    to the incoming gradient alone, which is constant below a plain sum: there it stays silent.
     """
     name = target.name()
 
-    def once(ctx: Any, *given: Tensor) -> tuple[Any, ...]:
+    def once(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         with torch.no_grad():
-            results = backward(ctx, *given)
+            results = backward(ctx, *grad_outputs)
         if not torch.is_grad_enabled():
             return tuple(results)
-        grads = [each for each in results if isinstance(each, Tensor)]
-        # The anchor is for an operator that has kept none of its inputs, such as the pixel loss.
+        grads = [grad for grad in results if isinstance(grad, Tensor)]
+        # The anchor serves an operator that saves none of its inputs, such as the pixel loss.
         anchor = torch.zeros((), requires_grad=True)
-        guarded = iter(_Once.apply(name, len(grads), *grads, *ctx.saved_tensors, *given, anchor))
-        return tuple(next(guarded) if isinstance(each, Tensor) else each for each in results)
+        guarded = iter(_Once.apply(name, len(grads), *grads, *ctx.saved_tensors, *grad_outputs, anchor))
+        return tuple(next(guarded) if isinstance(grad, Tensor) else grad for grad in results)
 
     torch.library.register_autograd(target, once, setup_context=setup_context, lib=LIBRARY)

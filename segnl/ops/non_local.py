@@ -1,7 +1,8 @@
 """Non-local context: each position's weighted sum over all positions, for the four pairwise functions.
 
-Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971. All are exact; none ever holds a matrix of all
-pairs of positions (docs/adr/0008-exact-context-operators.md).
+Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971. The functions named `plain_` are the formulas as
+they stand, which hold all pairs of positions; the others give the same numbers and never hold all pairs of a large map
+(docs/adr/0008-exact-context-operators.md).
 
 Results are `b d n` views of memory that lies `b n d`; inputs that lie that way too, such as the transposed result of
 F.linear, are read without a copy.
@@ -11,34 +12,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import accumulation_dtype, agree, is_exporting, only_reverse_mode
-from segnl.ops.blocked_attention import blocked_attention
-from segnl.ops.plain import plain_concatenation_context
-from segnl.ops.relu_sum import relu_sum
+from segnl.ops.arguments import (
+    accumulation_dtype,
+    agree,
+    is_exporting,
+    no_autocast,
+    only_reverse_mode,
+    with_adjacent_channels,
+)
+from segnl.ops.kernels.blocked_attention import blocked_attention
+from segnl.ops.kernels.relu_sum import relu_sum
 
-MAX_WHOLE = 256
-"""Up to so many positions that answer, weights are kept whole: in tiles, each pass would be a row of small products."""
+MAX_PLAIN_POSITIONS = 256
+"""Positions m up to which the plain softmax is used: in tiles, each step would be a row of small products."""
 
 
 def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
     """sum_j softmax_j(scale * theta_i . phi_j) g_j: the gaussian and the embedded gaussian pairwise functions.
 
     theta `b c n`, phi `b c m`, g `b d m`; float32, float64, bfloat16 or float16. Returns `b d n`.
-    The softmax and the sums are taken in float32 (float64 for float64), under autocast too. Only up to
-    MAX_WHOLE positions m are n m weights ever kept; beyond, the result can be differentiated once.
+    The softmax and the sums are taken in float32 (float64 for float64), under autocast too. All n m weights are kept
+    only up to MAX_PLAIN_POSITIONS positions m; beyond, the result can be differentiated once.
 
     Raises ValueError when shapes, dtypes or devices do not agree, or a map is empty.
     """
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
-    # The fused kernels want the channels side by side; over a channels-first map they run at naive speed, if at all.
-    q, k, v = (_side_by_side(x.transpose(1, 2)) for x in (theta, phi, g))  # b n c, b m c, b m d
+    # The fused kernels want adjacent channels; over a channels-first map they run at naive speed, if at all.
+    q, k, v = (with_adjacent_channels(x.transpose(1, 2)) for x in (theta, phi, g))  # b n c, b m c, b m d
     if is_exporting() or (q.device.type == "cuda" and q.dtype != torch.float64):
         return _fused(q, k, v, scale).transpose(1, 2)
-    if k.shape[1] <= MAX_WHOLE:
-        return _whole(q, k, v, scale).transpose(1, 2)
+    if k.shape[1] <= MAX_PLAIN_POSITIONS:
+        return plain_softmax_context(q.mT, k.mT, v.mT, scale=scale)
     only_reverse_mode("softmax_context", q, k, v)
     context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
     return context.transpose(1, 2)
+
+
+def plain_softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
+    """`softmax_context` with all pairs: theta `b c n`, phi `b c m`, g `b d m` -> `b d n`."""
+    dtype = accumulation_dtype(g.dtype)
+    with no_autocast(g):
+        q, k, v = (x.to(dtype) for x in (theta.mT, phi.mT, g.mT))  # b n c, b m c, b m d
+        weights = torch.baddbmm(q.new_zeros(()), q, k.mT, beta=0, alpha=scale).softmax(dim=-1)  # b n m
+        return torch.bmm(weights, v).to(g.dtype).mT  # b d n
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Calls torch's fused attention: q `b n c`, k `b m c`, v `b m d` -> `b n d`."""
+    channels = v.shape[-1]
+    if q.device.type == "cuda":
+        # CUDA's fused kernels want channels in eights; zeros change neither scores nor the channels that are kept.
+        q, k, v = (F.pad(x, (0, -x.shape[-1] % 8)) for x in (q, k, v))
+    q, k, v = (x.unsqueeze(1) for x in (q, k, v))  # b 1 n c: one head; the fused kernels take four axes only
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)[:, 0, :, :channels]
 
 
 def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -51,10 +77,15 @@ def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """
     theta, phi, g = agree(("theta", theta, "b c n"), ("phi", phi, "b c m"), ("g", g, "b d m"))
     dtype = accumulation_dtype(g.dtype)
-    # Autocast would turn the products back into bfloat16, whose sums over thousands of positions are worthless.
-    with torch.autocast("cpu" if g.is_meta else g.device.type, enabled=False):  # shapes alone know no autocast
-        summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: what all positions say, once
+    with no_autocast(g):
+        summary = torch.bmm(phi.to(dtype), g.to(dtype).mT) / phi.shape[-1]  # b c d: the same for every i
         return torch.bmm(theta.to(dtype).mT, summary).to(g.dtype).mT  # b d n
+
+
+def plain_dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """`dot_product_context` with all pairs: theta `b c n`, phi `b c m`, g `b d m` -> `b d n`."""
+    weights = torch.matmul(theta.transpose(1, 2), phi) / phi.shape[-1]  # b n m
+    return torch.matmul(g, weights.transpose(1, 2))  # b d n
 
 
 def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> Tensor:
@@ -76,24 +107,7 @@ def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> 
     return context.transpose(1, 2)
 
 
-def _side_by_side(rows: Tensor) -> Tensor:
-    return rows if rows.stride(-1) == 1 else rows.contiguous()
-
-
-def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """The formula as it stands, which keeps n m weights for backward: for few positions that answer."""
-    dtype = accumulation_dtype(v.dtype)
-    with torch.autocast("cpu" if v.is_meta else v.device.type, enabled=False):  # shapes alone know no autocast
-        q, k, wide = (x.to(dtype) for x in (q, k, v))
-        nothing = q.new_zeros(())
-        weights = torch.baddbmm(nothing, q, k.mT, beta=0, alpha=scale).softmax(dim=-1)  # b n m
-        return torch.bmm(weights, wide).to(v.dtype)
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    channels = v.shape[-1]
-    if q.device.type == "cuda":
-        # CUDA's fused kernels want channels in eights; zeros change neither scores nor the channels that are kept.
-        q, k, v = (F.pad(x, (0, -x.shape[-1] % 8)) for x in (q, k, v))
-    q, k, v = (x.unsqueeze(1) for x in (q, k, v))  # b 1 n c: one head; the fused kernels take four axes only
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)[:, 0, :, :channels]
+def plain_concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> Tensor:
+    """`concatenation_context` with all pairs: theta_score `b n`, phi_score `b m`, g `b d m` -> `b d n`."""
+    weights = (theta_score[:, :, None] + phi_score[:, None, :]).relu() / phi_score.shape[-1]  # b n m
+    return torch.matmul(g, weights.transpose(1, 2))  # b d n

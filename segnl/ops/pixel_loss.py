@@ -1,21 +1,28 @@
-"""Losses of logits that are upsampled to the label's size, band of rows by band.
+"""Losses of logits that are upsampled to the label's size band by band.
 
-A band's upsampled logits become its loss and its gradient at once and are forgotten: nothing of size `b k H W` exists,
-in forward or in backward. Upsampling is two products with thin matrices, so that its gradient is deterministic too.
+A band of output rows is upsampled, turned into its loss and gradient, and dropped: no tensor of size `b k H W` exists,
+in forward or in backward. Upsampling is a product with a thin matrix along each axis, so its gradient is deterministic.
+
+The functions named `plain_` are the operators, and what GPUs run; the CPU runs the kernels of the same result in
+ops/kernels/pixel_loss.py.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from segnl.core import IGNORE
-from segnl.ops import pixel_sums
 from segnl.ops.arguments import FLOATS, accumulation_dtype
-from segnl.ops.pixel_sums import pixel_cross_entropy_sum
+from segnl.ops.kernels.pixel_loss import nth_largest_by_partition, tiled_cross_entropy_sum, tiled_pixel_losses
+from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.resize import taps_matrix
 
-DivideBy = Literal["valid", "all"]
+NormalizeBy = Literal["valid", "all"]
+
+BAND_NUMBERS = 1 << 24
+"""Upsampled logits in a band of the plain forms: few large steps, and 64 MB in float32 for each tensor of them."""
 
 
 def pixel_cross_entropy(
@@ -25,19 +32,19 @@ def pixel_cross_entropy(
     align_corners: bool,
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    divide_by: DivideBy | float | Tensor = "valid",
+    normalize_by: NormalizeBy | float | Tensor = "valid",
     band_rows: int | None = None,
 ) -> Tensor:
     """Cross-entropy of logits `b k h w`, bilinearly upsampled to label `b H W` (0..k-1, or 255: ignored).
 
-    class_weight: `k`, or None for ones. label_smoothing in [0, 1), as torch's cross_entropy has it.
-    divide_by: "valid" is the mean over pixels that are not ignored, weighted by their labels' class weights, as torch
-    takes it; "all" divides by b * H * W, as mmsegmentation does; a number (such as the valid pixels of all ranks) is
-    divided by as it stands.
-    band_rows: at most so many output rows are held at a time, or None: what fits a cache. Results depend on it by
-    rounding only.
-    Returns a scalar in float32 (float64 for float64 logits). Where every pixel is ignored it is exactly 0 and so is its
-    gradient. Half precision logits are upsampled and summed in float32. Differentiable once, in the logits.
+    class_weight: `k`, or None for ones. label_smoothing in [0, 1), as in torch's cross_entropy.
+    normalize_by: "valid" is the mean over pixels that are not ignored, weighted by their labels' class weights, as in
+    torch; "all" divides by b * H * W, as in mmsegmentation; a number, such as the valid pixels of all ranks, is divided
+    by as it is.
+    band_rows: at most so many output rows are held at a time; None for a number that suits the device. It changes
+    results by rounding only.
+    Returns a scalar in float32 (float64 for float64 logits). Where every pixel is ignored, it is exactly 0 and so is
+    its gradient. Half precision logits are upsampled and summed in float32. Differentiable once, in the logits.
 
     Raises ValueError for shapes that do not agree, a label outside 0..k-1 and 255 (on the CPU), or bad settings.
     """
@@ -45,41 +52,187 @@ def pixel_cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: {label_smoothing}; expected 0 <= label_smoothing < 1")
     dtype = accumulation_dtype(logits.dtype)
-    if class_weight is not None:
-        _check_class_weight(class_weight, logits.shape[1])
+    if class_weight is not None and (class_weight.shape != logits.shape[1:2] or not class_weight.is_floating_point()):
+        actual = f"{class_weight.dtype} {tuple(class_weight.shape)}"
+        raise ValueError(f"class_weight: {actual}; expected floating `k` with k={logits.shape[1]}")
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
-    total: Tensor = pixel_cross_entropy_sum(
+    total: Tensor = cross_entropy_sum(
         logits, label, class_weight, align_corners, label_smoothing, band_rows, wants_gradient
     )[0]
-    if divide_by == "valid":
+    if normalize_by == "valid":
         count = pixel_weight_sum(label, class_weight=class_weight).to(total.device)
-    elif divide_by == "all":
+    elif normalize_by == "all":
         count = torch.full_like(total, label.numel())
-    elif isinstance(divide_by, str):
-        raise ValueError(f"divide_by: '{divide_by}'; expected 'valid', 'all' or a number")
+    elif isinstance(normalize_by, str):
+        raise ValueError(f"normalize_by: '{normalize_by}'; expected 'valid', 'all' or a number")
     else:
-        count = torch.as_tensor(divide_by, dtype=torch.float64, device=total.device)
-    # 0 pixels have 0 loss: dividing by anything keeps it, dividing by 0 would not.
+        count = torch.as_tensor(normalize_by, dtype=torch.float64, device=total.device)
+    # The loss of 0 pixels is 0; dividing by 0 would make it NaN.
     return (total / torch.where(count == 0, 1, count)).to(dtype)
+
+
+def plain_cross_entropy_sum(
+    logits: Tensor,
+    label: Tensor,
+    class_weight: Tensor | None,
+    align_corners: bool,
+    label_smoothing: float,
+    band_rows: int | None,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Computes the summed loss, float64 scalar, and its gradient `b k h w` in float32 (empty unless wants_gradient)."""
+    num_classes = logits.shape[1]
+    scores = logits.to(accumulation_dtype(logits.dtype))
+    by_row, by_column = _interpolation(scores, label, align_corners=align_corners)
+    weight = scores.new_ones(num_classes) if class_weight is None else class_weight.to(scores)
+    smooth = weight[:, None, None] * (label_smoothing / num_classes)  # k 1 1: each class's share of every target
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = scores @ by_column.mT  # b k h W
+        wide_grad = torch.zeros_like(wide)
+        for rows in _bands(logits.shape, label.shape, band_rows):
+            log_probability = (by_row[rows] @ wide).log_softmax(dim=1)  # b k rows W
+            labels = label[:, None, rows].long()  # b 1 rows W
+            valid, labels = (labels != IGNORE).to(scores), labels.clamp(max=num_classes - 1)
+            hard = valid * weight[labels] * (1 - label_smoothing)  # the label's own share of the target
+            total -= (hard * log_probability.gather(1, labels)).sum(dtype=torch.float64)
+            if label_smoothing:
+                total -= (smooth * log_probability * valid).sum(dtype=torch.float64)
+            if wants_gradient:  # the sum of the target * softmax - target
+                grad = log_probability.exp_().mul_(hard + valid * smooth.sum())
+                grad.scatter_(1, labels, grad.gather(1, labels) - hard)
+                if label_smoothing:
+                    grad -= smooth * valid
+                wide_grad += by_row[rows].mT @ grad
+        return total, wide_grad @ by_column if wants_gradient else scores.new_empty(0)
+
+
+def plain_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+    """Computes each pixel's cross-entropy `b H W` in float32 (float64 for float64 logits); -1 where it is ignored."""
+    scores = logits.to(accumulation_dtype(logits.dtype))
+    by_row, by_column = _interpolation(scores, label, align_corners=align_corners)
+    losses = scores.new_empty(label.shape)
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = scores @ by_column.mT  # b k h W
+        for rows in _bands(logits.shape, label.shape, band_rows):
+            log_probability = (by_row[rows] @ wide).log_softmax(dim=1)  # b k rows W
+            labels = label[:, None, rows].long()  # b 1 rows W
+            loss = -log_probability.gather(1, labels.clamp(max=logits.shape[1] - 1))
+            losses[:, rows] = loss.clamp(min=0).masked_fill(labels == IGNORE, -1)[:, 0]
+    return losses
+
+
+def nth_largest_by_sort(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
+    """Returns the n-th largest of all values, but at most `ceiling`: a scalar; n is an int64 scalar from 1."""
+    in_order = values.flatten().sort(descending=True).values
+    return in_order.index_select(0, n.reshape(1) - 1)[0].clamp(max=ceiling)
+
+
+def _interpolation(scores: Tensor, label: Tensor, *, align_corners: bool) -> tuple[Tensor, Tensor]:
+    """Returns the matrices that upsample scores `b k h w` along rows, `H h`, and along columns, `W w`."""
+    (h, w), (out_h, out_w) = scores.shape[2:], label.shape[1:]
+    by_row = taps_matrix(h, out_h, align_corners=align_corners).to(scores)
+    return by_row, taps_matrix(w, out_w, align_corners=align_corners).to(scores)
+
+
+def _bands(logits_shape: torch.Size, label_shape: torch.Size, band_rows: int | None) -> list[slice]:
+    """Cuts the label's rows into bands of band_rows, or of as many as BAND_NUMBERS upsampled logits hold."""
+    num_rows = band_rows or max(1, BAND_NUMBERS // (logits_shape[0] * logits_shape[1] * label_shape[2]))
+    return [slice(first, first + num_rows) for first in range(0, label_shape[1], num_rows)]
+
+
+cross_entropy_sum = operator(
+    "pixel_cross_entropy(Tensor logits, Tensor label, Tensor? class_weight, bool align_corners, "
+    "float label_smoothing, int? band_rows, bool wants_gradient) -> (Tensor, Tensor)",
+    cpu_kernel=tiled_cross_entropy_sum,
+)(plain_cross_entropy_sum)
+
+
+@shapes_of(cross_entropy_sum)
+def _(
+    logits: Tensor,
+    label: Tensor,
+    class_weight: Tensor | None,
+    align_corners: bool,
+    label_smoothing: float,
+    band_rows: int | None,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    grad_shape = logits.shape if wants_gradient else (0,)
+    total = logits.new_empty((), dtype=torch.float64)
+    return total, logits.new_empty(grad_shape, dtype=accumulation_dtype(logits.dtype))
+
+
+@flops_of(cross_entropy_sum)
+def cross_entropy_sum_flops(logits_shape: Any, label_shape: Any, *settings: Any, **_: Any) -> int:
+    """Counts the multiply-adds of interpolation, and as many again for its transpose."""
+    wants_gradient = settings[-1]
+    return pixel_losses_flops(logits_shape, label_shape) * (2 if wants_gradient else 1)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+    ctx.dtype = inputs[0].dtype
+
+
+def _backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    (grad,) = ctx.saved_tensors
+    # In float32 until here: a gradient that is divided by a batch's pixels would underflow in float16.
+    return (grad * grad_total.to(grad.dtype)).to(ctx.dtype), None, None, None, None, None, None
+
+
+differentiate(cross_entropy_sum, _backward, _setup_context)
+
+pixel_losses = operator(
+    "per_pixel_loss(Tensor logits, Tensor label, bool align_corners, int? band_rows) -> Tensor",
+    cpu_kernel=tiled_pixel_losses,
+)(plain_pixel_losses)
+
+
+@shapes_of(pixel_losses)
+def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+    return logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype))
+
+
+@flops_of(pixel_losses)
+def pixel_losses_flops(logits_shape: Any, label_shape: Any, *_: Any, **__: Any) -> int:
+    """Counts the multiply-adds of interpolation: one for each number of the wide rows and of the result."""
+    b, k, h, _w = logits_shape
+    return int(2 * b * k * (h + label_shape[1]) * label_shape[2])
+
+
+nth_largest = operator(
+    "nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor", cpu_kernel=nth_largest_by_partition
+)(nth_largest_by_sort)
+
+
+@shapes_of(nth_largest)
+def _(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
+    return values.new_empty(())
 
 
 def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
     """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
 
-    float32 (float64 for float64 logits). exp(-per_pixel_loss) is the true class's probability.
+    logits, label, band_rows: as in `pixel_cross_entropy`. Returns float32 (float64 for float64 logits);
+    exp(-per_pixel_loss) is the probability of the label's class.
+
+    Raises ValueError as `pixel_cross_entropy` does.
     """
     _check(logits, label, band_rows)
-    per_pixel_loss: Tensor = pixel_sums.per_pixel_loss(logits.detach(), label, align_corners, band_rows)
-    return per_pixel_loss
+    losses: Tensor = pixel_losses(logits.detach(), label, align_corners, band_rows)
+    return losses
 
 
 def ohem_label(label: Tensor, per_pixel_loss: Tensor, *, threshold: float, min_kept: int) -> Tensor:
-    """The label with every easy pixel ignored: online hard example mining as CCNet trains with it.
+    """The label with every easy pixel ignored: online hard example mining as in CCNet's code.
 
-    per_pixel_loss: of `per_pixel_loss`. A valid pixel is kept when its true class's probability is at most `threshold`,
-    or at most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there are no more.
+    per_pixel_loss: the result of `per_pixel_loss`. A valid pixel is kept when the probability of its class is at most
+    `threshold`, or at most that of the min_kept-th hardest valid pixel, whichever keeps more; all are kept where there
+    are no more than min_kept.
 
-    Raises ValueError for a threshold that is no probability, or a negative min_kept.
+    Raises ValueError for a threshold outside 0..1, or a negative min_kept.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: {threshold}; expected a probability, 0 to 1")
@@ -89,35 +242,37 @@ def ohem_label(label: Tensor, per_pixel_loss: Tensor, *, threshold: float, min_k
     if not min_kept:
         limit = per_pixel_loss.new_full((), ceiling)
     elif min_kept < per_pixel_loss.numel():
-        # Fewer valid pixels than min_kept: an ignored one (-1) is among the hardest, and every valid one is kept.
-        limit = pixel_sums.nth_largest(per_pixel_loss, torch.full((), min_kept, device=per_pixel_loss.device), ceiling)
+        # With fewer valid pixels than min_kept, the limit is an ignored pixel's -1, and every valid pixel is kept.
+        limit = nth_largest(per_pixel_loss, torch.full((), min_kept, device=per_pixel_loss.device), ceiling)
     else:
         limit = per_pixel_loss.new_zeros(())
     return label.masked_fill((per_pixel_loss < limit) | (per_pixel_loss < 0), IGNORE)
 
 
 def hardest_label(label: Tensor, per_pixel_loss: Tensor, *, fraction: float) -> Tensor:
-    """The label with all but the hardest `fraction` of its valid pixels ignored (rounded up; equals are all kept).
+    """The label with all but the hardest `fraction` of its valid pixels ignored (rounded up; all of equal ones stay).
+
+    per_pixel_loss: the result of `per_pixel_loss`.
 
     Raises ValueError when fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction}; expected 0 < fraction <= 1")
     num_valid = (per_pixel_loss >= 0).sum()
-    limit = pixel_sums.nth_largest(per_pixel_loss, (num_valid * fraction).ceil().long().clamp(min=1), math.inf)
+    limit = nth_largest(per_pixel_loss, (num_valid * fraction).ceil().long().clamp(min=1), math.inf)
     return label.masked_fill((per_pixel_loss < limit) | (per_pixel_loss < 0), IGNORE)
 
 
 def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Tensor:
-    """What "valid" divides by, float64: the number of pixels that are not ignored, or the sum of their class weights.
+    """The divisor of normalize_by="valid", float64: the number of valid pixels, or the sum of their class weights.
 
-    Summed over ranks it is what each rank gives as `divide_by` to take part in one global mean.
+    Summed over ranks, it is the number that every rank passes as `normalize_by` for one mean over all of them.
     """
     valid = label != IGNORE
     if class_weight is None:
         return valid.sum(dtype=torch.float64)
-    of_label = class_weight.to(label.device).index_select(0, label.long().masked_fill(~valid, 0).flatten())
-    return (of_label * valid.flatten()).sum(dtype=torch.float64)
+    weights = class_weight.to(label.device).index_select(0, label.long().masked_fill(~valid, 0).flatten())
+    return (weights * valid.flatten()).sum(dtype=torch.float64)
 
 
 def _check(logits: Tensor, label: Tensor, band_rows: int | None) -> None:
@@ -131,9 +286,3 @@ def _check(logits: Tensor, label: Tensor, band_rows: int | None) -> None:
         raise ValueError(f"label: on {label.device}; expected {logits.device}, where logits is")
     if band_rows is not None and band_rows < 1:
         raise ValueError(f"band_rows: {band_rows}; expected at least 1")
-
-
-def _check_class_weight(class_weight: Tensor, num_classes: int) -> None:
-    if class_weight.shape != (num_classes,) or not class_weight.is_floating_point():
-        found = f"{class_weight.dtype} {tuple(class_weight.shape)}"
-        raise ValueError(f"class_weight: {found}; expected floating `k` with k={num_classes}")

@@ -1,9 +1,7 @@
 """Bilinear resizing: the only place of the package that calls F.interpolate.
 
-A result can be had whole, as some of its rows, or band of rows by band, so that nobody has to hold `b k H W`.
+`resize_rows` computes some rows of the result alone, so that nobody has to hold `b k H W`.
 """
-
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +14,9 @@ def resize(x: Tensor, out_hw: tuple[int, int], *, align_corners: bool) -> Tensor
     """Bilinear resizing of floating `b c h w` to `b c H W`, out_hw = (H, W), without antialiasing.
 
     align_corners: whether the corner pixels' centres (True) or their outer edges (False) coincide before and after.
-    Returns x itself where it has that size already.
+    Returns x itself if it has that size already.
 
-    Raises ValueError when x has not four axes, is empty, or out_hw is not positive.
+    Raises ValueError when x has another number of axes than four, is empty, or out_hw is not positive.
     """
     _check(x, out_hw)
     if tuple(x.shape[-2:]) == tuple(out_hw):
@@ -47,29 +45,16 @@ def resize_rows(x: Tensor, out_hw: tuple[int, int], row_from: int, row_to: int, 
     share = weight[rows].to(near)[:, None]  # rows 1
     mixed = torch.lerp(near.index_select(2, above), near.index_select(2, below), share)  # b c rows w
     if mixed.shape[-1] != out_hw[1]:
-        # The number of rows stays, so each row only meets itself and the columns are interpolated alone.
+        # The number of rows stays the same, so only the columns are interpolated.
         mixed = F.interpolate(mixed, (row_to - row_from, out_hw[1]), mode="bilinear", align_corners=align_corners)
     return mixed.to(x.dtype)
 
 
-def resize_bands(
-    x: Tensor, out_hw: tuple[int, int], *, band_rows: int, align_corners: bool
-) -> Iterator[tuple[int, Tensor]]:
-    """`(first row, b c rows W)` for one band after another of `resize(x, out_hw)`; the last band may be shorter.
-
-    Raises ValueError when band_rows is less than 1.
-    """
-    if band_rows < 1:
-        raise ValueError(f"band_rows: {band_rows}; expected at least 1")
-    for row in range(0, out_hw[0], band_rows):
-        yield row, resize_rows(x, out_hw, row, min(row + band_rows, out_hw[0]), align_corners=align_corners)
-
-
 def taps(num_in: int, num_out: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each of num_out positions lies among num_in: the two neighbours and the second one's share.
+    """Returns for each of num_out positions its two neighbours among num_in positions and the second one's share.
 
-    Returns int64 `num_out`, int64 `num_out`, float64 `num_out` in [0, 1), on the CPU. Beyond the border the outermost
-    position is repeated.
+    int64 `num_out`, int64 `num_out`, float64 `num_out` in [0, 1), on the CPU. Beyond the border the outermost position
+    is repeated.
     """
     index = torch.arange(num_out, dtype=torch.float64)
     if align_corners:
@@ -82,7 +67,7 @@ def taps(num_in: int, num_out: int, *, align_corners: bool) -> tuple[Tensor, Ten
 
 
 def taps_matrix(num_in: int, num_out: int, *, align_corners: bool) -> Tensor:
-    """The same as a matrix float64 `num_out num_in` on the CPU: two shares in each row, which add up to 1."""
+    """Returns `taps` as a matrix, float64 `num_out num_in` on the CPU: two shares in each row, which sum to 1."""
     lower, upper, share = taps(num_in, num_out, align_corners=align_corners)
     matrix = torch.zeros(num_out, num_in, dtype=torch.float64)
     rows = torch.arange(num_out)

@@ -12,7 +12,7 @@ def test_sums_are_taken_in_float32_except_float64() -> None:
     assert accumulation_dtype(torch.float64) == torch.float64
 
 
-def test_autocast_brings_mixed_dtypes_to_its_own() -> None:
+def test_autocast_casts_mixed_dtypes_to_its_own() -> None:
     x, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match=r"y: torch.bfloat16; expected torch.float32, the dtype of x"):
         agree(("x", x, "b n"), ("y", y, "b"))
@@ -29,7 +29,7 @@ def test_tensors_on_two_devices_are_refused() -> None:
         agree(("x", torch.zeros(2), "b"), ("y", torch.zeros(2, device="meta"), "b"))
 
 
-def test_what_is_no_dense_tensor_is_refused_by_name() -> None:
+def test_anything_but_a_dense_tensor_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"y: ndarray; expected a dense tensor `b n`"):
         agree(("x", torch.zeros(2), "b"), ("y", torch.zeros(2, 3).numpy(), "b n"))
     with pytest.raises(ValueError, match=r"x: torch.sparse_coo; expected a dense tensor `b n`"):

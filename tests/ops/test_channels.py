@@ -10,17 +10,17 @@ from segnl.ops.channels import channel_context
 
 
 def by_loops(x: Tensor) -> Tensor:
-    """The authors' energies, channel by channel: likeness subtracted from the largest, then a softmax."""
+    """The authors' energies, channel by channel: similarities subtracted from the largest, then a softmax."""
     b, c, _ = x.shape
     x = x.double()
     out = torch.zeros_like(x)
     for image in range(b):
-        for asking in range(c):
-            likeness = [(x[image, asking] * x[image, other]).sum().item() for other in range(c)]
-            energies = [max(likeness) - each for each in likeness]
+        for query in range(c):
+            similarities = [(x[image, query] * x[image, key]).sum().item() for key in range(c)]
+            energies = [max(similarities) - similarity for similarity in similarities]
             powers = [math.exp(energy - max(energies)) for energy in energies]
-            for other in range(c):
-                out[image, asking] += powers[other] / sum(powers) * x[image, other]
+            for key in range(c):
+                out[image, query] += powers[key] / sum(powers) * x[image, key]
     return out
 
 
@@ -37,7 +37,7 @@ def test_context_matches_a_loop_over_pairs_of_channels(b: int, c: int, n: int) -
 
 
 def test_a_channel_takes_less_of_one_that_is_more_alike() -> None:
-    x = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])  # the first two are one another's likeness
+    x = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])  # the first two are equal
     like, unlike = channel_context(x)[0, 0]
     assert unlike == pytest.approx(math.e / (2 + math.e))
     assert like == pytest.approx(2 / (2 + math.e))
@@ -81,11 +81,11 @@ def test_compiles_in_one_graph_forward_and_backward() -> None:
     x = map_of(2, 5, 77)
     compiled, eager = torch.compile(channel_context, fullgraph=True, backend="aot_eager")(x), channel_context(x)
     torch.testing.assert_close(compiled, eager)
-    ours, expected = (torch.autograd.grad(each.sin().sum(), x)[0] for each in (compiled, eager))
-    torch.testing.assert_close(ours, expected)
+    actual, expected = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (compiled, eager))
+    torch.testing.assert_close(actual, expected)
 
 
-def test_shapes_alone_give_a_shape() -> None:
+def test_meta_tensors_give_a_shape() -> None:
     context = channel_context(map_of(2, 5, 77).to("meta"))
     assert (context.shape, context.device.type) == ((2, 5, 77), "meta")
 

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.ops.criss_cross import criss_cross_context
+from segnl.ops.criss_cross import criss_cross_context, plain_criss_cross_context
 
 
 def by_loops(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Every pixel's set of neighbours, written down as a set."""
+    """Softmax over every pixel's set of neighbours."""
     b, _, h, w = query.shape
     out = torch.empty(value.shape, dtype=torch.float64)
     for image in range(b):
         for row in range(h):
             for column in range(w):
-                near = sorted({(row, x) for x in range(w)} | {(y, column) for y in range(h)})
-                keys = torch.stack([key[image, :, y, x] for y, x in near]).double()
-                values = torch.stack([value[image, :, y, x] for y, x in near]).double()
+                neighbours = sorted({(row, x) for x in range(w)} | {(y, column) for y in range(h)})
+                keys = torch.stack([key[image, :, y, x] for y, x in neighbours]).double()
+                values = torch.stack([value[image, :, y, x] for y, x in neighbours]).double()
                 weights = (keys @ query[image, :, row, column].double()).softmax(dim=0)
                 out[image, :, row, column] = weights @ values
     return out
@@ -32,11 +32,12 @@ def maps(b: int, hw: tuple[int, int], dtype: torch.dtype = torch.float64, c: int
 @pytest.mark.parametrize("b", [1, 2])
 def test_context_and_gradients_match_a_loop_over_pixels(b: int, hw: tuple[int, int]) -> None:
     inputs = maps(b, hw)
-    truth, ours = by_loops(*inputs), criss_cross_context(*inputs)
-    torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
-    given = torch.randn_like(truth)
-    expected = torch.autograd.grad(truth, inputs, given)
-    torch.testing.assert_close(torch.autograd.grad(ours, inputs, given), expected, rtol=1e-11, atol=1e-11)
+    expected, context = by_loops(*inputs), criss_cross_context(*inputs)
+    torch.testing.assert_close(context, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(plain_criss_cross_context(*inputs), expected, rtol=1e-12, atol=1e-12)
+    grad_output = torch.randn_like(expected)
+    grads = torch.autograd.grad(expected, inputs, grad_output)
+    torch.testing.assert_close(torch.autograd.grad(context, inputs, grad_output), grads, rtol=1e-11, atol=1e-11)
 
 
 def test_pixel_counts_itself_once_not_twice() -> None:
@@ -58,12 +59,12 @@ def test_gradcheck() -> None:
 def test_every_dtype_stays_near_float64(dtype: torch.dtype, tolerance: float) -> None:
     inputs = maps(2, (7, 11), dtype)
     precise = [x.detach().double().requires_grad_() for x in inputs]
-    ours, truth = criss_cross_context(*inputs), criss_cross_context(*precise)
-    assert ours.dtype == dtype
-    given = torch.randn_like(ours)
-    grads = torch.autograd.grad(ours, inputs, given)
-    expected = torch.autograd.grad(truth, precise, given.double())
-    for near, exact in zip((ours, *grads), (truth, *expected), strict=True):
+    context, exact_context = criss_cross_context(*inputs), criss_cross_context(*precise)
+    assert context.dtype == dtype
+    grad_output = torch.randn_like(context)
+    grads = torch.autograd.grad(context, inputs, grad_output)
+    exact_grads = torch.autograd.grad(exact_context, precise, grad_output.double())
+    for near, exact in zip((context, *grads), (exact_context, *exact_grads), strict=True):
         assert (near.double() - exact).abs().max() <= tolerance * exact.abs().max()
 
 
@@ -95,11 +96,11 @@ def test_memory_layout_of_the_inputs_does_not_matter() -> None:
     torch.testing.assert_close(criss_cross_context(*cropped), by_loops(*cropped))
 
 
-def test_backward_keeps_the_inputs_and_one_slot_for_each_neighbour() -> None:
-    inputs, kept = maps(1, (7, 11)), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+def test_backward_keeps_the_inputs_and_the_weights() -> None:
+    inputs, saved = maps(1, (7, 11)), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         criss_cross_context(*inputs)
-    assert sum(x.numel() for x in kept) == 77 * (3 + 3 + 5) + 77 * (7 + 11)
+    assert sum(x.numel() for x in saved) == 77 * (3 + 3 + 5) + 77 * (7 + 11)
 
 
 def test_compiles_in_one_graph_forward_and_backward() -> None:
@@ -116,7 +117,7 @@ def test_operator_is_registered_as_torch_asks() -> None:
     torch.library.opcheck(torch.ops.segnl.criss_cross.default, (q, k, v), test_utils=("test_schema", "test_faketensor"))
 
 
-def test_flops_are_those_of_the_slots() -> None:
+def test_flops_are_those_of_rows_and_columns() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     inputs = maps(2, (7, 11))
@@ -124,9 +125,9 @@ def test_flops_are_those_of_the_slots() -> None:
         context = criss_cross_context(*inputs)
     with FlopCounterMode(display=False) as backward:
         context.sum().backward()
-    slots = 2 * 77 * (7 + 11)
-    assert forward.get_total_flops() == 2 * slots * (3 + 5)
-    assert backward.get_total_flops() == 4 * slots * (3 + 5)
+    weights = 2 * 77 * (7 + 11)
+    assert forward.get_total_flops() == 2 * weights * (3 + 5)
+    assert backward.get_total_flops() == 4 * weights * (3 + 5)
 
 
 def test_a_second_derivative_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""How operators are registered."""
+"""The registration of operators."""
 
 import subprocess
 import sys
@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.ops.criss_cross import criss_cross, criss_cross_context
+from segnl.ops.criss_cross import criss_cross_context
+from segnl.ops.kernels.criss_cross import criss_cross
 from segnl.ops.library import LIBRARY
 from segnl.ops.non_local import concatenation_context, softmax_context
-from segnl.ops.pixel_sums import pixel_cross_entropy_sum
+from segnl.ops.pixel_loss import cross_entropy_sum
 
 SHAPES = {"softmax": [(1, 2, 3), (1, 2, 261), (1, 4, 261)], "concatenation": [(1, 3), (1, 5), (1, 4, 5)]}
 SHAPES["criss_cross"] = [(1, 2, 3, 5), (1, 2, 3, 5), (1, 4, 3, 5)]
@@ -42,7 +43,7 @@ def test_calling_an_operator_does_not_import_the_compiler() -> None:
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_a_second_derivative_is_an_error_below_a_plain_sum_too(kind: str) -> None:
-    """There the incoming gradient is constant; a penalty on the gradient would silently lose what the operator adds."""
+    """There the incoming gradient is constant; a penalty on the gradient would silently lose the operator's share."""
     context, first = first_of(kind)
     x, factor = first.requires_grad_(), torch.ones((), requires_grad=True)
     (grad,) = torch.autograd.grad(context(factor * x).sum(), x, create_graph=True)
@@ -65,9 +66,9 @@ def test_a_forward_mode_derivative_is_an_error_instead_of_zero(kind: str) -> Non
 
 
 def test_a_penalty_on_the_losss_gradient_is_an_error() -> None:
-    """The pixel loss keeps none of its inputs: nothing but the error tells that its gradient depends on them."""
+    """The pixel loss saves none of its inputs: only the error tells that its gradient depends on them."""
     x, factor = torch.randn(1, 3, 2, 2).requires_grad_(), torch.ones((), requires_grad=True)
-    loss = pixel_cross_entropy_sum(factor * x, torch.zeros(1, 4, 4).long(), None, False, 0.0, None, True)[0]
+    loss = cross_entropy_sum(factor * x, torch.zeros(1, 4, 4).long(), None, False, 0.0, None, True)[0]
     (grad,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot differentiate twice"):
         grad.square().sum().backward()
@@ -75,7 +76,7 @@ def test_a_penalty_on_the_losss_gradient_is_an_error() -> None:
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_maps_of_many_sizes_share_a_compiled_graph(kind: str) -> None:
-    """A number made from a map's size is a constant to torch.compile: ten sizes would be ten graphs, then an error."""
+    """A float made from a map's size is a constant to torch.compile: ten sizes would be ten graphs, then an error."""
     torch._dynamo.reset()
     compiled = torch.compile(OPERATORS[kind], fullgraph=True, dynamic=True, backend="aot_eager")
     for size in range(3, 13):

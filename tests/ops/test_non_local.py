@@ -1,6 +1,7 @@
 """The pairwise functions against loops over pairs of positions in float64."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segnl.ops import non_local
-from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
+from segnl.ops.non_local import (
+    concatenation_context,
+    dot_product_context,
+    plain_concatenation_context,
+    plain_dot_product_context,
+    plain_softmax_context,
+    softmax_context,
+)
 
 Context = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -18,36 +26,42 @@ def scaled_softmax(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
 
 
 def by_loops(kind: str, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """One position after another asks all others."""
+    """The weighted sum over all positions, one position after another."""
     theta, phi, g = theta.double(), phi.double(), g.double()
     out = []
     for i in range(theta.shape[-1]):
-        asked = [theta[..., i], phi]  # b c (or b), b c m (or b m)
+        query = theta[..., i]  # b c, or b
         if kind in ("softmax", "tiles"):
-            scores = torch.stack([0.7 * (asked[0] * phi[..., j]).sum(-1) for j in range(phi.shape[-1])], dim=-1)  # b m
+            scores = torch.stack([0.7 * (query * phi[..., j]).sum(-1) for j in range(phi.shape[-1])], dim=-1)  # b m
             weights = scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
         elif kind == "dot_product":
-            scores = torch.stack([(asked[0] * phi[..., j]).sum(-1) for j in range(phi.shape[-1])], dim=-1)
+            scores = torch.stack([(query * phi[..., j]).sum(-1) for j in range(phi.shape[-1])], dim=-1)
             weights = scores / phi.shape[-1]
         else:
-            weights = (asked[0][:, None] + phi).clamp(min=0) / phi.shape[-1]
+            weights = (query[:, None] + phi).clamp(min=0) / phi.shape[-1]
         out.append(sum(weights[:, j, None] * g[:, :, j] for j in range(phi.shape[-1])))  # b d
     return torch.stack(out, dim=-1)  # type: ignore[arg-type]
 
 
 KINDS: dict[str, Context] = {
-    "softmax": scaled_softmax,  # few positions answer in most tests
+    "softmax": scaled_softmax,  # the plain form, since most tests have few positions m
     "tiles": scaled_softmax,
     "dot_product": dot_product_context,
     "concatenation": concatenation_context,
 }
+PLAIN: dict[str, Context] = {
+    "softmax": partial(plain_softmax_context, scale=0.7),
+    "tiles": partial(plain_softmax_context, scale=0.7),
+    "dot_product": plain_dot_product_context,
+    "concatenation": plain_concatenation_context,
+}
 
 
 @pytest.fixture(autouse=True)
-def no_number_is_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the kind `tiles`: softmax in tiles, however small the map."""
+def tiles_for_small_maps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the kind `tiles` use tiles, however small the map."""
     if getattr(request.node, "callspec", None) and request.node.callspec.params.get("kind") == "tiles":
-        monkeypatch.setattr(non_local, "MAX_WHOLE", 0)
+        monkeypatch.setattr(non_local, "MAX_PLAIN_POSITIONS", 0)
 
 
 def maps(kind: str, b: int, n: int, m: int, d: int, dtype: torch.dtype = torch.float64, c: int = 4) -> list[Tensor]:
@@ -56,19 +70,20 @@ def maps(kind: str, b: int, n: int, m: int, d: int, dtype: torch.dtype = torch.f
     return [torch.randn(s, dtype=torch.float64, generator=generator).to(dtype).requires_grad_() for s in shapes]
 
 
-def gradients(context: Context, inputs: list[Tensor], given: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(context(*inputs), inputs, given))
+def gradients(context: Context, inputs: list[Tensor], grad_output: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(context(*inputs), inputs, grad_output))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("b", "n", "m", "d"), [(2, 77, 77, 4), (1, 77, 20, 3), (2, 5, 77, 6), (1, 1, 1, 1)])
 def test_context_and_gradients_match_a_loop_over_pairs(kind: str, b: int, n: int, m: int, d: int) -> None:
     inputs = maps(kind, b, n, m, d)
-    truth = by_loops(kind, *inputs)
-    given = torch.randn_like(truth)
-    expected = torch.autograd.grad(truth, inputs, given)
-    torch.testing.assert_close(KINDS[kind](*inputs), truth, rtol=1e-12, atol=1e-12)
-    for near, exact in zip(gradients(KINDS[kind], inputs, given), expected, strict=True):
+    expected = by_loops(kind, *inputs)
+    grad_output = torch.randn_like(expected)
+    exact_grads = torch.autograd.grad(expected, inputs, grad_output)
+    torch.testing.assert_close(KINDS[kind](*inputs), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(PLAIN[kind](*inputs), expected, rtol=1e-12, atol=1e-12)
+    for near, exact in zip(gradients(KINDS[kind], inputs, grad_output), exact_grads, strict=True):
         torch.testing.assert_close(near, exact, rtol=1e-11, atol=1e-11)
 
 
@@ -87,13 +102,13 @@ def test_gradcheck(kind: str, d: int) -> None:
 def test_every_dtype_stays_near_float64(kind: str, d: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = maps(kind, 2, 77, 30, d, dtype)
     precise = [x.detach().double().requires_grad_() for x in inputs]
-    ours, truth = KINDS[kind](*inputs), KINDS[kind](*precise)
-    assert ours.dtype == dtype
-    given = torch.randn_like(ours)
-    near = [ours, *gradients(KINDS[kind], inputs, given)]
-    exact = [truth, *gradients(KINDS[kind], precise, given.double())]
-    for one, other in zip(near, exact, strict=True):
-        assert (one.double() - other).abs().max() <= tolerance * other.abs().max()
+    context, exact_context = KINDS[kind](*inputs), KINDS[kind](*precise)
+    assert context.dtype == dtype
+    grad_output = torch.randn_like(context)
+    results = [context, *gradients(KINDS[kind], inputs, grad_output)]
+    exact_results = [exact_context, *gradients(KINDS[kind], precise, grad_output.double())]
+    for near, exact in zip(results, exact_results, strict=True):
+        assert (near.double() - exact).abs().max() <= tolerance * exact.abs().max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,9 +132,9 @@ def test_autocast_takes_mixed_dtypes_and_accumulates_in_float32(kind: str) -> No
     assert context.dtype == torch.bfloat16
     rounded = [x.detach().bfloat16().double() for x in inputs]
     if kind == "concatenation":
-        rounded[0] = inputs[0].detach().double()  # scores are summed, not multiplied by a matrix: they keep float32
-    truth = KINDS[kind](*rounded)
-    assert (context.double() - truth).abs().max() <= 2**-7 * truth.abs().max()
+        rounded[0] = inputs[0].detach().double()  # scores are added, not multiplied by a matrix, and keep float32
+    exact = KINDS[kind](*rounded)
+    assert (context.double() - exact).abs().max() <= 2**-7 * exact.abs().max()
     context.float().sum().backward()
     assert all(x.grad is not None and x.grad.dtype == torch.float32 for x in inputs)
 
@@ -137,12 +152,12 @@ def test_large_scores_stay_finite(kind: str, d: int, dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [8, 24])
-def test_nothing_of_all_pairs_is_kept_or_made(kind: str, d: int) -> None:
-    """At 33 x 33 the pairs are 1.2 million; what the operator touches is a few maps, and one block of rows."""
-    inputs, kept = maps(kind, 1, 1089, 1089, d, torch.float32, c=8), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+def test_no_tensor_of_all_pairs_is_kept_for_backward(kind: str, d: int) -> None:
+    """At 33 x 33 there are 1.2 million pairs; the operator keeps a few maps."""
+    inputs, saved = maps(kind, 1, 1089, 1089, d, torch.float32, c=8), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         context = KINDS[kind](*inputs)
-    assert sum(x.numel() for x in kept) <= 3 * sum(x.numel() for x in inputs)
+    assert sum(x.numel() for x in saved) <= 3 * sum(x.numel() for x in inputs)
     assert type(context.grad_fn).__name__ != "SafeSoftmaxBackward0"
 
 
@@ -197,11 +212,11 @@ def flops(kind: str, d: int) -> tuple[int, int]:
 def test_flops_of_every_form_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, positions = 2 * 77 * 130, 2 * (77 + 130)
     assert flops("softmax", 6) == (2 * pairs * 10, 4 * pairs * 10)
-    monkeypatch.setattr(non_local, "MAX_WHOLE", 0)
+    monkeypatch.setattr(non_local, "MAX_PLAIN_POSITIONS", 0)
     assert flops("softmax", 4) == (2 * pairs * 8, 2 * pairs * 20)
     assert flops("softmax", 6) == (2 * pairs * 10, 2 * pairs * (3 * 4 + 2 * 6))
     assert flops("dot_product", 6) == (2 * positions * 4 * 6, 4 * positions * 4 * 6)
-    # Two tables of 3 blocks of 64 knots, and a multiply-add for each knot and each asking position.
+    # Two tables of 3 blocks of 64 knots, and a multiply-add for each knot and each position i.
     forward = 2 * 2 * 6 * (2 * 192 * 64 + 192 + 77)
     # Backward: two tables of 2 blocks for g, one of 3 blocks for a, and a product over channels for each score.
     backward = 2 * 2 * 6 * (2 * 128 * 64 + 128 + 130 + 192 * 64 + 77 + 130)
@@ -228,7 +243,7 @@ def test_a_bad_argument_is_named() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shapes_alone_give_a_shape(kind: str) -> None:
+def test_meta_tensors_give_a_shape(kind: str) -> None:
     context = KINDS[kind](*(x.to("meta") for x in maps(kind, 2, 7, 11, 3)))
     assert (context.shape, context.device.type) == ((2, 3, 7), "meta")
 

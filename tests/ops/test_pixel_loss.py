@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segnl.ops.pixel_loss import (
     hardest_label,
@@ -13,6 +14,8 @@ from segnl.ops.pixel_loss import (
     per_pixel_loss,
     pixel_cross_entropy,
     pixel_weight_sum,
+    plain_cross_entropy_sum,
+    plain_pixel_losses,
 )
 from segnl.ops.resize import resize
 
@@ -42,12 +45,12 @@ def by_loops(up: Tensor, label: Tensor, class_weight: Tensor, smoothing: float) 
     total = weight_sum = 0.0
     for image, row, column in (label != 255).nonzero().tolist():
         scores = [float(x) for x in up[image, :, row, column].detach()]
-        truth = int(label[image, row, column])
+        true_class = int(label[image, row, column])
         log_sum = math.log(sum(math.exp(score) for score in scores))
         for k, score in enumerate(scores):
-            target = (1 - smoothing) * (k == truth) + smoothing / len(scores)
+            target = (1 - smoothing) * (k == true_class) + smoothing / len(scores)
             total += target * float(class_weight[k]) * (log_sum - score)
-        weight_sum += float(class_weight[truth])
+        weight_sum += float(class_weight[true_class])
     return total, weight_sum
 
 
@@ -60,17 +63,19 @@ def test_value_matches_a_loop_over_pixels(align_corners: bool, smoothing: float,
     up = resize(logits, HW, align_corners=align_corners)
     ones = torch.ones(K) if class_weight is None else class_weight
     total, weight_sum = by_loops(up, label, ones, smoothing)
-    for divide_by, divisor in (("valid", weight_sum), ("all", label.numel()), (7.0, 7.0), (torch.tensor(7), 7.0)):
+    for normalize_by, divisor in (("valid", weight_sum), ("all", label.numel()), (7.0, 7.0), (torch.tensor(7), 7.0)):
         loss = pixel_cross_entropy(
             logits,
             label,
             align_corners=align_corners,
             class_weight=class_weight,
             label_smoothing=smoothing,
-            divide_by=divide_by,  # type: ignore[arg-type]
+            normalize_by=normalize_by,  # type: ignore[arg-type]
         )
         assert loss.dtype == torch.float64
         assert loss.item() == pytest.approx(total / divisor, rel=1e-13)
+    plain, _ = plain_cross_entropy_sum(logits.detach(), label, class_weight, align_corners, smoothing, 6, False)
+    assert plain.item() == pytest.approx(total, rel=1e-13)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -94,6 +99,37 @@ def test_value_and_gradient_equal_upsampling_everything(
     assert abs(ours.item() - plain.item()) <= 1e-12
     (near,), (exact,) = torch.autograd.grad(ours, logits), torch.autograd.grad(plain, logits)
     assert (near - exact).abs().max() <= 1e-12 * exact.abs().max()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("in_hw", [(7, 11), (1, 11), (40, 60)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_plain_form_equals_upsampling_everything(
+    align_corners: bool, in_hw: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    logits, label = draw(dtype, in_hw=in_hw)
+    precise = logits.detach().double().requires_grad_()
+    up = resize(precise, HW, align_corners=align_corners)
+    exact = F.cross_entropy(up, label, ignore_index=255, label_smoothing=0.1, reduction="none")
+    (exact_grad,) = torch.autograd.grad(exact.sum(), precise)
+    for band_rows in (None, 6):
+        total, grad = plain_cross_entropy_sum(logits.detach(), label, None, align_corners, 0.1, band_rows, True)
+        assert abs(total.item() - exact.sum().item()) <= tolerance * exact.sum().item()
+        assert (grad - exact_grad).abs().max() <= tolerance * exact_grad.abs().max()
+    losses = plain_pixel_losses(logits.detach(), label, align_corners, 6)
+    expected = F.cross_entropy(up, label, ignore_index=255, reduction="none").masked_fill(label == 255, -1)
+    torch.testing.assert_close(losses.double(), expected, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def test_plain_forms_run_on_a_fake_gpu() -> None:
+    """Fake CUDA tensors find constants that were left on the CPU, and decisions that wait for values."""
+    with FakeTensorMode(), torch.no_grad():
+        logits = torch.empty(2, K, 7, 11, device="cuda", dtype=torch.float16)
+        label, weight = torch.empty(2, *HW, device="cuda", dtype=torch.uint8), torch.empty(K, device="cuda")
+        total, grad = plain_cross_entropy_sum(logits, label, weight, False, 0.1, None, True)
+        losses = plain_pixel_losses(logits, label, False, None)
+        assert (total.device.type, grad.device.type, losses.device.type) == ("cuda", "cuda", "cuda")
+        assert (grad.shape, losses.shape) == (logits.shape, label.shape)
 
 
 def test_float32_is_within_1e_6_of_float64() -> None:
@@ -132,7 +168,7 @@ def test_gradcheck() -> None:
 
 
 @pytest.mark.parametrize("is_ohem", [False, True])
-def test_a_label_that_is_all_ignored_gives_exactly_zero(is_ohem: bool) -> None:
+def test_an_all_ignored_label_gives_exactly_zero(is_ohem: bool) -> None:
     logits, label = draw(torch.float32)
     loss_of = pixel_ohem_cross_entropy if is_ohem else pixel_cross_entropy
     loss = loss_of(logits, torch.full_like(label, 255), align_corners=False)
@@ -154,7 +190,7 @@ def test_same_batch_gives_the_same_bits() -> None:
     for _ in range(2):
         loss = pixel_cross_entropy(logits, label, align_corners=True)
         results.append((loss, *torch.autograd.grad(loss, logits)))
-    assert all(one.equal(other) for one, other in zip(*results, strict=True))
+    assert all(x.equal(y) for x, y in zip(*results, strict=True))
 
 
 def test_scores_of_any_size_stay_finite() -> None:
@@ -165,15 +201,15 @@ def test_scores_of_any_size_stay_finite() -> None:
     assert torch.autograd.grad(loss, large)[0].isfinite().all()
 
 
-def test_nothing_of_the_labels_size_times_classes_is_kept() -> None:
+def test_backward_keeps_nothing_of_the_upsampled_size() -> None:
     logits, label = draw(torch.float32)
-    kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         pixel_cross_entropy(logits, label, align_corners=False)
-    assert max(x.numel() for x in kept) == logits.numel()
+    assert max(x.numel() for x in saved) == logits.numel()
 
 
-def test_without_gradients_none_are_formed() -> None:
+def test_no_gradient_is_computed_unless_needed() -> None:
     logits, label = draw()
     value = pixel_cross_entropy(logits, label, align_corners=False)
     assert pixel_cross_entropy(logits.detach(), label, align_corners=False).equal(value.detach())
@@ -182,7 +218,7 @@ def test_without_gradients_none_are_formed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
-def test_labels_of_any_integer_dtype_are_taken(dtype: torch.dtype) -> None:
+def test_labels_of_any_integer_dtype_are_accepted(dtype: torch.dtype) -> None:
     logits, label = draw()
     assert pixel_cross_entropy(logits, label.to(dtype), align_corners=False).equal(
         pixel_cross_entropy(logits, label, align_corners=False)
@@ -208,8 +244,8 @@ def test_ohem_keeps_the_pixels_of_the_rule(threshold: float, min_kept: int) -> N
     exact = ohem_by_sorting(resize(logits, HW, align_corners=True), label, threshold, min_kept)
     ours = pixel_ohem_cross_entropy(logits, label, align_corners=True, threshold=threshold, min_kept=min_kept)
     torch.testing.assert_close(ours, exact, rtol=1e-12, atol=0)
-    (near,), (truth,) = torch.autograd.grad(ours, logits), torch.autograd.grad(exact, logits)
-    torch.testing.assert_close(near, truth, rtol=1e-10, atol=1e-14)
+    (grad,), (exact_grad,) = torch.autograd.grad(ours, logits), torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(grad, exact_grad, rtol=1e-10, atol=1e-14)
 
 
 def test_hardest_fraction_keeps_the_greatest_losses() -> None:
@@ -225,7 +261,7 @@ def test_hardest_fraction_keeps_the_greatest_losses() -> None:
     assert (hardest_label(torch.full_like(label, 255), torch.full_like(pixel_losses, -1), fraction=0.5) == 255).all()
 
 
-def test_weight_sum_is_what_valid_divides_by() -> None:
+def test_weight_sum_is_the_divisor_of_valid() -> None:
     _, label = draw()
     class_weight = torch.tensor([0.5, 1.0, 2.0, 0.25, 3.0])
     assert pixel_weight_sum(label).item() == (label != 255).sum().item()
@@ -266,8 +302,8 @@ def test_wrong_arguments_are_named() -> None:
         pixel_cross_entropy(logits, label, align_corners=False, label_smoothing=1.0)
     with pytest.raises(ValueError, match="band_rows: 0; expected at least 1"):
         pixel_cross_entropy(logits, label, align_corners=False, band_rows=0)
-    with pytest.raises(ValueError, match="divide_by: 'pixels'; expected 'valid', 'all' or a number"):
-        pixel_cross_entropy(logits, label, align_corners=False, divide_by="pixels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="normalize_by: 'pixels'; expected 'valid', 'all' or a number"):
+        pixel_cross_entropy(logits, label, align_corners=False, normalize_by="pixels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"threshold: 1.5; expected a probability"):
         pixel_ohem_cross_entropy(logits, label, align_corners=False, threshold=1.5)
     with pytest.raises(ValueError, match="min_kept: -1; expected at least 0"):

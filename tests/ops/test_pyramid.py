@@ -42,11 +42,13 @@ def test_means_match_a_loop_over_cells(b: int, h: int, w: int, bins: tuple[int, 
 @pytest.mark.parametrize(("h", "w"), [(7, 11), (3, 5), (1, 5), (1, 1)])  # the last three have fewer rows than bins
 def test_means_and_gradients_are_those_of_adaptive_pooling(h: int, w: int, bins: tuple[int, ...]) -> None:
     x = map_of(2, h, w)
-    ours = pyramid_means(x, bins)
+    actual = pyramid_means(x, bins)
     expected = torch.cat([F.adaptive_avg_pool2d(x, s).flatten(2) for s in bins], dim=2)
-    torch.testing.assert_close(ours, expected)
-    given = torch.randn_like(ours)
-    torch.testing.assert_close(torch.autograd.grad(ours, x, given), torch.autograd.grad(expected, x, given))
+    torch.testing.assert_close(actual, expected)
+    grad_output = torch.randn_like(actual)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, x, grad_output), torch.autograd.grad(expected, x, grad_output)
+    )
 
 
 def test_gradcheck() -> None:
@@ -86,8 +88,8 @@ def test_compiles_in_one_graph_forward_and_backward() -> None:
     compiled = torch.compile(pyramid_means, fullgraph=True, backend="aot_eager")(x, (1, 3, 8))
     eager = pyramid_means(x, (1, 3, 8))
     torch.testing.assert_close(compiled, eager)
-    ours, expected = (torch.autograd.grad(each.sin().sum(), x)[0] for each in (compiled, eager))
-    torch.testing.assert_close(ours, expected)
+    actual, expected = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (compiled, eager))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_an_exported_graph_pools_a_size_that_bins_do_not_divide_without_adaptive_pooling() -> None:
@@ -101,7 +103,7 @@ def test_an_exported_graph_pools_a_size_that_bins_do_not_divide_without_adaptive
     torch.testing.assert_close(program.module()(x), pyramid_means(x, (1, 3, 8)))
 
 
-def test_shapes_alone_give_a_shape() -> None:
+def test_meta_tensors_give_a_shape() -> None:
     means = pyramid_means(map_of(2, 7, 11).to("meta"), (1, 2, 3, 6))
     assert (means.shape, means.device.type) == ((2, 5, 50), "meta")
 

@@ -40,14 +40,16 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_the_result_alone(dtype: torch.dtype) -> None:
     scores, g = maps(2, 3, 770, 5, dtype)
-    context, truth = region_context(scores, g), by_loops(scores, g)
+    context, exact = region_context(scores, g), by_loops(scores, g)
     assert context.dtype == dtype
     # One rounding of the dtype; float32 sums before it.
-    torch.testing.assert_close(context.double(), truth, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
+    torch.testing.assert_close(context.double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
     precise = [x.detach().double().requires_grad_() for x in (scores, g)]
-    given = torch.randn_like(context)
-    ours = torch.autograd.grad(context, (scores, g), given)
-    for near, exact in zip(ours, torch.autograd.grad(region_context(*precise), precise, given.double()), strict=True):
+    grad_output = torch.randn_like(context)
+    actual = torch.autograd.grad(context, (scores, g), grad_output)
+    for near, exact in zip(
+        actual, torch.autograd.grad(region_context(*precise), precise, grad_output.double()), strict=True
+    ):
         torch.testing.assert_close(near.double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
 
 
@@ -56,8 +58,8 @@ def test_autocast_takes_mixed_dtypes_and_accumulates_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         context = region_context(scores, g.bfloat16())
     assert context.dtype == torch.bfloat16
-    truth = by_loops(scores.bfloat16(), g.bfloat16())
-    torch.testing.assert_close(context.double(), truth, rtol=2**-8, atol=1e-6)  # one rounding, after float32 sums
+    exact = by_loops(scores.bfloat16(), g.bfloat16())
+    torch.testing.assert_close(context.double(), exact, rtol=2**-8, atol=1e-6)  # one rounding, after float32 sums
     context.float().sum().backward()
     assert all(x.grad is not None and x.grad.dtype == torch.float32 for x in (scores, g))
 
@@ -82,11 +84,11 @@ def test_compiles_in_one_graph_forward_and_backward() -> None:
         region_context(*inputs),
     )
     torch.testing.assert_close(compiled, eager)
-    ours, expected = (torch.autograd.grad(each.sin().sum(), inputs) for each in (compiled, eager))
-    torch.testing.assert_close(ours, expected)
+    actual, expected = (torch.autograd.grad(y.sin().sum(), inputs) for y in (compiled, eager))
+    torch.testing.assert_close(actual, expected)
 
 
-def test_shapes_alone_give_a_shape() -> None:
+def test_meta_tensors_give_a_shape() -> None:
     context = region_context(*(x.to("meta") for x in maps(2, 3, 77, 5)))
     assert (context.shape, context.device.type) == ((2, 5, 3), "meta")
 

@@ -1,10 +1,11 @@
-"""The fast labels against upsampling everything."""
+"""Labels of upsampled logits, by rows and by cells, against upsampling everything."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import segnl.ops.upsampled_labels as module
+from segnl.ops import upsampled_labels as by_rows
+from segnl.ops.kernels import upsampled_labels as by_cells
 from segnl.ops.upsampled_labels import upsampled_labels, winners
 
 
@@ -31,21 +32,22 @@ def test_labels_equal_those_of_upsampling_everything(k: int, out_hw: tuple[int, 
 
 
 @pytest.mark.parametrize("max_hard_share", [-1.0, 0.5, 1.0])
-def test_both_ways_give_the_same_labels(max_hard_share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HARD_SHARE", max_hard_share)
-    monkeypatch.setattr(module, "BAND_FLOATS", 500)
-    monkeypatch.setattr(module, "MIN_BAND_ROWS", 3)
+def test_rows_and_cells_give_the_same_labels(max_hard_share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_cells, "MAX_HARD_SHARE", max_hard_share)
+    monkeypatch.setattr(by_cells, "CHUNK_NUMBERS", 500)
+    monkeypatch.setattr(by_rows, "BAND_NUMBERS", 500)
+    monkeypatch.setattr(by_rows, "MIN_BAND_ROWS", 3)
     for logits in (patchy(19, 7, 11), torch.randn(1, 19, 7, 11, generator=torch.Generator().manual_seed(1))):
-        found = upsampled_labels(logits, (61, 83), align_corners=False)
-        assert torch.equal(found, reference(logits, (61, 83), False))
+        labels = upsampled_labels(logits, (61, 83), align_corners=False)
+        assert torch.equal(labels, reference(logits, (61, 83), False))
 
 
 @pytest.mark.parametrize("max_hard_share", [-1.0, 1.0])
 def test_of_equal_scores_the_lowest_class_wins(max_hard_share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HARD_SHARE", max_hard_share)
+    monkeypatch.setattr(by_cells, "MAX_HARD_SHARE", max_hard_share)
     logits = torch.randint(0, 2, (2, 5, 7, 11), generator=torch.Generator().manual_seed(2)).float()  # nothing rounds
-    found = upsampled_labels(logits, (28, 44), align_corners=False)
-    assert torch.equal(found, reference(logits, (28, 44), False))
+    labels = upsampled_labels(logits, (28, 44), align_corners=False)
+    assert torch.equal(labels, reference(logits, (28, 44), False))
     assert not upsampled_labels(torch.ones(1, 4, 7, 11), (56, 88), align_corners=True).any()
 
 
@@ -56,8 +58,8 @@ def test_a_class_that_leads_at_no_corner_may_win_inside_a_cell() -> None:
 
 def test_no_third_class_wins_in_a_cell_that_two_share() -> None:
     logits = patchy(19, 23, 31)[:1]
-    winner, is_hard = module._cells(logits)
-    pairs = module._pairs(logits[0].flatten(1).t(), winner[0], is_hard[0])
+    winner, is_hard = by_cells._cells(logits)
+    pairs = by_cells._pairs(logits[0].flatten(1).t(), winner[0], is_hard[0])
     assert pairs.is_pair.sum() > is_hard.sum() / 2
     # Corners aligned at 8 pixels a cell: cell (i, j) holds the rows 8i..8i+8 and the columns 8j..8j+8.
     labels = reference(logits, (22 * 8 + 1, 30 * 8 + 1), align_corners=True)[0]
@@ -67,26 +69,26 @@ def test_no_third_class_wins_in_a_cell_that_two_share() -> None:
         assert set(inside.unique().tolist()) <= {int(pairs.low[cell]), int(pairs.high[cell])}
 
 
-def test_margins_smaller_than_rounding_are_not_trusted() -> None:
+def test_cells_with_margins_below_the_rounding_are_hard() -> None:
     logits = torch.zeros(1, 2, 7, 11)
     logits[:, 1] = 1e-7
     logits[:, :, 0, 0] = 1e4  # the rounding of scores this large exceeds the margins
-    assert module._cells(logits)[1].all()
+    assert by_cells._cells(logits)[1].all()
 
 
 @pytest.mark.parametrize("poison", [float("inf"), float("nan")])
-def test_scores_that_are_not_finite_take_the_slow_way(poison: float) -> None:
+def test_scores_that_are_not_finite_make_every_cell_hard(poison: float) -> None:
     logits = patchy(3, 7, 11)
     logits[0, 1, 3, 4] = poison
-    assert module._cells(logits)[1].all()
-    found = upsampled_labels(logits, (56, 88), align_corners=False)
-    assert torch.equal(found[1], reference(logits, (56, 88), False)[1])  # the other image of the batch
+    assert by_cells._cells(logits)[1].all()
+    labels = upsampled_labels(logits, (56, 88), align_corners=False)
+    assert torch.equal(labels[1], reference(logits, (56, 88), False)[1])  # the other image of the batch
 
 
 def test_half_precision_is_upsampled_in_float32() -> None:
     logits = patchy(19, 7, 11).bfloat16()
-    found = upsampled_labels(logits, (56, 88), align_corners=False)
-    assert torch.equal(found, reference(logits.float(), (56, 88), False))
+    labels = upsampled_labels(logits, (56, 88), align_corners=False)
+    assert torch.equal(labels, reference(logits.float(), (56, 88), False))
 
 
 def test_more_classes_than_8_bits_hold_are_refused() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.ops.arguments import is_exporting
-from segnl.ops.dilated_conv import dilated_conv2d, is_faster_dilated
+from segnl.ops.dilated_conv import dilated_conv2d
 
 
 class HeConv2d(nn.Conv2d):
@@ -23,11 +23,10 @@ class HeConv2d(nn.Conv2d):
 
 
 class DilatedConv2d(HeConv2d):
-    """Square convolution without stride that keeps the map's size; uses our own operator on the CPU in bfloat16."""
+    """Square convolution without stride that keeps the map's size; plain 3x3 ones by `segnl.ops.dilated_conv`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        is_supported = self.kernel_size == (3, 3) and self.bias is None and self.groups == 1 and not is_exporting()
-        if is_supported and is_faster_dilated(input, self.dilation[0]):
+        if self.kernel_size == (3, 3) and self.bias is None and self.groups == 1:
             return dilated_conv2d(input, self.weight, self.dilation[0])
         return super().forward(input)
 

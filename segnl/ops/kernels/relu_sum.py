@@ -1,9 +1,10 @@
-"""sum_j relu(a_i + b_j) g_j for every i, by one sort of b and two running sums: O(N log N + N C), never N x N.
+"""sum_j relu(a_i + b_j) g_j for every i by one sort of b and two running sums; benchmarks/ops.py measures it.
 
-Seen as a function of a, the sum is piecewise linear: it bends at the knots t_j = -b_j, and its slope beyond a knot is
-the running sum of g in the order of the knots. Two tables hold, for each knot, the sum's value F and its slope G there;
-a position asks for its last knot below a_i and gets F + (a_i - t) G. Nothing large is subtracted from anything large,
-and the running sums are taken in blocks whose totals are added in float64, so float32 loses nothing on long maps.
+O(N log N + N C) instead of O(N^2 C). As a function of a, the sum is piecewise linear: it bends at the knots t_j = -b_j,
+and its slope beyond a knot is the running sum of g in the order of the knots. Two tables hold the sum's value F at each
+knot and its slope G beyond it; the sum at a_i is F + (a_i - t) G of the last knot t below a_i. No large numbers are
+subtracted from one another, and running sums are taken in blocks whose totals are added in float64, so float32 stays
+accurate on long maps.
 """
 
 from typing import Any
@@ -15,19 +16,19 @@ from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
 BLOCK = 64
-"""Knots in a block. Inside one, the running sums are products with a small triangular matrix: fast and exact enough."""
+"""Knots in a block, inside which running sums are products with a small triangular matrix: fast and accurate."""
 
 CHANNELS = 128
-"""Channels held in tables at once; bounds the memory on top of inputs and outputs to about 4 * m * CHANNELS numbers."""
+"""Channels in the tables at once; bounds the memory beside inputs and outputs to about 4 * m * CHANNELS numbers."""
 
 
 @operator("relu_sum(Tensor a, Tensor b, Tensor g, SymInt divisor) -> Tensor")
 def relu_sum(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
-    """sum_j relu(a_i + b_j) g_j / divisor for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
+    """Computes sum_j relu(a_i + b_j) g_j / divisor for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
 
-    Sums in float32 (float64 for float64), whatever autocast says; a and b may be of another dtype than g.
-    The derivative of relu at 0 is 0. An a or b of -inf adds nothing. The divisor is an integer, since torch.compile
-    would take a number made from a map's size for a constant, and compile again for every size.
+    Sums are taken in float32 (float64 for float64), under autocast too; a and b may be of another dtype than g.
+    The derivative of relu at 0 is 0. An a or b of -inf adds nothing. The divisor is an integer, because torch.compile
+    treats a float made from a map's size as a constant and would compile again for every size.
     """
     out = g.new_empty(a.shape[0], a.shape[1], g.shape[2])
     with torch.autocast(a.device.type, enabled=False):
@@ -47,9 +48,9 @@ def _(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
 
 @operator("relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, SymInt divisor) -> (Tensor, Tensor, Tensor)")
 def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `relu_sum` for grad `b n d`: those of a, b and g.
+    """Computes the gradients of `relu_sum` for grad `b n d`: those of a, b and g.
 
-    That of g is the same operator with the roles exchanged: g_j asks, the positions i answer with their gradients.
+    That of g is the same operator with a and b exchanged and grad in the place of g.
     """
     accumulate = accumulation_dtype(g.dtype)
     grad_a, grad_b = torch.zeros_like(a, dtype=accumulate), torch.zeros_like(b, dtype=accumulate)
@@ -88,21 +89,20 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
 differentiate(relu_sum, _backward, _setup_context)
 
 
-def _sorted_knots(answering: Tensor, divisor: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the answers begin to count, float64 `m` ascending; their order, int64 `m`; each answer's factor, `m 1`.
+def _sorted_knots(b: Tensor, divisor: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the knots -b ascending, float64 `m`; their order, int64 `m`; and the factor of each one's g, `m 1`.
 
-    An answer of -inf never counts: its knot stands somewhere and its factor is 0, since distances to a knot at infinity
-    would not be numbers.
+    A b of -inf never counts: its knot is put at 0 with the factor 0, since distances to infinity would be NaN.
     """
-    never = answering == -torch.inf
-    sorted_knots = torch.sort((-answering.double()).masked_fill(never, 0.0), stable=True)
-    factor = torch.full_like(answering, 1.0 / divisor, dtype=accumulation_dtype(dtype)).masked_fill(never, 0.0)
+    never = b == -torch.inf
+    sorted_knots = torch.sort((-b.double()).masked_fill(never, 0.0), stable=True)
+    factor = torch.full_like(b, 1.0 / divisor, dtype=accumulation_dtype(dtype)).masked_fill(never, 0.0)
     return sorted_knots.values, sorted_knots.indices, factor.index_select(0, sorted_knots.indices)[:, None]
 
 
-def _last_knot(asking: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """For each asking position its last knot: index `n`, distance beyond it `n 1`, and 1, or 0 for none, `n`."""
-    place = asking.double()
+def _last_knot(a: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the last knot below each a: its index `n`, a's distance from it `n 1`, and 1 `n`, or 0 without a knot."""
+    place = a.double()
     num_below = torch.searchsorted(knots, place)
     last = (num_below - 1).clamp(min=0)
     reach = (place - knots[last]).clamp(min=0)
@@ -114,12 +114,12 @@ def _slices(num_channels: int) -> list[slice]:
 
 
 def _rows(values: Tensor) -> Tensor:
-    """`m d` with the channels side by side, in the dtype that sums are taken in."""
+    """Returns `m d` contiguous, in the dtype in which sums are taken."""
     return values.to(accumulation_dtype(values.dtype)).contiguous()
 
 
 def _blocks(rows: Tensor, order: Tensor, factor: Tensor) -> Tensor:
-    """rows `m d` times factor `m 1`, in the order of their knots, zeros up to whole blocks: `blocks BLOCK d`."""
+    """Returns rows `m d` in the order of the knots times factor `m 1`, padded with zeros: `blocks BLOCK d`."""
     num_blocks = -(-rows.shape[0] // BLOCK)
     padded = rows.new_empty(num_blocks * BLOCK, rows.shape[1])
     padded[rows.shape[0] :] = 0
@@ -128,21 +128,21 @@ def _blocks(rows: Tensor, order: Tensor, factor: Tensor) -> Tensor:
 
 
 def _running_sums(blocks: Tensor) -> Tensor:
-    """The slope G beyond each knot, `blocks*BLOCK d`: the sum of its answer and all before it."""
+    """Returns the slope G beyond each knot, `blocks*BLOCK d`: the running sum over the knots."""
     slope = torch.matmul(_triangle(blocks), blocks)
     slope += _sum_before(slope[:, -1].double()).to(slope.dtype)[:, None]
     return slope.flatten(0, 1)
 
 
 def _tables(blocks: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum's value F at each knot and its slope G beyond it, each `blocks*BLOCK d`."""
+    """Returns the value F at each knot and the slope G beyond it, each `blocks*BLOCK d`."""
     num_blocks = blocks.shape[0]
     knots = torch.cat([knots, knots[-1:].expand(num_blocks * BLOCK - knots.shape[0])]).unflatten(0, (num_blocks, BLOCK))
     distance = (knots[:, :, None] - knots[:, None, :]).clamp(min=0)  # blocks BLOCK BLOCK: 0 towards later knots
     value = torch.bmm(distance.to(blocks.dtype), blocks)
     slope = torch.matmul(_triangle(blocks), blocks)
 
-    # From block to block in float64: the slope that enters it, and the value at its first knot.
+    # From block to block in float64: the slope before it, and the value at its first knot.
     total = slope[:, -1].double()
     slope_before = _sum_before(total)  # blocks d
     to_next = torch.cat([knots[1:, 0], knots[-1:, -1]]) - knots[:, 0]
@@ -161,7 +161,7 @@ def _triangle(like: Tensor) -> Tensor:
 
 
 def _sum_before(rows: Tensor) -> Tensor:
-    """For each row of `m d` the sum of those before it, by products: cumsum is not deterministic on CUDA."""
+    """Returns for each row of `m d` the sum of the rows before it, by products: cumsum is not deterministic on CUDA."""
     if rows.shape[0] <= BLOCK:
         return _triangle(rows)[: rows.shape[0], : rows.shape[0]].tril(-1) @ rows
     num_blocks = -(-rows.shape[0] // BLOCK)
@@ -172,20 +172,20 @@ def _sum_before(rows: Tensor) -> Tensor:
     return (inside + before[:, None]).flatten(0, 1)[: rows.shape[0]]
 
 
-def _table_flops(batch: int, num_asking: int, num_answering: int, channels: int, *, num_tables: int) -> int:
-    padded = -(-num_answering // BLOCK) * BLOCK
-    return 2 * batch * channels * (num_tables * padded * BLOCK + (num_tables - 1) * (padded + num_asking))
+def _table_flops(batch: int, n: int, m: int, channels: int, *, num_tables: int) -> int:
+    padded = -(-m // BLOCK) * BLOCK
+    return 2 * batch * channels * (num_tables * padded * BLOCK + (num_tables - 1) * (padded + n))
 
 
 @flops_of(relu_sum)
 def relu_sum_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
-    """Two triangular products a block, and one multiply-add a position and channel; the sort has no multiplications."""
+    """Counts two triangular products a block, and a multiply-add per position and channel; the sort counts as 0."""
     return _table_flops(a_shape[0], a_shape[1], b_shape[1], g_shape[2], num_tables=2)
 
 
 @flops_of(relu_sum_backward)
 def relu_sum_backward_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
-    """The slope's table for a, both tables for b and g, and a product over the channels for each of a and b."""
+    """Counts the table of slopes for a, both tables for b and g, and a product over channels for each of a and b."""
     batch, channels = int(a_shape[0]), int(g_shape[2])
     tables = _table_flops(batch, b_shape[1], a_shape[1], channels, num_tables=2)
     slope = _table_flops(batch, a_shape[1], b_shape[1], channels, num_tables=1)

@@ -1,4 +1,4 @@
-"""The operators behind the pixel losses; values and gradients are tested through pixel_loss."""
+"""The CPU's pixel losses against the plain forms; tests/ops/test_pixel_loss.py compares them with loops."""
 
 import math
 
@@ -8,8 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from segnl.ops.pixel_loss import pixel_cross_entropy
-from segnl.ops.pixel_sums import nth_largest, per_pixel_loss, pixel_cross_entropy_sum
+from segnl.ops.pixel_loss import (
+    cross_entropy_sum,
+    nth_largest,
+    pixel_cross_entropy,
+    pixel_losses,
+    plain_cross_entropy_sum,
+    plain_pixel_losses,
+)
 from segnl.ops.resize import resize
 
 
@@ -21,18 +27,32 @@ def draw(in_hw: tuple[int, int] = (7, 11)) -> tuple[Tensor, Tensor]:
     return logits.requires_grad_(), label
 
 
-def test_summed_loss_is_the_sum_of_each_pixels() -> None:
+def test_summed_loss_is_the_sum_of_the_pixels_losses() -> None:
     logits, label = draw()
-    pixel_losses = per_pixel_loss(logits.detach(), label, True, 16)
-    total, grad = pixel_cross_entropy_sum(logits, label, None, True, 0.0, 16, False)
-    torch.testing.assert_close(total, pixel_losses[label != 255].sum())
+    losses = pixel_losses(logits.detach(), label, True, 16)
+    total, grad = cross_entropy_sum(logits, label, None, True, 0.0, 16, False)
+    torch.testing.assert_close(total, losses[label != 255].sum())
     assert total.dtype == torch.float64
     assert grad.numel() == 0
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("in_hw", [(7, 11), (1, 1), (40, 60)])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_tiles_match_the_plain_forms(in_hw: tuple[int, int], align_corners: bool, label_smoothing: float) -> None:
+    logits, label = draw(in_hw)
+    logits, class_weight = logits.detach(), torch.tensor([0.5, 1.0, 2.0, 0.25, 3.0], dtype=torch.float64)
+    for weight, band_rows in ((None, None), (class_weight, 7)):
+        settings = (weight, align_corners, label_smoothing, band_rows, True)
+        tiled, plain = (f(logits, label, *settings) for f in (cross_entropy_sum, plain_cross_entropy_sum))
+        torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
+        tiled, plain = (f(logits, label, align_corners, band_rows) for f in (pixel_losses, plain_pixel_losses))
+        torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("factor", [1.0, 8.0, 12.0, 30.0, 1000.0])
-def test_float32_holds_however_far_neighbours_disagree(factor: float) -> None:
-    """Between positions that are sure of different classes every exponential is small; the sum must not be."""
+def test_float32_stays_exact_however_far_neighbours_disagree(factor: float) -> None:
+    """Between positions that are certain of different classes all exponentials are small; their sum must not vanish."""
     logits, label = draw()
     logits = (logits.detach() * factor).requires_grad_()
     plain = F.cross_entropy(resize(logits, (33, 50), align_corners=False), label, ignore_index=255)
@@ -41,7 +61,7 @@ def test_float32_holds_however_far_neighbours_disagree(factor: float) -> None:
     loss = pixel_cross_entropy(single, label, align_corners=False)
     assert abs(loss.item() - plain.item()) <= 1e-6 * plain.item()
     (grad,) = torch.autograd.grad(loss, single)
-    # A score of hundreds has itself an error of 2^-24 of that, and so has every exponential.
+    # A score of hundreds has an error of 2^-24 of its size, and so has its exponential.
     assert (grad - exact).abs().max() <= 1e-6 * max(1, factor / 8) * exact.abs().max()
 
 
@@ -71,16 +91,16 @@ def test_operators_are_registered_as_torch_asks() -> None:
     tests = ("test_schema", "test_faketensor")
     for wants_gradient in (False, True):
         arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
-        torch.library.opcheck(pixel_cross_entropy_sum, arguments, test_utils=tests)
-    torch.library.opcheck(per_pixel_loss, (logits, label, False, None), test_utils=tests)
+        torch.library.opcheck(cross_entropy_sum, arguments, test_utils=tests)
+    torch.library.opcheck(pixel_losses, (logits, label, False, None), test_utils=tests)
     torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3), 0.5), test_utils=tests)
 
 
-def test_flops_are_those_of_the_interpolating_products() -> None:
+def test_flops_are_those_of_the_interpolation() -> None:
     logits, label = draw(in_hw=(1, 1))
     with FlopCounterMode(display=False) as counter:
         pixel_cross_entropy(logits.detach(), label, align_corners=False)
-    # One pixel in: widened to 50 columns once, and one multiply-add for every number out.
+    # From one position: a wide row of 50 columns, and one multiply-add for every number of the result.
     assert counter.get_total_flops() == 2 * 2 * 5 * (50 + 33 * 50)
     with FlopCounterMode(display=False) as counter:
         pixel_cross_entropy(logits, label, align_corners=False, band_rows=33).backward()

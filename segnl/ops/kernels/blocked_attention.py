@@ -1,8 +1,8 @@
-"""Softmax attention by tiles of scores, exact: the CPU's, and every device's where torch has no fused kernel.
+"""Exact softmax attention in tiles of scores, where torch has no good fused kernel; benchmarks/ops.py measures it.
 
-A fused kernel wants as many channels in the values as in the keys (CPU) and no float64 (CUDA); padding them up to one
-another doubles the work. The CPU's fused backward is a row of small products with a meeting of the threads after each;
-here the products are large. So on the CPU torch's forward is used, and this backward.
+A fused kernel needs as many channels in the values as in the keys (CPU) and no float64 (CUDA); padding the smaller of
+the two doubles the work. The CPU's fused backward is a sequence of small products, after each of which the threads wait
+for one another; the products here are large. So on the CPU torch's forward is used, and this backward.
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.library import differentiate, flops_of, operator, shapes_of
 
 TILE = 768
-"""Side of a square of scores, 2.4 MB in float32: small enough for a cache, large enough for the full speed of products.
+"""Rows and columns of a tile of scores, 2.4 MB in float32: fits a cache, and products run at full speed.
 
-Products over long rows of scores run at half that speed: each of their rows lies on other pages.
+Products over long rows of scores run at half that speed, since each row lies on other memory pages.
 """
 
 
 @operator("blocked_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)")
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """softmax(scale * q k^T) v for q `b n c`, k `b m c`, v `b m d`: `b n d` in v's dtype, and each row's log-sum-exp.
+    """Computes softmax(scale * q k^T) v and each row's log-sum-exp: q `b n c`, k `b m c`, v `b m d` -> `b n d`, `b n`.
 
-    Products, softmax and sums in float32 (float64 for float64), whatever autocast says.
+    Products, softmax and sums are taken in float32 (float64 for float64), under autocast too.
     """
     with torch.autocast(q.device.type, enabled=False):
         if q.device.type == "cpu" and q.shape[2] == v.shape[2]:
@@ -41,19 +41,19 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
     buffer = _buffer(q, k, dtype)
     for image in range(q.shape[0]):
         keys, values = k[image].to(dtype), v[image].to(dtype)
-        for rows in _stretches(q):
+        for rows in _sides(q):
             queries = q[image, rows].to(dtype) * scale
             highest = queries.new_full((len(queries), 1), -torch.inf)
             total, context = torch.zeros_like(highest), queries.new_zeros(len(queries), v.shape[2])
-            for columns in _stretches(k):
+            for columns in _sides(k):
                 weights = _tile(buffer, len(queries), len(keys[columns]))
                 torch.mm(queries, keys[columns].t(), out=weights)
                 higher = torch.maximum(highest, weights.amax(dim=1, keepdim=True))
                 weights.sub_(higher).exp_()
-                # What was summed under a lower maximum is brought under the new one.
-                lowered = highest.sub_(higher).exp_()
-                total.mul_(lowered).add_(weights.sum(dim=1, keepdim=True))
-                context.mul_(lowered).addmm_(weights, values[columns])
+                # Rescales the sums taken under the lower maximum to the new one.
+                rescaling = highest.sub_(higher).exp_()
+                total.mul_(rescaling).add_(weights.sum(dim=1, keepdim=True))
+                context.mul_(rescaling).addmm_(weights, values[columns])
                 highest = higher
             out[image, rows] = context.div_(total)
             log_sum[image, rows] = (highest + total.log())[:, 0]
@@ -73,7 +73,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 def blocked_attention_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, grad: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v; each tile's weights are formed again from the scores and their log-sum-exp."""
+    """Computes the gradients of q, k and v; a tile's weights are recomputed from its scores and log_sum."""
     dtype = accumulation_dtype(v.dtype)
     grad_q, grad_k, grad_v = (_empty(x) for x in (q, k, v))
     buffers = [_buffer(q, k, dtype) for _ in range(2)]
@@ -81,18 +81,18 @@ def blocked_attention_backward(
         for image in range(q.shape[0]):
             keys, values = k[image].to(dtype), v[image].to(dtype)
             sum_k, sum_v = (x.new_zeros(x.shape) for x in (keys, values))
-            for rows in _stretches(q):
-                queries, given = q[image, rows].to(dtype) * scale, grad[image, rows].to(dtype).contiguous()
-                mean = torch.linalg.vecdot(given, out[image, rows].to(dtype))
+            for rows in _sides(q):
+                queries, grad_output = q[image, rows].to(dtype) * scale, grad[image, rows].to(dtype).contiguous()
+                mean = torch.linalg.vecdot(grad_output, out[image, rows].to(dtype))
                 sum_q = torch.zeros_like(queries)
-                for columns in _stretches(k):
-                    # Keys ask in rows and queries answer in columns: so the two numbers of a query lie along the rows.
-                    weights, wanted = (_tile(x, len(keys[columns]), len(queries)) for x in buffers)
+                for columns in _sides(k):
+                    # Keys are the rows and queries the columns, so log_sum and mean, one a query, run along rows.
+                    weights, grad_weights = (_tile(x, len(keys[columns]), len(queries)) for x in buffers)
                     torch.mm(keys[columns], queries.t(), out=weights).sub_(log_sum[image, rows]).exp_()
-                    sum_v[columns].addmm_(weights, given)
-                    # Softmax's gradient: weights * (given . v - the mean of given . v under the weights).
-                    torch.mm(values[columns], given.t(), out=wanted).sub_(mean)
-                    weights.mul_(wanted)
+                    sum_v[columns].addmm_(weights, grad_output)
+                    # Softmax's gradient: weights * (grad_output . v - the mean of grad_output . v under the weights).
+                    torch.mm(values[columns], grad_output.t(), out=grad_weights).sub_(mean)
+                    weights.mul_(grad_weights)
                     sum_q.addmm_(weights.t(), keys[columns])
                     sum_k[columns].addmm_(weights, queries)
                 grad_q[image, rows] = sum_q.mul_(scale)
@@ -120,8 +120,8 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor
 differentiate(blocked_attention, _backward, _setup_context)
 
 
-def _stretches(positions: Tensor) -> list[slice]:
-    """Of `b n c`, n cut into tiles' sides."""
+def _sides(positions: Tensor) -> list[slice]:
+    """Cuts the n of `b n c` into the sides of tiles."""
     return [slice(start, start + TILE) for start in range(0, positions.shape[1], TILE)]
 
 
@@ -139,11 +139,11 @@ def _empty(like: Tensor) -> Tensor:
 
 @flops_of(blocked_attention)
 def blocked_attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """Scores and weighted sum: 2 b n m (c + d)."""
+    """Counts scores and weighted sum: 2 b n m (c + d)."""
     return int(2 * q_shape[0] * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2]))
 
 
 @flops_of(blocked_attention_backward)
 def blocked_attention_backward_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """Scores again, the gradients of q and k, of v and of the weights: 2 b n m (3 c + 2 d)."""
+    """Counts scores again and the gradients of q and k, of v and of the weights: 2 b n m (3 c + 2 d)."""
     return int(2 * q_shape[0] * q_shape[1] * k_shape[1] * (3 * q_shape[2] + 2 * v_shape[2]))
