@@ -3,8 +3,9 @@
 ./run.sh bench loss [--rounds 7] [--out FILE]
 
 Value and gradient of upsampled logits: 150 classes, 64x64 -> 512x512, batch 2 (ADE20K), and 19 classes, 97x97 ->
-769x769 (Cityscapes), float32. `plain` is F.interpolate and F.cross_entropy. Every contestant is a process of its own;
-they take turns. Memory is the peak above logits and label. Errors are against the plain form in float64, relative to
+769x769 (Cityscapes), float32. `plain` is F.interpolate and F.cross_entropy; `bands` is the form of the banded loss that
+GPUs run, in bands of 16 rows, against which the CPU's tiles have to prove themselves. Every contestant is a process of
+its own; they take turns. Memory is the peak above logits and label. Errors are against `plain` in float64, relative to
 the largest gradient.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loss_cases import _plain, _segnl
+from loss_cases import VALUES
 from timing import Case, Contestant, interleaved, peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
@@ -34,18 +35,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "ops" / "loss.json")
     args = parser.parse_args()
-    names = ("segnl", "plain")
-    contestants = {name: Contestant(name, sys.executable, "loss_cases", args.threads) for name in names}
+    contestants = {name: Contestant(name, sys.executable, "loss_cases", args.threads) for name in VALUES}
     load_before, results = os.getloadavg()[0], []
     for case in CASES:
         seconds = with_ratios(interleaved(contestants, case, args.rounds), "seconds")
         tiny = {**case, "in_hw": [8, 8], "out_hw": [20, 20]}
-        peaks = {name: peak_mib(name, sys.executable, "loss_cases", args.threads, case, tiny) for name in names}
+        peaks = {name: peak_mib(name, sys.executable, "loss_cases", args.threads, case, tiny) for name in VALUES}
         errors = gradient_errors(case)
         results.append({**case, **seconds, "memory": with_ratios(peaks, "peak_mib"), "gradient_error": errors})
         report(results[-1])
-    for one in contestants.values():
-        one.close()
+    for contestant in contestants.values():
+        contestant.close()
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
     setting = {"rounds": args.rounds, "threads": args.threads}
     write_result(args.out, {**setting, **state, "results": results, "complete": True})
@@ -63,9 +63,8 @@ def gradient_errors(case: Case) -> dict[str, float]:
         (grad,) = torch.autograd.grad(value(small, leaf, label), leaf)
         return grad.double()
 
-    exact = gradient(_plain, torch.float64)
-    values = {"segnl": _segnl, "plain": _plain}
-    return {n: float((gradient(v, torch.float32) - exact).abs().max() / exact.abs().max()) for n, v in values.items()}
+    exact = gradient(VALUES["plain"], torch.float64)
+    return {n: float((gradient(v, torch.float32) - exact).abs().max() / exact.abs().max()) for n, v in VALUES.items()}
 
 
 def report(result: dict[str, Any]) -> None:
@@ -74,8 +73,9 @@ def report(result: dict[str, Any]) -> None:
     for name, value in result["seconds"].items():
         peak, error = result["memory"]["peak_mib"][name], result["gradient_error"][name]
         print(f"  {name:<6} {1000 * value:9.1f} ms {peak:9.1f} MiB  gradient error {error:.1e}", flush=True)
-    ratios = (result["ratio_to_segnl"]["plain"], result["memory"]["ratio_to_segnl"]["plain"])
-    print(f"  plain / segnl: {ratios[0]:.2f} x the time, {ratios[1]:.1f} x the memory", flush=True)
+    for name, ratio in result["ratio_to_segnl"].items():
+        memory = result["memory"]["ratio_to_segnl"][name]
+        print(f"  {name} / segnl: {ratio:.2f} x the time, {memory:.1f} x the memory", flush=True)
 
 
 if __name__ == "__main__":

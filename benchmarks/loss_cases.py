@@ -1,4 +1,4 @@
-"""What each contestant runs in the benchmark of the pixel losses; see loss.py."""
+"""The contestants of the benchmark of the pixel losses; see loss.py."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ def build(contestant: str, case: Case) -> Call:
     logits = torch.randn(case["batch"], case["classes"], *case["in_hw"], dtype=getattr(torch, case["dtype"]))
     logits.requires_grad_()
     label = torch.randint(0, case["classes"], (case["batch"], *case["out_hw"]))
-    label[:, :: case["out_hw"][0] // 10] = 255  # about a tenth void, as in Cityscapes
-    value = {"segnl": _segnl, "plain": _plain}[contestant]
+    label[:, :: case["out_hw"][0] // 10] = 255  # about a tenth ignored, as in Cityscapes
+    value = VALUES[contestant]
     return lambda: value(case, logits, label).backward()
 
 
@@ -36,8 +36,24 @@ def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     up = F.interpolate(logits, case["out_hw"], mode="bilinear", align_corners=case["align_corners"])
     if case["loss"] == "cross_entropy":
         return F.cross_entropy(up, label, ignore_index=255)
-    each = F.cross_entropy(up, label, ignore_index=255, reduction="none").flatten()
+    losses = F.cross_entropy(up, label, ignore_index=255, reduction="none").flatten()
     valid = label.flatten() != 255
-    probability = (-each.detach()).exp().masked_fill(~valid, 2)
+    probability = (-losses.detach()).exp().masked_fill(~valid, 2)
     limit = probability.kthvalue(min(100_000, int(valid.sum()))).values.clamp(min=0.7)
-    return each[valid & (probability <= limit)].mean()
+    return losses[valid & (probability <= limit)].mean()
+
+
+def _bands(case: Case, logits: Tensor, label: Tensor) -> Tensor:
+    """The plain form of segnl/ops/pixel_loss.py, which GPUs run; the result has the loss's gradient, not its value."""
+    from segnl.ops.pixel_loss import ohem_label, plain_cross_entropy_sum, plain_pixel_losses
+
+    settings = {"align_corners": case["align_corners"], "band_rows": 16}
+    if case["loss"] == "ohem":
+        losses = plain_pixel_losses(logits.detach(), label, **settings)
+        label = ohem_label(label, losses, threshold=0.7, min_kept=100_000)
+    settings |= {"class_weight": None, "label_smoothing": 0.0, "wants_gradient": True}
+    _, grad = plain_cross_entropy_sum(logits.detach(), label, **settings)
+    return (logits * grad).sum() / (label != 255).sum()
+
+
+VALUES = {"segnl": _segnl, "bands": _bands, "plain": _plain}
