@@ -1,15 +1,22 @@
 """`segnl compare`: train and compare the heads of a study."""
 
 import argparse
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "train and compare every head of a study; its table and its page"
+if TYPE_CHECKING:
+    from segnl.studies.results import StudyResults
+
+HELP = "train and compare every head of a study; writes a table and a page"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at once, a GPU each (default 1)")
+    command.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="trainings at a time, on one GPU each (default 1)"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
@@ -19,5 +26,16 @@ def run(args: argparse.Namespace) -> int:
     from segnl.studies.run import compare
 
     require_jobs(args.jobs)
-    compare(args.config, args.json, num_jobs=args.jobs)
+    print_results(compare(args.config, args.json, num_jobs=args.jobs))
     return 0
+
+
+def print_results(results: "StudyResults") -> None:
+    """Prints verdicts and table, and the names of the written files."""
+    from segnl.studies.table import terminal_text
+
+    folder = results.study.folder
+    files = ", ".join(str(folder / name) for name in ("table.md", "table.csv", "compare.json"))
+    print(terminal_text(results, width=shutil.get_terminal_size((200, 40)).columns))
+    print(f"table and numbers: {files}")
+    print(f"page: {folder / 'report.html'} (opens in any browser, from disk)")

@@ -1,4 +1,4 @@
-"""Does the context do anything? What a study's trained attention heads lose when their attention is broken."""
+"""Ablations of trained attention: the change of a head's scores when its attention is broken at evaluation."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,27 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from segnl.core.errors import CheckpointError
+from segnl.core.log import log
 from segnl.evaluation.predictions import Predictions, keep_predictions
 from segnl.models.ablation import NOT_OF_THIS_HEAD, Ablation, why_not
 from segnl.profiling.flops import on_fake_tensors
+from segnl.reports.page import Grid
 from segnl.runs.build import build_model
 from segnl.runs.checkpoint import newest_checkpoint
 from segnl.studies.study import PlannedRun, Study
 from segnl.studies.verdicts import points
 
-TITLE = "Does the context do anything?"
+TITLE = "Does the context matter?"
 NOTE = (
-    "Change of mIoU in points (and of the ambiguous pairs' accuracy) when a trained head's attention is broken at "
-    "evaluation, mean over the runs, ± their standard deviation. What falls shows that the network uses its attention; "
-    "whether a network trained without it would be worse is what the comparison with fcn says."
+    "Change of mIoU in points (and of the accuracy on ambiguous pairs) when the attention of a trained head is broken "
+    "at evaluation: mean over the runs, ± their standard deviation. A loss shows that the network uses its attention. "
+    "Whether a network trained without attention would be worse is a question for the comparison with fcn."
 )
-HARDLY = 0.001
-"""Of mIoU: changes below a tenth of a point are called hardly any."""
+NEGLIGIBLE = 0.001
+"""Of mIoU: a change below a tenth of a point counts as none."""
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """A head under one ablation. changes, ambiguous: of mIoU and of the pairs' accuracy, by run, fractions."""
+    """One head under one ablation. changes, ambiguous: of mIoU and of the pairs' accuracy, by run name, fractions."""
 
     head: str
     ablation: Ablation
@@ -34,32 +36,37 @@ class AblationResult:
     ambiguous: Mapping[str, float]
 
 
-def ablate(study: Study, whole: Mapping[str, Predictions], wrong: Mapping[str, str]) -> list[AblationResult]:
-    """The study's ablations of every head that has them, in the study's order; what is kept is not scored again.
+def ablate(
+    study: Study, runs: Mapping[str, Sequence[PlannedRun]], predictions: Mapping[str, Predictions]
+) -> list[AblationResult]:
+    """Scores every head under those of the study's ablations that it has; kept scores are not computed again.
 
-    whole: every run's predictions as it was trained. wrong: runs that do not count, by name.
+    runs: by head, those that count. predictions: of the intact networks, by run name.
     """
-    found = []
+    results = []
     for head in study.heads:
-        counted = [run for run in study.runs_of(head) if run.name not in wrong]
         for ablation in study.cfg.chosen_ablations():
-            reason = _refusal(counted, whole, ablation)
+            reason = _obstacle(runs[head], predictions, ablation)
             if reason is None:
-                found.append(_broken(study, head, ablation, counted, whole))
+                results.append(_ablation_result(study, head, ablation, runs[head], predictions))
             elif reason != NOT_OF_THIS_HEAD:
-                print(f"ablation {ablation.name} of {head} is left out: {reason}")
-    return found
+                log.info("ablation %s of %s is left out: %s", ablation.name, head, reason)
+    return results
 
 
-def _refusal(runs: Sequence[PlannedRun], whole: Mapping[str, Predictions], ablation: Ablation) -> str | None:
+def _obstacle(runs: Sequence[PlannedRun], predictions: Mapping[str, Predictions], ablation: Ablation) -> str | None:
     if not runs:
         return "no run of it counts"
-    num_classes = whole[runs[0].name].true.shape[1]
+    num_classes = predictions[runs[0].name].true.shape[1]
     return on_fake_tensors(lambda: why_not(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
 
 
-def _broken(
-    study: Study, head: str, ablation: Ablation, runs: Sequence[PlannedRun], whole: Mapping[str, Predictions]
+def _ablation_result(
+    study: Study,
+    head: str,
+    ablation: Ablation,
+    runs: Sequence[PlannedRun],
+    predictions: Mapping[str, Predictions],
 ) -> AblationResult:
     changes: dict[str, float] = {}
     ambiguous: dict[str, float] = {}
@@ -67,25 +74,25 @@ def _broken(
         checkpoint = newest_checkpoint(run.folder)
         if checkpoint is None:
             raise CheckpointError(f"{run.folder}: its checkpoints are gone; run the study again")
-        before = whole[run.name].metrics
+        before = predictions[run.name].metrics
         after = keep_predictions(checkpoint, run.recipe, study.cfg.split, ablation).metrics
-        pairs = [each.get("ambiguous", {}).get("mean") for each in (before, after)]
         if before["miou"] is not None and after["miou"] is not None:
             changes[run.name] = after["miou"] - before["miou"]
-        if pairs[0] is not None and pairs[1] is not None:
-            ambiguous[run.name] = pairs[1] - pairs[0]
+        pairs_before, pairs_after = (metrics.get("ambiguous", {}).get("mean") for metrics in (before, after))
+        if pairs_before is not None and pairs_after is not None:
+            ambiguous[run.name] = pairs_after - pairs_before
     return AblationResult(head, ablation, changes, ambiguous)
 
 
-def ablations_dict(found: Sequence[AblationResult]) -> dict[str, dict[str, Any]]:
-    """`ablations` of compare's JSON: by head and ablation the mean change of mIoU, fractions, and each run's."""
+def ablations_dict(results: Sequence[AblationResult]) -> dict[str, dict[str, Any]]:
+    """Returns `ablations` of compare's JSON: by head and ablation, changes as fractions, of each run and their mean."""
     mapping: dict[str, dict[str, Any]] = {}
-    for each in found:
-        mapping.setdefault(each.head, {})[each.ablation.name] = {
-            "meaning": each.ablation.meaning,
-            "miou_change": _mean(each.changes),
-            "miou_changes": dict(each.changes),
-            "ambiguous_change": _mean(each.ambiguous),
+    for result in results:
+        mapping.setdefault(result.head, {})[result.ablation.name] = {
+            "meaning": result.ablation.meaning,
+            "miou_change": _mean(result.changes),
+            "miou_changes": dict(result.changes),
+            "ambiguous_change": _mean(result.ambiguous),
         }
     return mapping
 
@@ -94,37 +101,29 @@ def _mean(changes: Mapping[str, float]) -> float | None:
     return statistics.fmean(changes.values()) if changes else None
 
 
-def ablation_verdicts(found: Sequence[AblationResult]) -> list[str]:
-    """A sentence for each head."""
-    said = []
-    for head in dict.fromkeys(each.head for each in found):
-        known = [(each, _mean(each.changes)) for each in found if each.head == head]
-        moved = [(each, change) for each, change in known if change is not None]
-        if moved and all(abs(change) < HARDLY for _, change in moved):
-            said.append(
-                f"{head}: hardly anything. Whatever is done to its attention, mIoU moves by less than 0.1 points."
-            )
-        elif moved:
-            said.append(f"{head}: " + ", ".join(f"{each.ablation.meaning} {points(change)}" for each, change in moved))
-    return said
+def ablation_grid(results: Sequence[AblationResult]) -> Grid | None:
+    """Returns the table of all ablations, a row for each head and one for its ambiguous pairs; None without results."""
+    if not results:
+        return None
+    meanings = {result.ablation.name: result.ablation.meaning for result in results}
+    rows, sentences = [["head", *meanings]], []
+    for head in dict.fromkeys(result.head for result in results):
+        own = {result.ablation.name: result for result in results if result.head == head}
+        rows.append([head, *(_cell(own[name].changes if name in own else {}) for name in meanings)])
+        if any(result.ambiguous for result in own.values()):
+            pairs = [_cell(own[name].ambiguous if name in own else {}) for name in meanings]
+            rows.append([f"{head}, ambiguous pairs", *pairs])
+        sentences += _sentence(head, own)
+    return Grid(TITLE, sentences, rows, NOTE, meanings)
 
 
-def ablation_grid(found: Sequence[AblationResult]) -> list[list[str]]:
-    """The table's cells, titles first: a line a head, and one of its ambiguous pairs where there are some."""
-    names = list(dict.fromkeys(each.ablation.name for each in found))
-    lines = [["head", *names]]
-    for head in dict.fromkeys(each.head for each in found):
-        own = {each.ablation.name: each for each in found if each.head == head}
-        lines.append([head, *(_cell(own[name].changes if name in own else {}) for name in names)])
-        if any(each.ambiguous for each in own.values()):
-            of_pairs = [_cell(own[name].ambiguous if name in own else {}) for name in names]
-            lines.append([f"{head}, ambiguous pairs", *of_pairs])
-    return lines
-
-
-def ablation_meanings(found: Sequence[AblationResult]) -> dict[str, str]:
-    """What each ablation of the table does, by its name."""
-    return {each.ablation.name: each.ablation.meaning for each in found}
+def _sentence(head: str, own: Mapping[str, AblationResult]) -> list[str]:
+    means = {result.ablation.meaning: mean for result in own.values() if (mean := _mean(result.changes)) is not None}
+    if not means:
+        return []
+    if all(abs(change) < NEGLIGIBLE for change in means.values()):
+        return [f"{head}: hardly. None of the ablations changes its mIoU by 0.1 points."]
+    return [f"{head}: " + ", ".join(f"{meaning} {points(change)}" for meaning, change in means.items())]
 
 
 def _cell(changes: Mapping[str, float]) -> str:
@@ -132,18 +131,3 @@ def _cell(changes: Mapping[str, float]) -> str:
         return "–"
     spread = f" ± {100 * statistics.stdev(changes.values()):.2f}" if len(changes) > 1 else ""
     return points(statistics.fmean(changes.values())) + spread
-
-
-def ablation_markdown(found: Sequence[AblationResult]) -> str:
-    """A section of its own; empty where nothing was ablated."""
-    if not found:
-        return ""
-    head, *rest = ablation_grid(found)
-    lines = [
-        f"| {' | '.join(head)} |",
-        "|---|" + "---:|" * (len(head) - 1),
-        *(f"| {' | '.join(row)} |" for row in rest),
-    ]
-    about = [f"- {name}: {meaning}" for name, meaning in ablation_meanings(found).items()]
-    said = [f"- {line}" for line in ablation_verdicts(found)]
-    return "\n".join(["", f"## {TITLE}", "", *said, "", *lines, "", NOTE, "", *about]) + "\n"

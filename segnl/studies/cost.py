@@ -1,8 +1,7 @@
-"""What a network costs, as a study's table shows it: parameters; FLOPs, time and memory of one crop; training speed."""
+"""Costs of a network for a study's table: parameters; FLOPs, time and memory of one crop; training speed."""
 
 import json
 import statistics
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from segnl.core.config import JSONDict
 from segnl.core.environment import machine
 from segnl.core.errors import MachineError
 from segnl.core.files import write_atomic
+from segnl.core.log import log
 from segnl.core.run_log import read_log
 from segnl.profiling.cost import network_counts
 from segnl.profiling.peak_memory import Profile, ProfileJob, profile
@@ -22,14 +22,15 @@ from segnl.runs.recipe import Recipe
 from segnl.studies.study import PlannedRun
 
 FILE = "cost.json"
-WARM_UP = 5  # steps at each start of a training, in which caches fill and workers begin
-LATENCY_S = 1.0  # a head's passes; a study's heads take turns, so that a busy moment is in all of them
+WARM_UP = 5  # steps at each start of a training, while caches fill and workers start
+LATENCY_S = 1.0  # seconds of passes per head; heads take turns, so that a busy moment affects all of them
 
 
 @dataclass(frozen=True)
-class Cost:
-    """params: of the network as it predicts; the auxiliary head, which only training has, does not count.
+class HeadCost:
+    """Costs of one head's network.
 
+    params: of the network at prediction, without the auxiliary head of training.
     gflops: billions of operations to predict one crop, a multiplication and its addition counted as two; convolutions
     and matrix products are counted, norms, activations and softmax are not. latency_ms, peak_mib: as in
     `segnl.profiling.peak_memory.Profile`, of one crop on this machine; None where it could not be measured.
@@ -41,9 +42,10 @@ class Cost:
     peak_mib: float | None = None
 
 
-def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, Cost]:
-    """Each run's cost by the same key. What a run's cost.json holds is not counted or measured again: the counter
-    brings in torch's compiler, whose import alone takes seconds, and a time would be another each time.
+def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, HeadCost]:
+    """Returns each run's cost by the same key; what a run's cost.json holds is not counted or measured again.
+
+    The counter imports torch's compiler, which alone takes seconds, and a time would be different each time.
     """
     kept = {key: _counted(run.recipe, num_classes, run.folder) for key, run in runs.items()}
     place = _place()
@@ -60,13 +62,13 @@ def _place() -> JSONDict:
     return machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
 
-def _cost(mapping: Mapping[str, Any]) -> Cost:
+def _cost(mapping: Mapping[str, Any]) -> HeadCost:
     measured = mapping.get("measured", {})
-    return Cost(mapping["params"], mapping["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
+    return HeadCost(mapping["params"], mapping["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
 
 
 def _counted(recipe: Recipe, num_classes: int, run: Path) -> JSONDict:
-    """cost.json's content, counted and written first where it is not there or of another network."""
+    """Returns the content of cost.json, counted and written where it is missing or of another network."""
     belongs_to: JSONDict = json.loads(
         json.dumps({"model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
     )
@@ -83,23 +85,23 @@ def _counted(recipe: Recipe, num_classes: int, run: Path) -> JSONDict:
 
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:
-    """One profile a recipe; none at all, with a line that says why, where they cannot be taken."""
+    """Measures a profile for each recipe; returns none, with a warning, where that is impossible."""
     jobs = [
         ProfileJob(recipe.to_dict(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
         for recipe in recipes
     ]
     if not jobs:
         return []
-    print(f"timing one crop in {len(jobs)} network{'s' if len(jobs) > 1 else ''}", flush=True)
+    log.info("timing one crop in %d network%s", len(jobs), "s" if len(jobs) > 1 else "")
     try:
         return profile(jobs)
     except MachineError as err:
-        print(f"segnl: warning: latency and memory are left out: {err}", file=sys.stderr)
+        log.warning("latency and memory are left out: %s", err)
         return []
 
 
 def train_images_per_s(run: Path) -> float | None:
-    """The median over the steps of a run's log, without the first of each start; None where it has too few."""
+    """Returns the median over the steps of a run's log, without the first ones of each start; None if too few."""
     rates: list[float] = []
     since_start = 0
     for line in read_log(run / "log.jsonl"):

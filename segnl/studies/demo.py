@@ -1,10 +1,12 @@
-"""`segnl demo`: streets, then the heads trained on them and compared, from nothing, in a few minutes on two cores."""
+"""The demo: makes a small street data set and compares four heads on it, in a few minutes on two cores."""
 
 from pathlib import Path
 
 from segnl.core.errors import DataError
+from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.streets.files import generate, require_complete
+from segnl.studies.results import StudyResults
 from segnl.studies.run import compare
 
 DATA = Path("data/streets_demo")
@@ -12,23 +14,18 @@ STUDY = Path("configs/compare/demo.yaml")
 NUM_TRAIN, NUM_VAL, HW = 400, 40, (256, 512)
 
 
-def demo() -> None:
-    """Makes the data set, runs the study, and says what to do next; raises StoppedError after a signal."""
+def demo() -> StudyResults:
+    """Makes the data set and runs the study; raises StoppedError after a signal, and the same call resumes it."""
     make_streets(DATA)
-    compare(STUDY)
-    page = Path("checkpoints") / STUDY.stem / "report.html"
-    print(
-        f"Look at {page}. To try next: add a seed in {STUDY} and run this again; for more steps copy that file to "
-        "another name, which makes it another study, and give it to segnl compare --config."
-    )
+    return compare(STUDY)
 
 
 def make_streets(root: Path) -> None:
-    """The demo's streets, unless they are there; a broken-off making goes on."""
+    """Makes the demo's streets, or those of them that are missing."""
     try:
         require_complete(root)
     except DataError:
         total = NUM_TRAIN + NUM_VAL
-        print(f"{root}: making {total} streets of {HW[0]}x{HW[1]} pixels", flush=True)
+        log.info("%s: making %d streets of %dx%d pixels", root, total, *HW)
         with Progress("streets", total, unit="image") as progress:
             generate(root, num_train=NUM_TRAIN, num_val=NUM_VAL, hw=HW, progress=lambda done, of: progress.advance())

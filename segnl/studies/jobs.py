@@ -1,9 +1,8 @@
-"""Several trainings of a study at once, each a process of its own: on a GPU of its own where there are some, on the CPU
-with the threads shared out.
+"""Trains several runs of a study at a time, each in its own process: on one GPU each, or on part of the threads.
 
-A training gets the same numbers as it would alone with as many threads: sums are cut otherwise among other numbers of
-threads, which moves the last digits. So the share is that of --jobs, however many runs are left to train.
-RUN/train.txt holds what a training said.
+A training gives the same numbers as it would alone with the same number of threads; another number changes the order of
+sums and so the last digits. Therefore the number of threads depends on --jobs only, not on the number of runs left.
+RUN/train.txt holds the output of a training.
 """
 
 import json
@@ -33,12 +32,12 @@ from segnl.studies.study import PlannedRun
 from segnl.training.fit import fit, stop_signals
 
 OUTPUT = "train.txt"
-LOOK_EVERY_S = 0.2
+POLL_EVERY_S = 0.2
 TAIL_BYTES = 8192
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process may use; none without CUDA."""
+    """Returns the names in CUDA_VISIBLE_DEVICES of the GPUs that this process may use; none without CUDA."""
     if not torch.cuda.is_available():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -46,14 +45,14 @@ def visible_gpus() -> list[str]:
 
 
 def slots(num_jobs: int, gpus: Sequence[str], threads: int) -> list[dict[str, str]]:
-    """The environment of each training at work: GPUs in turn, an equal share of the threads."""
-    share = {"OMP_NUM_THREADS": str(max(1, threads // num_jobs))}
-    return [share | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num_jobs)]
+    """Returns the environment of each slot: the GPUs in turn and an equal number of threads."""
+    common = {"OMP_NUM_THREADS": str(max(1, threads // num_jobs))}
+    return [common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num_jobs)]
 
 
 @dataclass(frozen=True)
 class Started:
-    """A training at work in its slot."""
+    """A running training."""
 
     run: PlannedRun
     process: subprocess.Popen[str]
@@ -61,13 +60,13 @@ class Started:
 
 
 class JobPool:
-    """Trains runs, at most as many at a time as there are slots."""
+    """Pool of training processes, one for each of `environments`."""
 
     def __init__(self, name: str, runs: Sequence[PlannedRun], environments: Sequence[Mapping[str, str]]) -> None:
         self.name, self.waiting, self.num_runs = name, deque(runs), len(runs)
         self.environments = environments
-        self.at_work: dict[int, Started] = {}
-        self.asked: set[str] = set()
+        self.active: dict[int, Started] = {}
+        self.signalled: set[str] = set()
         self.failed: dict[str, int] = {}
         self.steps = {run.name: _saved_step(run) for run in runs}
         self.total = sum(run.recipe.train.max_steps for run in runs)
@@ -75,21 +74,21 @@ class JobPool:
     def train(self) -> None:
         """Trains all runs.
 
-        Raises StoppedError when a signal stopped it, after every running training has saved a checkpoint; SegnlError
-        when trainings failed, after the others are done, with the first one's exit code.
+        Raises StoppedError after a signal, when every active training has saved a checkpoint; SegnlError when trainings
+        failed, after the others are done, with the exit code of the first failure.
         """
         try:
             with stop_signals() as stop, Progress(self.name, self.total, done=sum(self.steps.values())) as progress:
-                while self.at_work or (self.waiting and not stop):
+                while self.active or (self.waiting and not stop):
                     if stop:
-                        self._ask_to_stop()
+                        self._stop_all()
                     else:
                         self._fill(progress)
-                    time.sleep(LOOK_EVERY_S)
-                    self._look(progress, is_stopping=bool(stop))
+                    time.sleep(POLL_EVERY_S)
+                    self._poll(progress, is_stopping=bool(stop))
         finally:
-            self._ask_to_stop()
-            for started in self.at_work.values():
+            self._stop_all()
+            for started in self.active.values():
                 started.process.wait()
         if stop:
             message = f"study {self.name}: stopped; the same command resumes from the checkpoints"
@@ -100,38 +99,38 @@ class JobPool:
 
     def _fill(self, progress: Progress) -> None:
         for slot, environment in enumerate(self.environments):
-            if self.waiting and slot not in self.at_work:
+            if self.waiting and slot not in self.active:
                 run = self.waiting.popleft()
-                self.at_work[slot] = start(run, environment)
-                progress.say(f"study {self.name}: {run.name} begins")
+                self.active[slot] = start(run, environment)
+                progress.say(f"study {self.name}: {run.name} starts")
 
-    def _look(self, progress: Progress, *, is_stopping: bool) -> None:
-        for slot, started in list(self.at_work.items()):
+    def _poll(self, progress: Progress, *, is_stopping: bool) -> None:
+        for slot, started in list(self.active.items()):
             code, run = started.process.poll(), started.run
             self.steps[run.name] = max(self.steps[run.name], last_step(run.folder / "log.jsonl"))
             if code is None:
                 continue
             _close(started)
-            del self.at_work[slot]
+            del self.active[slot]
             if code == 0:
                 self.steps[run.name] = run.recipe.train.max_steps
                 progress.say(f"study {self.name}: {run.name} is trained")
             elif not is_stopping:
                 self.failed[run.name] = code
-                progress.say(f"study {self.name}: {run.name} failed: {last_words(run.folder / OUTPUT, code)}")
+                progress.say(f"study {self.name}: {run.name} failed: {failure_reason(run.folder / OUTPUT, code)}")
         while progress.done < min(sum(self.steps.values()), self.total):
-            progress.advance(f"{len(self.at_work)} at work, {len(self.waiting)} waiting")
+            progress.advance(f"{len(self.active)} running, {len(self.waiting)} waiting")
 
-    def _ask_to_stop(self) -> None:
-        for started in self.at_work.values():
-            if started.run.name not in self.asked and started.process.poll() is None:
-                self.asked.add(started.run.name)  # once: a second one could hit it while it leaves
+    def _stop_all(self) -> None:
+        for started in self.active.values():
+            if started.run.name not in self.signalled and started.process.poll() is None:
+                self.signalled.add(started.run.name)  # only once: a second signal could hit it while it exits
                 started.process.send_signal(signal.SIGTERM)
 
     def _failure(self) -> SegnlError:
         err = SegnlError(
             f"study {self.name}: {len(self.failed)} of {self.num_runs} runs failed ({', '.join(self.failed)}); the "
-            f"others are trained. Their {OUTPUT} says why; mend that and start again"
+            f"others are trained. Their {OUTPUT} holds the reason; fix it and start again"
         )
         code = next(iter(self.failed.values()))
         err.exit_code = code if code > 0 else MachineError.exit_code  # below 0: killed by a signal
@@ -144,11 +143,11 @@ def _saved_step(run: PlannedRun) -> int:
 
 
 def start(run: PlannedRun, environment: Mapping[str, str]) -> Started:
-    """Begins the run's training in a process of its own, out of reach of the terminal's Ctrl-C: we pass that on."""
+    """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on."""
     ensure_writable(run.folder)
     output = (run.folder / OUTPUT).open("w", encoding="utf-8")
-    # The child finds what the parent found: a user's own head may lie beside the recipe.
-    path = os.pathsep.join(each for each in sys.path if each)
+    # The child needs the parent's import path: a user's own head may be beside the recipe.
+    path = os.pathsep.join(folder for folder in sys.path if folder)
     process = subprocess.Popen(
         [sys.executable, "-c", "from segnl.studies.jobs import child; child()"],
         stdin=subprocess.PIPE,
@@ -172,7 +171,7 @@ def _close(started: Started) -> None:
 
 
 def child() -> None:
-    """The process's whole work: a job on the first line of standard input, which stays open while the parent lives."""
+    """Trains the job on the first line of standard input, which stays open as long as the parent lives."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     keep_freed_memory()
@@ -194,14 +193,14 @@ def child() -> None:
 
 
 def _stop_with_parent() -> None:
-    """A parent that was killed could not pass on anything; its end of the pipe closes all the same."""
+    """Waits until the parent's end of the pipe closes, which happens even if the parent is killed, and stops."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def last_step(log: Path) -> int:
-    """The step that a growing log.jsonl has reached; 0 where there is none yet."""
+    """Returns the last step of a growing log.jsonl; 0 where there is none yet."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -212,14 +211,14 @@ def last_step(log: Path) -> int:
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError):
-            continue  # a line half written, or cut by the tail
+            continue  # a half-written line, or one cut at the start
     return 0
 
 
-def last_words(output: Path, code: int) -> str:
-    """Why a training ended, in a line."""
+def failure_reason(output: Path, code: int) -> str:
+    """Returns a line about why a training failed, from its output and exit code."""
     lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if code < 0:
-        return f"killed by signal {-code}" + (", for want of memory?" if code == -signal.SIGKILL else "")
+        return f"killed by signal {-code}" + (", perhaps out of memory" if code == -signal.SIGKILL else "")
     errors = [line for line in lines if line.startswith("segnl: error: ")] or lines
-    return errors[-1].removeprefix("segnl: error: ") if errors else f"exit {code}, no word"
+    return errors[-1].removeprefix("segnl: error: ") if errors else f"exit {code}, no message"

@@ -1,7 +1,7 @@
-"""Heads made equal in size: the width of each is solved for, so that parameters or FLOPs agree with one head's.
+"""Matches the sizes of heads: solves for the width of each head so that parameters or FLOPs agree with one head's.
 
-A head that wins with twice the parameters may win by them. The width is `model.head.channels`, in steps of STEP; what
-remains as a difference is said.
+A head with twice the parameters may win because of them. The width is `model.head.channels`, in multiples of STEP; the
+remaining difference is reported.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Literal
 from segnl.core.config import JSONDict, merge
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
+from segnl.core.log import log
 from segnl.profiling.cost import network_counts, num_classes_of
 from segnl.profiling.flops import num_parameters, on_fake_tensors
 from segnl.runs.build import build_model
@@ -26,7 +27,7 @@ FILE = "matching.json"
 
 @dataclass(frozen=True)
 class Width:
-    """channels: of a head.  deviation: of its network's parameters or FLOPs from the target's, as a fraction of it."""
+    """Width of a head. deviation: of its network's parameters or FLOPs from the target's, as a fraction of it."""
 
     channels: int
     deviation: float
@@ -36,10 +37,10 @@ class Width:
 def matched_widths(
     mappings: Mapping[str, JSONDict], to: str, measure: Measure, *, file: str, kept: Path
 ) -> dict[str, Width]:
-    """By head the width at which the whole network's `measure` comes nearest to that of the head `to`, which keeps its
-    own. trees: recipes by head. kept: a folder where the answer lies once it is known, for it takes seconds.
+    """Returns the width of each head at which the network's `measure` is nearest to that of the head `to`.
 
-    Raises ConfigError for a head without a width, or one that no width brings near.
+    mappings: recipes by head. kept: a folder that keeps the widths, because they take seconds to solve for.
+    Raises ConfigError for a head without a width, and for one that no width brings near.
     """
     belongs_to: JSONDict = json.loads(json.dumps({"to": to, "measure": measure, "step": STEP, "recipes": mappings}))
     try:
@@ -48,10 +49,10 @@ def matched_widths(
             return {head: Width(**width) for head, width in mapping["widths"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not solved yet, or for other heads
-    print(f"{file}: match: solving for the widths at which the heads' {measure} agree", flush=True)
+    log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
     widths = _solved(mappings, to, measure, file)
-    found = {head: asdict(each) for head, each in widths.items()}
-    write_atomic(kept / FILE, json.dumps({"widths": found, "belongs_to": belongs_to}, indent=1).encode())
+    plain = {head: asdict(width) for head, width in widths.items()}
+    write_atomic(kept / FILE, json.dumps({"widths": plain, "belongs_to": belongs_to}, indent=1).encode())
     return widths
 
 
@@ -76,31 +77,32 @@ def _solved(mappings: Mapping[str, JSONDict], to: str, measure: Measure, file: s
         deviation = of_width(channels) / target - 1
         if abs(deviation) > 0.5:
             raise ConfigError(
-                f"{file}: match: heads.{head}: no width brings it near {to}; with {channels} channels its {measure} "
-                f"still differ by {100 * deviation:+.0f} %: match another head, or to another one"
+                f"{file}: match: heads.{head}: no width brings it near {to}: with {channels} channels its {measure} "
+                f"still differ by {100 * deviation:+.0f} %; leave this head out, or choose another `match_to`"
             )
         widths[head] = Width(channels, deviation)
     return widths
 
 
 def with_width(mapping: JSONDict, channels: int) -> JSONDict:
-    """The recipe with another width of its head."""
+    """Returns the recipe with another width of its head."""
     return merge(mapping, {"model": {"head": {"channels": channels}}})
 
 
 def nearest_width(of_width: Callable[[int], float], target: float) -> int:
-    """The multiple of STEP up to MAX_WIDTH whose value is nearest to the target, the smaller one of two; by bisection,
-    so of_width must not fall.
+    """Returns the multiple of STEP up to MAX_WIDTH with the value nearest to the target, the smaller one of two.
+
+    of_width must not fall, because the search is a bisection.
     """
     low, high = 1, MAX_WIDTH // STEP
-    while low < high:  # the least width that reaches the target
+    while low < high:  # find the smallest width that reaches the target
         middle = (low + high) // 2
         if of_width(middle * STEP) >= target:
             high = middle
         else:
             low = middle + 1
-    near = [each for each in (low - 1, low) if each >= 1]
-    return STEP * min(near, key=lambda each: abs(of_width(each * STEP) - target))
+    candidates = [STEP * multiple for multiple in (low - 1, low) if multiple >= 1]
+    return min(candidates, key=lambda width: abs(of_width(width) - target))
 
 
 def _measured(recipe: Recipe, num_classes: int, measure: Measure) -> float:

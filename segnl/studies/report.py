@@ -1,87 +1,66 @@
-"""A study's page: what its results say, put into inspection's page."""
+"""The page of a study: its results in the form that reports/page.py draws."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from segnl.core.arrays import Floats
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.data.base import SegmentationData
-from segnl.evaluation.predictions import Predictions
-from segnl.metrics.statistics.significance import ClassDifference, Comparison
 from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.reports.gallery import PageModel, gallery
 from segnl.reports.learning_curves import learning_plots
-from segnl.reports.page import DifferenceChart, DotChart, Fact, Grid, Page, write_page
-from segnl.reports.plot import PlotGroup
+from segnl.reports.page import DifferenceChart, DotChart, Fact, Page, write_page
 from segnl.runs.build import build_data
-from segnl.studies.control import RunHashes, is_varied, num_shared_tensors
+from segnl.studies.ablations import ablation_grid
+from segnl.studies.control import is_varied, num_shared_tensors
+from segnl.studies.results import StudyResults
 from segnl.studies.study import Study
-from segnl.studies.table import BEST, HeadResult, heads_dict, table_columns, table_rows
+from segnl.studies.table import BEST, heads_dict, table_columns, table_rows
+from segnl.studies.verdicts import verdicts
 
 SHEET_IMAGES = 6
 
 
-@dataclass(frozen=True)
-class StudyFindings:
-    """classes: of each pair, by class.  predictions, hashes: by run.  refused: why a run does not count, by its name.
-    said: the sentences, the verdict first.  ablations: what breaking the trained attention does, where the study asks.
-    """
-
-    results: Sequence[HeadResult]
-    pairs: Sequence[Comparison]
-    classes: Sequence[Mapping[str, ClassDifference]]
-    predictions: Mapping[str, Predictions]
-    hashes: Mapping[str, RunHashes]
-    refused: Mapping[str, str]
-    said: Sequence[str]
-    ablations: Grid | None = None
-
-
-def write_report(study: Study, found: StudyFindings) -> Path:
-    """Writes STUDY/report.html and STUDY/sheet.png; returns the page's path."""
-    first = study.runs[0]
-    data = build_data(first.recipe, study.cfg.split)
-    shown = [PageModel(head, found.predictions[study.runs_of(head)[0].name]) for head in study.heads]
-    pictures = gallery(shown, data, num_images=study.cfg.gallery)
-    sample_ids = [image["id"] for image in pictures["images"][:SHEET_IMAGES]]
-    write_atomic(
-        study.folder / "sheet.png",
-        contact_sheet(shown, data, [data.sample_ids.index(sample_id) for sample_id in sample_ids]),
-    )
+def write_report(results: StudyResults) -> None:
+    """Writes STUDY/report.html and STUDY/sheet.png."""
+    study = results.study
+    data = build_data(study.runs[0].recipe, study.cfg.split)
+    models = [PageModel(head, results.predictions[study.runs_of(head)[0].name]) for head in study.heads]
+    pictures = gallery(models, data, num_images=study.cfg.gallery)
+    indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
+    write_atomic(study.folder / "sheet.png", contact_sheet(models, data, indices))
+    counted = {run.name: results.predictions[run.name] for run in study.runs if run.name not in results.refused}
+    maps = error_maps(counted, data)
+    runs = [results.counted_runs(head) for head in study.heads]
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
-        verdicts=[*found.said, *([study.cfg.note] if study.cfg.note else [])],
-        facts=_facts(study, found, data.table.names),
-        columns=table_columns(found.results, found.pairs),
-        rows=table_rows(found.results, found.pairs),
+        verdicts=[*verdicts(results), *([study.cfg.note] if study.cfg.note else [])],
+        facts=_facts(results, data.table.names),
+        columns=table_columns(results.heads, results.pairs),
+        rows=table_rows(results.heads, results.pairs),
         gallery=pictures,
-        cost=cost_plots(heads_dict(found.results)),
-        ablations=found.ablations,
-        error_map=_error_map(study, found, data),
-        learning=learning_plots([_folders(study, found, head) for head in study.heads]),
-        charts=_charts(study, found, data.table.names),
-        differences=_differences(study, found),
-        control=_control(study, found),
-        refused=[f"{name} {reason}" for name, reason in found.refused.items()],
+        cost=cost_plots(heads_dict(results.heads)),
+        ablations=ablation_grid(results.ablations),
+        error_map=error_map_plots([[maps[run.name] for run in own] for own in runs]),
+        learning=learning_plots([[run.folder for run in own] for own in runs]),
+        charts=_charts(results, data.table.names),
+        differences=_differences(results),
+        control=_control(results),
+        refused=[f"{name} {reason}" for name, reason in results.refused.items()],
         gallery_note=_gallery_note(study),
         best_note=BEST,
         commands=_commands(study),
     )
-    path = study.folder / "report.html"
-    write_page(path, page)
-    return path
+    write_page(study.folder / "report.html", page)
 
 
 def _kicker(study: Study) -> str:
     if len(study.heads) > 1 and study.same_recipes == (study.heads,):
-        return "segnl compare: one recipe under several names, other seeds; whatever differs is chance"
+        return "segnl compare: one recipe under several names with other seeds; every difference is chance"
     if study.cfg.varies != ("model.head",):
         return f"segnl compare: one recipe, one evaluator; only {', '.join(study.cfg.varies)} may differ"
     return "segnl compare: one backbone, one data pipeline, one evaluator; only the head differs"
@@ -98,120 +77,102 @@ def _gallery_note(study: Study) -> str:
 
 def _seeds_text(study: Study) -> str:
     seeds = {head: ", ".join(map(str, study.cfg.seeds_of(head))) for head in study.heads}
-    is_one_list = len(set(seeds.values())) == 1
-    return next(iter(seeds.values())) if is_one_list else "; ".join(f"{head}: {text}" for head, text in seeds.items())
+    if len(set(seeds.values())) == 1:
+        return seeds[study.heads[0]]
+    return "; ".join(f"{head}: {text}" for head, text in seeds.items())
 
 
-def _facts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[tuple[str, str]]:
-    recipe, predictions = study.runs[0].recipe, found.predictions[study.runs[0].name]
+def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str, str]]:
+    study, recipe, predictions = results.study, results.study.runs[0].recipe, results.any_predictions
+    num_images, num_classes = len(predictions.sample_ids), len(class_names)
     commonest, miou = predictions.commonest_class()
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     facts = [
-        ("Data", f"{recipe.data.title}, {len(predictions.sample_ids)} {study.cfg.split} images, {len(names)} classes"),
+        ("Data", f"{recipe.data.title}, {num_images} {study.cfg.split} images, {num_classes} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
         ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
-        (f"Predicting the commonest class alone ({names[commonest]})", f"{100 * miou:.1f} % mIoU"),
+        (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
-    trained_by = [found.predictions[run.name].metrics["git"] for run in study.runs]
-    commits = [git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in trained_by if git["commit"]]
+    git = [results.predictions[run.name].metrics["git"] for run in study.runs]
+    commits = [own["commit"][:10] + (" with changes" if own["dirty"] else "") for own in git if own["commit"]]
     return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
 
 
-def _error_map(study: Study, found: StudyFindings, data: SegmentationData) -> PlotGroup | None:
-    counted = {run.name: found.predictions[run.name] for run in study.runs if run.name not in found.refused}
-    counts = error_maps(counted, data)
-    return error_map_plots(
-        [[counts[run.name] for run in study.runs_of(head) if run.name in counts] for head in study.heads]
-    )
-
-
-def _folders(study: Study, found: StudyFindings, head: str) -> list[Path]:
-    return [run.folder for run in study.runs_of(head) if run.name not in found.refused]
-
-
-def _charts(study: Study, found: StudyFindings, names: Sequence[str]) -> list[DotChart]:
+def _charts(results: StudyResults, class_names: Sequence[str]) -> list[DotChart]:
     """Means over the runs that count; a head without any has no marks."""
-    iou = [_mean([run.iou() for run in _counted(study, found, head)], len(names)) for head in study.heads]
-    any_run = found.predictions[study.runs[0].name]
+    runs = [results.counted_predictions(head) for head in results.study.heads]
     charts = []
-    if any_run.pairs is not None:
-        num_pairs = any_run.pairs.shape[1]
-        accuracy = [[run.pair_accuracy() for run in _counted(study, found, head)] for head in study.heads]
-        known = [[each for each in values if each is not None] for values in accuracy]
-        charts.append(pair_chart([_mean(values, num_pairs) for values in known]))
-    return [*charts, class_chart(names, iou, any_run.true.sum(axis=0))]
-
-
-def _differences(study: Study, found: StudyFindings) -> list[DifferenceChart]:
-    """A chart for every head held against the control, where both have runs that count."""
-    control = study.heads[0]
-    return [
-        difference_chart(
-            pair.a,
-            control,
-            {name: (each.difference, each.low, each.high) for name, each in known.items()},
-            is_about_heads=all(each.is_about_heads for each in known.values()),
-        )
-        for pair, known in zip(found.pairs, found.classes, strict=True)
-        if pair.b == control and known
-    ]
-
-
-def _counted(study: Study, found: StudyFindings, head: str) -> list[Predictions]:
-    return [found.predictions[run.name] for run in study.runs_of(head) if run.name not in found.refused]
+    if results.any_predictions.pairs is not None:
+        accuracies = [[accuracy for run in own if (accuracy := run.pair_accuracy()) is not None] for own in runs]
+        num_pairs = results.any_predictions.pairs.shape[1]
+        charts.append(pair_chart([_mean(values, num_pairs) for values in accuracies]))
+    iou = [_mean([run.iou() for run in own], len(class_names)) for own in runs]
+    return [*charts, class_chart(class_names, iou, results.any_predictions.true.sum(axis=0))]
 
 
 def _mean(values: Sequence[Floats], count: int) -> Floats:
     return np.mean(np.stack(list(values)), axis=0) if values else np.full(count, np.nan)
 
 
-def _control(study: Study, found: StudyFindings) -> list[Fact]:
-    recipe = study.runs[0].recipe
-    same = Fact(
-        f"The recipe, but for {', '.join(study.cfg.varies)} and the seed: data, {recipe.train.max_steps:,} steps, "
-        "optimiser, loss, evaluation.",
-        "A study whose recipes differ elsewhere is refused before anything is trained.",
+def _differences(results: StudyResults) -> list[DifferenceChart]:
+    """A chart for every head compared with the control, where both have runs that count."""
+    control = results.study.heads[0]
+    return [
+        difference_chart(
+            pair.a,
+            control,
+            {name: (own.difference, own.low, own.high) for name, own in classes.items()},
+            is_about_heads=all(own.is_about_heads for own in classes.values()),
+        )
+        for pair, classes in zip(results.pairs, results.classes, strict=True)
+        if pair.b == control and classes
+    ]
+
+
+def _control(results: StudyResults) -> list[Fact]:
+    study, steps = results.study, results.study.runs[0].recipe.train.max_steps
+    same_recipe = Fact(
+        f"The recipe, except for {', '.join(study.cfg.varies)} and the seed: data, {steps:,} steps, optimiser, loss, "
+        "evaluation.",
+        "A study whose recipes differ elsewhere is refused before any training.",
     )
-    if study.shared_seed is None:
-        return [same, _own_seeds(study, found)]
-    return [same, *_shared(study, found, study.shared_seed)]
-
-
-def _own_seeds(study: Study, found: StudyFindings) -> Fact:
-    return Fact(
-        "No seed is common to all heads, as the study wants it: initial weights and batches differ from head to head.",
-        "Each run's were checked against those that its recipe and seed give (hashes in compare.json).",
-        holds=not any(run.name in found.refused for run in study.runs),
+    if study.shared_seed is not None:
+        return [same_recipe, *_shared_by_seed(results, study.shared_seed)]
+    own_seeds = Fact(
+        "The heads have no seed in common, as the study's file says: initial weights and batches differ between heads.",
+        "Each run was checked against what its recipe and seed give (hashes in compare.json).",
+        holds=not results.refused,
     )
+    return [same_recipe, own_seeds]
 
 
-def _shared(study: Study, found: StudyFindings, seed: int) -> list[Fact]:
-    firsts = [run for run in study.runs if run.seed == seed]
-    batches = sorted({found.hashes[run.name].batches for run in firsts})
-    agree = not any(run.name in found.refused for run in firsts)
-    backbone = {found.hashes[run.name].modules()["backbone"] for run in firsts}
+def _shared_by_seed(results: StudyResults, seed: int) -> list[Fact]:
+    varies, runs = results.study.cfg.varies, [run for run in results.study.runs if run.seed == seed]
+    batches = sorted({results.hashes[run.name].batches for run in runs})
+    backbones = sorted({results.hashes[run.name].modules()["backbone"] for run in runs})
+    are_counted = not any(run.name in results.refused for run in runs)
     return [
         Fact(
             "Initial weights, wherever two heads have a parameter of the same name and shape: "
-            f"{num_shared_tensors(found.hashes, firsts)} tensors in all of them.",
-            f"SHA-256 of the backbone's, seed {seed}: {', '.join(sorted(backbone))}",
-            holds=agree and (len(backbone) == 1 or is_varied("backbone", study.cfg.varies)),
+            f"{num_shared_tensors(results.hashes, runs)} tensors in all heads.",
+            f"SHA-256 of the backbone's, seed {seed}: {', '.join(backbones)}",
+            holds=are_counted and (len(backbones) == 1 or is_varied("backbone", varies)),
         ),
         Fact(
-            "Images, crops, mirrorings and colour changes, in the same order.",
+            "Images, crops, flips and colour changes, in the same order.",
             f"SHA-256 of the first batches, seed {seed}: {', '.join(batches)}",
-            holds=len(batches) == 1 or is_varied("batches", study.cfg.varies),
+            holds=len(batches) == 1 or is_varied("batches", varies),
         ),
     ]
 
 
 def _commands(study: Study) -> list[str]:
-    first = study.runs[0]
+    run = study.runs[0].folder
     return [
-        f"python -m segnl compare --config {study.file}    # this study again; what is trained is not trained twice",
-        f"python eval.py --checkpoint {first.folder}    # one run's scores, class by class",
-        f"python -m segnl predict --checkpoint {first.folder} IMAGE_OR_DIR --out out    # masks for your own pictures",
+        f"python -m segnl compare --config {study.file}    # this study again; finished runs are not trained again",
+        f"python eval.py --checkpoint {run}    # the scores of one run, class by class",
+        f"python -m segnl predict --checkpoint {run} IMAGE_OR_DIR --out out    # masks for your own images",
     ]

@@ -1,191 +1,158 @@
-"""A study's results: one line a head, as JSON, CSV, Markdown and for the terminal; no verdict that is not backed."""
+"""The results of a study as a table: for the page, the terminal, Markdown and CSV; and all its numbers as JSON."""
 
 import csv
 import io
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from segnl.core.run_log import read_log
 from segnl.metrics.statistics.significance import ClassDifference, Comparison
-from segnl.reports.page import Cell, Column, Row
+from segnl.reports.page import Cell, Column, Grid, Row
 from segnl.reports.table_columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
-from segnl.studies.matching import Width
-from segnl.studies.verdicts import ONE_SEED, bracket, pair_verdict, points, study_verdicts
+from segnl.studies.ablations import ablation_grid, ablations_dict
+from segnl.studies.control import control_dict
+from segnl.studies.results import HeadResult, StudyResults
+from segnl.studies.study import PlannedRun
+from segnl.studies.verdicts import bracket, pair_verdict, points, verdicts
 
 COLUMNS = {"miou": MIOU, "against": MIOU, "boundary": BOUNDARY, "ambiguous": AMBIGUOUS, "width": WIDTH, **COSTS}
 BEST = (
-    "Green and bold: the best of the column. In mIoU it is marked only where its head is separable from every other "
-    "one; other scores are not tested, so that none is marked in them."
+    "Green and bold: the best of the column. For mIoU, only a head that is separable from every other one is marked; "
+    "for other scores none is, because they are not tested."
 )
 CHEAP = ("params", "gflops", "latency", "memory")
-"""Columns whose lowest value is the best."""
+"""Columns in which the lowest value is the best."""
 
 
-@dataclass(frozen=True)
-class HeadResult:
-    """What a study found of one head. miou, ambiguous, boundary: one value for each run that counts; fractions."""
-
-    name: str
-    miou: tuple[float, ...]
-    ambiguous: tuple[float, ...]
-    params: int
-    gflops: float
-    images_per_s: float | None
-    boundary: tuple[float, ...] = ()
-    latency_ms: float | None = None
-    peak_mib: float | None = None
-    width: Width | None = None
-    """Where the study matches the heads' sizes."""
-
-    @property
-    def miou_mean(self) -> float:
-        return statistics.fmean(self.miou) if self.miou else math.nan
-
-    @property
-    def miou_sd(self) -> float | None:
-        """Over seeds; None for one."""
-        return statistics.stdev(self.miou) if len(self.miou) > 1 else None
-
-    @property
-    def ambiguous_mean(self) -> float | None:
-        return statistics.fmean(self.ambiguous) if self.ambiguous else None
-
-    @property
-    def boundary_mean(self) -> float | None:
-        return statistics.fmean(self.boundary) if self.boundary else None
-
-
-def heads_dict(results: Sequence[HeadResult]) -> dict[str, Any]:
-    """`heads` of compare's JSON; null for what was not measured."""
+def results_dict(results: StudyResults) -> dict[str, Any]:
+    """Returns the content of compare.json."""
+    study = results.study
     return {
-        each.name: {
-            "miou_mean": _plain(each.miou_mean),
-            "miou_sd": each.miou_sd,
-            "runs": len(each.miou),
-            "boundary_iou": each.boundary_mean,
-            "params": each.params,
-            "gflops": each.gflops,
-            "train_images_per_s": each.images_per_s,
-            "latency_ms": each.latency_ms,
-            "peak_mib": each.peak_mib,
-            "matched_channels": each.width.channels if each.width else None,
-            "matched_deviation": each.width.deviation if each.width else None,
-            "ambiguous_acc": each.ambiguous_mean,
+        "study": study.name,
+        "split": study.cfg.split,
+        "num_images": len(results.any_predictions.sample_ids),
+        "seeds": study.cfg.seeds,
+        "steps": study.runs[0].recipe.train.max_steps,
+        "heads": heads_dict(results.heads),
+        "pairs": pairs_dict(results.pairs, results.classes),
+        "verdicts": verdicts(results),
+        "commonest_class_miou": results.any_predictions.commonest_class()[1],
+        "runs": {run.name: _run_dict(run, results.predictions[run.name].metrics) for run in study.runs},
+        "ablations": ablations_dict(results.ablations),
+        "control": control_dict(results.hashes, results.refused, results.logged),
+        "complete": True,
+    }
+
+
+def _run_dict(run: PlannedRun, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: metrics.get(key) for key in ("miou", "boundary_iou", "pixel_acc", "ambiguous", "checkpoint")} | {
+        "starts": sum(line.get("event") == "start" for line in read_log(run.folder / "log.jsonl"))
+    }
+
+
+def heads_dict(heads: Sequence[HeadResult]) -> dict[str, Any]:
+    """Returns `heads` of compare's JSON; null for what was not measured."""
+    return {
+        head.name: {
+            "miou_mean": head.miou_mean if math.isfinite(head.miou_mean) else None,
+            "miou_sd": head.miou_sd,
+            "runs": len(head.miou),
+            "boundary_iou": head.boundary_mean,
+            "params": head.params,
+            "gflops": head.gflops,
+            "train_images_per_s": head.images_per_s,
+            "latency_ms": head.latency_ms,
+            "peak_mib": head.peak_mib,
+            "matched_channels": head.width.channels if head.width else None,
+            "matched_deviation": head.width.deviation if head.width else None,
+            "ambiguous_acc": head.ambiguous_mean,
         }
-        for each in results
+        for head in heads
     }
 
 
 def pairs_dict(
     pairs: Sequence[Comparison], classes: Sequence[Mapping[str, ClassDifference]] = ()
 ) -> list[dict[str, Any]]:
-    """`pairs` of compare's JSON; null for what cannot be known. classes: for each pair, by class name."""
-    mapping = []
+    """Returns `pairs` of compare's JSON; null for what is unknown. classes: for each pair, by class name."""
+    keys = ("difference", "low", "high", "is_about_heads")
+    mappings = []
     for i, pair in enumerate(pairs):
-        known = asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))}
+        mapping = asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))}
         if classes:
-            keys = ("difference", "low", "high", "is_about_heads")
-            known["per_class"] = {name: {key: getattr(each, key) for key in keys} for name, each in classes[i].items()}
-        mapping.append(known)
-    return mapping
+            mapping["per_class"] = {name: {key: getattr(own, key) for key in keys} for name, own in classes[i].items()}
+        mappings.append(mapping)
+    return mappings
 
 
-def verdicts(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[str]:
-    """What may be said, the first sentence first; control: the first head."""
-    known = [each for each in results if each.miou]
-    if not known:
-        return ["No run of this study counts; the reasons stand below."]
+def pair_with(pairs: Sequence[Comparison], head: str, control: str) -> Comparison | None:
+    """Returns the comparison of a head with the control."""
+    return next((pair for pair in pairs if (pair.a, pair.b) == (head, control)), None)
+
+
+def table_columns(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Column]:
+    """Returns the columns that this study has values for."""
+    control = _control_column(heads[0].name, pairs)
+    return [control if key == "against" else COLUMNS[key] for key in _keys(heads)]
+
+
+def _control_column(control: str, pairs: Sequence[Comparison]) -> Column:
+    meaning = f"This head's mIoU minus that of {control}, the control, in points. "
     if any(pair.p is not None for pair in pairs):
-        return study_verdicts(pairs)
-    is_one = min(len(each.miou) for each in known) == 1
-    lead = ONE_SEED if is_one else "No two heads of this study can be compared."
-    if len(known) < 2:
-        return [lead if is_one else f"{len(known[0].miou)} seeds of one head: nothing to compare it with."]
-    return [lead, _ranked(known)] if is_one else [lead, *(pair_verdict(pair, len(pairs)) for pair in pairs)]
-
-
-def _ranked(known: Sequence[HeadResult]) -> str:
-    best, control = max(known, key=lambda each: each.miou_mean), known[0]
-    ranked = f"{best.name} has the highest mIoU here, {100 * best.miou_mean:.1f} %"
-    if best is control:
-        second = max((each for each in known if each is not best), key=lambda each: each.miou_mean)
-        ranked += f", {100 * (best.miou_mean - second.miou_mean):.1f} points above {second.name}; it is the control."
-    else:
-        ranked += f", {100 * (best.miou_mean - control.miou_mean):.1f} points above the control, {control.name}."
-    return ranked + " Published reruns of one recipe differ by 1 to 2 points: another seed may turn the order round."
-
-
-def against(pairs: Sequence[Comparison], name: str, control: str) -> Comparison | None:
-    """The pair that holds the head `name` against the control."""
-    return next((pair for pair in pairs if (pair.a, pair.b) == (name, control)), None)
-
-
-def control_column(control: str, pairs: Sequence[Comparison]) -> Column:
-    """The column of differences, with the meaning that its brackets have in this study."""
-    about = f"This head's mIoU less that of {control}, the control, in points. "
-    if any(pair.p is not None for pair in pairs):
-        about += (
-            "In brackets the 95 % interval for new seeds and new images: where it holds 0 the difference may be "
-            "chance. What is marked 'images only' has one seed: its interval is for these networks on new images."
+        meaning += (
+            "In brackets the 95 % interval for new seeds and new images: if it contains 0, the difference may be "
+            "chance. An interval marked 'images only' is for these networks on new images: there is only one seed."
         )
     else:
-        about += (
-            "In brackets the 95 % interval for these same networks on new images only: it leaves out the spread over "
-            "seeds, which one seed cannot show, so that it says nothing about the heads."
+        meaning += (
+            "In brackets the 95 % interval for these same networks on new images only. It leaves out the spread over "
+            "seeds, which one seed cannot show, so it says nothing about the heads."
         )
-    return Column(f"vs {control}", about)
+    return Column(f"vs {control}", meaning)
 
 
-def table_columns(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Column]:
-    """Those that this study has values for."""
-    own = {"against": control_column(results[0].name, pairs)}
-    return [own.get(key, COLUMNS[key]) for key in _keys(results)]
+def _keys(heads: Sequence[HeadResult]) -> list[str]:
+    optional = ("boundary", "ambiguous", "latency", "memory", "width")
+    has = {key: any(_value(head, key) is not None for head in heads) for key in optional}
+    return [key for key in COLUMNS if (has | {"against": len(heads) > 1}).get(key, True)]
 
 
-def _keys(results: Sequence[HeadResult]) -> list[str]:
-    has = {"ambiguous": any(each.ambiguous for each in results), "against": len(results) > 1}
-    has |= {"boundary": any(each.boundary for each in results)}
-    has |= {key: any(_value(each, key) is not None for each in results) for key in ("latency", "memory", "width")}
-    return [key for key in COLUMNS if has.get(key, True)]
+def table_rows(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Row]:
+    """Returns the table's cells, one row for each head; the best of a column is marked as BEST says."""
+    columns = [_column(heads, pairs, key) for key in _keys(heads)]
+    return [Row(head.name, cells) for head, cells in zip(heads, zip(*columns, strict=True), strict=True)]
 
 
-def table_rows(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[Row]:
-    """The table's cells, one row a head, in the study's order; the best of a column is marked as BEST says."""
-    columns = [_column(results, pairs, key) for key in _keys(results)]
-    return [Row(each.name, [column[i] for column in columns]) for i, each in enumerate(results)]
-
-
-def _column(results: Sequence[HeadResult], pairs: Sequence[Comparison], key: str) -> list[Cell]:
+def _column(heads: Sequence[HeadResult], pairs: Sequence[Comparison], key: str) -> list[Cell]:
     if key == "against":
-        control = results[0].name
-        return [_against_cell(against(pairs, each.name, control), is_control=each.name == control) for each in results]
-    values = [_value(each, key) for each in results]
-    cells = [_cell(each, key, values, value) for each, value in zip(results, values, strict=True)]
-    known = {cell.text: value for cell, value in zip(cells, values, strict=True) if value is not None}
+        control = heads[0].name
+        return [Cell("control"), *(_difference_cell(pair_with(pairs, head.name, control)) for head in heads[1:])]
+    values = [_value(head, key) for head in heads]
+    largest = max((value for value in values if value is not None), default=0)
+    cells = [_cell(head, key, value, largest) for head, value in zip(heads, values, strict=True)]
     if key == "miou":
-        best = separable_best(results, pairs)
-        return [replace(cell, is_best=each.name == best) for each, cell in zip(results, cells, strict=True)]
-    if key in ("boundary", "ambiguous", "width") or len(known) < 2:  # of what reads alike nothing is best
+        best = separable_best(heads, pairs)
+        return [replace(cell, is_best=head.name == best) for head, cell in zip(heads, cells, strict=True)]
+    by_text = {cell.text: value for cell, value in zip(cells, values, strict=True) if value is not None}
+    if key in ("boundary", "ambiguous", "width") or len(by_text) < 2:  # no value is the best of equal ones
         return cells
-    text = (min if key in CHEAP else max)(known, key=lambda each: known[each])
-    return [replace(cell, is_best=cell.text == text) for cell in cells]
+    best = (min if key in CHEAP else max)(by_text, key=lambda text: by_text[text])
+    return [replace(cell, is_best=cell.text == best) for cell in cells]
 
 
-def separable_best(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str | None:
-    """The head with the highest mIoU, where it is separable from every other head that has runs; None elsewhere."""
-    known = [each for each in results if each.miou]
-    if len(known) < 2:
+def separable_best(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str | None:
+    """Returns the head with the highest mIoU if it is separable from every other head that has runs."""
+    scored = [head for head in heads if head.miou]
+    if len(scored) < 2:
         return None
-    best = max(known, key=lambda each: each.miou_mean).name
+    best = max(scored, key=lambda head: head.miou_mean).name
     own = [pair for pair in pairs if best in (pair.a, pair.b) and pair.difference is not None]
     return best if own and all(pair.is_separable for pair in own) else None
 
 
-def _against_cell(pair: Comparison | None, *, is_control: bool) -> Cell:
-    if is_control:
-        return Cell("control")
+def _difference_cell(pair: Comparison | None) -> Cell:
     if pair is None or pair.difference is None:
         return Cell("–")
     if pair.low is not None:
@@ -194,112 +161,116 @@ def _against_cell(pair: Comparison | None, *, is_control: bool) -> Cell:
     return Cell(points(pair.difference), note=f"{images} images only" if images else "")
 
 
-def _value(result: HeadResult, key: str) -> float | None:
+def _value(head: HeadResult, key: str) -> float | None:
     return {
-        "miou": result.miou_mean if result.miou else None,
-        "against": None,
-        "boundary": result.boundary_mean,
-        "ambiguous": result.ambiguous_mean,
-        "params": float(result.params),
-        "gflops": result.gflops,
-        "speed": result.images_per_s,
-        "latency": result.latency_ms,
-        "memory": result.peak_mib,
-        "width": float(result.width.channels) if result.width else None,
+        "miou": head.miou_mean if head.miou else None,
+        "boundary": head.boundary_mean,
+        "ambiguous": head.ambiguous_mean,
+        "params": float(head.params),
+        "gflops": head.gflops,
+        "speed": head.images_per_s,
+        "latency": head.latency_ms,
+        "memory": head.peak_mib,
+        "width": float(head.width.channels) if head.width else None,
     }[key]
 
 
-def _cell(result: HeadResult, key: str, column: Sequence[float | None], value: float | None) -> Cell:
+def _cell(head: HeadResult, key: str, value: float | None, largest: float) -> Cell:
     if value is None:
         return Cell("–")
-    if key == "width" and result.width is not None:
-        left = f"({100 * result.width.deviation:+.1f} %)"
-        return Cell(str(result.width.channels), note="(target)" if result.width.is_target else left)
+    if key == "width" and head.width is not None:
+        deviation = f"({100 * head.width.deviation:+.1f} %)"
+        return Cell(str(head.width.channels), note="(target)" if head.width.is_target else deviation)
     if key == "miou":
-        note = f"± {100 * result.miou_sd:.2f} over {len(result.miou)} seeds" if result.miou_sd is not None else ""
+        note = f"± {100 * head.miou_sd:.2f} over {len(head.miou)} seeds" if head.miou_sd is not None else ""
         return Cell(f"{100 * value:.2f}", value, note)
     if key in ("boundary", "ambiguous"):
         return Cell(f"{100 * value:.2f}" if key == "boundary" else f"{100 * value:.1f}", value)
     text = f"{value / 1e6:.2f} M" if key == "params" else f"{value:.2f}" if key == "gflops" else f"{value:.1f}"
-    most = max(other for other in column if other is not None)
-    return Cell(text, value / most if most else None)
+    return Cell(text, value / largest if largest else None)
 
 
-def markdown(
-    results: Sequence[HeadResult], pairs: Sequence[Comparison], refused: Sequence[str] = (), *, said: Sequence[str]
-) -> str:
-    """What is said, the verdict first; what was refused; then a Markdown table, then what its columns mean."""
-    columns, rows = table_columns(results, pairs), table_rows(results, pairs)
-    first, *rest = said
-    lines = [
-        "| head | " + " | ".join(column.title for column in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-        *("| " + " | ".join([row.name, *(_joined(cell) for cell in row.cells)]) + " |" for row in rows),
-    ]
-    above = [f"**{first}**", "", *(f"- {line}" for line in rest), *(f"- **refused:** {line}" for line in refused)]
-    meanings = [f"- {column.title}: {column.meaning}" for column in columns]
-    return "\n".join([*above, "", *lines, "", *meanings]) + "\n"
-
-
-def csv_text(results: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str:
-    """The heads' JSON as CSV, with the difference to the control beside it; empty for what was not measured."""
-    file = io.StringIO()
+def csv_text(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> str:
+    """Returns the heads' JSON as CSV, with the difference from the control; empty for what was not measured."""
     keys = ("difference", "low", "high", "images_low", "images_high", "p_holm")
-    writer: csv.DictWriter[str] | None = None
-    for name, values in heads_dict(results).items():
-        pair = against(pairs, name, results[0].name)
-        compared = {f"{key}_to_control": getattr(pair, key, None) for key in keys}
-        row = {"head": name, **values, **compared, "verdict": pair_verdict(pair, len(pairs)) if pair else ""}
-        if writer is None:
-            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    rows = []
+    for name, values in heads_dict(heads).items():
+        pair = pair_with(pairs, name, heads[0].name)
+        differences = {f"{key}_to_control": getattr(pair, key, None) for key in keys}
+        verdict = pair_verdict(pair, len(pairs)) if pair else ""
+        rows.append({"head": name, **values, **differences, "verdict": verdict})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
 
 
-def terminal(results: Sequence[HeadResult], pairs: Sequence[Comparison], *, width: int | None = None) -> str:
-    """The table in aligned columns; in several parts below one another, each with the heads' names, where it is wider
-    than `width` characters.
+def _cells(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[list[str]]:
+    """Returns the table as text, the titles first."""
+    titles = ["head", *(column.title for column in table_columns(heads, pairs))]
+    rows = table_rows(heads, pairs)
+    return [titles, *([row.name, *(f"{cell.text} {cell.note}".strip() for cell in row.cells)] for row in rows)]
+
+
+def markdown(results: StudyResults) -> str:
+    """Returns verdicts, table and ablations with their explanations as Markdown."""
+    first, *rest = verdicts(results)
+    columns = table_columns(results.heads, results.pairs)
+    lines = [f"**{first}**", ""]
+    lines += [f"- {sentence}" for sentence in rest]
+    lines += [f"- **refused:** {name} {reason}" for name, reason in results.refused.items()]
+    lines += ["", *markdown_table(_cells(results.heads, results.pairs)), ""]
+    lines += [f"- {column.title}: {column.meaning}" for column in columns]
+    grid = ablation_grid(results.ablations)
+    return "\n".join(lines + (_ablations_markdown(grid) if grid else [])) + "\n"
+
+
+def _ablations_markdown(grid: Grid) -> list[str]:
+    lines = ["", f"## {grid.title}", "", *(f"- {sentence}" for sentence in grid.sentences), ""]
+    lines += [*markdown_table(grid.rows), "", grid.note, ""]
+    return lines + [f"- {name}: {meaning}" for name, meaning in grid.meanings.items()]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a Markdown table, numbers on the right. rows: the titles first."""
+    titles, *rest = [f"| {' | '.join(row)} |" for row in rows]
+    return [titles, "|---|" + "---:|" * (len(rows[0]) - 1), *rest]
+
+
+def terminal_text(results: StudyResults, *, width: int | None = None) -> str:
+    """Returns verdicts, table and ablations for a terminal of `width` characters."""
+    lines = verdicts(results)
+    lines += [f"refused: {name} {reason}" for name, reason in results.refused.items()]
+    lines += ["", aligned(_cells(results.heads, results.pairs), width=width), ""]
+    grid = ablation_grid(results.ablations)
+    if grid:
+        lines += [grid.title, *grid.sentences, "", aligned(grid.rows), "", grid.note]
+        lines += [*(f"{name}: {meaning}" for name, meaning in grid.meanings.items()), ""]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
+    """Returns aligned columns; a table wider than `width` is split, and each piece repeats the first column.
+
+    rows: the titles first.
     """
-    columns, rows = table_columns(results, pairs), table_rows(results, pairs)
-    names = padded(["head", *(row.name for row in rows)], is_left=True)
-    blocks = [
-        padded([column.title, *(_joined(row.cells[i]) for row in rows)], is_left=False)
-        for i, column in enumerate(columns)
-    ]
-    return "\n\n".join(_lines(names, part) for part in _parts(names, blocks, width))
+    first, *others = zip(*rows, strict=True)
+    names = _padded(first, is_left=True)
+    pieces: list[list[list[str]]] = [[]]
+    for column in (_padded(texts, is_left=False) for texts in others):
+        used = len(names[0]) + sum(2 + len(texts[0]) for texts in pieces[-1])
+        if width is not None and pieces[-1] and used + 2 + len(column[0]) > width:
+            pieces.append([])
+        pieces[-1].append(column)
+    return "\n\n".join(_joined(names, piece) for piece in pieces)
 
 
-def padded(texts: Sequence[str], *, is_left: bool) -> list[str]:
-    """Texts of one width, filled with spaces."""
+def _padded(texts: Sequence[str], *, is_left: bool) -> list[str]:
     width = max(map(len, texts))
     return [text.ljust(width) if is_left else text.rjust(width) for text in texts]
 
 
-def grid_lines(grid: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the titles first, in aligned columns."""
-    first, *rest = ([line[i] for line in grid] for i in range(len(grid[0])))
-    return _lines(padded(first, is_left=True), [padded(column, is_left=False) for column in rest])
-
-
-def _parts(names: list[str], blocks: list[list[str]], width: int | None) -> list[list[list[str]]]:
-    parts: list[list[list[str]]] = [[]]
-    for block in blocks:
-        taken = len(names[0]) + sum(2 + len(each[0]) for each in parts[-1])
-        if width is not None and parts[-1] and taken + 2 + len(block[0]) > width:
-            parts.append([])
-        parts[-1].append(block)
-    return parts
-
-
-def _lines(names: list[str], blocks: Sequence[list[str]]) -> str:
-    head, *rest = ["  ".join(line) for line in zip(names, *blocks, strict=True)]
-    return "\n".join([head, "-" * len(head), *rest])
-
-
-def _joined(cell: Cell) -> str:
-    return f"{cell.text} {cell.note}".strip()
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _joined(names: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
+    titles, *rows = ["  ".join(line) for line in zip(names, *columns, strict=True)]
+    return "\n".join([titles, "-" * len(titles), *rows])

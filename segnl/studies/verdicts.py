@@ -1,107 +1,144 @@
-"""What a study's numbers allow to be said, in words. Differences are given in points: hundredths of mIoU."""
+"""Verdicts of a study in words. Differences are in points: hundredths of mIoU."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from segnl.metrics.statistics.significance import MAX_SEEDS, Comparison
 from segnl.metrics.statistics.variance import LEVEL
 
-ONE_SEED = "One seed: this says something about these networks, nothing about the heads."
+if TYPE_CHECKING:
+    from segnl.studies.results import HeadResult, StudyResults
+
+ONE_SEED = "One seed per head: the scores hold for these networks and say nothing about the heads in general."
 HOW_TO_READ = (
-    "Differences are in points of mIoU; in brackets stands the 95 % interval for new seeds and new images. A pair is "
-    "separable when its p value is below 0.05 after Holm's correction over all pairs of the study; one that is not may "
-    "differ all the same."
+    "Differences are in points of mIoU, with the 95 % interval for new seeds and new images in brackets. A pair is "
+    "separable if its p value is below 0.05 after Holm's correction over all pairs of the study; a pair that is not "
+    "separable may still differ."
 )
-
 BY_SEED = (
-    "Runs of one seed score alike in this study, whatever the head (p < 0.01), so that heads are compared seed by seed."
+    "In this study, runs of the same seed score alike, whatever the head (p < 0.01), so the heads are compared seed by "
+    "seed."
 )
-
-
-def same_recipe_lines(groups: Sequence[Sequence[str]]) -> list[str]:
-    """A sentence for each group of names that stand for one recipe (an A/A study)."""
-    return [
-        f"{_listed(names)} are one recipe under {len(names)} names: what differs between them is chance. "
-        "'Not separable' is the right answer; about one pair in twenty gets the wrong one."
-        for names in groups
-    ]
 
 
 def points(value: float) -> str:
-    """Such as +0.31; never -0.00."""
+    """Formats a difference as points, such as +0.31; never -0.00."""
     return f"{100 * value:+z.2f}"
 
 
 def bracket(low: float | None, high: float | None) -> str:
-    """Such as [-0.18, +0.82]; nothing where there is no interval."""
+    """Formats an interval as points, such as [-0.18, +0.82]; "" where there is none."""
     return "" if low is None or high is None else f"[{points(low)}, {points(high)}]"
 
 
-def better(pair: Comparison) -> tuple[str, str]:
-    """The pair's heads, the one with the higher score first."""
-    return (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a)
+def verdicts(results: "StudyResults") -> list[str]:
+    """Returns the verdicts of a study, the main sentence first."""
+    return [*head_verdicts(results.heads, results.pairs), *same_recipe_verdicts(results.study.same_recipes)]
+
+
+def head_verdicts(heads: Sequence["HeadResult"], pairs: Sequence[Comparison]) -> list[str]:
+    """Returns the verdicts on heads and pairs, the main sentence first. The first head is the control."""
+    scored = [head for head in heads if head.miou]
+    if not scored:
+        return ["No run of this study counts; the reasons are below."]
+    if any(pair.p is not None for pair in pairs):
+        return separability_verdicts(pairs)
+    has_one_seed = min(len(head.miou) for head in scored) == 1
+    if len(scored) < 2:
+        return [ONE_SEED if has_one_seed else f"{len(scored[0].miou)} seeds of one head: no other head to compare."]
+    if has_one_seed:
+        return [ONE_SEED, _ranking(scored)]
+    return ["No two heads of this study can be compared.", *(pair_verdict(pair, len(pairs)) for pair in pairs)]
+
+
+def _ranking(heads: Sequence["HeadResult"]) -> str:
+    best, control = max(heads, key=lambda head: head.miou_mean), heads[0]
+    text = f"{best.name} has the highest mIoU, {100 * best.miou_mean:.1f} %"
+    if best is control:
+        second = max((head for head in heads if head is not best), key=lambda head: head.miou_mean)
+        text += f", {100 * (best.miou_mean - second.miou_mean):.1f} points above {second.name}; it is the control."
+    else:
+        text += f", {100 * (best.miou_mean - control.miou_mean):.1f} points above the control, {control.name}."
+    return f"{text} Published repetitions of one recipe differ by 1 to 2 points: another seed may reverse the order."
+
+
+def separability_verdicts(pairs: Sequence[Comparison]) -> list[str]:
+    """Returns the study's result in a sentence, then each pair's verdict, then how to read them."""
+    separable = [(_better(pair), _worse(pair)) for pair in pairs if pair.is_separable]
+    seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
+    result = f"{seeds[0]} seeds per head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds per head: "
+    if separable:
+        losers = {winner: [loser for other, loser in separable if other == winner] for winner, _ in separable}
+        winners = sorted(losers, key=lambda head: (-len(losers[head]), head))
+        result += "; ".join(f"{head} is better than {_listed(losers[head])}" for head in winners)
+        result += "; no other pair is separable." if len(separable) < len(pairs) else "."
+    else:
+        result += "no two heads are separable." if len(pairs) > 1 else "the two heads are not separable."
+    by_seed = [BY_SEED] if any(pair.is_by_seed for pair in pairs) else []
+    return [result, *(pair_verdict(pair, len(pairs)) for pair in pairs), " ".join([HOW_TO_READ, *by_seed])]
 
 
 def pair_verdict(pair: Comparison, num_pairs: int) -> str:
-    """Such as `rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable`; num_pairs: of the study."""
-    said = f"{pair.a} - {pair.b}: "
+    """Returns such as `rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable`. num_pairs: of the study."""
+    lead = f"{pair.a} - {pair.b}: "
     if pair.difference is None:
-        return f"{said}not comparable, {pair.reason}"
-    said += points(pair.difference)
+        return f"{lead}not comparable, {pair.reason}"
+    lead += points(pair.difference)
     if pair.reason == "one image":
-        return f"{said}, one image: this says nothing about other images, nor about the heads"
+        return f"{lead}, one image: this says nothing about other images or about the heads"
     if pair.p is None:
-        return f"{said}, {_about_networks(pair)}"
-    said += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
+        return f"{lead}, {_for_these_networks(pair)}"
+    lead += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
     if pair.is_separable:
-        return f"{said}{better(pair)[0]} is better ({_p(pair.p_holm)})"
+        return f"{lead}{_better(pair)} is better ({_p_value(pair.p_holm)})"
     if pair.reason:
-        return f"{said}not separable, {pair.reason}"
-    is_clear_alone = pair.p < 1 - LEVEL and num_pairs > 1
-    return f"{said}not separable{f' when all {num_pairs} pairs are allowed for' if is_clear_alone else ''}{_more(pair)}"
+        return f"{lead}not separable, {pair.reason}"
+    is_separable_alone = pair.p < 1 - LEVEL and num_pairs > 1
+    correction = f" after the correction for {num_pairs} pairs" if is_separable_alone else ""
+    return f"{lead}not separable{correction}; {_remedy(pair)}"
 
 
-def _about_networks(pair: Comparison) -> str:
+def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a sentence for each group of heads that are one recipe under several names (an A/A study)."""
+    return [
+        f"{_listed(names)} are one recipe under {len(names)} names: every difference between them is chance. The "
+        "correct answer is 'not separable'; about one pair in twenty gets the wrong one."
+        for names in groups
+    ]
+
+
+def _better(pair: Comparison) -> str:
+    return pair.a if (pair.difference or 0) >= 0 else pair.b
+
+
+def _worse(pair: Comparison) -> str:
+    return pair.b if (pair.difference or 0) >= 0 else pair.a
+
+
+def _for_these_networks(pair: Comparison) -> str:
     lead = "one seed" if min(pair.seeds_a, pair.seeds_b) < 2 else f"{_seeds(pair)}, {pair.reason}"
     images = bracket(pair.images_low, pair.images_high)
-    on_images = f"; these networks on new images: {images}" if images else ""
-    return f"{lead}: this says something about these networks, nothing about the heads{on_images}"
+    interval = f"; for these networks on new images: {images}" if images else ""
+    return f"{lead}: holds for these networks and says nothing about the heads{interval}"
 
 
 def _seeds(pair: Comparison) -> str:
-    if pair.seeds_a == pair.seeds_b:
-        return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''}{', seed by seed' if pair.is_by_seed else ''}"
-    return f"{pair.seeds_a} and {pair.seeds_b} seeds"
+    if pair.seeds_a != pair.seeds_b:
+        return f"{pair.seeds_a} and {pair.seeds_b} seeds"
+    return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''}{', seed by seed' if pair.is_by_seed else ''}"
 
 
-def _more(pair: Comparison) -> str:
+def _remedy(pair: Comparison) -> str:
     if pair.needs_images:
-        return "; on these images no number of seeds would settle a difference of this size"
+        return "with these images, no number of seeds could show a difference of this size"
     if pair.seeds_needed is None:
-        return f"; a difference of this size would take more than {MAX_SEEDS} seeds a head"
+        return f"showing a difference of this size would take more than {MAX_SEEDS} seeds per head"
     more = pair.seeds_needed - min(pair.seeds_a, pair.seeds_b)
-    return f"; a difference of this size would take about {pair.seeds_needed} seeds a head, {more} more"
+    return f"showing a difference of this size would take about {pair.seeds_needed} seeds per head, {more} more"
 
 
-def _p(value: float | None) -> str:
+def _p_value(value: float | None) -> str:
     return "p unknown" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def study_verdicts(pairs: Sequence[Comparison]) -> list[str]:
-    """The study's result in a sentence, then every pair's verdict, then how to read them; of several seeds a head."""
-    separable = [better(pair) for pair in pairs if pair.is_separable]
-    seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
-    lead = f"{seeds[0]} seeds a head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds a head: "
-    if not separable:
-        lead += "no two heads are separable." if len(pairs) > 1 else "the two heads are not separable."
-    else:
-        winners = sorted({one for one, _ in separable}, key=lambda name: -sum(name == one for one, _ in separable))
-        each = [
-            f"{name} is better than {_listed([lost for won, lost in separable if won == name])}" for name in winners
-        ]
-        is_rest = len(separable) < len(pairs)
-        lead += "; ".join(each) + ("; no other pair is separable." if is_rest else ".")
-    by_seed = [BY_SEED] if any(pair.is_by_seed for pair in pairs) else []
-    return [lead, *(pair_verdict(pair, len(pairs)) for pair in pairs), " ".join([HOW_TO_READ, *by_seed])]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def write_study(folder: Path, root: Path, text: str = STUDY) -> Path:
 
 @pytest.fixture
 def study_file(tmp_path: Path, streets: Path) -> Path:
-    """The study's file, not yet run."""
+    """A study's file, not yet run."""
     return write_study(tmp_path, streets)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from segnl.core.errors import SegnlError
 from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
-from segnl.studies.jobs import OUTPUT, JobPool, last_step, last_words, slots, start
+from segnl.studies.jobs import OUTPUT, JobPool, failure_reason, last_step, slots, start
 from segnl.studies.run import train_all
 from segnl.studies.study import load_study
 
@@ -26,7 +26,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_gpus_are_taken_in_turn_and_threads_are_shared_out():
+def test_slots_use_the_gpus_in_turn_and_divide_the_threads():
     assert slots(3, ["0", "2"], 8) == [
         {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0"},
         {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "2"},
@@ -35,24 +35,25 @@ def test_gpus_are_taken_in_turn_and_threads_are_shared_out():
     assert slots(4, [], 2) == 4 * [{"OMP_NUM_THREADS": "1"}]
 
 
-def test_trainings_at_once_give_what_they_give_one_after_another(study_file, tmp_path, one_thread, capsys):
+def test_parallel_trainings_give_the_same_as_sequential_ones(study_file, tmp_path, one_thread, capsys, caplog):
     alone, at_once = (load_study(study_file, runs=tmp_path / name) for name in ("alone", "at_once"))
     train_all(alone)
     train_all(at_once, num_jobs=2)
     for ours, theirs in zip(alone.runs, at_once.runs, strict=True):
-        one, other = open_checkpoint(ours.folder), open_checkpoint(theirs.folder)
-        assert one.step == other.step == 3
-        assert one.model.keys() == other.model.keys()
-        assert all(torch.equal(one.model[name], other.model[name]) for name in one.model)
+        first, second = open_checkpoint(ours.folder), open_checkpoint(theirs.folder)
+        assert first.step == second.step == 3
+        assert first.model.keys() == second.model.keys()
+        assert all(torch.equal(first.model[name], second.model[name]) for name in first.model)
         assert (ours.folder / "control.json").read_text() == (theirs.folder / "control.json").read_text()
-    said = capsys.readouterr()
-    assert "study tiny: rcca-s0 is trained" in said.err
-    assert "6/6 steps" in said.err
+    written = capsys.readouterr().err
+    assert "study tiny: rcca-s0 is trained" in written
+    assert "6/6 steps" in written
+    caplog.set_level("INFO", logger="segnl")
     train_all(at_once, num_jobs=2)
-    assert "2 runs, 2 already trained" in capsys.readouterr().out
+    assert "2 runs, 2 already trained" in caplog.text
 
 
-def test_a_training_that_fails_is_one_line_and_does_not_cost_the_others(study_file, tmp_path, capsys):
+def test_a_failed_training_is_one_line_and_the_others_finish(study_file, tmp_path, capsys):
     text = study_file.read_text().replace("fcn, channels: 8}}}", "fcn, channels: 8}}, optim: {lr: 1e30}}")
     study_file.write_text(text + "varies: [model.head, optim.lr]\n")
     study = load_study(study_file, runs=tmp_path / "runs")
@@ -64,15 +65,15 @@ def test_a_training_that_fails_is_one_line_and_does_not_cost_the_others(study_fi
     assert "the loss is nan" in line
 
 
-@pytest.mark.parametrize(("code", "told"), [(5, 5), (1, 1), (-9, 6)])  # -9: killed, most often for want of memory
+@pytest.mark.parametrize(("code", "told"), [(5, 5), (1, 1), (-9, 6)])  # -9: killed, most often out of memory
 def test_a_study_ends_with_the_exit_code_of_the_first_training_that_failed(code, told):
     study = SimpleNamespace(name="tiny", failed={"fcn-s0": code}, num_runs=2)
     assert JobPool._failure(study).exit_code == told
 
 
-def wait_for(true, seconds=120):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
@@ -116,9 +117,9 @@ def test_the_step_of_a_log_is_read_from_its_last_whole_line(tmp_path):
     assert last_step(log) == 199
 
 
-def test_last_words_are_the_error_s_own(tmp_path):
+def test_the_failure_reason_is_the_training_s_own_error(tmp_path):
     (tmp_path / OUTPUT).write_text("norm: batch\nsegnl: error: data: no such folder\n")
-    assert last_words(tmp_path / OUTPUT, 3) == "data: no such folder"
-    assert "signal 9, for want of memory?" in last_words(tmp_path / OUTPUT, -9)
+    assert failure_reason(tmp_path / OUTPUT, 3) == "data: no such folder"
+    assert "signal 9, perhaps out of memory" in failure_reason(tmp_path / OUTPUT, -9)
     (tmp_path / OUTPUT).write_text("")
-    assert last_words(tmp_path / OUTPUT, 1) == "exit 1, no word"
+    assert failure_reason(tmp_path / OUTPUT, 1) == "exit 1, no message"

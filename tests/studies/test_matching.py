@@ -48,7 +48,8 @@ def test_no_neighbouring_width_is_nearer_to_the_target(mappings, tmp_path, measu
             assert abs(of(head, neighbour) - target) >= abs(of(head, channels) - target)
 
 
-def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, monkeypatch, capsys):
+def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="segnl")
     calls = []
 
     def measured(recipe, num_classes, measure):
@@ -58,7 +59,7 @@ def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, mo
     monkeypatch.setattr(matching, "_measured", measured)
     first = matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
     assert first["aspp"].channels == first["fcn"].channels / 2
-    assert "solving for the widths" in capsys.readouterr().out
+    assert "solving for the widths" in caplog.text
     num = len(calls)
     assert matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path) == first
     assert len(calls) == num
@@ -73,7 +74,7 @@ def test_a_head_that_no_width_brings_near_is_one_line(mappings, tmp_path, monkey
         "_measured",
         lambda recipe, *_: 1.0 if recipe.model.head.name == "fcn" else 5.0 * recipe.model.head.channels,
     )
-    with pytest.raises(ConfigError, match=r"heads.aspp: no width brings it near fcn; with 8 channels .* \+3900 %"):
+    with pytest.raises(ConfigError, match=r"heads.aspp: no width brings it near fcn: with 8 channels .* \+3900 %"):
         matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
 
 

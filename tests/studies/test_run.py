@@ -7,6 +7,7 @@ from segnl.core.errors import ConfigError, StoppedError
 from segnl.studies import run as run_module
 from segnl.studies.run import compare, is_finished
 from segnl.studies.study import load_study
+from segnl.studies.table import terminal_text
 from segnl.training import fit as fit_module
 
 
@@ -30,7 +31,7 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
     init = mapping["control"]["init"]
     assert init["fcn-s0"]["backbone"] == init["rcca-s0"]["backbone"]
     assert mapping["complete"] is True
-    assert (folder / "table.md").read_text().startswith("**One seed: this says something about these networks")
+    assert (folder / "table.md").read_text().startswith("**One seed per head: the scores hold for these networks")
     assert (folder / "table.csv").read_text().startswith("head,miou_mean,")
     (pair,) = mapping["pairs"]
     assert {"a", "b", "difference", "low", "high", "p_holm", "verdict"} <= set(pair)
@@ -38,7 +39,7 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
         mapping["heads"]["rcca"]["miou_mean"] - mapping["heads"]["fcn"]["miou_mean"]
     )
     assert pair["low"] is None
-    assert "one seed: this says something about these networks, nothing about the heads" in pair["verdict"]
+    assert "one seed: holds for these networks and says nothing about the heads" in pair["verdict"]
     assert set(pair["per_class"]) == set(_metrics(finished)["per_class"])
     assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "A note for the page." in (folder / "report.html").read_text()
@@ -60,7 +61,7 @@ def copied(finished, tmp_path, monkeypatch):
     return tmp_path / "copy"
 
 
-def test_again_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monkeypatch):
+def test_a_second_call_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monkeypatch):
     before = json.loads((copied / "out.json").read_text())
 
     def fail(*_arguments, **_named):
@@ -72,7 +73,7 @@ def test_again_trains_and_scores_nothing_and_gives_the_same_numbers(copied, monk
     assert json.loads((copied / "again.json").read_text()) == before
 
 
-def test_a_study_broken_off_ends_with_the_same_scores(copied):
+def test_a_stopped_study_ends_with_the_same_scores(copied):
     before = json.loads((copied / "out.json").read_text())
     run = copied / "checkpoints" / "tiny" / "rcca-s0"
     (run / "step-00000003.safetensors").unlink()  # as after a kill between step 2's checkpoint and the end
@@ -91,7 +92,7 @@ def test_a_study_broken_off_ends_with_the_same_scores(copied):
         ("lr: 1e-3", "lr: 1e-2", "optim.lr"),
     ],
 )
-def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
+def test_a_run_of_another_recipe_is_refused(copied, old, new, key):
     text = (copied / "base.yaml").read_text()
     assert old in text
     (copied / "base.yaml").write_text(text.replace(old, new))
@@ -99,7 +100,7 @@ def test_a_run_of_another_recipe_is_refused_by_the_table(copied, old, new, key):
         compare(copied / "tiny.yaml")
 
 
-def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
+def test_a_run_of_another_seed_is_refused(copied):
     text = (copied / "tiny.yaml").read_text()
     (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [1]"))
     folder = copied / "checkpoints" / "tiny"
@@ -116,9 +117,7 @@ def test_a_run_of_another_seed_in_the_place_of_this_one_is_refused(copied):
         ("weights", "rcca-s0 started from other weights than its recipe and seed give (auxiliary, backbone"),
     ],
 )
-def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_table(
-    copied, monkeypatch, capsys, tampered, reason
-):
+def test_a_training_that_deviated_from_its_recipe_is_refused(copied, monkeypatch, tampered, reason):
     run = copied / "checkpoints" / "tiny" / "rcca-s0"
     shutil.copy(run / "cost.json", copied / "cost.json")  # measuring it again would take seconds
     shutil.rmtree(run)
@@ -134,56 +133,54 @@ def test_a_training_that_did_otherwise_than_its_recipe_says_is_refused_by_the_ta
         monkeypatch.setattr(
             fit_module, "build_model", lambda recipe, *a, **kw: model(recipe.model_copy(update=other), *a, **kw)
         )
-    compare(copied / "tiny.yaml", copied / "out.json")
-    found = json.loads((copied / "out.json").read_text())
-    assert found["heads"]["rcca"]["runs"] == 0
-    assert f"refused: {reason}" in capsys.readouterr().out
+    results = compare(copied / "tiny.yaml", copied / "out.json")
+    assert json.loads((copied / "out.json").read_text())["heads"]["rcca"]["runs"] == 0
+    assert f"refused: {reason}" in terminal_text(results)
     assert reason in (copied / "checkpoints" / "tiny" / "table.md").read_text()
 
 
-def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_broken_off(copied, capsys):
+def test_a_second_seed_gives_intervals_that_do_not_depend_on_where_the_study_was_stopped(copied):
     text = (copied / "tiny.yaml").read_text()
     (copied / "tiny.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
-    compare(copied / "tiny.yaml", copied / "two.json")
+    text = terminal_text(compare(copied / "tiny.yaml", copied / "two.json"))
     (pair,) = json.loads((copied / "two.json").read_text())["pairs"]
     assert pair["low"] <= pair["difference"] <= pair["high"]
     assert 0 <= pair["p"] <= pair["p_holm"] <= 1
-    printed = capsys.readouterr().out
-    assert printed.index("2 seeds a head:") < printed.index("Training images/s")  # verdicts first
+    assert text.index("2 seeds per head:") < text.index("Training images/s")  # verdicts first
     (copied / "checkpoints" / "tiny" / "rcca-s1" / "step-00000003.safetensors").unlink()
     compare(copied / "tiny.yaml", copied / "again.json")
     assert json.loads((copied / "again.json").read_text())["pairs"] == [pair]
 
 
-def test_one_recipe_under_two_names_is_called_that_in_terminal_table_numbers_and_page(copied, capsys):
+def test_one_recipe_under_two_names_is_reported_as_such_everywhere(copied):
     text = (copied / "tiny.yaml").read_text().replace("seeds: [0]", "seeds: {fcn: [0], rcca: [1]}")
     (copied / "tiny.yaml").write_text(text.replace("head: {name: rcca,", "head: {name: fcn,"))
     shutil.rmtree(copied / "checkpoints" / "tiny" / "rcca-s0")
-    compare(copied / "tiny.yaml", copied / "out.json")
-    words = "fcn and rcca are one recipe under 2 names: what differs between them is chance"
+    results = compare(copied / "tiny.yaml", copied / "out.json")
+    words = "fcn and rcca are one recipe under 2 names: every difference between them is chance"
     folder = copied / "checkpoints" / "tiny"
     found = json.loads((copied / "out.json").read_text())
     assert found["seeds"] == {"fcn": [0], "rcca": [1]}
     assert found["control"]["refused"] == {}
     page = (folder / "report.html").read_text()
-    said = [capsys.readouterr().out, (folder / "table.md").read_text(), "\n".join(found["verdicts"]), page]
-    assert [words in text for text in said] == [True] * 4
-    assert "No seed is common to all heads" in page
+    texts = [terminal_text(results), (folder / "table.md").read_text(), "\n".join(found["verdicts"]), page]
+    assert [words in text for text in texts] == [True] * 4
+    assert "The heads have no seed in common" in page
     assert "SHA-256 of the first batches" not in page
     assert "fcn: 0; rcca: 1" in page
     assert "one recipe under several names" in page
 
 
-def test_a_run_that_began_otherwise_does_not_count(copied, capsys):
+def test_a_run_with_other_hashes_does_not_count(copied):
     file = copied / "checkpoints" / "tiny" / "rcca-s0" / "control.json"
     mapping = json.loads(file.read_text())
     file.write_text(json.dumps(mapping | {"batches": "tampered"}))
-    compare(copied / "tiny.yaml", copied / "out.json")
+    results = compare(copied / "tiny.yaml", copied / "out.json")
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0
     assert found["heads"]["rcca"]["miou_mean"] is None
     assert "was given other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
-    assert "refused: rcca-s0 was given other batches" in capsys.readouterr().out
+    assert "refused: rcca-s0 was given other batches" in terminal_text(results)
 
 
 def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):

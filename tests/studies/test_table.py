@@ -7,17 +7,22 @@ import pytest
 
 from segnl.metrics.statistics.significance import ClassDifference, Comparison
 from segnl.studies.matching import Width
+from segnl.studies.results import HeadResult
 from segnl.studies.table import (
-    HeadResult,
+    _cells,
+    aligned,
     csv_text,
     heads_dict,
-    markdown,
+    markdown_table,
     pairs_dict,
     table_columns,
     table_rows,
-    terminal,
-    verdicts,
 )
+from segnl.studies.verdicts import head_verdicts
+
+
+def terminal(heads, pairs, width=None):
+    return aligned(_cells(heads, pairs), width=width)
 
 
 def result(name, *miou, ambiguous=(), params=1_000_000, gflops=2.0, speed=10.0):
@@ -31,10 +36,10 @@ THREE = [Comparison("rcca", "fcn", 3, 3, 0.03, 0.01, 0.05, 0.02, 0.04, p=0.01, p
 REFUSED = [Comparison("refused", "rcca", 0, 1, None, reason="no run of refused counts")]
 
 
-def test_one_seed_is_said_to_say_nothing_about_the_heads():
-    said = verdicts([FCN, RCCA], ONE)
-    assert said[0] == "One seed: this says something about these networks, nothing about the heads."
-    assert "rcca has the highest mIoU here, 43.0 %, 3.0 points above the control, fcn" in said[1]
+def test_the_verdict_of_one_seed_makes_no_claim_about_the_heads():
+    sentences = head_verdicts([FCN, RCCA], ONE)
+    assert sentences[0].endswith("say nothing about the heads in general.")
+    assert "rcca has the highest mIoU, 43.0 %, 3.0 points above the control, fcn" in sentences[1]
     (pair,) = pairs_dict(ONE)
     assert (pair["a"], pair["b"], pair["difference"]) == ("rcca", "fcn", pytest.approx(0.03))
     assert pair["low"] is pair["high"] is pair["p_holm"] is None
@@ -42,7 +47,7 @@ def test_one_seed_is_said_to_say_nothing_about_the_heads():
     assert pair["verdict"].startswith("rcca - fcn: +3.00, one seed:")
 
 
-def test_one_seed_s_interval_is_marked_as_one_of_images_only_in_the_table_and_its_legend():
+def test_the_interval_of_one_seed_is_marked_as_images_only():
     assert "+3.00 [-1.00, +7.00] images only" in terminal([FCN, RCCA], ONE)
     assert "leaves out the spread over seeds" in table_columns([FCN, RCCA], ONE)[1].meaning
     assert "images only" not in terminal([FCN, RCCA], THREE)
@@ -54,7 +59,7 @@ def test_several_seeds_give_mean_spread_interval_and_verdict():
     assert mapping["rcca"]["miou_mean"] == pytest.approx(0.44)
     assert mapping["fcn"]["miou_sd"] == pytest.approx(0.01)
     assert mapping["rcca"]["runs"] == 3
-    assert verdicts(heads, THREE)[0] == "3 seeds a head: rcca is better than fcn."
+    assert head_verdicts(heads, THREE)[0] == "3 seeds per head: rcca is better than fcn."
     assert "41.00 ± 1.00 over 3 seeds" in terminal(heads, THREE)
     assert "+3.00 [+1.00, +5.00]" in terminal(heads, THREE)
     assert [column.title for column in table_columns(heads, THREE)][:2] == ["mIoU %", "vs fcn"]
@@ -75,7 +80,7 @@ def test_the_csv_has_a_line_a_head_and_plain_numbers():
     assert rows[0]["difference_to_control"] == rows[0]["verdict"] == ""
 
 
-def test_what_was_not_measured_is_null_and_json_has_no_nan():
+def test_unmeasured_values_are_null_and_json_has_no_nan():
     mapping = heads_dict([RCCA, result("refused")])
     assert mapping["rcca"]["train_images_per_s"] is mapping["rcca"]["latency_ms"] is mapping["rcca"]["miou_sd"] is None
     assert mapping["refused"]["miou_mean"] is None
@@ -101,7 +106,7 @@ def test_the_highest_miou_is_marked_only_where_it_is_separable_from_all_others()
     assert marked([]) == []
 
 
-def test_values_that_read_alike_are_marked_alike():
+def test_values_of_equal_text_are_marked_alike():
     heads = [result(name, 0.4, gflops=value) for name, value in (("a", 2.001), ("b", 2.004), ("c", 3.0))]
     assert [row.cells[3].is_best for row in table_rows(heads, [])] == [True, True, False]
     assert [row.cells[3].is_best for row in table_rows(heads[:2], [])] == [False, False]
@@ -116,23 +121,23 @@ def test_terminal_columns_are_aligned_and_markdown_is_a_table():
     lines = terminal([FCN, RCCA], ONE).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert not any("\n\n" in text for text in (terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=200)))
-    first, *_ = text = markdown([FCN, RCCA], ONE, said=verdicts([FCN, RCCA], ONE)).splitlines()
-    assert first.startswith("**One seed:")
-    table = [line for line in text if line.startswith("|")]
+    table = markdown_table(_cells([FCN, RCCA], ONE))
     assert [line.count("|") for line in table] == [8, 8, 8, 8]
     assert table[2].startswith("| fcn | 40.00 | control | 50.0 | 1.00 M | 2.00 | 10.0 |")
 
 
-def test_a_study_of_which_no_run_counts_says_so():
+def test_a_study_without_a_run_that_counts_has_no_other_verdict():
     none = [Comparison("rcca", "fcn", 0, 0, None, reason="no run of rcca counts")]
-    assert verdicts([result("fcn"), result("rcca")], none) == ["No run of this study counts; the reasons stand below."]
+    assert head_verdicts([result("fcn"), result("rcca")], none) == [
+        "No run of this study counts; the reasons are below."
+    ]
 
 
-def test_seeds_of_one_head_alone_are_compared_with_nothing():
-    assert verdicts([result("fcn", 0.4, 0.5)], []) == ["2 seeds of one head: nothing to compare it with."]
+def test_a_single_head_is_compared_with_nothing():
+    assert head_verdicts([result("fcn", 0.4, 0.5)], []) == ["2 seeds of one head: no other head to compare."]
 
 
-def test_a_table_too_wide_for_the_terminal_goes_on_below_with_the_heads_named_again():
+def test_a_table_too_wide_for_the_terminal_is_split_and_names_the_heads_again():
     whole, narrow = terminal([FCN, RCCA], ONE), terminal([FCN, RCCA], ONE, width=50)
     assert max(map(len, narrow.splitlines())) <= 50 < max(map(len, whole.splitlines()))
     words = [{word for word in text.split() if set(word) != {"-"}} for text in (narrow, whole)]
@@ -161,9 +166,9 @@ def test_boundaries_time_and_memory_have_columns_where_they_were_measured():
     )
 
 
-def test_matched_widths_and_what_remains_are_shown():
+def test_matched_widths_and_their_deviations_are_shown():
     heads = [replace(FCN, width=Width(64, 0.0, is_target=True)), replace(RCCA, width=Width(56, -0.0123))]
-    column = [each.title for each in table_columns(heads, ONE)].index("Head channels")
+    column = [column.title for column in table_columns(heads, ONE)].index("Head channels")
     cells = [row.cells[column] for row in table_rows(heads, ONE)]
     assert [(cell.text, cell.note) for cell in cells] == [("64", "(target)"), ("56", "(-1.2 %)")]
     mapping = heads_dict(heads)["rcca"]

@@ -3,29 +3,29 @@ from dataclasses import replace
 import pytest
 
 from segnl.metrics.statistics.significance import Comparison
-from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, study_verdicts
+from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, separability_verdicts
 
 OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)
 CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "verdict"),
     [
         (
             OPEN,
-            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; a difference of this size would take about "
-            "9 seeds a head, 6 more",
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; showing a difference of this size would "
+            "take about 9 seeds per head, 6 more",
         ),
         (
             replace(OPEN, seeds_needed=None),
-            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; a difference of this size would take more than "
-            "200 seeds a head",
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; showing a difference of this size would "
+            "take more than 200 seeds per head",
         ),
         (
             replace(OPEN, seeds_needed=None, needs_images=True, difference=-0.00001),
-            "rcca - aspp: +0.00 [-0.18, +0.82], 3 seeds: not separable; on these images no number of seeds would "
-            "settle a difference of this size",
+            "rcca - aspp: +0.00 [-0.18, +0.82], 3 seeds: not separable; with these images, no number of seeds "
+            "could show a difference of this size",
         ),
         (CLEAR, "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001)"),
         (
@@ -34,53 +34,49 @@ CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.000
         ),
         (
             replace(OPEN, p=0.03, p_holm=0.09, low=0.0001),
-            "rcca - aspp: +0.31 [+0.01, +0.82], 3 seeds: not separable when all 3 pairs are allowed for; a difference "
-            "of this size would take about 9 seeds a head, 6 more",
+            "rcca - aspp: +0.31 [+0.01, +0.82], 3 seeds: not separable after the correction for 3 pairs; showing a "
+            "difference of this size would take about 9 seeds per head, 6 more",
         ),
         (
             Comparison("a", "b", 1, 1, 0.01, images_low=-0.01, images_high=0.03, reason="one seed"),
-            "a - b: +1.00, one seed: this says something about these networks, nothing about the heads; these networks "
+            "a - b: +1.00, one seed: holds for these networks and says nothing about the heads; for these networks "
             "on new images: [-1.00, +3.00]",
         ),
         (
             Comparison("a", "b", 3, 3, 0.01, images_low=-0.01, images_high=0.03, reason="every seed scored the same"),
-            "a - b: +1.00, 3 seeds, every seed scored the same: this says something about these networks, nothing "
-            "about the heads; these networks on new images: [-1.00, +3.00]",
+            "a - b: +1.00, 3 seeds, every seed scored the same: holds for these networks and says nothing "
+            "about the heads; for these networks on new images: [-1.00, +3.00]",
         ),
         (
             Comparison("a", "b", 3, 3, 0.01, reason="one image"),
-            "a - b: +1.00, one image: this says nothing about other images, nor about the heads",
+            "a - b: +1.00, one image: this says nothing about other images or about the heads",
         ),
         (
             Comparison("a", "b", 2, 2, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, reason="identical in every image"),
             "a - b: +0.00 [+0.00, +0.00], 2 seeds: not separable, identical in every image",
         ),
-        (
-            Comparison("a", "b", 0, 2, None, reason="no run of a counts"),
-            "a - b: not comparable, no run of a counts",
-        ),
+        (Comparison("a", "b", 0, 2, None, reason="no run of a counts"), "a - b: not comparable, no run of a counts"),
     ],
 )
-def test_a_pair_s_verdict_in_words(pair, said):
-    assert pair_verdict(pair, 3) == said
+def test_the_verdict_on_a_pair(pair, verdict):
+    assert pair_verdict(pair, 3) == verdict
 
 
-def test_a_study_s_first_sentence_names_what_is_separable():
+def test_the_first_sentence_names_the_separable_heads():
     other = Comparison("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=12)
-    lead, *rest = study_verdicts([other, CLEAR, OPEN])
-    assert lead == "3 seeds a head: rcca is better than fcn; no other pair is separable."
+    lead, *rest = separability_verdicts([other, CLEAR, OPEN])
+    assert lead == "3 seeds per head: rcca is better than fcn; no other pair is separable."
     assert len(rest) == 4
     assert rest[-1] == HOW_TO_READ
-    by_seed = study_verdicts([other, replace(CLEAR, is_by_seed=True)])
+    by_seed = separability_verdicts([other, replace(CLEAR, is_by_seed=True)])
     assert by_seed[-1] == f"{HOW_TO_READ} {BY_SEED}"
     assert ", 3 seeds, seed by seed: rcca is better" in by_seed[2]
-    assert study_verdicts([other, OPEN])[0] == "3 seeds a head: no two heads are separable."
-    assert study_verdicts([OPEN])[0] == "3 seeds a head: the two heads are not separable."
-    unequal = [
-        CLEAR,
-        Comparison("one", "fcn", 3, 1, 0.1, reason="one seed"),
-        Comparison("none", "fcn", 0, 3, None),
-    ]
-    assert study_verdicts(unequal)[0] == "1 to 3 seeds a head: rcca is better than fcn; no other pair is separable."
+    assert separability_verdicts([other, OPEN])[0] == "3 seeds per head: no two heads are separable."
+    assert separability_verdicts([OPEN])[0] == "3 seeds per head: the two heads are not separable."
+    unequal = [CLEAR, Comparison("one", "fcn", 3, 1, 0.1, reason="one seed"), Comparison("none", "fcn", 0, 3, None)]
+    assert (
+        separability_verdicts(unequal)[0]
+        == "1 to 3 seeds per head: rcca is better than fcn; no other pair is separable."
+    )
     both = replace(OPEN, p_holm=0.01)
-    assert study_verdicts([CLEAR, both])[0] == "3 seeds a head: rcca is better than fcn and aspp."
+    assert separability_verdicts([CLEAR, both])[0] == "3 seeds per head: rcca is better than fcn and aspp."
