@@ -130,7 +130,7 @@ def test_eight_runs_have_35_splits_and_each_is_compared_as_a_study(aa):
     assert len(found) == 35
     assert len({tuple(each["a"]) for each in found}) == 35
     assert all(len(each["a"]) == 4 and each["a"][0] == "s0" for each in found)
-    miou = [float((run.right.sum(axis=0) / run.union.sum(axis=0)).mean()) for run in counts]
+    miou = [float((run.intersection.sum(axis=0) / run.union.sum(axis=0)).mean()) for run in counts]
     ours = [int(name[1:]) for name in found[7]["a"]]
     theirs = [i for i in range(8) if i not in ours]
     assert found[7]["difference"] == pytest.approx(
