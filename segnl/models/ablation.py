@@ -1,19 +1,19 @@
-"""Ablations of trained attention, at evaluation alone: does the context do anything?
+"""Ablations of trained attention at evaluation: does a network use its attention?
 
-gamma0      the factor that lets attention act is 0: rcca's gamma, the weight of non_local's and dnl's last norm (of
-            W_z where there is none). A norm's bias stays: a constant says nothing of the image. rcca is `fcn` then,
-            bit for bit.
-shuffled    the keys change places among one another, the values stay: every position attends to as much as before,
-            but to the wrong places. The order is a fixed one for each number of positions.
-window=R    only positions at most R rows and R columns of the map away are attended to; 0 is the position alone. Sums
-            that are divided by the number of positions (dot product, concatenation) are divided by those in the window.
+gamma0      sets the factor of the attention branch to 0: rcca's gamma, the weight of the last norm in non_local and dnl
+            (of W_z without a norm). A norm's bias stays, since a constant does not depend on the image. rcca then
+            computes exactly what `fcn` computes.
+shuffled    permutes the keys and leaves the values in place: every position attends as strongly as before, to the
+            wrong positions. The permutation is fixed for each number of positions.
+window=R    attends only to positions at most R rows and R columns of the map away; 0 is the position itself. Sums that
+            are divided by the number of positions (dot product, concatenation) are divided by those in the window.
 
-Of dnl's two sums the last two change the one over pairs. The blocks know nothing of this: for as long as the context
-lasts, their `aggregate` is another function. A window costs rcca what attention does, non_local the scores of all pairs
-in the window, WINDOW_NUMBERS of them at a time.
+In dnl, shuffled and window change the pairwise sum only. Inside the context manager, the blocks' `aggregate` is
+replaced. A window costs rcca as much as its attention, non_local the scores of all pairs in the window, at most
+MAX_WINDOW_SCORES at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,36 +30,35 @@ from segnl.ops.arguments import accumulation_dtype
 from segnl.ops.criss_cross import criss_cross_context
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
-WINDOW_NUMBERS = 2**23
-"""Scores held at once, of one image: 32 MiB, and about three times that on the way to weights."""
+MAX_WINDOW_SCORES = 2**23
+"""Scores of one image in memory at once: 32 MiB, and about three times that for softmax and mask."""
 
-NOT_OF_THIS_HEAD = "only dnl, non_local and rcca have ablations"
-"""Why a network whose attention cannot be broken, or that has none, has no ablation."""
+NO_ATTENTION = "only dnl, non_local and rcca have ablations"
+"""Reason why a network without an attention block has no ablations."""
 
 AttentionBlock = CrissCrossBlock | NonLocalBlock
-Aggregate = Callable[..., Tensor]  # x, and for criss-cross the factor; as the block's own
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is done to the attention. radius: of a window, in cells of the map."""
+    """Change of the attention. radius: of a window, in positions of the map."""
 
     kind: Literal["gamma0", "shuffled", "window"]
     radius: int = 0
 
     @property
     def name(self) -> str:
-        """As `parse_ablation` reads it."""
+        """Name that `parse_ablation` reads."""
         return f"window={self.radius}" if self.kind == "window" else self.kind
 
     @property
     def slug(self) -> str:
-        """As a part of a folder's name."""
+        """Name for a folder."""
         return self.name.replace("=", "")
 
     @property
     def meaning(self) -> str:
-        """In words, for a table."""
+        """Description for a table."""
         cells = f"{self.radius} cell{'' if self.radius == 1 else 's'}"
         return {
             "gamma0": "attention switched off",
@@ -69,27 +68,27 @@ class Ablation:
 
 
 def parse_ablation(text: str) -> Ablation:
-    """gamma0, shuffled or window=R. Raises ConfigError for anything else."""
-    kind, equals, radius = text.partition("=")
+    """Reads gamma0, shuffled or window=R. Raises ConfigError for any other text."""
+    kind, _, radius = text.partition("=")
     if kind == "window" and radius.isdecimal():
         return Ablation("window", int(radius))
-    if kind == "gamma0" and not equals:
+    if text == "gamma0":
         return Ablation("gamma0")
-    if kind == "shuffled" and not equals:
+    if text == "shuffled":
         return Ablation("shuffled")
     raise ConfigError(f"ablation '{text}': unknown; expected gamma0, shuffled or window=R such as window=4")
 
 
 def attention_blocks(model: nn.Module) -> list[AttentionBlock]:
-    """The blocks of a network whose attention can be broken."""
+    """Returns the attention blocks that ablations change."""
     return [module for module in model.modules() if isinstance(module, AttentionBlock)]
 
 
-def why_not(model: nn.Module, ablation: Ablation) -> str | None:
-    """Why the network has no such ablation; None where it has."""
+def unavailable_reason(model: nn.Module, ablation: Ablation) -> str | None:
+    """Returns the reason why the network cannot be ablated so; None where it can."""
     blocks = attention_blocks(model)
     if not blocks:
-        return NOT_OF_THIS_HEAD
+        return NO_ATTENTION
     pooled = [block for block in blocks if isinstance(block, NonLocalBlock) and (block.subsample or block.dims != 2)]
     if ablation.kind == "window" and pooled:
         return "a window needs a map of keys that is not pooled; model.head.subsample is on"
@@ -98,88 +97,71 @@ def why_not(model: nn.Module, ablation: Ablation) -> str | None:
 
 @contextmanager
 def ablated(model: nn.Module, ablation: Ablation) -> Iterator[None]:
-    """The network's attention is ablated inside the context, and as it was afterwards.
+    """Ablates the network's attention inside the context and restores it afterwards.
 
-    Raises ConfigError where nothing in the network attends, or a window is asked of a block that pools its keys.
+    Raises ConfigError for a network without an attention block, or a window in a block that pools its keys.
     """
-    reason = why_not(model, ablation)
+    reason = unavailable_reason(model, ablation)
     if reason is not None:
         raise ConfigError(f"ablation {ablation.name}: {reason}")
-    blocks = attention_blocks(model)
-    with ExitStack() as changed:
-        for block in blocks:
+    with ExitStack() as restore:
+        for block in attention_blocks(model):
             if ablation.kind == "gamma0":
-                changed.enter_context(_closed(_opening_weight(block)))
+                scale = _branch_scale(block).detach()
+                restore.callback(scale.copy_, scale.clone())
+                scale.zero_()
             else:
-                changed.enter_context(_aggregating(block, _aggregate(block, ablation)))
+                restore.callback(delattr, block, "aggregate")  # uncovers the class's own method
+                block.aggregate = partial(_aggregate, block, ablation)  # type: ignore[method-assign]
         yield
 
 
-def _opening_weight(block: AttentionBlock) -> Tensor:
+def _branch_scale(block: AttentionBlock) -> Tensor:
     if isinstance(block, CrissCrossBlock):
         return block.gamma.scale
     weight: Tensor | None = getattr(block.norm, "weight", None)
     return block.w_z.weight if weight is None else weight
 
 
-@contextmanager
-def _closed(weight: Tensor) -> Iterator[None]:
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight.zero_()
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            weight.copy_(kept)
-
-
-@contextmanager
-def _aggregating(block: AttentionBlock, aggregate: Aggregate) -> Iterator[None]:
-    block.aggregate = aggregate  # type: ignore[method-assign]  # hides the class's own until it is deleted
-    try:
-        yield
-    finally:
-        del block.aggregate
-
-
-def _aggregate(block: AttentionBlock, ablation: Ablation) -> Aggregate:
-    if isinstance(block, CrissCrossBlock):
+def _aggregate(block: AttentionBlock, ablation: Ablation, x: Tensor, factor: Tensor | None = None) -> Tensor:
+    """Replaces `block.aggregate` for shuffled keys or a window."""
+    if isinstance(block, NonLocalBlock):
         if ablation.kind == "shuffled":
-            return partial(_shuffled_criss_cross, block)
-        return partial(_window_criss_cross, block, ablation.radius)
+            return _shuffled_non_local(block, x)
+        return _window_non_local(block, ablation.radius, x)
     if ablation.kind == "shuffled":
-        return partial(_shuffled_non_local, block)
-    return partial(_window_non_local, block, ablation.radius)
-
-
-def shuffled_places(number: int, device: torch.device) -> Tensor:
-    """The fixed order of so many positions, int64 `n`: the same on every machine."""
-    generator = torch.Generator().manual_seed(seed_for("ablation", "shuffled", number))
-    return torch.randperm(number, generator=generator).to(device)
-
-
-def _shuffled_criss_cross(block: CrissCrossBlock, x: Tensor, factor: Tensor | None = None) -> Tensor:
-    key = block.key_conv(x)
-    places = shuffled_places(key.shape[2] * key.shape[3], x.device)
-    key = key.flatten(2).index_select(2, places).view(key.shape)
-    context = criss_cross_context(block.query_conv(x), key, block.value_conv(x))
+        context = _shuffled_criss_cross(block, x)
+    else:
+        context = _window_criss_cross(block, ablation.radius, x)
     return context if factor is None else factor * context
+
+
+def permutation(num_positions: int, device: torch.device) -> Tensor:
+    """Returns the fixed permutation of the positions, int64 `n`, the same on every machine."""
+    generator = torch.Generator().manual_seed(seed_for("ablation", "shuffled", num_positions))
+    return torch.randperm(num_positions, generator=generator).to(device)
+
+
+def _shuffled_criss_cross(block: CrissCrossBlock, x: Tensor) -> Tensor:
+    key = block.key_conv(x)
+    order = permutation(key.shape[2] * key.shape[3], x.device)
+    key = key.flatten(2).index_select(2, order).view(key.shape)
+    return criss_cross_context(block.query_conv(x), key, block.value_conv(x))
 
 
 def _shuffled_non_local(block: NonLocalBlock, x: Tensor) -> Tensor:
     if block.pairwise == "concatenation":
-        theta_score, phi_score = block._scores(x)
-        places = shuffled_places(phi_score.shape[1], x.device)
-        return concatenation_context(theta_score, phi_score.index_select(1, places), block.values(x))
-    theta, phi, g = block._embedded(x)
-    phi = phi.index_select(2, shuffled_places(phi.shape[2], x.device))
+        theta_score, phi_score = block.concatenation_scores(x)
+        order = permutation(phi_score.shape[1], x.device)
+        return concatenation_context(theta_score, phi_score.index_select(1, order), block.values(x))
+    theta, phi, g = block.embeddings(x)
+    phi = phi.index_select(2, permutation(phi.shape[2], x.device))
     if block.pairwise == "dot_product":
         return dot_product_context(theta, phi, g)
     return softmax_context(theta, phi, g, scale=block.scale)
 
 
-def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor, factor: Tensor | None = None) -> Tensor:
+def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor) -> Tensor:
     query, key, value = block.query_conv(x), block.key_conv(x), block.value_conv(x)
     dtype, (h, w) = accumulation_dtype(value.dtype), x.shape[2:]
     with torch.autocast(x.device.type, enabled=False):
@@ -190,26 +172,26 @@ def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor, factor: 
         by_column = torch.einsum("bchw,bciw->bhwi", q, k).masked_fill(~in_column[:, None], -torch.inf)
         over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
         context = torch.einsum("bhwj,bdhj->bdhw", over_row, v) + torch.einsum("bhwi,bdiw->bdhw", over_column, v)
-    return context.to(value.dtype) if factor is None else factor * context.to(value.dtype)
+    return context.to(value.dtype)
 
 
 def _near(length: int, radius: int, device: torch.device) -> Tensor:
-    """Whether two of `length` places in a row are at most `radius` apart, bool `length length`."""
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place).abs() <= radius
+    """Returns bool `length length`: True for indices at most `radius` apart."""
+    index = torch.arange(length, device=device)
+    return (index[:, None] - index).abs() <= radius
 
 
 def _band_rows(h: int, w: int, radius: int) -> int:
-    """How many rows may ask at once: a band of s rows has (s w) (min(h, s + 2 radius) w) scores."""
-    at_once = WINDOW_NUMBERS // (w * w)  # rows asking times rows answering
-    return max(1, int((radius**2 + at_once) ** 0.5) - radius, at_once // h)
+    """Returns the number of query rows in a band; a band of s rows has (s w) (min(h, s + 2 radius) w) scores."""
+    max_row_pairs = MAX_WINDOW_SCORES // (w * w)  # query rows times key rows
+    return max(1, int((radius**2 + max_row_pairs) ** 0.5) - radius, max_row_pairs // h)
 
 
 def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
     h, w = x.shape[2:]
     g = block.values(x)  # b d n
     dtype = accumulation_dtype(g.dtype)
-    asking, answering = block._scores(x) if block.pairwise == "concatenation" else block._embedded(x)[:2]
+    query, key = block.concatenation_scores(x) if block.pairwise == "concatenation" else block.embeddings(x)[:2]
     rows_near, columns_near = _near(h, radius, x.device), _near(w, radius, x.device)
     step = _band_rows(h, w, radius)
     context = g.new_empty(g.shape[0], h * w, g.shape[1], dtype=dtype)  # b n d
@@ -218,19 +200,17 @@ def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
             for top in range(0, h, step):
                 bottom, low, high = min(h, top + step), max(0, top - radius), min(h, top + step + radius)
                 near = rows_near[top:bottom, None, low:high, None] & columns_near[None, :, None, :]
-                near = near.flatten(2).flatten(0, 1)  # asked, answered: this band of rows and those within reach of it
-                here, there = slice(top * w, bottom * w), slice(low * w, high * w)
-                weights = _weights(
-                    block, asking[image, ..., here].to(dtype), answering[image, ..., there].to(dtype), near
-                )
-                context[image, here] = weights @ g[image, :, there].to(dtype).mT
+                near = near.flatten(2).flatten(0, 1)  # query positions, key positions within reach
+                queries, keys = slice(top * w, bottom * w), slice(low * w, high * w)
+                weights = _weights(block, query[image, ..., queries].to(dtype), key[image, ..., keys].to(dtype), near)
+                context[image, queries] = weights @ g[image, :, keys].to(dtype).mT
     return context.mT.to(g.dtype)
 
 
-def _weights(block: NonLocalBlock, asking: Tensor, answering: Tensor, near: Tensor) -> Tensor:
-    """asking `c n` and answering `c m`, or their scores `n` and `m`; near bool `n m`. Returns `n m`."""
-    is_sum = block.pairwise == "concatenation"
-    scores = (asking[:, None] + answering).relu() if is_sum else asking.mT @ answering
+def _weights(block: NonLocalBlock, query: Tensor, key: Tensor, near: Tensor) -> Tensor:
+    """Returns weights `n m` for query `c n` and key `c m`, or their scores `n` and `m`; near: bool `n m`."""
+    is_concatenation = block.pairwise == "concatenation"
+    scores = (query[:, None] + key).relu() if is_concatenation else query.mT @ key
     if block.pairwise in ("gaussian", "embedded_gaussian"):
         return (scores * block.scale).masked_fill(~near, -torch.inf).softmax(dim=-1)
     return scores.masked_fill(~near, 0) / near.sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Attention on demand: what one position attends to, without the matrix of all pairs."""
+"""Attention weights of one position, computed without the matrix of all pairs."""
 
 import operator
 from collections.abc import Sequence
@@ -12,13 +12,12 @@ from segnl.models.heads.base import ContextHead
 
 @torch.no_grad()
 def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-    """The attention of the position `pixel` (row, column) of the head's map, hop by hop.
+    """Returns the attention weights of position `pixel` (row, column) of the head's map for every hop.
 
-    stages: c2..c5, `b c h w` each. For every hop, `row` times `values` is what the position gathers in it, before
-    gamma, W_z and the residual. Softmax rows sum to 1; those of dot product and concatenation are `is_signed`. RCCA
-    also gives `routing`, the row of the hops' product: a single hop sees a cross only, the product the whole map.
+    stages: c2..c5, `b c h w` each. RCCA also has `routing`, the row of the product of its hops' attention matrices: one
+    hop reaches a cross, two hops the whole map.
 
-    Raises ValueError for a head that does not attend, one in training mode, or a pixel outside the map.
+    Raises ValueError for a head without attention, a head in training mode, or a pixel outside the map.
     """
     if head.training:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The whole network: input, backbone, head, the one classifier, and the auxiliary head."""
+"""The whole network: normalisation, backbone, head, classifier and auxiliary head."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -27,19 +27,19 @@ class BatchNormConfig(Config):
 
 
 class ModelConfig(Config):
-    """The section `model` of a recipe. `model_schema` gives the one that knows a tree's own backbone and head."""
+    """Section `model` of a recipe; `model_schema` returns the subclass for a certain backbone and head."""
 
     backbone: SerializeAsAny[BackboneConfig]
     head: SerializeAsAny[HeadConfig]
     aux: AuxConfig | None = AuxConfig()
     align_corners: bool = False
-    """How logits are upsampled: the pixel centres of the corners coincide (true) or the outer edges do."""
+    """Upsampling of logits: aligns the centres of the corner pixels (true) or the outer edges (false)."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    """Of whole channels, before the classifier."""
+    """Dropout of whole channels before the classifier."""
     input: InputConfig = InputConfig()
     norm: Norm = "auto"
     """batch; sync: statistics over all ranks (one process: batch); auto: sync on several ranks, else batch; frozen:
-    running statistics stay as they are, gamma and beta learn; group: no statistics at all, another network."""
+    fixed running statistics, gamma and beta learn; group: no running statistics, which changes the network."""
     batch_norm: BatchNormConfig = BatchNormConfig()
 
     @model_validator(mode="after")
@@ -50,42 +50,38 @@ class ModelConfig(Config):
 
 
 def model_schema(mapping: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
-    """The ModelConfig whose backbone and head have the settings of the parts that `tree` names.
+    """Returns the ModelConfig for the backbone and head that `mapping` names.
 
     Raises ConfigError when a name is missing or unknown.
     """
-    found = {}
-    for key, find in (("backbone", BACKBONES.find), ("head", HEADS.find)):
-        part = mapping.get(key) if isinstance(mapping, Mapping) else None
-        name = part.get("name") if isinstance(part, Mapping) else None
+    configs = {}
+    for key, components, example in (("backbone", BACKBONES, "resnet"), ("head", HEADS, "rcca")):
+        section = mapping.get(key) if isinstance(mapping, Mapping) else None
+        name = section.get("name") if isinstance(section, Mapping) else None
         if not isinstance(name, str):
-            raise ConfigError(f"{file}: {at}.{key}.name: missing; add it, for instance {{name: {_example(key)}}}")
+            raise ConfigError(f"{file}: {at}.{key}.name: missing; add it, for instance {{name: {example}}}")
         try:
-            found[key] = (find(name).Config, ...)
+            configs[key] = (components.find(name).Config, ...)
         except ConfigError as err:
             raise ConfigError(f"{file}: {err}") from err
-    schema: type[ModelConfig] = create_model("ModelConfig", __base__=ModelConfig, **found)  # type: ignore[call-overload]
+    schema: type[ModelConfig] = create_model("ModelConfig", __base__=ModelConfig, **configs)  # type: ignore[call-overload]
     return schema
 
 
-def _example(key: str) -> str:
-    return "resnet" if key == "backbone" else "rcca"
-
-
 def model_config(mapping: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
-    """The section `model` of a recipe, checked. Raises ConfigError with the dotted path."""
+    """Returns the checked section `model` of a recipe. Raises ConfigError with the dotted path of a wrong key."""
     return validate(model_schema(mapping, file=file, at=at), dict(mapping), file=file, at=at)
 
 
 class Logits(NamedTuple):
-    """Class scores at feature size: main `b k h w`, and others by name, each for a loss of its own."""
+    """Logits at feature size: `main`, `b k h w`, and auxiliary ones by name, each with its own loss."""
 
     main: Tensor
     aux: dict[str, Tensor]
 
 
 class Segmenter(nn.Module):
-    """Normalised image to class scores; upsampling is the loss's and the inference's business.
+    """Network from a normalised image to logits at feature size; loss and inference upsample them.
 
     Modules: input (pixels to normalised image), backbone, head, dropout, classifier, auxiliary (or None).
     """
@@ -104,32 +100,29 @@ class Segmenter(nn.Module):
         self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
         self.aux_stage = None if cfg.aux is None else cfg.aux.stage
         self.aux_weights = dict(self.head.aux_weights) | ({} if cfg.aux is None else {"auxiliary": cfg.aux.weight})
-        """Of the losses of `Logits.aux`, by name."""
+        """Weights of the losses of `Logits.aux` by name."""
         set_batch_norm(self, cfg.batch_norm)
         self.has_frozen_norm = cfg.norm == "frozen"
         if cfg.norm == "group":
             use_group_norm(self)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """As torch has it, but frozen norms stay as in evaluation."""
+        """Sets training or evaluation mode; frozen norms stay in evaluation mode."""
         super().train(mode)
         if self.has_frozen_norm:
             freeze_statistics(self)
         return self
 
     def forward(self, image: Tensor) -> Logits:
-        """image: float `b 3 H W`, normalised. Returns logits at feature size, `b k h w`.
-
-        The auxiliary head runs in training only; so may what the head itself offers beside its context.
-        """
+        """Maps a normalised float image `b 3 H W` to logits `b k h w`; auxiliary ones mostly in training only."""
         stages = self.backbone(image)
         aux = {}
         if self.training and self.auxiliary is not None:
             aux["auxiliary"] = self.auxiliary(stages[self.aux_stage])
-        # Drawn before the head, so that one with dropout of its own leaves these numbers as every other head has them.
-        kept = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None
+        # Drawn before the head, so that a head with its own dropout does not change the random numbers here.
+        mask = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None
         out = self.head(stages)
-        context = out.context if kept is None else out.context * kept.to(out.context.dtype)
+        context = out.context if mask is None else out.context * mask.to(out.context.dtype)
         return Logits(self.classifier(context), aux | out.aux_logits)
 
 
@@ -140,9 +133,9 @@ def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:
 
 
 def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int) -> Segmenter:
-    """A model at the start of its training: parameters drawn from the seed, then the backbone's pretrained weights.
+    """Builds a model for training: parameters drawn from the seed, then the backbone's pretrained weights.
 
-    A model that a checkpoint is loaded into needs neither: `Segmenter(cfg, num_classes)`.
+    For a model that a checkpoint is loaded into, `Segmenter(cfg, num_classes)` is enough.
 
     Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
     MachineError when it cannot be fetched.

@@ -8,7 +8,7 @@ from typing import Any
 from segnl.core.errors import CheckpointError
 from segnl.core.log import log
 from segnl.evaluation.predictions import Predictions, keep_predictions
-from segnl.models.ablation import NOT_OF_THIS_HEAD, Ablation, why_not
+from segnl.models.ablation import NO_ATTENTION, Ablation, unavailable_reason
 from segnl.profiling.flops import on_fake_tensors
 from segnl.reports.page import Grid
 from segnl.runs.build import build_model
@@ -49,7 +49,7 @@ def ablate(
             reason = _obstacle(runs[head], predictions, ablation)
             if reason is None:
                 results.append(_ablation_result(study, head, ablation, runs[head], predictions))
-            elif reason != NOT_OF_THIS_HEAD:
+            elif reason != NO_ATTENTION:
                 log.info("ablation %s of %s is left out: %s", ablation.name, head, reason)
     return results
 
@@ -58,7 +58,7 @@ def _obstacle(runs: Sequence[PlannedRun], predictions: Mapping[str, Predictions]
     if not runs:
         return "no run of it counts"
     num_classes = predictions[runs[0].name].true.shape[1]
-    return on_fake_tensors(lambda: why_not(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
+    return on_fake_tensors(lambda: unavailable_reason(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
 
 
 def _ablation_result(

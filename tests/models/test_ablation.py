@@ -3,7 +3,7 @@ import torch
 
 from segnl.core.errors import ConfigError
 from segnl.models import ablation as module
-from segnl.models.ablation import Ablation, ablated, parse_ablation, shuffled_places
+from segnl.models.ablation import Ablation, ablated, parse_ablation, permutation
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.find import HEADS
@@ -13,8 +13,8 @@ PAIRWISE = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 ROUNDING = {"rtol": 1e-9, "atol": 1e-10}  # float64, sums over 77 positions in another order
 
 
-def opened(block):
-    """The block in evaluation with every parameter somewhere, so that attention acts."""
+def with_random_parameters(block):
+    """The block in evaluation mode with random parameters, so that attention acts."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -23,15 +23,17 @@ def opened(block):
 
 
 def criss_cross(recurrence=2):
-    return opened(CrissCrossBlock(16, CrissCrossConfig(recurrence=recurrence)))
+    return with_random_parameters(CrissCrossBlock(16, CrissCrossConfig(recurrence=recurrence)))
 
 
 def non_local(pairwise="embedded_gaussian", *, subsample=False, has_norm=True):
-    return opened(NonLocalBlock(16, NonLocalConfig(pairwise=pairwise, subsample=subsample), has_norm=has_norm))
+    return with_random_parameters(
+        NonLocalBlock(16, NonLocalConfig(pairwise=pairwise, subsample=subsample), has_norm=has_norm)
+    )
 
 
 def disentangled():
-    return opened(DisentangledBlock(16, DisentangledConfig(temperature=1.0)))
+    return with_random_parameters(DisentangledBlock(16, DisentangledConfig(temperature=1.0)))
 
 
 BLOCKS = {
@@ -57,20 +59,20 @@ def test_gamma_0_makes_criss_cross_the_identity_bit_for_bit(x):
 
 
 def test_rcca_with_gamma_0_is_fcn_bit_for_bit():
-    """Same shell, same weights: what is left is the control."""
+    """Both have the same layout and weights."""
     stages = [None, None, None, torch.randn(1, 24, 7, 11, generator=torch.Generator().manual_seed(0))]
     heads = [HEADS.find(name) for name in ("rcca", "fcn")]
-    rcca, fcn = (opened(head(head.Config(channels=16), (1, 1, 1, 24), 3)).float() for head in heads)
+    rcca, fcn = (with_random_parameters(head(head.Config(channels=16), (1, 1, 1, 24), 3)).float() for head in heads)
     fcn.load_state_dict({name: rcca.state_dict()[name] for name in fcn.state_dict()})
     with torch.no_grad():
-        wanted = fcn(stages).context
-        assert not torch.equal(rcca(stages).context, wanted)
+        expected = fcn(stages).context
+        assert not torch.equal(rcca(stages).context, expected)
         with ablated(rcca, Ablation("gamma0")):
-            assert torch.equal(rcca(stages).context, wanted)
+            assert torch.equal(rcca(stages).context, expected)
 
 
 @pytest.mark.parametrize("has_norm", [True, False])
-def test_gamma_0_leaves_of_non_local_a_constant_a_channel(x, has_norm):
+def test_gamma_0_reduces_non_local_to_a_constant_per_channel(x, has_norm):
     block = non_local(has_norm=has_norm)
     bias = block.norm.bias if has_norm else block.w_z.bias
     torch.testing.assert_close(under(block, "gamma0", x), x + bias[:, None, None], **ROUNDING)
@@ -87,8 +89,8 @@ def test_a_window_as_large_as_the_map_changes_nothing(x, name):
 @torch.no_grad()
 def test_a_window_of_radius_0_attends_to_itself_alone(x):
     block = criss_cross(recurrence=1)
-    wanted = x + block.gamma.scale * block.value_conv(x)
-    torch.testing.assert_close(under(block, "window=0", x), wanted, **ROUNDING)
+    expected = x + block.gamma.scale * block.value_conv(x)
+    torch.testing.assert_close(under(block, "window=0", x), expected, **ROUNDING)
     block = non_local()
     with ablated(block, Ablation("window", 0)):
         torch.testing.assert_close(block.aggregate(x), block.values(x), **ROUNDING)
@@ -96,28 +98,28 @@ def test_a_window_of_radius_0_attends_to_itself_alone(x):
 
 @pytest.mark.parametrize("name", BLOCKS)
 @torch.no_grad()
-def test_a_window_is_a_loop_over_the_positions_within_it(x, name, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_NUMBERS", 3 * 11 * 11 * 3)  # bands of some rows, the last one narrower
+def test_a_window_equals_a_loop_over_the_positions_inside(x, name, monkeypatch):
+    monkeypatch.setattr(module, "MAX_WINDOW_SCORES", 3 * 11 * 11 * 3)  # bands of some rows, the last one narrower
     radius, (h, w) = 1, x.shape[2:]
     block = criss_cross(recurrence=1) if name == "criss_cross" else BLOCKS[name]()
     values = (block.value_conv(x) if name == "criss_cross" else block.values(x)).flatten(2)
     with ablated(block, Ablation("window", radius)):
-        found = block.aggregate(x).flatten(2)
+        context = block.aggregate(x).flatten(2)
     for position in range(h * w):
         row = block.attend(x, divmod(position, w)).hops[0].row.flatten(1)  # b n
         near = torch.tensor(
             [max(abs(i // w - position // w), abs(i % w - position % w)) <= radius for i in range(h * w)]
         )
-        chosen = torch.where(near, row, 0.0)
+        weights = torch.where(near, row, 0.0)
         is_mean = name in ("dot_product", "concatenation")
-        chosen = chosen * (h * w / int(near.sum())) if is_mean else chosen / chosen.sum(dim=1, keepdim=True)
-        wanted = torch.einsum("bn,bdn->bd", chosen, values)
-        torch.testing.assert_close(found[:, :, position], wanted, rtol=1e-8, atol=1e-9)
+        weights = weights * (h * w / int(near.sum())) if is_mean else weights / weights.sum(dim=1, keepdim=True)
+        expected = torch.einsum("bn,bdn->bd", weights, values)
+        torch.testing.assert_close(context[:, :, position], expected, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 @torch.no_grad()
-def test_shuffling_keys_that_are_all_alike_changes_nothing_and_others_do(x, name):
+def test_shuffling_changes_the_output_unless_all_keys_are_equal(x, name):
     block = BLOCKS[name]()
     assert not torch.allclose(under(block, "shuffled", x), block(x))
     torch.testing.assert_close(under(block, "shuffled", x), under(block, "shuffled", x), rtol=0, atol=0)
@@ -130,21 +132,21 @@ def test_shuffling_keys_that_are_all_alike_changes_nothing_and_others_do(x, name
 
 
 @torch.no_grad()
-def test_shuffled_keys_keep_their_values_where_they_are(x):
+def test_shuffling_permutes_keys_and_not_values(x):
     block = non_local()
-    places = shuffled_places(77, x.device)
-    theta, phi, _ = block._embedded(x)
-    weights = (theta.transpose(1, 2) @ phi[:, :, places] * block.scale).softmax(dim=-1)
+    order = permutation(77, x.device)
+    theta, phi, _ = block.embeddings(x)
+    weights = (theta.transpose(1, 2) @ phi[:, :, order] * block.scale).softmax(dim=-1)
     with ablated(block, Ablation("shuffled")):
-        found = block.aggregate(x)
-    torch.testing.assert_close(found, block.values(x) @ weights.transpose(1, 2), **ROUNDING)
-    assert sorted(places.tolist()) == list(range(77))
+        context = block.aggregate(x)
+    torch.testing.assert_close(context, block.values(x) @ weights.transpose(1, 2), **ROUNDING)
+    assert sorted(order.tolist()) == list(range(77))
 
 
 @pytest.mark.parametrize("text", ["gamma0", "shuffled", "window=2"])
 @pytest.mark.parametrize("name", BLOCKS)
 @torch.no_grad()
-def test_afterwards_the_block_is_as_it_was_even_after_a_fault(x, name, text):
+def test_the_block_is_restored_even_after_an_error(x, name, text):
     block = BLOCKS[name]()
     before = block(x)
     with pytest.raises(RuntimeError, match="planted"), ablated(block, parse_ablation(text)):
@@ -154,7 +156,7 @@ def test_afterwards_the_block_is_as_it_was_even_after_a_fault(x, name, text):
 
 
 @torch.no_grad()
-def test_pooled_keys_can_be_shuffled_but_have_no_window(x):
+def test_pooled_keys_can_be_shuffled_but_not_windowed(x):
     block = non_local(subsample=True)
     assert not torch.allclose(under(block, "shuffled", x), block(x))
     with pytest.raises(ConfigError, match="window=1: a window needs a map of keys that is not pooled"):
@@ -169,7 +171,7 @@ def test_it_runs_under_autocast_in_bfloat16(x, name):
             assert block(x.float()).isfinite().all()
 
 
-def test_a_head_of_convolutions_has_nothing_to_ablate():
+def test_a_head_without_attention_is_refused():
     with (
         pytest.raises(ConfigError, match="only dnl, non_local and rcca have ablations"),
         ablated(torch.nn.Conv2d(1, 1, 1), Ablation("gamma0")),
@@ -178,12 +180,12 @@ def test_a_head_of_convolutions_has_nothing_to_ablate():
 
 
 @pytest.mark.parametrize("text", ["window", "window=", "window=-1", "window=x", "gamma0=1", "shuffled=2", "off"])
-def test_an_unknown_ablation_is_one_line(text):
+def test_an_unknown_ablation_is_refused(text):
     with pytest.raises(ConfigError, match="unknown; expected gamma0, shuffled or window=R"):
         parse_ablation(text)
 
 
-def test_names_are_read_back_and_said_in_words():
+def test_names_slugs_and_descriptions():
     for text in ("gamma0", "shuffled", "window=0", "window=4"):
         assert parse_ablation(text).name == text
     assert parse_ablation("window=4").slug == "window4"
@@ -193,11 +195,11 @@ def test_names_are_read_back_and_said_in_words():
 
 @pytest.mark.parametrize("hw", [(97, 97), (128, 256), (65, 33), (1, 11)])
 @pytest.mark.parametrize("radius", [0, 1, 4, 40, 300])
-def test_a_window_never_holds_more_scores_than_is_said_beyond_one_row_s(hw, radius):
+def test_a_band_has_at_most_the_allowed_scores_or_one_row(hw, radius):
     h, w = hw
     rows = module._band_rows(h, w, radius)
     assert rows >= 1
-    held = rows * w * min(h, rows + 2 * radius) * w
-    assert held <= module.WINDOW_NUMBERS or rows == 1
-    more = (rows + 1) * w * min(h, rows + 1 + 2 * radius) * w
-    assert more > 0.9 * module.WINDOW_NUMBERS or rows >= h  # nor much less
+    num_scores = rows * w * min(h, rows + 2 * radius) * w
+    assert num_scores <= module.MAX_WINDOW_SCORES or rows == 1
+    num_with_another_row = (rows + 1) * w * min(h, rows + 1 + 2 * radius) * w
+    assert num_with_another_row > 0.9 * module.MAX_WINDOW_SCORES or rows >= h  # not much less either

@@ -78,9 +78,9 @@ class NonLocalBlock(nn.Module):
     def aggregate(self, x: Tensor) -> Tensor:
         """Returns the weighted sum of values over all pairs, `b d n`, before W_z and the residual."""
         if self.pairwise == "concatenation":
-            theta_score, phi_score = self._scores(x)
+            theta_score, phi_score = self.concatenation_scores(x)
             return concatenation_context(theta_score, phi_score, self.values(x))
-        theta, phi, g = self._embedded(x)
+        theta, phi, g = self.embeddings(x)
         if self.pairwise == "dot_product":
             return dot_product_context(theta, phi, g)
         return softmax_context(theta, phi, g, scale=self.scale)
@@ -99,17 +99,17 @@ class NonLocalBlock(nn.Module):
             raise ValueError(f"dims: {self.dims}; attention rows are available for maps `b c h w` only")
         position = pixel[0] * w + pixel[1]
         if self.pairwise == "concatenation":
-            theta_score, phi_score = self._scores(x)
+            theta_score, phi_score = self.concatenation_scores(x)
             row = (theta_score[:, position, None] + phi_score).relu() / phi_score.shape[1]  # b m
         else:
-            theta, phi, _ = self._embedded(x)
+            theta, phi, _ = self.embeddings(x)
             scores = torch.einsum("bc,bcm->bm", theta[:, :, position], phi)
             row = scores / phi.shape[2] if self.pairwise == "dot_product" else (scores * self.scale).softmax(dim=-1)
         key_hw = self._pooled_space((h, w))
         is_signed = self.pairwise in ("dot_product", "concatenation")
         return AttentionRows([Hop(row.unflatten(1, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
 
-    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy."""
         if self.pairwise == "gaussian":
             rows = _rows(x).contiguous()
@@ -117,7 +117,7 @@ class NonLocalBlock(nn.Module):
         theta, phi, g = apply_all((self.theta, self.phi, self.g), x.flatten(2))
         return theta.transpose(1, 2), self._pooled(phi, x), self._pooled(g, x)
 
-    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def concatenation_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns w_theta . theta_i, `b n`, and w_phi . phi_j, `b m`, whose sum's relu is the concatenation's score."""
         maps = x.flatten(2)
         for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each

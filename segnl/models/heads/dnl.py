@@ -56,8 +56,9 @@ class DisentangledBlock(NonLocalBlock):
         shared = self.unary(x)[:, 0].flatten(1).softmax(dim=-1).unflatten(1, x.shape[2:])  # b h w
         return AttentionRows([pairs, Hop(shared, pairs.values, is_signed=False)])
 
-    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        theta, phi, g = super()._embedded(x)
+    def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns whitened theta and phi, and g."""
+        theta, phi, g = super().embeddings(x)
         return theta - theta.mean(dim=2, keepdim=True), phi - phi.mean(dim=2, keepdim=True), g
 
 

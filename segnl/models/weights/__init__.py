@@ -1,1 +1,1 @@
-"""Weights from elsewhere: reading files and turning other projects' names into ours, strictly."""
+"""Weight files: safe reading, and strict loading under other projects' names."""

@@ -1,4 +1,4 @@
-"""Pretrained weights of a backbone: by name or from a file, whatever project's names it uses."""
+"""Pretrained weights of a backbone: by name, or from a file of a known project."""
 
 import re
 import socket
@@ -18,7 +18,7 @@ from segnl.models.weights.strict import ImportReport, load_strict, renamed
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
-# The first weights of torchvision (IMAGENET1K_V1), which the published segmentation recipes began from.
+# torchvision's first weights (IMAGENET1K_V1), from which the published segmentation recipes start.
 URLS = {
     "resnet18": f"{_TORCHVISION}resnet18-f37072fd.pth",
     "resnet34": f"{_TORCHVISION}resnet34-b627a593.pth",
@@ -32,7 +32,7 @@ URLS = {
 _KEY = "model.backbone.weights"
 _FETCH_TIMEOUT_S = 30.0
 
-# Ours to theirs. The deep stem is called so by CCNet's authors and CSAIL; and by PyTorch-Encoding.
+# Names of the stem, ours to theirs: torchvision; CCNet's authors and CSAIL; PyTorch-Encoding.
 PLAIN_STEM = {"stem.0": "conv1", "stem.1": "bn1"}
 NUMBERED_STEM = {
     "stem.0": "conv1",
@@ -46,7 +46,9 @@ NESTED_STEM = {f"stem.{index}": f"conv1.{index}" for index in (0, 1, 3, 4, 6)} |
 
 
 def load_backbone_weights(backbone: Backbone, cfg: BackboneConfig) -> ImportReport | None:
-    """Loads what `cfg.weights` names, strictly; the file's classifier is left out, non-local blocks inside stay new.
+    """Loads the weights that `cfg.weights` names, strictly, without the file's classifier.
+
+    Non-local blocks inside the backbone keep their initial values.
 
     Raises ConfigError when there are no such weights for this backbone, CheckpointError when the file does not fit,
     MachineError when it cannot be fetched.
@@ -58,21 +60,21 @@ def load_backbone_weights(backbone: Backbone, cfg: BackboneConfig) -> ImportRepo
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str) -> ImportReport:
-    """Loads the backbone of `state`, a classification network's or a segmentation model's, into `backbone`."""
-    inside = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    weights = inside or {name: value for name, value in state.items() if not name.startswith("fc.")}
+    """Loads `state`, of a classification network or a segmentation model, into `backbone`."""
+    nested = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    weights = nested or {name: value for name, value in state.items() if not name.startswith("fc.")}
     source_name, stem = backbone_names(weights, where)
     _check_stem(backbone, stem, where)
     report = load_strict(backbone, weights, source_name, where=where, skip="non_local.")
-    prefix = "backbone." if inside else ""
+    prefix = "backbone." if nested else ""
     report.left_out = {name: "not of the backbone" for name in state if name.removeprefix(prefix) not in weights}
     return report
 
 
 def backbone_names(state: Mapping[str, Tensor], where: str) -> tuple[Callable[[str], str], str]:
-    """The function from our names to the file's, and the kind of its stem; told by the stem's names.
+    """Returns the function from our names to the file's, and the kind of its stem.
 
-    Raises CheckpointError when they are none that we know.
+    Raises CheckpointError when the stem's names are unknown.
     """
     if "stem.0.weight" in state:
         return renamed({}), "deep" if "stem.3.weight" in state else "plain"
@@ -106,7 +108,7 @@ def _find_file(weights: str, cfg: BackboneConfig) -> Path:
 
 
 def _fitting_name(cfg: ResNetConfig) -> str:
-    """The name of the published weights of this very network."""
+    """Returns the name of the published weights for these settings; ConfigError where there are none."""
     stem = cfg.stem
     if cfg.blocks is not None or cfg.base_channels != 64 or cfg.avg_down or cfg.depth is None:
         raise ConfigError(f"{_KEY}: none are published for own blocks, another width or avg_down; set it to null")
@@ -116,7 +118,7 @@ def _fitting_name(cfg: ResNetConfig) -> str:
         )
     name = f"resnet{cfg.depth}" + ("_v1c" if stem.kind == "deep" else "")
     if name not in URLS:
-        known = ", ".join(sorted(each for each in URLS if each.endswith("_v1c")))
+        known = ", ".join(sorted(deep for deep in URLS if deep.endswith("_v1c")))
         raise ConfigError(
             f"{_KEY}: no {name}; with a deep stem there are {known}; or set model.backbone.stem.kind to plain"
         )
@@ -124,7 +126,7 @@ def _fitting_name(cfg: ResNetConfig) -> str:
 
 
 def _fetch(url: str) -> Path:
-    """The file of `url` in torch.hub's cache, fetched if need be and checked by the hash in its name."""
+    """Returns the file of `url` in torch.hub's cache; downloads it if it is missing and checks the hash in its name."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if path.is_file():
         return path

@@ -1,4 +1,4 @@
-"""Reading weight files of any origin without running anything in them."""
+"""Reading weight files of any origin without running code in them."""
 
 import pickle
 import zipfile
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from segnl.core.errors import CheckpointError
 
-# What training frameworks leave beside the tensors, and what numpy's values are made of. Objects of these come back as
-# empty shells (`Inert`): their code is neither imported nor called.
+# Objects that training frameworks store beside the tensors, and those that numpy values consist of. They are read as
+# `Inert`: their code is neither imported nor called.
 _HARMLESS = ("mmengine.", "mmcv.", "mmseg.", "numpy.", "argparse.", "pathlib.", "omegaconf.", "addict.")
 _HARMLESS_NAMES = ("_codecs.encode", "__builtin__.getattr", "builtins.getattr", "__builtin__.set", "builtins.set")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 
 
 class Inert:
-    """Takes the place of a pickled object: accepts every argument and does nothing."""
+    """Stand-in for a pickled object: accepts all arguments and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> "Inert":
-        """An empty shell, whatever was given."""
+        """Creates a stand-in from any arguments."""
         return object.__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -32,12 +32,12 @@ class Inert:
         pass
 
     def __call__(self, *_: object, **__: object) -> "Inert":
-        """Another empty shell."""
+        """Returns another stand-in."""
         return Inert()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a .safetensors file or a file of torch.save holds, on the CPU.
+    """Returns the content of a .safetensors file or a file of torch.save, on the CPU.
 
     torch.load runs with weights_only=True. Raises CheckpointError when the file is missing, damaged, or wants to run
     code.
@@ -60,11 +60,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _harmless_globals(path: Path) -> list[str]:
-    """Names of the classes and functions in the file that `Inert` stands in for; the others stay forbidden."""
-    if not zipfile.is_zipfile(path):  # the format before torch 1.6, whose content cannot be listed beforehand
+    """Returns names of classes and functions in the file that `Inert` replaces; all others stay forbidden."""
+    if not zipfile.is_zipfile(path):  # the format before torch 1.6 cannot be listed
         return []
-    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [name for name in found if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def _first_line(err: Exception) -> str:
 
 
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The tensors by name, out of the wrappers that training scripts put around them.
+    """Returns the tensors by name without the wrappers of training scripts.
 
-    `{"state_dict": ...}` and the like are opened, and `module.` is taken off where every name begins with it.
+    Opens `{"state_dict": ...}` and the like, and removes the prefix `module.` where all names have it.
 
-    Raises CheckpointError when no tensors are found, or something else stands among them.
+    Raises CheckpointError when there are no tensors, or other values among them.
     """
     for key in _WRAPPERS:
         inner = content.get(key)
@@ -108,6 +108,6 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
 
 
 def listed(names: list[str], most: int = 6) -> str:
-    """`a, b, c and 12 more`."""
+    """Returns `a, b, c and 12 more`."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

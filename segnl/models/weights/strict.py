@@ -1,4 +1,4 @@
-"""Loading under other names, strictly: every tensor is used or named."""
+"""Strict loading under other names: every tensor is used, or named with a reason."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ from segnl.models.weights.files import listed
 
 @dataclass
 class ImportReport:
-    """What became of every tensor of a file."""
+    """Account of every tensor of a file."""
 
     num_used: int = 0
     filled: list[str] = field(default_factory=list)
-    """Counters (num_batches_tracked) that the file does not have and evaluation does not read."""
+    """Counters (num_batches_tracked) that the file does not have; evaluation does not read them."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Tensors that were not used, each with the reason."""
+    """Unused tensors with the reason."""
     notes: list[str] = field(default_factory=list)
     """Settings that were assumed, or that concern training only."""
 
     def lines(self) -> list[str]:
-        """The report as text, one fact a line."""
+        """Returns the report as text, one fact a line."""
         out = [f"{self.num_used} tensors used, {len(self.left_out)} left out"]
         out += [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
         if self.filled:
@@ -33,11 +33,11 @@ class ImportReport:
 def load_strict(
     model: nn.Module, state: Mapping[str, Tensor], source_name: Callable[[str], str], *, where: str, skip: str = "-"
 ) -> ImportReport:
-    """Loads `state` into `model`, whose parameter `p` is called `source_name(p)` in `state`.
+    """Loads `state` into `model`; `source_name` maps our parameter names to those in `state`.
 
-    skip: parameters of `model` that begin with it keep their values.
+    skip: prefix of parameters that keep their values.
 
-    Raises CheckpointError naming every kind of misfit: tensors missing, unknown, or of another shape.
+    Raises CheckpointError naming tensors that are missing, unknown, or of another shape.
     """
     ours = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(skip)}
     names = {source_name(name): name for name in ours}
@@ -50,8 +50,8 @@ def load_strict(
         if name in names and tensor.shape != ours[names[name]].shape
     ]
     problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
-    if any(found for _, found in problems):
-        text = "; ".join(f"{kind}: {listed(found)}" for kind, found in problems if found)
+    if missing or unknown or shapes:
+        text = "; ".join(f"{problem}: {listed(tensors)}" for problem, tensors in problems if tensors)
         raise CheckpointError(f"{where}: the tensors do not fit the model; {text}; is the config the file's own?")
     values = {names[name]: tensor for name, tensor in state.items()}
     values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
@@ -61,7 +61,7 @@ def load_strict(
 
 
 def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that replaces the longest prefix of a name that `rules` knows, up to a dot or the name's end."""
+    """Returns a function that replaces the longest prefix in `rules`, up to a dot or the end of a name."""
     by_length = sorted(rules.items(), key=lambda rule: -len(rule[0]))
 
     def rename(name: str) -> str:
