@@ -8,16 +8,16 @@ from pathlib import Path
 from segnl.core.errors import ConfigError
 
 
-def one_set_each(words: Sequence[str]) -> list[str]:
-    """A command line's `--set a=1 b=2 FILE` as `--set a=1 --set b=2 FILE`: argparse's lists would take the file too."""
+def repeat_set(words: Sequence[str]) -> list[str]:
+    """Returns `--set a=1 --set b=2 FILE` for `--set a=1 b=2 FILE`; argparse's own lists would take the file too."""
     out: list[str] = []
-    is_value = may_go_on = False
+    is_value = follows_value = False
     for word in words:
-        if may_go_on and re.match(r"[A-Za-z_][\w.]*=", word):
+        if follows_value and re.match(r"[A-Za-z_][\w.]*=", word):
             out += ["--set", word]
             continue
         out.append(word)
-        may_go_on = is_value or word.startswith("--set=")
+        follows_value = is_value or word.startswith("--set=")
         is_value = word == "--set"
     return out
 

@@ -20,16 +20,19 @@ HELP = "find every error of a data set at once, and count its classes"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_config(command)
-    command.add_argument("--split", help="one part of the data set alone (default: train and val)")
+    command.add_argument("--split", help="check this split only (default: train and val)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report, writes it as JSON when asked; returns 0, or DataError's exit code when there are errors."""
+    from segnl.core.limits import require_workers
     from segnl.data.check import merge_reports
     from segnl.runs.recipe import load_recipe
 
-    reports = {data.split: _report(data) for data in _splits(load_recipe(args.config, args.overrides), args.split)}
+    recipe = load_recipe(args.config, args.overrides)
+    require_workers(recipe.data.workers)
+    reports = {data.split: _report(data) for data in _splits(recipe, args.split)}
     if args.json is not None:
         by_split = {name: report.to_dict() for name, report in reports.items()}
         summary = merge_reports([*reports.values()]).to_dict() | {"splits": by_split}
@@ -40,14 +43,14 @@ def run(args: argparse.Namespace) -> int:
 def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
     from segnl.data.find import DATASETS
 
-    make = DATASETS.find(recipe.data.name)
-    found = [make(recipe.data, split or "train", allow_unmatched=True)]
+    dataset = DATASETS.find(recipe.data.name)
+    splits = [dataset(recipe.data, split or "train", allow_unmatched=True)]
     if split is None:
         try:
-            found.append(make(recipe.data, "val", allow_unmatched=True))
+            splits.append(dataset(recipe.data, "val", allow_unmatched=True))
         except DataError as err:
-            print(f"note: val is not looked at: {err}")
-    return found
+            print(f"note: val is not checked: {err}")
+    return splits
 
 
 def _report(data: "SegmentationData") -> "DataReport":

@@ -16,9 +16,11 @@ HELP = "parameters, FLOPs, memory and time of a recipe's network, its head or it
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_config(command)
-    command.add_argument("--input", default="769x769", metavar="HxW", help="the image's size (default 769x769)")
+    command.add_argument("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
     command.add_argument("--module", choices=("attention", "head", "model"), default="model", help="default model")
-    command.add_argument("--classes", type=int, metavar="N", help="how many, where the data set's table is not there")
+    command.add_argument(
+        "--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 

@@ -1,22 +1,22 @@
-"""`segnl data`: make the embedded data set."""
+"""`segnl data`: generate a synthetic data set."""
 
 import argparse
 from pathlib import Path
 
 from segnl.cli.arguments import size_of
 
-HELP = "make the embedded data set"
+HELP = "generate a synthetic data set"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     kinds = command.add_subparsers(metavar="KIND", required=True)
     streets = kinds.add_parser("streets", help="procedural street scenes in Cityscapes' layout (docs/streets.md)")
-    streets.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    streets.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
     streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
     streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
     streets.add_argument("--hw", default="256x512", metavar="HxW", help="rows x columns (default 256x512)")
-    streets.add_argument("--seed", type=int, default=0, help="another seed, other streets (default 0)")
+    streets.add_argument("--seed", type=int, default=0, help="seed of the streets (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from segnl.cli.arguments import add_checkpoint
 
-HELP = "a trained network as ONNX, or its weights alone as safetensors"
+HELP = "write a trained network as ONNX, or its weights as safetensors"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint(command)
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
-    command.add_argument("--half", action="store_true", help="safetensors: weights in float16")
+    command.add_argument("--half", action="store_true", help="write float16 weights (safetensors only)")
 
 
 def run(args: argparse.Namespace) -> int:

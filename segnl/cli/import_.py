@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segnl.cli.arguments import add_config
 
-HELP = "weights from mmsegmentation, CCNet or torchvision, strictly"
+HELP = "convert weights of mmsegmentation, CCNet or torchvision, with no weight left over or missing"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -18,11 +18,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         dest="source_config",
         type=Path,
         metavar="FILE",
-        help="mmsegmentation's own config, where its checkpoint has none",
+        help="mmsegmentation's config file, if its checkpoint holds none",
     )
-    command.add_argument("--recurrence", type=int, default=2, metavar="R", help="CCNet, whose files do not say it")
     command.add_argument(
-        "--abn", choices=("abs", "plain"), default="abs", help="how CCNet's in-place batch norm read its weight"
+        "--recurrence",
+        type=int,
+        default=2,
+        metavar="R",
+        help="number of criss-cross passes of a CCNet checkpoint (default 2)",
+    )
+    command.add_argument(
+        "--abn",
+        choices=("abs", "plain"),
+        default="abs",
+        help="use of the weight in CCNet's in-place batch norm: its absolute value or the value (default abs)",
     )
     add_config(command)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
-from segnl.cli.arguments import one_set_each
+from segnl.cli.arguments import repeat_set
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError
 from segnl.core.log import console_log
 from segnl.core.memory import keep_freed_memory
@@ -35,7 +35,7 @@ SEVERAL_PROCESSES = ("train", "eval")
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
-130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training saves first, and the same command goes on from there)
+130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training saves first, and the same command resumes it)
 """
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path are as before when this returns.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
-    args = _parser().parse_args(one_set_each(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(repeat_set(sys.argv[1:] if argv is None else argv))
     with console_log(), _working_folder_importable():
         return _run(args)
 

@@ -4,7 +4,7 @@ import argparse
 
 from segnl.cli.arguments import add_config
 
-HELP = "train a recipe, or go on with it"
+HELP = "train a recipe, or resume its run"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Work beside the main thread: bounded, in the order it was given, and no fault of it is lost. Imports no torch."""
+"""Calls in other threads: bounded, started in order, no error lost. Imports no torch."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from types import TracebackType
 
 
 class Background:
-    """Calls made by other threads, at most `waiting` of them unfinished: whoever is faster waits for the slower.
+    """Thread pool with at most `waiting` unfinished calls: `do` blocks while there are more.
 
-    threads: how many work at once; with one, calls are made in the order in which they were given.
-    As a context: left in peace it waits for all calls, left by a fault it drops those that have not begun.
+    threads: number of threads; a single one makes the calls in the order in which they were given.
+    As a context manager it waits for all calls at its end; after an exception it drops the calls that have not begun.
     """
 
     def __init__(self, threads: int, *, waiting: int) -> None:
@@ -21,13 +21,13 @@ class Background:
         self._unfinished: deque[Future[object]] = deque()
 
     def do(self, call: Callable[[], object]) -> None:
-        """Has `call` made by another thread. Raises what an earlier call raised."""
+        """Makes `call` in another thread. Raises what an earlier call raised."""
         while self._unfinished and (len(self._unfinished) >= self.waiting or self._unfinished[0].done()):
             self._unfinished.popleft().result()
         self._unfinished.append(self._pool.submit(call))
 
     def finish(self) -> None:
-        """Waits until every call has been made. Raises what the earliest faulty one raised."""
+        """Waits for every call. Raises what the earliest failed call raised."""
         while self._unfinished:
             self._unfinished.popleft().result()
 

@@ -1,4 +1,4 @@
-"""Components by name: a file of a folder of ours, or anybody's module by its dotted name."""
+"""Components by name: a file of one of segnl's folders, or any module by its dotted name."""
 
 import importlib
 import importlib.util
@@ -14,8 +14,8 @@ from segnl.core.errors import ConfigError
 class Components:
     """One kind of component, such as heads.
 
-    package: where ours are, a file each, such as "segnl.models.heads".  attribute: the name that a module's last line
-    assigns the class to, such as "HEAD".  key: the recipe key that holds the name.  base: what all derive from.
+    package: segnl's own components, a file each, such as "segnl.models.heads". attribute: the name to which a module's
+    last line assigns its class, such as "HEAD". key: the recipe key that holds the name. base: class of all components.
     """
 
     package: str
@@ -30,7 +30,7 @@ class Components:
         return sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem not in ("base", "find"))
 
     def find(self, name: str) -> Any:
-        """Returns the class of that name: ours, or that of the module at a dotted path such as `mylab.heads.swirl`.
+        """Returns the class of a component of segnl, or of the module with a dotted name such as `mylab.heads.swirl`.
 
         Raises ConfigError for an unknown name, listing the known ones, and for a module without the attribute.
         """

@@ -1,6 +1,6 @@
 """YAML files to frozen, checked settings. Imports no torch.
 
-A part of the toolkit declares its settings beside itself, as a subclass of `Config`; `runs/recipe.py` composes them.
+A component declares its settings in its own file, as a subclass of `Config`; `runs/recipe.py` composes them.
 """
 
 import difflib
@@ -30,9 +30,9 @@ SidePx = Annotated[int, Field(ge=1, le=32_768)]
 
 
 class Config(pydantic.BaseModel):
-    """Settings of one part: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1).
+    """Settings of one component: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1).
 
-    Numbers are finite: nothing that a recipe says means anything at infinity.
+    Numbers must be finite.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -53,12 +53,12 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-# PyYAML follows YAML 1.1, where 1e-3 is text, 010 is 8 and `on` is True; these are YAML 1.2's scalars.
+# PyYAML follows YAML 1.1, where 1e-3 is text, 010 is 8 and `on` is True; these patterns are YAML 1.2's.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -77,7 +77,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes exactly the words that `_Loader` would take for something else."""
+    """SafeDumper that quotes exactly the words that `_Loader` would not read as text."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -110,20 +110,21 @@ def read_file(path: Path) -> JSONDict:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> JSONDict:
-    """`over` laid upon `base`, key by key; a mapping with its own `name` replaces the base's, it never blends.
+    """Returns `base` overridden by `over`, key by key.
 
-    Were they blended, ASPP's rates would leak into RCCA.
+    A mapping with a `name` replaces the base's as a whole, so that ASPP's dilations do not leak into RCCA.
     """
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
-        blend = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
-        out[key] = merge(old, value) if blend and isinstance(old, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and "name" not in value:
+            value = merge(old, value)
+        out[key] = value
     return out
 
 
 def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
-    """The mapping that `path`, its `base:` (a file beside it, one level) and `a.b=c` overrides add up to."""
+    """Reads `path` over its `base:` (a file beside it, one level), then applies `a.b=c` overrides."""
     mapping = read_file(path)
     base_name = mapping.pop("base", None)
     if base_name is not None:
@@ -139,7 +140,7 @@ def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
 
 
 def parse_override(text: str) -> JSONDict:
-    """`optim.lr=0.02` to {"optim": {"lr": 0.02}}; the value is YAML."""
+    """Converts `optim.lr=0.02` to {"optim": {"lr": 0.02}}; the value is YAML."""
     dotted, equals, value = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -151,7 +152,10 @@ def parse_override(text: str) -> JSONDict:
 
 
 def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") -> AnyConfig:
-    """`mapping` as an instance of `schema`; the first fault as one ConfigError with its dotted path below `at`."""
+    """Returns `mapping` as an instance of `schema`.
+
+    Raises ConfigError for the first error, in one line with its dotted path below `at`.
+    """
     if not isinstance(mapping, dict):
         raise ConfigError(f"{file}: {at or 'the file'}: holds {mapping!r}, expected keys and values")
     try:
@@ -159,44 +163,42 @@ def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") 
         return schema.model_validate_json(json.dumps(mapping))
     except pydantic.ValidationError as err:
         # An unknown key comes first: it is usually the misspelling of the one reported missing.
-        first = min(err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        first = min(err.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
         raise ConfigError(f"{file}: {_explain(schema, first, at)}") from err
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
 
 
-def _explain(schema: type[Config], fault: Any, at: str) -> str:
-    location = [str(part) for part in fault["loc"]]
+def _explain(schema: type[Config], error: Any, at: str) -> str:
+    location = [str(key) for key in error["loc"]]
     dotted = ".".join([*([at] if at else []), *location])
-    if fault["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return f"{dotted}: unknown key{suggest(location[-1], _keys_beside(schema, location))}"
-    if fault["type"] == "missing":
+    if error["type"] == "missing":
         return f"{dotted}: missing; add it"
-    reason = str(fault["msg"]).removeprefix("Value error, ").replace("\n", " ")
-    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # keys at odds, which it names
+    reason = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):  # keys at odds, which it names
         return f"{dotted}: {reason}"
-    return f"{dotted}: holds {json.dumps(fault['input'], default=str)}; {reason[0].lower()}{reason[1:]}"
+    return f"{dotted}: holds {json.dumps(error['input'], default=str)}; {reason[0].lower()}{reason[1:]}"
 
 
 def _keys_beside(schema: type[Config], location: Sequence[str]) -> list[str]:
-    """The keys that would have been right where an unknown one stands."""
-    for part in location[:-1]:
-        field = schema.model_fields.get(part)
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        found = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, Config)]
-        if found:
-            schema = found[0]
+    """Returns the known keys at the place of an unknown one."""
+    for key in location[:-1]:
+        field = schema.model_fields.get(key)
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        schema = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), schema)
     return list(schema.model_fields)
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'recurrence'?`, or the list of what is known."""
+    """Returns `; did you mean 'recurrence'?`, or the list of known words."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 def dump_yaml(mapping: Mapping[str, Any]) -> str:
-    """Plain YAML in the order given, readable again by `read_file`."""
+    """Returns plain YAML in the order given, readable by `read_file`."""
     text = yaml.dump(
         json.loads(json.dumps(mapping)), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
     )

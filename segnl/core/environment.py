@@ -1,4 +1,4 @@
-"""What a bug report, a checkpoint and a result file must say of where they come from. Imports no torch by itself."""
+"""Versions, git state and machine, for bug reports, checkpoints and result files. Imports no torch."""
 
 import importlib.metadata
 import os
@@ -14,33 +14,33 @@ PACKAGES = (
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """{"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
+    """Returns {"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
-        ).stdout  # fmt: skip
+        commit = _git(folder, "rev-parse", "HEAD")
+        status = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": False}
-    return {"commit": commit, "dirty": bool(status.strip())}
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of Python, segnl and what it stands on."""
-    found = {"python": platform.python_version()}
+    """Returns the installed versions of Python, segnl and the packages that decide its numbers."""
+    by_name = {"python": platform.python_version()}
     for name in ("segnl", *PACKAGES):
         try:
-            found[name] = importlib.metadata.version(name)
+            by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            by_name[name] = "not installed"
+    return by_name
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and system."""
+    """Returns the system, the processor's name and the number of cores."""
     return {"system": f"{platform.system()} {platform.machine()}", "cpu": _cpu_name(), "cores": os.cpu_count()}
 
 

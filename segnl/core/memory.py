@@ -1,4 +1,4 @@
-"""Memory that a process has freed, kept for its next tensors."""
+"""Setting of glibc's malloc that keeps freed memory in the process."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc's malloc keep what is freed instead of giving it back to the system; whether that could be done.
+    """Makes glibc's malloc keep freed memory instead of returning it to the system; returns False without glibc.
 
-    A network's maps are tens of MB each. By default every one is fetched from the system anew, which clears it page by
-    page while a training step on the CPU waits. The process then holds its peak until it ends. Elsewhere than with
-    glibc nothing is changed.
+    Feature maps take tens of MB each. By default malloc gets each of them anew from the system, which clears it page by
+    page while a training step on the CPU waits; docs/performance.md has the measured gain. The process holds its peak
+    until it ends, and every thread of it is affected: only the command line calls this.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,6 +1,6 @@
 """Autocast to a half-precision type, or float32.
 
-Weights, their gradients, the optimiser's state and the loss are float32 in every case.
+Weights, their gradients, the optimiser's state and the loss are always float32.
 """
 
 from typing import Literal
@@ -11,6 +11,6 @@ Precision = Literal["float32", "bf16", "fp16"]
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context in which a network's forward runs; one that does nothing for float32."""
+    """Returns the context for a network's forward; it does nothing for float32."""
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, half, enabled=precision != "float32")

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job on standard error: a bar on a terminal, otherwise a line from time to time."""
 
 import sys
 import time
@@ -12,26 +12,26 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts up to `total`; `done` of it came from an earlier start. Writes to standard error.
+    """Counter up to `total`, of which `done` came from an earlier start.
 
-    Where that can no longer be written, its terminal closed or its pipe's reader gone, it falls silent: that is no
-    reason to lose a training.
+    It falls silent once standard error cannot be written (its terminal was closed, its reader has ended), because that
+    is no reason to lose a training.
     """
 
-    def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "step", is_shown: bool = True) -> None:
-        """is_shown: whether anything is written at all; of several ranks one does."""
+    def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "step", is_shown: bool = True) -> None:
+        """title: what the line begins with. is_shown: False on all ranks but one, which then write nothing."""
         self.is_shown = is_shown
-        self.what, self.total, self.done, self.unit = what, total, done, unit
+        self.title, self.total, self.done, self.unit = title, total, done, unit
         self._began = self._last_line = time.monotonic()
         self._first = done
-        self._bar = tqdm(desc=what, total=total, initial=done, unit=unit) if is_shown and sys.stderr.isatty() else None
+        self._bar = tqdm(desc=title, total=total, initial=done, unit=unit) if is_shown and sys.stderr.isatty() else None
 
     def advance(self, note: str = "") -> None:
-        """One more is done; `note` says how it went, such as `loss 0.71`."""
+        """Counts one more; note: how it went, such as `loss 0.71`."""
         self.done += 1
         if not self.is_shown:
             return
-        with self._silent_if_unheard():
+        with self._silent_if_unreadable():
             self._show(note)
 
     def _show(self, note: str) -> None:
@@ -45,22 +45,22 @@ class Progress:
         self._last_line = time.monotonic()
         rate = (self.done - self._first) / max(self._last_line - self._began, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else 0.0
-        speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training notes its images/s itself
-        text = f"{self.what}: {self.done}/{self.total} {self.unit}s, {speed}{_clock(left)} left"
+        speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training reports images/s itself
+        text = f"{self.title}: {self.done}/{self.total} {self.unit}s, {speed}{_clock(left)} left"
         print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """A line of its own, that does not tear the bar."""
+        """Writes a line of its own without breaking the bar."""
         if not self.is_shown:
             return
-        with self._silent_if_unheard():
+        with self._silent_if_unreadable():
             if self._bar is not None:
                 self._bar.write(text, file=sys.stderr)
             else:
                 print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def _silent_if_unheard(self) -> Iterator[None]:
+    def _silent_if_unreadable(self) -> Iterator[None]:
         try:
             yield
         except OSError:
@@ -73,7 +73,7 @@ class Progress:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            with self._silent_if_unheard():
+            with self._silent_if_unreadable():
                 self._bar.close()
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.cli.arguments import one_set_each
+from segnl.cli.arguments import repeat_set
 
 
 @pytest.mark.parametrize(
@@ -12,5 +12,5 @@ from segnl.cli.arguments import one_set_each
         (["--set", "a=1", "dir/a=1"], ["--set", "a=1", "dir/a=1"]),
     ],
 )
-def test_one_set_takes_several_keys_and_no_file(words, read):
-    assert one_set_each(words) == read
+def test_several_keys_may_follow_one_set_but_no_file(words, read):
+    assert repeat_set(words) == read

@@ -18,7 +18,7 @@ def test_a_clean_split_is_counted_class_by_class(tiny_config, tmp_path, capsys):
     assert "train: 5 pairs, 8.11 % of their pixels ignored; 0 errors" in capsys.readouterr().out
 
 
-def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tiny_data, capsys):
+def test_every_error_is_named_and_the_exit_code_is_that_of_data(tiny_config, tiny_data, capsys):
     (tiny_data / "images" / "train" / "frame0.png").unlink()
     broken = tiny_data / "labels" / "train" / "frame3.png"
     broken.write_bytes(broken.read_bytes()[:50])
@@ -29,7 +29,7 @@ def test_every_fault_is_named_and_the_exit_code_is_that_of_data(tiny_config, tin
     assert "2 errors" in out
 
 
-def test_without_a_split_train_and_val_are_looked_at(tiny_config, tiny_data, tmp_path, capsys):
+def test_without_a_split_train_and_val_are_checked(tiny_config, tiny_data, tmp_path, capsys):
     for split, name in (("train", "frame3.png"), ("val", "frame1.png")):
         broken = tiny_data / "labels" / split / name
         broken.write_bytes(broken.read_bytes()[:50])
@@ -43,7 +43,7 @@ def test_without_a_split_train_and_val_are_looked_at(tiny_config, tiny_data, tmp
     assert "val: 3 pairs" in capsys.readouterr().out
 
 
-def test_a_val_that_is_not_there_is_said_and_is_no_fault(tiny_config, tiny_data, capsys):
+def test_a_missing_val_split_is_a_note_and_no_error(tiny_config, tiny_data, capsys):
     shutil.rmtree(tiny_data / "images" / "val")
     assert check(tiny_config) == 0
-    assert "note: val is not looked at: " in capsys.readouterr().out
+    assert "note: val is not checked: " in capsys.readouterr().out

@@ -1,5 +1,3 @@
-"""Work beside the main thread: bounded, ordered, no fault lost."""
-
 import threading
 import time
 from functools import partial
@@ -41,7 +39,7 @@ def fail() -> None:
     raise OSError("disk full")
 
 
-def with_a_fault(made: list[int], calls_after: int) -> None:
+def failing_call_then(made: list[int], calls_after: int) -> None:
     with Background(1, waiting=2) as background:
         background.do(fail)
         for number in range(calls_after):
@@ -49,27 +47,27 @@ def with_a_fault(made: list[int], calls_after: int) -> None:
             time.sleep(0.002)
 
 
-def interrupted_beside_a_fault() -> None:
+def interrupted_beside_an_error() -> None:
     with Background(1, waiting=5) as background:
         background.do(fail)
         raise KeyboardInterrupt
 
 
-def test_a_fault_comes_up_and_what_had_not_begun_is_dropped() -> None:
+def test_an_error_is_raised_and_later_calls_are_dropped() -> None:
     made: list[int] = []
     with pytest.raises(OSError, match="disk full"):
-        with_a_fault(made, 200)
+        failing_call_then(made, 200)
     assert len(made) < 200
 
 
-def test_a_fault_of_the_last_call_comes_up_at_the_end() -> None:
+def test_an_error_of_the_last_call_is_raised_at_the_end() -> None:
     with pytest.raises(OSError, match="disk full"):
-        with_a_fault([], 0)
+        failing_call_then([], 0)
 
 
-def test_a_fault_of_the_caller_is_not_hidden_by_one_beside_it() -> None:
+def test_an_error_of_the_caller_is_not_hidden_by_one_of_a_call() -> None:
     with pytest.raises(KeyboardInterrupt):
-        interrupted_beside_a_fault()
+        interrupted_beside_an_error()
 
 
 def test_numbers_below_one_are_refused() -> None:

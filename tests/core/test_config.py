@@ -46,7 +46,7 @@ def test_scalars_are_read_as_yaml_1_2_reads_them(text, value):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: 1\nb: 2\na: 3\n", "f.yaml: line 3 key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", "f.yaml: line 3 key 'a' appears twice"),
         ("x: &a [1]\ny: *a\n", "aliases"),
         ("a: !!python/object/apply:os.system ['touch /tmp/never']", "tags"),
         ("a: [1, 2", "f.yaml: line"),
