@@ -47,10 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "official_cli" / "streets.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        roots = {
-            "six streets": data_set(Path(folder) / "six", 6),
-            "one street": data_set(Path(folder) / "one", 1),
-        }
+        roots = {"six streets": data_set(Path(folder) / "six", 6), "one street": data_set(Path(folder) / "one", 1)}
         result = {name: compare(root, args.scripts / COMMAND) for name, root in roots.items()}
     for name, scores in result.items():
         print(f"{name}: {scores['ours']}; largest difference {scores['largest_difference']}")

@@ -34,11 +34,7 @@ class ScaledCrop(A.DualTransform):
     """
 
     def __init__(
-        self,
-        crop_hw: tuple[int, int],
-        scale: tuple[float, float],
-        short_side_px: int | None,
-        max_class: float | None,
+        self, crop_hw: tuple[int, int], scale: tuple[float, float], short_side_px: int | None, max_class: float | None
     ) -> None:
         super().__init__(p=1.0)
         self.crop_hw = crop_hw

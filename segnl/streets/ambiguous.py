@@ -6,7 +6,7 @@ An object's painter is not told its class; only its cue's painter is, and that r
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from segnl.streets.canvas import Box, Canvas, Draws, Surface, nearest, shade
+from segnl.streets.canvas import Box, Canvas, Draws, Surface, corners, nearest, shade
 from segnl.streets.pairs import BLACK_MARK, PAIRS, WHITE_MARK, Colour, Pair
 from segnl.streets.town import FOLIAGE, Street
 
@@ -173,34 +173,22 @@ def paint_cue(canvas: Canvas, street: Street, placement: Placement) -> None:
 def _vehicle(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
     body = draws.near(livery, 8)
     for x in (80, 760):
-        canvas.box(Box(*box.at(x, 880), *box.at(x + 160, 1000)), (22, 22, 24), surface)
+        canvas.box(box.inner(x, 880, x + 160, 1000), (22, 22, 24), surface)
     canvas.shape(box, ((0, 60), (40, 0), (960, 0), (1000, 60), (1000, 930), (0, 930)), body, surface)
-    canvas.box(Box(*box.at(0, 60), *box.at(1000, 110)), shade(body, 76))
+    canvas.box(box.inner(0, 60, 1000, 110), shade(body, 76))
     for x in (60, 380, 700):
-        canvas.box(Box(*box.at(x, 190), *box.at(x + 240, 420)), (50, 58, 66))
+        canvas.box(box.inner(x, 190, x + 240, 420), (50, 58, 66))
     for y in (520, 640, 760):
-        canvas.box(Box(*box.at(40, y), *box.at(960, y + 26)), shade(body, 84))
-    canvas.box(Box(*box.at(0, 850), *box.at(1000, 930)), (60, 60, 62))
-    canvas.box(Box(*box.at(400, 862), *box.at(600, 912)), (220, 218, 206))
+        canvas.box(box.inner(40, y, 960, y + 26), shade(body, 84))
+    canvas.box(box.inner(0, 850, 1000, 930), (60, 60, 62))
+    canvas.box(box.inner(400, 862, 600, 912), (220, 218, 206))
 
 
 def _mound(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int) -> None:
     green = draws.near(draws.pick(FOLIAGE), 10)
-    outline = (
-        (0, 1000),
-        (10, 700),
-        (70, 420),
-        (180, 200),
-        (330, 60),
-        (520, 0),
-        (700, 70),
-        (850, 240),
-        (950, 480),
-        (990, 720),
-        (1000, 1000),
-    )
+    outline = corners("0,1000 10,700 70,420 180,200 330,60 520,0 700,70 850,240 950,480 990,720 1000,1000")
     canvas.shape(box, outline, green, surface)
-    canvas.shape(Box(*box.at(120, 90), *box.at(760, 600)), outline, shade(green, 112))
+    canvas.shape(box.inner(120, 90, 760, 600), outline, shade(green, 112))
     radius = max(1, (box.y1 - box.y0) // 15)
     for row in range(4):
         for column in range(9 - abs(row - 3)):
@@ -235,10 +223,10 @@ def _panels(canvas: Canvas, draws: Draws, box: Box, livery: Colour, surface: int
     strip = draws.near(livery, 8)
     for index in range(8):
         x = index * 125
-        canvas.box(Box(*box.at(x, 0), *box.at(x + 12, 1000)), shade(grey, 70))
-        canvas.box(Box(*box.at(x + 45, 160), *box.at(x + 88, 860)), strip)
-    canvas.box(Box(*box.at(0, 0), *box.at(1000, 90)), strip)
-    canvas.box(Box(*box.at(0, 930), *box.at(1000, 1000)), shade(grey, 62))
+        canvas.box(box.inner(x, 0, x + 12, 1000), shade(grey, 70))
+        canvas.box(box.inner(x + 45, 160, x + 88, 860), strip)
+    canvas.box(box.inner(0, 0, 1000, 90), strip)
+    canvas.box(box.inner(0, 930, 1000, 1000), shade(grey, 62))
 
 
 def _sign(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
@@ -249,19 +237,7 @@ def _sign(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) 
 
 
 def _balloon(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int) -> None:
-    outline = (
-        (500, 0),
-        (800, 60),
-        (960, 220),
-        (1000, 420),
-        (900, 620),
-        (600, 860),
-        (400, 860),
-        (100, 620),
-        (0, 420),
-        (40, 220),
-        (200, 60),
-    )
+    outline = corners("500,0 800,60 960,220 1000,420 900,620 600,860 400,860 100,620 0,420 40,220 200,60")
     canvas.shape(cue, outline, livery, surface)
     canvas.shape(
         cue, ((250, 160), (750, 160), (830, 400), (740, 580), (600, 690), (400, 690), (260, 580), (170, 400)), mark

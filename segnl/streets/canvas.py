@@ -7,6 +7,7 @@ corners and no anti-aliasing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import cv2
@@ -87,8 +88,19 @@ class Box:
         return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)).area
 
     def at(self, x: int, y: int) -> tuple[int, int]:
-        """The pixel at thousandths of the box's width and height."""
+        """Returns the pixel (column, row) at thousandths of the box's width and height."""
         return self.x0 + (self.x1 - self.x0) * x // 1000, self.y0 + (self.y1 - self.y0) * y // 1000
+
+    def inner(self, x0: int, y0: int, x1: int, y1: int) -> "Box":
+        """Returns the box between two points given in thousandths of this one."""
+        return Box(*self.at(x0, y0), *self.at(x1, y1))
+
+
+@cache
+def corners(text: str) -> Points:
+    """Parses an outline "x,y x,y ..." in thousandths of a box, written as SVG's `points`."""
+    pairs = (pair.split(",") for pair in text.split())
+    return tuple((int(x), int(y)) for x, y in pairs)
 
 
 def nearest(value: float) -> int:
@@ -122,6 +134,26 @@ class Camera:
         column = int((self.vanish_xy[0] + side_m * scale + 0.5) // 1)  # `nearest`, called thousands of times
         row = int((self.vanish_xy[1] + (self.height_m - up_m) * scale + 0.5) // 1)
         return column, row
+
+    def upright(self, side_m: float, low_m: float, high_m: float, near_m: float, far_m: float) -> "Points":
+        """Returns the corners of an upright rectangle along the street."""
+        point = self.point
+        return (
+            point(side_m, low_m, near_m),
+            point(side_m, high_m, near_m),
+            point(side_m, high_m, far_m),
+            point(side_m, low_m, far_m),
+        )
+
+    def ground(self, inner_m: float, outer_m: float, near_m: float, far_m: float) -> "Points":
+        """Returns the corners of a strip of ground between two distances from the middle, along the street."""
+        point = self.point
+        return (
+            point(inner_m, 0, near_m),
+            point(inner_m, 0, far_m),
+            point(outer_m, 0, far_m),
+            point(outer_m, 0, near_m),
+        )
 
     def front(self, side_m: float, ahead_m: float, width_m: float, height_m: float, up_m: float = 0.0) -> Box:
         """The box of an upright rectangle that faces the camera, centred on side_m, standing up_m above the ground."""
@@ -195,10 +227,14 @@ class Canvas:
 
     def paint(self, shapes: Sequence[Points], colour: Colour, surface: int | None = None) -> None:
         """Fills polygons that do not overlap; without a surface only colour changes (windows, marks)."""
-        corners = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
-        cv2.fillPoly(self.image, corners, colour, cv2.LINE_8)
+        polygons = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
+        cv2.fillPoly(self.image, polygons, colour, cv2.LINE_8)
         if surface is not None:
-            cv2.fillPoly(self.owner, corners, surface, cv2.LINE_8)
+            cv2.fillPoly(self.owner, polygons, surface, cv2.LINE_8)
+
+    def polygon(self, shape: Points, colour: Colour, surface: int | None = None) -> None:
+        """Fills one polygon."""
+        self.paint([shape], colour, surface)
 
     def owner_only(self, outline: Points, surface: int) -> None:
         """Gives the area of a polygon to a surface without changing colours: what one sees through a fence is fence."""
@@ -221,4 +257,4 @@ class Canvas:
 
     def shape(self, box: Box, outline: Points, colour: Colour, surface: int | None = None) -> None:
         """Fills a polygon given in thousandths of a box."""
-        self.paint([[box.at(x, y) for x, y in outline]], colour, surface)
+        self.polygon([box.at(x, y) for x, y in outline], colour, surface)

@@ -1,6 +1,6 @@
 """What stands along a street: trees, lamps, traffic lights, signs, bins. Each painter is given metres."""
 
-from segnl.streets.canvas import Box, Canvas, Draws, mix, shade
+from segnl.streets.canvas import Box, Canvas, Draws, corners, mix, shade
 from segnl.streets.town import BUSH, FOLIAGE, Street
 
 Place = tuple[float, float]
@@ -20,24 +20,11 @@ def tree(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
     crown = street.camera.front(side, ahead, spread, tall * 0.64, up_m=tall * 0.36)
     for _ in range(7):
         x, y = draws.between(-120, 560), draws.between(-60, 480)
-        spot = Box(*crown.at(x, y), *crown.at(x + draws.between(420, 600), y + draws.between(380, 540)))
+        spot = crown.inner(x, y, x + draws.between(420, 600), y + draws.between(380, 540))
         canvas.shape(spot, _LEAVES, shade(leaf, 116 - y // 16 + draws.between(-6, 6)), surface)
 
 
-_LEAVES = (
-    (0, 560),
-    (90, 250),
-    (260, 160),
-    (400, 0),
-    (640, 60),
-    (850, 160),
-    (1000, 430),
-    (930, 760),
-    (740, 900),
-    (560, 1000),
-    (300, 920),
-    (90, 800),
-)
+_LEAVES = corners("0,560 90,250 260,160 400,0 640,60 850,160 1000,430 930,760 740,900 560,1000 300,920 90,800")
 
 
 def bush(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
@@ -45,7 +32,7 @@ def bush(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
     leaf = street.faded(draws.near(draws.pick(FOLIAGE), 14), ahead)
     box = street.camera.front(side, ahead, draws.between(12, 26) / 10, draws.between(7, 15) / 10)
     canvas.shape(box, BUSH, leaf, canvas.stuff("vegetation", 130))
-    canvas.shape(Box(*box.at(120, 60), *box.at(720, 500)), BUSH, shade(leaf, 116))
+    canvas.shape(box.inner(120, 60, 720, 500), BUSH, shade(leaf, 116))
 
 
 def _post(canvas: Canvas, street: Street, place: Place, height_m: float, width_m: float = 0.12) -> Box:
@@ -71,7 +58,7 @@ def lamp(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
         point(side + inwards, tall + 0.2 - thick, ahead),
         point(side, tall - thick, ahead),
     ]
-    canvas.paint([arm], grey, canvas.stuff("pole", 16))
+    canvas.polygon(arm, grey, canvas.stuff("pole", 16))
     head = street.camera.front(side + inwards, ahead, 0.7, 0.16, up_m=tall + 0.05)
     canvas.box(head, shade(grey, 60), canvas.stuff("pole", 16))
 
@@ -110,7 +97,7 @@ def traffic_sign(canvas: Canvas, draws: Draws, street: Street, place: Place) -> 
         canvas.shape(plate, ((500, 250), (800, 790), (200, 790)), field)
     else:
         canvas.box(plate, rim, surface)
-        canvas.box(Box(*plate.at(150, 150), *plate.at(850, 850)), field)
+        canvas.box(plate.inner(150, 150, 850, 850), field)
 
 
 def bin_(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
@@ -119,36 +106,19 @@ def bin_(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
     box = street.camera.front(side, ahead, 0.5, 0.95)
     colour = street.faded(draws.near((70, 76, 70), 14), ahead)
     canvas.box(box, colour, canvas.stuff("static", 24))
-    canvas.box(Box(*box.at(0, 0), *box.at(1000, 180)), shade(colour, 60))
+    canvas.box(box.inner(0, 0, 1000, 180), shade(colour, 60))
 
 
 def barrier(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
     """A stretch of guard fence along the kerb: posts and two rails."""
     side, ahead = place
     length = draws.between(40, 90) / 10
-    point, colour = street.camera.point, street.faded(draws.near((146, 148, 150), 12), ahead)
+    _point, colour = street.camera.point, street.faded(draws.near((146, 148, 150), 12), ahead)
     surface = canvas.stuff("fence", 60)
-    whole = [
-        point(side, 0.1, ahead),
-        point(side, 1.05, ahead),
-        point(side, 1.05, ahead + length),
-        point(side, 0.1, ahead + length),
-    ]
+    whole = street.camera.upright(side, 0.1, 1.05, ahead, ahead + length)
     canvas.owner_only(whole, surface)
     for low, high in ((0.95, 1.05), (0.5, 0.58)):
-        canvas.paint(
-            [
-                [
-                    point(side, low, ahead),
-                    point(side, high, ahead),
-                    point(side, high, ahead + length),
-                    point(side, low, ahead + length),
-                ]
-            ],
-            colour,
-        )
+        canvas.polygon(street.camera.upright(side, low, high, ahead, ahead + length), colour)
     for index in range(6):
         z = ahead + length * index / 5
-        canvas.paint(
-            [[point(side, 0, z), point(side, 1.05, z), point(side, 1.05, z + 0.12), point(side, 0, z + 0.12)]], colour
-        )
+        canvas.polygon(street.camera.upright(side, 0, 1.05, z, z + 0.12), colour)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from segnl.streets.canvas import Box, Camera, Canvas, Draws, Points, mix, nearest, shade
+from segnl.streets.canvas import Box, Camera, Canvas, Draws, Points, corners, mix, nearest, shade
 from segnl.streets.pairs import Colour
 
 _SKIES: tuple[tuple[Colour, Colour], ...] = (  # at the top, at the horizon
@@ -57,9 +57,7 @@ def plan_street(draws: Draws, hw: tuple[int, int]) -> Street:
     height, width = hw
     unit = min(height / 256, width / 512)
     camera = Camera(
-        hw=hw,
-        vanish_xy=(width * draws.between(42, 58) // 100, height * draws.between(42, 47) // 100),
-        unit=unit,
+        hw=hw, vanish_xy=(width * draws.between(42, 58) // 100, height * draws.between(42, 47) // 100), unit=unit
     )
     road = draws.between(42, 62) / 10
     houses = (road + draws.between(42, 68) / 10, road + draws.between(42, 68) / 10)
@@ -112,26 +110,11 @@ def _skyline(canvas: Canvas, draws: Draws, street: Street) -> None:
         if draws.chance(60):
             canvas.box(box, street.faded(draws.near(draws.pick(_FACADES), 14), 70), canvas.stuff("building", 30))
         else:
-            outline: Points = (
-                (0, 1000),
-                (0, 500),
-                (150, 150),
-                (400, 0),
-                (600, 160),
-                (850, 60),
-                (1000, 480),
-                (1000, 1000),
-            )
+            outline: Points = corners("0,1000 0,500 150,150 400,0 600,160 850,60 1000,480 1000,1000")
             canvas.shape(
                 box, outline, street.faded(draws.near(draws.pick(FOLIAGE), 10), 60), canvas.stuff("vegetation", 90)
             )
         x += wide * draws.between(60, 100) // 100
-
-
-def _strip(street: Street, inner_m: float, outer_m: float, near_m: float, far_m: float) -> Points:
-    """The corners of a strip of ground between two distances from the middle, along the street."""
-    point = street.camera.point
-    return (point(inner_m, 0, near_m), point(inner_m, 0, far_m), point(outer_m, 0, far_m), point(outer_m, 0, near_m))
 
 
 def _ground(canvas: Canvas, draws: Draws, street: Street) -> None:
@@ -143,49 +126,51 @@ def _ground(canvas: Canvas, draws: Draws, street: Street) -> None:
     for side in (-1, 1):  # joints of the slabs
         ahead = 2.0
         while ahead < 26:
-            canvas.paint([_strip(street, side * street.road_m, side * 16.0, ahead, ahead * 1.012)], seam)
+            canvas.polygon(street.camera.ground(side * street.road_m, side * 16.0, ahead, ahead * 1.012), seam)
             ahead += 1.6 + ahead * 0.12
     for side, begin in zip((-1, 1), street.verge_m, strict=True):
         if begin:
             grass = draws.near(_GRASS, 12)
-            strip = _strip(street, side * begin, side * (begin + 1.6), _NEAREST_M, 90.0)
-            canvas.paint([strip], grass, canvas.stuff("terrain", 96))
+            strip = street.camera.ground(side * begin, side * (begin + 1.6), _NEAREST_M, 90.0)
+            canvas.polygon(strip, grass, canvas.stuff("terrain", 96))
 
 
 def _road(canvas: Canvas, draws: Draws, street: Street) -> None:
     road = canvas.stuff("road", 34)
     asphalt = draws.near((98, 98, 102), 18)
     half = street.road_m
-    canvas.paint(
-        [_strip(street, -half - 0.22, half + 0.22, _NEAREST_M, 240.0)], shade(asphalt, 135), canvas.stuff("sidewalk")
+    canvas.polygon(
+        street.camera.ground(-half - 0.22, half + 0.22, _NEAREST_M, 240.0),
+        shade(asphalt, 135),
+        canvas.stuff("sidewalk"),
     )
-    canvas.paint([_strip(street, -half, half, _NEAREST_M, 240.0)], asphalt, road)
+    canvas.polygon(street.camera.ground(-half, half, _NEAREST_M, 240.0), asphalt, road)
     for _ in range(draws.between(2, 5)):  # repairs
         side, ahead = draws.between(-40, 30) / 10, draws.between(30, 200) / 10
         if abs(side) + 1.2 < half:
-            patch = _strip(street, side, side + draws.between(5, 12) / 10, ahead, ahead * 1.25)
-            canvas.paint([patch], shade(asphalt, draws.between(84, 112)))
+            patch = street.camera.ground(side, side + draws.between(5, 12) / 10, ahead, ahead * 1.25)
+            canvas.polygon(patch, shade(asphalt, draws.between(84, 112)))
     paint = mix(asphalt, (244, 244, 238), 200)
     if draws.chance(70):
         ahead = 2.2 + draws.below(20) / 10
         while ahead < 70:
-            canvas.paint([_strip(street, -0.08, 0.08, ahead, ahead + 2.2)], street.faded(paint, ahead))
+            canvas.polygon(street.camera.ground(-0.08, 0.08, ahead, ahead + 2.2), street.faded(paint, ahead))
             ahead += 5.0
     if draws.chance(60):
-        edges = [_strip(street, s * (half - 0.45), s * (half - 0.3), _NEAREST_M, 120.0) for s in (-1, 1)]
+        edges = [street.camera.ground(s * (half - 0.45), s * (half - 0.3), _NEAREST_M, 120.0) for s in (-1, 1)]
         canvas.paint(edges, paint)
     if draws.chance(25):
         ahead = draws.between(110, 220) / 10
         bars = [
-            _strip(street, x / 10, x / 10 + 0.5, ahead, ahead + 2.6)
+            street.camera.ground(x / 10, x / 10 + 0.5, ahead, ahead + 2.6)
             for x in range(nearest(-half * 10) + 5, nearest(half * 10) - 8, 10)
         ]
         canvas.paint(bars, street.faded(paint, ahead))
     if draws.chance(25):
         side = draws.pick((-1, 1))
         near = draws.between(30, 90) / 10
-        canvas.paint(
-            [_strip(street, side * half, side * (half - 1.9), near, near + 14)],
+        canvas.polygon(
+            street.camera.ground(side * half, side * (half - 1.9), near, near + 14),
             shade(asphalt, 88),
             canvas.stuff("parking", 34),
         )
@@ -216,33 +201,27 @@ def _house(canvas: Canvas, draws: Draws, street: Street, line: float, near: floa
     back = line * 1.8
     if draws.chance(65):
         ridge = top + 1.6
-        canvas.paint(
+        canvas.polygon(
             [
-                [
-                    point(line, top, near),
-                    point(line * 1.3, ridge, near),
-                    point(line * 1.3, ridge, far),
-                    point(line, top, far),
-                ]
+                point(line, top, near),
+                point(line * 1.3, ridge, near),
+                point(line * 1.3, ridge, far),
+                point(line, top, far),
             ],
             street.faded(roof, near),
             building,
         )
-        canvas.paint(
-            [[point(line, top, near), point(line * 1.3, ridge, near), point(back, top, near)]],
-            shade(faded, 78),
-            building,
+        canvas.polygon(
+            [point(line, top, near), point(line * 1.3, ridge, near), point(back, top, near)], shade(faded, 78), building
         )
-    canvas.paint(
-        [[point(line, 0, near), point(line, top, near), point(back, top, near), point(back, 0, near)]],
+    canvas.polygon(
+        [point(line, 0, near), point(line, top, near), point(back, top, near), point(back, 0, near)],
         shade(faded, 80),
         building,
     )
-    canvas.paint(
-        [[point(line, 0, near), point(line, top, near), point(line, top, far), point(line, 0, far)]], faded, building
-    )
-    base: Points = [point(line, 0, near), point(line, 0.5, near), point(line, 0.5, far), point(line, 0, far)]
-    canvas.paint([base], shade(faded, 74))
+    canvas.polygon(street.camera.upright(line, 0, top, near, far), faded, building)
+    base: Points = street.camera.upright(line, 0, 0.5, near, far)
+    canvas.polygon(base, shade(faded, 74))
     if near < 55:
         _windows(canvas, draws, street, line, (near, far), (floors, storey), wall)
 
@@ -257,7 +236,6 @@ def _windows(
     wall: Colour,
 ) -> None:
     """Rows of windows in a facade, a door or a shop below. along: the facade's ends in m. floors: count, m of each."""
-    point = street.camera.point
     near, far = along
     count, storey = floors
     glass = street.faded(draws.near(draws.pick(((52, 60, 72), (78, 92, 108), (40, 42, 48))), 10), near)
@@ -275,18 +253,9 @@ def _windows(
         for column in range(columns):
             first = near + step * (column + (1 - fill) / 2)
             last = first + step * fill
-            panes.append(
-                [point(line, low, first), point(line, up, first), point(line, up, last), point(line, low, last)]
-            )
+            panes.append(street.camera.upright(line, low, up, first, last))
             edge = 0.14
-            frames.append(
-                [
-                    point(line, low - edge, first - edge),
-                    point(line, up + edge, first - edge),
-                    point(line, up + edge, last + edge),
-                    point(line, low - edge, last + edge),
-                ]
-            )
+            frames.append(street.camera.upright(line, low - edge, up + edge, first - edge, last + edge))
     if near < 34:
         canvas.paint(frames, frame)
     canvas.paint(panes, glass)
@@ -294,8 +263,9 @@ def _windows(
 
 def _gap(canvas: Canvas, draws: Draws, street: Street, line: float, near: float, far: float) -> None:
     """A garden between two houses: grass, bushes behind, and a wall or a fence towards the street."""
-    point = street.camera.point
-    canvas.paint([_strip(street, line, line * 2.4, near, far)], draws.near(_GRASS, 14), canvas.stuff("terrain", 96))
+    canvas.polygon(
+        street.camera.ground(line, line * 2.4, near, far), draws.near(_GRASS, 14), canvas.stuff("terrain", 96)
+    )
     bushes = canvas.stuff("vegetation", 130)
     for _ in range(5):
         ahead = near + (far - near) * draws.between(30, 100) / 100
@@ -303,36 +273,28 @@ def _gap(canvas: Canvas, draws: Draws, street: Street, line: float, near: float,
         spot = street.camera.front(line * draws.between(115, 170) / 100, ahead, high, high)
         leaf = street.faded(draws.near(draws.pick(FOLIAGE), 12), ahead)
         canvas.shape(spot, BUSH, leaf, bushes)
-        canvas.shape(Box(*spot.at(150, 80), *spot.at(700, 560)), BUSH, shade(leaf, 118))
+        canvas.shape(spot.inner(150, 80, 700, 560), BUSH, shade(leaf, 118))
     if draws.chance(50):
         stone = street.faded(draws.near((150, 128, 112), 14), near)
-        canvas.paint(
-            [[point(line, 0, near), point(line, 1.5, near), point(line, 1.5, far), point(line, 0, far)]],
-            stone,
-            canvas.stuff("wall", 60),
-        )
-        cap: Points = [point(line, 1.5, near), point(line, 1.62, near), point(line, 1.62, far), point(line, 1.5, far)]
-        canvas.paint([cap], shade(stone, 122), canvas.stuff("wall", 60))
+        canvas.polygon(street.camera.upright(line, 0, 1.5, near, far), stone, canvas.stuff("wall", 60))
+        cap: Points = street.camera.upright(line, 1.5, 1.62, near, far)
+        canvas.polygon(cap, shade(stone, 122), canvas.stuff("wall", 60))
     else:
         _fence(canvas, draws, street, line, near, far)
 
 
 def _fence(canvas: Canvas, draws: Draws, street: Street, line: float, near: float, far: float) -> None:
     """Upright laths on two rails; like the fence of a real label, the whole of it is one area."""
-    point = street.camera.point
-    whole: Points = [point(line, 0.1, near), point(line, 1.3, near), point(line, 1.3, far), point(line, 0.1, far)]
-    canvas.paint([whole], street.faded((92, 96, 72), near), canvas.stuff("fence", 60))
+    whole: Points = street.camera.upright(line, 0.1, 1.3, near, far)
+    canvas.polygon(whole, street.faded((92, 96, 72), near), canvas.stuff("fence", 60))
     lath = street.faded(draws.near((138, 104, 74), 16), near)
     count = nearest((far - near) / 0.55)
     step = (far - near) / count
     laths = [
-        [point(line, 0.1, z), point(line, 1.35, z), point(line, 1.35, z + step * 0.5), point(line, 0.1, z + step * 0.5)]
+        street.camera.upright(line, 0.1, 1.35, z, z + step * 0.5)
         for z in (near + step * index for index in range(count))
     ]
     canvas.paint(laths, lath)
 
 
-BUSH: Points = (
-    *((0, 1000), (0, 640), (60, 420), (180, 330), (240, 150), (420, 60), (520, 0)),
-    *((680, 70), (780, 180), (840, 360), (960, 470), (1000, 700), (1000, 1000)),
-)
+BUSH = corners("0,1000 0,640 60,420 180,330 240,150 420,60 520,0 680,70 780,180 840,360 960,470 1000,700 1000,1000")

@@ -48,12 +48,12 @@ def solid(
     front = street.camera.front(side, ahead + length, width, height, up_m)
     flank = shade(colour, 78)
     if side - width / 2 > 0:
-        canvas.paint(
-            [[(rear.x0, rear.y0), (rear.x0, rear.y1), (front.x0, front.y1), (front.x0, front.y0)]], flank, surface
+        canvas.polygon(
+            [(rear.x0, rear.y0), (rear.x0, rear.y1), (front.x0, front.y1), (front.x0, front.y0)], flank, surface
         )
     elif side + width / 2 < 0:
-        canvas.paint(
-            [[(rear.x1, rear.y0), (rear.x1, rear.y1), (front.x1, front.y1), (front.x1, front.y0)]], flank, surface
+        canvas.polygon(
+            [(rear.x1, rear.y0), (rear.x1, rear.y1), (front.x1, front.y1), (front.x1, front.y0)], flank, surface
         )
     canvas.box(rear, colour, surface)
     return rear
@@ -69,7 +69,7 @@ def _shadow(canvas: Canvas, street: Street, place: tuple[float, float], width: f
         point(side + half, 0, ahead + length),
         point(side - half, 0, ahead + length),
     ]
-    canvas.paint([area], street.faded((46, 46, 50), ahead))
+    canvas.polygon(area, street.faded((46, 46, 50), ahead))
 
 
 def car(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
@@ -82,7 +82,7 @@ def car(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]
     for offset in (-0.72, 0.72):
         canvas.box(street.camera.front(place[0] + offset, ahead, 0.26, 0.36), tyre, surface)
     cabin = solid(canvas, street, (place[0], ahead + 0.5), (1.5, 0.62, 2.4), glass, surface, up_m=0.85)
-    canvas.box(Box(*cabin.at(0, 0), *cabin.at(1000, 120)), paint, surface)
+    canvas.box(cabin.inner(0, 0, 1000, 120), paint, surface)
     rear = solid(canvas, street, place, (1.8, 0.7, 4.2), paint, surface, up_m=0.24)
     canvas.shape(
         Box(rear.x0, cabin.y0, rear.x1, rear.y0), ((30, 1000), (170, 60), (830, 60), (970, 1000)), paint, surface
@@ -90,9 +90,9 @@ def car(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]
     canvas.shape(Box(rear.x0, cabin.y0, rear.x1, rear.y0), ((120, 900), (220, 200), (780, 200), (880, 900)), glass)
     lamp = (196, 36, 32) if place[0] > 0 else (240, 236, 214)
     for x in (30, 800):
-        canvas.box(Box(*rear.at(x, 180), *rear.at(x + 170, 420)), street.faded(lamp, ahead))
-    canvas.box(Box(*rear.at(0, 740), *rear.at(1000, 1000)), shade(paint, 60))
-    canvas.box(Box(*rear.at(380, 480), *rear.at(620, 680)), street.faded((226, 226, 220), ahead))
+        canvas.box(rear.inner(x, 180, x + 170, 420), street.faded(lamp, ahead))
+    canvas.box(rear.inner(0, 740, 1000, 1000), shade(paint, 60))
+    canvas.box(rear.inner(380, 480, 620, 680), street.faded((226, 226, 220), ahead))
 
 
 def truck(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
@@ -108,9 +108,9 @@ def truck(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, floa
         canvas.box(street.camera.front(place[0] + offset, ahead, 0.5, 0.8), street.faded(_TYRE, ahead), surface)
     rear = solid(canvas, street, place, (2.4, 2.2, 5.0), load, surface, up_m=1.0)
     seam = shade(load, 82)
-    canvas.box(Box(*rear.at(485, 0), *rear.at(515, 1000)), seam)
+    canvas.box(rear.inner(485, 0, 515, 1000), seam)
     for x in (300, 680):
-        canvas.box(Box(*rear.at(x, 60), *rear.at(x + 25, 940)), seam)
+        canvas.box(rear.inner(x, 60, x + 25, 940), seam)
 
 
 def bus(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
@@ -123,14 +123,12 @@ def train(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, floa
     point = street.camera.point
     for offset in (-0.75, 0.75):
         rail = place[0] + offset
-        canvas.paint(
+        canvas.polygon(
             [
-                [
-                    point(rail - 0.05, 0, 2.2),
-                    point(rail + 0.05, 0, 2.2),
-                    point(rail + 0.05, 0, 90),
-                    point(rail - 0.05, 0, 90),
-                ]
+                point(rail - 0.05, 0, 2.2),
+                point(rail + 0.05, 0, 2.2),
+                point(rail + 0.05, 0, 90),
+                point(rail - 0.05, 0, 90),
             ],
             (70, 70, 74),
         )
@@ -155,19 +153,11 @@ def _coach(
     canvas.box(street.camera.front(side, ahead, width * 0.86, 0.4), street.faded(_TYRE, ahead), surface)
     solid(canvas, street, place, (width, height - 0.3, length), upper, surface, up_m=0.3)
     rear = solid(canvas, street, place, (width, 1.0, length), lower, surface, up_m=0.3)
-    point = street.camera.point
     edge = side - width / 2 if side > 0 else side + width / 2
     panes: list[Points] = []
     first = ahead + 0.6
     while first + 1.5 < ahead + length:
-        panes.append(
-            [
-                point(edge, 1.6, first),
-                point(edge, 2.5, first),
-                point(edge, 2.5, first + 1.3),
-                point(edge, 1.6, first + 1.3),
-            ]
-        )
+        panes.append(street.camera.upright(edge, 1.6, 2.5, first, first + 1.3))
         first += 1.7
     if abs(side) > width / 2:
         canvas.paint(panes, shade(glass, 90))
@@ -176,7 +166,7 @@ def _coach(
     canvas.box(street.camera.front(side, ahead, width * 0.5, 0.3, up_m=2.55), street.faded((26, 26, 24), ahead))
     canvas.box(street.camera.front(side, ahead, width * 0.3, 0.18, up_m=2.6), street.faded((250, 190, 60), ahead))
     for x in (40, 850):
-        canvas.box(Box(*rear.at(x, 250), *rear.at(x + 110, 520)), street.faded((206, 44, 36), ahead))
+        canvas.box(rear.inner(x, 250, x + 110, 520), street.faded((206, 44, 36), ahead))
 
 
 def figure(canvas: Canvas, draws: Draws, street: Street, box: Box, ahead: float, surface: int) -> None:
