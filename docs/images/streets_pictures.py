@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from segnl.labels.cityscapes import LABELS  # noqa: E402
 from segnl.streets.pairs import PAIRS  # noqa: E402  the checkout's own package, installed or not
-from segnl.streets.scene import Scene, compose  # noqa: E402
+from segnl.streets.scene import Scene, render_scene  # noqa: E402
 
 HW = (256, 512)
 COLOURS = np.zeros((256, 3), np.uint8)
@@ -32,7 +32,7 @@ def linked(scene: Scene, pair: int) -> np.ndarray:
     """The image with a white line from each object of the pair to its cue, and a frame around both."""
     image = scene.image.copy()
     for placement in scene.placements:
-        if placement.pair == pair:
+        if placement.pair_number == pair:
             for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 2)):
                 for box in (placement.box.grown(3), placement.cue.grown(3)):
                     cv2.rectangle(image, (box.x0, box.y0), (box.x1, box.y1), colour, width)
@@ -43,19 +43,19 @@ def linked(scene: Scene, pair: int) -> np.ndarray:
 def pair_rows(pair: int) -> list[list[np.ndarray]]:
     """The first street in which the pair's two objects differ, and the same street with their classes exchanged."""
     for index in range(1000):
-        first = compose(seed=0, split="val", index=index, hw=HW)
-        marks = [placement.mark for placement in first.placements if placement.pair == pair]
+        first = render_scene(seed=0, split="val", index=index, hw=HW)
+        marks = [placement.mark for placement in first.placements if placement.pair_number == pair]
         if sorted(marks) != [0, 1]:
             continue
         for marks_seed in range(1, 60):
-            other = compose(seed=0, split="val", index=index, hw=HW, marks_seed=marks_seed)
-            if [placement.mark for placement in other.placements if placement.pair == pair] == marks[::-1]:
+            other = render_scene(seed=0, split="val", index=index, hw=HW, marks_seed=marks_seed)
+            if [placement.mark for placement in other.placements if placement.pair_number == pair] == marks[::-1]:
                 return [[linked(scene, pair), COLOURS[scene.label_ids]] for scene in (first, other)]
     raise LookupError(f"pair {pair}: no street shows two objects of different classes")
 
 
 def main() -> None:
-    scenes = [compose(seed=0, split="val", index=index, hw=HW) for index in range(20)]
+    scenes = [render_scene(seed=0, split="val", index=index, hw=HW) for index in range(20)]
     save("twenty", [[scene.image for scene in scenes[start : start + 4]] for start in range(0, 20, 4)], 0.4)
     save("labels", [[scene.image, COLOURS[scene.label_ids]] for scene in scenes[4:7]], 0.7)
     for number, pair in enumerate(PAIRS, start=1):

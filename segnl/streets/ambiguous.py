@@ -1,13 +1,13 @@
-"""Where a street's ambiguous objects and their cues stand, and how they are painted.
+"""Ambiguous objects and their cues: placement and painting (pairs.py explains pair, livery, cue and mark).
 
-An object's painter is not told its class; only its cue's painter is, and that reads it from the mark it has to show.
+The painter of an object does not know its class; only the painter of its cue does, from the mark that it paints.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from segnl.streets.canvas import Box, Canvas, Draws, Surface, corners, nearest, shade
-from segnl.streets.pairs import BLACK_MARK, PAIRS, WHITE_MARK, Colour, Pair
+from segnl.streets.pairs import BLACK_MARK, PAIRS, WHITE_MARK, AmbiguousPair, Colour
 from segnl.streets.town import FOLIAGE, Street
 
 _NEAR, _FAR_ENOUGH = (
@@ -18,60 +18,61 @@ _NEAR, _FAR_ENOUGH = (
 
 @dataclass(frozen=True)
 class Placement:
-    """One ambiguous object and its cue. pair: 1.. as in PAIRS. livery: 0 or 1. mark: 0 white, 1 black; also the class.
+    """One ambiguous object and its cue. pair_number: 1.., its place in PAIRS. livery: 0 or 1. mark: 0 white, 1 black.
 
-    is_aligned: the cue's centre lies within the object's rows or within its columns.
+    The mark is also the place of the object's class in the pair.
     """
 
-    pair: int
+    pair_number: int
     livery: int
     mark: int
     box: Box
     cue: Box
 
     @property
-    def kind(self) -> Pair:
-        return PAIRS[self.pair - 1]
+    def pair(self) -> AmbiguousPair:
+        return PAIRS[self.pair_number - 1]
 
     @property
-    def truth(self) -> str:
+    def class_name(self) -> str:
         """The Cityscapes name of the object's class."""
-        return self.kind.classes[self.mark]
+        return self.pair.classes[self.mark]
 
     @property
     def is_aligned(self) -> bool:
+        """Whether the cue's centre lies within the object's rows or within its columns."""
         x, y = self.cue.centre
         return self.box.x0 <= x <= self.box.x1 or self.box.y0 <= y <= self.box.y1
 
     @property
     def distance_px(self) -> float:
-        """From the object's centre to its cue's."""
+        """Distance between the centres of the object and its cue."""
         (x, y), (cue_x, cue_y) = self.box.centre, self.cue.centre
         return float(((x - cue_x) ** 2 + (y - cue_y) ** 2) ** 0.5)
 
 
 def plan_ambiguous(canvas: Canvas, draws: Draws, marks: Draws, street: Street) -> list[Placement]:
-    """Two or three pairs, one or two objects each, with their cues; nothing overlaps.
+    """Places objects of two or three pairs, one or two each, with their cues, without overlap.
 
-    draws decides all that can be seen of an object; marks decides only which class each one is. When a pair has two
-    objects their classes differ twice out of three times.
+    draws decides everything visible of an object; marks decides only its class. The classes of a pair's two objects
+    differ two times out of three.
     """
     placed: list[Placement] = []
-    wanted = draws.between(2, 3)
+    missing_pairs = draws.between(2, 3)
     for pair in draws.shuffled(range(1, len(PAIRS) + 1)):
         first_livery = draws.below(2)
         first_mark, differs = marks.below(2), marks.below(3) < 2
         objects = 0
         for livery in (first_livery, 1 - first_livery)[: 2 if draws.below(3) < 2 else 1]:
             mark = first_mark if objects == 0 else first_mark ^ int(differs)
-            found = _place(
+            placement = _place(
                 canvas, draws, street, placed, Placement(pair, livery, mark, Box(0, 0, 0, 0), Box(0, 0, 0, 0))
             )
-            if found:
-                placed.append(found)
+            if placement:
+                placed.append(placement)
                 objects += 1
-        wanted -= objects > 0
-        if wanted == 0:
+        missing_pairs -= objects > 0
+        if missing_pairs == 0:
             break
     return placed
 
@@ -79,25 +80,25 @@ def plan_ambiguous(canvas: Canvas, draws: Draws, marks: Draws, street: Street) -
 def _place(
     canvas: Canvas, draws: Draws, street: Street, placed: Sequence[Placement], blank: Placement
 ) -> Placement | None:
-    """`blank` with a box and a cue that are free, or None where the street has no room for it.
+    """Returns `blank` with a free box and a free cue, or None where the street has no space for it.
 
-    Half of the cues are wanted on the row or column of their object, the others off both; a cue that is neither
-    wanted nor far is kept in case no better one is found.
+    Half of the cues should be on the row or column of their object, the others off both. A cue that is not so, or not
+    far enough, is kept in case no better one is found.
     """
-    taken = [box.grown(street.camera.px(4)) for other in placed for box in (other.box, other.cue)]
+    taken = [box.grown(street.camera.px(4)) for earlier in placed for box in (earlier.box, earlier.cue)]
     wants_aligned = draws.chance(50)
     spare: Placement | None = None
     for _ in range(8):
-        box = _object_box(draws, street, blank.kind)
-        if any(box.overlap(other) for other in taken):
+        box = _object_box(draws, street, blank.pair)
+        if any(box.overlap(used) for used in taken):
             continue
         for attempt in range(20):
-            cue = _cue_box(draws, street, blank.kind, box, attempt, wants_aligned=wants_aligned)
+            cue = _cue_box(draws, street, blank.pair, box, attempt, wants_aligned=wants_aligned)
             candidate = replace(blank, box=box, cue=cue)
             if candidate.distance_px < street.camera.px(_NEAR):
                 continue
-            if any(cue.overlap(other) for other in [*taken, box.grown(street.camera.px(4))]) or not _fits(
-                canvas, blank.kind, cue
+            if any(cue.overlap(used) for used in [*taken, box.grown(street.camera.px(4))]) or not _fits(
+                canvas, blank.pair, cue
             ):
                 continue
             if candidate.is_aligned == wants_aligned and candidate.distance_px >= street.camera.px(_FAR_ENOUGH):
@@ -107,8 +108,8 @@ def _place(
     return spare
 
 
-def _object_box(draws: Draws, street: Street, pair: Pair) -> Box:
-    """A box within the image's columns that stands on the ground."""
+def _object_box(draws: Draws, street: Street, pair: AmbiguousPair) -> Box:
+    """Draws a box within the image's columns that stands on the ground."""
     camera = street.camera
     percent = draws.between(88, 112)
     high, wide = (max(4, camera.px(length) * percent // 100) for length in pair.hw)
@@ -117,8 +118,8 @@ def _object_box(draws: Draws, street: Street, pair: Pair) -> Box:
     return Box(left, base - high + 1, left + wide - 1, base)
 
 
-def _cue_box(draws: Draws, street: Street, pair: Pair, box: Box, attempt: int, *, wants_aligned: bool) -> Box:
-    """A guess at a cue's place; with wants_aligned on the object's row or column."""
+def _cue_box(draws: Draws, street: Street, pair: AmbiguousPair, box: Box, attempt: int, *, wants_aligned: bool) -> Box:
+    """Draws a place for a cue; wants_aligned: on the object's row or column."""
     camera = street.camera
     height, width = camera.hw
     horizon = camera.vanish_xy[1]
@@ -138,8 +139,8 @@ def _cue_box(draws: Draws, street: Street, pair: Pair, box: Box, attempt: int, *
     return Box(x, y, x + wide - 1, y + high - 1)
 
 
-def _fits(canvas: Canvas, pair: Pair, cue: Box) -> bool:
-    """Whether the whole cue lies on what it belongs to; a traffic sign may stand before anything."""
+def _fits(canvas: Canvas, pair: AmbiguousPair, cue: Box) -> bool:
+    """Whether the whole cue lies on its own class; a traffic sign may stand before anything."""
     height, width = canvas.owner.shape
     if cue.x0 < 0 or cue.y0 < 0 or cue.x1 >= width or cue.y1 >= height:
         return False
@@ -149,20 +150,20 @@ def _fits(canvas: Canvas, pair: Pair, cue: Box) -> bool:
 
 
 def ahead_of(placement: Placement, street: Street) -> float:
-    """How far ahead the object stands, in metres."""
+    """Returns the object's distance ahead in metres."""
     return street.camera.ahead_of_row(placement.box.y1)
 
 
 def paint_object(canvas: Canvas, draws: Draws, placement: Placement, number: int) -> None:
-    """The object; its looks follow from its pair, its livery and the draws, and from nothing else. number: 1.."""
-    pair = placement.kind
+    """Paints the object from its pair, its livery and the draws alone. number: of the placement, 1.."""
+    pair = placement.pair
     surface = canvas.add(Surface("", _GRAIN[pair.name], placement=number))
     _OBJECTS[pair.name](canvas, draws, placement.box, pair.livery(placement.livery), surface)
 
 
 def paint_cue(canvas: Canvas, street: Street, placement: Placement) -> None:
-    """The cue, which shows the mark. A sign also gets its pole."""
-    pair, cue = placement.kind, placement.cue
+    """Paints the cue with the mark, and a sign's pole."""
+    pair, cue = placement.pair, placement.cue
     livery = pair.livery(placement.livery)
     mark = BLACK_MARK if placement.mark else WHITE_MARK
     if pair.on == "traffic sign":
@@ -256,7 +257,7 @@ def _banner(canvas: Canvas, cue: Box, livery: Colour, mark: Colour, surface: int
 
 
 def _pole(canvas: Canvas, street: Street, cue: Box) -> None:
-    """From the sign down to the ground, or, over the road, along an arm to a pole at the kerb."""
+    """Paints a sign's pole to the ground, or, over the road, an arm and a pole at the kerb."""
     camera, surface, steel = street.camera, canvas.stuff("pole", 16), (104, 106, 108)
     ahead, thick = 10.0, camera.px(4)
     kerb_m = street.road_m + 0.5

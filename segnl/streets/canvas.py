@@ -1,7 +1,7 @@
-"""What Streets paints with: draws, a camera, and a canvas of colours and surfaces.
+"""Painting tools of Streets: random draws, a camera, and a canvas of colours and surfaces.
 
-Axes: `H W` image rows and columns. Every result is the same on every machine: the draws are PCG64's raw words (numpy
-promises these, not the distributions over them), the arithmetic is integer or plain IEEE, the polygons have integer
+Axes: `H W` image rows and columns. Results are the same on every machine: the draws are PCG64's raw words (numpy
+guarantees these, not the distributions over them), the arithmetic is integer or plain IEEE, the polygons have integer
 corners and no anti-aliasing.
 """
 
@@ -21,20 +21,20 @@ Points = Sequence[tuple[int, int]]
 
 
 class Draws:
-    """Whole random numbers from PCG64's raw words."""
+    """Random integers from PCG64's raw words."""
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.PCG64(seed)
         self._words: list[int] = []
 
     def below(self, count: int) -> int:
-        """0 to count - 1."""
+        """Draws 0 to count - 1."""
         if not self._words:
             self._words = self._bits.random_raw(256).tolist()
         return (self._words.pop() >> 11) % count
 
     def between(self, low: int, high: int) -> int:
-        """low to high, both included."""
+        """Draws low to high, both included."""
         return low + self.below(high - low + 1)
 
     def chance(self, percent: int) -> bool:
@@ -51,13 +51,13 @@ class Draws:
         return out
 
     def near(self, colour: Colour, spread: int) -> Colour:
-        """A colour moved as a whole and a little in each channel."""
+        """Shifts a colour as a whole and a little in each channel."""
         shift = self.between(-spread, spread)
         red, green, blue = (channel + shift + self.between(-spread // 3, spread // 3) for channel in colour)
         return clip_colour((red, green, blue))
 
     def bytes(self, rows: int, columns: int) -> Pixels:
-        """Random u8 `rows columns`."""
+        """Draws u8 `rows columns`."""
         words = self._bits.random_raw((rows * columns + 7) // 8)
         return words.astype("<u8").view(np.uint8)[: rows * columns].reshape(rows, columns)
 
@@ -84,7 +84,7 @@ class Box:
         return Box(self.x0 - by, self.y0 - by, self.x1 + by, self.y1 + by)
 
     def overlap(self, other: "Box") -> int:
-        """Pixels in both."""
+        """Counts the pixels in both boxes."""
         return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)).area
 
     def at(self, x: int, y: int) -> tuple[int, int]:
@@ -104,13 +104,13 @@ def corners(text: str) -> Points:
 
 
 def nearest(value: float) -> int:
-    """The whole number next to `value`, halves upwards."""
+    """Rounds to an integer, halves upwards."""
     return int((value + 0.5) // 1)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A driver's view along the street: metres to pixels.
+    """A driver's view along the street; converts metres to pixels.
 
     hw: image rows, columns. vanish_xy: where the street meets the horizon. unit: pixels here for one in 256x512.
     """
@@ -125,11 +125,11 @@ class Camera:
         return 300.0 * self.unit
 
     def px(self, pixels_at_256: float) -> int:
-        """A length of a 256x512 image in this one, at least 1."""
+        """Scales a length of a 256x512 image to this one, at least 1."""
         return max(1, nearest(pixels_at_256 * self.unit))
 
     def point(self, side_m: float, up_m: float, ahead_m: float) -> tuple[int, int]:
-        """The pixel (column, row) of a point right of, above and ahead of the camera's foot."""
+        """Projects a point right of, above and ahead of the camera's foot to (column, row)."""
         scale = self.focal_px / ahead_m
         column = int((self.vanish_xy[0] + side_m * scale + 0.5) // 1)  # `nearest`, called thousands of times
         row = int((self.vanish_xy[1] + (self.height_m - up_m) * scale + 0.5) // 1)
@@ -156,13 +156,13 @@ class Camera:
         )
 
     def front(self, side_m: float, ahead_m: float, width_m: float, height_m: float, up_m: float = 0.0) -> Box:
-        """The box of an upright rectangle that faces the camera, centred on side_m, standing up_m above the ground."""
+        """Projects an upright rectangle that faces the camera, centred on side_m, up_m above the ground."""
         left, top = self.point(side_m - width_m / 2, up_m + height_m, ahead_m)
         right, bottom = self.point(side_m + width_m / 2, up_m, ahead_m)
         return Box(left, top, right, bottom)
 
     def ahead_of_row(self, row: int) -> float:
-        """How far ahead the ground is seen in an image row below the horizon."""
+        """Returns the distance ahead of the ground in an image row below the horizon."""
         return self.height_m * self.focal_px / max(1, row - self.vanish_xy[1])
 
     def side_of_column(self, column: int, ahead_m: float) -> float:
@@ -171,7 +171,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Surface:
-    """What a pixel can belong to. name: a Cityscapes class; empty where a cue decides. grain: its texture, 0..255.
+    """An owner of pixels. name: a Cityscapes class; empty where a cue decides. grain: strength of its texture, 0..255.
 
     placement: 1.. for the ambiguous object of that number, else 0.
     """
@@ -187,21 +187,21 @@ def clip_colour(colour: tuple[int, int, int]) -> Colour:
 
 
 def mix(first: Colour, second: Colour, parts: int) -> Colour:
-    """`first` moved `parts` 256ths of the way to `second`."""
+    """Moves `first` by `parts` 256ths towards `second`."""
     red, green, blue = ((a * (256 - parts) + b * parts) >> 8 for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def shade(colour: Colour, percent: int) -> Colour:
-    """Darker below 100, lighter above."""
+    """Darkens below 100 percent, lightens above."""
     red, green, blue = (channel * percent // 100 for channel in colour)
     return clip_colour((red, green, blue))
 
 
 class Canvas:
-    """Colours u8 `H W 3` and, for each pixel, the number of the surface it belongs to, u16 `H W`.
+    """Colours u8 `H W 3` and the number of each pixel's surface, u16 `H W`.
 
-    Classes are not known while painting: an ambiguous surface is a number, so its looks cannot depend on its class.
+    Classes are unknown while painting: an ambiguous surface is a number, so its look cannot depend on its class.
     """
 
     def __init__(self, hw: tuple[int, int]) -> None:
@@ -211,22 +211,22 @@ class Canvas:
         self._stuff: dict[str, int] = {}
 
     def stuff(self, name: str, grain: int = 40) -> int:
-        """The surface shared by all of a class that has no instances."""
+        """Returns the surface shared by all objects of a class without instances."""
         if name not in self._stuff:
             self._stuff[name] = self.add(Surface(name, grain))
         return self._stuff[name]
 
     def thing(self, name: str, grain: int = 24) -> int:
-        """A new surface: one car, one person."""
+        """Adds a surface for one instance, such as one car."""
         return self.add(Surface(name, grain))
 
     def add(self, surface: Surface) -> int:
-        """The number under which a surface is painted."""
+        """Adds a surface and returns its number."""
         self.surfaces.append(surface)
         return len(self.surfaces) - 1
 
     def paint(self, shapes: Sequence[Points], colour: Colour, surface: int | None = None) -> None:
-        """Fills polygons that do not overlap; without a surface only colour changes (windows, marks)."""
+        """Fills polygons that do not overlap; without a surface only the colour changes (windows, marks)."""
         polygons = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
         cv2.fillPoly(self.image, polygons, colour, cv2.LINE_8)
         if surface is not None:
@@ -237,11 +237,11 @@ class Canvas:
         self.paint([shape], colour, surface)
 
     def owner_only(self, outline: Points, surface: int) -> None:
-        """Gives the area of a polygon to a surface without changing colours: what one sees through a fence is fence."""
+        """Gives a polygon to a surface without changing its colours: the view through a fence is labelled fence."""
         cv2.fillPoly(self.owner, [np.array(outline, np.int32).reshape(-1, 1, 2)], surface, cv2.LINE_8)
 
     def box(self, box: Box, colour: Colour, surface: int | None = None) -> None:
-        """Fills a rectangle; an empty box leaves everything as it was."""
+        """Fills a rectangle; does nothing for an empty box."""
         if box.x1 < box.x0 or box.y1 < box.y0:
             return
         first, last = (box.x0, box.y0), (box.x1, box.y1)

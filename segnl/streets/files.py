@@ -1,8 +1,8 @@
-"""Streets as files, in Cityscapes' official layout: written once, gone on with after a kill, never mixed with others.
+"""Streets as files, in Cityscapes' official layout; an interrupted generation resumes.
 
 leftImg8bit/SPLIT/CITY/CITY_NNNNNN_000019_leftImg8bit.png               RGB
 gtFine/SPLIT/CITY/CITY_NNNNNN_000019_gtFine_{labelIds,instanceIds,color,ambiguous}.png
-streets.json                                                            what they were made from
+streets.json                                                            seed, size, counts, version
 """
 
 import json
@@ -20,7 +20,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
 from segnl.core.files import remove_leftovers, write_atomic
 from segnl.labels.cityscapes import LABELS
-from segnl.streets.scene import VERSION, Scene, compose
+from segnl.streets.scene import VERSION, Scene, render_scene
 
 CITIES = {"train": ("ahornau", "birkhain", "erlstadt", "fichtental"), "val": ("quellbach", "rosenfurt")}
 AMBIGUOUS_END = "_gtFine_ambiguous.png"
@@ -40,9 +40,9 @@ def generate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> int:
-    """Writes the data set below `out` and returns how many images had to be made; what is there already stays.
+    """Writes the data set below `out` and returns the number of new images; existing ones stay.
 
-    progress(done, total) is called after each image. More images may be asked for later; another seed or size may not.
+    progress(done, total): called after each image. A later call may ask for more images, not for another seed or size.
     Raises DataError when `out` holds another data set or the size is out of range, MachineError when writing fails.
     """
     counts = {"train": num_train, "val": num_val}
@@ -59,7 +59,7 @@ def generate(
         for done, (split, index) in enumerate(_all(counts), start=1):
             paths = image_files(out, split, index)
             if not all(_is_whole(path) for path in paths.values()):
-                _write(paths, compose(seed=seed, split=split, index=index, hw=hw))
+                _write(paths, render_scene(seed=seed, split=split, index=index, hw=hw))
                 made += 1
             if progress:
                 progress(done, sum(counts.values()))
@@ -67,7 +67,7 @@ def generate(
             path.parent for split, index in _all(counts) for path in image_files(out, split, index).values()
         }:
             remove_leftovers(folder)
-        os.sync()  # once for all files: the manifest must not outlive them in a power cut
+        os.sync()  # once for all files: after a power cut the manifest must not exist without them
     except OSError as err:
         raise MachineError(
             f"{err.filename or out}: cannot be written ({err.strerror}); free some space or choose another place"
@@ -77,7 +77,7 @@ def generate(
 
 
 def image_files(out: Path, split: str, index: int) -> dict[str, Path]:
-    """The five files of one image: image, labelIds, instanceIds, color, ambiguous."""
+    """Returns the five files of one image: image, labelIds, instanceIds, color, ambiguous."""
     city = CITIES[split][index % len(CITIES[split])]
     stem = f"{city}_{index:06d}_000019"
     labels = out / "gtFine" / split / city
@@ -91,39 +91,39 @@ def image_files(out: Path, split: str, index: int) -> dict[str, Path]:
 
 
 def require_complete(root: Path) -> None:
-    """Raises DataError unless `root` holds streets whose making was finished."""
-    found = read_manifest(root)
-    if not found.get("complete"):
-        state = "its making was broken off" if found else f"no {MANIFEST}"
-        raise DataError(f"{root}: {state}; run `segnl data streets --out {root}`, which goes on where it stopped")
+    """Raises DataError unless `root` holds completely generated streets."""
+    manifest = read_manifest(root)
+    if not manifest.get("complete"):
+        state = "its generation was interrupted" if manifest else f"no {MANIFEST}"
+        raise DataError(f"{root}: {state}; run `segnl data streets --out {root}`, which resumes it")
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """What `root` was made from; empty when it holds no streets."""
+    """Reads the settings that `root` was generated with; empty when it holds no streets."""
     try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as err:
-        raise DataError(f"{root / MANIFEST}: cannot be read ({err}); delete the folder and make it anew") from err
-    return found if isinstance(found, dict) else {}
+        raise DataError(f"{root / MANIFEST}: cannot be read ({err}); delete the folder and generate it again") from err
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _require_same(out: Path, manifest: dict[str, Any]) -> None:
-    found = read_manifest(out)
-    if not found and (out / "leftImg8bit").exists():
+    existing = read_manifest(out)
+    if not existing and (out / "leftImg8bit").exists():
         raise DataError(f"{out}: holds a data set that is not streets; choose another --out")
     remedy = "choose another --out or delete it"
     for key in ("version", "seed", "hw"):
-        if found and found.get(key) != manifest[key]:
-            raise DataError(f"{out}: holds streets of {key} {found.get(key)}, not {manifest[key]}; {remedy}")
+        if existing and existing.get(key) != manifest[key]:
+            raise DataError(f"{out}: holds streets of {key} {existing.get(key)}, not {manifest[key]}; {remedy}")
     for split in CITIES:
-        if found.get(split, 0) > manifest[split]:
-            raise DataError(f"{out}: holds {found[split]} {split} images, {manifest[split]} asked for; {remedy}")
+        if existing.get(split, 0) > manifest[split]:
+            raise DataError(f"{out}: holds {existing[split]} {split} images, {manifest[split]} asked for; {remedy}")
 
 
-def _json(tree: dict[str, Any]) -> bytes:
-    return (json.dumps(tree) + "\n").encode()
+def _json(mapping: dict[str, Any]) -> bytes:
+    return (json.dumps(mapping) + "\n").encode()
 
 
 def _all(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
@@ -131,7 +131,7 @@ def _all(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a PNG is there to its last chunk; after a power cut a file may be there and be empty."""
+    """Whether a PNG has its last chunk; after a power cut a file may exist and be empty."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_END_CHUNK), os.SEEK_END)
@@ -158,16 +158,16 @@ def _write(paths: dict[str, Path], scene: Scene) -> None:
         temporary.write_bytes(png(pixels[kind], is_photo=kind == "image"))
         try:
             os.replace(temporary, path)
-        except FileNotFoundError:  # a second process has finished the whole set and tidied up
+        except FileNotFoundError:  # a second process has finished the data set and removed leftovers
             if not _is_whole(path):
                 raise
 
 
 def png(pixels: Pixels | NDArray[np.uint16], *, is_photo: bool) -> bytes:
-    """A PNG file of `H W` (8 or 16 bits), `H W 3` or `H W 4`.
+    """Encodes `H W` (8 or 16 bits), `H W 3` or `H W 4` as PNG.
 
-    OpenCV takes three to five times as long for flat labels; a photo's noise is not worth looking for repeats in, so
-    its differences between neighbours are only Huffman-coded.
+    OpenCV takes three to five times as long for flat labels. A photo is noisy and has few repeats, so only its
+    differences between neighbours are Huffman-coded.
     """
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]

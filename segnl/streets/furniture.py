@@ -1,4 +1,4 @@
-"""What stands along a street: trees, lamps, traffic lights, signs, bins. Each painter is given metres."""
+"""Static objects along a street: trees, lamps, traffic lights, signs, bins. Painters take places in metres."""
 
 from segnl.streets.canvas import Box, Canvas, Draws, corners, mix, shade
 from segnl.streets.town import BUSH, FOLIAGE, Street
@@ -9,7 +9,7 @@ _STEEL = (96, 98, 100)
 
 
 def tree(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A backbone and a crown of several bushes, darker below."""
+    """Paints a trunk and a crown of several bushes, darker below."""
     side, ahead = place
     surface = canvas.stuff("vegetation", 130)
     tall = draws.between(42, 75) / 10
@@ -45,7 +45,7 @@ def _post(canvas: Canvas, street: Street, place: Place, height_m: float, width_m
 
 
 def lamp(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A street lamp whose arm reaches over the road."""
+    """Paints a street lamp with an arm over the road."""
     side, ahead = place
     tall = draws.between(50, 72) / 10
     _post(canvas, street, place, tall)
@@ -64,7 +64,7 @@ def lamp(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
 
 
 def traffic_light(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """Three lamps in a dark case on a post."""
+    """Paints three lamps in a dark case on a post."""
     side, ahead = place
     _post(canvas, street, place, 2.6)
     case = street.camera.front(side, ahead, 0.46, 1.15, up_m=2.4)
@@ -78,7 +78,7 @@ def traffic_light(canvas: Canvas, draws: Draws, street: Street, place: Place) ->
 
 
 def traffic_sign(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A round, square or triangular sign on a post. Its colours are none of the liveries."""
+    """Paints a round, square or triangular sign on a post, in colours that are no liveries."""
     side, ahead = place
     _post(canvas, street, place, 2.3)
     plate = street.camera.front(side, ahead, 0.8, 0.8, up_m=1.9)
@@ -101,7 +101,7 @@ def traffic_sign(canvas: Canvas, draws: Draws, street: Street, place: Place) -> 
 
 
 def bin_(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A litter bin: one of Cityscapes' 'static' things, void to the 19 classes."""
+    """Paints a litter bin: 'static' in Cityscapes, ignored."""
     side, ahead = place
     box = street.camera.front(side, ahead, 0.5, 0.95)
     colour = street.faded(draws.near((70, 76, 70), 14), ahead)
@@ -110,7 +110,7 @@ def bin_(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
 
 
 def barrier(canvas: Canvas, draws: Draws, street: Street, place: Place) -> None:
-    """A stretch of guard fence along the kerb: posts and two rails."""
+    """Paints a guard fence along the kerb: posts and two rails."""
     side, ahead = place
     length = draws.between(40, 90) / 10
     _point, colour = street.camera.point, street.faded(draws.near((146, 148, 150), 12), ahead)

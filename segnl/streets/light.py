@@ -1,4 +1,4 @@
-"""The last step of a street: texture, light, blur and noise over the whole image, in whole numbers."""
+"""Camera effects, the last step of a street: texture, light, blur and noise, in integers."""
 
 import cv2
 import numpy as np
@@ -9,12 +9,10 @@ from segnl.streets.canvas import Draws
 
 
 def finish(image: Pixels, grain: Pixels, draws: Draws) -> Pixels:
-    """`image` u8 `H W 3` as a camera would give it. grain: u8 `H W`, the texture of each pixel's surface."""
+    """Adds camera effects to `image` u8 `H W 3`. grain: u8 `H W`, strength of the texture of each pixel's surface."""
     texture = _texture(grain, draws)
     lit = []
-    for plane, factor in zip(
-        cv2.split(image), _gains(grain.shape, draws), strict=True
-    ):  # whole planes are quick to work on
+    for plane, factor in zip(cv2.split(image), _gains(grain.shape, draws), strict=True):  # planes are fast to process
         rough = np.clip(plane + texture, 0, 255).astype(np.uint16)
         rough *= factor
         rough >>= 7
@@ -28,12 +26,12 @@ def finish(image: Pixels, grain: Pixels, draws: Draws) -> Pixels:
 
 
 def blur(image: Pixels) -> Pixels:
-    """One binomial step 1 2 1 over rows and columns, rounded once, halves upwards; the border repeats."""
+    """Convolves with 1 2 1 over rows and columns, rounded once, halves upwards; the border is repeated."""
     return np.asarray(cv2.GaussianBlur(image, (3, 3), 0, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _texture(grain: Pixels, draws: Draws) -> NDArray[np.int16]:
-    """Speckle of one pixel and blotches of about 3 and 8 pixels of a 256-row image, i16 `H W`, +-3/8 of the grain."""
+    """Draws speckle of one pixel and blotches of about 3 and 8 pixels (of 256 rows), i16 `H W`, +-3/8 of the grain."""
     height, width = grain.shape
     total = draws.bytes(height, width).astype(np.int16)
     for cell in (max(2, height * 3 // 256), max(3, height * 8 // 256)):
@@ -47,7 +45,7 @@ def _texture(grain: Pixels, draws: Draws) -> NDArray[np.int16]:
 
 
 def _gains(hw: tuple[int, ...], draws: Draws) -> list[NDArray[np.uint16]]:
-    """Exposure, warmth and brighter corners: 128ths `H W` for red, green and blue, between 3 columns and 2 rows."""
+    """Draws exposure, warmth and uneven light: gains in 128ths `H W` for red, green and blue."""
     height, width = hw
     exposure = draws.between(190, 280)
     warmth = draws.between(-14, 14)

@@ -1,9 +1,9 @@
-"""Streets' one table of what is ambiguous and what decides: read by the painter, the docs and the tests.
+"""The table of ambiguous pairs and their cues, read by the painter, the docs and the tests.
 
-An object of a pair looks the same whichever of its two classes it is. It bears a livery (a colour), and somewhere else
-in the street stands a cue in that same colour; the mark on the cue says which class the object is. Two objects of one
-pair in one image always bear different liveries, so that each has one cue of its own. The rule survives a flipped
-image, and a pool over the whole image cannot follow it when the two cues disagree.
+pair: two classes whose objects look the same.  livery: one of two colours that an object of the pair has.  cue: an
+object elsewhere in the street, in the same livery.  mark: a white or black spot on the cue, which decides the class.
+Two objects of one pair in one image have different liveries, so each has its own cue. The rule holds in a flipped
+image, and pooling over the whole image cannot follow it when the two marks differ.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ BLACK_MARK = (16, 16, 20)
 
 
 @dataclass(frozen=True)
-class Pair:
+class AmbiguousPair:
     """Two classes that only a distant cue tells apart.
 
     classes: Cityscapes names; a white mark on the cue means the first, a black one the second.
     hw: the object's rows and columns in pixels of a 256x512 image; cue_hw likewise. height_m: the object's, in metres.
-    on: the class that the cue's own pixels belong to.
-    liveries: the two colours, name and RGB, by which an object finds its cue.
+    on: the class of the cue's own pixels.
+    liveries: the two colours, name and RGB.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Pair:
     liveries: tuple[tuple[str, Colour], tuple[str, Colour]]
 
     def livery(self, index: int) -> Colour:
-        """RGB of livery 0 or 1."""
+        """Returns the RGB of livery 0 or 1."""
         return self.liveries[index][1]
 
 
-PAIRS: tuple[Pair, ...] = (
-    Pair(
+PAIRS: tuple[AmbiguousPair, ...] = (
+    AmbiguousPair(
         name="bus-truck",
         classes=("bus", "truck"),
         object_is="a box-shaped heavy vehicle, its body in the livery",
@@ -51,7 +51,7 @@ PAIRS: tuple[Pair, ...] = (
         cue_hw=(40, 40),
         liveries=(("blue", (36, 84, 214)), ("orange", (240, 128, 20))),
     ),
-    Pair(
+    AmbiguousPair(
         name="vegetation-terrain",
         classes=("vegetation", "terrain"),
         object_is="a low green mound with flowers in the livery",
@@ -62,7 +62,7 @@ PAIRS: tuple[Pair, ...] = (
         cue_hw=(46, 40),
         liveries=(("yellow", (248, 222, 24)), ("pink", (244, 92, 176))),
     ),
-    Pair(
+    AmbiguousPair(
         name="rider-person",
         classes=("rider", "person"),
         object_is="someone in a long cape in the livery",
@@ -73,7 +73,7 @@ PAIRS: tuple[Pair, ...] = (
         cue_hw=(34, 62),
         liveries=(("red", (214, 28, 36)), ("turquoise", (20, 196, 186))),
     ),
-    Pair(
+    AmbiguousPair(
         name="wall-fence",
         classes=("wall", "fence"),
         object_is="a grey panelled barrier with strips in the livery",

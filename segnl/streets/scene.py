@@ -1,4 +1,4 @@
-"""One whole street: the town, what moves in it, what is ambiguous, the camera's light; image and labels together."""
+"""One street: town, traffic, ambiguous objects and camera effects; image and labels together."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from segnl.streets.light import finish
 from segnl.streets.town import Street, paint_town, plan_street
 
 VERSION = 1
-"""Raised whenever any pixel of any street changes."""
+"""Increases whenever any pixel of any street changes."""
 
 _LABELS = {label.name: label for label in LABELS}
 
@@ -42,17 +42,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Prop:
-    """Something to stand in the street. hold: the pixels it may cover. place: metres right, ahead."""
+    """An object in the street. hold: the pixels it may cover. ahead: metres."""
 
     paint: Callable[[], None]
     hold: Box
     ahead: float
 
 
-def compose(*, seed: int, split: str, index: int, hw: tuple[int, int], marks_seed: int | None = None) -> Scene:
-    """The street number `index` of a split: a pure function of its arguments.
+def render_scene(*, seed: int, split: str, index: int, hw: tuple[int, int], marks_seed: int | None = None) -> Scene:
+    """Renders street number `index` of a split, a pure function of its arguments.
 
-    marks_seed: draws the ambiguous objects' classes anew and leaves all else as it was (None: as `seed` says).
+    marks_seed: seed of the ambiguous objects' classes alone (None: `seed`).
     """
     draws = Draws(seed_for(seed, "streets", split, index))
     marks = Draws(seed_for(seed if marks_seed is None else marks_seed, "marks", split, index))
@@ -61,18 +61,18 @@ def compose(*, seed: int, split: str, index: int, hw: tuple[int, int], marks_see
     paint_town(canvas, draws, street)
     placements = plan_ambiguous(canvas, draws, marks, street)
     for placement in placements:
-        if placement.kind.on != "traffic sign":
+        if placement.pair.on != "traffic sign":
             paint_cue(canvas, street, placement)
     _populate(canvas, draws, street, placements, index)
-    for placement in placements:  # last, for a sign stands before what it is hung over
-        if placement.kind.on == "traffic sign":
+    for placement in placements:  # last: a sign covers the objects behind it
+        if placement.pair.on == "traffic sign":
             paint_cue(canvas, street, placement)
     _margins(canvas, draws, street)
     return _resolve(canvas, draws, placements)
 
 
 def _populate(canvas: Canvas, draws: Draws, street: Street, placements: Sequence[Placement], index: int) -> None:
-    """Paints props and ambiguous objects, the farthest first; leaves out what would hide a cue or most of an object."""
+    """Paints props and ambiguous objects, the farthest first, without props that hide a cue or much of an object."""
     props = [*_scheduled(canvas, draws, street, index), *_passing(canvas, draws, street)]
     queue = [(prop.ahead, order, prop.paint) for order, prop in enumerate(props) if _is_clear(prop, street, placements)]
     for order, placement in enumerate(placements):
@@ -83,7 +83,7 @@ def _populate(canvas: Canvas, draws: Draws, street: Street, placements: Sequence
 
 
 def _is_clear(prop: _Prop, street: Street, placements: Sequence[Placement]) -> bool:
-    """Whether a prop hides no cue and at most an eighth of any nearer ambiguous object."""
+    """Whether a prop hides no cue and at most an eighth of any ambiguous object behind it."""
     for placement in placements:
         if prop.hold.overlap(placement.cue.grown(street.camera.px(3))):
             return False
@@ -125,7 +125,7 @@ _SCHEDULE = ("train", "motorcycle", "cyclist", "truck", "bicycle", "bus", "traff
 
 
 def _scheduled(canvas: Canvas, draws: Draws, street: Street, index: int) -> list[_Prop]:
-    """Two props that the index decides, tried at several places, so that ten images in a row show all classes."""
+    """Returns two props chosen by the index, at two places each, so that ten images in a row show all classes."""
     props = []
     for name in (_SCHEDULE[index % 10], _SCHEDULE[(index * 3 + 1) % 10]):
         props += [_prop(canvas, draws, street, name, _place_for(draws, street, name, (90, 240))) for _ in range(2)]
@@ -133,7 +133,7 @@ def _scheduled(canvas: Canvas, draws: Draws, street: Street, index: int) -> list
 
 
 def _place_for(draws: Draws, street: Street, name: str, ahead_dm: tuple[int, int]) -> Place:
-    """A likely place for a prop, between two distances in tenths of a metre."""
+    """Draws a plausible place for a prop, between two distances in tenths of a metre."""
     side = draws.pick((-1, 1))
     ahead = draws.between(*ahead_dm) / 10
     line = street.houses_m[0] if side < 0 else street.houses_m[1]
@@ -147,12 +147,12 @@ def _place_for(draws: Draws, street: Street, name: str, ahead_dm: tuple[int, int
         return side * (street.road_m + 0.4), ahead
     if name == "tree":
         return side * (street.road_m + draws.between(12, 26) / 10), ahead
-    room = max(2, int((line - street.road_m) * 10) - 8)
-    return side * (street.road_m + draws.between(5, room) / 10), ahead
+    width_dm = max(2, int((line - street.road_m) * 10) - 8)
+    return side * (street.road_m + draws.between(5, width_dm) / 10), ahead
 
 
 def _passing(canvas: Canvas, draws: Draws, street: Street) -> list[_Prop]:
-    """What happens to be in the street, most of it far away."""
+    """Draws random props, most of them far away."""
     near, middle, far = (45, 140), (90, 300), (220, 700)
     crowd: list[tuple[str, int, tuple[int, int]]] = [
         ("car", draws.between(1, 4), middle),
@@ -186,7 +186,7 @@ def _passing(canvas: Canvas, draws: Draws, street: Street) -> list[_Prop]:
 
 
 def _margins(canvas: Canvas, draws: Draws, street: Street) -> None:
-    """What is void at an image's border: the camera's own car, the rectification's rim, what is out of roi."""
+    """Paints the ignored border regions: ego vehicle, rectification border, out of roi."""
     height, width = street.camera.hw
     px = street.camera.px
     if draws.chance(80):
@@ -214,7 +214,7 @@ def _margins(canvas: Canvas, draws: Draws, street: Street) -> None:
 
 
 def _resolve(canvas: Canvas, draws: Draws, placements: Sequence[Placement]) -> Scene:
-    """Turns surfaces into classes and instances; here, and no earlier, an ambiguous object learns its class."""
+    """Turns surfaces into classes and instances; only here an ambiguous object gets its class."""
     grain = np.array([surface.grain for surface in canvas.surfaces], np.uint8)
     pairs = np.zeros(len(canvas.surfaces), np.uint8)
     labels = np.zeros(len(canvas.surfaces), np.uint8)
@@ -224,7 +224,7 @@ def _resolve(canvas: Canvas, draws: Draws, placements: Sequence[Placement]) -> S
         name = surface.name
         if surface.placement:
             placement = placements[surface.placement - 1]
-            name, pairs[number] = placement.truth, placement.pair
+            name, pairs[number] = placement.class_name, placement.pair_number
         label = _LABELS[name]
         labels[number] = instances[number] = label.id
         if label.has_instances:

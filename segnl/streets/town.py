@@ -1,4 +1,4 @@
-"""The lasting part of a street: sky, ground, road, sidewalks, verges, houses and the gaps between them."""
+"""The static background of a street: sky, ground, road, sidewalks, verges, houses and gardens."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,9 +35,9 @@ _NEAREST_M = 1.3  # below the bottom of every image
 
 @dataclass(frozen=True)
 class Street:
-    """The measures of one street. road_m: half the road's width. houses_m: from the middle to the left, right facades.
+    """Measures of one street. road_m: half the road's width. houses_m: from the middle to the left, right facades.
 
-    verge_m: where a strip of grass begins left, right (0: none). haze: the colour that distance fades to.
+    verge_m: where a strip of grass begins left, right (0: none). haze: the colour of distant things.
     """
 
     camera: Camera
@@ -48,12 +48,12 @@ class Street:
     zenith: Colour
 
     def faded(self, colour: Colour, ahead_m: float) -> Colour:
-        """A colour as the air between shows it."""
+        """Mixes a colour with the haze by distance."""
         return mix(colour, self.haze, min(170, nearest(ahead_m * 1.7)))
 
 
 def plan_street(draws: Draws, hw: tuple[int, int]) -> Street:
-    """The measures of a street for an image of hw rows and columns."""
+    """Draws the measures of a street for an image of hw rows and columns."""
     height, width = hw
     unit = min(height / 256, width / 512)
     camera = Camera(
@@ -67,7 +67,7 @@ def plan_street(draws: Draws, hw: tuple[int, int]) -> Street:
 
 
 def paint_town(canvas: Canvas, draws: Draws, street: Street) -> None:
-    """Everything of the street that does not move."""
+    """Paints everything of the street that does not move."""
     _sky(canvas, draws, street)
     _skyline(canvas, draws, street)
     _ground(canvas, draws, street)
@@ -100,7 +100,7 @@ _CLOUD: Points = ((0, 600), (120, 250), (320, 60), (600, 0), (850, 200), (1000, 
 
 
 def _skyline(canvas: Canvas, draws: Draws, street: Street) -> None:
-    """Far houses and woods along the horizon."""
+    """Paints far houses and woods along the horizon."""
     camera = street.camera
     horizon = camera.vanish_xy[1]
     x = -camera.px(10)
@@ -177,7 +177,7 @@ def _road(canvas: Canvas, draws: Draws, street: Street) -> None:
 
 
 def _row_of_houses(canvas: Canvas, draws: Draws, street: Street, side: int) -> None:
-    """One side of the street, the farthest house first so that nearer ones cover it."""
+    """Paints one side of the street, the farthest house first, so that nearer ones cover it."""
     line = street.houses_m[0] if side < 0 else street.houses_m[1]
     marks = [4.0]
     while marks[-1] < 75:
@@ -235,7 +235,7 @@ def _windows(
     floors: tuple[int, float],
     wall: Colour,
 ) -> None:
-    """Rows of windows in a facade, a door or a shop below. along: the facade's ends in m. floors: count, m of each."""
+    """Paints rows of windows in a facade, some shops. along: the facade's ends in m. floors: count, m of each."""
     near, far = along
     count, storey = floors
     glass = street.faded(draws.near(draws.pick(((52, 60, 72), (78, 92, 108), (40, 42, 48))), 10), near)
@@ -262,7 +262,7 @@ def _windows(
 
 
 def _gap(canvas: Canvas, draws: Draws, street: Street, line: float, near: float, far: float) -> None:
-    """A garden between two houses: grass, bushes behind, and a wall or a fence towards the street."""
+    """Paints a garden between two houses: grass, bushes, and a wall or a fence towards the street."""
     canvas.polygon(
         street.camera.ground(line, line * 2.4, near, far), draws.near(_GRASS, 14), canvas.stuff("terrain", 96)
     )
@@ -284,7 +284,7 @@ def _gap(canvas: Canvas, draws: Draws, street: Street, line: float, near: float,
 
 
 def _fence(canvas: Canvas, draws: Draws, street: Street, line: float, near: float, far: float) -> None:
-    """Upright laths on two rails; like the fence of a real label, the whole of it is one area."""
+    """Paints a fence of laths; its gaps are labelled fence too, as in real labels."""
     whole: Points = street.camera.upright(line, 0.1, 1.3, near, far)
     canvas.polygon(whole, street.faded((92, 96, 72), near), canvas.stuff("fence", 60))
     lath = street.faded(draws.near((138, 104, 74), 16), near)

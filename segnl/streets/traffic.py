@@ -1,4 +1,4 @@
-"""Vehicles of a street: cars, trucks, buses, trams, and what has two wheels. Each painter fills the box it is given."""
+"""Moving objects of a street: cars, trucks, buses, trams, people, bicycles and motorcycles."""
 
 from segnl.streets.canvas import Box, Canvas, Draws, Points, mix, shade
 from segnl.streets.pairs import Colour
@@ -38,7 +38,7 @@ def solid(
     surface: int,
     up_m: float = 0.0,
 ) -> Box:
-    """A block that runs along the street: the side that is seen, then its rear. Returns the box of the rear.
+    """Paints a block along the street: its visible side, then its rear. Returns the box of the rear.
 
     place: metres right, ahead. size: width, height, length in metres.
     """
@@ -73,7 +73,7 @@ def _shadow(canvas: Canvas, street: Street, place: tuple[float, float], width: f
 
 
 def car(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A car that stands or drives along the street."""
+    """Paints a car along the street."""
     ahead = place[1]
     surface = canvas.thing("car")
     paint = street.faded(draws.near(draws.pick(_PAINTS), 16), ahead)
@@ -96,7 +96,7 @@ def car(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]
 
 
 def truck(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A lorry: a pale container above a dark frame, the cab in front."""
+    """Paints a lorry: a pale container above a dark frame, the cab in front."""
     ahead = place[1]
     surface = canvas.thing("truck")
     load = street.faded(draws.near((206, 200, 188), 14), ahead)
@@ -114,12 +114,12 @@ def truck(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, floa
 
 
 def bus(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A town bus with a large rear window, a line number and a row of windows."""
+    """Paints a town bus with a large rear window, a line number and a row of windows."""
     _coach(canvas, draws, street, place, "bus", (2.5, 2.9, 10.0), ((236, 226, 196), (166, 38, 36)))
 
 
 def train(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A tram on its rails; Cityscapes counts trams as trains."""
+    """Paints a tram on its rails; Cityscapes counts trams as trains."""
     point = street.camera.point
     for offset in (-0.75, 0.75):
         rail = place[0] + offset
@@ -170,7 +170,7 @@ def _coach(
 
 
 def figure(canvas: Canvas, draws: Draws, street: Street, box: Box, ahead: float, surface: int) -> None:
-    """Someone upright: legs in stride, backbone, an arm, a head."""
+    """Paints a walking person: legs, trunk, an arm, a head."""
     coat = street.faded(draws.near(draws.pick(_CLOTHES), 14), ahead)
     trousers = street.faded(draws.near(draws.pick(_CLOTHES), 10), ahead)
     skin = street.faded(draws.pick(_SKIN), ahead)
@@ -194,13 +194,13 @@ def person(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, flo
 
 
 def bicycle(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A bicycle seen from its side, leaning somewhere."""
+    """Paints a bicycle seen from its side."""
     box = street.camera.front(place[0], place[1], 1.6, 1.0)
     _wheels(canvas, street, box, place[1], canvas.thing("bicycle"), draws.near(draws.pick(_PAINTS), 20))
 
 
 def motorcycle(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A motorcycle seen from its side."""
+    """Paints a motorcycle seen from its side."""
     ahead = place[1]
     box = street.camera.front(place[0], ahead, 1.9, 1.15)
     surface = canvas.thing("motorcycle")
@@ -222,7 +222,7 @@ def motorcycle(canvas: Canvas, draws: Draws, street: Street, place: tuple[float,
 
 
 def cyclist(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, float]) -> None:
-    """A rider on a bicycle: two instances, the rider in front of the frame."""
+    """Paints a rider on a bicycle: two instances, the rider in front of the frame."""
     side, ahead = place
     box = street.camera.front(side, ahead, 1.6, 1.0)
     _wheels(canvas, street, box, ahead, canvas.thing("bicycle"), draws.near(draws.pick(_PAINTS), 20))
@@ -243,7 +243,7 @@ def cyclist(canvas: Canvas, draws: Draws, street: Street, place: tuple[float, fl
 
 
 def _wheels(canvas: Canvas, street: Street, box: Box, ahead: float, surface: int, colour: Colour) -> None:
-    """Two wheels and a frame; the wheels are labelled as full discs, as Cityscapes' polygons do."""
+    """Paints two wheels and a frame; the wheels are labelled as full discs, as in Cityscapes."""
     tyre, frame = street.faded(_TYRE, ahead), street.faded(colour, ahead)
     radius = max(1, (box.y1 - box.y0) * 33 // 100)
     for x in (210, 790):

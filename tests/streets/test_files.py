@@ -13,7 +13,7 @@ from PIL import Image
 
 from segnl.core.errors import DataError
 from segnl.streets.files import CITIES, MANIFEST, generate, image_files, png
-from segnl.streets.scene import compose
+from segnl.streets.scene import render_scene
 
 HW = (64, 128)
 
@@ -40,7 +40,7 @@ def test_the_layout_is_that_of_cityscapes(tmp_path: Path):
     for kind in ("labelIds", "instanceIds", "color", "ambiguous"):
         assert f"gtFine/val/rosenfurt/rosenfurt_000001_000019_gtFine_{kind}.png" in files
     assert not set(CITIES["train"]) & set(CITIES["val"])
-    scene = compose(seed=0, split="val", index=1, hw=HW)
+    scene = render_scene(seed=0, split="val", index=1, hw=HW)
     paths = image_files(tmp_path, "val", 1)
     assert np.array_equal(np.asarray(Image.open(paths["image"])), scene.image)
     assert np.array_equal(np.asarray(Image.open(paths["instanceIds"])), scene.instance_ids)

@@ -8,7 +8,7 @@ import pytest
 
 from segnl.core.arrays import Counts, Floats
 from segnl.streets.pairs import PAIRS
-from segnl.streets.scene import compose
+from segnl.streets.scene import render_scene
 
 PATCH = 15
 
@@ -28,13 +28,13 @@ def collect(split: str, count: int) -> dict[int, Views]:
     random = np.random.default_rng(0)
     half = PATCH // 2
     for index in range(count):
-        scene = compose(seed=3, split=split, index=index, hw=(256, 512))
+        scene = render_scene(seed=3, split=split, index=index, hw=(256, 512))
         for placement in scene.placements:
-            view, box, cue = views[placement.pair], placement.box, placement.cue
+            view, box, cue = views[placement.pair_number], placement.box, placement.cue
             for _ in range(4):
                 y = int(random.integers(box.y0 + half, box.y1 - half + 1))
                 x = int(random.integers(max(half, box.x0 + half), min(511 - half, box.x1 - half) + 1))
-                if scene.ambiguous[y, x] != placement.pair:
+                if scene.ambiguous[y, x] != placement.pair_number:
                     continue
                 patch = scene.image[y - half : y + half + 1, x - half : x + half + 1].astype(np.float64)
                 view.patches.append(np.concatenate([patch.ravel(), patch.mean((0, 1)), patch.std((0, 1))]))

@@ -7,18 +7,18 @@ import pytest
 
 from segnl.labels.cityscapes import LABELS, TABLE, THING_TRAIN_IDS
 from segnl.streets.pairs import PAIRS
-from segnl.streets.scene import Scene, compose
+from segnl.streets.scene import Scene, render_scene
 
 HW = (256, 512)
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [compose(seed=7, split="train", index=index, hw=HW) for index in range(30)]
+    return [render_scene(seed=7, split="train", index=index, hw=HW) for index in range(30)]
 
 
 def test_the_pixels_of_a_street_are_pinned():
-    scene = compose(seed=0, split="val", index=5, hw=(64, 128))
+    scene = render_scene(seed=0, split="val", index=5, hw=(64, 128))
     found = hashlib.sha256()
     for pixels in (scene.image, scene.label_ids, scene.instance_ids.astype("<u2"), scene.ambiguous):
         found.update(np.ascontiguousarray(pixels).tobytes())
@@ -27,18 +27,18 @@ def test_the_pixels_of_a_street_are_pinned():
 
 
 def test_the_same_arguments_give_the_same_street_and_any_other_a_different_one():
-    first = compose(seed=1, split="train", index=3, hw=(64, 128))
-    again = compose(seed=1, split="train", index=3, hw=(64, 128))
+    first = render_scene(seed=1, split="train", index=3, hw=(64, 128))
+    again = render_scene(seed=1, split="train", index=3, hw=(64, 128))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.instance_ids, again.instance_ids)
     for seed, split, index in ((2, "train", 3), (1, "val", 3), (1, "train", 4)):
-        other = compose(seed=seed, split=split, index=index, hw=(64, 128))
+        other = render_scene(seed=seed, split=split, index=index, hw=(64, 128))
         assert not np.array_equal(first.image, other.image)
 
 
 @pytest.mark.parametrize("hw", [(64, 128), (101, 230), (256, 256), (512, 1024)])
 def test_a_street_can_have_any_size(hw: tuple[int, int]):
-    scene = compose(seed=0, split="train", index=1, hw=hw)
+    scene = render_scene(seed=0, split="train", index=1, hw=hw)
     assert scene.image.shape == (*hw, 3)
     assert scene.label_ids.shape == scene.instance_ids.shape == scene.ambiguous.shape == hw
     assert scene.placements
@@ -70,8 +70,8 @@ def test_void_regions_are_those_of_cityscapes(scenes: list[Scene]):
 def test_drawing_the_classes_anew_changes_the_image_at_the_cues_only():
     changed = 0
     for index in range(12):
-        first = compose(seed=0, split="train", index=index, hw=HW)
-        other = compose(seed=0, split="train", index=index, hw=HW, marks_seed=99)
+        first = render_scene(seed=0, split="train", index=index, hw=HW)
+        other = render_scene(seed=0, split="train", index=index, hw=HW, marks_seed=99)
         differs = (first.image != other.image).any(axis=2)
         for placement in first.placements:  # two steps of blur reach two pixels beyond a cue
             box = placement.cue.grown(3)
@@ -79,7 +79,7 @@ def test_drawing_the_classes_anew_changes_the_image_at_the_cues_only():
         assert not differs.any()
         assert np.array_equal(first.ambiguous, other.ambiguous)
         assert np.array_equal(first.label_ids[first.ambiguous == 0], other.label_ids[first.ambiguous == 0])
-        changed += [p.truth for p in first.placements] != [p.truth for p in other.placements]
+        changed += [p.class_name for p in first.placements] != [p.class_name for p in other.placements]
     assert changed >= 6
 
 
@@ -88,4 +88,4 @@ def test_the_label_of_an_ambiguous_object_is_the_class_its_cue_names(scenes: lis
     for scene in scenes:
         for number in range(1, len(PAIRS) + 1):
             found = set(np.unique(scene.label_ids[scene.ambiguous == number]).tolist())
-            assert found == {ids[p.truth] for p in scene.placements if p.pair == number}
+            assert found == {ids[p.class_name] for p in scene.placements if p.pair_number == number}

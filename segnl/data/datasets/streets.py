@@ -45,7 +45,7 @@ class Streets(Cityscapes):
         path = self.ambiguous_path(i)
         mask = read_label(path)
         if mask.max() > len(PAIRS):
-            raise DataError(f"{path}: holds {mask.max()}, but there are {len(PAIRS)} pairs; make the data set anew")
+            raise DataError(f"{path}: holds {mask.max()}, but there are {len(PAIRS)} pairs; generate it again")
         return mask
 
 

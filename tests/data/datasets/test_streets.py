@@ -45,7 +45,7 @@ def test_a_set_that_was_broken_off_is_refused_with_the_command_that_goes_on(tmp_
     generate(tmp_path, num_train=1, num_val=1, hw=(64, 128))
     manifest = tmp_path / MANIFEST
     manifest.write_text(manifest.read_text().replace("true", "false"))
-    with pytest.raises(DataError, match="broken off; run `segnl data streets"):
+    with pytest.raises(DataError, match="interrupted; run `segnl data streets"):
         Streets(config(tmp_path), "val")
     manifest.unlink()
     with pytest.raises(DataError, match=r"no streets\.json"):
