@@ -68,7 +68,7 @@ def test_the_pages_head_computes_its_formula(head: dict[str, object]) -> None:
             assert (one(stages).context[batch, channel] - expected).abs().max() < 1e-5
 
 
-def test_the_pages_recipe_stands_beside_the_base_that_the_page_says(head: dict[str, object], tmp_path: Path) -> None:
+def test_the_pages_recipe_loads_beside_its_base(head: dict[str, object], tmp_path: Path) -> None:
     (place,) = set(re.findall(r"configs/\w+/weigh\.yaml", PAGE.read_text(encoding="utf-8")))
     shutil.copy(PAGE.parent.parent / Path(place).parent / "_base.yaml", tmp_path)
     (tmp_path / "weigh.yaml").write_text(block("yaml"), encoding="utf-8")

@@ -50,7 +50,7 @@ def segmenter(name: str) -> Segmenter:
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
 @pytest.mark.parametrize(("batch", "h", "w"), [(2, 7, 11), (1, 7, 11), (1, 1, 5), (2, 1, 1)])
-def test_context_has_the_size_of_its_stage_and_the_channels_promised(name: str, batch: int, h: int, w: int) -> None:
+def test_context_has_the_stages_size_and_out_channels(name: str, batch: int, h: int, w: int) -> None:
     head = head_of(name).train(batch > 1)
     context = head(stages(batch, h, w)).context
     assert context.shape == (batch, head.out_channels, h, w)
@@ -96,7 +96,7 @@ def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
-def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
+def test_a_head_reads_only_its_own_stages(name: str) -> None:
     head = awake(head_of(name)).eval()
     own = {*head.in_stages, getattr(head, "coarse_stage", None), getattr(head, "low_stage", None)}
     alone: list[Any] = [stage if index in own else None for index, stage in enumerate(stages(2, 7, 11))]
@@ -104,7 +104,7 @@ def test_a_head_only_looks_at_its_own_stages(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
-def test_further_logits_have_the_classes_and_a_weight_each(name: str) -> None:
+def test_auxiliary_logits_have_the_classes_and_a_weight_each(name: str) -> None:
     head = head_of(name).train()
     logits = head(stages(2, 7, 11)).aux_logits
     assert all(each.shape == (2, 3, 7, 11) for each in logits.values())
@@ -135,7 +135,7 @@ def test_initial_weights_of_any_two_heads_agree_wherever_path_and_shape_agree() 
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
-def test_a_heads_own_dropout_leaves_that_of_classifier_and_auxiliary_head_as_it_is(name: str) -> None:
+def test_a_heads_dropout_does_not_change_the_classifiers_random_numbers(name: str) -> None:
     image, noise = torch.randn(2, 3, 57, 41), []
     for head in ("fcn", name):
         model = segmenter(head).train()

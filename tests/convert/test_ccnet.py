@@ -64,7 +64,7 @@ def their_state() -> dict[str, Tensor]:
     return {f"module.{name}": value for name, value in state.items()}
 
 
-def test_a_whole_model_of_the_authors_is_read_off_its_names_and_shapes() -> None:
+def test_the_authors_whole_model_is_recognised_by_names_and_shapes() -> None:
     model = from_ccnet(their_state(), recurrence=3)
     cfg = model.model
     assert cfg["backbone"]["depth"] == 50
@@ -78,7 +78,7 @@ def test_a_whole_model_of_the_authors_is_read_off_its_names_and_shapes() -> None
     assert model.report.filled
 
 
-def test_the_shipped_recipe_describes_the_network_that_the_authors_files_hold() -> None:
+def test_the_shipped_recipe_describes_the_authors_network() -> None:
     recipe = load_recipe(Path(__file__).resolve().parents[2] / "configs/cityscapes/ccnet_r101.yaml")
     ours = recipe.model.model_dump(mode="json")
     theirs = model_config(from_ccnet(their_state()).model, file="test").model_dump(mode="json")
@@ -92,7 +92,7 @@ def test_the_shipped_recipe_describes_the_network_that_the_authors_files_hold() 
     assert all(dilation == 4 for dilation in plan_stages(recipe.model.backbone)[3].dilations)
 
 
-def test_the_head_is_leaky_and_the_trunk_is_not() -> None:
+def test_only_the_head_has_leaky_activations() -> None:
     model = from_ccnet(their_state()).segmenter
     conv = model.head.shell.convs[0]
     x = torch.randn(1, 64 * 2, 7, 11)
@@ -101,7 +101,7 @@ def test_the_head_is_leaky_and_the_trunk_is_not() -> None:
     assert (model.backbone.layer1[0](torch.randn(1, 8, 7, 11)) >= 0).all()
 
 
-def test_abs_reads_every_norms_weight_as_their_cuda_code_did() -> None:
+def test_abs_reads_norm_weights_as_the_authors_cuda_code() -> None:
     state = their_state()
     state["module.head.conva.1.weight"].fill_(-0.5)
     state["module.bn1.weight"].fill_(-0.25)

@@ -138,7 +138,7 @@ def test_a_ratio_of_channels_is_rounded_down() -> None:
     assert translate("GCHead", ratio=0.3)["inner_channels"] == 9  # of 9.6
 
 
-def test_both_fusions_are_one_setting_in_whatever_order_they_are_named() -> None:
+def test_the_order_of_two_fusions_does_not_matter() -> None:
     fusion = ("channel_add", "channel_mul")
     assert translate("GCHead", fusion_types=fusion)["fusion"] == "both"
 

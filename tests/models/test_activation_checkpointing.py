@@ -15,7 +15,7 @@ def trained_once(block: nn.Module, *, is_checkpointed: bool) -> tuple[nn.Module,
     return block, out.detach(), x.grad
 
 
-def test_gradients_and_running_statistics_are_the_same_to_the_bit() -> None:
+def test_checkpointing_changes_no_bit_of_gradients_and_running_statistics() -> None:
     torch.manual_seed(0)
     block = Bottleneck(8, 4, 1, 2, BlockOptions(zero_last_norm=False))
     plain, plain_out, plain_grad = trained_once(block, is_checkpointed=False)
@@ -30,7 +30,7 @@ def test_gradients_and_running_statistics_are_the_same_to_the_bit() -> None:
     assert ours.bn1.momentum == 0.1
 
 
-def test_less_is_kept_for_backward() -> None:
+def test_checkpointing_stores_less_for_backward() -> None:
     def kept(*, is_checkpointed: bool) -> int:
         numbers = []
 

@@ -74,7 +74,7 @@ def dense_attention(head: ContextHead, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_the_composed_row_is_that_of_the_dense_product() -> None:
+def test_routing_equals_the_product_of_dense_attention_matrices() -> None:
     head = awake_head("rcca", recurrence=3)
     rows = attention_row(head, stages(), PIXEL)
     x, product = entering(head), torch.eye(77, dtype=torch.float64)

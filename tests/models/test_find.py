@@ -17,7 +17,7 @@ HEAD = Swirl
 """
 
 
-def test_a_part_is_found_by_its_file_name() -> None:
+def test_a_component_is_found_by_its_file_name() -> None:
     assert HEADS.find("rcca") is RCCAHead
     assert BACKBONES.find("resnet") is ResNet
     assert {"fcn", "aspp", "non_local", "rcca"} <= set(HEADS.names())
@@ -33,12 +33,12 @@ def test_a_head_outside_the_package_is_found_by_its_dotted_name(
     assert HEADS.find("mylab_find.swirl").__name__ == "Swirl"
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"model\.head\.name: holds 'rca'; did you mean 'rcca'\?"):
         HEADS.find("rca")
 
 
-def test_an_unknown_name_is_answered_with_all() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         ConfigError, match="known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca"
     ):

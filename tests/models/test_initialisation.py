@@ -22,14 +22,14 @@ def test_another_seed_and_another_path_give_other_values() -> None:
     assert not torch.equal(first, model["a"].weight)
 
 
-def test_running_statistics_begin_anew() -> None:
+def test_initialise_resets_running_statistics() -> None:
     norm = nn.BatchNorm2d(4)
     norm(torch.randn(2, 4, 3, 3) + 5)
     initialise(norm, 0)
     assert norm.running_mean.abs().max() == 0
 
 
-def test_the_global_random_state_is_left_alone() -> None:
+def test_the_global_random_state_does_not_change() -> None:
     model = nn.Linear(4, 4)
     torch.manual_seed(7)
     expected = torch.rand(3)

@@ -11,7 +11,7 @@ def test_pixels_are_normalised_channel_by_channel() -> None:
     assert out[1, 2, 6, 10] == (float(image[1, 2, 6, 10]) - 3) / 8
 
 
-def test_the_image_itself_is_left_as_it_is() -> None:
+def test_normalising_does_not_change_its_input() -> None:
     for image in (torch.full((1, 3, 2, 2), 7.0), torch.full((1, 3, 2, 2), 7, dtype=torch.uint8)):
         Normalise(InputConfig())(image)
         assert (image == 7).all()
@@ -40,7 +40,7 @@ def test_the_memory_format_changes_no_bit(hw: tuple[int, int], order: str) -> No
         assert torch.equal(normalise(in_channels_last[..., :3]), normalise(pixels[..., :3].contiguous()))
 
 
-def test_the_input_is_no_part_of_the_weights() -> None:
+def test_normalisation_is_not_in_the_state_dict() -> None:
     assert Normalise(InputConfig()).state_dict() == {}
 
 

@@ -64,7 +64,7 @@ def test_groups_divide_the_channels_and_hold_two(channels: int, groups: int) -> 
     assert num_groups_for(channels) == groups
 
 
-def test_the_norm_that_opens_attention_is_known_after_the_change_too() -> None:
+def test_group_norm_keeps_the_mark_for_gamma_lr_mult() -> None:
     assert sum(getattr(module, "opens_attention", False) for module in model_of("group").modules()) == 1
 
 
@@ -91,7 +91,7 @@ def test_pretrained_weights_and_group_norm_are_refused_together() -> None:
         model_of("group", weights="imagenet")
 
 
-def test_auto_is_sync_on_several_processes_and_batch_on_one_and_says_so() -> None:
+def test_auto_is_sync_on_several_processes_and_batch_on_one() -> None:
     assert [resolve_norm("auto", world=world) for world in (1, 4)] == ["batch", "sync"]
     assert resolve_norm("sync", world=1) == "batch"
     assert [resolve_norm(norm, world=4) for norm in ("batch", "group", "frozen")] == ["batch", "group", "frozen"]

@@ -23,28 +23,28 @@ def test_logits_stay_at_feature_size() -> None:
     assert logits.aux["auxiliary"].shape == (2, 5, 8, 6)
 
 
-def test_the_auxiliary_head_rests_outside_training() -> None:
+def test_the_auxiliary_head_runs_in_training_only() -> None:
     assert model_of().eval()(torch.randn(1, 3, 33, 41)).aux == {}
 
 
-def test_without_an_auxiliary_head_there_are_no_parameters_of_one() -> None:
+def test_aux_null_builds_no_auxiliary_head() -> None:
     model = model_of(aux=None)
     assert not [name for name in model.state_dict() if name.startswith("auxiliary")]
     assert model.train()(torch.randn(2, 3, 33, 41)).aux == {}
 
 
-def test_the_auxiliary_head_reads_the_stage_that_it_is_told() -> None:
+def test_the_auxiliary_head_reads_its_configured_stage() -> None:
     assert model_of(aux={"channels": 8, "stage": 1}).auxiliary.conv.conv.in_channels == 8
 
 
-def test_every_further_loss_has_the_weight_of_its_section() -> None:
+def test_auxiliary_losses_have_their_configured_weights() -> None:
     head = {"name": "da", "channels": 8, "branch_weight": 0.7}
     weights = model_of(head=head, aux={"channels": 8, "weight": 0.3}).aux_weights
     assert weights == {"auxiliary": 0.3, "position": 0.7, "channel": 0.7}
     assert model_of(head={"name": "ocr", "channels": 8}, aux=None).aux_weights == {"coarse": 0.4}
 
 
-def test_classifiers_begin_with_small_values_and_no_bias() -> None:
+def test_classifiers_start_with_small_weights_and_bias_zero() -> None:
     model = model_of(head={"name": "fcn", "channels": 512})
     assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert model.classifier.bias.abs().max() == 0
@@ -67,7 +67,7 @@ def test_batch_norm_settings_reach_every_dimension() -> None:
     assert [norm.eps for norm in model] == [0.5, 0.5]
 
 
-def test_a_head_hears_of_align_corners() -> None:
+def test_align_corners_reaches_the_head() -> None:
     assert model_of(align_corners=True).head.align_corners
 
 
@@ -82,7 +82,7 @@ def test_a_head_hears_of_align_corners() -> None:
         ({"align_corner": True}, "model.align_corner: unknown key; did you mean 'align_corners'?"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_dotted_path(over: dict[str, Any], message: str) -> None:
+def test_a_wrong_setting_is_reported_with_its_dotted_path(over: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         model_config(model_settings(**over), file="test.yaml")
     assert message in str(caught.value)

@@ -4,7 +4,7 @@ import torch
 from segnl.models.backbones.base import Backbone, BackboneConfig
 
 
-def test_a_backbone_must_say_how_it_runs() -> None:
+def test_a_backbone_must_define_forward() -> None:
     with pytest.raises(NotImplementedError):
         Backbone()(torch.zeros(1, 3, 4, 4))
 

@@ -76,7 +76,7 @@ def test_dilations_follow_the_recipe(
     assert tuple(block.conv2.dilation[0] for block in backbone.layer4) == layer4
 
 
-def test_own_blocks_make_a_shallow_trunk() -> None:
+def test_explicit_blocks_make_a_shallow_backbone() -> None:
     backbone = ResNet(config(depth=None, block="basic", blocks=[1, 1, 1, 1]))
     assert [len(getattr(backbone, f"layer{layer}")) for layer in (1, 2, 3, 4)] == [1, 1, 1, 1]
     assert backbone.stage_channels == (4, 8, 16, 32)
@@ -90,12 +90,12 @@ def test_ceil_mode_keeps_the_last_column_as_ccnet_does() -> None:
     assert ResNet(config(depth=18, stem={"ceil_mode": True})).eval()(image)[0].shape[2] == 17
 
 
-def test_without_the_stems_pooling_every_stage_is_twice_as_fine() -> None:
+def test_without_the_stems_pooling_all_stages_have_twice_the_resolution() -> None:
     stages = ResNet(config(depth=18, output_stride=32, stem={"has_pool": False})).eval()(torch.randn(1, 3, 57, 49))
     assert [tuple(stage.shape[2:]) for stage in stages] == [(29, 25), (15, 13), (8, 7), (4, 4)]
 
 
-def test_the_stems_channels_stand_as_written() -> None:
+def test_the_stems_channels_do_not_scale_with_width() -> None:
     deep = ResNet(config(depth=18, stem={"kind": "deep", "channels": 128}))
     convs = [layer for layer in deep.stem if isinstance(layer, nn.Conv2d)]
     assert [conv.out_channels for conv in convs] == [64, 64, 128]
@@ -111,11 +111,11 @@ def test_the_stems_channels_stand_as_written() -> None:
         (50, "10", {f"layer2_{i}" for i in range(4)} | {f"layer3_{i}" for i in range(6)}),
     ],
 )
-def test_non_local_blocks_stand_where_the_paper_puts_them(depth: int, layout: Any, expected: set[str]) -> None:
+def test_non_local_blocks_have_the_papers_positions(depth: int, layout: Any, expected: set[str]) -> None:
     assert set(ResNet(config(depth=depth, non_local=layout)).non_local) == expected
 
 
-def test_a_non_local_block_acts_between_two_blocks_and_begins_as_nothing() -> None:
+def test_a_non_local_block_acts_between_two_blocks_and_starts_as_identity() -> None:
     image = torch.randn(1, 3, 33, 41)
     plain, other = ResNet(config(depth=18)).eval(), ResNet(config(depth=18, non_local={"layer3": [-2]})).eval()
     initialise(plain, 0)
@@ -147,7 +147,7 @@ def seen_pixels(network: nn.Module, channel_map: Callable[[torch.Tensor], torch.
         ("long_fcn", r"sees (\d+)x\1 pixels of a\nstreet of 128x256; the fcn head (adds none)"),
     ],
 )
-def test_the_streets_trunk_sees_as_little_as_the_page_says(name: str, said: str) -> None:
+def test_the_streets_backbone_has_the_documented_receptive_field(name: str, said: str) -> None:
     found = re.search(said, (ROOT / "docs" / "streets.md").read_text())
     assert found is not None
     recipe = load_recipe(ROOT / "configs" / "streets" / f"{name}.yaml")

@@ -7,7 +7,7 @@ from segnl.models.blocks.aspp import parallel_maps
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("b", [1, 2])
-def test_the_images_mean_stands_first_everywhere_and_the_branches_follow(b: int, layout: torch.memory_format) -> None:
+def test_the_image_mean_comes_before_the_branches(b: int, layout: torch.memory_format) -> None:
     x = torch.randn(b, 3, 7, 11, dtype=torch.float64).to(memory_format=layout)
     pool, branches = nn.Conv2d(3, 4, 1).double(), [nn.Conv2d(3, 4, 1).double(), nn.Conv2d(3, 5, 3, padding=1).double()]
     maps = parallel_maps(x, pool, branches)
@@ -22,7 +22,7 @@ def test_the_images_mean_stands_first_everywhere_and_the_branches_follow(b: int,
     torch.testing.assert_close(maps[:, 8:], branches[1](x))
 
 
-def test_what_comes_after_the_mean_sees_one_position() -> None:
+def test_the_image_pool_sees_one_position() -> None:
     seen = []
     pool = nn.Identity()
     pool.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
@@ -30,7 +30,7 @@ def test_what_comes_after_the_mean_sees_one_position() -> None:
     assert seen == [(2, 3, 1, 1)]
 
 
-def test_without_branches_the_mean_alone_is_left() -> None:
+def test_without_branches_only_the_mean_remains() -> None:
     x = torch.randn(1, 3, 7, 11)
     mean = x.mean(dim=(2, 3), keepdim=True)
     assert torch.equal(parallel_maps(x, nn.Identity(), iter(())), mean.expand(-1, -1, 7, 11))

@@ -48,7 +48,7 @@ def test_the_convolution_has_a_bias_only_if_asked() -> None:
 
 
 @torch.no_grad()
-def test_dropout_takes_whole_channels_and_in_training_only() -> None:
+def test_dropout_drops_whole_channels_in_training_only() -> None:
     head, seen = awake_head(dropout=0.5), []
     head.classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     stage = torch.randn(2, 3, 7, 11, dtype=torch.float64)

@@ -17,19 +17,19 @@ from segnl.models.blocks.conv import (
 )
 
 
-def test_he_convolutions_begin_with_the_variance_of_the_fan_out() -> None:
+def test_he_convolutions_start_with_the_variance_of_the_fan_out() -> None:
     torch.manual_seed(0)
     assert HeConv2d(64, 128, 3).weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
 
 
-def test_small_convolutions_begin_with_a_hundredth() -> None:
+def test_normal_init_convolutions_start_with_std_0_01() -> None:
     torch.manual_seed(0)
     conv = NormalInitConv2d(64, 128, 3)
     assert conv.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert conv.bias.abs().max() == 0
 
 
-def test_a_zero_norm_begins_as_nothing() -> None:
+def test_a_zero_norm_starts_as_zero() -> None:
     assert ZeroBatchNorm2d(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
 
 
@@ -38,11 +38,11 @@ def test_a_convolution_keeps_the_size(kernel: int, dilation: int) -> None:
     assert ConvNormAct(2, 3, kernel, dilation=dilation)(torch.randn(2, 2, 7, 11)).shape == (2, 3, 7, 11)
 
 
-def test_a_zero_convolution_begins_as_nothing() -> None:
+def test_a_zero_convolution_starts_as_zero() -> None:
     assert ZeroConv2d(2, 3, 1)(torch.randn(2, 2, 4, 5)).abs().max() == 0
 
 
-def test_a_separable_convolution_mixes_places_channel_by_channel_and_then_channels_place_by_place() -> None:
+def test_a_separable_convolution_is_depthwise_then_pointwise() -> None:
     torch.manual_seed(0)
     layer = SeparableConvNormAct(2, 3, 3, dilation=2, has_norm=False, leaky_slope=1.0)
     x = torch.zeros(1, 2, 7, 11)
@@ -72,7 +72,7 @@ def test_the_slope_goes_from_relu_to_none(slope: float, expected: list[float]) -
     assert activate(torch.tensor([-1.0, 2.0]), slope).tolist() == expected
 
 
-def test_one_pooled_pixel_is_normalised_by_the_running_statistics_and_leaves_them() -> None:
+def test_one_pooled_pixel_uses_and_keeps_the_running_statistics() -> None:
     norm = PooledBatchNorm2d(3).train()
     norm.running_mean.fill_(2.0)
     x = torch.randn(1, 3, 1, 1, requires_grad=True)
@@ -114,7 +114,7 @@ def test_a_pointwise_map_is_a_convolution_of_kernel_one(dims: int, b: int, layou
         torch.testing.assert_close(grads, truth)
 
 
-def test_a_product_writes_maps_channels_first_and_its_gradient_rows() -> None:
+def test_to_maps_writes_channels_first_and_its_gradient_rows() -> None:
     """What saves the copies: each side has the order it wants, for one image in the backward too."""
     layer, x = Pointwise(4, 5, dims=2), torch.randn(1, 4, 7, requires_grad=True)
     back = Pointwise(5, 4, dims=2)
@@ -139,7 +139,7 @@ def test_layers_applied_in_one_product_equal_the_layers_one_by_one(b: int) -> No
 
 @pytest.mark.parametrize("b", [1, 2])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_collapsed_pair_of_maps_is_the_two_in_turn(b: int, has_bias: bool) -> None:
+def test_followed_by_equals_both_maps_one_after_the_other(b: int, has_bias: bool) -> None:
     layer, into = Pointwise(4, 5, dims=2, has_bias=has_bias), torch.randn(1, 5)
     if has_bias:
         nn.init.normal_(layer.bias)

@@ -10,7 +10,7 @@ class Doubling(nn.Module):
         return 2 * x
 
 
-def test_the_context_stands_between_the_first_and_the_second_convolution() -> None:
+def test_the_context_block_follows_the_first_convolution() -> None:
     torch.manual_seed(0)
     shell = ConvContextConv(ConvContextConvConfig(channels=8), 6, Doubling()).eval()
     x = torch.randn(2, 6, 7, 11)
@@ -18,26 +18,26 @@ def test_the_context_stands_between_the_first_and_the_second_convolution() -> No
     torch.testing.assert_close(shell(x), shell.conv_cat(torch.cat([x, by_hand], dim=1)))
 
 
-def test_without_concatenation_the_last_convolution_is_the_end() -> None:
+def test_without_concatenation_there_is_no_further_convolution() -> None:
     shell = ConvContextConv(ConvContextConvConfig(channels=8, concat_input=False, num_convs=3), 6, nn.Identity()).eval()
     x = torch.randn(1, 6, 7, 11)
     assert torch.equal(shell(x), shell.convs[2](shell.convs[1](shell.convs[0](x))))
     assert shell.out_channels == 8
 
 
-def test_the_last_convolution_may_have_channels_of_its_own() -> None:
+def test_last_channels_sets_the_output_channels() -> None:
     shell = ConvContextConv(ConvContextConvConfig(channels=8, last_channels=5), 6, nn.Identity())
     assert shell(torch.randn(2, 6, 7, 11)).shape == (2, 5, 7, 11)
     assert shell.out_channels == 5
 
 
-def test_a_shell_without_convolutions_passes_its_input_on() -> None:
+def test_without_convolutions_the_block_gets_the_stage() -> None:
     shell = ConvContextConv(ConvContextConvConfig(channels=6, num_convs=0, concat_input=False), 6, Doubling())
     x = torch.randn(1, 6, 7, 11)
     assert torch.equal(shell(x), 2 * x)
 
 
-def test_a_shell_without_convolutions_cannot_change_the_channels() -> None:
+def test_without_convolutions_the_channels_cannot_change() -> None:
     with pytest.raises(ValueError, match="expected the stage's 6"):
         ConvContextConv(ConvContextConvConfig(channels=8, num_convs=0), 6, nn.Identity())
 

@@ -57,6 +57,6 @@ def test_initialising_gives_gamma_the_value_of_the_recipe() -> None:
     assert block.gamma.scale.item() == 0.25
 
 
-def test_query_and_key_have_an_eighth_of_the_channels_and_at_least_one() -> None:
+def test_query_and_key_have_an_eighth_of_the_channels() -> None:
     assert CrissCrossBlock(64, CrissCrossConfig()).query_conv.out_channels == 8
     assert CrissCrossBlock(4, CrissCrossConfig()).key_conv.out_channels == 1

@@ -84,7 +84,7 @@ def test_gradients_equal_those_of_the_formula(
     torch.testing.assert_close(ours, expected)
 
 
-def test_the_result_lies_in_memory_as_the_map_does() -> None:
+def test_the_result_has_the_memory_format_of_its_input() -> None:
     block, x = awake_block(NonLocalConfig()), torch.randn(2, 6, 7, 11, dtype=torch.float64)
     assert block(x).is_contiguous()
     last = x.to(memory_format=torch.channels_last)
@@ -102,7 +102,7 @@ def test_a_block_compiles_in_one_graph(pairwise: Pairwise, b: int) -> None:
     torch.testing.assert_close(*(torch.autograd.grad(y.sin().sum(), x)[0] for y in (compiled, block(x))))
 
 
-def test_the_scale_is_the_embedded_gaussians_alone() -> None:
+def test_only_the_embedded_gaussian_is_scaled() -> None:
     assert NonLocalBlock(8, NonLocalConfig()).scale == 0.5
     assert NonLocalBlock(8, NonLocalConfig(use_scale=False)).scale == 1.0
     assert NonLocalBlock(8, NonLocalConfig(pairwise="gaussian")).scale == 1.0

@@ -58,9 +58,7 @@ def by_loops(block: ProjectedAttention, asking: Tensor, answering: Tensor, scale
 @pytest.mark.parametrize(("is_scaled", "scale"), [(True, 0.5), (False, 1.0)])  # four channels ask
 @pytest.mark.parametrize(("b", "answering_hw"), [(2, (7, 11)), (1, (3, 5)), (1, (4, 1))])
 @torch.no_grad()
-def test_every_position_gathers_from_all_that_answer(
-    b: int, answering_hw: tuple[int, int], is_scaled: bool, scale: float
-) -> None:
+def test_every_query_attends_to_all_keys(b: int, answering_hw: tuple[int, int], is_scaled: bool, scale: float) -> None:
     block = attention_of(is_scaled=is_scaled)
     asking, answering = map_of(b, 6, 7, 11), map_of(b, 5, *answering_hw)
     torch.testing.assert_close(block(asking, answering), by_loops(block, asking, answering, scale))
@@ -68,14 +66,14 @@ def test_every_position_gathers_from_all_that_answer(
 
 @pytest.mark.parametrize("has_key", [True, False])
 @torch.no_grad()
-def test_with_bins_the_means_of_keys_and_of_values_answer(has_key: bool) -> None:
+def test_with_bins_keys_and_values_are_grid_means(has_key: bool) -> None:
     block = attention_of(asking=5, has_key=has_key, bins=(1, 3, 8))  # more bins than rows
     asking, answering = map_of(1, 5, 3, 5), map_of(1, 5, 7, 11)
     torch.testing.assert_close(block(asking, answering), by_loops(block, asking, answering, 0.5))
 
 
 @torch.no_grad()
-def test_without_a_key_the_querys_convolution_makes_the_keys() -> None:
+def test_without_a_key_query_and_key_are_tied() -> None:
     block = attention_of(asking=5, has_key=False)
     asking, answering = map_of(2, 5, 7, 11), map_of(2, 5, 3, 5) + 1
     torch.testing.assert_close(block(asking, answering), by_loops(block, asking, answering, 0.5))
@@ -83,7 +81,7 @@ def test_without_a_key_the_querys_convolution_makes_the_keys() -> None:
     assert not [path for path, _ in block.named_parameters() if path.startswith("key")]
 
 
-def test_a_map_that_asks_itself_is_projected_once_so_its_norm_sees_a_batch_once() -> None:
+def test_tied_self_attention_projects_the_map_once() -> None:
     block = ProjectedAttention(projection(NormActConfig(), 5, 4, num_convs=1), None, nn.Conv2d(5, 3, 1)).train()
     x = torch.randn(2, 5, 7, 11)
     block(x, x)
@@ -93,7 +91,7 @@ def test_a_map_that_asks_itself_is_projected_once_so_its_norm_sees_a_batch_once(
 @pytest.mark.parametrize("is_scaled", [True, False])
 @pytest.mark.parametrize("has_key", [True, False])
 @torch.no_grad()
-def test_a_row_times_its_values_is_what_its_position_gathers(has_key: bool, is_scaled: bool) -> None:
+def test_a_row_times_its_values_is_its_positions_context(has_key: bool, is_scaled: bool) -> None:
     block = attention_of(asking=5, has_key=has_key, is_scaled=is_scaled)
     asking, answering = map_of(2, 5, 7, 11), map_of(2, 5, 3, 5) + 1
     (hop,) = block.attend(asking, answering, (2, 9)).hops

@@ -27,7 +27,7 @@ def test_a_basic_block_dilates_its_first_convolution_only() -> None:
     assert (block.conv1.dilation, block.conv2.dilation) == ((4, 4), (1, 1))
 
 
-def test_a_bottleneck_strides_where_it_is_told() -> None:
+def test_a_bottleneck_strides_in_its_configured_convolution() -> None:
     assert Bottleneck(4, 4, 2, 1, BlockOptions()).conv2.stride == (2, 2)
     early = Bottleneck(4, 4, 2, 1, BlockOptions(stride_conv=1))
     assert (early.conv1.stride, early.conv2.stride) == ((2, 2), (1, 1))

@@ -54,16 +54,14 @@ def by_loops(block: PooledAttention, asking: Tensor, answering: Tensor) -> Tenso
 
 @pytest.mark.parametrize(("b", "low_hw"), [(2, (7, 11)), (1, (13, 21))])
 @torch.no_grad()
-def test_the_later_stage_asks_the_earlier_ones_means_then_the_result_asks_its_own(
-    b: int, low_hw: tuple[int, int]
-) -> None:
+def test_attention_to_the_earlier_stages_means_then_self_attention(b: int, low_hw: tuple[int, int]) -> None:
     head, maps = awake(head_of()), stages(b, low_hw)
     x = head.reduce(by_loops(head.fusion, maps[3], maps[2]))
     torch.testing.assert_close(head(maps).context, by_loops(head.itself, x, x))
 
 
 @torch.no_grad()
-def test_the_first_stage_named_answers_and_the_second_asks() -> None:
+def test_the_first_input_stage_gives_keys_and_the_second_queries() -> None:
     torch.manual_seed(0)
     head = ANNHead(ANNConfig(channels=8, in_stages=(0, 1)), (5, 6), 3).double().eval()
     _, _, low, high = stages()
@@ -71,13 +69,13 @@ def test_the_first_stage_named_answers_and_the_second_asks() -> None:
     torch.testing.assert_close(head([low, high]).context, by_loops(head.itself, x, x))
 
 
-def test_the_second_attention_makes_keys_by_its_queries_convolution_and_the_first_has_its_own() -> None:
+def test_only_the_second_attention_ties_query_and_key() -> None:
     head = head_of()
     assert head.fusion.attention.key is not None
     assert head.itself.attention.key is None
 
 
-def test_110_means_answer_in_both_attentions_however_large_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_attentions_have_110_keys_for_any_map_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Size] = []
 
     def watched(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float) -> Tensor:
@@ -91,7 +89,7 @@ def test_110_means_answer_in_both_attentions_however_large_the_map(monkeypatch: 
 
 
 @torch.no_grad()
-def test_a_new_heads_attentions_gather_nothing_so_the_answering_stage_does_not_matter() -> None:
+def test_in_a_new_head_the_key_stage_has_no_effect() -> None:
     head, maps = head_of(), stages()
     fused = head.fusion.join(torch.cat([torch.zeros_like(maps[3]), maps[3]], dim=1))
     x = head.reduce(fused)
@@ -101,7 +99,7 @@ def test_a_new_heads_attentions_gather_nothing_so_the_answering_stage_does_not_m
     assert not torch.equal(awake(head)(maps).context, head([None, None, maps[2] + 1, maps[3]]).context)
 
 
-def test_what_begins_as_nothing_learns_from_its_first_step() -> None:
+def test_the_zero_projections_get_gradients_in_the_first_step() -> None:
     head = head_of().train()
     head(stages()).context.square().sum().backward()
     for block in (head.fusion, head.itself):
@@ -110,7 +108,7 @@ def test_what_begins_as_nothing_learns_from_its_first_step() -> None:
 
 
 @torch.no_grad()
-def test_the_first_attention_ends_without_an_activation_and_the_second_with_one() -> None:
+def test_only_the_second_attention_ends_with_an_activation() -> None:
     head, maps = awake(head_of(leaky_slope=0.0)), stages()
     assert (head.fusion(maps[3], maps[2]) < 0).any()
     assert (head(maps).context >= 0).all()
@@ -139,7 +137,7 @@ def test_the_default_has_the_parameters_of_its_layers() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"in_stages": (3,)}, {"in_stages": (1, 2, 3)}, {"bins": ()}, {"bins": (0,)}, {"fusion_dropout": 1.0}]
 )
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         ANNConfig(**wrong)
 

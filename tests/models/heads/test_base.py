@@ -13,7 +13,7 @@ def stages() -> list[torch.Tensor]:
     return [torch.randn(2, c, h, w) for c, h, w in ((2, 13, 21), (3, 7, 11), (4, 7, 11), (5, 7, 11))]
 
 
-def test_the_last_stage_goes_in_by_default() -> None:
+def test_the_default_input_is_the_last_stage() -> None:
     maps = stages()
     head = ContextHead(HeadConfig(name="any"), (2, 3, 4, 5), 7)
     assert head.gather(maps) is maps[3]
@@ -21,7 +21,7 @@ def test_the_last_stage_goes_in_by_default() -> None:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_several_stages_are_brought_to_the_first_ones_size(align_corners: bool) -> None:
+def test_several_stages_are_resized_to_the_first_ones_size(align_corners: bool) -> None:
     maps = stages()
     head = head_of((0, 3))
     head.align_corners = align_corners
@@ -35,7 +35,7 @@ def test_a_stage_that_does_not_exist_is_refused() -> None:
         head_of((4,))
 
 
-def test_a_head_offers_no_further_logits_unless_it_says_so() -> None:
+def test_a_head_has_no_auxiliary_logits_by_default() -> None:
     assert HeadOutput(torch.zeros(1)).aux_logits == {}
 
 

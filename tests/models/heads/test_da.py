@@ -54,7 +54,7 @@ def channels_by_loops(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("b", [1, 2])
 @torch.no_grad()
-def test_each_branch_adds_gamma_times_what_its_loop_gathers(b: int) -> None:
+def test_each_branch_adds_gamma_times_its_attention(b: int) -> None:
     x = torch.randn(b, 8, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 3
     position = PositionAttention(8, DAConfig(gamma_init=0.5, inner_channels=3)).double()
     torch.testing.assert_close(position(x), x + 0.5 * positions_by_loops(position, x))
@@ -79,7 +79,7 @@ def test_initialising_gives_both_gammas_the_value_of_the_recipe() -> None:
 
 
 @torch.no_grad()
-def test_each_branch_is_classified_by_itself_in_training_and_not_in_evaluation() -> None:
+def test_branches_have_their_own_logits_in_training_only() -> None:
     head = head_of(branch_weight=0.3, branch_dropout=0.0)
     assert head.aux_weights == {"position": 0.3, "channel": 0.3}
     assert head(stages()).aux_logits == {}
@@ -94,7 +94,7 @@ def test_each_branch_is_classified_by_itself_in_training_and_not_in_evaluation()
 
 
 @torch.no_grad()
-def test_dropout_takes_whole_channels_of_what_branches_are_classified_from() -> None:
+def test_branch_dropout_drops_whole_channels() -> None:
     head, seen = head_of(branch_dropout=0.5).train(), []
     for branch in (head.position, head.channel):
         branch[2].norm.bias.fill_(100.0)  # no zero comes from the activation
@@ -107,7 +107,7 @@ def test_dropout_takes_whole_channels_of_what_branches_are_classified_from() -> 
 
 
 @torch.no_grad()
-def test_the_row_of_a_position_times_its_values_is_what_it_gathers() -> None:
+def test_a_row_times_its_values_is_the_positions_context() -> None:
     head = head_of()
     (hop,) = attention_row(head, stages(), (3, 9)).hops
     assert hop.row.shape == (2, 7, 11)

@@ -37,9 +37,7 @@ def pooled(head: DeepLabV3PlusHead, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("b", "last"), [(1, 3), (2, 3), (2, 2)])
 @torch.no_grad()
-def test_what_is_pooled_is_resized_to_the_finer_stage_and_decoded_beside_it(
-    b: int, last: int, align_corners: bool
-) -> None:
+def test_the_pyramid_is_resized_and_decoded_with_the_finer_stage(b: int, last: int, align_corners: bool) -> None:
     head, maps = head_of(in_stages=(last,)), stages(b)
     head.align_corners = align_corners
     context = head(maps).context
@@ -49,7 +47,7 @@ def test_what_is_pooled_is_resized_to_the_finer_stage_and_decoded_beside_it(
 
 
 @torch.no_grad()
-def test_without_a_finer_stage_what_is_pooled_is_decoded_at_its_own_size() -> None:
+def test_without_a_finer_stage_the_pyramid_is_decoded_at_its_own_size() -> None:
     head, maps = head_of(low_stage=None), stages()
     assert head.low is None
     context = head([None, None, None, maps[3]]).context
@@ -68,7 +66,7 @@ def test_a_dilation_of_one_is_a_1x1_convolution_and_the_others_are_separable() -
 
 
 @torch.no_grad()
-def test_a_separable_branch_sees_each_channel_by_itself_before_it_mixes_them() -> None:
+def test_a_separable_branch_is_a_depthwise_then_a_pointwise_convolution() -> None:
     branch, x = head_of(dilations=(2,)).branches[0], stages()[3]
     depthwise, pointwise = branch.depthwise, branch.pointwise
     padded, weight = F.pad(x, (2, 2, 2, 2)), depthwise.conv.weight
@@ -101,7 +99,7 @@ def test_the_default_has_the_parameters_of_its_layers() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"low_stage": 4}, {"in_stages": ()}, {"dilations": ()}, {"dilations": (0,)}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         DeepLabV3PlusConfig(**wrong)
 

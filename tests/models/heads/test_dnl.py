@@ -80,13 +80,13 @@ def test_a_new_block_is_the_identity(pairwise: str, has_norm: bool) -> None:
     assert torch.equal(block(x), x)
 
 
-def test_the_published_scale_divides_by_the_root_of_the_channels_and_by_a_twentieth() -> None:
+def test_the_published_scale_includes_the_temperature() -> None:
     assert DisentangledBlock(512, DisentangledConfig()).scale == pytest.approx(20 / 16)
 
 
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product"])
 @torch.no_grad()
-def test_the_rows_of_pairs_and_of_all_times_their_values_are_the_two_sums(pairwise: str) -> None:
+def test_both_hops_times_their_values_are_the_two_sums(pairwise: str) -> None:
     torch.manual_seed(0)
     head = DNLHead(DNLHeadConfig(channels=6, pairwise=pairwise), (0, 0, 0, 6), 3).eval().double()
     for parameter in head.parameters():

@@ -49,14 +49,14 @@ def found_by_steps(x: Tensor, bases: Tensor, num_steps: int) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("num_steps", [1, 3])
 @pytest.mark.parametrize("b", [1, 2])
-def test_every_image_is_rebuilt_from_where_the_kept_bases_stand(b: int, num_steps: int) -> None:
+def test_every_image_starts_from_the_moving_average_of_the_bases(b: int, num_steps: int) -> None:
     bases, x = bases_of(num_steps=num_steps).eval(), map_of(b)
     expected = torch.stack([found_by_steps(image, bases.bases[0], num_steps)[0] for image in x])
     torch.testing.assert_close(bases(x), expected)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
-def test_kept_bases_follow_the_batchs_mean_in_training_by_the_momentum(momentum: float) -> None:
+def test_training_moves_the_bases_towards_the_batchs_mean_by_the_momentum(momentum: float) -> None:
     bases, x = bases_of(momentum=momentum).train(), map_of(2)
     before = bases.bases.clone()
     mean = sum(found_by_steps(image, before[0], 3)[1] for image in x) / 2
@@ -65,14 +65,14 @@ def test_kept_bases_follow_the_batchs_mean_in_training_by_the_momentum(momentum:
     torch.testing.assert_close(bases.bases[0], expected)
 
 
-def test_kept_bases_stay_in_evaluation() -> None:
+def test_evaluation_does_not_move_the_bases() -> None:
     bases = bases_of().eval()
     before = bases.bases.clone()
     bases(map_of(2))
     assert torch.equal(bases.bases, before)
 
 
-def test_two_ranks_keep_the_bases_that_one_rank_with_all_images_would() -> None:
+def test_two_ranks_have_the_bases_of_one_rank_with_all_images() -> None:
     alone, first = bases_of().train(), bases_of().train()
     x = map_of(4)
     of_others = sum(found_by_steps(image, first.bases[0], 3)[1] for image in x[2:])
@@ -93,13 +93,13 @@ def test_initial_bases_have_length_one_and_are_drawn_from_the_seed() -> None:
     assert not torch.equal(first.bases, other.bases)
 
 
-def test_a_checkpoint_holds_the_kept_bases() -> None:
+def test_a_checkpoint_holds_the_bases() -> None:
     assert "rebuild.bases" in head_of().state_dict()
 
 
 @pytest.mark.parametrize("concat_input", [True, False])
 @torch.no_grad()
-def test_the_context_comes_from_the_map_with_what_was_rebuilt_added(concat_input: bool) -> None:
+def test_the_reconstruction_is_added_to_the_map(concat_input: bool) -> None:
     head, stage = head_of(concat_input=concat_input, inner_channels=5).eval(), map_of(2, 6)
     reduced = head.reduce(stage)
     given = head.before(reduced)
@@ -110,7 +110,7 @@ def test_the_context_comes_from_the_map_with_what_was_rebuilt_added(concat_input
 
 
 @torch.no_grad()
-def test_what_was_rebuilt_is_added_with_either_sign_and_the_sum_is_not() -> None:
+def test_relu_follows_the_sum_and_not_the_reconstruction() -> None:
     head, added, summed = head_of(leaky_slope=0.0).eval(), [], []
     head.after.register_forward_hook(lambda _, __, out: added.append(out.clone()))
     head.narrow.register_forward_hook(lambda _, inputs, __: summed.append(inputs[0]))
@@ -119,7 +119,7 @@ def test_what_was_rebuilt_is_added_with_either_sign_and_the_sum_is_not() -> None
     assert (summed[0] >= 0).all()
 
 
-def test_nothing_flows_back_through_the_rebuild() -> None:
+def test_no_gradient_flows_through_the_reconstruction() -> None:
     head, stage = head_of().eval(), map_of(2, 6).requires_grad_()
     seen: list[Tensor] = []
     head.rebuild.register_forward_hook(lambda _, __, out: seen.append(out))

@@ -51,7 +51,7 @@ def transformed(transform: torch.nn.Sequential, summary: Tensor) -> Tensor:
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("b", [1, 2])
 @torch.no_grad()
-def test_every_position_gets_what_the_transform_makes_of_the_one_summary(b: int, fusion: str, pooling: str) -> None:
+def test_every_position_gets_the_transformed_summary(b: int, fusion: str, pooling: str) -> None:
     block = awake_block(fusion=fusion, pooling=pooling, inner_channels=3)
     x = torch.randn(b, 8, 7, 11, dtype=torch.float64)
     summary, expected = summary_by_loops(block, x), x
@@ -72,7 +72,7 @@ def test_a_new_block_that_adds_is_the_identity_and_one_that_multiplies_halves(fu
 
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 @torch.no_grad()
-def test_all_positions_have_one_row_which_gives_the_summary(pooling: str) -> None:
+def test_all_positions_share_one_row(pooling: str) -> None:
     torch.manual_seed(0)
     head = GCHead(GCHeadConfig(channels=8, pooling=pooling), (0, 0, 0, 6), 3).eval().double()
     stages: list[Any] = [None, None, None, torch.randn(2, 6, 7, 11, dtype=torch.float64)]
@@ -101,6 +101,6 @@ def test_there_are_a_quarter_of_the_channels_inside_and_at_least_one() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"fusion": "divide"}, {"pooling": "max"}, {"inner_channels": 0}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         GCHeadConfig(**wrong)

@@ -58,7 +58,7 @@ def attended(relation: Relation, x: Tensor, key: Any) -> Tensor:
 
 
 @torch.no_grad()
-def test_positions_at_one_place_of_their_groups_attend_first_then_the_positions_of_a_group() -> None:
+def test_long_range_attention_precedes_short_range_attention() -> None:
     head, x = bare_head(), torch.randn(1, 4, *HW, dtype=torch.float64)
     padded = torch.zeros(1, 4, 10, 16, dtype=torch.float64)  # zeros, which are attended to as well
     padded[:, :, TOP : TOP + 7, LEFT : LEFT + 11] = x
@@ -83,7 +83,7 @@ def reachable(changed: Place, key: Any) -> set[Place]:
 
 @pytest.mark.parametrize("changed", [(0, 0), (3, 5), (4, 6), (6, 10)])
 @torch.no_grad()
-def test_a_change_reaches_its_place_in_every_group_then_its_group_and_by_both_the_map(changed: Place) -> None:
+def test_both_attentions_together_reach_the_whole_map(changed: Place) -> None:
     far, near, both = bare_head(), bare_head(), bare_head()
     far.short_range, near.long_range = nn.Identity(), nn.Identity()
     assert reached(far, changed) == reachable(changed, place_in_group)
@@ -100,7 +100,7 @@ def test_a_map_that_groups_divide_is_not_padded() -> None:
 
 
 @torch.no_grad()
-def test_the_context_joins_what_is_gathered_and_the_reduced_stage() -> None:
+def test_the_context_joins_the_attention_and_the_reduced_stage() -> None:
     bare, head = bare_head(), ISAHead(ISAConfig(channels=4, group_hw=GROUP_HW, leaky_slope=0.5), (0, 0, 0, 6), 3)
     head.double().eval()
     bare.long_range, bare.short_range = head.long_range, head.short_range

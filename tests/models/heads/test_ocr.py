@@ -57,7 +57,7 @@ def by_loops(head: OCRHead, maps: list[Tensor], scores: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("b", [1, 2])
 @torch.no_grad()
-def test_every_position_gathers_from_the_means_of_the_classes(b: int) -> None:
+def test_every_position_attends_to_the_means_of_the_classes(b: int) -> None:
     head, maps = head_of(), stages(b)
     torch.testing.assert_close(head(maps).context, by_loops(head, maps, head.coarse(maps[2])))
 
@@ -65,7 +65,7 @@ def test_every_position_gathers_from_the_means_of_the_classes(b: int) -> None:
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("stage", "coarse_hw"), [(2, (4, 6)), (0, (7, 11))])
 @torch.no_grad()
-def test_coarse_logits_of_another_size_are_resized_to_the_map_and_returned_as_they_are(
+def test_coarse_logits_are_resized_for_attention_and_returned_unresized(
     stage: int, coarse_hw: tuple[int, int], align_corners: bool
 ) -> None:
     head, maps = head_of(stage=stage), stages(2, coarse_hw)
@@ -77,7 +77,7 @@ def test_coarse_logits_of_another_size_are_resized_to_the_map_and_returned_as_th
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-def test_coarse_logits_are_given_in_training_and_in_evaluation_with_their_weight(is_training: bool) -> None:
+def test_coarse_logits_are_returned_in_training_and_evaluation(is_training: bool) -> None:
     head = head_of(weight=0.3).train(is_training)
     assert list(head(stages()).aux_logits) == ["coarse"]
     assert head.aux_weights == {"coarse": 0.3}
@@ -106,6 +106,6 @@ def test_a_coarse_stage_that_the_backbone_does_not_have_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"coarse": None}, {"inner_channels": 0}, {"in_stages": ()}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         OCRConfig(**wrong)

@@ -42,7 +42,7 @@ def test_the_context_joins_the_stage_and_its_pooled_levels(b: int, h: int, w: in
 
 
 @torch.no_grad()
-def test_a_level_of_one_bin_is_the_same_everywhere_and_one_of_many_is_not() -> None:
+def test_a_level_of_one_bin_is_constant_over_the_map() -> None:
     head, maps = awake_head(bins=(1, 6)), stages(2)
     head.join = nn.Identity()
     joined = head(maps).context
@@ -51,7 +51,7 @@ def test_a_level_of_one_bin_is_the_same_everywhere_and_one_of_many_is_not() -> N
     assert joined[:, 10:].flatten(2).std(dim=2).max() > 0.01
 
 
-def test_training_at_batch_one_leaves_the_statistics_of_the_one_bin_level_alone() -> None:
+def test_batch_size_one_does_not_update_the_one_bin_levels_statistics() -> None:
     head = awake_head().train()
     before = [level.norm.running_mean.clone() for level in head.levels]
     head(stages(1))

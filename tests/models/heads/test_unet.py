@@ -18,7 +18,7 @@ def stages(h: int = 28, w: int = 44) -> list[torch.Tensor]:
     return [torch.randn(2, c, -(-h // 2**i), -(-w // 2**i)) for i, c in enumerate(CHANNELS)]
 
 
-def test_the_way_up_by_hand() -> None:
+def test_the_decoder_equals_its_steps_by_hand() -> None:
     made, (c2, c3, c4, c5) = head(in_stages=(0, 1, 2, 3)), stages()
     x = made.bottom(c5)
     for level, finer in zip(made.levels, (c4, c3, c2), strict=True):
@@ -27,7 +27,7 @@ def test_the_way_up_by_hand() -> None:
     torch.testing.assert_close(made([c2, c3, c4, c5]).context, x)
 
 
-def test_channels_double_towards_the_coarse_and_the_context_is_as_fine_as_the_first_stage() -> None:
+def test_channels_double_per_level_and_the_context_has_the_finest_size() -> None:
     made = head(in_stages=(0, 1, 2, 3))
     assert [level[0].conv.out_channels for level in made.levels] == [20, 10, 5]
     assert made.bottom.conv.out_channels == 40
@@ -35,6 +35,6 @@ def test_channels_double_towards_the_coarse_and_the_context_is_as_fine_as_the_fi
     assert context.shape == (2, made.out_channels, 27, 41)
 
 
-def test_stages_that_are_left_out_are_not_looked_at() -> None:
+def test_unused_stages_may_be_none() -> None:
     _, c3, _, c5 = stages()
     assert head(in_stages=(1, 3))([None, c3, None, c5]).context.shape == (2, 5, *c3.shape[-2:])

@@ -40,7 +40,7 @@ DEEP = {"stem": {"kind": "deep"}}
     ids=["torchvision", "ccnet", "pytorch-encoding", "mmseg deep", "ours plain"],
 )
 @pytest.mark.parametrize("prefix", ["", "backbone."])
-def test_a_trunk_is_loaded_whatever_its_project_calls_it(
+def test_backbones_of_all_known_projects_are_loaded(
     tmp_path: Path, rules: dict[str, str], settings: dict[str, Any], prefix: str
 ) -> None:
     rest = {"decode_head.conv_seg.weight" if prefix else "fc.weight": torch.zeros(2)}
@@ -97,7 +97,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"depth": 50, "width": 1.0, "weights": "resnet50_v1c", **DEEP}, "resnet50_v1c-2cccc1ad.pth"),
     ],
 )
-def test_offline_the_error_says_which_file_to_put_where(
+def test_offline_the_error_names_the_file_and_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], file: str
 ) -> None:
     def offline(*_: object, **__: object) -> None:

@@ -93,7 +93,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
 @pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
-def test_wrappers_and_module_prefixes_are_taken_off(wrap: Any, prefix: str) -> None:
+def test_wrappers_and_module_prefixes_are_removed(wrap: Any, prefix: str) -> None:
     assert list(tensors_in(wrap({f"{prefix}a.weight": torch.zeros(1)}), "file")) == ["a.weight"]
 
 

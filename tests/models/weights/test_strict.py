@@ -18,7 +18,7 @@ def state() -> dict[str, torch.Tensor]:
     return {NAMES(name): torch.rand_like(value.float()) for name, value in model().state_dict().items()}
 
 
-def test_tensors_go_where_the_names_say() -> None:
+def test_tensors_are_loaded_under_their_mapped_names() -> None:
     ours, theirs = model(), state()
     report = load_strict(ours, theirs, NAMES, where="file")
     assert torch.equal(ours["conv"].weight, theirs["theirs.c.weight"])
@@ -33,7 +33,7 @@ def test_a_missing_counter_is_set_to_zero_and_reported() -> None:
     assert ours["norm"].num_batches_tracked == 0
 
 
-def test_every_misfit_is_named_at_once() -> None:
+def test_all_mismatches_are_reported_at_once() -> None:
     theirs = state()
     del theirs["theirs.c.bias"]
     theirs["theirs.extra"] = torch.zeros(1)
@@ -47,7 +47,7 @@ def test_every_misfit_is_named_at_once() -> None:
     assert text.startswith("file.pth: ")
 
 
-def test_nothing_is_loaded_where_something_is_missing() -> None:
+def test_a_missing_tensor_leaves_the_model_unchanged() -> None:
     ours, theirs = model(), state()
     before = ours["conv"].weight.clone()
     del theirs["theirs.bn.weight"]
@@ -68,7 +68,7 @@ def test_the_longest_prefix_wins_and_ends_at_a_dot() -> None:
     assert [rename(name) for name in ("a.b.c", "a.c", "ab.c", "a", "z")] == ["y.c", "x.c", "ab.c", "x", "z"]
 
 
-def test_the_report_reads_as_lines() -> None:
+def test_the_report_as_lines() -> None:
     report = ImportReport(num_used=2, left_out={"fc.weight": "not of the backbone"}, notes=["mean assumed"])
     assert report.lines() == [
         "2 tensors used, 1 left out",
