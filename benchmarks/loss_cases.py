@@ -47,7 +47,7 @@ def _bands(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     """The plain form of segnl/ops/pixel_loss.py, which GPUs run; the result has the loss's gradient, not its value."""
     from segnl.ops.pixel_loss import ohem_label, plain_cross_entropy_sum, plain_pixel_losses
 
-    settings = {"align_corners": case["align_corners"], "band_rows": 16}
+    settings = {"align_corners": case["align_corners"]}
     if case["loss"] == "ohem":
         losses = plain_pixel_losses(logits.detach(), label, **settings)
         label = ohem_label(label, losses, threshold=0.7, min_kept=100_000)

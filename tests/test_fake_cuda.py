@@ -21,6 +21,7 @@ from segnl.ops.criss_cross import criss_cross_context
 from segnl.ops.dilated_conv import dilated_conv2d
 from segnl.ops.expectation import expectation_context
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
+from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy
 from segnl.ops.pyramid import pyramid_means
 from segnl.ops.regions import region_context
 from segnl.ops.resize import resize
@@ -117,6 +118,22 @@ def test_an_operator_stays_on_the_device(case: Callable[[torch.dtype], list[Tens
         results = case(dtype)
         assert {result.device.type for result in results} == {"cuda"}
         assert {result.dtype for result in results} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_pixel_losses_stay_on_the_device(dtype: torch.dtype) -> None:
+    with fake_cuda():
+        logits, label = cuda(2, 5, 7, 11, dtype=dtype), cuda(2, 33, 50, dtype=torch.uint8)
+        losses = per_pixel_loss(logits, label, align_corners=False)
+        mean = pixel_cross_entropy(logits, label, align_corners=False, class_weight=cuda(5), label_smoothing=0.1)
+        _, gradient = torch.ops.segnl.pixel_cross_entropy(logits, label, cuda(5), True, 0.1, True)
+        hard = [
+            ohem_label(label, losses, threshold=0.7, min_kept=100),
+            hardest_label(label, losses, fraction=0.25),
+        ]
+        assert {result.device.type for result in (losses, mean, gradient, *hard)} == {"cuda"}
+        assert {result.dtype for result in (losses, mean, gradient)} == {torch.float32}
+        assert (losses.shape, gradient.shape) == (label.shape, logits.shape)
 
 
 def to_cuda(module: nn.Module) -> None:

@@ -33,7 +33,6 @@ def pixel_cross_entropy(
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     normalize_by: NormalizeBy | float | Tensor = "valid",
-    band_rows: int | None = None,
 ) -> Tensor:
     """Cross-entropy of logits `b k h w`, bilinearly upsampled to label `b H W` (0..k-1, or 255: ignored).
 
@@ -41,14 +40,12 @@ def pixel_cross_entropy(
     normalize_by: "valid" is the mean over pixels that are not ignored, weighted by their labels' class weights, as in
     torch; "all" divides by b * H * W, as in mmsegmentation; a number, such as the valid pixels of all ranks, is divided
     by as it is.
-    band_rows: at most so many output rows are held at a time; None for a number that suits the device. It changes
-    results by rounding only.
     Returns a scalar in float32 (float64 for float64 logits). Where every pixel is ignored, it is exactly 0 and so is
     its gradient. Half precision logits are upsampled and summed in float32. Differentiable once, in the logits.
 
     Raises ValueError for shapes that do not agree, a label outside 0..k-1 and 255 (on the CPU), or bad settings.
     """
-    _check(logits, label, band_rows)
+    _check(logits, label)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: {label_smoothing}; expected 0 <= label_smoothing < 1")
     dtype = accumulation_dtype(logits.dtype)
@@ -56,9 +53,7 @@ def pixel_cross_entropy(
         actual = f"{class_weight.dtype} {tuple(class_weight.shape)}"
         raise ValueError(f"class_weight: {actual}; expected floating `k` with k={logits.shape[1]}")
     wants_gradient = torch.is_grad_enabled() and logits.requires_grad
-    total: Tensor = cross_entropy_sum(
-        logits, label, class_weight, align_corners, label_smoothing, band_rows, wants_gradient
-    )[0]
+    total: Tensor = cross_entropy_sum(logits, label, class_weight, align_corners, label_smoothing, wants_gradient)[0]
     if normalize_by == "valid":
         count = pixel_weight_sum(label, class_weight=class_weight).to(total.device)
     elif normalize_by == "all":
@@ -77,7 +72,6 @@ def plain_cross_entropy_sum(
     class_weight: Tensor | None,
     align_corners: bool,
     label_smoothing: float,
-    band_rows: int | None,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Computes the summed loss, float64 scalar, and its gradient `b k h w` in float32 (empty unless wants_gradient)."""
@@ -90,7 +84,7 @@ def plain_cross_entropy_sum(
     with torch.autocast(logits.device.type, enabled=False):
         wide = scores @ by_column.mT  # b k h W
         wide_grad = torch.zeros_like(wide)
-        for rows in _bands(logits.shape, label.shape, band_rows):
+        for rows in _bands(logits.shape, label.shape):
             log_probability = (by_row[rows] @ wide).log_softmax(dim=1)  # b k rows W
             labels = label[:, None, rows].long()  # b 1 rows W
             valid, labels = (labels != IGNORE).to(scores), labels.clamp(max=num_classes - 1)
@@ -107,14 +101,14 @@ def plain_cross_entropy_sum(
         return total, wide_grad @ by_column if wants_gradient else scores.new_empty(0)
 
 
-def plain_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+def plain_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     """Computes each pixel's cross-entropy `b H W` in float32 (float64 for float64 logits); -1 where it is ignored."""
     scores = logits.to(accumulation_dtype(logits.dtype))
     by_row, by_column = _interpolation(scores, label, align_corners=align_corners)
     losses = scores.new_empty(label.shape)
     with torch.autocast(logits.device.type, enabled=False):
         wide = scores @ by_column.mT  # b k h W
-        for rows in _bands(logits.shape, label.shape, band_rows):
+        for rows in _bands(logits.shape, label.shape):
             log_probability = (by_row[rows] @ wide).log_softmax(dim=1)  # b k rows W
             labels = label[:, None, rows].long()  # b 1 rows W
             loss = -log_probability.gather(1, labels.clamp(max=logits.shape[1] - 1))
@@ -135,15 +129,15 @@ def _interpolation(scores: Tensor, label: Tensor, *, align_corners: bool) -> tup
     return by_row, taps_matrix(w, out_w, align_corners=align_corners).to(scores)
 
 
-def _bands(logits_shape: torch.Size, label_shape: torch.Size, band_rows: int | None) -> list[slice]:
-    """Cuts the label's rows into bands of band_rows, or of as many as BAND_NUMBERS upsampled logits hold."""
-    num_rows = band_rows or max(1, BAND_NUMBERS // (logits_shape[0] * logits_shape[1] * label_shape[2]))
+def _bands(logits_shape: torch.Size, label_shape: torch.Size) -> list[slice]:
+    """Cuts the label's rows into bands of at most BAND_NUMBERS upsampled logits, but at least a row."""
+    num_rows = max(1, BAND_NUMBERS // (logits_shape[0] * logits_shape[1] * label_shape[2]))
     return [slice(first, first + num_rows) for first in range(0, label_shape[1], num_rows)]
 
 
 cross_entropy_sum = operator(
     "pixel_cross_entropy(Tensor logits, Tensor label, Tensor? class_weight, bool align_corners, "
-    "float label_smoothing, int? band_rows, bool wants_gradient) -> (Tensor, Tensor)",
+    "float label_smoothing, bool wants_gradient) -> (Tensor, Tensor)",
     cpu_kernel=tiled_cross_entropy_sum,
 )(plain_cross_entropy_sum)
 
@@ -155,7 +149,6 @@ def _(
     class_weight: Tensor | None,
     align_corners: bool,
     label_smoothing: float,
-    band_rows: int | None,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     grad_shape = logits.shape if wants_gradient else (0,)
@@ -179,19 +172,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (grad,) = ctx.saved_tensors
     # In float32 until here: a gradient that is divided by a batch's pixels would underflow in float16.
-    return (grad * grad_total.to(grad.dtype)).to(ctx.dtype), None, None, None, None, None, None
+    return (grad * grad_total.to(grad.dtype)).to(ctx.dtype), None, None, None, None, None
 
 
 differentiate(cross_entropy_sum, _backward, _setup_context)
 
 pixel_losses = operator(
-    "per_pixel_loss(Tensor logits, Tensor label, bool align_corners, int? band_rows) -> Tensor",
+    "per_pixel_loss(Tensor logits, Tensor label, bool align_corners) -> Tensor",
     cpu_kernel=tiled_pixel_losses,
 )(plain_pixel_losses)
 
 
 @shapes_of(pixel_losses)
-def _(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+def _(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     return logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype))
 
 
@@ -212,16 +205,16 @@ def _(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
     return values.new_empty(())
 
 
-def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool, band_rows: int | None = None) -> Tensor:
+def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool) -> Tensor:
     """Each pixel's unweighted cross-entropy `b H W`, without gradient; -1 where the pixel is ignored.
 
-    logits, label, band_rows: as in `pixel_cross_entropy`. Returns float32 (float64 for float64 logits);
+    logits, label: as in `pixel_cross_entropy`. Returns float32 (float64 for float64 logits);
     exp(-per_pixel_loss) is the probability of the label's class.
 
     Raises ValueError as `pixel_cross_entropy` does.
     """
-    _check(logits, label, band_rows)
-    losses: Tensor = pixel_losses(logits.detach(), label, align_corners, band_rows)
+    _check(logits, label)
+    losses: Tensor = pixel_losses(logits.detach(), label, align_corners)
     return losses
 
 
@@ -275,7 +268,7 @@ def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Te
     return (weights * valid.flatten()).sum(dtype=torch.float64)
 
 
-def _check(logits: Tensor, label: Tensor, band_rows: int | None) -> None:
+def _check(logits: Tensor, label: Tensor) -> None:
     if logits.dim() != 4 or logits.numel() == 0 or logits.dtype not in FLOATS:
         raise ValueError(f"logits: {logits.dtype} {tuple(logits.shape)}; expected floating `b k h w`, each at least 1")
     if label.dim() != 3 or label.numel() == 0 or label.shape[0] != logits.shape[0]:
@@ -284,5 +277,3 @@ def _check(logits: Tensor, label: Tensor, band_rows: int | None) -> None:
         raise ValueError(f"label: {label.dtype}; expected an integer dtype, such as int64")
     if label.device != logits.device:
         raise ValueError(f"label: on {label.device}; expected {logits.device}, where logits is")
-    if band_rows is not None and band_rows < 1:
-        raise ValueError(f"band_rows: {band_rows}; expected at least 1")

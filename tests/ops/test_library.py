@@ -68,7 +68,7 @@ def test_a_forward_mode_derivative_is_an_error_instead_of_zero(kind: str) -> Non
 def test_a_penalty_on_the_losss_gradient_is_an_error() -> None:
     """The pixel loss saves none of its inputs: only the error tells that its gradient depends on them."""
     x, factor = torch.randn(1, 3, 2, 2).requires_grad_(), torch.ones((), requires_grad=True)
-    loss = cross_entropy_sum(factor * x, torch.zeros(1, 4, 4).long(), None, False, 0.0, None, True)[0]
+    loss = cross_entropy_sum(factor * x, torch.zeros(1, 4, 4).long(), None, False, 0.0, True)[0]
     (grad,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="cannot differentiate twice"):
         grad.square().sum().backward()

@@ -29,7 +29,6 @@ def tiled_cross_entropy_sum(
     class_weight: Tensor | None,
     align_corners: bool,
     label_smoothing: float,
-    band_rows: int | None,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """Computes `plain_cross_entropy_sum` (ops/pixel_loss.py) in tiles.
@@ -44,9 +43,7 @@ def tiled_cross_entropy_sum(
         weight = None if class_weight is None else class_weight.to(scores)
         # k: each class's share of every pixel's target
         smooth = (scores.new_ones(num_classes) if weight is None else weight) * (label_smoothing / num_classes)
-        tiles = PixelTiles(
-            scores, label.shape[1:], band_rows, align_corners=align_corners, wants_gradient=wants_gradient
-        )
+        tiles = PixelTiles(scores, label.shape[1:], align_corners=align_corners, wants_gradient=wants_gradient)
         for tile in tiles:
             up, (place, labels, valid) = tile.logits, _labels(label, tile)
             if is_steep:
@@ -71,7 +68,7 @@ def tiled_cross_entropy_sum(
         return total * math.log(2), tiles.gradient() if wants_gradient else scores.new_empty(0)
 
 
-def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool, band_rows: int | None) -> Tensor:
+def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     """Computes `plain_pixel_losses` (ops/pixel_loss.py) in tiles.
 
     Raises ValueError for a label outside 0..k-1 and 255.
@@ -80,7 +77,7 @@ def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool, band_
     label = _checked(label, logits.shape[1])
     with torch.autocast("cpu", enabled=False):
         scores, is_steep = _bits(logits)
-        for tile in PixelTiles(scores, label.shape[1:], band_rows, align_corners=align_corners):
+        for tile in PixelTiles(scores, label.shape[1:], align_corners=align_corners):
             up, (place, _, valid) = tile.logits, _labels(label, tile)
             if is_steep:
                 up -= up.amax(dim=1, keepdim=True)

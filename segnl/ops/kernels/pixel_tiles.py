@@ -78,14 +78,12 @@ class PixelTiles:
 
     Every tile overwrites the logits of the one before. With wants_gradient, the caller replaces a tile's logits by the
     gradient with respect to them before it takes the next tile; `gradient` then returns the gradient of all logits.
-    band_rows: at most so many output rows in a tile; None for as many as TILE_NUMBERS allows, at least MIN_BAND_ROWS.
     """
 
     def __init__(
         self,
         logits: Tensor,
         out_hw: Sequence[int],
-        band_rows: int | None,
         *,
         align_corners: bool,
         wants_gradient: bool = False,
@@ -93,7 +91,7 @@ class PixelTiles:
         (_, self.num_classes, h, w), (out_h, out_w) = logits.shape, out_hw
         pixels = TILE_NUMBERS // self.num_classes
         columns = _even(out_w, max(MAX_BAND_COLUMNS, pixels // MIN_BAND_ROWS))
-        rows = max(MIN_BAND_ROWS, pixels // columns) if band_rows is None else band_rows
+        rows = max(MIN_BAND_ROWS, pixels // columns)
         self.column_groups = _column_bands(w, out_w, columns, MAX_BAND_COLUMNS, align_corners, logits.dtype)
         self.row_groups = _row_bands(h, out_h, rows, pixels // columns, align_corners, logits.dtype)
         self.source = logits.permute(0, 2, 1, 3).contiguous()  # b h k w

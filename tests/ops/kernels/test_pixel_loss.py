@@ -29,8 +29,8 @@ def draw(in_hw: tuple[int, int] = (7, 11)) -> tuple[Tensor, Tensor]:
 
 def test_summed_loss_is_the_sum_of_the_pixels_losses() -> None:
     logits, label = draw()
-    losses = pixel_losses(logits.detach(), label, True, 16)
-    total, grad = cross_entropy_sum(logits, label, None, True, 0.0, 16, False)
+    losses = pixel_losses(logits.detach(), label, True)
+    total, grad = cross_entropy_sum(logits, label, None, True, 0.0, False)
     torch.testing.assert_close(total, losses[label != 255].sum())
     assert total.dtype == torch.float64
     assert grad.numel() == 0
@@ -42,11 +42,11 @@ def test_summed_loss_is_the_sum_of_the_pixels_losses() -> None:
 def test_tiles_match_the_plain_forms(in_hw: tuple[int, int], align_corners: bool, label_smoothing: float) -> None:
     logits, label = draw(in_hw)
     logits, class_weight = logits.detach(), torch.tensor([0.5, 1.0, 2.0, 0.25, 3.0], dtype=torch.float64)
-    for weight, band_rows in ((None, None), (class_weight, 7)):
-        settings = (weight, align_corners, label_smoothing, band_rows, True)
+    for weight in (None, class_weight):
+        settings = (weight, align_corners, label_smoothing, True)
         tiled, plain = (f(logits, label, *settings) for f in (cross_entropy_sum, plain_cross_entropy_sum))
         torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
-        tiled, plain = (f(logits, label, align_corners, band_rows) for f in (pixel_losses, plain_pixel_losses))
+        tiled, plain = (f(logits, label, align_corners) for f in (pixel_losses, plain_pixel_losses))
         torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
 
 
@@ -90,9 +90,9 @@ def test_operators_are_registered_as_torch_asks() -> None:
     logits, label = draw()
     tests = ("test_schema", "test_faketensor")
     for wants_gradient in (False, True):
-        arguments = (logits, label, None, False, 0.1, 16, wants_gradient)
+        arguments = (logits, label, None, False, 0.1, wants_gradient)
         torch.library.opcheck(cross_entropy_sum, arguments, test_utils=tests)
-    torch.library.opcheck(pixel_losses, (logits, label, False, None), test_utils=tests)
+    torch.library.opcheck(pixel_losses, (logits, label, False), test_utils=tests)
     torch.library.opcheck(nth_largest, (logits.detach(), torch.tensor(3), 0.5), test_utils=tests)
 
 
@@ -103,5 +103,5 @@ def test_flops_are_those_of_the_interpolation() -> None:
     # From one position: a wide row of 50 columns, and one multiply-add for every number of the result.
     assert counter.get_total_flops() == 2 * 2 * 5 * (50 + 33 * 50)
     with FlopCounterMode(display=False) as counter:
-        pixel_cross_entropy(logits, label, align_corners=False, band_rows=33).backward()
+        pixel_cross_entropy(logits, label, align_corners=False).backward()
     assert counter.get_total_flops() == 2 * 2 * 5 * 2 * (50 + 33 * 50)

@@ -16,32 +16,33 @@ def draw(in_hw: tuple[int, int] = (7, 11)) -> Tensor:
     return torch.randn(2, 5, *in_hw, dtype=torch.float64, generator=generator)
 
 
-def set_sizes(monkeypatch: pytest.MonkeyPatch, numbers: int, band_columns: int) -> None:
+def set_sizes(monkeypatch: pytest.MonkeyPatch, numbers: int, band_columns: int, band_rows: int = 16) -> None:
     monkeypatch.setattr(pixel_tiles, "TILE_NUMBERS", numbers)
+    monkeypatch.setattr(pixel_tiles, "MIN_BAND_ROWS", band_rows)
     monkeypatch.setattr(pixel_tiles, "MAX_BAND_COLUMNS", band_columns)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("in_hw", [(7, 11), (1, 11), (7, 1), HW, (40, 60), (4, 3)])
 @pytest.mark.parametrize(("numbers", "band_columns"), [(1, 13), (1 << 10, 50), (1 << 18, 13), (1 << 18, 128)])
-@pytest.mark.parametrize("band_rows", [None, 1, 6])
+@pytest.mark.parametrize("band_rows", [1, 6, 16])
 def test_tiles_equal_resizing_and_cover_every_pixel_once(
     align_corners: bool,
     in_hw: tuple[int, int],
     numbers: int,
     band_columns: int,
-    band_rows: int | None,
+    band_rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    set_sizes(monkeypatch, numbers, band_columns)
+    set_sizes(monkeypatch, numbers, band_columns, band_rows)
     scores = draw(in_hw)
     whole = resize(scores, HW, align_corners=align_corners)
     seen = torch.zeros(2, *HW)
-    for tile in PixelTiles(scores, HW, band_rows, align_corners=align_corners):
+    for tile in PixelTiles(scores, HW, align_corners=align_corners):
         expected = whole[tile.image, :, tile.rows, tile.columns].transpose(0, 1)  # rows k columns
         torch.testing.assert_close(tile.logits, expected, rtol=1e-12, atol=1e-14)
         seen[tile.image, tile.rows, tile.columns] += 1
-        assert band_rows is None or len(tile.logits) <= band_rows
+        assert numbers > 1 or len(tile.logits) <= band_rows
     assert (seen == 1).all()
 
 
@@ -56,7 +57,7 @@ def test_gradient_is_upsampling_transposed(
     whole = resize(scores, HW, align_corners=align_corners)
     grad_output = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (expected,) = torch.autograd.grad(whole, scores, grad_output)
-    tiles = PixelTiles(scores.detach(), HW, None, align_corners=align_corners, wants_gradient=True)
+    tiles = PixelTiles(scores.detach(), HW, align_corners=align_corners, wants_gradient=True)
     for tile in tiles:
         tile.logits.copy_(grad_output[tile.image, :, tile.rows, tile.columns].transpose(0, 1))
     torch.testing.assert_close(tiles.gradient(), expected, rtol=1e-11, atol=1e-12)
@@ -64,7 +65,7 @@ def test_gradient_is_upsampling_transposed(
 
 def test_first_class_indexes_class_0_of_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     set_sizes(monkeypatch, 1, 13)
-    for tile in PixelTiles(draw(), HW, 6, align_corners=False):
+    for tile in PixelTiles(draw(), HW, align_corners=False):
         class_0 = tile.logits.flatten()[tile.first_class.long().flatten()].view(tile.first_class.shape)
         assert class_0.equal(tile.logits[:, 0])
 
@@ -75,11 +76,11 @@ def test_a_tile_stays_small_whatever_the_sizes() -> None:
         ((1, 19, 97, 97), (769, 769)),
         ((1, 150, 128, 256), (1024, 2048)),
     ):
-        tiles = PixelTiles(torch.empty(shape), out_hw, None, align_corners=False)
+        tiles = PixelTiles(torch.empty(shape), out_hw, align_corners=False)
         assert tiles.tile_memory.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
         assert tiles.wide_memory.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
 
 
 def test_gradient_without_wants_gradient_is_refused() -> None:
     with pytest.raises(RuntimeError, match="expected wants_gradient=True"):
-        PixelTiles(draw(), HW, None, align_corners=False).gradient()
+        PixelTiles(draw(), HW, align_corners=False).gradient()
