@@ -53,7 +53,7 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
         "study": study.name,
         "config": str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name),
         "note": study.cfg.note,
-        "data": recipe.data_name,
+        "data": recipe.data.title,
         "split": found["split"],
         "num_images": found["num_images"],
         "steps": found["steps"],

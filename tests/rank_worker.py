@@ -1,8 +1,12 @@
 """What one rank does for tests/test_ranks.py: many questions at once, since a process is dear."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.distributed as dist
 
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import DataError, NonFiniteError
@@ -11,8 +15,9 @@ from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
 from segnl.runs.build import build_data, build_model
 from segnl.runs.recipe import load_recipe
+from segnl.training.hooks import Hook
 from segnl.training.loss_scale import GREATEST_SCALE, LossScale
-from segnl.training.trainer import Trainer
+from segnl.training.trainer import StepReport, Trainer
 
 CPU = torch.device("cpu")
 STILL = ["train.batch_size=4", "model.dropout=0.0", "model.aux={channels: 8, dropout: 0.0}"]
@@ -85,6 +90,38 @@ def skipped(config: Path, group: ProcessGroup) -> dict[str, object]:
     }
 
 
+class StepRecorder(Hook):
+    """Notes which collectives were waited for until the end of each step."""
+
+    def __init__(self) -> None:
+        self.waits: list[str] = []
+        self.steps: list[list[str]] = []
+
+    def wrap(self, name: str, collective: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            if not kwargs.get("async_op"):
+                self.waits.append(name)
+            return collective(*args, **kwargs)
+
+        return call
+
+    def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
+        self.steps.append(self.waits)
+        self.waits = []
+
+
+def waited_for(config: Path, group: ProcessGroup) -> list[list[str]]:
+    """The collectives that a rank waits for in each of three steps, apart from the exchange of gradients."""
+    recipe = load_recipe(config, [*STILL, "model.norm=frozen", "train.accumulate=2"])
+    trainer = Trainer(recipe, build_model(recipe, 3, is_new=group.is_rank0), CPU, group=group)
+    recorder = StepRecorder()
+    with ExitStack() as stack:
+        for name in ("all_reduce", "all_gather_object", "broadcast", "broadcast_object_list"):
+            stack.enter_context(mock.patch.object(dist, name, recorder.wrap(name, getattr(dist, name))))
+        trainer.fit((part_of(whole_batch(step), group) for step in range(3)), [recorder])
+    return recorder.steps
+
+
 def faults(group: ProcessGroup) -> list[str]:
     """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
     found = []
@@ -112,12 +149,13 @@ def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
         options = [f"model.norm={norm}"] + (["optim.clip_norm=0.05", "train.ema=0.9"] if name == "clipped" else [])
         found[name] = gradients(config, group, *options)
     found["void"] = gradients(config, group, "model.norm=frozen", void_half=True)
-    found["pieces"] = gradients(config, group, "model.norm=frozen", "train.accumulate=2")
+    found["micro_batches"] = gradients(config, group, "model.norm=frozen", "train.accumulate=2")
     ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
     found["ohem"] = gradients(config, group, "model.norm=frozen", ohem)
     found["weighted"] = gradients(config, group, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
     found["half"] = skipped(config, group)
     if group.world_size > 1:
+        found["waits"] = waited_for(config, group)
         found["poisoned"] = poisoned(config, group)
         found["faults"] = faults(group)
         tensors = {"a": torch.full((2, 3), float(group.rank)), "b": torch.tensor(group.rank)}

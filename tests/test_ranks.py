@@ -78,7 +78,7 @@ def asked(tmp_path_factory, server):
     return found
 
 
-@pytest.mark.parametrize("name", ["frozen", "void", "clipped", "pieces", "ohem", "weighted", "sync"])
+@pytest.mark.parametrize("name", ["frozen", "void", "clipped", "micro_batches", "ohem", "weighted", "sync"])
 def test_two_ranks_with_half_the_batch_each_give_one_ranks_gradients(asked, name):
     (alone,) = (each[name] for each in asked[1])
     for rank in (0, 1):
@@ -121,6 +121,11 @@ def test_all_ranks_skip_a_float16_step_that_overflows_on_one(asked):
 def test_one_ranks_fault_is_raised_on_all_and_told_by_one(asked):
     assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False", "no images False"]
     assert asked[2][1]["faults"] == ["torn.png False", "no images True", "no images True"]
+
+
+def test_a_step_waits_for_at_most_one_collective_besides_the_exchange_of_gradients(asked):
+    for rank in (0, 1):
+        assert asked[2][rank]["waits"] == [["all_reduce"]] * 3
 
 
 def test_rank_0s_tensors_are_everybodys(asked):

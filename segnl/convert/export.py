@@ -96,15 +96,8 @@ def _export_weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: 
     model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
     origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
-    save_checkpoint(
-        out,
-        model=model,
-        optimiser={},
-        step=checkpoint.step,
-        recipe=recipe.to_dict(),
-        classes=checkpoint.classes,
-        origin=origin,
-    )
+    recipe_dict = recipe.to_dict()
+    save_checkpoint(Checkpoint(out, checkpoint.step, recipe_dict, checkpoint.classes, origin, model=model))
     dtype = "float16" if half else "as trained"
     return [
         f"{out}: {len(model)} tensors, {dtype}, {out.stat().st_size / 2**20:.1f} MiB; no optimiser state",

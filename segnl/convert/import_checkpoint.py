@@ -17,7 +17,7 @@ from segnl.core.files import ensure_writable
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
-from segnl.runs.checkpoint import save_checkpoint
+from segnl.runs.checkpoint import Checkpoint, save_checkpoint
 from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import compose
 
@@ -62,19 +62,14 @@ def import_checkpoint(
             f"{file}: predicts {num_classes} classes, {recipe_file} has {table.num_classes}; "
             "give a recipe of the data set it was trained on"
         )
-    save_checkpoint(
-        out,
-        model=imported.segmenter.state_dict(),
-        optimiser={},
-        step=0,
-        recipe=compose({**mapping, "model": imported.model}, file=str(recipe_file)).to_dict(),
-        classes=class_table_to_dict(table),
-        origin={
-            "imported": {"from": settings.source, "file": file.name},
-            "git": git_state(Path(__file__).parent),
-            "versions": versions(),
-        },
-    )
+    resolved = compose({**mapping, "model": imported.model}, file=str(recipe_file)).to_dict()
+    origin = {
+        "imported": {"from": settings.source, "file": file.name},
+        "git": git_state(Path(__file__).parent),
+        "versions": versions(),
+    }
+    weights = imported.segmenter.state_dict()
+    save_checkpoint(Checkpoint(out, 0, resolved, class_table_to_dict(table), origin, model=weights))
     return imported.report
 
 

@@ -52,14 +52,23 @@ class ProcessGroup:
         dist.all_reduce(value)
         return value
 
-    def all_reduce_sums(self, values: Sequence[float]) -> list[float]:
-        """Returns the sum of each number over the ranks, in float64; NaN where a rank's number is NaN."""
-        if self.world_size == 1:
-            return list(values)
-        import torch
+    def start_all_reduce_sum(self, value: "Tensor") -> "Callable[[], Tensor]":
+        """Starts the sum of a tensor over the ranks and returns at once; calling the result waits for the sum.
 
-        sums: list[float] = self.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
-        return sums
+        Every rank starts it, but none has to wait for it.
+        """
+        if self.world_size == 1:
+            return lambda: value
+        import torch.distributed as dist
+
+        value = value.detach().clone()
+        work = dist.all_reduce(value, async_op=True)
+
+        def wait() -> "Tensor":
+            work.wait()
+            return value
+
+        return wait
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         """Returns the maximum of each number over the ranks."""

@@ -70,7 +70,7 @@ def predictor_of(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
     """
     table = class_table_from_dict(checkpoint.classes)
     model = build_model(recipe, table.num_classes, is_new=False)
-    load_weights(model, checkpoint, averaged=bool(checkpoint.ema))
+    load_weights(model, checkpoint, use_ema=bool(checkpoint.ema))
     return Predictor(model, recipe, table, device_of())
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file each, written atomically, sealed by a checksum, no pickle anywhere.
+"""Checkpoints: one safetensors file each, written atomically, with a checksum, without pickle.
 
 Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata. The
-seal is the SHA-256 of the whole file with the seal's own 64 characters read as zeros, so no byte is outside it.
+checksum is the SHA-256 of the whole file with the checksum's own 64 characters read as zeros, so it covers every byte.
 """
 
 import hashlib
@@ -25,66 +25,67 @@ from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import write_atomic
 
 FORMAT = "segnl-1"
-NO_SEAL = "0" * 64
+CHECKSUM_KEY = "seal"
+"""Key of the checksum in the metadata; its name is that of the first files."""
+NO_CHECKSUM = "0" * 64
 SUFFIX = ".safetensors"
-KEEP = 2
+NUM_KEPT = 2
 BEST = f"best{SUFFIX}"
 """The checkpoint with the highest validation mIoU so far, where a run validates."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. recipe: plain tree; classes: {"names", "palette", "file_ids"}; origin: git state, versions."""
+    """Contents of a checkpoint file; recipe, classes and origin are plain dicts."""
 
     path: Path
     step: int
     recipe: JSONDict
     classes: JSONDict
+    """As `class_table_to_dict` makes it."""
     origin: JSONDict
+    """Git state, versions and the like of the code that wrote the file."""
     model: dict[str, Tensor]
-    optim: dict[str, Tensor]
-    ema: dict[str, Tensor]
-    """The averaged weights; empty where the recipe averages none."""
+    optim: dict[str, Tensor] = field(default_factory=dict)
+    """State of the optimiser by the parameters' names; empty in exported and imported files."""
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    """Moving average of the weights; empty where the recipe has none."""
     loss_scale: JSONDict = field(default_factory=dict)
-    """The state of a float16 training's loss scale; empty for others."""
+    """State of a float16 training's loss scale; empty for others."""
 
 
-def save_checkpoint(
-    path: Path,
-    *,
-    model: Mapping[str, Tensor],
-    optimiser: Mapping[str, Tensor],
-    step: int,
-    recipe: JSONDict,
-    classes: JSONDict,
-    origin: JSONDict,
-    ema: Mapping[str, Tensor] | None = None,
-    loss_scale: JSONDict | None = None,
-) -> None:
-    """Writes a sealed checkpoint; the old file at `path`, if any, stays whole until the new one is."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.items()}
-    tensors |= {f"optim.{name}": tensor for name, tensor in optimiser.items()}
-    tensors |= {f"ema.{name}": tensor for name, tensor in (ema or {}).items()}
+def save_checkpoint(checkpoint: Checkpoint) -> None:
+    """Writes `checkpoint.path` with a checksum; an old file there stays whole until the new one is complete.
+
+    Raises MachineError when the disk is full or refuses.
+    """
+    tensors = {
+        f"{kind}.{name}": tensor.cpu().contiguous()
+        for kind in ("model", "optim", "ema")
+        for name, tensor in getattr(checkpoint, kind).items()
+    }
     metadata = {
         "format": FORMAT,
-        "seal": NO_SEAL,
-        "step": str(step),
-        "recipe": json.dumps(recipe),
-        "classes": json.dumps(classes),
-        "origin": json.dumps(origin),
-        "loss_scale": json.dumps(loss_scale or {}),
+        CHECKSUM_KEY: NO_CHECKSUM,
+        "step": str(checkpoint.step),
+        "recipe": json.dumps(checkpoint.recipe),
+        "classes": json.dumps(checkpoint.classes),
+        "origin": json.dumps(checkpoint.origin),
+        "loss_scale": json.dumps(checkpoint.loss_scale),
     }
-    data = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
-    seal = hashlib.sha256(data).hexdigest()
-    write_atomic(path, data.replace(_sealed(NO_SEAL), _sealed(seal), 1))
+    data = safetensors.torch.save(tensors, metadata)
+    write_atomic(checkpoint.path, _with_checksum(data, NO_CHECKSUM, hashlib.sha256(data).hexdigest()))
 
 
-def _sealed(seal: str) -> bytes:
-    return f'"seal":"{seal}"'.encode()
+def _with_checksum(data: bytes, old: str, new: str) -> bytes:
+    return data.replace(f'"{CHECKSUM_KEY}":"{old}"'.encode(), f'"{CHECKSUM_KEY}":"{new}"'.encode(), 1)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads and verifies a checkpoint. Raises CheckpointError; nothing in the file is ever executed."""
+    """Reads and verifies a checkpoint; nothing in the file is ever executed.
+
+    Raises CheckpointError when the file cannot be read, is damaged or of another kind.
+    """
     try:
         data = path.read_bytes()
     except OSError as err:
@@ -95,8 +96,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a segnl checkpoint (format {metadata.get('format')!r}, expected {FORMAT!r}); "
             "weights from elsewhere go through `segnl import`"
         )
-    seal = metadata.get("seal", "")
-    if hashlib.sha256(data.replace(_sealed(seal), _sealed(NO_SEAL), 1)).hexdigest() != seal:
+    checksum = metadata.get(CHECKSUM_KEY, "")
+    if hashlib.sha256(_with_checksum(data, checksum, NO_CHECKSUM)).hexdigest() != checksum:
         raise CheckpointError(f"{path}: damaged (its checksum does not match); use an earlier checkpoint")
     tensors = safetensors.torch.load(data)
     return Checkpoint(
@@ -105,15 +106,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         recipe=json.loads(metadata["recipe"]),
         classes=json.loads(metadata["classes"]),
         origin=json.loads(metadata["origin"]),
-        model=_under("model.", tensors),
-        optim=_under("optim.", tensors),
-        ema=_under("ema.", tensors),
+        model=_with_prefix("model.", tensors),
+        optim=_with_prefix("optim.", tensors),
+        ema=_with_prefix("ema.", tensors),
         loss_scale=json.loads(metadata.get("loss_scale", "{}")),
     )
 
 
 def _metadata(path: Path, data: bytes) -> dict[str, str]:
-    """The safetensors header's metadata, once the header is known to fit the file."""
+    """Returns the metadata of the safetensors header, after the check that the header fits the file."""
     try:
         safetensors.deserialize(data)
         (length,) = struct.unpack("<Q", data[:8])
@@ -125,24 +126,24 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
     return {str(key): str(value) for key, value in metadata.items()}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step; names sort as steps do."""
+    """Returns the file of a step's checkpoint in the folder `run`; names sort as steps do."""
     return run / f"step-{step:08d}{SUFFIX}"
 
 
 def checkpoints_of(run: Path) -> list[Path]:
-    """A run's checkpoints, newest first."""
+    """Returns the paths of a run's checkpoints, newest first."""
     return sorted(run.glob(f"step-*{SUFFIX}"), reverse=True)
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:
-    """The newest one that is whole, a warning for each damaged one passed over; None where the run has none at all.
+    """Returns the newest undamaged checkpoint, with a warning for each damaged one; None where the run has none at all.
 
-    Raises CheckpointError when there are some and every one is damaged.
+    Raises CheckpointError when every one is damaged.
     """
     paths = checkpoints_of(run)
     for path in paths:
@@ -157,57 +158,52 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
 
 
 def open_checkpoint(run_or_file: Path) -> Checkpoint:
-    """A file as it stands, or a run's last checkpoint. Raises CheckpointError where there is none."""
-    if run_or_file.is_dir():
-        found = newest_checkpoint(run_or_file)
-        if found is None:
-            raise CheckpointError(
-                f"{run_or_file}: holds no step-*{SUFFIX}; is it a run's folder, and has it been saved?"
-            )
-        return found
-    return load_checkpoint(run_or_file)
+    """Reads a checkpoint file, or the last checkpoint of a run's folder. Raises CheckpointError where there is none."""
+    if not run_or_file.is_dir():
+        return load_checkpoint(run_or_file)
+    checkpoint = newest_checkpoint(run_or_file)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_or_file}: holds no step-*{SUFFIX}; is it a run's folder, and has it been saved?")
+    return checkpoint
 
 
 def broadcast_checkpoint(group: ProcessGroup, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
-    """What `find` returns on rank 0, on every rank: the others need not see its files."""
-    found: list[Checkpoint] = []
+    """Calls `find` on rank 0 only, which alone needs to see the files; returns its checkpoint on every rank."""
+    read: list[Checkpoint | None] = []
 
     def without_tensors() -> Checkpoint | None:
-        checkpoint = find()
-        if checkpoint is None:
-            return None
-        found.append(checkpoint)
-        return replace(checkpoint, model={}, optim={}, ema={})
+        read.append(find())
+        return None if read[0] is None else replace(read[0], model={}, optim={}, ema={})
 
     bare = group.run_on_rank0(without_tensors)
     if bare is None:
         return None
-    own = found[0] if found else bare
+    own = read[0] if read and read[0] is not None else bare
     model, optim_state, ema = (group.broadcast(tensors) for tensors in (own.model, own.optim, own.ema))
     return replace(bare, model=model, optim=optim_state, ema=ema)
 
 
-def set_damaged_aside(run: Path, newest_whole: Checkpoint) -> None:
-    """Renames the damaged checkpoints after `newest_whole`, so that they do not count among the two that are kept."""
+def set_damaged_aside(run: Path, newest_undamaged: Checkpoint) -> None:
+    """Renames the checkpoints after `newest_undamaged`, so that they do not count among the two that are kept."""
     for path in checkpoints_of(run):
-        if path.name > newest_whole.path.name:
+        if path.name > newest_undamaged.path.name:
             path.rename(path.with_suffix(".damaged"))
 
 
 def drop_old_checkpoints(run: Path, keep_every: int | None = None) -> None:
-    """Keeps the newest two, of which one is whole even if the disk spoils the other, and every keep_every-th step's."""
-    for path in checkpoints_of(run)[KEEP:]:
+    """Deletes all but the newest two (one is left if the disk spoils the other) and every keep_every-th step's."""
+    for path in checkpoints_of(run)[NUM_KEPT:]:
         if keep_every is None or step_of(path) % keep_every:
             path.unlink(missing_ok=True)
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Returns the step in a checkpoint's name."""
     return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
 
 
 def keep_as_best(path: Path) -> None:
-    """Lets RUN/best.safetensors be the checkpoint `path`, at once and without a copy where the disk has hard links."""
+    """Makes RUN/best.safetensors the checkpoint `path`, atomically, and without a copy on disks with hard links."""
     best = path.with_name(BEST)
     temporary = path.with_name(f".{BEST}.linking1")  # a name that remove_leftovers knows
     try:
@@ -222,12 +218,13 @@ def keep_as_best(path: Path) -> None:
         raise MachineError(f"{best}: cannot be written ({err.strerror}); free some space") from err
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
-    """Puts a checkpoint's weights into a model built from its recipe; names and shapes must agree entirely.
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = False) -> None:
+    """Copies a checkpoint's weights into a model built from its recipe.
 
-    averaged: the running average's in place of those that training goes on from.
+    use_ema: takes the moving average instead of the weights that a training continues from.
+    Raises CheckpointError unless all names and shapes agree.
     """
-    own, saved = model.state_dict(), checkpoint.ema if averaged else checkpoint.model
+    own, saved = model.state_dict(), checkpoint.ema if use_ema else checkpoint.model
     wrong = sorted(own.keys() ^ saved.keys())
     wrong += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
     if wrong:
@@ -239,7 +236,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, averaged: bool = F
 
 
 def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state under its parameters' names."""
+    """Returns the optimiser's state tensors as `PARAMETER.KEY`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     out = {}
     for parameter, state in optimiser.state.items():
@@ -250,7 +247,7 @@ def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str,
 
 
 def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimiser_tensors`, onto each parameter's device and layout."""
+    """Loads what `optimiser_tensors` returned, in each parameter's device and layout."""
     parameters = dict(model.named_parameters())
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""A class table as plain data and back, so that a checkpoint can name what it predicts without its data set."""
+"""Class tables as plain dicts and back, so that a checkpoint knows its classes without its data set."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from segnl.labels.table import ClassTable
 
 
 def class_table_to_dict(table: ClassTable) -> JSONDict:
-    """{"names", "palette", "file_ids", "void_id"}: all that predictions need, though not what labels hold."""
+    """Returns {"names", "palette", "file_ids", "void_id"}: what predictions need, not the rules for reading labels."""
     void = np.full((1, 1), IGNORE, np.uint8)
     return {
         "names": list(table.names),
@@ -19,7 +19,7 @@ def class_table_to_dict(table: ClassTable) -> JSONDict:
 
 
 def class_table_from_dict(mapping: JSONDict) -> ClassTable:
-    """The inverse of `classes_tree`, for predictions."""
+    """Returns the table that `class_table_to_dict` was given, as far as predictions need it."""
     return ClassTable(
         mapping["names"],
         mapping["palette"],

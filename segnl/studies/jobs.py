@@ -29,7 +29,8 @@ from segnl.runs.checkpoint import checkpoints_of
 from segnl.runs.recipe import compose
 from segnl.studies.control import run_hashes_of
 from segnl.studies.study import PlannedRun
-from segnl.training.fit import fit, stop_signals
+from segnl.training.fit import fit
+from segnl.training.hooks import stop_signals
 
 OUTPUT = "train.txt"
 POLL_EVERY_S = 0.2
@@ -93,7 +94,7 @@ class JobPool:
         if stop:
             message = f"study {self.name}: stopped; the same command resumes from the checkpoints"
             log.info("%s", message)
-            raise StoppedError(message, stop[0])
+            raise StoppedError(message, 128 + stop[0])
         if self.failed:
             raise self._failure()
 

@@ -1,19 +1,24 @@
-"""One training step, and nothing around it: images in, an updated model and a report out.
+"""Training: the step, and the loop over steps with its hooks.
 
-A step is a pure function of the weights, the optimiser's state, its number and its batch: dropout is seeded by the
-number, so a resumed training needs no saved random state.
+A step is a pure function of the weights, the optimiser's state, the step's number and the batch: dropout is seeded by
+the number, so a resumed training needs no saved random state.
 """
 
+import math
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.core.errors import NonFiniteError
+from segnl.core.errors import NonFiniteError, SegnlError
 from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
@@ -22,8 +27,10 @@ from segnl.losses.find import LOSSES
 from segnl.models.norm import resolve_norm, set_process_group, synchronise
 from segnl.models.segmenter import Segmenter
 from segnl.optim.optimisers.base import build_optimiser, set_learning_rate
+from segnl.runs.checkpoint import Checkpoint, load_weights, optimiser_tensors, restore_optimiser
 from segnl.runs.recipe import Recipe
 from segnl.training.ema import ModelEMA
+from segnl.training.hooks import STOP_SIGNALS, FitResult, Hook, stop_signals
 from segnl.training.loss_scale import LossScale
 
 COMPILE_BACKEND = "inductor"
@@ -31,27 +38,41 @@ COMPILE_BACKEND = "inductor"
 
 @dataclass(frozen=True)
 class StepReport:
-    """losses: by name, auxiliary ones already weighted; they sum to `loss`, over all ranks. Times in seconds.
-
-    grad_norm: of the whole gradient before clipping, the loss scale taken out; None where it overflowed.
-    """
+    """Numbers of one step; times in seconds. On a GPU `forward_s` ends when the work is queued, not when it is done."""
 
     step: int
-    loss: float
-    losses: dict[str, float]
+    """Steps taken, this one included."""
     lr: float
     grad_norm: float | None
+    """Norm of the whole gradient before clipping, without the loss scale; None where it overflowed."""
     forward_s: float
     backward_s: float
     optim_s: float
-    loss_scale: int | None = None
-    """What this step's loss was multiplied by; None but in fp16."""
-    is_skipped: bool = False
-    """Whether its gradients overflowed float16, so that nothing was updated."""
+    loss_scale: int | None
+    """Factor of this step's loss; None unless the precision is fp16."""
+    read_losses: Callable[[], dict[str, float]]
+    data_s: float = 0.0
+    """Time that the step waited for its batch and for the other processes."""
+    images_per_s: float = 0.0
+
+    @cached_property
+    def losses(self) -> dict[str, float]:
+        """Losses by name over all processes, auxiliary ones already weighted; the first use waits for the device."""
+        return self.read_losses()
+
+    @property
+    def loss(self) -> float:
+        """The sum of `losses`, which the step minimised."""
+        return sum(self.losses.values())
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the gradients overflowed float16, so that nothing was updated."""
+        return self.grad_norm is None
 
 
 class Trainer:
-    """A model, its optimiser, the average of its weights where there is one, and the number of the step to come."""
+    """A network with its loss, optimiser, optional EMA and step number; `fit` trains it, `step` takes one step."""
 
     def __init__(
         self,
@@ -62,13 +83,14 @@ class Trainer:
         class_weight: Tensor | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """class_weight: `k`, for the loss. group: rank 0's weights are copied to all."""
-        self.group = group
+        """class_weight: `k`, for the loss. group: rank 0's weights are copied to all processes."""
+        self.recipe, self.device, self.group, self.step_number = recipe, device, group, 0
+        self.hooks: Sequence[Hook] = ()
+        self.stop: list[signal.Signals] = []
         loss_class = LOSSES.find(recipe.loss.name)
         self.loss = loss_class(recipe.loss, class_weight, align_corners=recipe.model.align_corners).to(device)
-        self.recipe, self.device, self.step_number = recipe, device, 0
-        layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=layout)
+        self.layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.layout)
         self.optimiser = build_optimiser(recipe.optim, self.model)
         if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
             synchronise(self.model, group, on_cuda=device.type == "cuda")
@@ -76,148 +98,223 @@ class Trainer:
         self.network: nn.Module = self.model
         if group.world_size > 1:
             set_process_group(self.model, group)
-            self.network = nn.parallel.DistributedDataParallel(self.model)
-        if recipe.train.compile:  # a wrapper: the model beside it keeps its names, and evaluates as it stands
-            self.network = _compiled(self.network)
+            # Without its broadcast of buffers in every step: rank 0's are saved and scored, and need no copy elsewhere.
+            self.network = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
+        if recipe.train.compile:  # a wrapper: the model beside it keeps its names and is evaluated as it stands
+            self.network = torch.compile(self.network, backend=COMPILE_BACKEND)  # type: ignore[assignment]
         self.ema = ModelEMA(self.model, recipe.train.ema) if recipe.train.ema is not None else None
         self.loss_scale = LossScale() if recipe.train.precision == "fp16" else None
 
     @property
-    def evaluated(self) -> Segmenter:
-        """The network that is scored: the averaged one where there is one."""
+    def evaluated_model(self) -> Segmenter:
+        """The network that is scored: the EMA where there is one."""
         return self.model if self.ema is None else self.ema.model
 
-    def step(self, batch: Batch) -> StepReport:
-        """Learns from one batch, of which this is the rank's part.
+    def fit(self, batches: Iterator[Batch], hooks: Sequence[Hook] = ()) -> FitResult:
+        """Takes one step for each batch, with the hooks around it, until the batches or a stop signal end it.
 
-        In fp16 a gradient that overflows makes the loss scale smaller and the step a skipped one: its images are used
-        up and the learning rate moves on, weights, momentum and average stay.
-
-        Raises NonFiniteError, with nothing updated, when loss or gradient is not finite, on every rank.
+        batches: this process's images, from step `step_number` on; all processes have equally many.
+        Raises what a step or a hook raises, and data errors after the hooks' `on_end`, which saves what was learned.
         """
-        cfg, number = self.recipe, self.step_number
-        lr = cfg.schedule.learning_rate(number, max_steps=cfg.train.max_steps, lr=cfg.optim.lr)
+        self.hooks, num_images = hooks, self.recipe.train.batch_size
+        with stop_signals() as self.stop:
+            try:
+                self.call_hooks("on_start")
+                while True:
+                    began = time.perf_counter()
+                    batch, divisor, result = self._next_batch(batches)
+                    if batch is None:
+                        break
+                    data_s = time.perf_counter() - began
+                    report = self.step(batch, divisor)
+                    rate = num_images / (time.perf_counter() - began)
+                    self.call_hooks("on_step", replace(report, data_s=data_s, images_per_s=rate), batch)
+                if isinstance(batches, Generator):
+                    batches.close()  # ends the loader's workers
+                self.call_hooks("on_end", result)
+            except Exception as error:
+                self.call_hooks("on_error", error)
+                raise
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def call_hooks(self, moment: str, *args: object) -> None:
+        """Calls the method `moment` of every hook with the trainer and `args`."""
+        for hook in reversed(self.hooks) if moment in ("on_end", "on_error") else self.hooks:
+            getattr(hook, moment)(self, *args)
+
+    def _next_batch(self, batches: Iterator[Batch]) -> tuple[Batch | None, Tensor, FitResult]:
+        """Returns the next batch and the divisor of its step's loss, or None and why the training ends.
+
+        The one place in a step where processes wait for one another, apart from the exchange of gradients: one sum
+        holds the divisor, and who met an error or a signal. A signal takes precedence: Ctrl-C and SIGTERM may reach
+        the loader's workers too, and one that ends for that reason is no error.
+        """
+        batch, error = None, None
+        try:
+            batch = next(batches, None)
+        except SegnlError as err:
+            error = err
+        divisor = torch.zeros((), dtype=torch.float64) if batch is None else self.loss.divisor(batch.label)
+        votes = [error is not None, *(self.stop[:1] == [number] for number in STOP_SIGNALS)]
+        sums = self.group.all_reduce_sum(torch.cat([divisor.reshape(1), divisor.new_tensor(votes)]))
+        stopped_by = next((number for number, vote in zip(STOP_SIGNALS, sums[2:], strict=True) if vote), None)
+        if stopped_by is None and sums[1]:
+            try:
+                self.group.raise_on_all(error)
+            except SegnlError as err:
+                error = err
+        is_over = stopped_by is not None or bool(sums[1])
+        result = FitResult(self.step_number, stopped_by, None if stopped_by is not None else error)
+        return None if is_over else batch, sums[0], result
+
+    def step(self, batch: Batch, divisor: Tensor | None = None) -> StepReport:
+        """Learns from one batch, of which this process holds its share.
+
+        divisor: of the loss, summed over all processes; None: they sum it up here.
+        In fp16, gradients that overflow halve the loss scale and the step is skipped: its images are used up and the
+        learning rate moves on, but weights, momentum and EMA stay.
+
+        Raises NonFiniteError, on every process and with nothing updated, when the loss or the gradient is not finite.
+        """
+        recipe, scale = self.recipe, None if self.loss_scale is None else self.loss_scale.value
+        lr = recipe.schedule.learning_rate(self.step_number, max_steps=recipe.train.max_steps, lr=recipe.optim.lr)
         set_learning_rate(self.optimiser, lr)
-        purpose = ("step", number) if self.group.is_rank0 else ("step", number, "rank", self.group.rank)
-        torch.manual_seed(seed_for(cfg.train.seed, *purpose))  # dropout
+        purpose = ("step", self.step_number) + (() if self.group.is_rank0 else ("rank", self.group.rank))
+        torch.manual_seed(seed_for(recipe.train.seed, *purpose))  # dropout
         self.model.train()
-
         self.optimiser.zero_grad(set_to_none=True)
-        own, forward_s, backward_s = self._accumulate_gradient(batch)
-        parts = dict(zip(own, self.group.all_reduce_sums([*own.values()]), strict=True))
-        loss = sum(parts.values())
-        self._check_finite("loss", loss, sum(own.values()), batch.sample_ids)
-        began = time.perf_counter()
-        scale = None if self.loss_scale is None else self.loss_scale.value
-        norm = self._unscaled_norm()
-        grad_norm = float(norm)
-        is_skipped = self._is_overflow(grad_norm)
-        if not is_skipped:
-            self._check_finite("gradient", grad_norm, grad_norm, batch.sample_ids)
-        backward_s += time.perf_counter() - began  # an accelerator's backward ends here
-        began = time.perf_counter()
-        if not is_skipped:
-            self._update(norm)
 
-        self.step_number = number + 1
+        if divisor is None:
+            divisor = self.group.all_reduce_sum(self.loss.divisor(batch.label))
+        losses, forward_s, backward_s = self._accumulate_gradients(batch, divisor)
+        summed = self.group.start_all_reduce_sum(torch.stack(list(losses.values())))
+
+        def read_losses() -> dict[str, float]:
+            return dict(zip(losses, summed().tolist(), strict=True))
+
+        began = time.perf_counter()
+        norm = self._gradient_norm()
+        grad_norm = float(norm)  # the step's only wait for the device
+        updating = time.perf_counter()
+        is_skipped = not math.isfinite(grad_norm)
+        if is_skipped:
+            self._handle_non_finite(grad_norm, read_losses(), losses, batch.sample_ids)
+        else:
+            self._update(norm)
+        self.step_number += 1
         return StepReport(
             step=self.step_number,
-            loss=loss,
-            losses=parts,
             lr=lr,
             grad_norm=None if is_skipped else grad_norm,
             forward_s=forward_s,
-            backward_s=backward_s,
-            optim_s=time.perf_counter() - began,
+            backward_s=backward_s + updating - began,  # an accelerator's backward ends with that wait
+            optim_s=time.perf_counter() - updating,
             loss_scale=scale,
-            is_skipped=is_skipped,
+            read_losses=read_losses,
         )
 
-    def _unscaled_norm(self) -> Tensor:
-        """The Euclidean norm of the whole gradient, out of which the loss scale is taken first; the same on all ranks,
-        which have exchanged their gradients."""
+    def _accumulate_gradients(self, batch: Batch, divisor: Tensor) -> tuple[dict[str, Tensor], float, float]:
+        """Runs the micro-batches; returns the sums of their losses by name, seconds of forward and of backward."""
+        num = self.recipe.train.accumulate
+        image, label = self._to_device(batch.image), self._to_device(batch.label).long()  # b 3 H W, b H W
+        step = StepNormalizer(self._to_device(divisor), num, self.group)
+        # DistributedDataParallel takes the mean over processes, but their losses are summands of one loss. float16 has
+        # no room for that factor: there `_gradient_norm` applies it together with the loss scale.
+        factor = self.group.world_size if self.loss_scale is None else self.loss_scale.value
+        sums: dict[str, Tensor] = {}
+        forward_s = backward_s = 0.0
+        for i, (images, labels) in enumerate(zip(image.chunk(num), label.chunk(num), strict=True)):
+            began = time.perf_counter()
+            with self._exchanging_gradients(is_last=i == num - 1):
+                network_input = self.model.input(images).contiguous(memory_format=self.layout)  # b 3 H W
+                with autocast(self.recipe.train.precision, self.device):
+                    logits = self.network(network_input)
+                losses = self.loss.by_name(logits, labels, step, self.model.aux_weights)
+                total = torch.stack(list(losses.values())).sum()
+                backward_began = time.perf_counter()
+                # NaN times 0 is NaN: a loss that is not finite makes the gradients NaN, on all processes after the
+                # exchange, so that `step` finds it without a wait here.
+                total.backward(total.detach() * 0 + factor)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach().double()
+            forward_s += backward_began - began
+            backward_s += time.perf_counter() - backward_began
+        return sums, forward_s, backward_s
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Copies without a wait: a GPU reads pinned memory by itself."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _exchanging_gradients(self, *, is_last: bool) -> AbstractContextManager[object]:
+        """Lets processes exchange gradients once a step, with the last micro-batch."""
+        if self.group.world_size == 1 or is_last:
+            return nullcontext()
+        return self.network.no_sync()  # type: ignore[operator]  # a compiled network passes it on
+
+    def _gradient_norm(self) -> Tensor:
+        """Divides the gradients by the loss scale and returns their Euclidean norm, which all processes have alike."""
         grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if self.loss_scale is not None:
             for grad in grads:
                 grad.mul_(self.group.world_size / self.loss_scale.value)
         return nn.utils.get_total_norm(grads)
 
-    def _is_overflow(self, grad_norm: float) -> bool:
-        """Whether the step is to be skipped for float16's sake; moves the loss scale."""
-        if self.loss_scale is None:
-            return False
-        if _is_finite(grad_norm):
-            self.loss_scale.stepped()
-            return False
-        return self.loss_scale.overflowed()
+    def _handle_non_finite(
+        self, grad_norm: float, losses: dict[str, float], own: dict[str, Tensor], sample_ids: Sequence[str]
+    ) -> None:
+        """Halves the loss scale where gradients overflowed float16; raises NonFiniteError in every other case.
 
-    def _update(self, norm: Tensor) -> None:
-        """norm: of the gradient that the parameters hold."""
-        limit = self.recipe.optim.clip_norm
-        if limit is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
-        self.optimiser.step()
-        if self.ema is not None:
-            self.ema.update(self.model, self.step_number + 1)
-
-    def _accumulate_gradient(self, batch: Batch) -> tuple[dict[str, float], float, float]:
-        """The step's gradient, piece by piece: the losses' sums by name, seconds of forward and of backward."""
-        label = batch.label.to(self.device).long()  # b H W; one byte a pixel until here
-        pieces = self.recipe.train.accumulate
-        divisor = self.group.all_reduce_sum(self.loss.divisor(label))
-        normalizer = StepNormalizer(divisor, pieces, self.group)
-        sums: dict[str, float] = {}
-        forward_s = backward_s = 0.0
-        for i, (image, its_label) in enumerate(zip(batch.image.chunk(pieces), label.chunk(pieces), strict=True)):
-            began = time.perf_counter()
-            with self._exchanging(is_last=i == pieces - 1):
-                parts = self._losses(image, its_label, normalizer)
-                total = torch.stack(list(parts.values())).sum()
-                for name, part in parts.items():
-                    sums[name] = sums.get(name, 0.0) + float(part.detach())
-                forwarded = time.perf_counter()
-                # DistributedDataParallel takes the ranks' mean; these are parts of one loss, whose gradients add up.
-                # float16 has no room for the factor: there it is put on with the scale's removal.
-                factor = self.group.world_size if self.loss_scale is None else self.loss_scale.value
-                (total * factor).backward()
-            forward_s += forwarded - began
-            backward_s += time.perf_counter() - forwarded
-        return sums, forward_s, backward_s
-
-    def _exchanging(self, *, is_last: bool) -> AbstractContextManager[object]:
-        """Gradients travel between the ranks once a step, with its last piece."""
-        if self.group.world_size == 1 or is_last:
-            return nullcontext()
-        return self.network.no_sync()  # type: ignore[operator]  # a compiled one passes it on
-
-    def _losses(self, image: Tensor, label: Tensor, step: StepNormalizer) -> dict[str, Tensor]:
-        layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
-        image = self.model.input(image.to(self.device)).contiguous(memory_format=layout)  # b 3 H W
-        with autocast(self.recipe.train.precision, self.device):
-            logits = self.network(image)
-        return self.loss.by_name(logits, label, step, self.model.aux_weights)
-
-    def _check_finite(self, what: str, value: float, own: float, sample_ids: Sequence[str]) -> None:
-        """value: the same on all ranks; own: this rank's part, which tells whose images are to be named."""
-        if _is_finite(value):
+        losses: over all processes; own: this process's, which tell whose images to name.
+        """
+        loss = sum(losses.values())
+        is_loss_finite = math.isfinite(loss)
+        if is_loss_finite and self.loss_scale is not None and self.loss_scale.overflowed():
             return
-        named = [
-            sample_id
-            for each in self.group.all_gather_object([] if _is_finite(own) else list(sample_ids))
-            for sample_id in each
-        ]
+        is_own = is_loss_finite or not math.isfinite(float(sum(own.values())))
+        all_ids = self.group.all_gather_object(list(sample_ids) if is_own else [])
+        what, value = ("gradient", grad_norm) if is_loss_finite else ("loss", loss)
         err = NonFiniteError(
-            f"step {self.step_number + 1}: the {what} is {value}, nothing was updated; images {', '.join(named)}; "
+            f"step {self.step_number + 1}: the {what} is {value}, nothing was updated; images "
+            f"{', '.join(sample_id for ids in all_ids for sample_id in ids)}; "
             "lower optim.lr, or look at these images with `segnl check`"
         )
         err.is_relayed = not self.group.is_rank0
         raise err
 
+    def _update(self, norm: Tensor) -> None:
+        """Updates weights and EMA. norm: of the gradient that the parameters hold."""
+        if self.loss_scale is not None:
+            self.loss_scale.stepped()
+        if self.recipe.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.recipe.optim.clip_norm, norm)
+        self.optimiser.step()
+        if self.ema is not None:
+            self.ema.update(self.model, self.step_number + 1)
 
-def _is_finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
+    def to_checkpoint(self, path: Path, classes: JSONDict, origin: JSONDict) -> Checkpoint:
+        """Returns all that a resumed training needs, for the file `path`. classes, origin: see `Checkpoint`."""
+        return Checkpoint(
+            path=path,
+            step=self.step_number,
+            recipe=self.recipe.to_dict(),
+            classes=classes,
+            origin=origin,
+            model=self.model.state_dict(),
+            optim=optimiser_tensors(self.optimiser, self.model),
+            ema={} if self.ema is None else self.ema.model.state_dict(),
+            loss_scale={} if self.loss_scale is None else self.loss_scale.state(),
+        )
 
-
-def _compiled(network: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(network, backend=COMPILE_BACKEND)  # type: ignore[assignment]
-    return compiled
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues from `checkpoint`, to the bit. Raises CheckpointError when it does not fit the network."""
+        load_weights(self.model, checkpoint)
+        if self.ema is not None:
+            load_weights(self.ema.model, checkpoint, use_ema=True)
+        restore_optimiser(self.optimiser, self.model, checkpoint.optim)
+        self.step_number = checkpoint.step
+        if self.loss_scale is not None:
+            self.loss_scale.restore(checkpoint.loss_scale)

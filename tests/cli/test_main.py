@@ -209,12 +209,12 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_the_old_checkpoint_sta
     monkeypatch.chdir(tmp_path)
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    def save_on_a_full_disk(path, **content):
-        if content["step"] > 2:
+    def save_on_a_full_disk(checkpoint):
+        if checkpoint.step > 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        save_checkpoint(path, **content)
+        save_checkpoint(checkpoint)
 
-    monkeypatch.setattr("segnl.training.fit.save_checkpoint", save_on_a_full_disk)
+    monkeypatch.setattr("segnl.training.saver.save_checkpoint", save_on_a_full_disk)
     try:
         line = refused(capsys, 6, "train", "--config", tiny_config, "--run", "r")
     finally:

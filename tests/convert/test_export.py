@@ -11,7 +11,7 @@ from segnl.convert.export import ExportWrapper, _not_inside, _to_float16, check_
 from segnl.core.errors import ConfigError, MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
-from segnl.runs.checkpoint import open_checkpoint, save_checkpoint
+from segnl.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from segnl.runs.classes import class_table_to_dict
 from segnl.runs.recipe import load_recipe
 
@@ -45,13 +45,15 @@ def checkpoint(tiny_config, tmp_path, request):
     path = tmp_path / "run" / "step-00000007.safetensors"
     model = build_model(recipe, 3, is_new=True)
     save_checkpoint(
-        path,
-        model=model.state_dict(),
-        optimiser={"classifier.weight.momentum_buffer": torch.ones(3, 8, 1, 1)},
-        step=7,
-        recipe=recipe.to_dict(),
-        classes=class_table_to_dict(RED_BLUE),
-        origin={},
+        Checkpoint(
+            path=path,
+            step=7,
+            recipe=recipe.to_dict(),
+            classes=class_table_to_dict(RED_BLUE),
+            origin={},
+            model=model.state_dict(),
+            optim={"classifier.weight.momentum_buffer": torch.ones(3, 8, 1, 1)},
+        )
     )
     return path
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from segnl.core.errors import CheckpointError
 from segnl.runs.checkpoint import (
+    Checkpoint,
     checkpoint_path,
     checkpoints_of,
     drop_old_checkpoints,
@@ -29,9 +30,7 @@ def net(width: int = 3) -> nn.Sequential:
 
 
 def save(path: Path, model: nn.Module, step: int = 7, **optimiser: torch.Tensor) -> Path:
-    save_checkpoint(
-        path, model=model.state_dict(), optimiser=optimiser, step=step, recipe={"a": {"b": [1]}}, classes={}, origin={}
-    )
+    save_checkpoint(Checkpoint(path, step, {"a": {"b": [1]}}, {}, {}, model=model.state_dict(), optim=optimiser))
     return path
 
 

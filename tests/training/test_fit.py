@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
 from segnl.runs.recipe import load_recipe
-from segnl.training.fit import fit, stop_signals
+from segnl.training.fit import fit
+from segnl.training.hooks import stop_signals
 
 
 def weights_hash(run: Path) -> str:
@@ -44,10 +46,11 @@ def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize(("norm", "chosen"), [("auto", "batch"), ("sync", "batch"), ("group", "group")])
-def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, capsys, norm, chosen):
+def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, caplog, norm, chosen):
+    caplog.set_level(logging.INFO, "segnl")
     recipe = load_recipe(tiny_config, [f"model.norm={norm}", "train.max_steps=2", "train.eval_every=2"])
     fit(recipe, tmp_path / "run")
-    assert f"norm: {chosen}" in capsys.readouterr().out
+    assert f"norm: {chosen}" in caplog.text
     assert read_log(tmp_path / "run" / "log.jsonl")[0]["norm"] == chosen
 
 
@@ -56,16 +59,17 @@ def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_con
     with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
         fit(load_recipe(tiny_config), tmp_path / "run", group=three)
     recipe = load_recipe(tiny_config, ["train.accumulate=2"])
-    with pytest.raises(ConfigError, match="by 2 ranks in 2 pieces each"):
+    with pytest.raises(ConfigError, match="by 2 ranks in 2 micro-batches each"):
         fit(recipe, tmp_path / "run", group=ProcessGroup(rank=0, world_size=2))
 
 
-def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, capsys):
+def test_a_finished_run_is_not_trained_again(tiny_config, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "segnl")
     recipe = load_recipe(tiny_config)
     fit(recipe, tmp_path / "run")
     before = weights_hash(tmp_path / "run")
     fit(recipe, tmp_path / "run")
-    assert "already trained" in capsys.readouterr().out
+    assert "already trained" in caplog.text
     assert weights_hash(tmp_path / "run") == before
 
 
@@ -315,7 +319,8 @@ def test_a_wrong_data_folder_leaves_the_old_run_where_it_is(tiny_config, tmp_pat
     assert checkpoints_of(tmp_path / "run")
 
 
-def test_how_a_run_is_scored_may_change_without_training_it_again(tiny_config, tmp_path, capsys):
+def test_how_a_run_is_scored_may_change_without_training_it_again(tiny_config, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "segnl")
     fit(load_recipe(tiny_config), tmp_path / "run")
     fit(load_recipe(tiny_config, ["eval.flip=true"]), tmp_path / "run")
-    assert "already trained" in capsys.readouterr().out
+    assert "already trained" in caplog.text

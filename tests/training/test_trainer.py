@@ -1,14 +1,18 @@
 import copy
+import os
+import signal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from segnl.core.errors import NonFiniteError
+from segnl.core.errors import DataError, NonFiniteError
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
 from segnl.runs.build import build_model
 from segnl.runs.recipe import load_recipe
+from segnl.training.hooks import FitResult, Hook
 from segnl.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -154,7 +158,7 @@ def test_a_compiled_step_has_the_same_names_and_numbers(tiny_config, monkeypatch
     for step in range(2):
         report = compiled.step(batch_of(step))
         assert report.loss == pytest.approx(plain.step(batch_of(step)).loss, rel=1e-5)
-    state = compiled.evaluated.state_dict()
+    state = compiled.evaluated_model.state_dict()
     assert list(state) == list(plain.model.state_dict())
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5)
@@ -177,3 +181,71 @@ def test_every_head_learns_from_a_single_image(tiny_config, head):
     one = Batch(batch.image[:1], (batch.image[:1, 0] > 128).long(), ["one"])
     losses = [trainer.step(one).loss for _ in range(5)]
     assert losses[-1] < losses[0]
+
+
+class Waits(TorchDispatchMode):
+    """Counts the reads of a tensor's value, for which a program waits until an accelerator is done."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_once_with_any_number_of_micro_batches(tiny_config):
+    trainer = trainer_for(tiny_config, "train.accumulate=2", "train.ema=0.9", "optim.clip_norm=0.1")
+    with Waits() as waits:
+        report = trainer.step(batch_of(0))
+    assert waits.count == 1
+    assert report.loss > 0
+
+
+class Recorder(Hook):
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            return lambda trainer, *args: self.calls.append((self.name, name, trainer.step_number))
+        return super().__getattribute__(name)
+
+
+def test_hooks_are_called_around_steps_in_order_and_at_the_end_in_reverse(tiny_config):
+    calls = []
+    trainer = trainer_for(tiny_config)
+    result = trainer.fit(iter([batch_of(0), batch_of(1)]), [Recorder("a", calls), Recorder("b", calls)])
+    assert result == FitResult(2)
+    moments = [("on_start", 0), ("on_step", 1), ("on_step", 2), ("on_end", 2)]
+    expected = [(name, *moment) for moment in moments for name in ("ba" if moment[0] == "on_end" else "ab")]
+    assert calls == expected
+
+
+def test_a_failing_step_is_told_to_the_hooks_and_raised(tiny_config):
+    calls = []
+    trainer = trainer_for(tiny_config)
+    with torch.no_grad():
+        trainer.model.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError):
+        trainer.fit(iter([batch_of(0)]), [Recorder("a", calls)])
+    assert [moment for _, moment, _ in calls] == ["on_start", "on_error"]
+
+
+def test_a_data_error_ends_a_training_as_a_signal_does_before_it_is_raised(tiny_config):
+    def batches():
+        yield batch_of(0)
+        raise DataError("torn.png")
+
+    calls = []
+    with pytest.raises(DataError, match=r"torn\.png"):
+        trainer_for(tiny_config).fit(batches(), [Recorder("a", calls)])
+    assert [moment for _, moment, _ in calls] == ["on_start", "on_step", "on_end"]
+
+
+def test_a_signal_ends_a_training_at_the_next_steps_edge(tiny_config):
+    def batches():
+        yield batch_of(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield batch_of(1)
+
+    assert trainer_for(tiny_config).fit(batches()) == FitResult(1, signal.SIGTERM)

@@ -7,41 +7,41 @@ from segnl.core.errors import MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
-from segnl.training.tensorboard import TensorBoardLogger, strip, strip_indices
+from segnl.training.loggers.tensorboard import strip, strip_indices
 
 TABLE = ClassTable(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 
 
 def test_a_training_leaves_its_numbers_and_pictures(tiny_config, tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra `watch` is not installed")
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    given = ["train.tensorboard=true", "train.max_steps=4", "train.eval_every=2", "train.save_every=2"]
+    options = ["train.tensorboard=true", "train.max_steps=4", "train.eval_every=2", "train.save_every=2"]
     run = tmp_path / "run"
-    fit(load_recipe(tiny_config, given), run)
+    fit(load_recipe(tiny_config, options), run)
     assert list(run.glob("events.*"))
     events = EventAccumulator(str(run), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/loss_auxiliary", "train/lr", "val/miou", "val_iou/road"} <= set(tags["scalars"])
-    assert [each.step for each in events.Scalars("train/loss")] == [1, 2, 3, 4]
-    assert [each.step for each in events.Scalars("val/miou")] == [2, 4]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("val/miou")] == [2, 4]
     assert tags["images"] == [f"image_truth_prediction/frame{i}" for i in range(3)]
     shown = events.Images("image_truth_prediction/frame0")
-    assert [each.step for each in shown] == [2, 4]
+    assert [image.step for image in shown] == [2, 4]
     assert (shown[0].width, shown[0].height) == (3 * 53, 37)
 
 
-def test_by_default_nothing_is_written_and_nothing_imported(tmp_path, monkeypatch):
+def test_by_default_nothing_is_written_and_nothing_imported(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    TensorBoardLogger(tmp_path, is_on=False).close()
-    assert list(tmp_path.iterdir()) == []
+    fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("events.*"))
 
 
 def test_a_missing_package_is_one_line_with_the_command_before_anything_is_built(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setattr("segnl.training.fit.build_data", lambda *_: pytest.fail("built"))
-    with pytest.raises(MachineError, match=r"\./run\.sh extra watch"):
+    with pytest.raises(MachineError, match=r"\./run\.sh extra tensorboard"):
         fit(load_recipe(tiny_config, ["train.tensorboard=true"]), tmp_path / "run")
 
 

@@ -1,0 +1,1 @@
+"""Loggers, a file each: hooks that write what happens in a training somewhere."""

@@ -1,0 +1,48 @@
+"""What a person at the terminal sees of a training: a progress bar or lines, and a word at start and end."""
+
+from pathlib import Path
+
+from segnl.core.log import log
+from segnl.core.progress import Progress
+from segnl.data.sample import Batch
+from segnl.models.norm import norm_note
+from segnl.training.hooks import FitResult, Hook, Validation
+from segnl.training.trainer import StepReport, Trainer
+
+
+class TerminalLogger(Hook):
+    """Shows progress on standard error and logs the norm in use, the validations and the end."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Begins the progress bar."""
+        train = trainer.recipe.train
+        images = train.batch_size // train.accumulate
+        log.info("%s", norm_note(trainer.recipe.model.norm, images=images, world=trainer.group.world_size))
+        self.progress = Progress(self.run.name, train.max_steps, done=trainer.step_number)
+
+    def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
+        """Moves the bar by one step."""
+        skipped = f", skipped: its gradients overflow at loss scale {report.loss_scale}" if report.is_skipped else ""
+        self.progress.advance(
+            f"loss {report.loss:.4f}, lr {report.lr:.2g}, {report.images_per_s:.1f} images/s{skipped}"
+        )
+
+    def on_validation(self, trainer: Trainer, validation: Validation) -> None:
+        """Shows the mIoU."""
+        best = ", the best so far" if validation.is_best else ""
+        self.progress.say(f"step {validation.step}: val mIoU {validation.confusion.miou():.4f}{best}")
+
+    def on_end(self, trainer: Trainer, result: FitResult) -> None:
+        """Ends the bar and says what to do next."""
+        self.progress.__exit__(None, None, None)
+        if result.stopped_by is not None:
+            log.info("%s: stopped after step %d; the same command resumes there", self.run, result.steps)
+        elif result.error is None:
+            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s", self.run, result.steps, self.run)
+
+    def on_error(self, trainer: Trainer, error: Exception) -> None:
+        """Ends the bar."""
+        self.progress.__exit__(None, None, None)

@@ -1,0 +1,70 @@
+"""The hook that saves a training's checkpoints."""
+
+from pathlib import Path
+
+import torch
+
+from segnl.core.environment import git_state, versions
+from segnl.core.errors import NonFiniteError
+from segnl.data.sample import Batch
+from segnl.labels.table import ClassTable
+from segnl.runs.checkpoint import checkpoint_path, drop_old_checkpoints, save_checkpoint
+from segnl.runs.classes import class_table_to_dict
+from segnl.training.hooks import FitResult, Hook
+from segnl.training.trainer import StepReport, Trainer
+
+
+class CheckpointSaver(Hook):
+    """Saves every train.save_every and train.keep_every steps and at the end, on rank 0; an error is every rank's."""
+
+    def __init__(self, run: Path, class_table: ClassTable) -> None:
+        self.run, self.classes = run, class_table_to_dict(class_table)
+        self.saved_step: int | None = None
+        # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
+        self.origin = {
+            "git": git_state(Path(__file__).parent),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Notes the step that is on the disk, if any."""
+        self.saved_step = trainer.step_number or None
+
+    def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
+        """Saves where it is due."""
+        train = trainer.recipe.train
+        if is_due(report.step, train.save_every) or is_due(report.step, train.keep_every):
+            self.save(trainer)
+
+    def on_end(self, trainer: Trainer, result: FitResult) -> None:
+        """Saves what was learned, also when a data error ended it."""
+        if result.error is None or trainer.step_number != (self.saved_step or 0):
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves the present step, unless that is done; all processes call it.
+
+        Raises NonFiniteError, and keeps the checkpoint before, when a weight is not finite; MachineError for the disk.
+        """
+        if trainer.step_number != self.saved_step:
+            path = checkpoint_path(self.run, trainer.step_number)
+            trainer.group.run_on_rank0(lambda: self._write(trainer, path))
+            self.saved_step = trainer.step_number
+            trainer.call_hooks("on_save", path)
+
+    def _write(self, trainer: Trainer, path: Path) -> None:
+        for name, weight in trainer.model.state_dict().items():
+            if not bool(weight.isfinite().all()):
+                raise NonFiniteError(
+                    f"step {trainer.step_number}: {name} is no longer finite, so nothing was saved and the checkpoint "
+                    "before is kept; lower optim.lr, and start again"
+                )
+        origin = self.origin | {"ranks": trainer.group.world_size}
+        save_checkpoint(trainer.to_checkpoint(path, self.classes, origin))
+        drop_old_checkpoints(self.run, trainer.recipe.train.keep_every)
+
+
+def is_due(step: int, every: int | None) -> bool:
+    """Returns whether something that happens every so many steps happens after step `step`; None: never."""
+    return every is not None and step % every == 0
