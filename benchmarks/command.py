@@ -1,4 +1,4 @@
-"""What the benchmarks that train share: segnl's own commands, and how a result names its commit."""
+"""Runs of segnl's commands, and the commit of a result, for the benchmarks that train."""
 
 import subprocess
 import sys
@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_segnl(*words: str) -> None:
-    """Runs a segnl command to its end; stops everything when it fails."""
+    """Runs a segnl command; exits with its code when it fails."""
     done = subprocess.run([sys.executable, "-m", "segnl", *words], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 
 
 def commit_text(git: dict[str, Any]) -> str:
-    """A result file's commit as its page shows it."""
+    """Returns the commit of a result file as its page shows it."""
     return (git["commit"] or "none")[:9] + (" + changes" if git["dirty"] else "")

@@ -24,7 +24,8 @@ from segnl.ops.non_local import concatenation_context, dot_product_context, soft
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy
 from segnl.ops.pyramid import pyramid_means
 from segnl.ops.regions import region_context
-from segnl.ops.resize import resize
+from segnl.ops.resize import resize, resize_rows
+from segnl.ops.upsampled_labels import upsampled_labels
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CUDA_KERNELS = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
@@ -99,11 +100,17 @@ def small_contexts(dtype: torch.dtype) -> list[Tensor]:
 
 def resizing(dtype: torch.dtype) -> list[Tensor]:
     x = cuda(2, 3, 7, 11, dtype=dtype)
-    return [resize(x, (57, 41), align_corners=corners) for corners in (False, True)]
+    bands = [resize_rows(x, (57, 41), 5, 20, align_corners=corners) for corners in (False, True)]
+    return [*bands, *(resize(x, (57, 41), align_corners=corners) for corners in (False, True))]
 
 
 def dilated(dtype: torch.dtype) -> list[Tensor]:
     return [dilated_conv2d(cuda(2, 6, 17, 21, dtype=dtype), cuda(4, 6, 3, 3, dtype=dtype), 3)]
+
+
+def winners(dtype: torch.dtype) -> list[Tensor]:
+    logits = cuda(2, 19, 33, 65, dtype=dtype)
+    return [upsampled_labels(logits, (257, 513), align_corners=corners) for corners in (False, True)]
 
 
 SAME_DTYPE: list[Callable[[torch.dtype], list[Tensor]]] = [
@@ -112,12 +119,13 @@ SAME_DTYPE: list[Callable[[torch.dtype], list[Tensor]]] = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", SAME_DTYPE, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*SAME_DTYPE, winners], ids=lambda case: case.__name__)
 def test_an_operator_stays_on_the_device(case: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype) -> None:
     with fake_cuda():
         results = case(dtype)
         assert {result.device.type for result in results} == {"cuda"}
-        assert {result.dtype for result in results} == {dtype}
+        if case in SAME_DTYPE:
+            assert {result.dtype for result in results} == {dtype}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -37,7 +37,9 @@ def resize_rows(x: Tensor, out_hw: tuple[int, int], row_from: int, row_to: int, 
     if tuple(x.shape[-2:]) == tuple(out_hw):
         return x[:, :, row_from:row_to]
     above, below, weight = taps(x.shape[-2], out_hw[0], align_corners=align_corners)
-    first, last = int(above[row_from]), int(below[row_to - 1])
+    # Bounds of the rows touched, in Python's integers: a value read from a tensor would stop a trace or a fake tensor.
+    scale = (x.shape[-2] - 1) / max(1, out_hw[0] - 1) if align_corners else x.shape[-2] / out_hw[0]
+    first, last = max(0, int(row_from * scale) - 1), min(x.shape[-2] - 1, int(row_to * scale) + 1)
     # The source rows that these output rows touch, b c few w; half precision is rounded once, at the end.
     near = x[:, :, first : last + 1].to(accumulation_dtype(x.dtype))
     rows = slice(row_from, row_to)
