@@ -56,6 +56,10 @@ def cuda(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cuda")
 
 
+def labels(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.zeros(shape, dtype=dtype, device="cuda")
+
+
 # Each case returns tensors that must be on the device; those of SAME_DTYPE have the dtype asked for. Maps of 37 x 41
 # positions have more than one tile.
 def criss_cross(dtype: torch.dtype) -> list[Tensor]:
@@ -105,7 +109,8 @@ def resizing(dtype: torch.dtype) -> list[Tensor]:
 
 
 def dilated(dtype: torch.dtype) -> list[Tensor]:
-    return [dilated_conv2d(cuda(2, 6, 17, 21, dtype=dtype), cuda(4, 6, 3, 3, dtype=dtype), 3)]
+    x, weight = cuda(2, 6, 17, 21, dtype=dtype), cuda(4, 6, 3, 3, dtype=dtype)
+    return [dilated_conv2d(x, weight, 3), torch.ops.segnl.dilated_conv(x, weight, 3)]
 
 
 def winners(dtype: torch.dtype) -> list[Tensor]:
@@ -113,13 +118,35 @@ def winners(dtype: torch.dtype) -> list[Tensor]:
     return [upsampled_labels(logits, (257, 513), align_corners=corners) for corners in (False, True)]
 
 
+def cross_entropy(dtype: torch.dtype) -> list[Tensor]:
+    logits, weight = cuda(2, 19, 33, 65, dtype=dtype), cuda(19)
+    losses = [
+        pixel_cross_entropy(logits, labels(2, 257, 513, dtype=label), align_corners=corners, **settings)
+        for label in (torch.uint8, torch.int64)
+        for corners in (False, True)
+        for settings in ({}, {"class_weight": weight, "label_smoothing": 0.1}, {"normalize_by": "all"})
+    ]
+    total, gradient = torch.ops.segnl.pixel_cross_entropy(logits, labels(2, 257, 513), weight, False, 0.1, True)
+    assert {loss.dtype for loss in (*losses, gradient)} == {torch.float32}
+    assert gradient.shape == logits.shape
+    return [*losses, total, gradient]
+
+
+def hard_pixels(dtype: torch.dtype) -> list[Tensor]:
+    label = labels(2, 257, 513)
+    losses = per_pixel_loss(cuda(2, 19, 33, 65, dtype=dtype), label, align_corners=False)
+    kept = [ohem_label(label, losses, threshold=0.7, min_kept=count) for count in (0, 100, 10**9)]
+    return [losses, *kept, hardest_label(label, losses, fraction=0.25)]
+
+
 SAME_DTYPE: list[Callable[[torch.dtype], list[Tensor]]] = [
     criss_cross, softmax, tiled_softmax, dot_product, concatenation, small_contexts, resizing, dilated
 ]  # fmt: skip
+OWN_DTYPE = [winners, cross_entropy, hard_pixels]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [*SAME_DTYPE, winners], ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", SAME_DTYPE + OWN_DTYPE, ids=lambda case: case.__name__)
 def test_an_operator_stays_on_the_device(case: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype) -> None:
     with fake_cuda():
         results = case(dtype)
@@ -128,20 +155,12 @@ def test_an_operator_stays_on_the_device(case: Callable[[torch.dtype], list[Tens
             assert {result.dtype for result in results} == {dtype}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_pixel_losses_stay_on_the_device(dtype: torch.dtype) -> None:
-    with fake_cuda():
-        logits, label = cuda(2, 5, 7, 11, dtype=dtype), cuda(2, 33, 50, dtype=torch.uint8)
-        losses = per_pixel_loss(logits, label, align_corners=False)
-        mean = pixel_cross_entropy(logits, label, align_corners=False, class_weight=cuda(5), label_smoothing=0.1)
-        _, gradient = torch.ops.segnl.pixel_cross_entropy(logits, label, cuda(5), True, 0.1, True)
-        hard = [
-            ohem_label(label, losses, threshold=0.7, min_kept=100),
-            hardest_label(label, losses, fraction=0.25),
-        ]
-        assert {result.device.type for result in (losses, mean, gradient, *hard)} == {"cuda"}
-        assert {result.dtype for result in (losses, mean, gradient)} == {torch.float32}
-        assert (losses.shape, gradient.shape) == (label.shape, logits.shape)
+def test_the_cases_above_run_the_body_of_every_operator() -> None:
+    with fake_cuda() as bodies:
+        for case in SAME_DTYPE + OWN_DTYPE:
+            case(torch.float32)
+    registered = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("segnl::")}
+    assert bodies.names == registered
 
 
 def to_cuda(module: nn.Module) -> None:
@@ -172,7 +191,7 @@ def autocast(dtype: torch.dtype) -> Iterator[None]:
 
 
 def check_forward(model: Segmenter, dtype: torch.dtype) -> None:
-    image = torch.zeros(2, 3, 97, 129, dtype=torch.uint8, device="cuda")
+    image, label = labels(2, 3, 97, 129, dtype=torch.uint8), labels(2, 97, 129, dtype=torch.uint8)
     for is_training in (True, False):
         with autocast(dtype):
             logits = model.train(is_training)(model.input(image))
@@ -180,6 +199,9 @@ def check_forward(model: Segmenter, dtype: torch.dtype) -> None:
             assert output.device.type == "cuda"
             assert output.dtype == dtype
             assert output.shape[:2] == (2, 3)
+        loss = pixel_cross_entropy(logits.main, label, align_corners=False)
+        assert loss.device.type == "cuda"
+        assert loss.dtype == torch.float32
 
 
 SMALL_RESNET = {"name": "resnet", "depth": 18, "width": 0.0625}
