@@ -1,4 +1,4 @@
-"""ASPP's dilated convolutions in bfloat16 on the CPU, ours beside torch's: seconds, one interleaved run.
+"""ASPP's dilated convolutions in bfloat16 on the CPU, segnl's beside torch's: seconds, one interleaved run.
 
 ./run.sh bench dilated [--rounds 5] [--out FILE]
 
@@ -39,8 +39,8 @@ def main() -> None:
         results.append({**shape, **timed})
         ratios = ", ".join(f"{way} {part['ratio_to_segnl']['torch']:.2f} x segnl" for way, part in timed.items())
         print(f"{shape['channels']} {shape['hw']} dilation {shape['dilation']}: torch {ratios}", flush=True)
-    for one in contestants.values():
-        one.close()
+    for contestant in contestants.values():
+        contestant.close()
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
     setting = {"rounds": args.rounds, "threads": args.threads}
     write_result(args.out, {**setting, **state, "results": results, "complete": True})

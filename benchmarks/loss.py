@@ -4,9 +4,8 @@
 
 Value and gradient of upsampled logits: 150 classes, 64x64 -> 512x512, batch 2 (ADE20K), and 19 classes, 97x97 ->
 769x769 (Cityscapes), float32. `plain` is F.interpolate and F.cross_entropy; `bands` is the form of the banded loss that
-GPUs run, which the CPU's tiles have to beat. Every contestant is a process of
-its own; they take turns. Memory is the peak above logits and label. Errors are against `plain` in float64, relative to
-the largest gradient.
+GPUs run, which the CPU's tiles have to beat. Every contestant is a process of its own; they take turns. Memory is the
+peak above logits and label. Errors are against `plain` in float64, relative to the largest gradient.
 """
 
 import argparse

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("embedded_gaussian", "dot_product", "concatenation", "criss_cross")
 MODES = ("forward", "forward_backward")
 LARGE = 20_000
-"""Positions from which one round must do: a quadratic form takes a minute for each there."""
+"""Positions from which on there is one round only: a quadratic form takes a minute a round there."""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         pythons["mmcv"] = str(args.peer_python)
     sizes = [tuple(int(x) for x in size.split("x")) for size in args.sizes.split(",")]
     contestants = {name: Contestant(name, python, "ops_cases", args.threads) for name, python in pythons.items()}
-    peers = {name: one.ask(do="versions") for name, one in contestants.items()}
+    peers = {name: contestant.ask(do="versions") for name, contestant in contestants.items()}
     load_before, results = os.getloadavg()[0], []
     for hw in sizes:
         for kind in args.kinds.split(","):
@@ -60,8 +60,8 @@ def main() -> None:
                 timed = {m: with_ratios(answers, "seconds") for m, answers in seconds.items()}
                 results.append({**case, "rounds": rounds, **timed, "memory": with_ratios(peaks, "peak_mib")})
                 report(results[-1])
-    for one in contestants.values():
-        one.close()
+    for contestant in contestants.values():
+        contestant.close()
     if args.out is not None:
         setting = {"rounds": args.rounds, "threads": args.threads, "dtype": "float32", "batch": 1, "peers": peers}
         state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
@@ -83,16 +83,16 @@ def arguments() -> argparse.Namespace:
 def report(result: dict[str, Any]) -> None:
     h, w = result["hw"]
     print(f"{result['kind']} {result['level']} {h}x{w}", flush=True)
-    for part, key, unit, factor in (
+    for quantity, key, unit, factor in (
         ("forward", "seconds", "ms", 1000),
         ("forward_backward", "seconds", "ms", 1000),
         ("memory", "peak_mib", "MiB", 1),
     ):
-        values, ratios = result[part][key], result[part]["ratio_to_segnl"]
+        values, ratios = result[quantity][key], result[quantity]["ratio_to_segnl"]
         cells = [f"{name} {factor * value:9.1f} {unit}" for name, value in values.items() if value is not None]
         cells += [f"{name} {ratio:.2f} x segnl" for name, ratio in ratios.items()]
-        cells += [f"{name}: {why}" for name, why in result[part].get("cannot", {}).items()]
-        print(f"  {part:<17}" + "  ".join(cells), flush=True)
+        cells += [f"{name}: {reason}" for name, reason in result[quantity].get("cannot", {}).items()]
+        print(f"  {quantity:<17}" + "  ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

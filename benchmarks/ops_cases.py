@@ -1,4 +1,4 @@
-"""What each contestant runs in the benchmark of the context operators; see ops.py.
+"""The contestants of the benchmark of the context operators; see ops.py.
 
 Axes as everywhere: `b` batch, `c` channels, `n` = h*w positions.
 """
@@ -19,7 +19,10 @@ Call = Callable[[], object]
 
 
 def build(contestant: str, case: Case) -> Call:
-    """case: level (op | block), kind (a pairwise function | criss_cross), hw, mode (forward | forward_backward)."""
+    """Returns a call of one operator or block.
+
+    case: level (op | block), kind (a pairwise function | criss_cross), hw, mode (forward | forward_backward).
+    """
     h, w = case["hw"]
     _refuse_what_cannot_fit(contestant, case["kind"], case["mode"], h * w)
     torch.manual_seed(0)
@@ -109,7 +112,7 @@ def _blocks(contestant: str) -> dict[str, Callable[[], nn.Module]]:
 
 
 def _mmcv() -> tuple[Any, Any]:
-    """mmcv-lite's Python; a stand-in that has every name takes the place of the compiled extension, unused here."""
+    """mmcv-lite's Python; a module with every name replaces the compiled extension, which is not used here."""
 
     class Extension(types.ModuleType):
         def __getattr__(self, name: str) -> None:
@@ -128,7 +131,7 @@ PAIRS_HELD = {"embedded_gaussian": 4.2, "dot_product": 2.2, "concatenation": 3.3
 
 
 def _refuse_what_cannot_fit(contestant: str, kind: str, mode: str, n: int) -> None:
-    """What does not fit is not begun: a machine that swaps or kills would end the whole run."""
+    """Refuses a case that does not fit: a machine that swaps or kills would end the whole run."""
     if contestant == "segnl" or kind == "criss_cross":
         return
     held = 2.0 if mode == "forward" else PAIRS_HELD[kind]
@@ -136,15 +139,15 @@ def _refuse_what_cannot_fit(contestant: str, kind: str, mode: str, n: int) -> No
         held = float(CHANNELS)  # a vector of theta and phi for each pair
     elif contestant == "mmcv" and kind == "embedded_gaussian":
         held = min(held, 3.2)  # scales its scores in place
-    wanted, memory = 4 * n * n * held, _memory()
-    if wanted > 0.85 * memory["MemAvailable"]:
-        is_lasting = wanted > 0.85 * memory["MemTotal"]
-        which = f"the {memory['MemTotal'] / 2**30:.0f} GiB here" if is_lasting else "what was free at the time"
-        raise CannotRunError(f"asks for about {wanted / 2**30:.0f} GiB, which does not fit in {which}")
+    required, memory = 4 * n * n * held, _memory()
+    if required > 0.85 * memory["MemAvailable"]:
+        is_permanent = required > 0.85 * memory["MemTotal"]
+        limit = f"the {memory['MemTotal'] / 2**30:.0f} GiB here" if is_permanent else "what was free at the time"
+        raise CannotRunError(f"needs about {required / 2**30:.0f} GiB, which does not fit in {limit}")
 
 
 def _memory() -> dict[str, int]:
-    """Bytes by the names of /proc/meminfo."""
+    """Returns the entries of /proc/meminfo in bytes."""
     with open("/proc/meminfo") as file:
         return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
 
@@ -167,7 +170,7 @@ class PlainNonLocal(nn.Module):
 
         theta, phi, g = (layer(x).flatten(2) for layer in (self.theta, self.phi, self.g))
         if self.kind == "concatenation":
-            # Already the careful form: a score a position each, instead of a vector a pair.
+            # The economical form: a score for each position instead of a vector for each pair.
             for_theta, for_phi = self.score.weight.chunk(2, dim=1)
             scores = (nn.functional.conv1d(y, weight)[:, 0] for y, weight in ((theta, for_theta), (phi, for_phi)))
             context = non_local.plain_concatenation_context(*scores, g)
