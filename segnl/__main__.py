@@ -6,13 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from segnl.cli.main import main
+from segnl.core.memory import keep_freed_memory
 
 
 def run(words: Sequence[str] | None = None) -> int:
-    """One command, the process's own where none is given; the exit codes are those of `segnl.core.errors`.
+    """Runs the command of this process, or `words`; returns its exit code (segnl/core/errors.py).
 
-    The process is about to end: pressed again after a command has stopped as asked, Ctrl-C would only spoil its exit.
+    The process is about to end: after a command has stopped as asked, another Ctrl-C must not spoil its exit.
     """
+    keep_freed_memory()
     code = main(sys.argv[1:] if words is None else words)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""Fixtures of all tests."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real frames and reference files beside the checkout, or where SEGNL_SHARED says."""
+    """The folder of real frames and reference files: SEGNL_SHARED, or shared/ beside the checkout."""
     folder = Path(os.environ.get("SEGNL_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no reference files at {folder}; set SEGNL_SHARED to the folder that holds them")
@@ -36,12 +36,12 @@ loss: {{name: cross_entropy}}
 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
-    """A folder data set of three classes: five training pairs of 37x53 pixels, three to validate on, some void."""
+    """A folder data set of three classes: five training and three validation pairs of 37x53 pixels, some ignored."""
     return write_tiny_data(tmp_path)
 
 
 def write_tiny_data(folder: Path) -> Path:
-    """Writes that data set to folder/tiny."""
+    """Writes the data set of `tiny_data` to folder/tiny."""
     import numpy as np
     from PIL import Image
 
@@ -84,7 +84,7 @@ loss: {{name: cross_entropy}}
 
 @pytest.fixture(scope="session")
 def street_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folders of an fcn and an rcca run with three validation images. Not to be changed; copy them."""
+    """Folders of an fcn and an rcca run with three validation images. Do not change them; copy them."""
     from segnl.runs.recipe import load_recipe
     from segnl.streets.files import generate
     from segnl.training.fit import fit

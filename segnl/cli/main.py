@@ -11,9 +11,8 @@ from types import ModuleType
 
 from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
 from segnl.cli.arguments import repeat_set
-from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError
+from segnl.core.errors import ConfigError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.log import console_log
-from segnl.core.memory import keep_freed_memory
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -53,42 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        if args.command not in SEVERAL_PROCESSES:
-            _one_process_only()
-        keep_freed_memory()
+        if args.command not in SEVERAL_PROCESSES and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
         run: Callable[[argparse.Namespace], int] = args.run_command
         return run(args)
     except KeyboardInterrupt:
         print("segnl: interrupted", file=sys.stderr)
         return 130
-    except StoppedError as err:
-        return err.exit_code
-    except SegnlError as err:
-        return err.exit_code if err.is_relayed else _fail(str(err), err.exit_code, debug=args.debug)
-    except (MemoryError, RuntimeError) as err:
-        if not _is_out_of_memory(err):
+    except Exception as err:
+        error = as_segnl_error(err)
+        if error is None:
             raise
-        reason = (str(err).splitlines() or ["allocation failed"])[0]
-        message = f"out of memory ({reason}); choose smaller batches, crops or inputs, or end other programs"
-        return _fail(message, MachineError.exit_code, debug=args.debug)
-    except OSError as err:
-        where = err.filename or "this machine"
-        return _fail(f"{where}: {err.strerror or err}", MachineError.exit_code, debug=args.debug)
+        if not isinstance(error, StoppedError) and not error.is_relayed:
+            _print_error(error, debug=args.debug)
+        return error.exit_code
 
 
-def _is_out_of_memory(err: Exception) -> bool:
-    """True for Python's, CUDA's and the CPU allocator's errors, told apart without an import of torch."""
-    is_of_cuda = any(cls.__name__ == "OutOfMemoryError" for cls in type(err).__mro__)
-    return isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err)
-
-
-def _fail(message: str, code: int, *, debug: bool) -> int:
+def _print_error(error: SegnlError, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    who = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
+    prefix = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
     with suppress(OSError):  # nobody reads any more; the code says it too
-        sys.stderr.write(f"{who}: error: {message}\n")  # one write, because several ranks share a terminal
-    return code
+        sys.stderr.write(f"{prefix}: error: {error}\n")  # one write, because several ranks share a terminal
 
 
 @contextmanager
@@ -103,11 +88,6 @@ def _working_folder_importable() -> Iterator[None]:
     finally:
         if is_new and folder in sys.path:
             sys.path.remove(folder)
-
-
-def _one_process_only() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,3 +51,19 @@ class MachineError(SegnlError):
     """A disk, a library or a device that does not work."""
 
     exit_code = 6
+
+
+def as_segnl_error(err: Exception) -> SegnlError | None:
+    """Returns the error to show to a user: `err` itself, or a MachineError for a failed system call or allocation.
+
+    None means that the program is wrong and its traceback is needed.
+    """
+    if isinstance(err, SegnlError):
+        return err
+    if isinstance(err, OSError):
+        return MachineError(f"{err.filename or 'this machine'}: {err.strerror or err}")
+    is_of_cuda = any(cls.__name__ == "OutOfMemoryError" for cls in type(err).__mro__)  # without an import of torch
+    if isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err):
+        reason = (str(err).splitlines() or ["allocation failed"])[0]
+        return MachineError(f"out of memory ({reason}); choose smaller batches, crops or inputs, or end other programs")
+    return None

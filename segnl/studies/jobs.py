@@ -20,7 +20,7 @@ from typing import IO
 
 import torch
 
-from segnl.core.errors import MachineError, SegnlError, StoppedError
+from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.files import ensure_writable
 from segnl.core.log import console_log, log
 from segnl.core.memory import keep_freed_memory
@@ -183,14 +183,13 @@ def child() -> None:
         with console_log():
             run_hashes_of(run)
             fit(recipe, run.folder)
-    except StoppedError as err:
-        sys.exit(err.exit_code)
-    except SegnlError as err:
-        print(f"segnl: error: {err}", file=sys.stderr, flush=True)
-        sys.exit(err.exit_code)
-    except OSError as err:
-        print(f"segnl: error: {err.filename or 'this machine'}: {err.strerror or err}", file=sys.stderr, flush=True)
-        sys.exit(MachineError.exit_code)
+    except Exception as err:
+        error = as_segnl_error(err)
+        if error is None:
+            raise
+        if not isinstance(error, StoppedError):
+            sys.stderr.write(f"segnl: error: {error}\n")
+        sys.exit(error.exit_code)
 
 
 def _stop_with_parent() -> None:
