@@ -1,9 +1,9 @@
-"""How often the intervals of `segnl compare` hold the truth: simulated studies whose truth is known.
+"""Coverage of the intervals of `segnl compare`, in simulated studies whose true differences are known.
 
 make calibrate          or: ./run.sh calibrate [--studies 2000] [--out FILE]; then docs/statistics.md is made anew
 
-Every study has four heads: the control, its twin (identical, so that any difference found is an error) and two that are
-better. The truth is the mean difference over other studies, drawn from a random stream of their own.
+Every study has four heads: the control, an identical one (any difference found is an error) and two better ones. The
+true difference is the mean over other studies, drawn from a separate random stream.
 """
 
 import argparse
@@ -41,13 +41,13 @@ PAGE = ROOT / "docs" / "statistics.md"
 
 SEED = 20240607
 STUDIES = 2000
-"""Of each cell of the main table; half as many of the others."""
+"""Studies of each cell of the main table; the others have half as many."""
 BOOTSTRAPPED = 500
-"""Studies of a cell on which the bootstrap, which is slow, is tried."""
+"""Studies of a cell on which the slow bootstrap is run."""
 IMAGES = 100
 CHUNK = 50
 PAIRS = [(a, b) for b in range(4) for a in range(b + 1, 4)]
-TWINS, SHOWN = PAIRS.index((1, 0)), PAIRS.index((3, 0))
+IDENTICAL, SHOWN = PAIRS.index((1, 0)), PAIRS.index((3, 0))
 
 SEEDS = Variation(seeds=(0.12,) * 4, response=0.1, rest=0.15, shift=(0, 0, 0.05, 0.15))
 MIXED = replace(SEEDS, seeds=(0.1,) * 4, response=0.5, rest=0.25)
@@ -56,7 +56,7 @@ PICTURES = replace(SEEDS, seeds=(0.02,) * 4, response=0.7, rest=0.2)
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of the tables."""
+    """A line of the tables."""
 
     group: str
     name: str
@@ -65,20 +65,20 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """The nine of the main table, heads of unequal spread, seeds that all heads feel, and four identical heads."""
-    found = [
+    """Returns the nine cells of the main table, heads of unequal variance, shared seeds, and four identical heads."""
+    result = [
         Cell("main", name, variation, seeds)
         for name, variation in (("seeds", SEEDS), ("both", MIXED), ("images", PICTURES))
         for seeds in (2, 3, 5)
     ]
     for name, spread in (("one head 2x", (1, 1, 1, 2)), ("one head 3x", (1, 1, 1, 3))):
-        unequal = replace(SEEDS, seeds=tuple(0.12 * each for each in spread))
-        found += [Cell("unequal", name, unequal, seeds) for seeds in (2, 3, 5)]
+        unequal = replace(SEEDS, seeds=tuple(0.12 * factor for factor in spread))
+        result += [Cell("unequal", name, unequal, seeds) for seeds in (2, 3, 5)]
     for name, share, spread in (("half", 0.5, 1), ("nine tenths", 0.9, 1), ("nine tenths, one head 2x", 0.9, 2)):
         alike = replace(SEEDS, seeds=(0.12, 0.12, 0.12, 0.12 * spread), shared=share)
-        found += [Cell("alike", name, alike, seeds) for seeds in (2, 3, 5)]
-    found += [Cell("identical", "four identical heads", replace(MIXED, shift=(0, 0, 0, 0)), s) for s in (2, 3, 5)]
-    return found
+        result += [Cell("alike", name, alike, seeds) for seeds in (2, 3, 5)]
+    result += [Cell("identical", "four identical heads", replace(MIXED, shift=(0, 0, 0, 0)), s) for s in (2, 3, 5)]
+    return result
 
 
 def main() -> None:
@@ -120,68 +120,68 @@ def summary(line: dict[str, Any]) -> str:
 
 
 def measure(cell: Cell, *, studies: int, stream: int, images: int = IMAGES) -> dict[str, Any]:
-    """Simulates a cell; fractions and points of mIoU."""
+    """Simulates a cell and returns its line of the result file; fractions, and points of mIoU."""
     rng = np.random.default_rng([SEED, stream])
-    truth = true_differences(cell.variation, studies=2 * studies, images=images)
+    true = true_differences(cell.variation, studies=2 * studies, images=images)
     chunks: list[dict[str, Floats]] = []
-    held: list[Mask] = []
+    covered: list[Mask] = []
     widths: list[Floats] = []
     for first in range(0, studies, CHUNK):
         drawn = draw(rng, cell.variation, studies=min(CHUNK, studies - first), seeds=cell.seeds, images=images)
         chunks.append(intervals(drawn))
         if cell.group == "main" and first < BOOTSTRAPPED:
-            low, high = bootstrap(rng, *(counts[:, list(PAIRS[SHOWN])] for counts in (drawn.right, drawn.union)))
-            held.append((low <= truth[SHOWN]) & (truth[SHOWN] <= high))
+            low, high = bootstrap(rng, *(counts[:, list(PAIRS[SHOWN])] for counts in (drawn.intersection, drawn.union)))
+            covered.append((low <= true[SHOWN]) & (true[SHOWN] <= high))
             widths.append(high - low)
-    found = {name: np.concatenate([chunk[name] for chunk in chunks], axis=-1) for name in chunks[0]}
+    studied = {name: np.concatenate([chunk[name] for chunk in chunks], axis=-1) for name in chunks[0]}
     line = {
         "group": cell.group,
         "name": cell.name,
         "seeds": cell.seeds,
         "studies": studies,
         "variation": asdict(cell.variation),
-        **judged(found, truth),
+        **judged(studied, true),
     }
-    if held:
+    if covered:
         oracle_width = line["oracle_width"] / 100
-        line["bootstrap_coverage"] = float(np.concatenate(held).mean())
+        line["bootstrap_coverage"] = float(np.concatenate(covered).mean())
         line["bootstrap_width_ratio"] = float(np.concatenate(widths).mean() / oracle_width)
     return line
 
 
-def judged(found: dict[str, Floats], truth: Floats) -> dict[str, Any]:
-    """How the intervals of a cell did. The oracle's have the standard deviation that the differences really had."""
-    error = found["value"] - truth[:, None]
+def judged(studied: dict[str, Floats], true: Floats) -> dict[str, Any]:
+    """Scores the intervals of a cell. An oracle's have the actual standard deviation of the differences."""
+    error = studied["value"] - true[:, None]
     oracle = 1.959964 * error.std(axis=1)
-    families = np.array([holm(list(p)) for p in found["p"].T], np.float64)
+    families = np.array([holm(list(p)) for p in studied["p"].T], np.float64)
     line: dict[str, Any] = {
-        "false_alarms": float((found["p"][TWINS] < 1 - LEVEL).mean()),
-        "false_alarms_holm": float((families[:, truth == 0] < 1 - LEVEL).any(axis=1).mean()),
-        "difference": 100 * float(truth[SHOWN]),
+        "false_alarms": float((studied["p"][IDENTICAL] < 1 - LEVEL).mean()),
+        "false_alarms_holm": float((families[:, true == 0] < 1 - LEVEL).any(axis=1).mean()),
+        "difference": 100 * float(true[SHOWN]),
         "found": float((families[:, SHOWN] < 1 - LEVEL).mean()),
-        "run_sd": 100 * float(np.sqrt(found["run_var"].mean())),
-        "seed_share": _seed_share(found),
-        "width": 200 * float(found["half"][SHOWN].mean()),
+        "run_sd": 100 * float(np.sqrt(studied["run_var"].mean())),
+        "seed_share": _seed_share(studied),
+        "width": 200 * float(studied["half"][SHOWN].mean()),
         "oracle_width": 200 * float(oracle[SHOWN]),
     }
-    line["by_seed"] = float(found["by_seed"].mean())
+    line["by_seed"] = float(studied["by_seed"].mean())
     for prefix, half in (("", "half"), ("plain_sum_", "plain_sum"), ("pooled_", "pooled"), ("unpaired_", "unpaired")):
-        covered = (np.abs(error) <= found[half]).mean(axis=1)
+        covered = (np.abs(error) <= studied[half]).mean(axis=1)
         line[f"{prefix}coverage"] = float(covered.mean())
         line[f"{prefix}worst_coverage"] = float(covered.min())
-        line[f"{prefix}width_ratio"] = float((found[half].mean(axis=1) / oracle).mean())
+        line[f"{prefix}width_ratio"] = float((studied[half].mean(axis=1) / oracle).mean())
     return line
 
 
-def _seed_share(found: dict[str, Floats]) -> float:
-    """Share of the variance of a difference that its seeds make, on average over the studies."""
-    return float(found["seeds"][SHOWN].mean() / (found["seeds"][SHOWN] + found["images"][SHOWN]).mean())
+def _seed_share(studied: dict[str, Floats]) -> float:
+    """Returns the fraction of a difference's variance that is due to seeds, averaged over the studies."""
+    return float(studied["seeds"][SHOWN].mean() / (studied["seeds"][SHOWN] + studied["images"][SHOWN]).mean())
 
 
 @cache
 def true_differences(variation: Variation, *, studies: int, images: int) -> Floats:
-    """Expected differences of the pairs, from a random stream of their own; exactly 0 for heads that are the same."""
-    rng = np.random.default_rng([SEED, 1000, *(round(1000 * each) for each in (*variation.seeds, variation.response))])
+    """Returns expected differences of the pairs, from a separate random stream; exactly 0 for identical heads."""
+    rng = np.random.default_rng([SEED, 1000, *(round(1000 * sd) for sd in (*variation.seeds, variation.response))])
     scores = [miou(draw(rng, variation, studies=CHUNK, seeds=2, images=images)) for _ in range(0, studies, CHUNK)]
     mean = np.concatenate(scores).mean(axis=(0, 2))
     heads = list(zip(variation.seeds, variation.shift, strict=True))
@@ -189,26 +189,27 @@ def true_differences(variation: Variation, *, studies: int, images: int) -> Floa
 
 
 def intervals(drawn: Studies) -> dict[str, Floats]:
-    """Each pair's difference, half width and p, `6 studies`; the studies stand where measures usually do."""
-    parts = [np.moveaxis(each, 0, 2) for each in np.moveaxis(miou_contributions(drawn.right, drawn.union), 1, 0)]
-    spreads = [spread_of(each) for each in parts]
-    by_seed = seeds_agree(parts)
+    """Returns each pair's difference, half width and p, `6 studies`; the studies take the place of the measures."""
+    contributions = np.moveaxis(miou_contributions(drawn.intersection, drawn.union), 1, 0)  # heads studies s n
+    of_heads = [np.moveaxis(of_head, 0, 2) for of_head in contributions]  # s n studies each
+    spreads = [spread_of(of_head) for of_head in of_heads]
+    by_seed = seeds_agree(of_heads)
     unpaired = [unpaired_difference(spreads, a, b) for a, b in PAIRS]
-    paired = [paired_difference(parts, a, b) for a, b in PAIRS]
+    paired = [paired_difference(of_heads, a, b) for a, b in PAIRS]
 
     def chosen(value: Callable[[Estimate], Floats]) -> Floats:
-        """As compare_heads does it: seed by seed in the studies whose seeds agree."""
-        return np.where(by_seed, *(np.stack([value(each) for each in found]) for found in (paired, unpaired)))
+        """Selects as compare_heads does: seed by seed in the studies whose seeds agree."""
+        return np.where(by_seed, *(np.stack([value(e) for e in estimates]) for estimates in (paired, unpaired)))
 
     return {
         "by_seed": by_seed,
-        "value": np.stack([each.value for each in unpaired]),
+        "value": np.stack([estimate.value for estimate in unpaired]),
         "half": chosen(Estimate.half_width),
         "p": chosen(Estimate.p),
-        "seeds": chosen(lambda each: each.seeds),
-        "images": chosen(lambda each: each.images),
-        "unpaired": np.stack([each.half_width() for each in unpaired]),
-        "run_var": np.mean([each.seed_var for each in spreads], axis=0),
+        "seeds": chosen(lambda estimate: estimate.seeds),
+        "images": chosen(lambda estimate: estimate.images),
+        "unpaired": np.stack([estimate.half_width() for estimate in unpaired]),
+        "run_var": np.mean([spread.seed_var for spread in spreads], axis=0),
         "plain_sum": np.stack([plain_sum(spreads, a, b) for a, b in PAIRS]),
         "pooled": np.stack([pooled(spreads, a, b) for a, b in PAIRS]),
     }

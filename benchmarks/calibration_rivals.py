@@ -1,4 +1,4 @@
-"""Other ways to an interval for the same difference: what others use, and what was tried and left out."""
+"""Other intervals for the same difference: common ones, and ones that were tried and not used."""
 
 import numpy as np
 from scipy.special import stdtrit
@@ -8,19 +8,19 @@ from segnl.metrics.confusion import ratio
 from segnl.metrics.statistics.variance import HeadSpread, image_variance, satterthwaite
 
 BOOTSTRAP = 400
-"""Sets of images that one interval draws."""
+"""Sets of images drawn for an interval."""
 
 
-def bootstrap(rng: np.random.Generator, right: Floats, union: Floats) -> tuple[Floats, Floats]:
-    """Ends of the plain percentile bootstrap over images; counts of two heads, `studies 2 seeds images classes`.
+def bootstrap(rng: np.random.Generator, intersection: Floats, union: Floats) -> tuple[Floats, Floats]:
+    """Returns the ends of the percentile bootstrap over images; counts of two heads, `studies 2 seeds images classes`.
 
-    The runs are taken as they are: every drawn set of images gives each run's data-set mIoU anew, exactly.
+    The runs are fixed: every drawn set of images gives each run's exact data-set mIoU.
     """
-    studies, _, seeds, n, k = right.shape
+    studies, _, seeds, n, k = intersection.shape
     low, high = np.empty(studies), np.empty(studies)
     for i in range(studies):
         times = rng.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP).astype(np.float64)
-        flat = [np.moveaxis(counts[i], 2, 0).reshape(n, -1).astype(np.float64) for counts in (right, union)]
+        flat = [np.moveaxis(counts[i], 2, 0).reshape(n, -1).astype(np.float64) for counts in (intersection, union)]
         iou = ratio(times @ flat[0], times @ flat[1]).reshape(BOOTSTRAP, 2, seeds, k)
         miou = np.nanmean(iou, axis=3).mean(axis=2)
         low[i], high[i] = np.percentile(miou[:, 0] - miou[:, 1], [2.5, 97.5])
@@ -28,26 +28,25 @@ def bootstrap(rng: np.random.Generator, right: Floats, union: Floats) -> tuple[F
 
 
 def plain_sum(spreads: list[HeadSpread], a: int, b: int) -> Floats:
-    """Half widths `m`: variance of the seeds (each head's own) plus variance of the images, Satterthwaite's t.
+    """Returns half widths `m`: each head's variance over seeds plus the variance over images, Satterthwaite's t.
 
-    What a seed does to single images is counted twice, and a head's variance has its own degrees of freedom only.
+    The interaction of seeds and images is counted twice, and a head's variance has only its own degrees of freedom.
     """
-    one, other = spreads[a], spreads[b]
-    images, images_df = image_variance(one.per_image - other.per_image)
-    parts = [one.seed_var / one.runs, other.seed_var / other.runs, images]
-    df = [np.full_like(images, one.runs - 1), np.full_like(images, other.runs - 1), images_df]
-    return np.asarray(stdtrit(satterthwaite(parts, df), 0.975) * np.sqrt(sum(parts)))
+    of_a, of_b = spreads[a], spreads[b]
+    images, images_df = image_variance(of_a.per_image - of_b.per_image)
+    variances = [of_a.seed_var / of_a.runs, of_b.seed_var / of_b.runs, images]
+    df = [np.full_like(images, of_a.runs - 1), np.full_like(images, of_b.runs - 1), images_df]
+    return np.asarray(stdtrit(satterthwaite(variances, df), 0.975) * np.sqrt(sum(variances)))
 
 
 def pooled(spreads: list[HeadSpread], a: int, b: int) -> Floats:
-    """Half widths `m` when one variance over seeds is taken for all heads of the study, else as segnl's."""
-    one, other = spreads[a], spreads[b]
-    images, images_df = image_variance(one.per_image - other.per_image)
-    n = len(one.per_image)
-    both = (one.residual / one.runs + other.residual / other.runs) / n
-    free = sum(each.runs - 1 for each in spreads)
-    variance = sum((each.runs - 1) * each.seed_var for each in spreads) / free
-    seeds = np.maximum(variance * (1 / one.runs + 1 / other.runs), both)
-    images = np.maximum(0, images - both)
-    df = satterthwaite([seeds, images], [np.full_like(images, free), images_df])
+    """Returns half widths `m` with one variance over seeds for all heads of the study, else as segnl's."""
+    of_a, of_b = spreads[a], spreads[b]
+    images, images_df = image_variance(of_a.per_image - of_b.per_image)
+    residual = (of_a.residual / of_a.runs + of_b.residual / of_b.runs) / len(of_a.per_image)
+    pooled_df = sum(spread.runs - 1 for spread in spreads)
+    variance = sum((spread.runs - 1) * spread.seed_var for spread in spreads) / pooled_df
+    seeds = np.maximum(variance * (1 / of_a.runs + 1 / of_b.runs), residual)
+    images = np.maximum(0, images - residual)
+    df = satterthwaite([seeds, images], [np.full_like(images, pooled_df), images_df])
     return np.asarray(stdtrit(df, 0.975) * np.sqrt(seeds + images))

@@ -28,7 +28,7 @@ def line(calibrate, group, name, seeds, studies=200):
 
 
 @pytest.mark.parametrize("name", ["seeds", "both", "images"])
-def test_intervals_hold_the_truth_whatever_varies(calibrate, name):
+def test_intervals_cover_the_true_difference_whatever_varies(calibrate, name):
     found = line(calibrate, "main", name, 3)
     assert found["coverage"] >= 0.92
     assert found["false_alarms"] <= 0.09
@@ -47,7 +47,7 @@ def test_pooling_all_heads_fails_where_one_varies_more_and_borrowing_a_little_do
     assert found["pooled_worst_coverage"] < 0.91 <= found["worst_coverage"]
 
 
-def test_seeds_that_all_heads_feel_are_paired_and_make_intervals_narrower(calibrate):
+def test_seeds_that_move_all_heads_are_paired_and_make_intervals_narrower(calibrate):
     found = line(calibrate, "alike", "nine tenths", 3)
     assert found["by_seed"] > 0.6
     assert found["coverage"] >= 0.92
@@ -79,12 +79,12 @@ def test_a_cell_is_the_same_every_time(calibrate):
     assert first == second
 
 
-def test_the_population_s_counts_are_counts_and_its_tied_are_equal_in_the_mean(calibrate):
+def test_the_population_has_counts_and_its_identical_heads_are_equal_on_average(calibrate):
     drawn = calibrate.draw(np.random.default_rng(0), calibrate.MIXED, studies=40, seeds=2, images=30)
-    assert drawn.right.shape == (40, 4, 2, 30, 8)
-    assert (drawn.right == np.floor(drawn.right)).all()
+    assert drawn.intersection.shape == (40, 4, 2, 30, 8)
+    assert (drawn.intersection == np.floor(drawn.intersection)).all()
     assert (drawn.union == np.floor(drawn.union)).all()
-    assert (drawn.right <= drawn.union).all()
+    assert (drawn.intersection <= drawn.union).all()
     score = calibrate.miou(drawn).mean(axis=2)
     tied, better = score[:, 1] - score[:, 0], score[:, 3] - score[:, 0]
     assert abs(tied.mean()) < 3 * tied.std() / 40**0.5
