@@ -1,1 +1,1 @@
-"""Floor 1: pure functions on tensors, without parameters and without config."""
+"""Layer 1: pure functions on tensors, without parameters and without config."""

@@ -92,7 +92,7 @@ def plain_cross_entropy_sum(
             total -= (hard * log_probability.gather(1, labels)).sum(dtype=torch.float64)
             if label_smoothing:
                 total -= (smooth * log_probability * valid).sum(dtype=torch.float64)
-            if wants_gradient:  # the sum of the target * softmax - target
+            if wants_gradient:  # (sum of the target) * softmax - target
                 grad = log_probability.exp_().mul_(hard + valid * smooth.sum())
                 grad.scatter_(1, labels, grad.gather(1, labels) - hard)
                 if label_smoothing:

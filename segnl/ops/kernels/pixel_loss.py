@@ -60,7 +60,7 @@ def tiled_cross_entropy_sum(
             exp_sum = up.exp2_().sum(dim=1)
             total += (exp_sum.log2() * target_sum).sub_(at_label.mul_(hard)).sum()
             if wants_gradient:
-                # target_sum * softmax - target; in up's memory, so that softmax needs no tensor of its own.
+                # target_sum * softmax - target, in up's memory, so that softmax needs no tensor of its own.
                 up *= (target_sum / exp_sum)[:, None]
                 up.view(-1).index_add_(0, place, hard.flatten(), alpha=-1)
                 if label_smoothing:
