@@ -1,6 +1,7 @@
 """Convolution, norm and activation, and layers with other initial values than torch's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -158,16 +159,9 @@ class SeparableConvNormAct(nn.Module):
         leaky_slope: float = 0.0,
     ) -> None:
         super().__init__()
-        self.depthwise = ConvNormAct(
-            in_channels,
-            in_channels,
-            kernel,
-            dilation=dilation,
-            is_depthwise=True,
-            has_norm=has_norm,
-            leaky_slope=leaky_slope,
-        )
-        self.pointwise = ConvNormAct(in_channels, out_channels, 1, has_norm=has_norm, leaky_slope=leaky_slope)
+        conv = partial(ConvNormAct, has_norm=has_norm, leaky_slope=leaky_slope)
+        self.depthwise = conv(in_channels, in_channels, kernel, dilation=dilation, is_depthwise=True)
+        self.pointwise = conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x `b c h w` to `b d h w`."""
@@ -255,3 +249,10 @@ def apply_all(layers: Sequence[Pointwise], x: Tensor) -> tuple[Tensor, ...]:
         raise ValueError("layers: some have a bias and some have none; expected all or none")
     rows = to_rows(x, torch.cat([layer.matrix for layer in layers]), bias)
     return rows.split([layer.matrix.shape[0] for layer in layers], dim=-1)
+
+
+def parallel_maps(x: Tensor, image_pool: nn.Module, branches: Iterable[nn.Module]) -> Tensor:
+    """Concatenates the image mean and every branch of x `b c h w`: `b (1 + branches)*d h w`, the mean first."""
+    # A mean instead of AdaptiveAvgPool, for exported graphs and deterministic CUDA. Upsampled from 1x1 it is constant.
+    pooled = image_pool(x.mean(dim=(2, 3), keepdim=True))  # b d 1 1
+    return torch.cat([pooled.expand(-1, -1, *x.shape[-2:]), *(branch(x) for branch in branches)], dim=1)

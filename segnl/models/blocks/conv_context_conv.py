@@ -1,5 +1,7 @@
 """FCN-style head layout, convolution - context block - convolution, shared by fcn, non_local, rcca, dnl and gc."""
 
+from functools import partial
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -33,15 +35,9 @@ class ConvContextConv(nn.Module):
         super().__init__()
         if cfg.num_convs == 0 and in_channels != cfg.channels:
             raise ValueError(f"channels: {cfg.channels}; without convolutions expected the stage's {in_channels}")
+        conv = partial(ConvNormAct, kernel=cfg.kernel, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         self.convs = nn.ModuleList(
-            ConvNormAct(
-                cfg.channels if index else in_channels,
-                cfg.channels,
-                cfg.kernel,
-                dilation=cfg.dilation,
-                has_norm=cfg.has_norm,
-                leaky_slope=cfg.leaky_slope,
-            )
+            conv(cfg.channels if index else in_channels, cfg.channels, dilation=cfg.dilation)
             for index in range(cfg.num_convs)
         )
         self.context = context
@@ -49,13 +45,7 @@ class ConvContextConv(nn.Module):
         self.out_channels = cfg.channels
         if cfg.concat_input:
             self.out_channels = cfg.last_channels or cfg.channels
-            self.conv_cat = ConvNormAct(
-                in_channels + cfg.channels,
-                self.out_channels,
-                cfg.kernel,
-                has_norm=cfg.has_norm,
-                leaky_slope=cfg.leaky_slope,
-            )
+            self.conv_cat = conv(in_channels + cfg.channels, self.out_channels)
 
     def before_context(self, x: Tensor) -> Tensor:
         """Maps a stage `b c h w` to the context block's input `b d h w`."""

@@ -4,6 +4,7 @@ Source: scaled dot-product attention, Vaswani et al. 2017, arXiv:1706.03762.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -71,16 +72,5 @@ def projection(
     cfg: NormActConfig, in_channels: int, channels: int, *, num_convs: int, is_pooled: bool = False
 ) -> nn.Sequential:
     """Builds 1x1 convolutions with the norm and activation of `cfg`. is_pooled: for maps that may hold one position."""
-    return nn.Sequential(
-        *(
-            ConvNormAct(
-                channels if index else in_channels,
-                channels,
-                1,
-                is_pooled=is_pooled,
-                has_norm=cfg.has_norm,
-                leaky_slope=cfg.leaky_slope,
-            )
-            for index in range(num_convs)
-        )
-    )
+    conv = partial(ConvNormAct, kernel=1, is_pooled=is_pooled, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+    return nn.Sequential(*(conv(channels if index else in_channels, channels) for index in range(num_convs)))

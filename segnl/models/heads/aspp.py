@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.aspp import parallel_maps
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig, parallel_maps
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
 
