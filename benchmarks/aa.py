@@ -15,10 +15,9 @@ from typing import Any
 from command import ROOT, run_segnl
 from study import arguments, run_study, study_result, write_result
 
-from segnl.core.errors import CheckpointError
-from segnl.evaluation.predictions import keep_predictions
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.metrics.statistics.significance import RunCounts, compare_heads
-from segnl.runs.checkpoint import newest_checkpoint
+from segnl.runs.run import finished_run
 from segnl.studies.study import load_study
 
 CONFIG = "configs/compare/aa_streets.yaml"
@@ -36,12 +35,9 @@ def main() -> None:
     study = run_study(args.config, args.jobs)
     names, counts = [], []
     for run in study.runs:
-        checkpoint = newest_checkpoint(run.folder)
-        if checkpoint is None:
-            raise CheckpointError(f"{run.folder}: its checkpoints are gone; run this again")
-        kept = keep_predictions(checkpoint, run.recipe, study.cfg.split)
+        evaluation = evaluate_run(finished_run(run.folder, run.recipe), EvaluationRequest(study.cfg.split))
         names.append(run.name)
-        counts.append(RunCounts(kept.right, kept.true + kept.predicted - kept.right))
+        counts.append(RunCounts(evaluation.intersection, evaluation.union))
     write_result(args.out, study_result(study, args.jobs) | {"splits": splits(names, counts)})
 
 

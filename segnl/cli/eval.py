@@ -1,9 +1,16 @@
 """`segnl eval`: score a trained network."""
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import add_checkpoint, add_set
+from segnl.core.errors import ConfigError
+from segnl.core.files import ensure_writable, write_atomic
+
+if TYPE_CHECKING:
+    from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest
 
 HELP = "score a trained network on a data set's split"
 
@@ -16,18 +23,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--preset",
         metavar="NAME",
-        help="a published protocol: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
-        "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail; --set is laid on it",
+        help="published inference settings: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
+        "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail; --set overrides single keys",
     )
     command.add_argument(
         "--masks",
         type=Path,
         metavar="DIR",
-        help="also write every mask: ids, colour, overlay, error; the same command again goes on with those written",
+        help="also write every mask: ids, colour, overlay, error; the same command again resumes from those written",
     )
-    command.add_argument(
-        "--official", action="store_true", help="Cityscapes: also by cityscapesscripts (needs --masks)"
-    )
+    command.add_argument("--official", action="store_true", help="Cityscapes: also score with cityscapesscripts")
     command.add_argument(
         "--submission",
         type=Path,
@@ -37,8 +42,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strata",
         action="store_true",
-        help="also where the errors are: near boundaries, in small objects, by row, by distance from the centre (costs "
-        "several times what decoding and counting an image do)",
+        help="also count where the errors are: near boundaries, in small objects, by row, by distance from the centre "
+        "(takes several times as long as decoding and counting an image)",
     )
     command.add_argument(
         "--ablate", metavar="WHAT", help="break the attention: gamma0, shuffled or window=R (docs/compare.md)"
@@ -49,20 +54,76 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     from segnl.core.distributed import process_group
-    from segnl.evaluation.score import score
+    from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+    from segnl.evaluation.presets import preset_dict
+    from segnl.models.ablation import parse_ablation
+    from segnl.runs.run import open_run
 
+    settings = {"eval": preset_dict(args.preset)} if args.preset else None
+    request = EvaluationRequest(
+        split=args.split,
+        preset=args.preset,
+        ablation=parse_ablation(args.ablate) if args.ablate else None,
+        with_strata=args.strata,
+        official=args.official,
+        masks=args.masks,
+        submission=args.submission,
+    )
     with process_group() as group:
-        score(
-            args.checkpoint,
-            split=args.split,
-            overrides=args.overrides,
-            masks=args.masks,
-            json_file=args.json,
-            official=args.official,
-            submission=args.submission,
-            preset=args.preset,
-            with_strata=args.strata,
-            ablate=args.ablate,
-            group=group,
-        )
+        run_to_score = group.run_on_all(lambda: open_run(args.checkpoint, args.overrides, settings=settings))
+        group.run_on_rank0(lambda: _prepare(args.json))
+        evaluation = evaluate_run(run_to_score, request, group=group)
+        if group.is_rank0:
+            _report(evaluation, request, args.json)
     return 0
+
+
+def _prepare(json_file: Path | None) -> None:
+    """Fails early where the file cannot be written, and removes an old one: after a kill it would pass for the new."""
+    if json_file is None:
+        return
+    ensure_writable(json_file.parent)
+    if json_file.is_dir():
+        raise ConfigError(f"{json_file}: is a folder; expected the name of a file")
+    json_file.unlink(missing_ok=True)
+
+
+def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: Path | None) -> None:
+    """Prints the scores and where everything lies; draws strata.png; writes the --json file."""
+    from segnl.metrics.report import table_text
+
+    metrics = evaluation.metrics
+    if metrics["num_pixels"] == 0:
+        print(f"split '{metrics['split']}': no labelled pixel, so nothing could be scored")
+    else:
+        print(
+            table_text(
+                evaluation.confusion,
+                list(metrics["per_class"]),
+                num_images=metrics["num_images"],
+                counts_absent_classes="miou_official150" in metrics,
+            )
+        )
+        if "official" in metrics:
+            print(f"cityscapesscripts, equal to our own count: {_official_text(metrics['official'])}")
+    beside = ["per_image.npz"]
+    if request.with_strata:
+        from segnl.reports.strata_plot import strata_plot
+
+        title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
+        write_atomic(evaluation.folder / "strata.png", strata_plot(metrics["strata"], title=title))
+        beside.append("strata.png")
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(metrics, indent=1).encode())
+    for path, content in ((request.masks, "the masks"), (request.submission, "the submission")):
+        if path is not None:
+            print(f"{path}: {content} of {metrics['num_images']} images")
+    if evaluation.is_from_cache:
+        print("weights, data and settings are those of an earlier evaluation, whose result is used again")
+    print(f"{evaluation.folder / 'metrics.json'} holds these numbers; beside it {', '.join(beside)}")
+
+
+def _official_text(official: dict[str, float | None]) -> str:
+    names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
+    values = [official[name] for name in names]  # None where nothing of the kind is there to be scored
+    return ", ".join(f"{n} {'-' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True))

@@ -17,7 +17,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    from segnl.evaluation.score import predict_files
+    from segnl.evaluation.predict import predict_files
+    from segnl.evaluation.predictor import load
 
-    predict_files(args.checkpoint, args.images, args.out)
+    num_images = predict_files(load(args.checkpoint), args.images, args.out)
+    print(f"{num_images} masks are under {args.out}: ids/, colour/, overlay/")
     return 0

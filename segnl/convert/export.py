@@ -22,11 +22,11 @@ from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, write_atomic
-from segnl.evaluation.predictor import predictor_of
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
-from segnl.runs.checkpoint import SUFFIX, Checkpoint, open_checkpoint, save_checkpoint
-from segnl.runs.recipe import Recipe, compose
+from segnl.runs.checkpoint import SUFFIX, Checkpoint, save_checkpoint
+from segnl.runs.recipe import Recipe
+from segnl.runs.run import Run, open_run
 
 OPSET = 18
 CHECK_HWS = ((97, 131), (152, 91))
@@ -80,19 +80,17 @@ def export(run_or_file: Path, out: Path, *, half: bool = False) -> list[str]:
         raise ConfigError(f"--half: weights in float16 are for {SUFFIX}; an ONNX file is converted by its own tools")
     if out.suffix == ".onnx":
         _packages()  # fails before the work begins
-    checkpoint = open_checkpoint(run_or_file)
+    run = open_run(run_or_file)
     ensure_writable(out.parent)
-    recipe = compose(checkpoint.recipe, file=str(checkpoint.path))
-    if out.suffix == ".onnx":
-        return _export_onnx(checkpoint, recipe, out)
-    return _export_weights(checkpoint, recipe, out, half=half)
+    return _export_onnx(run, out) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 
 
-def _export_weights(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, half: bool) -> list[str]:
+def _export_weights(run: Run, out: Path, *, half: bool) -> list[str]:
     """Writes a checkpoint with checksum and recipe, without the optimiser's state."""
+    checkpoint, recipe = run.checkpoint, run.recipe
     if out.resolve() == checkpoint.path.resolve():
         raise ConfigError(f"--out {out}: is the checkpoint itself; give another name")
-    weights = predictor_of(checkpoint, recipe).model.state_dict()
+    weights = run.build_model().state_dict()
     model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
     origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
@@ -117,9 +115,9 @@ def _environment() -> JSONDict:
     return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
-def _export_onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]:
-    wrapper = ExportWrapper(predictor_of(checkpoint, recipe).model.cpu()).eval()
-    data = onnx_bytes(wrapper, metadata(checkpoint, recipe))
+def _export_onnx(run: Run, out: Path) -> list[str]:
+    wrapper = ExportWrapper(run.build_model()).eval()
+    data = onnx_bytes(wrapper, metadata(run.checkpoint, run.recipe))
     agreements = [check_agreement(wrapper, data, hw) for hw in CHECK_HWS]
     for agreement in agreements:
         (height, width), logit_error, label_error = agreement.hw, agreement.logit_error, agreement.label_error
@@ -134,7 +132,7 @@ def _export_onnx(checkpoint: Checkpoint, recipe: Recipe, out: Path) -> list[str]
         "in:  image, u8 `b H W 3`, RGB, any H and W; normalised inside the graph",
         "out: labels, u8 `b H W`, train ids; logits, f32 `b k h w` at feature size",
         *map(str, agreements),
-        *_not_inside(recipe),
+        *_not_inside(run.recipe),
     ]
 
 

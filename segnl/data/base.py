@@ -169,6 +169,10 @@ class SegmentationData:
         """
         raise NotImplementedError
 
+    def files_of(self, i: int) -> list[Path]:
+        """Every file that belongs to pair `i` and that a score may depend on, the image first."""
+        return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
+
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
         image = read_image(self._images[i])

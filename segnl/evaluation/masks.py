@@ -23,6 +23,8 @@ DIM, SHADOW = 0.4, 20
 """A pixel predicted right shows DIM of its lightness, on a floor of SHADOW so that dark places can be read."""
 OPACITY = 0.5
 """Share of the class colour in an overlay; the rest is the image."""
+WRITERS = 2
+"""Threads that compress and write PNG files; more would take the network's own cores."""
 
 
 def write_masks(
@@ -48,6 +50,11 @@ def write_masks(
     for kind, picture in pictures.items():
         write_atomic(paths[kind], png(picture))
     return list(paths.values())
+
+
+def write_ids(path: Path, predicted: Pixels, table: ClassTable) -> None:
+    """Writes train ids u8 `H W` as a PNG in the ids of the data set's files. Not synced: see `write_atomic`."""
+    write_atomic(path, png(table.to_file(predicted)), is_synced=False)
 
 
 def mask_path(folder: Path, kind: str, sample_id: str) -> Path:

@@ -12,10 +12,9 @@ from segnl.evaluation.inference import Scores, infer
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
-from segnl.runs.build import build_model, device_of
-from segnl.runs.checkpoint import Checkpoint, load_weights, open_checkpoint
-from segnl.runs.classes import class_table_from_dict
-from segnl.runs.recipe import Recipe, compose
+from segnl.runs.build import device_of
+from segnl.runs.recipe import Recipe
+from segnl.runs.run import Run, open_run
 
 
 class Predictor:
@@ -63,15 +62,9 @@ class Predictor:
         return self.labels(image).cpu().numpy()
 
 
-def predictor_of(checkpoint: Checkpoint, recipe: Recipe) -> Predictor:
-    """The checkpoint's network, with its averaged weights where it has some.
-
-    recipe: the checkpoint's own, or one that differs in how it is scored.
-    """
-    table = class_table_from_dict(checkpoint.classes)
-    model = build_model(recipe, table.num_classes, is_new=False)
-    load_weights(model, checkpoint, use_ema=bool(checkpoint.ema))
-    return Predictor(model, recipe, table, device_of())
+def predictor_of(run: Run) -> Predictor:
+    """The run's network on this machine's device."""
+    return Predictor(run.build_model(), run.recipe, run.class_table, device_of())
 
 
 def load(run_or_file: str | Path) -> Predictor:
@@ -79,5 +72,4 @@ def load(run_or_file: str | Path) -> Predictor:
 
     Raises CheckpointError when there is none or it is damaged.
     """
-    checkpoint = open_checkpoint(Path(run_or_file))
-    return predictor_of(checkpoint, compose(checkpoint.recipe, file=str(checkpoint.path)))
+    return predictor_of(open_run(Path(run_or_file)))

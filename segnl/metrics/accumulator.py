@@ -4,9 +4,12 @@ All counts are integers, so the sum over shards is exact.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
@@ -87,21 +90,34 @@ class PerImage:
         scored = [(sample_id, float(acc)) for sample_id, acc in zip(self.sample_ids, self.pixel_acc(), strict=True)]
         return sorted((pair for pair in scored if np.isfinite(pair[1])), key=lambda pair: (pair[1], pair[0]))[:num]
 
-    def save(self, path: Path) -> None:
-        """Writes per_image.npz atomically."""
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns the arrays of per_image.npz, by the names in FIELDS."""
         none = np.zeros(0, np.int64)
         cells = [self._cells[sample_id] for sample_id in self.sample_ids]
         index = np.concatenate([none, *(index for index, _ in cells)])
+        return {
+            "stems": np.array(self.sample_ids, dtype=np.str_),
+            "num_classes": np.array(self.num_classes),
+            "image": np.repeat(np.arange(len(cells), dtype=np.int32), [len(index) for index, _ in cells]),
+            "truth": (index // (self.num_classes + 1)).astype(np.uint8),
+            "predicted": (index % (self.num_classes + 1)).astype(np.uint8),
+            "pixels": np.concatenate([none, *(pixels for _, pixels in cells)]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "PerImage":
+        """Inverts `to_arrays`; raises KeyError for a missing array."""
+        per_image = cls(int(arrays["num_classes"]))
+        index = arrays["truth"].astype(np.int64) * (per_image.num_classes + 1) + arrays["predicted"]
+        for i, sample_id in enumerate(arrays["stems"].tolist()):
+            of_image = arrays["image"] == i
+            per_image._cells[sample_id] = index[of_image], arrays["pixels"][of_image].astype(np.int64)
+        return per_image
+
+    def save(self, path: Path) -> None:
+        """Writes per_image.npz atomically."""
         file = io.BytesIO()
-        np.savez_compressed(
-            file,
-            stems=np.array(self.sample_ids, dtype=np.str_),
-            num_classes=np.array(self.num_classes),
-            image=np.repeat(np.arange(len(cells), dtype=np.int32), [len(index) for index, _ in cells]),
-            truth=(index // (self.num_classes + 1)).astype(np.uint8),
-            predicted=(index % (self.num_classes + 1)).astype(np.uint8),
-            pixels=np.concatenate([none, *(pixels for _, pixels in cells)]),
-        )
+        np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]  # its stub knows only positional arrays
         write_atomic(path, file.getvalue())
 
 
@@ -109,15 +125,9 @@ def load_per_image(path: Path) -> PerImage:
     """Reads what `PerImage.save` wrote. Raises DataError for any other file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in FIELDS}
+            return PerImage.from_arrays({name: file[name] for name in FIELDS})
     except NPZ_FAULTS as err:
         raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
-    result = PerImage(int(data["num_classes"]))
-    index = data["truth"].astype(np.int64) * (result.num_classes + 1) + data["predicted"]
-    for i, sample_id in enumerate(data["stems"].tolist()):
-        of_image = data["image"] == i
-        result._cells[sample_id] = index[of_image], data["pixels"][of_image].astype(np.int64)
-    return result
 
 
 class Accumulator:

@@ -2,10 +2,8 @@
 
 The pixels of a split are sorted into bins, and each bin has a confusion matrix. All runs are counted in one pass over
 the labels, because finding the bins is most of the work.
-RUN/eval/SPLIT-MODE/where.npz holds a run's counts and the hash of the kept.json that they belong to.
 """
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +11,10 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Counts, Floats, Pixels
-from segnl.core.files import NPZ_FAULTS, sha256_of, write_atomic
 from segnl.core.progress import Progress
+from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
-from segnl.evaluation.predictions import Predictions
+from segnl.evaluation.evaluate_run import Evaluation
 from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import (
     COMPONENT_PX,
@@ -33,22 +31,22 @@ ErrorMap = Mapping[str, Counts]
 """Confusion matrices `bins k k+1` by the names in NUM_BINS."""
 
 NUM_BINS = {"size": len(COMPONENT_PX), "distance": len(WIDTHS_PX) + 1, "row": NUM_ROWS, "ring": NUM_RINGS}
-FILE = "where.npz"
+NAME, VERSION = "error_map", 1
+"""Of the counts in a run's cache; VERSION is raised when they change their meaning."""
 
 
-def error_maps(runs: Mapping[str, Predictions], data: SegmentationData) -> dict[str, ErrorMap]:
-    """Returns every run's counts, by its name; counts in the run's folder are read and not made again."""
-    kept = {name: _kept(predictions) for name, predictions in runs.items()}
-    missing = [name for name, counts in kept.items() if counts is None]
-    if missing:
-        counted = _count([runs[name] for name in missing], data)
-        for name, counts in zip(missing, counted, strict=True):
-            _keep(runs[name], counts)
-            kept[name] = counts
-    return {name: counts for name, counts in kept.items() if counts is not None}
+def error_maps(runs: Mapping[str, Evaluation], data: SegmentationData) -> dict[str, ErrorMap]:
+    """Returns every evaluation's counts, by its name; counts in a run's cache are read and not made again."""
+    keys = {name: {"version": VERSION, "num_bins": NUM_BINS, "evaluation": run.key} for name, run in runs.items()}
+    records = {name: run.cache.load(NAME, keys[name]) for name, run in runs.items()}
+    missing = [name for name, record in records.items() if record is None]
+    for name, counts in zip(missing, _count([runs[name] for name in missing], data) if missing else [], strict=True):
+        records[name] = record = Record(keys[name], arrays=counts)
+        runs[name].cache.store(NAME, record)
+    return {name: record.arrays for name, record in records.items() if record is not None}
 
 
-def _count(runs: Sequence[Predictions], data: SegmentationData) -> list[dict[str, Counts]]:
+def _count(runs: Sequence[Evaluation], data: SegmentationData) -> list[dict[str, Counts]]:
     k = data.table.num_classes
     maps = [{name: np.zeros((bins, k, k + 1), np.int64) for name, bins in NUM_BINS.items()} for _ in runs]
     with Progress("counting errors by position", len(data), unit="image") as progress:
@@ -83,26 +81,6 @@ def add(counts: ErrorMap, bins: Mapping[str, Pixels], prediction: Pixels, label:
         num_bins, k, columns = matrix.shape
         cell = (bins[name][scored].astype(np.intp) * k + label[scored]) * columns + np.minimum(prediction[scored], k)
         matrix += np.bincount(cell, minlength=num_bins * k * columns).reshape(matrix.shape)
-
-
-def _kept(run: Predictions) -> dict[str, Counts] | None:
-    try:
-        with np.load(run.folder / FILE, allow_pickle=False) as arrays:
-            if str(arrays["belongs_to"]) != sha256_of(run.folder / "kept.json"):
-                return None
-            counts = {name: arrays[name] for name in NUM_BINS}
-    except NPZ_FAULTS:
-        return None  # missing, or of an earlier version
-    k = len(run.metrics["per_class"])
-    fits = all(counts[name].shape == (bins, k, k + 1) for name, bins in NUM_BINS.items())
-    return counts if fits else None
-
-
-def _keep(run: Predictions, counts: ErrorMap) -> None:
-    packed = io.BytesIO()
-    belongs_to = np.array(sha256_of(run.folder / "kept.json"))
-    np.savez_compressed(packed, belongs_to=belongs_to, **counts)  # type: ignore[arg-type]  # as in predictions.py
-    write_atomic(run.folder / FILE, packed.getvalue())
 
 
 def iou_by_bin(counts: Counts) -> Floats:

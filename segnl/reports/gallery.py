@@ -18,7 +18,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
-from segnl.evaluation.predictions import Predictions
+from segnl.evaluation.evaluate_run import Evaluation
 from segnl.labels.table import ClassTable
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
@@ -29,7 +29,7 @@ class PageModel:
     """One network of a page: its name there and its predictions."""
 
     name: str
-    predictions: Predictions
+    predictions: Evaluation
 
 
 def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats:
@@ -38,7 +38,7 @@ def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats
     For a single network: the fraction that is wrong.
     """
     if len(models) == 1:
-        return np.nan_to_num(models[0].predictions.wrong())
+        return np.nan_to_num(models[0].predictions.error_rate())
     fractions = np.zeros(len(data))
     with Progress("compare masks", len(data), unit="image") as progress:
         for i in range(len(data)):
@@ -53,7 +53,7 @@ def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats
 def gallery(models: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
     """Returns the data of the page's script as plain values for JSON; images by falling disagreement."""
     differ = disagreements(models, data)
-    wrong = np.stack([model.predictions.wrong() for model in models])  # heads images
+    wrong = np.stack([model.predictions.error_rate() for model in models])  # heads images
     chosen = most_telling(differ, wrong, num_images)
     images = [
         _image(models, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(own[i]) for own in wrong]}

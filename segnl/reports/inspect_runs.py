@@ -9,18 +9,15 @@ import numpy as np
 from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.data.base import SegmentationData
-from segnl.data.digest import files_digest
-from segnl.evaluation.predictions import keep_predictions
-from segnl.evaluation.score import recipe_for_scoring
+from segnl.data.digest import content_digest
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.reports.charts import class_chart, pair_chart
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.reports.gallery import PageModel, gallery
 from segnl.reports.page import Cell, Page, Row, write_page
 from segnl.reports.table_columns import SCORES
-from segnl.runs.build import build_data
-from segnl.runs.checkpoint import Checkpoint, open_checkpoint
-from segnl.runs.recipe import Recipe
+from segnl.runs.run import Run, open_run
 
 SHEET_IMAGES = 8
 
@@ -37,20 +34,17 @@ def inspect_runs(
         if count < 1:
             raise ConfigError(f"{option} {count}: expected 1 or more")
     ensure_writable(out)
-    checkpoints = [open_checkpoint(path) for path in runs_or_files]
-    recipes = [recipe_for_scoring(checkpoint, ()) for checkpoint in checkpoints]
-    data = _common_data(checkpoints, recipes, split)
-    names = _distinct_names(checkpoints)
-    models = [
-        PageModel(name, keep_predictions(checkpoint, recipe, split))
-        for name, checkpoint, recipe in zip(names, checkpoints, recipes, strict=True)
-    ]
+    runs = [open_run(path) for path in runs_or_files]
+    data = _common_data(runs, split)
+    names = _distinct_names(runs)
+    request = EvaluationRequest(split)
+    models = [PageModel(name, evaluate_run(run, request)) for name, run in zip(names, runs, strict=True)]
     pictures = gallery(models, data, num_images=num_images)
     charts = [
         class_chart(
             data.table.names,
             [model.predictions.iou() for model in models],
-            models[0].predictions.true.sum(axis=0),
+            models[0].predictions.target.sum(axis=0),
         )
     ]
     accuracies = [accuracy for model in models if (accuracy := model.predictions.pair_accuracy()) is not None]
@@ -63,8 +57,8 @@ def inspect_runs(
         kicker="segnl inspect: predictions of these networks, side by side",
         verdicts=[_summary(models)],
         facts=[
-            ("Data", f"{recipes[0].data.title}, {len(data)} {split} images, {data.table.num_classes} classes"),
-            *((name, f"{own.path}, step {own.step:,}") for name, own in zip(names, checkpoints, strict=True)),
+            ("Data", f"{runs[0].recipe.data.title}, {len(data)} {split} images, {data.table.num_classes} classes"),
+            *((name, f"{run.path}, step {run.checkpoint.step:,}") for name, run in zip(names, runs, strict=True)),
         ],
         columns=[SCORES[key] for key in columns],
         rows=_rows(models, columns),
@@ -82,31 +76,29 @@ def inspect_runs(
     )
 
 
-def _common_data(checkpoints: Sequence[Checkpoint], recipes: Sequence[Recipe], split: str) -> SegmentationData:
-    """Returns the first recipe's data set; the others must have the same images, labels and classes."""
-    data = build_data(recipes[0], split)
-    digest = files_digest(data)
-    for checkpoint, recipe in zip(checkpoints, recipes, strict=True):
-        has_classes = checkpoint.classes["names"] == list(data.table.names)
-        if not has_classes or files_digest(build_data(recipe, split)) != digest:
+def _common_data(runs: Sequence[Run], split: str) -> SegmentationData:
+    """Returns the first run's data set; those of the others must have the same images, labels and classes."""
+    data, *others = (run.open_data(split) for run in runs)
+    digest = content_digest(data)
+    for run, other in zip(runs[1:], others, strict=True):
+        if content_digest(other) != digest:
             raise ConfigError(
-                f"{checkpoint.path}: was trained on other images or classes than {checkpoints[0].path}; "
-                "inspect them separately"
+                f"{run.path}: was trained on other images or classes than {runs[0].path}; inspect them separately"
             )
     return data
 
 
-def _distinct_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def _distinct_names(runs: Sequence[Run]) -> list[str]:
     """Returns the runs' folder names; with the parent's, or the file's, where two are the same."""
     for name in (
         lambda path: path.parent.name,
         lambda path: f"{path.parent.parent.name}/{path.parent.name}",
         lambda path: f"{path.parent.name}/{path.stem}",
     ):
-        names = [name(checkpoint.path.resolve()) for checkpoint in checkpoints]
+        names = [name(run.path.resolve()) for run in runs]
         if len(set(names)) == len(names):
             return names
-    repeated = Counter(str(checkpoint.path) for checkpoint in checkpoints).most_common(1)[0][0]
+    repeated = Counter(str(run.path) for run in runs).most_common(1)[0][0]
     raise ConfigError(f"--checkpoint: {repeated} is given twice; name each once")
 
 

@@ -52,6 +52,8 @@ class Checkpoint:
     """Moving average of the weights; empty where the recipe has none."""
     loss_scale: JSONDict = field(default_factory=dict)
     """State of a float16 training's loss scale; empty for others."""
+    checksum: str = ""
+    """SHA-256 of the file that it was read from; empty before it is saved."""
 
 
 def save_checkpoint(checkpoint: Checkpoint) -> None:
@@ -110,6 +112,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optim=_with_prefix("optim.", tensors),
         ema=_with_prefix("ema.", tensors),
         loss_scale=json.loads(metadata.get("loss_scale", "{}")),
+        checksum=checksum,
     )
 
 

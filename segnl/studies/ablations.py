@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segnl.core.errors import CheckpointError
 from segnl.core.log import log
-from segnl.evaluation.predictions import Predictions, keep_predictions
+from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
 from segnl.models.ablation import NO_ATTENTION, Ablation, unavailable_reason
 from segnl.profiling.flops import on_fake_tensors
 from segnl.reports.page import Grid
 from segnl.runs.build import build_model
-from segnl.runs.checkpoint import newest_checkpoint
+from segnl.runs.run import finished_run
 from segnl.studies.study import PlannedRun, Study
 from segnl.studies.verdicts import points
 
@@ -37,7 +36,7 @@ class AblationResult:
 
 
 def ablate(
-    study: Study, runs: Mapping[str, Sequence[PlannedRun]], predictions: Mapping[str, Predictions]
+    study: Study, runs: Mapping[str, Sequence[PlannedRun]], predictions: Mapping[str, Evaluation]
 ) -> list[AblationResult]:
     """Scores every head under those of the study's ablations that it has; kept scores are not computed again.
 
@@ -54,10 +53,10 @@ def ablate(
     return results
 
 
-def _obstacle(runs: Sequence[PlannedRun], predictions: Mapping[str, Predictions], ablation: Ablation) -> str | None:
+def _obstacle(runs: Sequence[PlannedRun], predictions: Mapping[str, Evaluation], ablation: Ablation) -> str | None:
     if not runs:
         return "no run of it counts"
-    num_classes = predictions[runs[0].name].true.shape[1]
+    num_classes = predictions[runs[0].name].target.shape[1]
     return on_fake_tensors(lambda: unavailable_reason(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
 
 
@@ -66,16 +65,14 @@ def _ablation_result(
     head: str,
     ablation: Ablation,
     runs: Sequence[PlannedRun],
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Evaluation],
 ) -> AblationResult:
     changes: dict[str, float] = {}
     ambiguous: dict[str, float] = {}
+    request = EvaluationRequest(study.cfg.split, ablation=ablation)
     for run in runs:
-        checkpoint = newest_checkpoint(run.folder)
-        if checkpoint is None:
-            raise CheckpointError(f"{run.folder}: its checkpoints are gone; run the study again")
         before = predictions[run.name].metrics
-        after = keep_predictions(checkpoint, run.recipe, study.cfg.split, ablation).metrics
+        after = evaluate_run(finished_run(run.folder, run.recipe), request).metrics
         if before["miou"] is not None and after["miou"] is not None:
             changes[run.name] = after["miou"] - before["miou"]
         pairs_before, pairs_after = (metrics.get("ambiguous", {}).get("mean") for metrics in (before, after))

@@ -110,7 +110,7 @@ def _charts(results: StudyResults, class_names: Sequence[str]) -> list[DotChart]
         num_pairs = results.any_predictions.pairs.shape[1]
         charts.append(pair_chart([_mean(values, num_pairs) for values in accuracies]))
     iou = [_mean([run.iou() for run in own], len(class_names)) for own in runs]
-    return [*charts, class_chart(class_names, iou, results.any_predictions.true.sum(axis=0))]
+    return [*charts, class_chart(class_names, iou, results.any_predictions.target.sum(axis=0))]
 
 
 def _mean(values: Sequence[Floats], count: int) -> Floats:

@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from segnl.core.errors import CheckpointError
-from segnl.evaluation.predictions import Predictions, keep_predictions
+from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
 from segnl.metrics.statistics.significance import (
     ClassDifference,
     Comparison,
@@ -14,7 +13,7 @@ from segnl.metrics.statistics.significance import (
     class_differences,
     compare_heads,
 )
-from segnl.runs.checkpoint import newest_checkpoint
+from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
 from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes_of, refused_runs, run_hashes_of
 from segnl.studies.cost import HeadCost, costs_of, train_images_per_s
@@ -73,14 +72,14 @@ class StudyResults:
     heads: Sequence[HeadResult]
     pairs: Sequence[Comparison]
     classes: Sequence[Mapping[str, ClassDifference]]
-    predictions: Mapping[str, Predictions]
+    predictions: Mapping[str, Evaluation]
     hashes: Mapping[str, RunHashes]
     logged: Mapping[str, LoggedHashes]
     refused: Mapping[str, str]
     ablations: Sequence[AblationResult] = ()
 
     @property
-    def any_predictions(self) -> Predictions:
+    def any_predictions(self) -> Evaluation:
         """Those of the first run, for what is the same in all runs."""
         return self.predictions[self.study.runs[0].name]
 
@@ -88,14 +87,15 @@ class StudyResults:
         """Returns the head's runs that were not refused."""
         return [run for run in self.study.runs_of(head) if run.name not in self.refused]
 
-    def counted_predictions(self, head: str) -> list[Predictions]:
+    def counted_predictions(self, head: str) -> list[Evaluation]:
         """Returns the predictions of those runs."""
         return [self.predictions[run.name] for run in self.counted_runs(head)]
 
 
 def collect_results(study: Study) -> StudyResults:
     """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
-    predictions = {run.name: _predictions_of(run, study.cfg.split) for run in study.runs}
+    request = EvaluationRequest(study.cfg.split)
+    predictions = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes_of(run) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
@@ -116,19 +116,11 @@ def collect_results(study: Study) -> StudyResults:
     return StudyResults(study, heads, pairs, classes, predictions, hashes, logged, refused, ablations)
 
 
-def _predictions_of(run: PlannedRun, split: str) -> Predictions:
-    checkpoint = newest_checkpoint(run.folder)
-    if checkpoint is None or checkpoint.step < run.recipe.train.max_steps:
-        raise CheckpointError(f"{run.folder}: is not fully trained; run the study again")
-    return keep_predictions(checkpoint, run.recipe, split)
+def _counts(predictions: Evaluation, seed: int) -> RunCounts:
+    return RunCounts(predictions.intersection, predictions.union, seed, predictions.target)
 
 
-def _counts(predictions: Predictions, seed: int) -> RunCounts:
-    union = predictions.true + predictions.predicted - predictions.right
-    return RunCounts(predictions.right, union, seed, predictions.true)
-
-
-def _head_result(study: Study, head: str, runs: Sequence[Predictions], cost: HeadCost) -> HeadResult:
+def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: HeadCost) -> HeadResult:
     def known(key: str) -> tuple[float, ...]:
         return tuple(run.metrics[key] for run in runs if run.metrics[key] is not None)
 

@@ -1,6 +1,7 @@
 """Masks that a killed evaluation left: gone on with if they are the same run's, refused if they are another's."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import ConfigError, MachineError
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.mask_folder import MANIFEST
-from segnl.evaluation.predictor import Predictor
-from segnl.evaluation.score import predict_files, score
+from segnl.evaluation.predict import predict_files
+from segnl.evaluation.predictor import Predictor, load
 from segnl.runs.recipe import load_recipe
+from segnl.runs.run import open_run
 from segnl.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,14 +64,18 @@ def asked(monkeypatch) -> list[int]:
     return calls
 
 
-def scored(run: Path, masks: Path, *overrides: str):
-    return score(run, split="val", overrides=overrides, masks=masks, with_strata=True)
+def scored(run: Path, masks: Path, *overrides: str, split: str = "val"):
+    """Without the results in the run's own cache, which would make the folder's masks needless."""
+    shutil.rmtree(run / "cache", ignore_errors=True)
+    request = EvaluationRequest(split, masks=masks, with_strata=True)
+    return evaluate_run(open_run(run, overrides), request).metrics
 
 
 def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_goes_on(run, tmp_path, asked):
     out, masks = run / "eval" / "val-whole", tmp_path / "masks"
     whole = scored(run, tmp_path / "uninterrupted")
     per_image, asked_for_all = (out / "per_image.npz").read_bytes(), len(asked)
+    shutil.rmtree(run / "cache")
     killed = subprocess.run([sys.executable, "-c", KILLED, str(run), str(masks)], cwd=ROOT, capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
     assert not list(out.iterdir())  # the earlier evaluation's results would pass for this one's
@@ -110,12 +117,12 @@ def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run,
     with pytest.raises(ConfigError, match=r"differs in eval\.flip; give another --masks folder"):
         scored(run, masks, "eval.flip=true")
     fit(load_recipe(tiny_config, ["train.seed=1"]), tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"differs in checkpoint\.sha256"):
+    with pytest.raises(ConfigError, match=r"differs in checkpoint\.checksum"):
         scored(tmp_path / "other", masks)
-    with pytest.raises(ConfigError, match=r"data\.split.*images|images.*data\.split"):
-        score(run, split="train", masks=masks)
+    with pytest.raises(ConfigError, match=r"differs in data\.content, data\.split"):
+        scored(run, masks, split="train")
     with pytest.raises(ConfigError, match=r"holds the masks of an evaluation \(masks\.json\)"):
-        predict_files(run, [tmp_path / "tiny" / "images" / "val"], masks)
+        predict_files(load(run), [tmp_path / "tiny" / "images" / "val"], masks)
     assert {path: path.read_bytes() for path in masks.rglob("*.png")} == before
 
 
@@ -123,7 +130,7 @@ def test_masks_of_nobody_knows_whom_are_refused(run, tmp_path):
     masks = tmp_path / "masks"
     scored(run, masks)
     mapping = json.loads((masks / MANIFEST).read_text())
-    mapping["belongs_to"]["eval"]["flip"] = True
+    mapping["key"]["eval"]["flip"] = True
     (masks / MANIFEST).write_text(json.dumps(mapping))
     with pytest.raises(ConfigError, match=r"masks\.json: damaged"):
         scored(run, masks)
@@ -136,7 +143,7 @@ def test_a_folder_without_any_mask_is_taken_whatever_its_manifest_says(run, tmp_
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / MANIFEST).write_text("cut o")
     assert scored(run, tmp_path / "masks")["complete"] is True
-    assert json.loads((tmp_path / "masks" / MANIFEST).read_text())["format"] == "segnl-masks-1"
+    assert json.loads((tmp_path / "masks" / MANIFEST).read_text())["format"] == "segnl-result-1"
 
 
 def test_a_mask_that_cannot_be_written_ends_the_evaluation_in_one_line(run, tmp_path):

@@ -4,18 +4,15 @@ import numpy as np
 from PIL import Image
 
 from segnl.core import IGNORE
-from segnl.evaluation.predictions import keep_predictions
-from segnl.evaluation.score import recipe_for_scoring
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.reports.contact_sheet import GAP, HEADER, LINE, contact_sheet
 from segnl.reports.gallery import PageModel
-from segnl.runs.build import build_data
-from segnl.runs.checkpoint import open_checkpoint
+from segnl.runs.run import open_run
 
 
 def test_a_sheet_has_a_row_an_image_and_a_column_for_image_truth_and_network(street_runs):
-    checkpoint = open_checkpoint(street_runs[0])
-    recipe = recipe_for_scoring(checkpoint, ())
-    data, predictions = build_data(recipe, "val"), keep_predictions(checkpoint, recipe, "val")
+    run = open_run(street_runs[0])
+    data, predictions = run.open_data("val"), evaluate_run(run)
     sheet = Image.open(io.BytesIO(contact_sheet([PageModel("fcn", predictions)], data, [2, 0], width=128)))
     total = 3 * (128 + GAP) + GAP
     assert sheet.width == total

@@ -1,14 +1,14 @@
+import shutil
+
 import numpy as np
 import pytest
 
-from segnl.evaluation.predictions import keep_predictions
-from segnl.evaluation.score import recipe_for_scoring
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import WIDTHS_PX, Strata
 from segnl.reports import error_map as module
 from segnl.reports.error_map import NUM_BINS, add, bins_of, error_map_plots, error_maps, iou_by_bin, recall_by_bin
-from segnl.runs.build import build_data
-from segnl.runs.checkpoint import open_checkpoint
+from segnl.runs.run import open_run
 
 K, HW = 3, (47, 71)
 
@@ -55,12 +55,9 @@ def test_the_bins_by_distance_add_up_to_the_trimaps_and_to_all_pixels():
 def runs_and_data(street_runs):
     runs = {}
     for run in street_runs:
-        checkpoint = open_checkpoint(run)
-        recipe = recipe_for_scoring(checkpoint, ())
-        runs[run.name] = keep_predictions(checkpoint, recipe, "val")
-    for predictions in runs.values():
-        (predictions.folder / module.FILE).unlink(missing_ok=True)
-    return runs, build_data(recipe, "val")
+        shutil.rmtree(run / "cache", ignore_errors=True)
+        runs[run.name] = evaluate_run(open_run(run))
+    return runs, open_run(run).open_data("val")
 
 
 def test_counts_agree_with_the_scores_and_are_kept(runs_and_data, monkeypatch):
@@ -68,24 +65,18 @@ def test_counts_agree_with_the_scores_and_are_kept(runs_and_data, monkeypatch):
     maps = error_maps(runs, data)
     for name, counts in maps.items():
         for matrices in counts.values():
-            assert np.array_equal(matrices.sum(axis=0).sum(axis=1), runs[name].true.sum(axis=0))
-            assert np.array_equal(np.diagonal(matrices.sum(axis=0)), runs[name].right.sum(axis=0))
+            assert np.array_equal(matrices.sum(axis=0).sum(axis=1), runs[name].target.sum(axis=0))
+            assert np.array_equal(np.diagonal(matrices.sum(axis=0)), runs[name].intersection.sum(axis=0))
     monkeypatch.setattr(module, "_count", lambda *_: pytest.fail("counted again"))
     again = error_maps(runs, data)
     assert all(np.array_equal(maps[name][binning], again[name][binning]) for name in runs for binning in NUM_BINS)
 
 
-@pytest.mark.parametrize("what", ["other predictions", "cut off"])
-def test_counts_of_other_predictions_are_made_again(runs_and_data, what):
+def test_damaged_counts_are_made_again(runs_and_data, street_runs):
     runs, data = runs_and_data
     before = error_maps(runs, data)["fcn"]
-    file = runs["fcn"].folder / module.FILE
-    if what == "cut off":
-        file.write_bytes(file.read_bytes()[:100])
-    else:
-        with np.load(file) as arrays:
-            mapping = dict(arrays)
-        np.savez(file, **mapping | {"belongs_to": np.array("others"), "row": mapping["row"] + 1})
+    file = next((street_runs[0] / "cache").glob("error_map-*.npz"))
+    file.write_bytes(file.read_bytes()[:100])
     after = error_maps(runs, data)["fcn"]
     assert all(np.array_equal(before[binning], after[binning]) for binning in NUM_BINS)
 

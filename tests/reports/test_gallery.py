@@ -7,22 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.evaluation.predictions import keep_predictions
-from segnl.evaluation.score import recipe_for_scoring
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.reports import gallery as module
 from segnl.reports.gallery import PageModel, disagreements, gallery, most_telling, pack
-from segnl.runs.build import build_data
-from segnl.runs.checkpoint import open_checkpoint
+from segnl.runs.run import open_run
 
 
 @pytest.fixture(scope="module")
 def shown_and_data(street_runs):
     shown = []
     for run in street_runs:
-        checkpoint = open_checkpoint(run)
-        recipe = recipe_for_scoring(checkpoint, ())
-        shown.append(PageModel(run.name, keep_predictions(checkpoint, recipe, "val")))
-    return shown, build_data(recipe, "val")
+        shown.append(PageModel(run.name, evaluate_run(open_run(run))))
+    return shown, open_run(run).open_data("val")
 
 
 def unpack(text, hw):
@@ -46,7 +42,7 @@ def test_disagreement_is_the_share_of_labelled_pixels_that_not_all_see_alike(sho
 
 def test_a_single_network_is_ranked_by_its_errors(shown_and_data):
     shown, data = shown_and_data
-    assert np.array_equal(disagreements(shown[:1], data), shown[0].predictions.wrong())
+    assert np.array_equal(disagreements(shown[:1], data), shown[0].predictions.error_rate())
 
 
 def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(shown_and_data):
@@ -60,7 +56,7 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(sho
     i = data.sample_ids.index(image["id"])
     assert np.array_equal(unpack(image["label"], image["hw"]), data.read(i).label)
     assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].predictions.mask(i, data.table))
-    assert image["wrong"][0] == pytest.approx(shown[0].predictions.wrong()[i], abs=1e-5)
+    assert image["wrong"][0] == pytest.approx(shown[0].predictions.error_rate()[i], abs=1e-5)
     assert found["heads"] == ["fcn", "rcca"]
     json.dumps(found, allow_nan=False)
 

@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from segnl.evaluation.predictions import keep_predictions
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.models.ablation import Ablation
-from segnl.runs.checkpoint import open_checkpoint
+from segnl.runs.run import open_run
 from segnl.studies.ablations import AblationResult, ablate, ablation_grid, ablations_dict
 from segnl.studies.run import compare
 from segnl.studies.study import load_study
@@ -62,8 +62,8 @@ def test_a_study_ablates_its_attention_heads_and_no_others(finished, tmp_path, m
     assert json.loads((finished / "out.json").read_text())["ablations"] == {}
 
     study = load_study(tmp_path / "copy" / "tiny.yaml")
-    predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
-    monkeypatch.setattr("segnl.evaluation.predictions.evaluate", lambda *a, **kw: pytest.fail("scored again"))
+    predictions = {run.name: evaluate_run(open_run(run.folder)) for run in study.runs}
+    monkeypatch.setattr("segnl.evaluation.evaluate_run.evaluate", lambda *a, **kw: pytest.fail("scored again"))
     runs = {head: study.runs_of(head) for head in study.heads}
     (off, near) = ablate(study, runs, predictions)
     assert off.changes["rcca-s0"] == found["rcca"]["gamma0"]["miou_changes"]["rcca-s0"]
@@ -79,6 +79,6 @@ def test_an_ablation_that_a_head_cannot_have_is_left_out_with_a_message(finished
     )
     study = load_study(tmp_path / "pooled.yaml", runs=tmp_path / "runs")
     caplog.set_level("INFO", logger="segnl")
-    predictions = keep_predictions(open_checkpoint(finished / "checkpoints/tiny/fcn-s0"), study.runs[0].recipe, "val")
+    predictions = evaluate_run(open_run(finished / "checkpoints/tiny/fcn-s0"))
     assert ablate(study, {"pooled": study.runs}, {"pooled-s0": predictions}) == []
     assert "window=1 of pooled is left out: a window needs a map of keys that is not pooled" in caplog.text

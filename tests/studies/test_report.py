@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.evaluation.predictions import keep_predictions
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.metrics.statistics.significance import Comparison
 from segnl.models.ablation import Ablation
-from segnl.runs.checkpoint import open_checkpoint
+from segnl.runs.run import open_run
 from segnl.studies.ablations import AblationResult
 from segnl.studies.control import RunHashes, run_hashes_of
 from segnl.studies.report import write_report
@@ -25,7 +25,7 @@ def study(finished, monkeypatch):
 
 def results_of(study, **changes):
     """Made-up scores for the real runs of the study."""
-    predictions = {run.name: keep_predictions(open_checkpoint(run.folder), run.recipe, "val") for run in study.runs}
+    predictions = {run.name: evaluate_run(open_run(run.folder)) for run in study.runs}
     heads = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
     pairs = [Comparison("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
     hashes = {run.name: run_hashes_of(run) for run in study.runs}

@@ -68,7 +68,7 @@ def test_a_second_call_trains_and_scores_nothing_and_gives_the_same_numbers(copi
         raise AssertionError("trained or scored again")
 
     monkeypatch.setattr(run_module, "fit", fail)
-    monkeypatch.setattr("segnl.evaluation.predictions.evaluate", fail)
+    monkeypatch.setattr("segnl.evaluation.evaluate_run.evaluate", fail)
     compare(copied / "tiny.yaml", copied / "again.json")
     assert json.loads((copied / "again.json").read_text()) == before
 

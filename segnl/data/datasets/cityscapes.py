@@ -65,6 +65,10 @@ class Cityscapes(SegmentationData):
             f"gtFine/{self.split}/{city}/{sample_id}{LABEL_END}",
         )
 
+    def files_of(self, i: int) -> list[Path]:
+        has_instances = self.has_labels and self.instance_path(i).is_file()
+        return super().files_of(i) + ([self.instance_path(i)] if has_instances else [])
+
     def instance_path(self, i: int) -> Path:
         """Returns the file of instance ids beside label `i`, which the official iIoU is weighted by."""
         label = self.label_path(i)

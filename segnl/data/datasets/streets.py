@@ -33,6 +33,9 @@ class Streets(Cityscapes):
         require_complete(self.root)
         return super().find_files()
 
+    def files_of(self, i: int) -> list[Path]:
+        return super().files_of(i) + ([self.ambiguous_path(i)] if self.has_labels else [])
+
     def ambiguous_path(self, i: int) -> Path:
         label = self.label_path(i)
         return label.with_name(label.name.removesuffix(LABEL_END) + AMBIGUOUS_END)

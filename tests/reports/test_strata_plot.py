@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from segnl.evaluation.strata_plot import strata_plot
 from segnl.metrics.strata import Strata
+from segnl.reports.strata_plot import strata_plot
 
 
 def picture(strata: Strata) -> np.ndarray:

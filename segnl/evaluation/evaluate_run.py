@@ -1,0 +1,443 @@
+"""Evaluation of a run on a split: `segnl eval`, `compare` and `inspect` all call `evaluate_run`.
+
+RUN/eval/SPLIT-MODE[-ABLATION]/        the latest result of that name, for people and other programs
+    metrics.json                       the scores
+    per_image.npz                      every image's confusion matrix (metrics/per_image.py)
+RUN/cache/evaluation-DIGEST.json, .npz the result, under a digest of weights, data and settings (core/result_cache.py)
+RUN/cache/evaluation-DIGEST/ids/       its masks, SAMPLE_ID.png in the ids of the data set's files
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.background import Background
+from segnl.core.config import JSONDict
+from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
+from segnl.core.errors import ConfigError
+from segnl.core.files import ensure_writable, inside, sha256_of, write_atomic
+from segnl.core.log import log
+from segnl.core.result_cache import Record, ResultCache
+from segnl.data.base import SegmentationData
+from segnl.data.digest import content_digest
+from segnl.data.reading import read_label
+from segnl.data.sample import Sample
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.mask_folder import MaskFolder
+from segnl.evaluation.masks import WRITERS, write_ids
+from segnl.evaluation.predictor import predictor_of
+from segnl.evaluation.presets import is_preset
+from segnl.evaluation.submission import Submission
+from segnl.labels.table import ClassTable
+from segnl.metrics.accumulator import Accumulator, PerImage
+from segnl.metrics.cityscapes_official import find_labels, official_scores
+from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
+from segnl.metrics.report import metrics_dict
+from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
+from segnl.models.ablation import Ablation, ablated
+from segnl.runs.run import Run
+
+NAME = "evaluation"
+VERSION = 1
+"""Raised when the stored counts or the way to them change their meaning."""
+PUBLISHED = ("metrics.json", "per_image.npz", "strata.png")
+"""The files of one result in RUN/eval/SPLIT-MODE; `segnl eval --strata` draws the last one."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """The split to evaluate on, and what is wanted besides the scores."""
+
+    split: str = "val"
+    preset: str | None = None
+    """The name of the inference settings that the run was opened with; it names the folder of the results."""
+    ablation: Ablation | None = None
+    """Done to the network's attention during the evaluation."""
+    with_strata: bool = False
+    """Also count errors by place in the image and in the objects (metrics/strata.py)."""
+    official: bool = False
+    """Also score with cityscapesscripts."""
+    masks: Path | None = None
+    """A folder for masks in colour; a killed evaluation resumes from those that are there."""
+    submission: Path | None = None
+    """A zip file for a benchmark's server; the split may come without labels then."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run's scores, counts and masks on one split; sample_ids is the order of all counts.
+
+    folder: RUN/eval/SPLIT-MODE. masks: the folder of SAMPLE_ID.png. key: all that the result depends on. cache: where
+    it is stored, and where results that follow from it are to be.
+    boundary: int64 `images 3 k`, intersection, target and prediction pixels of the classes' boundaries alone.
+    pairs: int64 `images pairs 2`, correct and all pixels of ambiguous objects; None where the data set has none.
+    """
+
+    folder: Path
+    masks: Path
+    cache: ResultCache
+    key: JSONDict
+    metrics: JSONDict
+    sample_ids: tuple[str, ...]
+    per_image: PerImage
+    boundary: Counts
+    pairs: Counts | None
+    is_from_cache: bool = False
+    """Whether the network did not have to run."""
+
+    @functools.cached_property
+    def _confusions(self) -> list[Confusion]:
+        return [Confusion(self.per_image.num_classes, self.per_image.matrix(each)) for each in self.sample_ids]
+
+    @functools.cached_property
+    def intersection(self) -> Counts:
+        """Pixels predicted as their label's class, int64 `images k`."""
+        return np.stack([confusion.intersection() for confusion in self._confusions])
+
+    @functools.cached_property
+    def target(self) -> Counts:
+        """Labelled pixels of each class, int64 `images k`."""
+        return np.stack([confusion.target() for confusion in self._confusions])
+
+    @functools.cached_property
+    def prediction(self) -> Counts:
+        """Labelled pixels predicted as each class, int64 `images k`."""
+        return np.stack([confusion.prediction() for confusion in self._confusions])
+
+    @property
+    def union(self) -> Counts:
+        """Pixels in label or prediction of each class, int64 `images k`."""
+        return self.target + self.prediction - self.intersection
+
+    @property
+    def confusion(self) -> Confusion:
+        """The confusion matrix over all images."""
+        return self.per_image.total()
+
+    def mask(self, i: int, table: ClassTable) -> Pixels:
+        """The prediction for image `i`, train ids u8 `H W`."""
+        return _read_mask(self.masks, self.sample_ids[i], table)
+
+    def error_rate(self) -> Floats:
+        """Share of each image's labelled pixels with another class predicted, f64 `images`; NaN where none has one."""
+        return 1 - ratio(self.intersection.sum(axis=1), self.target.sum(axis=1))
+
+    def iou(self) -> Floats:
+        """IoU over the whole split, f64 `k`; NaN for a class in neither label nor prediction."""
+        return ratio(self.intersection.sum(axis=0), self.union.sum(axis=0))
+
+    def boundary_iou(self) -> Floats:
+        """IoU of the boundaries over the whole split, f64 `k`; NaN for a class in neither label nor prediction.
+
+        Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here of whole classes, not of single objects. A
+        boundary is a mask's pixels within 0.5 % of the image's diagonal of its edge.
+        """
+        intersection, target, prediction = self.boundary.sum(axis=0)
+        return ratio(intersection, target + prediction - intersection)
+
+    def pair_accuracy(self) -> Floats | None:
+        """Share of each ambiguous pair's pixels that is predicted correctly, f64 `pairs`."""
+        if self.pairs is None:
+            return None
+        correct, total = self.pairs.sum(axis=0).T
+        return ratio(correct, total)
+
+    def commonest_class(self) -> tuple[int, float]:
+        """The class with most labelled pixels, and the mIoU of predicting it everywhere."""
+        target = self.target.sum(axis=0)
+        return int(target.argmax()), float(ratio(target.max(), target.sum()) / max(1, int((target > 0).sum())))
+
+
+def evaluate_run(
+    run: Run, request: EvaluationRequest | None = None, *, group: ProcessGroup = SINGLE_PROCESS
+) -> Evaluation:
+    """Evaluates a run on a split, or returns its stored result if weights, data and settings are still the same.
+
+    The result is written to RUN/eval/SPLIT-MODE, or SPLIT-PRESET while the settings are a preset's. No result is there
+    while the network runs, so a killed evaluation leaves none. group: each process evaluates its own images; all return
+    the same.
+
+    Raises ConfigError for what cannot be asked of this run, CheckpointError when the data set has other classes,
+    DataError for a damaged image, MachineError where nothing can be written.
+    """
+    request = request or EvaluationRequest()
+    data = group.run_on_all(lambda: _open_data(run, request, group))
+    folder = _results_folder(run, request)
+    for needed in (folder, run.cache.folder, *([request.masks] if request.masks else [])):
+        group.run_on_all(functools.partial(ensure_writable, needed))
+    key = group.run_on_rank0(lambda: evaluation_key(run, data, request.ablation))
+    masks = run.cache.path(NAME, key).with_suffix("") / "ids"
+    stored = group.run_on_rank0(lambda: _stored(run, key, masks, data))
+    if stored is None and group.is_rank0:
+        _remove_published(folder)
+    has_all = stored is not None and ("strata" in stored.value or not request.with_strata)
+    if stored is not None and has_all and not request.masks and not request.submission:
+        record = stored
+    else:
+        record = _Counting(run, request, data, key, masks, stored, group).record()
+    if request.official and "official" not in record.value:
+        official = group.run_on_rank0(lambda: official_scores(data.root, data.split, masks))
+        record = replace(record, value=record.value | {"official": official})
+    evaluation = _evaluation(run, request, data, record, folder, masks, is_from_cache=stored is not None)
+    if group.is_rank0:
+        if record is not stored:
+            run.cache.store(NAME, record)
+        _publish(evaluation)
+    return evaluation
+
+
+def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:
+    """The split's data, once it is sure that everything asked for can be had: before hours of work."""
+    if request.submission and group.world_size > 1:
+        raise ConfigError("--submission: is packed by one process; score without torchrun")
+    data = run.open_data(request.split, needs_labels=request.submission is None)
+    if request.official:
+        if not data.has_cityscapes_layout:
+            raise ConfigError("--official: needs a data set in Cityscapes' layout")
+        if not data.has_labels:
+            raise ConfigError(f"--official: {data.root} has no labels for split '{data.split}'; leave it out")
+        find_labels(data.root / "gtFine" / data.split)
+    return data
+
+
+def _own_preset(run: Run, request: EvaluationRequest) -> str | None:
+    """The preset's name, unless overrides have changed its settings."""
+    return request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
+
+
+def _results_folder(run: Run, request: EvaluationRequest) -> Path:
+    parts = [request.split, _own_preset(run, request) or run.recipe.eval.mode]
+    parts += [request.ablation.slug] if request.ablation else []
+    folder = inside(run.folder / "eval", "-".join(parts))
+    return folder if run.is_last_checkpoint else folder / run.checkpoint.path.stem
+
+
+def evaluation_key(run: Run, data: SegmentationData, ablation: Ablation | None = None) -> JSONDict:
+    """All that predictions and counts depend on. The number of windows that pass the network at once is not among it: a
+    rerun may need fewer.
+    """
+    recipe = run.recipe.to_dict()
+    return {
+        "version": VERSION,
+        "checkpoint": {"step": run.checkpoint.step, "checksum": run.checkpoint.checksum},
+        "data": {
+            "name": run.recipe.data.name,
+            "split": data.split,
+            "has_labels": data.has_labels,
+            "short_side_px": run.recipe.data.short_side_px,
+            "content": content_digest(data),
+        },
+        "eval": {name: value for name, value in recipe["eval"].items() if name != "batch_size"},
+        "channels_last": run.recipe.train.channels_last,
+        "ablation": ablation.name if ablation else None,
+    }
+
+
+def _stored(run: Run, key: JSONDict, masks: Path, data: SegmentationData) -> Record | None:
+    """The result with this key, if its masks too are as they were written."""
+    record = run.cache.load(NAME, key)
+    return record if record is not None and record.value["masks"] == _masks_digest(masks, data) else None
+
+
+def _masks_digest(masks: Path, data: SegmentationData) -> str | None:
+    """SHA-256 over the mask files' bytes; None where one is missing.
+
+    It shows a mask that a power cut damaged, so that the masks need not be synced to the disk one by one.
+    """
+    paths = [_mask_path(masks, sample_id) for sample_id in data.sample_ids]
+    if not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
+
+
+def _mask_path(masks: Path, sample_id: str) -> Path:
+    return inside(masks, f"{sample_id}.png")
+
+
+def _read_mask(masks: Path, sample_id: str, table: ClassTable) -> Pixels:
+    path = _mask_path(masks, sample_id)
+    return table.to_train(read_label(path), str(path))
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """One pass over a split that counts, and writes the masks asked for. stored: a valid result, whose masks are read
+    instead of running the network.
+    """
+
+    run: Run
+    request: EvaluationRequest
+    data: SegmentationData
+    key: JSONDict
+    masks: Path
+    stored: Record | None
+    group: ProcessGroup
+
+    def record(self) -> Record:
+        """The counts of all processes."""
+        data, group = self.data, self.group
+        accumulator = Accumulator(data.table.num_classes, with_strata=self.request.with_strata)
+        more_counts: dict[str, dict[str, Counts]] = {}
+        index_of = {sample_id: i for i, sample_id in enumerate(data.sample_ids)}
+        with Background(WRITERS, waiting=2 * WRITERS) as writers:
+            mask_folder = self._mask_folder(writers)
+            submission = self.request.submission and Submission(self.request.submission, data, writers)
+
+            def on_result(sample: Sample, labels: Tensor) -> None:
+                mask = labels.numpy()
+                if self.stored is None:
+                    more_counts[sample.id] = _boundary_and_pairs(data, index_of[sample.id], mask, sample.label)
+                    path = _mask_path(self.masks, sample.id)
+                    writers.do(functools.partial(write_ids, path, mask, data.table))
+                if mask_folder is not None:
+                    mask_folder.write(sample, labels)
+                if submission:
+                    submission.add(sample, labels)
+
+            predictor = predictor_of(self.run)
+            ablation = self.request.ablation
+            with ablated(predictor.model, ablation) if ablation else nullcontext():
+                self._announce(mask_folder)
+                evaluate(
+                    predictor,
+                    data,
+                    recipe=self.run.recipe,
+                    on_result=on_result,
+                    accumulator=accumulator,
+                    known=functools.partial(self._known, mask_folder),
+                    group=group,
+                )
+            group.run_on_all(writers.finish)
+        if submission:
+            submission.write()
+        value = dict(self.stored.value) if self.stored else {}
+        if accumulator.strata is not None:
+            value["strata"] = accumulator.strata.to_dict()
+        if self.stored is not None:
+            return self.stored if value == self.stored.value else replace(self.stored, value=value)
+        for counts in group.all_gather_object(more_counts):
+            more_counts |= counts
+        arrays = accumulator.per_image.to_arrays()
+        for name in more_counts[data.sample_ids[0]]:
+            arrays[name] = np.stack([more_counts[sample_id][name] for sample_id in data.sample_ids])
+        value["metrics"] = metrics_dict(
+            accumulator.confusion,
+            data.table.names,
+            num_images=len(data),
+            counts_absent_classes=data.counts_absent_classes,
+        )
+        value["masks"] = group.run_on_rank0(lambda: _masks_digest(self.masks, data))
+        return Record(self.key, value, arrays)
+
+    def _mask_folder(self, writers: Background) -> MaskFolder | None:
+        """Opened by rank 0 first: opening it removes what a killed evaluation left half written there."""
+        if self.request.masks is None:
+            return None
+        make = functools.partial(MaskFolder, self.request.masks, self.key, self.data, writers)
+        of_rank0 = self.group.run_on_all(lambda: make() if self.group.is_rank0 else None)
+        of_others = self.group.run_on_all(lambda: None if self.group.is_rank0 else make())
+        return of_rank0 or of_others
+
+    def _known(self, mask_folder: MaskFolder | None, sample: Sample) -> Pixels | None:
+        """Train ids u8 `H W` that need no network; None where there are none."""
+        in_folder = mask_folder.known(sample) if mask_folder is not None else None
+        return in_folder if self.stored is None else _read_mask(self.masks, sample.id, self.data.table)
+
+    def _announce(self, mask_folder: MaskFolder | None) -> None:
+        if not self.group.is_rank0:
+            return
+        if mask_folder is not None and mask_folder.known_ids:
+            num = len(mask_folder.known_ids)
+            log.info("%s: resumes, %d of %d images have their masks", mask_folder.folder, num, len(self.data))
+        elif self.stored is None:
+            ablation = self.request.ablation
+            suffix = f", ablation {ablation.name}: {ablation.meaning}" if ablation else ""
+            log.info("%s: evaluating on %s%s", self.run.folder, self.data.split, suffix)
+
+
+def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pixels) -> dict[str, Counts]:
+    counts = {"boundary": boundary_counts(mask, label, boundary_width(mask.shape), data.table.num_classes)}
+    if data.ambiguous_pairs and data.has_labels:
+        counts["pairs"] = pair_counts(mask, label, data.ambiguous_mask(i), len(data.ambiguous_pairs))
+    return counts
+
+
+def _evaluation(
+    run: Run,
+    request: EvaluationRequest,
+    data: SegmentationData,
+    record: Record,
+    folder: Path,
+    masks: Path,
+    *,
+    is_from_cache: bool,
+) -> Evaluation:
+    arrays, parts = record.arrays, {name: record.value[name] for name in ("strata", "official") if name in record.value}
+    metrics = record.value["metrics"] | {
+        "checkpoint": run.checkpoint.path.name,
+        "step": run.checkpoint.step,
+        "split": data.split,
+        "eval": run.recipe.to_dict()["eval"],
+        "preset": _own_preset(run, request),
+        "ablation": request.ablation.name if request.ablation else None,
+        "git": run.checkpoint.origin["git"],
+        "cache": masks.parent.name,
+    }
+    evaluation = Evaluation(
+        folder=folder,
+        masks=masks,
+        cache=run.cache,
+        key=record.key,
+        metrics=metrics | parts,
+        sample_ids=tuple(data.sample_ids),
+        per_image=PerImage.from_arrays(arrays),
+        boundary=arrays["boundary"],
+        pairs=arrays.get("pairs"),
+        is_from_cache=is_from_cache,
+    )
+    evaluation.metrics.update(_boundary_dict(evaluation) | _ambiguous_dict(evaluation, data.ambiguous_pairs))
+    return evaluation
+
+
+def _publish(evaluation: Evaluation) -> None:
+    """Makes the result the one in RUN/eval/SPLIT-MODE; metrics.json comes last, so all is there when it is."""
+    file = evaluation.folder / "metrics.json"
+    try:
+        published = json.loads(file.read_bytes())["cache"]
+    except (OSError, ValueError, KeyError, TypeError):
+        published = None
+    if published != evaluation.metrics["cache"]:
+        _remove_published(evaluation.folder)
+    evaluation.per_image.save(evaluation.folder / "per_image.npz")
+    write_atomic(file, json.dumps(evaluation.metrics, indent=1).encode())
+
+
+def _remove_published(folder: Path) -> None:
+    """Removes an earlier result's files: beside a newer one, or while one is computed, they would pass for its own."""
+    for name in PUBLISHED:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _boundary_dict(evaluation: Evaluation) -> JSONDict:
+    """{"boundary_iou": mean over the classes that occur, or null}."""
+    mean = mean_of_defined(evaluation.boundary_iou())
+    return {"boundary_iou": float(mean) if np.isfinite(mean) else None}
+
+
+def _ambiguous_dict(evaluation: Evaluation, pairs: Sequence[str]) -> JSONDict:
+    """{"ambiguous": {"mean": over the pairs, "pairs": {name: fraction correct or null}}}; {} where there are none."""
+    accuracy = evaluation.pair_accuracy()
+    if accuracy is None:
+        return {}
+    plain = [float(value) if np.isfinite(value) else None for value in accuracy]
+    defined = [value for value in plain if value is not None]
+    by_name = dict(zip(pairs, plain, strict=True))
+    return {"ambiguous": {"mean": sum(defined) / len(defined) if defined else None, "pairs": by_name}}

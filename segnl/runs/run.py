@@ -1,0 +1,98 @@
+"""A trained run: its checkpoint and, opened from it, its recipe, class table, data and network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segnl.core.config import JSONDict, merge, parse_override
+from segnl.core.errors import CheckpointError
+from segnl.core.result_cache import ResultCache
+from segnl.data.base import SegmentationData
+from segnl.labels.table import ClassTable
+from segnl.models.segmenter import Segmenter
+from segnl.runs.build import build_data
+from segnl.runs.checkpoint import Checkpoint, checkpoints_of, load_weights, newest_checkpoint, open_checkpoint
+from segnl.runs.classes import class_table_from_dict
+from segnl.runs.recipe import Recipe, compose, differing_keys
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network and all that it was trained with. recipe: the checkpoint's own, or one that differs from it in
+    the data set's place and in how the network is evaluated.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file."""
+        return self.checkpoint.path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the checkpoint's file."""
+        return self.path.parent
+
+    @property
+    def is_last_checkpoint(self) -> bool:
+        """Whether the checkpoint is the last of its folder, and not its best or an earlier one."""
+        last = checkpoints_of(self.folder)[:1]
+        return not last or last == [self.checkpoint.path]
+
+    @property
+    def class_table(self) -> ClassTable:
+        """The classes that the network predicts."""
+        return class_table_from_dict(self.checkpoint.classes)
+
+    @property
+    def cache(self) -> ResultCache:
+        """RUN/cache: results that are computed once."""
+        return ResultCache(self.folder / "cache")
+
+    def open_data(self, split: str, *, needs_labels: bool = True) -> SegmentationData:
+        """The recipe's data set. needs_labels: False accepts a split without labels.
+
+        Raises CheckpointError when its classes are not those of the network, DataError as `build_data` does.
+        """
+        data = build_data(self.recipe, split, needs_labels=needs_labels)
+        names = self.checkpoint.classes["names"]
+        if names != list(data.table.names):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: predicts {len(names)} classes ({', '.join(names[:3])} ...), but {data.root} "
+                f"has {data.table.num_classes} ({', '.join(data.table.names[:3])} ...); use the data set that it was "
+                "trained on"
+            )
+        return data
+
+    def build_model(self) -> Segmenter:
+        """The network with its trained weights, the EMA of them where the run has one, on the CPU."""
+        model = Segmenter(self.recipe.model, len(self.checkpoint.classes["names"]))
+        load_weights(model, self.checkpoint, use_ema=bool(self.checkpoint.ema))
+        return model
+
+
+def open_run(run_or_file: Path, overrides: Sequence[str] = (), *, settings: JSONDict | None = None) -> Run:
+    """Opens a run's last checkpoint or a checkpoint's file.
+
+    settings: sections of the recipe that replace the checkpoint's own key by key; overrides: `a.b=c`, after them.
+    Raises CheckpointError when there is no checkpoint, it is damaged, or the settings would mean another network.
+    """
+    checkpoint = open_checkpoint(run_or_file)
+    mapping = merge(checkpoint.recipe, settings or {})
+    for override in overrides:
+        mapping = merge(mapping, parse_override(override))
+    recipe = compose(mapping, file=str(checkpoint.path))
+    changed = [key for key in differing_keys(recipe.to_dict(), checkpoint.recipe) if key.startswith("model.")]
+    if changed:
+        raise CheckpointError(f"{checkpoint.path}: was trained with another {', '.join(changed)}; drop that --set")
+    return Run(checkpoint, recipe)
+
+
+def finished_run(folder: Path, recipe: Recipe) -> Run:
+    """The run of this recipe in a folder. Raises CheckpointError where it was not trained to its end."""
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None or checkpoint.step < recipe.train.max_steps:
+        raise CheckpointError(f"{folder}: not trained to its end; train it again")
+    return Run(checkpoint, recipe)

@@ -1,0 +1,40 @@
+import pytest
+
+from segnl.core.errors import CheckpointError
+from segnl.runs.checkpoint import checkpoints_of
+from segnl.runs.recipe import load_recipe
+from segnl.runs.run import finished_run, open_run
+from segnl.training.fit import fit
+
+
+@pytest.fixture
+def folder(tiny_config, tmp_path):
+    fit(load_recipe(tiny_config), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_overrides_come_after_settings_and_both_after_the_checkpoint_s_recipe(folder):
+    run = open_run(folder, ["eval.batch_size=3"], settings={"eval": {"batch_size": 2, "flip": True}})
+    assert (run.recipe.eval.batch_size, run.recipe.eval.flip) == (3, True)
+    assert open_run(folder).recipe.to_dict() == load_recipe(folder / "recipe.yaml").to_dict()
+
+
+def test_the_network_may_not_be_another(folder):
+    with pytest.raises(CheckpointError, match=r"another model\.head\.recurrence"):
+        open_run(folder, ["model.head.recurrence=3"])
+
+
+def test_a_file_is_a_run_too_and_only_the_last_checkpoint_is_the_last(folder):
+    last = checkpoints_of(folder)[0]
+    assert open_run(last).folder == folder
+    assert open_run(last).is_last_checkpoint
+    best = last.with_name("best.safetensors")
+    best.write_bytes(last.read_bytes())
+    assert not open_run(best).is_last_checkpoint
+
+
+def test_a_run_that_was_stopped_early_is_not_finished(folder):
+    longer = load_recipe(folder / "recipe.yaml", ["train.max_steps=7"])
+    with pytest.raises(CheckpointError, match="not trained to its end"):
+        finished_run(folder, longer)
+    assert finished_run(folder, load_recipe(folder / "recipe.yaml")).checkpoint.step == 6
