@@ -1,10 +1,10 @@
-"""The same head twice: trains one recipe with 8 seeds, and asks how often 4 against 4 of them are called different.
+"""A/A test: trains one recipe with 8 seeds and counts how often 4 of them are called different from the other 4.
 
 ./run.sh bench aa [--config configs/compare/aa_streets.yaml] [--jobs N]
 
-Makes data/streets first where the study wants it. Resumable. Writes benchmarks/results/aa/STUDY.json: the study's own
-verdict, and every way to split the runs into two halves (35 of 8 runs); docs/statistics.md is made from it by
-benchmarks/pages.py.
+Makes data/streets first where the study needs it. Resumable. Writes benchmarks/results/aa/STUDY.json: the study's own
+verdict, and every way to split the runs into two halves (35 for 8 runs). benchmarks/pages.py makes docs/statistics.md
+from it.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def main() -> None:
     args = arguments(__doc__ or "", RESULTS, CONFIG).parse_args()
     planned = load_study(Path(args.config), runs=ROOT / "checkpoints")
     if planned.same_recipes != (planned.heads,):
-        raise SystemExit(f"{args.config}: its heads differ; an A/A study has one recipe under several names")
+        raise SystemExit(f"{args.config}: its heads differ; an A/A study needs one recipe under several names")
     if planned.runs[0].recipe.data.root == DATA:
         run_segnl("data", "streets", "--out", str(DATA))
     study = run_study(args.config, args.jobs)
@@ -42,19 +42,19 @@ def main() -> None:
 
 
 def splits(names: Sequence[str], counts: Sequence[RunCounts]) -> list[dict[str, Any]]:
-    """Every way to split runs of one recipe into two halves, each held against the other as a study would.
+    """Returns every way to split runs of one recipe into two halves, each compared as in a study.
 
-    The first run is always in half `a`: the flipped split is the same comparison. An odd number leaves b one more.
+    The first run is always in half `a`, because swapped halves are the same comparison. Of an odd number, `b` gets one
+    run more.
     """
-    runs = range(len(counts))
-    found = []
+    runs, keys = range(len(counts)), ("difference", "low", "high", "p", "images_low", "images_high")
+    results = []
     for others in itertools.combinations(runs[1:], len(counts) // 2 - 1):
         half = [0, *others]
         rest = [i for i in runs if i not in half]
         (pair,) = compare_heads({"b": [counts[i] for i in rest], "a": [counts[i] for i in half]})
-        keys = ("difference", "low", "high", "p", "images_low", "images_high")
-        found.append({"a": [names[i] for i in half]} | {key: getattr(pair, key) for key in keys})
-    return found
+        results.append({"a": [names[i] for i in half]} | {key: getattr(pair, key) for key in keys})
+    return results
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Trains the heads on CamVid one after another by their recipes, scores them, and keeps what came out.
+"""Trains the heads on CamVid one after another by their recipes, scores them, and keeps the results.
 
 ./run.sh bench camvid --root FOLDER [--heads fcn,aspp] [--seed 0]
 
-Resumable: a run that is done is not trained again. Writes benchmarks/results/camvid/HEAD-sSEED.json; docs/results.md is
-made from these by benchmarks/pages.py.
+Resumable: a finished run is not trained again. Writes benchmarks/results/camvid/HEAD-sSEED.json, from which
+benchmarks/pages.py makes docs/results.md.
 """
 
 import argparse
@@ -28,11 +28,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     for head in args.heads.split(","):
-        write_atomic(RESULTS / f"{head}-s{args.seed}.json", json.dumps(one_head(head, args), indent=1).encode() + b"\n")
+        write_atomic(
+            RESULTS / f"{head}-s{args.seed}.json", json.dumps(train_and_score(head, args), indent=1).encode() + b"\n"
+        )
 
 
-def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
-    """Trains one head and scores it plainly and with flip; returns the result file's content."""
+def train_and_score(head: str, args: argparse.Namespace) -> dict[str, object]:
+    """Trains one head and scores it without and with flip; returns the content of the result file."""
     settings = ["--set", f"train.seed={args.seed}"]
     evaluations = {"single": [], "flip": ["--set", "eval.flip=true"]}
     return trained(
@@ -43,7 +45,7 @@ def one_head(head: str, args: argparse.Namespace) -> dict[str, object]:
 def trained(
     config: str, run: str, root: Path, settings: list[str], evaluations: dict[str, list[str]]
 ) -> dict[str, object]:
-    """Trains a recipe on the CamVid at `root` and scores it in each of the named ways. train_s: of all starts."""
+    """Trains a recipe on the CamVid at `root` and scores it with each of the named settings."""
     run_segnl("train", "--config", config, "--run", run, "--set", f"data.root={root.resolve()}", *settings)
     folder = ROOT / "checkpoints" / run
     metrics = {}

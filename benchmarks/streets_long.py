@@ -1,9 +1,9 @@
-"""Trains heads on many streets for long, and scores them on the ambiguous pairs, which only far-away context decides.
+"""Trains heads on many streets for long, and scores them on the ambiguous pairs, which only distant cues decide.
 
 ./run.sh bench streets_long [--heads fcn,aspp,non_local,rcca] [--seed 0]
 
-Makes data/streets_long first. Resumable: a run that is done is not trained again. Writes
-benchmarks/results/streets_long/HEAD-sSEED.json; docs/results.md is made from these by benchmarks/pages.py.
+Makes data/streets_long first. Resumable: a finished run is not trained again. Writes
+benchmarks/results/streets_long/HEAD-sSEED.json, from which benchmarks/pages.py makes docs/results.md.
 """
 
 import argparse
@@ -35,12 +35,12 @@ def main() -> None:
         run = f"long-{head}-s{args.seed}"
         config = f"configs/streets/long_{head}.yaml"
         run_segnl("train", "--config", config, "--run", run, "--set", f"train.seed={args.seed}")
-        result = {"head": head, "config": config, "seed": args.seed, **scored(ROOT / "checkpoints" / run)}
+        result = {"head": head, "config": config, "seed": args.seed, **scores(ROOT / "checkpoints" / run)}
         write_atomic(RESULTS / f"{head}-s{args.seed}.json", json.dumps(result, indent=1).encode() + b"\n")
 
 
-def scored(run: Path) -> dict[str, object]:
-    """mIoU and the accuracy on each pair of the validation streets, and where the run comes from."""
+def scores(run: Path) -> dict[str, object]:
+    """Returns mIoU and the accuracy on each pair of the validation streets, and the origin of the run."""
     checkpoint = open_checkpoint(run)
     predictor = segnl.load(run)
     data = build_data(predictor.recipe, "val")

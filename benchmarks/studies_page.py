@@ -1,4 +1,4 @@
-"""What docs/results.md says of studies and docs/statistics.md of one head that meets itself, from kept result files."""
+"""Sections of docs/results.md on studies and of docs/statistics.md on A/A studies, made from kept result files."""
 
 import json
 import statistics
@@ -12,32 +12,32 @@ Result = dict[str, Any]
 AA = """\
 ## The same head twice
 
-The simulation above knows the truth because it made it. Here real trainings do: one recipe under two names with other
-seeds, so that every difference is chance. One study is one draw; therefore its runs are also split into two halves in
-every possible way, each split compared as a study of its own. Splits share runs, so that they are not as many
-independent tests: on average over many such sets of runs 5 % of the splits would be called different, in one set none
-or several may be.
+The simulation above knows the true differences because it made them. Here they are known for real trainings: one recipe
+under two names with other seeds, so every difference is chance. One study is one sample; therefore its runs are also
+split into two halves in every possible way, and each split is compared as a study of its own. The splits share runs, so
+they are not independent tests: on average over many such sets of runs, 5 % of the splits would be called different; in
+a single set it may be none or several.
 """
 
 
 def studies_section(folder: Path) -> list[str]:
-    """Every kept study, its verdict first; says so where there is none."""
+    """Returns every kept study, its verdict first."""
     lines = ["## Studies: is one head better?", ""]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not found:
+    results = _read(folder)
+    if not results:
         return [*lines, "Not run yet: `./run.sh bench study --config configs/compare/camvid.yaml`."]
     lines += [
-        "Several seeds a head under equal conditions (`segnl compare`). Differences are in points of mIoU, in brackets",
-        "stands the 95 % interval for new seeds and images; [compare.md](compare.md) explains columns and verdicts,",
-        "[statistics.md](statistics.md) the intervals. Images/s, latency and memory are measurements of the machine.",
+        "Several seeds per head under equal conditions (`segnl compare`). Differences are in points of mIoU, with the",
+        "95 % interval for new seeds and images in brackets; [compare.md](compare.md) explains columns and verdicts,",
+        "[statistics.md](statistics.md) the intervals. Images/s, latency and memory are measurements on one machine.",
     ]
-    for result in found:
+    for result in results:
         lines += ["", *study_lines(result)]
     return lines
 
 
 def study_lines(result: Result) -> list[str]:
-    """One study: where it comes from, the verdicts word for word, the table, every run, the ablations."""
+    """Returns one study: its recipe, verdicts, table, every run, and the ablations."""
     first, *rest = result["verdicts"]
     size = "x".join(map(str, result["crop_hw"]))
     lines = [
@@ -63,8 +63,8 @@ def study_lines(result: Result) -> list[str]:
 
 
 def seeds_text(seeds: dict[str, list[int]]) -> str:
-    """One list where all heads have the same."""
-    texts = {head: ", ".join(map(str, each)) for head, each in seeds.items()}
+    """Returns the seeds, as one list where all heads have the same."""
+    texts = {head: ", ".join(map(str, own)) for head, own in seeds.items()}
     if len(set(texts.values())) == 1:
         (text,) = set(texts.values())
         return f"seed{'s' if ',' in text else ''} {text}"
@@ -72,14 +72,14 @@ def seeds_text(seeds: dict[str, list[int]]) -> str:
 
 
 def head_table(result: Result) -> list[str]:
-    """The study's table; columns that no head has a value for are left out."""
+    """Returns the study's table without columns that no head has a value for."""
     control = next(iter(result["heads"]))
     against = {pair["a"]: pair for pair in result["pairs"] if pair["b"] == control}
     columns = {
         "mIoU %": lambda name, head: _mean_sd(head["miou_mean"], head["miou_sd"]),
         f"vs {control}": lambda name, head: "control" if name == control else _interval(against[name]),
-        "boundary IoU %": lambda name, head: _share(head["boundary_iou"]),
-        "ambiguous pairs %": lambda name, head: _share(head["ambiguous_acc"], digits=1),
+        "boundary IoU %": lambda name, head: _percent(head["boundary_iou"]),
+        "ambiguous pairs %": lambda name, head: _percent(head["ambiguous_acc"], digits=1),
         "channels": lambda name, head: _plain(head["matched_channels"], "{:.0f}"),
         "parameters, M": lambda name, head: _plain(head["params"] / 1e6, "{:.2f}"),
         "GFLOPs": lambda name, head: _plain(head["gflops"], "{:.2f}"),
@@ -87,7 +87,7 @@ def head_table(result: Result) -> list[str]:
         "latency, ms": lambda name, head: _plain(head["latency_ms"], "{:.1f}"),
         "peak, MiB": lambda name, head: _plain(head["peak_mib"], "{:.1f}"),
     }
-    cells = {title: [cell(*each) for each in result["heads"].items()] for title, cell in columns.items()}
+    cells = {title: [cell(*head) for head in result["heads"].items()] for title, cell in columns.items()}
     known = {title: column for title, column in cells.items() if set(column) != {"-"}}
     lines = [f"| head | {' | '.join(known)} |", "|---|" + "---:|" * len(known)]
     for i, name in enumerate(result["heads"]):
@@ -96,43 +96,42 @@ def head_table(result: Result) -> list[str]:
 
 
 def ablation_table(ablations: Result) -> list[str]:
-    """What breaking the trained attention does to mIoU, mean over the runs."""
-    names = list(dict.fromkeys(name for each in ablations.values() for name in each))
-    meanings = {name: mapping["meaning"] for each in ablations.values() for name, mapping in each.items()}
+    """Returns the change of mIoU when trained attention is broken, mean over the runs."""
+    meanings = {name: mapping["meaning"] for own in ablations.values() for name, mapping in own.items()}
     lines = [
         "Change of mIoU in points when a trained head's attention is broken at evaluation, mean over the runs ± their",
         "standard deviation:",
         "",
-        f"| head | {' | '.join(f'{name}: {meanings[name]}' for name in names)} |",
-        "|---|" + "---:|" * len(names),
+        f"| head | {' | '.join(f'{name}: {meaning}' for name, meaning in meanings.items())} |",
+        "|---|" + "---:|" * len(meanings),
     ]
-    for head, each in ablations.items():
-        lines.append(f"| {head} | {' | '.join(_change(each.get(name)) for name in names)} |")
+    for head, own in ablations.items():
+        lines.append(f"| {head} | {' | '.join(_change(own.get(name)) for name in meanings)} |")
     return lines
 
 
 def origin(result: Result) -> str:
-    """Machine, versions and commits of a study."""
+    """Returns machine, versions and commits of a study."""
     machine, jobs = result["machine"], result["jobs"]
     commits = ", ".join(commit_text(git) for git in result["git"])
-    at_once = f", {jobs} trainings at once" if jobs > 1 else ""
+    parallel = f", {jobs} trainings at a time" if jobs > 1 else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores{at_once}; torch {result['versions']['torch']}; "
+        f"{machine['cpu']}, {machine['cores']} cores{parallel}; torch {result['versions']['torch']}; "
         f"commit{'s' if len(result['git']) > 1 else ''} {commits}."
     )
 
 
 def aa_section(folder: Path) -> str:
-    """One recipe against itself: the verdict, the splits, and what an interval over images alone would have said."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not found:
+    """Returns the A/A studies: the verdict, the splits, and the result of an interval over images alone."""
+    results = _read(folder)
+    if not results:
         return f"{AA}\nNot run yet: `./run.sh bench aa`.\n"
-    return "\n".join([AA, *("\n".join(aa_lines(result)) + "\n" for result in found)])
+    return "\n".join([AA, *("\n".join(aa_lines(result)) + "\n" for result in results)])
 
 
 def aa_lines(result: Result) -> list[str]:
-    """One A/A study."""
-    runs = [value for of_head in result["runs"].values() for value in of_head.values()]
+    """Returns one A/A study."""
+    runs = [miou for own in result["runs"].values() for miou in own.values()]
     splits, half = result["splits"], len(result["splits"][0]["a"])
     differ = [split for split in splits if split["p"] is not None and split["p"] < 0.05]
     images = [split for split in splits if split["images_low"] is not None]
@@ -144,31 +143,34 @@ def aa_lines(result: Result) -> list[str]:
         f"`{result['config']}`: {result['data']}, {result['steps']:,} steps of {result['batch_size']} crops; "
         f"{result['num_images']} images of {result['split']}; {seeds_text(result['seeds'])}.",
         "",
-        *(f"- {line}" for line in result["verdicts"][1:] if "Differences are in points" not in line),
-        f"- The {len(runs)} runs: mIoU {_listed(runs)}; standard deviation {sd:.2f} points, from the lowest to the "
-        f"highest {reach:.2f}.",
+        *(f"- {line}" for line in result["verdicts"][1:] if not line.startswith("Differences are in points")),
+        f"- The {len(runs)} runs: mIoU {_listed(runs)}; standard deviation {sd:.2f} points, range {reach:.2f}.",
         "",
-        f"| of the {len(splits)} splits into {half} and {len(runs) - half} runs | number | share |",
+        f"| of the {len(splits)} splits into {half} and {len(runs) - half} runs | number | fraction |",
         "|---|---:|---:|",
-        f"| called different, p < 0.05 (there is nothing to find; 5 % expected) | {_of(differ, splits)} |",
-        f"| called different by the interval over images alone, which others use | {_of(by_images, splits)} |",
+        f"| called different, p < 0.05 (no difference exists; 5 % expected) | {_fraction(differ, splits)} |",
+        f"| called different by the interval over images alone, as is common | {_fraction(by_images, splits)} |",
         "",
-        f"Between halves lie {statistics.median(sizes):.2f} points of mIoU in the median and {sizes[-1]:.2f} at most; "
-        f"the intervals reach {statistics.median(widths):.2f} points to either side in the median.",
+        f"The halves differ by {statistics.median(sizes):.2f} points in the median, by at most {sizes[-1]:.2f}; "
+        f"the intervals extend {statistics.median(widths):.2f} points to either side in the median.",
         "",
         origin(result),
     ]
 
 
-def _of(some: list[Result], all_of_them: list[Result]) -> str:
-    return f"{len(some)} | {100 * len(some) / len(all_of_them):.0f} %"
+def _fraction(some: list[Result], splits: list[Result]) -> str:
+    return f"{len(some)} | {100 * len(some) / len(splits):.0f} %"
+
+
+def _read(folder: Path) -> list[Result]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
 def _listed(values: Any) -> str:
-    return ", ".join(_share(value) for value in values)
+    return ", ".join(_percent(value) for value in values)
 
 
-def _share(value: float | None, digits: int = 2) -> str:
+def _percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
@@ -177,15 +179,16 @@ def _plain(value: float | None, form: str) -> str:
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:
-    return _share(mean) + ("" if sd is None else f" ± {_share(sd)}")
+    return _percent(mean) + ("" if sd is None else f" ± {_percent(sd)}")
 
 
 def _interval(pair: Result) -> str:
     if pair["difference"] is None:
         return "-"
-    whole = pair["low"] is not None
-    low, high = (pair["low"], pair["high"]) if whole else (pair["images_low"], pair["images_high"])
-    bracket = "" if low is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]" + ("" if whole else " images only")
+    has_seeds = pair["low"] is not None
+    low, high = (pair["low"], pair["high"]) if has_seeds else (pair["images_low"], pair["images_high"])
+    scope = "" if has_seeds else " images only"
+    bracket = "" if low is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]{scope}"
     return f"{100 * pair['difference']:+.2f}{bracket}"
 
 

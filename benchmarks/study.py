@@ -1,10 +1,10 @@
-"""Runs a study with `segnl compare` and keeps what it found, small enough to be committed.
+"""Runs a study with `segnl compare` and keeps its results in a file small enough to be committed.
 
 ./run.sh bench study --config configs/compare/camvid.yaml [--jobs N]
 
-Resumable, as the study is. Writes benchmarks/results/studies/STUDY.json; docs/results.md is made from these by
-benchmarks/pages.py. What is kept: every run's mIoU, the table, the verdicts word for word, the ablations, and where
-all of it comes from. Differences of single classes stay in checkpoints/STUDY/compare.json.
+Resumable, as the study is. Writes benchmarks/results/studies/STUDY.json, from which benchmarks/pages.py makes
+docs/results.md. The file holds every run's mIoU, the table, the verdicts, the ablations, and the origin of all this.
+Differences of single classes are only in checkpoints/STUDY/compare.json.
 """
 
 import argparse
@@ -28,23 +28,23 @@ def main() -> None:
 
 
 def arguments(text: str, out: Path, config: str | None = None) -> argparse.ArgumentParser:
-    """config: the study, unless it is given; None: it must be."""
+    """Returns the parser of the arguments. config: the default study; None where one must be given."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=config, required=config is None, help="the study's file")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
-    parser.add_argument("--out", type=Path, default=out, help=f"where STUDY.json goes (default {out})")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--out", type=Path, default=out, help=f"folder for STUDY.json (default {out})")
     return parser
 
 
 def run_study(config: str, jobs: int) -> Study:
-    """To its end, from the folder of segnl; what is there is not done again."""
+    """Runs the study to its end; finished runs are not trained again."""
     run_segnl("compare", "--config", config, "--jobs", str(jobs))
     return load_study(Path(config), runs=ROOT / "checkpoints")
 
 
 def study_result(study: Study, jobs: int) -> dict[str, Any]:
-    """The result file's content, from the study's compare.json. jobs: trainings at once, which moves images/s."""
-    found = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
+    """Returns the content of the result file. jobs: trainings at a time, which affect images/s."""
+    comparison = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
     recipe = study.runs[0].recipe
     checkpoints = [newest_checkpoint(run.folder) for run in study.runs]
     origins = [checkpoint.origin for checkpoint in checkpoints if checkpoint is not None]
@@ -54,21 +54,22 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
         "config": str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name),
         "note": study.cfg.note,
         "data": recipe.data.title,
-        "split": found["split"],
-        "num_images": found["num_images"],
-        "steps": found["steps"],
+        "split": comparison["split"],
+        "num_images": comparison["num_images"],
+        "steps": comparison["steps"],
         "batch_size": recipe.train.batch_size,
         "crop_hw": recipe.data.crop_hw,
         "varies": study.cfg.varies,
         "seeds": {head: study.cfg.seeds_of(head) for head in study.heads},
-        "heads": found["heads"],
+        "heads": comparison["heads"],
         "runs": {
-            head: {run.seed: found["runs"][run.name]["miou"] for run in study.runs_of(head)} for head in study.heads
+            head: {run.seed: comparison["runs"][run.name]["miou"] for run in study.runs_of(head)}
+            for head in study.heads
         },
-        "pairs": [{key: value for key, value in pair.items() if key != "per_class"} for pair in found["pairs"]],
-        "verdicts": found["verdicts"],
-        "ablations": found["ablations"],
-        "refused": found["control"]["refused"],
+        "pairs": [{key: value for key, value in pair.items() if key != "per_class"} for pair in comparison["pairs"]],
+        "verdicts": comparison["verdicts"],
+        "ablations": comparison["ablations"],
+        "refused": comparison["control"]["refused"],
         "git": list({json.dumps(origin["git"], sort_keys=True): origin["git"] for origin in origins}.values()),
         "versions": origins[0]["versions"],
         "machine": machine(),
@@ -78,11 +79,11 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """To STUDY.json in that folder."""
+    """Writes STUDY.json into that folder."""
     path = folder / f"{result['study']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(result, indent=1).encode() + b"\n")
-    print(f"written: {path}; docs are made anew by ./run.sh python benchmarks/pages.py")
+    print(f"written: {path}; to update the docs, run ./run.sh python benchmarks/pages.py")
 
 
 if __name__ == "__main__":

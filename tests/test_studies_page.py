@@ -1,4 +1,4 @@
-"""What the pages say of kept studies and of one head that meets itself."""
+"""Sections of the pages on kept studies and on A/A studies."""
 
 import json
 from pathlib import Path
@@ -63,11 +63,11 @@ def study(**changes):
     } | changes
 
 
-def test_a_study_s_verdict_stands_first_and_its_words_are_kept(page, tmp_path):
+def test_the_verdict_of_a_study_comes_first_and_unchanged(page, tmp_path):
     (tmp_path / "some.json").write_text(json.dumps(study()))
     text = "\n".join(page.studies_section(tmp_path))
     assert "Not run yet" not in text
-    first, word, table = (text.index(each) for each in ("**2 seeds a head", "- rcca - fcn: word for word", "| head |"))
+    first, word, table = (text.index(line) for line in ("**2 seeds a head", "- rcca - fcn: word for word", "| head |"))
     assert first < word < table
     assert "- refused: rcca-s9 saw other batches" in text
     assert (
@@ -76,11 +76,11 @@ def test_a_study_s_verdict_stands_first_and_its_words_are_kept(page, tmp_path):
     )
     assert "fcn 49.00, 51.00; rcca 50.00, -; aspp 51.00." in text
     assert text.endswith(
-        "a processor, 2 cores, 2 trainings at once; torch 2.15.0; commits aaaaaaaaa, bbbbbbbbb + changes."
+        "a processor, 2 cores, 2 trainings at a time; torch 2.15.0; commits aaaaaaaaa, bbbbbbbbb + changes."
     )
 
 
-def test_a_study_s_table_has_intervals_and_leaves_out_what_no_head_has(page):
+def test_the_table_of_a_study_has_intervals_and_no_empty_column(page):
     lines = page.head_table(study())
     assert lines[0] == (
         "| head | mIoU % | vs fcn | boundary IoU % | parameters, M | GFLOPs | training images/s | latency, ms |"
@@ -94,7 +94,7 @@ def test_an_ablation_has_its_mean_and_spread_over_runs(page):
     assert page.ablation_table(study()["ablations"])[-1] == "| rcca | -2.00 ± 1.41 |"
 
 
-def test_seeds_that_all_heads_share_are_said_once(page):
+def test_seeds_that_all_heads_share_are_given_once(page):
     assert page.seeds_text({"a": [0], "b": [0]}) == "seed 0"
     assert page.seeds_text({"a": [0, 1], "b": [0, 1]}) == "seeds 0, 1"
 
@@ -111,10 +111,10 @@ def test_the_splits_of_one_recipe_are_counted_by_p_and_by_images_alone(page, tmp
     (tmp_path / "some.json").write_text(json.dumps(result))
     text = page.aa_section(tmp_path)
     assert "- b - a: +1.00, word for word" in text
-    assert "| of the 4 splits into 2 and 2 runs | number | share |" in text
+    assert "| of the 4 splits into 2 and 2 runs | number | fraction |" in text
     assert "5 % expected) | 1 | 25 % |" in text
-    assert "which others use | 2 | 50 % |" in text
-    assert "standard deviation 1.29 points, from the lowest to the highest 3.00." in text
+    assert "images alone, as is common | 2 | 50 % |" in text
+    assert "standard deviation 1.29 points, range 3.00." in text
 
 
 def runs_of_one_recipe(num, images=12):
@@ -124,7 +124,7 @@ def runs_of_one_recipe(num, images=12):
     return [RunCounts((share * truth).astype(np.int64), truth) for share in shares]
 
 
-def test_eight_runs_have_35_splits_and_each_is_compared_as_a_study(aa):
+def test_eight_runs_have_35_splits_each_compared_as_a_study(aa):
     counts = runs_of_one_recipe(8)
     found = aa.splits([f"s{i}" for i in range(8)], counts)
     assert len(found) == 35

@@ -1,4 +1,4 @@
-"""A study in one YAML: a base recipe, the heads laid upon it, the seeds; and from it the plan of every run."""
+"""A study in one YAML file: a base recipe, the heads that override it, the seeds; and the plan of every run."""
 
 import itertools
 import re
@@ -23,30 +23,30 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class StudyConfig(Config):
-    """The keys of a study's file; paths in it are relative to that file."""
+    """Keys of a study's file; paths in it are relative to that file."""
 
     base: str | None = None
-    """A recipe file: what every run begins with."""
+    """A recipe file, the common base of all runs."""
     heads: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]
-    """By the name that table and page shall show: keys laid upon the base, or a recipe file of its own. The first one
-    is the control that the others are held against."""
+    """By name, for table and page: keys that override the base, or a recipe file. The first head is the control, with
+    which the others are compared."""
     seeds: Seeds | dict[str, Seeds] = (0,)
-    """Of every head; or by head's name, where each has seeds of its own."""
+    """For all heads, or by head where each has its own seeds."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Keys laid upon every run."""
+    """Keys that override every run's recipe."""
     varies: tuple[str, ...] = ("model.head",)
-    """The only parts of a recipe, besides the seed, in which two runs may differ."""
+    """The only keys, besides the seed, in which the recipes of two runs may differ."""
     split: str = "val"
     match: Measure | None = None
     """params or gflops: `model.head.channels` of every head is solved for, so that they agree (studies/matching.py)."""
     match_to: str | None = None
     """The head whose size the others take; null: the control."""
     ablations: bool | tuple[str, ...] = False
-    """What is done to trained attention at evaluation (models/ablation.py): names, or true for the usual ones."""
+    """Changes of trained attention at evaluation (models/ablation.py): names, or true for the usual ones."""
     note: str = ""
-    """A sentence for the page: what a reader should know of this study."""
+    """A sentence for the readers of the page."""
     gallery: Annotated[int, Field(ge=0, le=10_000)] = 24
-    """How many images the page shows, those first on which the heads disagree most."""
+    """Images on the page, those with most disagreement between the heads first."""
 
     @model_validator(mode="after")
     def _match_to_is_a_head(self) -> "StudyConfig":
@@ -67,7 +67,7 @@ class StudyConfig(Config):
         return ablations
 
     def chosen_ablations(self) -> list[Ablation]:
-        """In the order in which the table shows them."""
+        """Returns the ablations in the order of the table."""
         names = (ABLATIONS if self.ablations else ()) if isinstance(self.ablations, bool) else self.ablations
         return [parse_ablation(name) for name in dict.fromkeys(names)]
 
@@ -81,21 +81,23 @@ class StudyConfig(Config):
 
     @field_validator("seeds", mode="plain")
     @classmethod
-    def _whole_numbers_each_once(cls, given: Any) -> Seeds | dict[str, Seeds]:
-        lists = given if isinstance(given, dict) else {"": given}
+    def _distinct_whole_numbers(cls, value: Any) -> Seeds | dict[str, Seeds]:
+        lists = value if isinstance(value, dict) else {"": value}
         for seeds in lists.values():
             is_list = isinstance(seeds, list | tuple) and len(seeds) > 0
             if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds):
-                raise ValueError("expected whole numbers from 0 on, such as [0, 1, 2], or such a list for every head")
+                raise ValueError(
+                    "expected whole numbers of at least 0, such as [0, 1, 2], or such a list for every head"
+                )
             if len(set(seeds)) != len(seeds):
-                raise ValueError("a seed stands twice; it would be the same run")
-        return {head: tuple(seeds) for head, seeds in given.items()} if isinstance(given, dict) else tuple(given)
+                raise ValueError("a seed is given twice; both would be the same run")
+        return {head: tuple(seeds) for head, seeds in value.items()} if isinstance(value, dict) else tuple(value)
 
     @model_validator(mode="after")
     def _seeds_of_every_head(self) -> "StudyConfig":
         if isinstance(self.seeds, dict) and self.seeds.keys() != self.heads.keys():
-            wrong = sorted(self.seeds.keys() ^ self.heads.keys())
-            raise ValueError(f"seeds: by head they need a list for each of `heads` and no other; look at {wrong[0]}")
+            (name, *_) = sorted(self.seeds.keys() ^ self.heads.keys())
+            raise ValueError(f"seeds: needs a list for each of `heads` and no other; look at {name}")
         return self
 
     def seeds_of(self, head: str) -> Seeds:
@@ -104,7 +106,7 @@ class StudyConfig(Config):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of a study and the folder that holds it."""
+    """One training of a study and its folder."""
 
     head: str
     seed: int
@@ -118,7 +120,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study. runs: every head's first seed, then every head's second, and so on."""
+    """A checked study. runs: the first seed of every head, then the second of every head, and so on."""
 
     name: str
     file: Path
@@ -134,21 +136,20 @@ class Study:
 
     @property
     def shared_seed(self) -> int | None:
-        """The first seed that every head has; None where there is none, so that nothing is shared but the recipe."""
+        """The first seed that all heads have; None where there is none: then they share the recipe only."""
         first, *others = (self.cfg.seeds_of(head) for head in self.heads)
         return next((seed for seed in first if all(seed in seeds for seeds in others)), None)
 
     @property
     def same_recipes(self) -> tuple[tuple[str, ...], ...]:
-        """Heads that are one recipe under several names: what differs between them is chance."""
+        """Groups of heads that are one recipe under several names: every difference between them is chance."""
         mappings = {head: self.runs_of(head)[0].recipe.to_dict() for head in self.heads}
         groups: list[list[str]] = []
         for head, mapping in mappings.items():
-            like = [
-                group for group in groups if not forbidden_differences(mappings[group[0]], mapping, ("train.seed",))
-            ]
-            if like:
-                like[0].append(head)
+            for group in groups:
+                if not forbidden_differences(mappings[group[0]], mapping, ("train.seed",)):
+                    group.append(head)
+                    break
             else:
                 groups.append([head])
         return tuple(tuple(group) for group in groups if len(group) > 1)
@@ -158,10 +159,10 @@ class Study:
 
 
 def load_study(path: Path, *, runs: Path = RUNS) -> Study:
-    """Reads a study whose runs will lie in `runs`/STEM/HEAD-sSEED, STEM being the file's.
+    """Reads a study; its runs' folders are `runs`/NAME/HEAD-sSEED, where NAME is the file's name without its suffix.
 
-    Raises ConfigError for any fault of the file or of a recipe in it, and for a head whose recipe differs from the
-    control's in more than `varies`.
+    Raises ConfigError for any error in the file or in a recipe, and for a head whose recipe differs from the control's
+    in more than `varies`.
     """
     cfg = validate(StudyConfig, read_file(path), file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
@@ -172,8 +173,8 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
         to = cfg.match_to or next(iter(cfg.heads))
         widths = matched_widths(mappings, to, cfg.match, file=str(path), kept=folder)
         mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
-    turns = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
-    in_order = [pair for turn in turns for pair in turn if pair is not None]
+    rounds = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
+    in_order = [pair for runs_of_round in rounds for pair in runs_of_round if pair is not None]
     planned = tuple(_plan(path, folder, head, seed, mappings[head]) for head, seed in in_order)
     _require_control(path, cfg, planned)
     return Study(path.stem, path, cfg, folder, planned, widths)
@@ -185,30 +186,30 @@ def _plan(path: Path, folder: Path, head: str, seed: int, mapping: JSONDict) -> 
 
 
 def _head_dict(path: Path, cfg: StudyConfig, head: str) -> JSONDict:
-    given = cfg.heads[head]
-    if isinstance(given, str):
-        return load_mapping(path.parent / given)
+    keys_or_file = cfg.heads[head]
+    if isinstance(keys_or_file, str):
+        return load_mapping(path.parent / keys_or_file)
     if cfg.base is None:
         raise ConfigError(f"{path}: heads.{head}: keys without a base; add `base: RECIPE.yaml`, or name a recipe file")
-    return merge(load_mapping(path.parent / cfg.base), given)
+    return merge(load_mapping(path.parent / cfg.base), keys_or_file)
 
 
 def _require_control(path: Path, cfg: StudyConfig, runs: Sequence[PlannedRun]) -> None:
-    """Raises ConfigError where two runs differ in more than their seed and what the study varies."""
+    """Raises ConfigError for runs that differ in more than their seed and what the study varies."""
     first = runs[0]
     for run in runs:
-        wrong = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
-        if wrong:
+        differing = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
+        if differing:
             raise ConfigError(
-                f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(wrong)}; only "
+                f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(differing)}; only "
                 f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
             )
 
 
-def forbidden_differences(one: Mapping[str, Any], other: Mapping[str, Any], varies: Sequence[str]) -> list[str]:
-    """Dotted keys in which two recipes differ outside `varies`; where data lie and how they are fetched is free."""
+def forbidden_differences(recipe: JSONDict, other: JSONDict, varies: Sequence[str]) -> list[str]:
+    """Returns dotted keys in which two recipes differ outside `varies`; folders of data and loading may differ."""
     return [
         key
-        for key in differing_keys(dict(one), dict(other), with_eval=True)
-        if not any(key == part or key.startswith(f"{part}.") for part in varies)
+        for key in differing_keys(recipe, other, with_eval=True)
+        if not any(key == varied or key.startswith(f"{varied}.") for varied in varies)
     ]

@@ -15,7 +15,7 @@ def test_the_classes_on_which_heads_differ_most_come_first_and_unknown_ones_last
     assert chart.rows[-1].note == "not in any label"
 
 
-def test_every_ambiguous_pair_has_a_line_and_guessing_is_marked():
+def test_every_ambiguous_pair_has_a_row_and_guessing_is_marked():
     chart = pair_chart([np.linspace(0, 1, len(PAIRS)), np.full(len(PAIRS), np.nan)])
     assert [row.label for row in chart.rows] == [pair.name for pair in PAIRS]
     assert chart.rows[0].values == [0.0, None]
@@ -40,7 +40,7 @@ def test_differences_are_sorted_by_gain_and_clear_only_where_the_interval_exclud
     assert "one seed shows no more" in difference_chart("rcca", "fcn", classes, is_about_heads=False).meaning
 
 
-def test_a_chart_of_heads_that_are_the_same_does_not_divide_by_zero():
+def test_a_chart_of_equal_heads_does_not_divide_by_zero():
     chart = difference_chart("rcca", "fcn", {"road": (0.0, None, None)}, is_about_heads=True)
     assert chart.rows[0].position == 0.5
 

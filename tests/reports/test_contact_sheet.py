@@ -10,7 +10,7 @@ from segnl.reports.gallery import PageModel
 from segnl.runs.run import open_run
 
 
-def test_a_sheet_has_a_row_an_image_and_a_column_for_image_truth_and_network(street_runs):
+def test_a_sheet_has_a_row_an_image_and_a_column_for_image_label_and_network(street_runs):
     run = open_run(street_runs[0])
     data, predictions = run.open_data("val"), evaluate_run(run)
     sheet = Image.open(io.BytesIO(contact_sheet([PageModel("fcn", predictions)], data, [2, 0], width=128)))

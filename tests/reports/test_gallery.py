@@ -25,12 +25,12 @@ def unpack(text, hw):
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(hw)
 
 
-def test_packed_ids_come_back_as_they_were():
+def test_packed_ids_unpack_unchanged():
     ids = np.random.default_rng(0).integers(0, 256, (7, 11)).astype(np.uint8)
     assert np.array_equal(unpack(pack(ids.T), (11, 7)), ids.T)  # rows of a view that lies the other way
 
 
-def test_disagreement_is_the_share_of_labelled_pixels_that_not_all_see_alike(shown_and_data):
+def test_disagreement_is_the_fraction_of_labelled_pixels_with_different_predictions(shown_and_data):
     shown, data = shown_and_data
     found = disagreements(shown, data)
     for i in range(len(data)):
@@ -45,7 +45,7 @@ def test_a_single_network_is_ranked_by_its_errors(shown_and_data):
     assert np.array_equal(disagreements(shown[:1], data), shown[0].predictions.error_rate())
 
 
-def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(shown_and_data):
+def test_a_gallery_shows_the_images_with_most_disagreement_first(shown_and_data):
     shown, data = shown_and_data
     found = gallery(shown, data, num_images=2)
     assert len(found["images"]) == 2
@@ -61,7 +61,7 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first_as_they_are(sho
     json.dumps(found, allow_nan=False)
 
 
-def test_large_images_are_shown_smaller_with_ids_kept_ids(shown_and_data, monkeypatch):
+def test_large_images_are_shrunk_without_new_ids(shown_and_data, monkeypatch):
     shown, data = shown_and_data
     monkeypatch.setattr(module, "MAX_WIDTH", 50)
     image = gallery(shown, data, num_images=1)["images"][0]

@@ -78,7 +78,7 @@ def curve(name, *, loss=1.0, miou=()):
     return Curve(name, steps, np.full(40, loss), np.linspace(0.01, 0, 40), at, np.array(miou))
 
 
-def test_every_run_shows_in_its_colour():
+def test_every_run_is_drawn_in_its_colour():
     colours = colours_in(curves_figure([curve("a", loss=1.0, miou=[0.2, 0.4]), curve("b", loss=2.0, miou=[0.1, 0.5])]))
     assert [tuple(bytes.fromhex(mark.colour[1:])) in colours for mark in MARKS[:3]] == [True, True, False]
 

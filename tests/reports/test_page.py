@@ -95,7 +95,7 @@ def test_a_page_loads_nothing_from_anywhere():
         assert word not in styles_and_script.replace("http://www.w3.org/2000/svg", ""), word
 
 
-def test_what_users_named_cannot_break_out_of_the_page():
+def test_class_names_cannot_inject_html():
     parsed = Parsed(render(page()))
     payload = json.loads(parsed.scripts[0])
     assert payload["classes"][0]["name"] == "</script><b>evil</b>"
@@ -104,7 +104,7 @@ def test_what_users_named_cannot_break_out_of_the_page():
     assert "fcn &amp; &lt;rcca&gt;" in render(page())
 
 
-def test_every_id_stands_once_and_every_reference_is_there():
+def test_every_id_is_unique_and_every_reference_exists():
     tags = Parsed(render(page())).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -114,7 +114,7 @@ def test_every_id_stands_once_and_every_reference_is_there():
             assert reference in ids
 
 
-def test_every_column_carries_its_meaning_and_undefined_is_a_dash():
+def test_every_column_has_its_meaning_and_undefined_is_a_dash():
     text = render(page())
     assert "<dt>mIoU %</dt><dd>What it is.</dd>" in text
     assert text.count('<span class="none"') == 3
@@ -154,13 +154,13 @@ def lab_of(colour, sight):
 
 
 @pytest.mark.parametrize("cones", SIGHT)
-def test_the_colours_of_heads_stay_apart_for_colour_blind_readers(cones):
+def test_colour_blind_readers_can_tell_the_colours_apart(cones):
     seen = [lab_of(mark(i).colour, SIGHT[cones]) for i in range(8)]
     nearest = min(np.linalg.norm(seen[i] - seen[j]) for i in range(8) for j in range(i))
     assert nearest > 12  # a difference of about 2 is the least that is noticed side by side
 
 
-def test_a_page_that_would_be_too_large_leaves_out_the_last_images(tmp_path, monkeypatch):
+def test_a_too_large_page_leaves_out_the_last_images(tmp_path, monkeypatch):
     assert write_page(tmp_path / "all.html", page(6)) == 6
     full = (tmp_path / "all.html").stat().st_size
     monkeypatch.setattr(module, "MAX_BYTES", full - 2000)

@@ -49,7 +49,7 @@ def test_time_and_memory_are_measured_once_for_all_heads_in_one_process(runs, mo
     assert costs_of(runs, 19) == costs
 
 
-def test_a_head_that_comes_later_is_measured_alone_and_another_machine_measures_anew(runs, monkeypatch):
+def test_an_added_head_is_measured_alone_and_another_machine_measures_again(runs, monkeypatch):
     asked = []
 
     def measured(jobs):

@@ -12,7 +12,7 @@ AA = ("aa_streets", "streets")
 
 
 @pytest.mark.parametrize("name", ["demo", "streets", "camvid", "cityscapes_r50", "ade20k_r50"])
-def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
+def test_a_shipped_study_is_valid_and_has_the_four_heads(tmp_path, name):
     study = load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path)
     assert [run.recipe.model.head.name for run in study.runs[:4]] == ["fcn", "aspp", "non_local", "rcca"]
     assert study.cfg.seeds == ((0,) if name == "demo" else (0, 1, 2))
@@ -20,7 +20,7 @@ def test_a_study_that_ships_is_sound_and_has_the_four_heads(tmp_path, name):
     assert {run.recipe.train.max_steps for run in study.runs} == {steps[name]}
 
 
-def test_the_a_a_study_that_ships_is_one_recipe_twice_with_seeds_apart_and_half_the_steps_of_streets(tmp_path):
+def test_the_shipped_a_a_study_is_one_recipe_twice_with_distinct_seeds(tmp_path):
     aa, streets = (load_study(ROOT / "configs" / "compare" / f"{name}.yaml", runs=tmp_path) for name in AA)
     assert aa.same_recipes == (aa.heads,)
     assert sorted(run.seed for run in aa.runs) == list(range(8))

@@ -22,7 +22,7 @@ def by_trying_all(of_width, target):
 
 
 @pytest.mark.parametrize("target", [1, 64, 100, 4096.0**2, 36.0**2, 12345, 1e12])
-def test_bisection_finds_what_trying_every_width_finds(target):
+def test_bisection_agrees_with_trying_every_width(target):
     def of_width(channels):
         return float(channels**2)
 
@@ -68,7 +68,7 @@ def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, mo
     assert len(calls) > num
 
 
-def test_a_head_that_no_width_brings_near_is_one_line(mappings, tmp_path, monkeypatch):
+def test_a_head_that_no_width_brings_near_is_refused(mappings, tmp_path, monkeypatch):
     monkeypatch.setattr(
         matching,
         "_measured",
@@ -78,7 +78,7 @@ def test_a_head_that_no_width_brings_near_is_one_line(mappings, tmp_path, monkey
         matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
 
 
-def test_a_head_without_a_width_is_one_line(mappings, tmp_path, monkeypatch):
+def test_a_head_without_a_width_is_refused(mappings, tmp_path, monkeypatch):
     (tmp_path / "thin.py").write_text(
         "from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput\n"
         "class Thin(ContextHead):\n"

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -125,7 +126,11 @@ def test_a_training_that_deviated_from_its_recipe_is_refused(copied, monkeypatch
     shutil.copy(copied / "cost.json", run / "cost.json")
     batches, transform, model = fit_module.train_batches, fit_module.TrainTransform, fit_module.build_model
     if tampered == "order":
-        monkeypatch.setattr(fit_module, "train_batches", lambda *a, seed, **kw: batches(*a, seed=seed + 1, **kw))
+
+        def other_batches(data, transform, plan, **settings):
+            return batches(data, transform, replace(plan, seed=plan.seed + 1), **settings)
+
+        monkeypatch.setattr(fit_module, "train_batches", other_batches)
     elif tampered == "crop":
         monkeypatch.setattr(fit_module, "TrainTransform", lambda cfg, rgb, seed: transform(cfg, rgb, seed + 1))
     else:

@@ -7,7 +7,7 @@ from segnl.studies import table
 from segnl.studies.study import ABLATIONS, StudyConfig, forbidden_differences, load_study
 
 
-def test_a_study_plans_every_head_with_every_seed_and_one_seed_of_all_first(tmp_path, study_file):
+def test_a_study_plans_every_head_with_every_seed_the_first_seeds_first(tmp_path, study_file):
     text = study_file.read_text().replace("seeds: [0]", "seeds: [3, 5]")
     study_file.write_text(text)
     study = load_study(study_file, runs=tmp_path / "runs")
@@ -29,14 +29,14 @@ def test_heads_may_have_seeds_of_their_own(tmp_path, study_file):
     assert load_study(study_file, runs=tmp_path / "runs").shared_seed is None
 
 
-def test_heads_without_a_common_seed_are_held_to_one_recipe_all_the_same(tmp_path, study_file):
+def test_heads_without_a_common_seed_must_still_share_the_recipe(tmp_path, study_file):
     text = study_file.read_text().replace("seeds: [0]", "seeds: {fcn: [4], rcca: [0]}")
     study_file.write_text(text.replace("channels: 8}}}\nseeds", "channels: 8}}, optim: {lr: 1.0}}\nseeds"))
     with pytest.raises(ConfigError, match=r"heads\.rcca: differs from fcn in optim\.lr; only model\.head may"):
         load_study(study_file, runs=tmp_path / "runs")
 
 
-def test_names_that_stand_for_one_recipe_are_known_whatever_their_seeds(tmp_path, study_file):
+def test_heads_of_one_recipe_are_recognised_whatever_their_seeds(tmp_path, study_file):
     assert load_study(study_file, runs=tmp_path / "runs").same_recipes == ()
     again = "  again: {model: {head: {name: fcn, channels: 8}}}\nseeds: {fcn: [0], rcca: [0], again: [1]}"
     study_file.write_text(study_file.read_text().replace("seeds: [0]", again))
@@ -66,12 +66,12 @@ def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path
             "channels: 8}}, train: {max_steps: 9}}\nseeds",
             "differs from fcn in train.max_steps",
         ),
-        ("seeds: [0]", "seeds: [1, 1]", "a seed stands twice"),
-        ("seeds: [0]", "seeds: []", "seeds: holds []; expected whole numbers from 0 on"),
-        ("seeds: [0]", "seeds: [-1]", "seeds: holds [-1]; expected whole numbers from 0 on"),
-        ("seeds: [0]", "seeds: [true]", "seeds: holds [true]; expected whole numbers from 0 on"),
-        ("seeds: [0]", "seeds: 3", "seeds: holds 3; expected whole numbers from 0 on"),
-        ("seeds: [0]", "seeds: {fcn: [0, 0], rcca: [1]}", "a seed stands twice"),
+        ("seeds: [0]", "seeds: [1, 1]", "a seed is given twice"),
+        ("seeds: [0]", "seeds: []", "seeds: holds []; expected whole numbers of at least 0"),
+        ("seeds: [0]", "seeds: [-1]", "seeds: holds [-1]; expected whole numbers of at least 0"),
+        ("seeds: [0]", "seeds: [true]", "seeds: holds [true]; expected whole numbers of at least 0"),
+        ("seeds: [0]", "seeds: 3", "seeds: holds 3; expected whole numbers of at least 0"),
+        ("seeds: [0]", "seeds: {fcn: [0, 0], rcca: [1]}", "a seed is given twice"),
         ("seeds: [0]", "seeds: {fcn: [0]}", "a list for each of `heads` and no other; look at rcca"),
         ("seeds: [0]", "seeds: {fcn: [0], rcca: [1], aspp: [2]}", "and no other; look at aspp"),
         ("seeds: [0]", "sedes: [0]", "sedes: unknown key; did you mean 'seeds'?"),
@@ -85,7 +85,7 @@ def test_a_head_may_be_a_recipe_file_of_its_own_and_overrides_come_last(tmp_path
         ("base: base.yaml\n", "", "heads.fcn: keys without a base"),
     ],
 )
-def test_a_fault_of_a_study_is_one_line_that_names_the_file(tmp_path, study_file, old, new, says):
+def test_an_error_in_a_study_is_one_line_that_names_the_file(tmp_path, study_file, old, new, says):
     text = study_file.read_text()
     assert old in text
     study_file.write_text(text.replace(old, new))
@@ -102,7 +102,7 @@ def test_what_a_study_varies_on_purpose_may_differ(tmp_path, study_file):
     assert len(load_study(study_file, runs=tmp_path / "runs").runs) == 2
 
 
-def test_a_part_with_a_longer_name_is_not_the_part_that_varies():
+def test_a_key_with_a_longer_name_is_not_the_key_that_varies():
     one = {"model": {"head": {"name": "a"}, "headroom": 1}, "data": {"root": "x"}}
     other = {"model": {"head": {"name": "b"}, "headroom": 2}, "data": {"root": "y"}}
     assert forbidden_differences(one, other, ("model.head",)) == ["model.headroom"]
@@ -137,7 +137,7 @@ def test_matched_heads_are_planned_with_their_widths_and_the_target_keeps_its_ow
 
 
 @pytest.mark.parametrize("line", ["match_to: rcca\n", "match: params\nmatch_to: swirl\n"])
-def test_a_target_that_is_no_head_or_has_nothing_to_match_is_one_line(tmp_path, study_file, line):
+def test_a_match_target_that_is_no_head_is_one_line(tmp_path, study_file, line):
     study_file.write_text(study_file.read_text() + line)
     with pytest.raises(ConfigError, match="needs `match: params` or `match: gflops`, and a head of that name"):
         load_study(study_file, runs=tmp_path / "runs")
