@@ -66,7 +66,7 @@ def _legend(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[
 
 
 def _masks(models: Sequence[PageModel], data: SegmentationData, i: int) -> list[Pixels]:
-    return [data.read(i).label, *(model.predictions.mask(i, data.table) for model in models)]
+    return [data.read(i).label, *(model.evaluation.mask(i, data.table) for model in models)]
 
 
 def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:

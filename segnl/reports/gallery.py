@@ -26,10 +26,10 @@ MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
 @dataclass(frozen=True)
 class PageModel:
-    """One network of a page: its name there and its predictions."""
+    """One network of a page: its name there and its evaluation."""
 
     name: str
-    predictions: Evaluation
+    evaluation: Evaluation
 
 
 def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats:
@@ -38,11 +38,11 @@ def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats
     For a single network: the fraction that is wrong.
     """
     if len(models) == 1:
-        return np.nan_to_num(models[0].predictions.error_rate())
+        return np.nan_to_num(models[0].evaluation.error_rate())
     fractions = np.zeros(len(data))
     with Progress("compare masks", len(data), unit="image") as progress:
         for i in range(len(data)):
-            first, *others = (model.predictions.mask(i, data.table) for model in models)
+            first, *others = (model.evaluation.mask(i, data.table) for model in models)
             differs = np.any([first != other for other in others], axis=0)
             labelled = data.read(i).label != IGNORE
             fractions[i] = (differs & labelled).sum() / max(1, labelled.sum())
@@ -53,7 +53,7 @@ def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats
 def gallery(models: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
     """Returns the data of the page's script as plain values for JSON; images by falling disagreement."""
     differ = disagreements(models, data)
-    wrong = np.stack([model.predictions.error_rate() for model in models])  # heads images
+    wrong = np.stack([model.evaluation.error_rate() for model in models])  # heads images
     chosen = most_telling(differ, wrong, num_images)
     images = [
         _image(models, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(own[i]) for own in wrong]}
@@ -95,7 +95,7 @@ def _image(models: Sequence[PageModel], data: SegmentationData, i: int) -> dict[
     height, width = sample.label.shape
     hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
     thumb_hw = max(1, round(height * THUMB_WIDTH / width)), THUMB_WIDTH
-    masks = [model.predictions.mask(i, data.table) for model in models]
+    masks = [model.evaluation.mask(i, data.table) for model in models]
     ambiguous = data.ambiguous_mask(i) if data.ambiguous_pairs else None
     return {
         "id": sample.id,

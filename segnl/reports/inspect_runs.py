@@ -43,15 +43,15 @@ def inspect_runs(
     charts = [
         class_chart(
             data.table.names,
-            [model.predictions.iou() for model in models],
-            models[0].predictions.target.sum(axis=0),
+            [model.evaluation.iou() for model in models],
+            models[0].evaluation.target.sum(axis=0),
         )
     ]
-    accuracies = [accuracy for model in models if (accuracy := model.predictions.pair_accuracy()) is not None]
+    accuracies = [accuracy for model in models if (accuracy := model.evaluation.pair_accuracy()) is not None]
     if accuracies:
         charts.insert(0, pair_chart(accuracies))
-    maps = error_maps({model.name: model.predictions for model in models}, data)
-    columns = [key for key in SCORES if key != "ambiguous" or "ambiguous" in models[0].predictions.metrics]
+    maps = error_maps({model.name: model.evaluation for model in models}, data)
+    columns = [key for key in SCORES if key != "ambiguous" or "ambiguous" in models[0].evaluation.metrics]
     page = Page(
         title=", ".join(names),
         kicker="segnl inspect: predictions of these networks, side by side",
@@ -125,6 +125,6 @@ def _rows(models: Sequence[PageModel], columns: Sequence[str]) -> list[Row]:
 
 
 def _score(model: PageModel, key: str) -> float | None:
-    metrics = model.predictions.metrics
+    metrics = model.evaluation.metrics
     value = metrics["ambiguous"]["mean"] if key == "ambiguous" else metrics[key]
     return float(value) if value is not None and np.isfinite(value) else None

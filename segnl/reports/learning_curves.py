@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segnl.core.arrays import Floats
-from segnl.core.chart_style import INK, figure_bytes, mark, new_figure, style_axes
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
+from segnl.reports.chart_style import INK, figure_bytes, mark, new_figure, style_axes
 from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
 
 if TYPE_CHECKING:

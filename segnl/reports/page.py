@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segnl.core.chart_style import MARKS, mark
 from segnl.core.files import write_atomic
 from segnl.evaluation.masks import VOID_RGB, WRONG_RGB
+from segnl.reports.chart_style import MARKS, mark
 from segnl.reports.plot import PlotGroup
 
 TEMPLATES = Path(__file__).parent / "templates"

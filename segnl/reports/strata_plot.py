@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segnl.core.chart_style import MARKS, figure_bytes, new_figure, style_axes
 from segnl.core.config import JSONDict
+from segnl.reports.chart_style import MARKS, figure_bytes, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

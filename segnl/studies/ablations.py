@@ -36,27 +36,27 @@ class AblationResult:
 
 
 def ablate(
-    study: Study, runs: Mapping[str, Sequence[PlannedRun]], predictions: Mapping[str, Evaluation]
+    study: Study, runs: Mapping[str, Sequence[PlannedRun]], evaluations: Mapping[str, Evaluation]
 ) -> list[AblationResult]:
     """Scores every head under those of the study's ablations that it has; kept scores are not computed again.
 
-    runs: by head, those that count. predictions: of the intact networks, by run name.
+    runs: by head, those that count. evaluations: of the intact networks, by run name.
     """
     results = []
     for head in study.heads:
         for ablation in study.cfg.chosen_ablations():
-            reason = _obstacle(runs[head], predictions, ablation)
+            reason = _obstacle(runs[head], evaluations, ablation)
             if reason is None:
-                results.append(_ablation_result(study, head, ablation, runs[head], predictions))
+                results.append(_ablation_result(study, head, ablation, runs[head], evaluations))
             elif reason != NO_ATTENTION:
                 log.info("ablation %s of %s is left out: %s", ablation.name, head, reason)
     return results
 
 
-def _obstacle(runs: Sequence[PlannedRun], predictions: Mapping[str, Evaluation], ablation: Ablation) -> str | None:
+def _obstacle(runs: Sequence[PlannedRun], evaluations: Mapping[str, Evaluation], ablation: Ablation) -> str | None:
     if not runs:
         return "no run of it counts"
-    num_classes = predictions[runs[0].name].target.shape[1]
+    num_classes = evaluations[runs[0].name].target.shape[1]
     return on_fake_tensors(lambda: unavailable_reason(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
 
 
@@ -65,13 +65,13 @@ def _ablation_result(
     head: str,
     ablation: Ablation,
     runs: Sequence[PlannedRun],
-    predictions: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Evaluation],
 ) -> AblationResult:
     changes: dict[str, float] = {}
     ambiguous: dict[str, float] = {}
     request = EvaluationRequest(study.cfg.split, ablation=ablation)
     for run in runs:
-        before = predictions[run.name].metrics
+        before = evaluations[run.name].metrics
         after = evaluate_run(finished_run(run.folder, run.recipe), request).metrics
         if before["miou"] is not None and after["miou"] is not None:
             changes[run.name] = after["miou"] - before["miou"]

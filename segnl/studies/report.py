@@ -28,11 +28,11 @@ def write_report(results: StudyResults) -> None:
     """Writes STUDY/report.html and STUDY/sheet.png."""
     study = results.study
     data = build_data(study.runs[0].recipe, study.cfg.split)
-    models = [PageModel(head, results.predictions[study.runs_of(head)[0].name]) for head in study.heads]
+    models = [PageModel(head, results.evaluations[study.runs_of(head)[0].name]) for head in study.heads]
     pictures = gallery(models, data, num_images=study.cfg.gallery)
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(study.folder / "sheet.png", contact_sheet(models, data, indices))
-    counted = {run.name: results.predictions[run.name] for run in study.runs if run.name not in results.refused}
+    counted = {run.name: results.evaluations[run.name] for run in study.runs if run.name not in results.refused}
     maps = error_maps(counted, data)
     runs = [results.counted_runs(head) for head in study.heads]
     page = Page(
@@ -83,9 +83,9 @@ def _seeds_text(study: Study) -> str:
 
 
 def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str, str]]:
-    study, recipe, predictions = results.study, results.study.runs[0].recipe, results.any_predictions
-    num_images, num_classes = len(predictions.sample_ids), len(class_names)
-    commonest, miou = predictions.commonest_class()
+    study, recipe, evaluation = results.study, results.study.runs[0].recipe, results.any_evaluation
+    num_images, num_classes = len(evaluation.sample_ids), len(class_names)
+    commonest, miou = evaluation.commonest_class()
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     facts = [
@@ -96,21 +96,21 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
         (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]
-    git = [results.predictions[run.name].metrics["git"] for run in study.runs]
+    git = [results.evaluations[run.name].metrics["git"] for run in study.runs]
     commits = [own["commit"][:10] + (" with changes" if own["dirty"] else "") for own in git if own["commit"]]
     return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
 
 
 def _charts(results: StudyResults, class_names: Sequence[str]) -> list[DotChart]:
     """Means over the runs that count; a head without any has no marks."""
-    runs = [results.counted_predictions(head) for head in results.study.heads]
+    runs = [results.counted_evaluations(head) for head in results.study.heads]
     charts = []
-    if results.any_predictions.pairs is not None:
+    if results.any_evaluation.pairs is not None:
         accuracies = [[accuracy for run in own if (accuracy := run.pair_accuracy()) is not None] for own in runs]
-        num_pairs = results.any_predictions.pairs.shape[1]
+        num_pairs = results.any_evaluation.pairs.shape[1]
         charts.append(pair_chart([_mean(values, num_pairs) for values in accuracies]))
     iou = [_mean([run.iou() for run in own], len(class_names)) for own in runs]
-    return [*charts, class_chart(class_names, iou, results.any_predictions.target.sum(axis=0))]
+    return [*charts, class_chart(class_names, iou, results.any_evaluation.target.sum(axis=0))]
 
 
 def _mean(values: Sequence[Floats], count: int) -> Floats:

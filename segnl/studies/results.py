@@ -65,59 +65,59 @@ class StudyResults:
     """Results of a study.
 
     pairs: comparisons of every two heads. classes: for each of these pairs, differences by class name.
-    predictions, hashes, logged: by run name. refused: by run name, the reason why a run does not count.
+    evaluations, hashes, logged: by run name. refused: by run name, the reason why a run does not count.
     """
 
     study: Study
     heads: Sequence[HeadResult]
     pairs: Sequence[Comparison]
     classes: Sequence[Mapping[str, ClassDifference]]
-    predictions: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Evaluation]
     hashes: Mapping[str, RunHashes]
     logged: Mapping[str, LoggedHashes]
     refused: Mapping[str, str]
     ablations: Sequence[AblationResult] = ()
 
     @property
-    def any_predictions(self) -> Evaluation:
+    def any_evaluation(self) -> Evaluation:
         """Those of the first run, for what is the same in all runs."""
-        return self.predictions[self.study.runs[0].name]
+        return self.evaluations[self.study.runs[0].name]
 
     def counted_runs(self, head: str) -> list[PlannedRun]:
         """Returns the head's runs that were not refused."""
         return [run for run in self.study.runs_of(head) if run.name not in self.refused]
 
-    def counted_predictions(self, head: str) -> list[Evaluation]:
-        """Returns the predictions of those runs."""
-        return [self.predictions[run.name] for run in self.counted_runs(head)]
+    def counted_evaluations(self, head: str) -> list[Evaluation]:
+        """Returns the evaluations of those runs."""
+        return [self.evaluations[run.name] for run in self.counted_runs(head)]
 
 
 def collect_results(study: Study) -> StudyResults:
     """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
     request = EvaluationRequest(study.cfg.split)
-    predictions = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
+    evaluations = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes_of(run) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
     counted = {head: [run for run in study.runs_of(head) if run.name not in refused] for head in study.heads}
 
-    class_names = list(predictions[study.runs[0].name].metrics["per_class"])
+    class_names = list(evaluations[study.runs[0].name].metrics["per_class"])
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, len(class_names))
-    counts = {head: [_counts(predictions[run.name], run.seed) for run in runs] for head, runs in counted.items()}
+    counts = {head: [_counts(evaluations[run.name], run.seed) for run in runs] for head, runs in counted.items()}
     pairs = compare_heads(counts)
     classes = [
         {class_names[difference.index]: difference for difference in class_differences(counts, pair.a, pair.b)}
         for pair in pairs
     ]
     heads = [
-        _head_result(study, head, [predictions[run.name] for run in counted[head]], costs[head]) for head in study.heads
+        _head_result(study, head, [evaluations[run.name] for run in counted[head]], costs[head]) for head in study.heads
     ]
-    ablations = ablate(study, counted, predictions)
-    return StudyResults(study, heads, pairs, classes, predictions, hashes, logged, refused, ablations)
+    ablations = ablate(study, counted, evaluations)
+    return StudyResults(study, heads, pairs, classes, evaluations, hashes, logged, refused, ablations)
 
 
-def _counts(predictions: Evaluation, seed: int) -> RunCounts:
-    return RunCounts(predictions.intersection, predictions.union, seed, predictions.target)
+def _counts(evaluation: Evaluation, seed: int) -> RunCounts:
+    return RunCounts(evaluation.intersection, evaluation.union, seed, evaluation.target)
 
 
 def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: HeadCost) -> HeadResult:

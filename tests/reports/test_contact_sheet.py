@@ -29,7 +29,7 @@ def test_a_sheet_has_a_row_an_image_and_a_column_for_image_label_and_network(str
     mask = predictions.mask(0, data.table)
     assert np.array_equal(pixels[second : second + 64, left : left + 128], data.table.colour(mask))
     key = {tuple(colour) for colour in pixels[-below:].reshape(-1, 3).tolist()}
-    masks = [each for i in (2, 0) for each in (data.read(i).label, predictions.mask(i, data.table))]
-    present = set(np.unique(np.concatenate([each.ravel() for each in masks])).tolist()) - {IGNORE}
+    masks = [mask for i in (2, 0) for mask in (data.read(i).label, predictions.mask(i, data.table))]
+    present = set(np.unique(np.concatenate([mask.ravel() for mask in masks])).tolist()) - {IGNORE}
     colours = data.table.palette.tolist()
     assert {k for k in range(len(colours)) if tuple(colours[k]) in key} == present

@@ -35,14 +35,14 @@ def test_disagreement_is_the_fraction_of_labelled_pixels_with_different_predicti
     found = disagreements(shown, data)
     for i in range(len(data)):
         label = data.read(i).label
-        masks = [each.predictions.mask(i, data.table) for each in shown]
+        masks = [model.evaluation.mask(i, data.table) for model in shown]
         differs = sum(masks[0][y, x] != masks[1][y, x] for y, x in np.argwhere(label != 255))
         assert found[i] == pytest.approx(differs / (label != 255).sum())
 
 
 def test_a_single_network_is_ranked_by_its_errors(shown_and_data):
     shown, data = shown_and_data
-    assert np.array_equal(disagreements(shown[:1], data), shown[0].predictions.error_rate())
+    assert np.array_equal(disagreements(shown[:1], data), shown[0].evaluation.error_rate())
 
 
 def test_a_gallery_shows_the_images_with_most_disagreement_first(shown_and_data):
@@ -55,8 +55,8 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first(shown_and_data)
     image = found["images"][0]
     i = data.sample_ids.index(image["id"])
     assert np.array_equal(unpack(image["label"], image["hw"]), data.read(i).label)
-    assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].predictions.mask(i, data.table))
-    assert image["wrong"][0] == pytest.approx(shown[0].predictions.error_rate()[i], abs=1e-5)
+    assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].evaluation.mask(i, data.table))
+    assert image["wrong"][0] == pytest.approx(shown[0].evaluation.error_rate()[i], abs=1e-5)
     assert found["heads"] == ["fcn", "rcca"]
     json.dumps(found, allow_nan=False)
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from segnl.cli.main import main
-from segnl.core.chart_style import MARKS
 from segnl.core.errors import ConfigError
+from segnl.reports.chart_style import MARKS
 from segnl.reports.learning_curves import (
     MAX_POINTS,
     Curve,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.core.chart_style import mark
 from segnl.reports import page as module
+from segnl.reports.chart_style import mark
 from segnl.reports.gallery import pack
 from segnl.reports.page import Cell, Column, DotChart, DotRow, Fact, Page, Row, render, write_page
 

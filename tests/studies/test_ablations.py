@@ -62,13 +62,13 @@ def test_a_study_ablates_its_attention_heads_and_no_others(finished, tmp_path, m
     assert json.loads((finished / "out.json").read_text())["ablations"] == {}
 
     study = load_study(tmp_path / "copy" / "tiny.yaml")
-    predictions = {run.name: evaluate_run(open_run(run.folder)) for run in study.runs}
+    evaluations = {run.name: evaluate_run(open_run(run.folder)) for run in study.runs}
     monkeypatch.setattr("segnl.evaluation.evaluate_run.evaluate", lambda *a, **kw: pytest.fail("scored again"))
     runs = {head: study.runs_of(head) for head in study.heads}
-    (off, near) = ablate(study, runs, predictions)
+    (off, near) = ablate(study, runs, evaluations)
     assert off.changes["rcca-s0"] == found["rcca"]["gamma0"]["miou_changes"]["rcca-s0"]
     assert near.changes.keys() == {"rcca-s0"}
-    assert ablate(study, runs | {"rcca": []}, predictions) == []
+    assert ablate(study, runs | {"rcca": []}, evaluations) == []
 
 
 def test_an_ablation_that_a_head_cannot_have_is_left_out_with_a_message(finished, tmp_path, caplog):
@@ -79,6 +79,6 @@ def test_an_ablation_that_a_head_cannot_have_is_left_out_with_a_message(finished
     )
     study = load_study(tmp_path / "pooled.yaml", runs=tmp_path / "runs")
     caplog.set_level("INFO", logger="segnl")
-    predictions = evaluate_run(open_run(finished / "checkpoints/tiny/fcn-s0"))
-    assert ablate(study, {"pooled": study.runs}, {"pooled-s0": predictions}) == []
+    evaluations = evaluate_run(open_run(finished / "checkpoints/tiny/fcn-s0"))
+    assert ablate(study, {"pooled": study.runs}, {"pooled-s0": evaluations}) == []
     assert "window=1 of pooled is left out: a window needs a map of keys that is not pooled" in caplog.text
