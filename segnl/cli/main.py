@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        if args.command not in SEVERAL_PROCESSES and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if args.command not in SEVERAL_PROCESSES and _has_several_processes():
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
         run: Callable[[argparse.Namespace], int] = args.run_command
         return run(args)
@@ -68,10 +68,14 @@ def _run(args: argparse.Namespace) -> int:
         return error.exit_code
 
 
+def _has_several_processes() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"  # its text may be no number, which process_group reports
+
+
 def _print_error(error: SegnlError, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    prefix = f"segnl: rank {os.environ.get('RANK')}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "segnl"
+    prefix = f"segnl: rank {os.environ.get('RANK')}" if _has_several_processes() else "segnl"
     with suppress(OSError):  # nobody reads any more; the code says it too
         sys.stderr.write(f"{prefix}: error: {error}\n")  # one write, because several ranks share a terminal
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMEOUT_S = 600.0
+TIMEOUT_S = 600
 """Seconds that a rank waits for the others before it gives up; the environment variable SEGNL_RANK_TIMEOUT_S overrides
 it."""
 
@@ -218,7 +218,7 @@ def _connect(dist: Any, group: ProcessGroup) -> None:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
         if local_world_size <= torch.cuda.device_count():
             backend = "cpu:gloo,cuda:nccl"
-    seconds = float(os.environ.get("SEGNL_RANK_TIMEOUT_S", TIMEOUT_S))
+    seconds = _integer_variable("SEGNL_RANK_TIMEOUT_S", TIMEOUT_S)
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     except (RuntimeError, ValueError) as err:  # ValueError: MASTER_ADDR or MASTER_PORT is missing or malformed

@@ -86,7 +86,7 @@ def test_set_takes_no_file_that_follows_it(tiny_config, capsys, tmp_path):
     assert "other.pth" in line
 
 
-def test_what_is_no_key_and_value_is_refused(tiny_config, capsys):
+def test_an_override_without_a_value_is_refused(tiny_config, capsys):
     assert "--set lr: expected KEY.KEY=VALUE" in refused(capsys, 2, "train", "--config", tiny_config, "--set", "lr")
 
 
@@ -154,7 +154,7 @@ def test_an_unknown_head_lists_the_known_ones(tiny_config, capsys):
     assert "known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca" in line
 
 
-def test_a_missing_data_folder_is_a_data_fault(tiny_config, capsys, tmp_path, monkeypatch):
+def test_a_missing_data_folder_is_a_data_error(tiny_config, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, 3, "train", "--config", tiny_config, "--set", "data.root=nowhere")
     assert "nowhere: no such folder; set data.root" in line
@@ -185,7 +185,7 @@ def test_a_checkpoint_of_other_classes_is_refused(run, tiny_data, capsys):
     assert "predicts 3 classes (road, sky, tree" in refused(capsys, 4, "eval", "--checkpoint", run)
 
 
-def test_a_missing_checkpoint_and_a_bad_split_are_said_in_one_line(run, capsys, tmp_path):
+def test_a_missing_checkpoint_and_a_bad_split_are_one_line_each(run, capsys, tmp_path):
     assert "cannot be read" in refused(capsys, 4, "eval", "--checkpoint", tmp_path / "none")
     assert "no split 'test'; it has train, val" in refused(capsys, 3, "eval", "--checkpoint", run, "--split", "test")
 
@@ -243,15 +243,8 @@ def test_streets_are_made_and_checked_and_scored_officially(tmp_path, monkeypatc
     assert metrics["official"]["class_iou"] == pytest.approx(metrics["miou"], abs=1e-12)
 
 
-def test_a_size_that_is_none_is_refused(capsys, tmp_path):
+def test_a_malformed_size_is_refused(capsys, tmp_path):
     assert "expected rows x columns" in refused(capsys, 2, "data", "streets", "--out", tmp_path / "s", "--hw", "256")
-
-
-def test_env_tells_versions_and_devices(capsys):
-    assert main(["env"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"^torch +\d", out, flags=re.MULTILINE)
-    assert re.search(r"^devices +", out, flags=re.MULTILINE)
 
 
 def test_several_ranks_are_refused_where_they_would_do_the_same_work_twice(tiny_config, capsys, monkeypatch):
@@ -259,6 +252,12 @@ def test_several_ranks_are_refused_where_they_would_do_the_same_work_twice(tiny_
     capsys.readouterr()
     assert main(["check", "--config", str(tiny_config)]) == 2
     assert "error: torchrun: only train and eval run in several processes" in capsys.readouterr().err
+
+
+def test_a_world_size_that_is_no_number_is_one_line(tiny_config, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert main(["train", "--config", str(tiny_config)]) == 2
+    assert "error: WORLD_SIZE=two: expected a number" in capsys.readouterr().err
 
 
 def test_a_debugged_error_shows_its_traceback(tiny_config, capsys):
