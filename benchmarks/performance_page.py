@@ -37,6 +37,7 @@ def performance_page(results: Path) -> str:
         ("Dilated convolutions", "bench dilated", results / "ops" / "dilated.json", _dilated),
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
         ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
+        ("Memory allocation", "bench malloc", results / "malloc" / "cpu.json", _malloc),
     ]
     for title, command, path, section in sections:
         parts += [f"## {title}", "", f"`./run.sh {command}`", ""]
@@ -201,9 +202,7 @@ def _steps(found: Result) -> list[str]:
         "Seconds of a step: ResNet-50, output stride 8, forward, upsampled cross-entropy, backward, SGD, on the CPU.",
         "The peers' models run in a plain loop, in float32, with heads of the same shape; segnl in float32 too, and by",
         "`train.precision: bf16` with `train.channels_last: true`. A ratio is the peer's time over that of segnl.",
-        "As under `segnl train`, freed memory stays with segnl's process (segnl/core/memory.py), which the peers'",
-        "loops do not do:",
-        "a part of the float32 ratio is that, not the network.",
+        *_allocator_note(found),
         "",
         "| head | crop, batch | peer | its s | segnl float32, s | ratio | segnl bf16, s | ratio |",
         "|---|---|---|---|---|---|---|---|",
@@ -217,6 +216,38 @@ def _steps(found: Result) -> list[str]:
             cells += [f"{seconds[own]:.2f}", "-" if theirs is None else f"{theirs / seconds[own]:.2f}x"]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *_where_time_goes(found)]
+
+
+def _allocator_note(found: Result) -> list[str]:
+    if found.get("malloc") == "freed memory kept by all":
+        return ["All contestants keep freed memory, as `segnl train` does (see Memory allocation)."]
+    return [
+        "In this run only segnl kept freed memory, as `segnl train` does: a part of the float32 ratio is that, not the",
+        "network (see Memory allocation).",
+    ]
+
+
+def _malloc(found: Result) -> list[str]:
+    lines = [
+        "On Linux with glibc, the command line makes malloc keep freed memory (segnl/core/memory.py).",
+        "One training step, ResNet-18, batch 2, with and without that, all else equal. The ratio is with over without,",
+        "taken round by round: median, and quartiles in brackets. Processor time is the steady measure; wall time also",
+        "holds what other programs of the machine do.",
+        "",
+        "| head | crop | precision | CPU s without | with | ratio | wall ratio | peak MiB without | with |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        without, kept = (case["medians"][side] for side in ("default", "kept"))
+        ratios = [
+            f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+            for ratio in (case["kept_over_default"][key] for key in ("cpu_s", "wall_s"))
+        ]
+        cells = [case["head"], "x".join(map(str, case["hw"])), case["precision"]]
+        cells += [f"{without['cpu_s']:.2f}", f"{kept['cpu_s']:.2f}", *ratios]
+        cells += [f"{without['peak_mib']:.0f}", f"{kept['peak_mib']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _where_time_goes(found: Result) -> list[str]:

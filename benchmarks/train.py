@@ -48,7 +48,7 @@ def main() -> None:
         results.append({**case, "peer_versions": peers, **found})
         print(f"{pair}: {found}", flush=True)
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
-    setting = {"rounds": args.rounds, "threads": args.threads}
+    setting = {"rounds": args.rounds, "threads": args.threads, "malloc": "freed memory kept by all"}
     write_result(args.out, {**setting, **state, "results": results, "complete": True})
 
 

@@ -27,6 +27,9 @@ Network = Callable[[Tensor], list[Tensor]]
 
 def build(contestant: str, case: Case) -> Call:
     """case: head, peer, batch, hw. contestant: a peer, `segnl`, or `segnl bf16` (bfloat16 and channels_last)."""
+    from segnl.core.memory import keep_freed_memory
+
+    keep_freed_memory()  # as `segnl train` does; for all contestants, so that the comparison is fair
     torch.manual_seed(0)
     if contestant.startswith("segnl"):
         return _segnl(case, is_half=contestant != "segnl")
@@ -54,13 +57,11 @@ def _labels(case: Case) -> Tensor:
 
 
 def _segnl(case: Case, *, is_half: bool) -> Call:
-    from segnl.core.memory import keep_freed_memory
     from segnl.data.sample import Batch
     from segnl.runs.build import build_model
     from segnl.runs.recipe import compose
     from segnl.training.trainer import Trainer
 
-    keep_freed_memory()  # as `segnl train` does
     sample_id = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
     aux = None if case["peer"] == "smp" else {"channels": 256, "weight": 0.4}
     mapping = {
