@@ -3,6 +3,8 @@
 Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from segnl.core import IGNORE
@@ -22,43 +24,15 @@ class Label(NamedTuple):
     colour: tuple[int, int, int]
 
 
-LABELS = (
-    Label("unlabeled", 0, IGNORE, "void", 0, False, True, (0, 0, 0)),
-    Label("ego vehicle", 1, IGNORE, "void", 0, False, True, (0, 0, 0)),
-    Label("rectification border", 2, IGNORE, "void", 0, False, True, (0, 0, 0)),
-    Label("out of roi", 3, IGNORE, "void", 0, False, True, (0, 0, 0)),
-    Label("static", 4, IGNORE, "void", 0, False, True, (0, 0, 0)),
-    Label("dynamic", 5, IGNORE, "void", 0, False, True, (111, 74, 0)),
-    Label("ground", 6, IGNORE, "void", 0, False, True, (81, 0, 81)),
-    Label("road", 7, 0, "flat", 1, False, False, (128, 64, 128)),
-    Label("sidewalk", 8, 1, "flat", 1, False, False, (244, 35, 232)),
-    Label("parking", 9, IGNORE, "flat", 1, False, True, (250, 170, 160)),
-    Label("rail track", 10, IGNORE, "flat", 1, False, True, (230, 150, 140)),
-    Label("building", 11, 2, "construction", 2, False, False, (70, 70, 70)),
-    Label("wall", 12, 3, "construction", 2, False, False, (102, 102, 156)),
-    Label("fence", 13, 4, "construction", 2, False, False, (190, 153, 153)),
-    Label("guard rail", 14, IGNORE, "construction", 2, False, True, (180, 165, 180)),
-    Label("bridge", 15, IGNORE, "construction", 2, False, True, (150, 100, 100)),
-    Label("tunnel", 16, IGNORE, "construction", 2, False, True, (150, 120, 90)),
-    Label("pole", 17, 5, "object", 3, False, False, (153, 153, 153)),
-    Label("polegroup", 18, IGNORE, "object", 3, False, True, (153, 153, 153)),
-    Label("traffic light", 19, 6, "object", 3, False, False, (250, 170, 30)),
-    Label("traffic sign", 20, 7, "object", 3, False, False, (220, 220, 0)),
-    Label("vegetation", 21, 8, "nature", 4, False, False, (107, 142, 35)),
-    Label("terrain", 22, 9, "nature", 4, False, False, (152, 251, 152)),
-    Label("sky", 23, 10, "sky", 5, False, False, (70, 130, 180)),
-    Label("person", 24, 11, "human", 6, True, False, (220, 20, 60)),
-    Label("rider", 25, 12, "human", 6, True, False, (255, 0, 0)),
-    Label("car", 26, 13, "vehicle", 7, True, False, (0, 0, 142)),
-    Label("truck", 27, 14, "vehicle", 7, True, False, (0, 0, 70)),
-    Label("bus", 28, 15, "vehicle", 7, True, False, (0, 60, 100)),
-    Label("caravan", 29, IGNORE, "vehicle", 7, True, True, (0, 0, 90)),
-    Label("trailer", 30, IGNORE, "vehicle", 7, True, True, (0, 0, 110)),
-    Label("train", 31, 16, "vehicle", 7, True, False, (0, 80, 100)),
-    Label("motorcycle", 32, 17, "vehicle", 7, True, False, (0, 0, 230)),
-    Label("bicycle", 33, 18, "vehicle", 7, True, False, (119, 11, 32)),
-    Label("license plate", -1, IGNORE, "vehicle", 7, False, True, (0, 0, 142)),
-)
+def _read_labels() -> Iterator[Label]:
+    for line in Path(__file__).with_suffix(".tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        name, label_id, train_id, category, *numbers = line.split("\t")
+        category_id, has_instances, ignore_in_eval, red, green, blue = map(int, numbers)
+        flags = bool(has_instances), bool(ignore_in_eval)
+        yield Label(name, int(label_id), int(train_id), category, category_id, *flags, (red, green, blue))
+
+
+LABELS = tuple(_read_labels())
 """By id. The licence plate (-1) comes last and does not occur in label files."""
 
 SCORED = tuple(sorted((label for label in LABELS if label.train_id != IGNORE), key=lambda label: label.train_id))

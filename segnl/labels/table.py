@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -125,18 +126,17 @@ class ClassTable:
         255 is always ignored.
         Raises DataError for a file that is not such a table, ConfigError for an ignore id that is a class.
         """
-        rows = _read_tsv(path)
-        file_ids = [int(row[0]) for row in rows]
+        rows = read_tsv(path)
         ignored = {*ignore_ids, IGNORE}
         for row in rows:
-            if int(row[0]) in ignored - {IGNORE}:
-                raise ConfigError(f"data.ignore_ids: {row[0]} is the class '{row[1]}' of {path}; remove one of the two")
+            if row.file_id in ignored:
+                raise ConfigError(f"data.ignore_ids: {row.file_id} is the class '{row.name}' of {path}; remove one")
         if not all(0 <= file_id <= 255 for file_id in ignored):
             raise ConfigError(f"data.ignore_ids: holds {sorted(ignored - {IGNORE})}; expected ids within 0..255")
         return cls(
-            [row[1] for row in rows],
-            [[int(value) for value in row[2:]] for row in rows],
-            file_ids=file_ids,
+            [row.name for row in rows],
+            [row.colour for row in rows],
+            file_ids=[row.file_id for row in rows],
             ignore_ids=ignored,
             title=path.parent.name or str(path),
             unknown_hint=f"correct the label, or name the id in {path.name} or in data.ignore_ids",
@@ -153,8 +153,16 @@ def _ranges(ids: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _read_tsv(path: Path) -> list[list[str]]:
-    """Reads the lines below the header, each `[index, name, r, g, b]` with its numbers checked."""
+class Row(NamedTuple):
+    """A line of a class table."""
+
+    file_id: int
+    name: str
+    colour: tuple[int, int, int]
+
+
+def read_tsv(path: Path) -> list[Row]:
+    """Reads a class table with the columns index, name, r, g, b. Raises DataError naming the first bad line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
@@ -162,20 +170,20 @@ def _read_tsv(path: Path) -> list[list[str]]:
         raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err
     if not lines or lines[0].rstrip().split("\t") != ["index", "name", "r", "g", "b"]:
         raise DataError(f"{path}: line 1 must be 'index name r g b', separated by tabs; it is {lines[:1]}")
-    rows: list[list[str]] = []
+    rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        row = [cell.strip() for cell in line.split("\t")]
-        if len(row) != 5 or not row[1] or not all(cell.isascii() and cell.isdigit() for cell in [row[0], *row[2:]]):
-            raise DataError(
-                f"{path}: line {number} is {line!r}; expected a number, a name, three numbers, with tabs between"
-            )
-        if int(row[0]) >= IGNORE or any(int(cell) > 255 for cell in row[2:]):
-            raise DataError(
-                f"{path}: line {number} is {line!r}; the index must be below 255 (ignored) and colours within 0..255"
-            )
-        if any(int(row[0]) == int(earlier[0]) or row[1] == earlier[1] for earlier in rows):
+        where = f"{path}: line {number} is {line!r}"
+        cells = [cell.strip() for cell in line.split("\t")]
+        index, name, *colour = cells if len(cells) == 5 else [""] * 5
+        if not name or not all(cell.isascii() and cell.isdigit() for cell in (index, *colour)):
+            raise DataError(f"{where}; expected a number, a name, three numbers, with tabs between")
+        red, green, blue = map(int, colour)
+        row = Row(int(index), name, (red, green, blue))
+        if row.file_id >= IGNORE or max(row.colour) > 255:
+            raise DataError(f"{where}; the index must be below 255 (ignored) and colours within 0..255")
+        if any(row.file_id == earlier.file_id or name == earlier.name for earlier in rows):
             raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; use each once")
         rows.append(row)
     if not 1 <= len(rows) < _UNKNOWN:
