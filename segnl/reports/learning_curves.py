@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
 from segnl.reports.chart_style import INK, figure_bytes, mark, new_figure, style_axes
 from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 KINDS = (".png", ".svg", ".pdf")
 MAX_POINTS = 150
@@ -107,7 +104,7 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     for i, curve in enumerate(curves):
         style = mark(i).line_style()
         loss.plot(curve.steps, curve.loss, color=mark(i).colour, alpha=0.18, linewidth=0.6, zorder=1)
-        loss.plot(curve.steps, curve.smooth_loss(), label=curve.name, linewidth=1.8, zorder=3, **style)
+        loss.plot(curve.steps, curve.smooth_loss(), label=_legend_text(curve), linewidth=1.8, zorder=3, **style)
         # Equal schedules cover one another; later ones are thinner, so that earlier ones remain visible.
         lr.plot(curve.steps, curve.lr, linewidth=1.4 + 1.6 * min(4, len(curves) - 1 - i), **style)
         if curve.miou.size:
@@ -119,9 +116,7 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     loss.set_ylim(0, 1.08 * max(float(curve.smooth_loss().max()) for curve in curves))
     lr.set_ylim(bottom=0)
     lr.set_xlim(0, 1.02 * max(float(curve.steps[-1]) for curve in curves))
-    if has_miou:
-        _label_last_scores(miou, curves)
-    else:
+    if not has_miou:
         miou.set(yticks=[], ylabel="")
         text = "no validation in these logs (train.eval_every)"
         miou.text(0.5, 0.5, text, transform=miou.transAxes, ha="center", va="center", color=INK, fontsize=10)
@@ -131,37 +126,8 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     return figure_bytes(figure, kind)
 
 
-def _label_last_scores(axes: "Axes", curves: Sequence[Curve]) -> None:
-    """Writes each run's last mIoU at the end of its line; labels that would overlap are moved apart."""
-    low, high = axes.get_ylim()
-    ends = sorted((100 * float(curve.miou[-1]), i) for i, curve in enumerate(curves) if curve.miou.size)
-    heights = spread([value for value, _ in ends], 0.075 * (high - low))
-    for (value, i), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            f"{value:.1f}",
-            (curves[i].eval_steps[-1], height),
-            xytext=(8, 0),
-            textcoords="offset points",
-            annotation_clip=False,
-            va="center",
-            fontsize=10,
-            color=mark(i).colour,
-        )
-
-
-def spread(values: Sequence[float], apart: float) -> list[float]:
-    """Moves ascending values as little as puts each at least `apart` above the one before; groups keep their mean."""
-    groups: list[list[float]] = []
-    for value in values:
-        groups.append([value])
-        while len(groups) > 1 and _lowest(groups[-2], apart) + apart * len(groups[-2]) > _lowest(groups[-1], apart):
-            last = groups.pop()
-            groups[-1] += last
-    return [_lowest(group, apart) + i * apart for group in groups for i in range(len(group))]
-
-
-def _lowest(group: Sequence[float], apart: float) -> float:
-    return sum(group) / len(group) - apart * (len(group) - 1) / 2
+def _legend_text(curve: Curve) -> str:
+    return f"{curve.name}, last mIoU {100 * curve.miou[-1]:.1f} %" if curve.miou.size else curve.name
 
 
 def learning_plots(heads: Sequence[Sequence[Path]]) -> PlotGroup | None:

@@ -29,13 +29,13 @@ def _boundaries(axes: "Axes", strata: JSONDict) -> None:
         axes.plot([*known], [*known.values()], marker=mark.marker, label=name, **mark.line_style())
     style_axes(axes, title="Near boundaries", x_label="pixels from the boundary", y_label="mean IoU")
     axes.set_ylim(0, 1)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
 
 
 def _components(axes: "Axes", sizes: Sequence[dict[str, Any]]) -> None:
-    names = [f"from {size['min_px']:,}\n{size['components']:,} of them" for size in sizes]
+    names = [f"≥ {size['min_px']:,}\n{size['components']:,} areas" for size in sizes]
     _bars(axes, names, [size["recall"] for size in sizes])
-    style_axes(axes, title="By size of the labelled connected component", x_label="pixels", y_label="recall")
+    style_axes(axes, title="By size of the connected area in the label", x_label="pixels", y_label="recall")
     axes.tick_params(axis="x", labelsize=7)
 
 

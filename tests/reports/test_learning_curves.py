@@ -18,7 +18,6 @@ from segnl.reports.learning_curves import (
     learning_plots,
     read_curve,
     smoothed,
-    spread,
     write_curves,
 )
 
@@ -57,14 +56,6 @@ def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
     assert distinct_names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
     with pytest.raises(ConfigError, match="given twice"):
         distinct_names([tmp_path / "x", tmp_path / "y" / ".." / "x"])
-
-
-def test_labels_keep_apart_and_near_their_curves():
-    assert spread([10.0, 30.0, 31.0, 90.0], 3.0) == [10.0, 29.0, 32.0, 90.0]
-    assert spread([5.0], 3.0) == [5.0]
-    moved = spread([1.0, 1.0, 1.0, 4.0], 3.0)  # three make room for themselves, and so for the fourth
-    np.testing.assert_allclose(np.diff(moved), 3.0)
-    assert np.mean(moved) == pytest.approx(np.mean([1.0, 1.0, 1.0, 4.0]))
 
 
 def colours_in(png):
