@@ -17,8 +17,7 @@ from segnl.core.files import ensure_writable
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
-from segnl.runs.checkpoint import Checkpoint, save_checkpoint
-from segnl.runs.classes import class_table_to_dict
+from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, save_checkpoint
 from segnl.runs.recipe import compose
 
 Source = Literal["mmseg", "ccnet", "torchvision"]

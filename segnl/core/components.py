@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,18 @@ class Components:
                 f"{self.key}: module {name} has no {self.attribute}; its last line must be {self.attribute} = THE_CLASS"
             )
         return component
+
+    def find_in(self, recipe: Mapping[str, Any], file: str) -> Any:
+        """Returns the class that the section of a recipe names; raises ConfigError naming `file` and the key."""
+        section = recipe[self.key.partition(".")[0]]
+        if not isinstance(section, Mapping):
+            place = self.key.removesuffix(".name")
+            raise ConfigError(f"{file}: {place}: holds {section!r}, expected keys and values such as 'name:'")
+        name = section.get("name")
+        if not isinstance(name, str):
+            reason = "missing; add it" if name is None else f"holds {name!r}, expected a word"
+            raise ConfigError(f"{file}: {self.key}: {reason}")
+        try:
+            return self.find(name)
+        except ConfigError as err:
+            raise ConfigError(f"{file}: {err}") from err

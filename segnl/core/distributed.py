@@ -130,15 +130,21 @@ class ProcessGroup:
             if remote is not None:
                 raise remote.relayed(f"rank {rank}: ")
 
-    def run_on_all(self, function: Callable[[], T]) -> T:
-        """Calls `function` on every rank and returns its own value; a SegnlError of one rank is raised on all."""
-        values: list[T] = []
+    @contextmanager
+    def shared_errors(self) -> Iterator[None]:
+        """Runs a block without collectives on every rank; a SegnlError of one rank is raised on all at its end."""
         error = None
         try:
-            values.append(function())
+            yield
         except SegnlError as err:
             error = err
         self.raise_on_all(error)
+
+    def run_on_all(self, function: Callable[[], T]) -> T:
+        """Calls `function` on every rank and returns its own value; a SegnlError of one rank is raised on all."""
+        values: list[T] = []
+        with self.shared_errors():
+            values.append(function())
         return values[0]
 
     def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":

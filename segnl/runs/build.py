@@ -1,4 +1,4 @@
-"""From a recipe to the objects it names: data, model, device."""
+"""Builds the objects that a recipe names: data set, model, device."""
 
 import os
 
@@ -14,20 +14,24 @@ from segnl.runs.recipe import Recipe
 
 
 def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> SegmentationData:
-    """The recipe's data set; raises DataError when the files are not there or the split is unknown,
-    ConfigError when data.workers is more than this machine can carry.
+    """Returns the recipe's data set.
 
-    needs_labels: False accepts a split that has none, such as a benchmark's test images.
+    needs_labels: False accepts a split without labels, such as a benchmark's test images.
+
+    Raises DataError when the files are not there or the split is unknown, ConfigError when data.workers is more than
+    this machine can carry.
     """
     require_workers(recipe.data.workers)
     return DATASETS.find(recipe.data.name)(recipe.data, split, needs_labels=needs_labels)
 
 
 def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
-    """The recipe's network: at the start of a training with the initial weights of train.seed and the backbone's
-    pretrained ones where the recipe names some; for a checkpoint's weights, which bring all of them, with neither.
+    """Returns the recipe's network.
 
-    Raises ConfigError where a part refuses its settings, such as a kernel that is even.
+    is_new: draws the initial weights from train.seed and loads the pretrained backbone that the recipe names, if any.
+    False leaves them undefined, for a checkpoint's weights.
+
+    Raises ConfigError where a module refuses its settings, such as an even kernel.
     """
     try:
         if is_new:
@@ -38,12 +42,12 @@ def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
 
 
 def device_of() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """Returns CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_deterministic() -> None:
-    """From here on an operation that cannot repeat itself to the bit is an error, not a surprise."""
+    """Makes torch raise for every operation that cannot be repeated to the bit, in the whole process."""
     # Without it CUDA's matrix products raise in this mode; read when the first of them starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -51,6 +55,6 @@ def make_deterministic() -> None:
 
 
 def padding_rgb(cfg: InputConfig) -> tuple[int, int, int]:
-    """The pixel that normalises to nearly zero: what stands where a crop reaches beyond its image."""
+    """Returns the RGB value, 0..255, that normalises to nearly zero; it pads crops that reach beyond their image."""
     mean = cfg.mean if cfg.order == "rgb" else cfg.mean[::-1]
     return round(mean[0]), round(mean[1]), round(mean[2])

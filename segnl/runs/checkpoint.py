@@ -9,20 +9,23 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
+from segnl.core import IGNORE
 from segnl.core.config import JSONDict
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, MachineError
 from segnl.core.files import write_atomic
+from segnl.labels.table import ClassTable
 
 FORMAT = "segnl-1"
 CHECKSUM_KEY = "seal"
@@ -170,19 +173,13 @@ def open_checkpoint(run_or_file: Path) -> Checkpoint:
     return checkpoint
 
 
-def broadcast_checkpoint(group: ProcessGroup, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
-    """Calls `find` on rank 0 only, which alone needs to see the files; returns its checkpoint on every rank."""
-    read: list[Checkpoint | None] = []
-
-    def without_tensors() -> Checkpoint | None:
-        read.append(find())
-        return None if read[0] is None else replace(read[0], model={}, optim={}, ema={})
-
-    bare = group.run_on_rank0(without_tensors)
+def broadcast_checkpoint(checkpoint: Checkpoint | None, group: ProcessGroup) -> Checkpoint | None:
+    """Returns rank 0's checkpoint on every rank, so that the other ranks need not see its file."""
+    own = None if checkpoint is None else replace(checkpoint, model={}, optim={}, ema={})
+    bare = group.run_on_rank0(lambda: own)
     if bare is None:
         return None
-    own = read[0] if read and read[0] is not None else bare
-    model, optim_state, ema = (group.broadcast(tensors) for tensors in (own.model, own.optim, own.ema))
+    model, optim_state, ema = (group.broadcast(getattr(checkpoint or bare, kind)) for kind in ("model", "optim", "ema"))
     return replace(bare, model=model, optim=optim_state, ema=ema)
 
 
@@ -268,3 +265,26 @@ def _like(tensor: Tensor, parameter: Tensor) -> Tensor:
     if tensor.shape != parameter.shape:  # AdamW's step counter
         return tensor.clone()
     return torch.empty_like(parameter).copy_(tensor)
+
+
+def class_table_to_dict(table: ClassTable) -> JSONDict:
+    """Returns {"names", "palette", "file_ids", "void_id"}: what predictions need, not the rules for reading labels."""
+    void = np.full((1, 1), IGNORE, np.uint8)
+    return {
+        "names": list(table.names),
+        "palette": table.palette.tolist(),
+        "file_ids": list(table.file_ids),
+        "void_id": int(table.to_file(void)[0, 0]),
+    }
+
+
+def class_table_from_dict(mapping: JSONDict) -> ClassTable:
+    """Returns the table that `class_table_to_dict` was given, as far as predictions need it."""
+    return ClassTable(
+        mapping["names"],
+        mapping["palette"],
+        file_ids=mapping["file_ids"],
+        ignore_ids=() if IGNORE in mapping["file_ids"] else (IGNORE,),
+        void_id=mapping["void_id"],
+        title="the checkpoint",
+    )

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from segnl.core.components import Components
 from segnl.core.config import Config, Count, JSONDict, SidePx, SmallCount, load_mapping, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
@@ -121,37 +120,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
     """Validates a whole recipe against the settings of the components that it names; file: for messages."""
+    for key in ("model", "data", "optim", "schedule", "loss"):
+        if key not in mapping:
+            near = difflib.get_close_matches(key, [str(name) for name in mapping], n=1)
+            reason = f"is '{near[0]}' a misspelling of it?" if near else "add it"
+            raise ConfigError(f"{file}: {key}: missing; {reason}")
     fields: dict[str, Any] = {
-        "model": (model_schema(_section(mapping, "model", file), file=file), ...),
-        "data": (_component(DATASETS, mapping, "data", file).Config, ...),
-        "optim": (_component(OPTIMISERS, mapping, "optim", file), ...),
-        "schedule": (_component(SCHEDULES, mapping, "schedule", file), ...),
-        "loss": (_component(LOSSES, mapping, "loss", file).Config, ...),
+        "model": (model_schema(mapping["model"], file=file), ...),
+        "data": (DATASETS.find_in(mapping, file).Config, ...),
+        "optim": (OPTIMISERS.find_in(mapping, file), ...),
+        "schedule": (SCHEDULES.find_in(mapping, file), ...),
+        "loss": (LOSSES.find_in(mapping, file).Config, ...),
     }
     schema = pydantic.create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
     return validate(schema, dict(mapping), file=file)
-
-
-def _section(mapping: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any]:
-    if key not in mapping:
-        near = difflib.get_close_matches(key, [str(name) for name in mapping], n=1)
-        raise ConfigError(f"{file}: {key}: missing; " + (f"is '{near[0]}' a misspelling of it?" if near else "add it"))
-    section = mapping[key]
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"{file}: {key}: holds {section!r}, expected keys and values such as 'name:'")
-    return section
-
-
-def _component(components: Components, mapping: Mapping[str, Any], key: str, file: str) -> Any:
-    name = _section(mapping, key, file).get("name")
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"{file}: {key}.name: " + ("missing; add it" if name is None else f"holds {name!r}, expected a word")
-        )
-    try:
-        return components.find(name)
-    except ConfigError as err:
-        raise ConfigError(f"{file}: {err}") from err
 
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and

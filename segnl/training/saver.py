@@ -8,8 +8,7 @@ from segnl.core.environment import git_state, versions
 from segnl.core.errors import NonFiniteError
 from segnl.data.sample import Batch
 from segnl.labels.table import ClassTable
-from segnl.runs.checkpoint import checkpoint_path, drop_old_checkpoints, save_checkpoint
-from segnl.runs.classes import class_table_to_dict
+from segnl.runs.checkpoint import checkpoint_path, class_table_to_dict, drop_old_checkpoints, save_checkpoint
 from segnl.training.hooks import FitResult, Hook
 from segnl.training.trainer import StepReport, Trainer
 
@@ -18,7 +17,7 @@ class CheckpointSaver(Hook):
     """Saves every train.save_every and train.keep_every steps and at the end, on rank 0; an error is every rank's."""
 
     def __init__(self, run: Path, class_table: ClassTable) -> None:
-        self.run, self.classes = run, class_table_to_dict(class_table)
+        self.run, self.class_table = run, class_table
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
         self.origin = {
@@ -61,7 +60,7 @@ class CheckpointSaver(Hook):
                     "before is kept; lower optim.lr, and start again"
                 )
         origin = self.origin | {"ranks": trainer.group.world_size}
-        save_checkpoint(trainer.to_checkpoint(path, self.classes, origin))
+        save_checkpoint(trainer.to_checkpoint(path, class_table_to_dict(self.class_table), origin))
         drop_old_checkpoints(self.run, trainer.recipe.train.keep_every)
 
 

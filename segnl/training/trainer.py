@@ -91,9 +91,9 @@ class Trainer:
         self.loss = loss_class(recipe.loss, class_weight, align_corners=recipe.model.align_corners).to(device)
         self.layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
-        self.optimiser = build_optimiser(recipe.optim, self.model)
         if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
             synchronise(self.model, group, on_cuda=device.type == "cuda")
+        self.optimiser = build_optimiser(recipe.optim, self.model)
         self.model.backbone.activation_checkpointing = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
         if group.world_size > 1:

@@ -11,8 +11,7 @@ from segnl.convert.export import ExportWrapper, _not_inside, _to_float16, check_
 from segnl.core.errors import ConfigError, MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
-from segnl.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from segnl.runs.classes import class_table_to_dict
+from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, open_checkpoint, save_checkpoint
 from segnl.runs.recipe import load_recipe
 
 RED_BLUE = ClassTable(["road", "sky", "tree"], [[128, 64, 128], [70, 130, 180], [0, 128, 0]])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from segnl.labels.table import ClassTable
-from segnl.runs.classes import class_table_from_dict, class_table_to_dict
+from segnl.runs.checkpoint import class_table_from_dict, class_table_to_dict
 
 
 def test_a_table_survives_json_as_far_as_predictions_need_it():
