@@ -1,4 +1,4 @@
-"""What one rank does for tests/test_ranks.py: many questions at once, since a process is dear."""
+"""Answers of one rank for tests/test_ranks.py: many at once, since starting a process is slow."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from segnl.evaluation.predictor import Predictor
 from segnl.runs.build import build_data, build_model
 from segnl.runs.recipe import load_recipe
 from segnl.training.hooks import Hook
-from segnl.training.loss_scale import GREATEST_SCALE, LossScale
+from segnl.training.loss_scale import MAX_SCALE, LossScale
 from segnl.training.trainer import StepReport, Trainer
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def skipped(config: Path, group: ProcessGroup) -> dict[str, object]:
     """Steps in float16 whose scale begins far too high for rank 0's images, while those of rank 1 are all void."""
     recipe = load_recipe(config, [*STILL, "model.norm=frozen", "train.precision=fp16"])
     trainer = Trainer(recipe, build_model(recipe, 3, is_new=group.is_rank0), CPU, group=group)
-    trainer.loss_scale = LossScale(GREATEST_SCALE)
+    trainer.loss_scale = LossScale(MAX_SCALE)
     batch = part_of(whole_batch(0, void_half=True), group)
     reports = [trainer.step(batch) for _ in range(6)]
     weights = torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()]).tolist()
@@ -122,19 +122,19 @@ def waited_for(config: Path, group: ProcessGroup) -> list[list[str]]:
     return recorder.steps
 
 
-def faults(group: ProcessGroup) -> list[str]:
-    """What each rank raises when rank 1 alone has a fault, when rank 0 has one in from_main, when all have the same."""
-    found = []
-    for go in (
+def errors(group: ProcessGroup) -> list[str]:
+    """What each rank raises when rank 1 alone has an error, when rank 0 has one, and when all have the same."""
+    results = []
+    for collective in (
         lambda: group.raise_on_all(DataError("torn.png") if group.rank == 1 else None),
         lambda: group.run_on_rank0(refuse),
         lambda: group.run_on_all(refuse),
     ):
         try:
-            go()
+            collective()
         except DataError as err:
-            found.append(f"{err} {err.is_relayed}")
-    return found
+            results.append(f"{err} {err.is_relayed}")
+    return results
 
 
 def refuse() -> None:
@@ -142,22 +142,22 @@ def refuse() -> None:
 
 
 def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
-    found: dict[str, object] = {"confusion": confusion(config, group)}
+    results: dict[str, object] = {"confusion": confusion(config, group)}
     if group.world_size == 3:
-        return found
+        return results
     for name, norm in (("frozen", "frozen"), ("sync", "auto"), ("clipped", "frozen")):
         options = [f"model.norm={norm}"] + (["optim.clip_norm=0.05", "train.ema=0.9"] if name == "clipped" else [])
-        found[name] = gradients(config, group, *options)
-    found["void"] = gradients(config, group, "model.norm=frozen", void_half=True)
-    found["micro_batches"] = gradients(config, group, "model.norm=frozen", "train.accumulate=2")
+        results[name] = gradients(config, group, *options)
+    results["void"] = gradients(config, group, "model.norm=frozen", void_half=True)
+    results["micro_batches"] = gradients(config, group, "model.norm=frozen", "train.accumulate=2")
     ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
-    found["ohem"] = gradients(config, group, "model.norm=frozen", ohem)
-    found["weighted"] = gradients(config, group, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
-    found["half"] = skipped(config, group)
+    results["ohem"] = gradients(config, group, "model.norm=frozen", ohem)
+    results["weighted"] = gradients(config, group, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
+    results["half"] = skipped(config, group)
     if group.world_size > 1:
-        found["waits"] = waited_for(config, group)
-        found["poisoned"] = poisoned(config, group)
-        found["faults"] = faults(group)
+        results["waits"] = waited_for(config, group)
+        results["poisoned"] = poisoned(config, group)
+        results["errors"] = errors(group)
         tensors = {"a": torch.full((2, 3), float(group.rank)), "b": torch.tensor(group.rank)}
-        found["shared"] = {name: value.tolist() for name, value in group.broadcast(tensors).items()}
-    return found
+        results["shared"] = {name: value.tolist() for name, value in group.broadcast(tensors).items()}
+    return results

@@ -56,10 +56,10 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.process.stdin.close()
-    one.process.wait(60)
+    running = Server()
+    yield running
+    running.process.stdin.close()
+    running.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def asked(tmp_path_factory, server):
 
 @pytest.mark.parametrize("name", ["frozen", "void", "clipped", "micro_batches", "ohem", "weighted", "sync"])
 def test_two_ranks_with_half_the_batch_each_give_one_ranks_gradients(asked, name):
-    (alone,) = (each[name] for each in asked[1])
+    (alone,) = (answers[name] for answers in asked[1])
     for rank in (0, 1):
         two = asked[2][rank][name]
         rtol = 1e-5  # sums in another order; seen: 5e-7 with synchronised norms, 2e-7 without
@@ -96,7 +96,7 @@ def test_all_ranks_hold_the_same_weights(asked):
 
 
 def test_five_images_give_the_same_integers_on_one_two_and_three_ranks(asked):
-    matrices = [each["confusion"] for world in (1, 2, 3) for each in asked[world]]
+    matrices = [answers["confusion"] for world in (1, 2, 3) for answers in asked[world]]
     assert np.sum(matrices[0]) == 5 * 34 * 53  # three rows of each are void
     assert all(matrix == matrices[0] for matrix in matrices)
 
@@ -109,7 +109,7 @@ def test_a_rank_whose_loss_is_not_finite_stops_all_before_an_update_and_is_named
 
 
 def test_all_ranks_skip_a_float16_step_that_overflows_on_one(asked):
-    (alone,), two = ([each["half"] for each in asked[world]] for world in (1, 2))
+    (alone,), two = ([answers["half"] for answers in asked[world]] for world in (1, 2))
     assert two[0] == two[1]
     assert two[0]["skipped"] == alone["skipped"]
     assert alone["skipped"][0]
@@ -118,9 +118,9 @@ def test_all_ranks_skip_a_float16_step_that_overflows_on_one(asked):
     np.testing.assert_allclose(two[0]["last"], alone["last"], rtol=1e-2)  # float16, batches of other sizes
 
 
-def test_one_ranks_fault_is_raised_on_all_and_told_by_one(asked):
-    assert asked[2][0]["faults"] == ["rank 1: torn.png True", "no images False", "no images False"]
-    assert asked[2][1]["faults"] == ["torn.png False", "no images True", "no images True"]
+def test_one_ranks_error_is_raised_on_all_and_printed_by_one(asked):
+    assert asked[2][0]["errors"] == ["rank 1: torn.png True", "no images False", "no images False"]
+    assert asked[2][1]["errors"] == ["torn.png False", "no images True", "no images True"]
 
 
 def test_a_step_waits_for_at_most_one_collective_besides_the_exchange_of_gradients(asked):
@@ -128,7 +128,7 @@ def test_a_step_waits_for_at_most_one_collective_besides_the_exchange_of_gradien
         assert asked[2][rank]["waits"] == [["all_reduce"]] * 3
 
 
-def test_rank_0s_tensors_are_everybodys(asked):
+def test_rank_0s_tensors_are_broadcast(asked):
     assert asked[2][1]["shared"] == {"a": [[0.0] * 3] * 2, "b": 0}
 
 

@@ -1,4 +1,4 @@
-"""A running average of a network's weights, kept beside them and used in their place to evaluate."""
+"""Exponential moving average (EMA) of a network's weights, which is evaluated and scored in their place."""
 
 import copy
 
@@ -22,11 +22,11 @@ class ModelEMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Moves towards the weights that `model` has after `step` steps (1, 2, ...).
 
-        The decay is min(decay, (1 + step) / (10 + step)), so that the random first weights are soon forgotten.
+        The decay is min(decay, (1 + step) / (10 + step)), so that the random initial weights lose their part soon.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(new, 1 - decay)
+        for average, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(new, 1 - decay)
             else:
-                mine.copy_(new)
+                average.copy_(new)

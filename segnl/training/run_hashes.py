@@ -1,6 +1,6 @@
-"""What a training leaves behind of what it really began with and saw: short hashes, which its log holds.
+"""Hashes of the initial weights and of every batch, which log.jsonl holds.
 
-Two trainings of a controlled comparison must agree in them; a promise that code keeps is one thing, a record another.
+They record what a training really started from and saw; runs of a controlled comparison must agree in them.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from segnl.data.sample import Batch
 
-EVERY = 4  # of the pixels in both directions: enough to tell crops, flips and colours apart, a sixteenth of the bytes
+PIXEL_STRIDE = 4  # in both directions: enough to tell crops, flips and colours apart, a sixteenth of the bytes
 
 
 def initial_hashes(model: nn.Module) -> dict[str, str]:
-    """By `path shape`, a hash of the values of every parameter and buffer."""
+    """Returns a hash of the values of every parameter and buffer, under the key `PATH SHAPE`."""
     return {
         f"{path} {'x'.join(map(str, values.shape)) or 'scalar'}": short(hashlib.sha256(bytes_of(values)).hexdigest())
         for path, values in model.state_dict().items()
@@ -23,28 +23,28 @@ def initial_hashes(model: nn.Module) -> dict[str, str]:
 
 
 def module_hashes(initial: Mapping[str, str]) -> dict[str, str]:
-    """One hash for each top module (backbone, head, classifier, auxiliary), of its part of `initial_hashes`."""
-    parts: dict[str, list[str]] = {}
-    for place, value in initial.items():
-        parts.setdefault(place.split(".")[0], []).append(f"{place} {value}")
-    return {name: short(hashlib.sha256("\n".join(lines).encode()).hexdigest()) for name, lines in parts.items()}
+    """Combines `initial_hashes` into one hash for each top module (backbone, head, classifier, auxiliary)."""
+    lines: dict[str, list[str]] = {}
+    for tensor, value in initial.items():
+        lines.setdefault(tensor.split(".")[0], []).append(f"{tensor} {value}")
+    return {module: short(hashlib.sha256("\n".join(text).encode()).hexdigest()) for module, text in lines.items()}
 
 
 def batch_hash(batch: Batch) -> str:
-    """A hash of a step's images and labels, of every fourth pixel in every fourth row, and of the images' stems."""
+    """Returns a hash of a step's sample ids, images and labels, of every fourth pixel in every fourth row."""
     digest = hashlib.blake2b(digest_size=6)
     digest.update("\n".join(batch.sample_ids).encode())
     for values in (batch.image, batch.label.long()):  # int64, so that the hashes of older runs still compare
         digest.update(f"{tuple(values.shape)}".encode())
-        digest.update(bytes_of(values[..., ::EVERY, ::EVERY]))
+        digest.update(bytes_of(values[..., ::PIXEL_STRIDE, ::PIXEL_STRIDE]))
     return digest.hexdigest()
 
 
 def bytes_of(values: Tensor) -> bytes:
-    """A tensor's numbers in the order of its axes."""
+    """Returns a tensor's bytes in the order of its axes."""
     return np.ascontiguousarray(values.detach().cpu().numpy()).tobytes()
 
 
 def short(digest: str) -> str:
-    """The first 16 characters: 64 bits, which no accident makes equal."""
+    """Returns the first 16 characters: 64 bits, too many for an accidental match."""
     return digest[:16]

@@ -163,7 +163,7 @@ def test_weights_of_another_shape_are_refused_and_the_tensor_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_optimiser_state_survives_the_trip(kind):
+def test_optimiser_state_survives_saving(kind):
     def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:
         if kind == "sgd":
             return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -46,7 +46,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize(("norm", "chosen"), [("auto", "batch"), ("sync", "batch"), ("group", "group")])
-def test_the_norm_is_chosen_and_said_and_never_an_error_on_one_device(tiny_config, tmp_path, caplog, norm, chosen):
+def test_the_norm_is_chosen_and_logged_on_one_device(tiny_config, tmp_path, caplog, norm, chosen):
     caplog.set_level(logging.INFO, "segnl")
     recipe = load_recipe(tiny_config, [f"model.norm={norm}", "train.max_steps=2", "train.eval_every=2"])
     fit(recipe, tmp_path / "run")
@@ -144,7 +144,7 @@ def test_a_hangup_that_nohup_has_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_training_whose_reader_has_gone_is_trained_to_its_end(tiny_config, tmp_path):
+def test_a_training_whose_output_is_no_longer_read_continues(tiny_config, tmp_path):
     """As with `segnl train ... 2>&1 | head`."""
     process = start(tiny_config, tmp_path, "train.max_steps=6", "data.workers=0")
     process.stderr.close()
@@ -153,7 +153,7 @@ def test_a_training_whose_reader_has_gone_is_trained_to_its_end(tiny_config, tmp
     assert load_checkpoint(checkpoints_of(tmp_path / "checkpoints" / "run")[0]).step == 6
 
 
-def test_resume_with_average_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):
+def test_resume_with_ema_clipping_and_accumulation_equals_uninterrupted(tiny_config, tmp_path):
     run = tmp_path / "run"
     options = ["train.ema=0.9", "optim.clip_norm=0.5", "train.accumulate=2", "train.eval_every=3"]
     recipe = load_recipe(tiny_config, options)
@@ -213,7 +213,7 @@ def test_a_validation_that_a_kill_left_out_is_made_up_for(tiny_config, tmp_path)
     assert load_checkpoint(run / "best.safetensors").step == best
 
 
-def test_averaged_weights_are_the_ones_that_are_scored_and_loaded(tiny_config, tmp_path):
+def test_the_ema_is_scored_and_loaded(tiny_config, tmp_path):
     run = tmp_path / "run"
     fit(load_recipe(tiny_config, ["train.ema=0.9", "train.eval_every=6"]), run)
     checkpoint = load_checkpoint(checkpoints_of(run)[0])

@@ -10,7 +10,7 @@ from segnl.runs.recipe import load_recipe
 from segnl.training import loss_scale
 from segnl.training import trainer as trainer_module
 from segnl.training.fit import fit
-from segnl.training.loss_scale import GREATEST_SCALE, LossScale
+from segnl.training.loss_scale import MAX_SCALE, LossScale
 from tests.training.test_fit import weights_hash
 from tests.training.test_trainer import batch_of, joined, trainer_for
 
@@ -38,9 +38,9 @@ def test_the_scale_stays_within_its_limits():
     assert scale.overflowed()
     assert not scale.overflowed()
     assert scale.value == 1
-    scale = LossScale(value=GREATEST_SCALE, good_steps=loss_scale.GROW_AFTER - 1)
+    scale = LossScale(value=MAX_SCALE, good_steps=loss_scale.GROW_AFTER - 1)
     scale.stepped()
-    assert scale.value == GREATEST_SCALE
+    assert scale.value == MAX_SCALE
 
 
 @pytest.mark.parametrize("head", ["fcn", "aspp", "non_local", "rcca"])
@@ -69,9 +69,11 @@ def test_a_gradient_too_small_for_float16_arrives_by_the_scale(tiny_config):
     unscaled.loss_scale = LossScale(value=1)
     for trainer in (full, scaled, unscaled):
         trainer.step(batch_of(0))
-    wanted, arrived, lost = (t.model.auxiliary.classifier.weight.grad for t in (full, scaled, unscaled))
+    expected, arrived, lost = (t.model.auxiliary.classifier.weight.grad for t in (full, scaled, unscaled))
     assert not lost.any()
-    torch.testing.assert_close(arrived, wanted, rtol=0.05, atol=0.02 * float(wanted.abs().max()))  # 11 bits, 9 layers
+    torch.testing.assert_close(
+        arrived, expected, rtol=0.05, atol=0.02 * float(expected.abs().max())
+    )  # 11 bits, 9 layers
 
 
 def test_clipping_and_the_reported_norm_are_of_the_gradient_without_the_scale(tiny_config):
@@ -87,11 +89,11 @@ def test_clipping_and_the_reported_norm_are_of_the_gradient_without_the_scale(ti
 def test_a_step_that_overflows_is_skipped_and_the_next_ones_learn(tiny_config):
     trainer = trainer_for(tiny_config, FP16, "train.ema=0.9", "optim.weight_decay=0.1")
     trainer.step(batch_of(0))
-    trainer.loss_scale.value = GREATEST_SCALE  # of 2706 pixels' mean: a logit's gradient is beyond 65504
+    trainer.loss_scale.value = MAX_SCALE  # of 2706 pixels' mean: a logit's gradient is beyond 65504
     before = [copy.deepcopy(dict(m.named_parameters())) for m in (trainer.model, trainer.ema.model)]
     momentum = copy.deepcopy(trainer.optimiser.state_dict()["state"])
     report = trainer.step(batch_of(1))
-    assert (report.is_skipped, report.grad_norm, report.loss_scale) == (True, None, GREATEST_SCALE)
+    assert (report.is_skipped, report.grad_norm, report.loss_scale) == (True, None, MAX_SCALE)
     assert (report.step, trainer.step_number) == (2, 2)
     for model, old in zip((trainer.model, trainer.ema.model), before, strict=True):
         assert all(torch.equal(old[name], value) for name, value in model.named_parameters())
@@ -99,11 +101,11 @@ def test_a_step_that_overflows_is_skipped_and_the_next_ones_learn(tiny_config):
         assert torch.equal(state["momentum_buffer"], momentum[key]["momentum_buffer"])
     skipped = [trainer.step(batch_of(2 + i)).is_skipped for i in range(3)]
     assert not skipped[-1]
-    assert trainer.loss_scale.value == GREATEST_SCALE / 2 ** (1 + sum(skipped))
+    assert trainer.loss_scale.value == MAX_SCALE / 2 ** (1 + sum(skipped))
     assert any(not torch.equal(before[0][name], value) for name, value in trainer.model.named_parameters())
 
 
-def test_an_overflow_that_no_scale_mends_ends_the_training_naming_the_images(tiny_config):
+def test_an_overflow_at_every_scale_ends_the_training_naming_the_images(tiny_config):
     trainer = trainer_for(tiny_config, FP16)
     trainer.model.classifier.weight.register_hook(lambda grad: grad * float("inf"))
     before = copy.deepcopy(dict(trainer.model.named_parameters()))
@@ -123,27 +125,27 @@ def test_a_non_finite_loss_is_never_taken_for_an_overflow(tiny_config):
     assert trainer.loss_scale.value == 2**16
 
 
-def test_two_pieces_of_two_overflow_together_and_equal_a_batch_of_four(tiny_config):
+def test_two_micro_batches_of_two_overflow_together_and_equal_a_batch_of_four(tiny_config):
     still = ["model.norm=frozen", "model.dropout=0.0", "model.aux={channels: 8, dropout: 0.0}", "train.batch_size=4"]
     one = trainer_for(tiny_config, FP16, *still)
     two = trainer_for(tiny_config, FP16, *still, "train.accumulate=2")
-    one.loss_scale.value = two.loss_scale.value = GREATEST_SCALE
+    one.loss_scale.value = two.loss_scale.value = MAX_SCALE
     batch = joined([batch_of(0), batch_of(1)])
     batch.label[2:] = 255
-    batch.label[2:, 0, 0] = 0  # the second piece alone would not overflow
+    batch.label[2:, 0, 0] = 0  # the second micro-batch alone would not overflow
     skipped = 0
     while (whole := one.step(batch)).is_skipped:
         assert two.step(batch).is_skipped
         skipped += 1
     assert skipped > 0
-    pieces = two.step(batch)
-    assert pieces.loss == pytest.approx(whole.loss, rel=1e-3)  # float16 convolutions of other batch sizes
-    assert pieces.grad_norm == pytest.approx(whole.grad_norm, rel=1e-2)
+    halves = two.step(batch)
+    assert halves.loss == pytest.approx(whole.loss, rel=1e-3)  # float16 convolutions of other batch sizes
+    assert halves.grad_norm == pytest.approx(whole.grad_norm, rel=1e-2)
 
 
 def test_resumed_in_float16_equals_uninterrupted_with_a_scale_that_moves(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scale, "GROW_AFTER", 3)
-    monkeypatch.setattr(trainer_module, "LossScale", lambda: LossScale(GREATEST_SCALE))
+    monkeypatch.setattr(trainer_module, "LossScale", lambda: LossScale(MAX_SCALE))
     run = tmp_path / "run"
     recipe = load_recipe(tiny_config, [FP16, "train.max_steps=12", "train.ema=0.9", "optim.clip_norm=0.5"])
     fit(recipe, run)
@@ -163,10 +165,10 @@ def scale_lines(run):
 
 
 def test_a_skipped_steps_line_is_plain_json_and_other_precisions_have_no_scale(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "LossScale", lambda: LossScale(GREATEST_SCALE))
+    monkeypatch.setattr(trainer_module, "LossScale", lambda: LossScale(MAX_SCALE))
     fit(load_recipe(tiny_config, [FP16, "train.max_steps=1"]), tmp_path / "half")
     (line,) = [line for line in read_log(tmp_path / "half" / "log.jsonl") if "event" not in line]
-    assert (line["skipped"], line["grad_norm"], line["loss_scale"]) == (True, None, GREATEST_SCALE)
+    assert (line["skipped"], line["grad_norm"], line["loss_scale"]) == (True, None, MAX_SCALE)
     fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "full")
     (line,) = [line for line in read_log(tmp_path / "full" / "log.jsonl") if "event" not in line]
     assert not {"skipped", "loss_scale"} & line.keys()

@@ -13,19 +13,19 @@ def batch():
     return Batch(image, torch.randint(0, 3, (2, 21, 33), generator=noise), ["a", "b"])
 
 
-def test_a_mirrored_shifted_recoloured_reordered_or_renamed_batch_has_another_hash():
-    one = batch()
-    others = [
-        replace(one, image=one.image.flip(-1)),
-        replace(one, image=one.image.roll(1, -1)),
-        replace(one, image=one.image ^ 1),
-        replace(one, image=one.image.flip(0), label=one.label.flip(0)),
-        replace(one, label=one.label.roll(1, -2)),
-        replace(one, sample_ids=["a", "c"]),
-        replace(one, image=one.image[..., :-1], label=one.label[..., :-1]),
+def test_a_flipped_shifted_recoloured_reordered_or_renamed_batch_has_another_hash():
+    original = batch()
+    changed = [
+        replace(original, image=original.image.flip(-1)),
+        replace(original, image=original.image.roll(1, -1)),
+        replace(original, image=original.image ^ 1),
+        replace(original, image=original.image.flip(0), label=original.label.flip(0)),
+        replace(original, label=original.label.roll(1, -2)),
+        replace(original, sample_ids=["a", "c"]),
+        replace(original, image=original.image[..., :-1], label=original.label[..., :-1]),
     ]
-    assert batch_hash(one) == batch_hash(batch())
-    assert len({batch_hash(each) for each in [one, *others]}) == 1 + len(others)
+    assert batch_hash(original) == batch_hash(batch())
+    assert len({batch_hash(version) for version in [original, *changed]}) == 1 + len(changed)
 
 
 def test_weights_are_hashed_one_by_one_and_by_top_module():

@@ -114,15 +114,15 @@ def without_dropout(config, *overrides):
 
 
 @pytest.mark.parametrize("loss", ["{name: cross_entropy}", "{name: cross_entropy, divide_by: all}"])
-def test_two_pieces_of_two_equal_a_batch_of_four(tiny_config, loss):
+def test_two_micro_batches_of_two_equal_a_batch_of_four(tiny_config, loss):
     batch = joined([batch_of(0), batch_of(1)])
-    batch.label[1:] = batch.label[1:].masked_fill(batch.image[1:, 0] > 90, 255)  # the pieces' counts differ
+    batch.label[1:] = batch.label[1:].masked_fill(batch.image[1:, 0] > 90, 255)  # the micro-batches' counts differ
     one = without_dropout(tiny_config, "train.batch_size=4", f"loss={loss}")
     two = without_dropout(tiny_config, "train.batch_size=4", f"loss={loss}", "train.accumulate=2")
     for _ in range(2):
-        whole, pieces = one.step(batch), two.step(batch)
-        assert pieces.loss == pytest.approx(whole.loss, rel=1e-5)
-        assert pieces.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
+        whole, halves = one.step(batch), two.step(batch)
+        assert halves.loss == pytest.approx(whole.loss, rel=1e-5)
+        assert halves.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
