@@ -11,8 +11,14 @@ from segnl.data.base import SegmentationData
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
 from segnl.runs.build import build_data
-from segnl.runs.checkpoint import Checkpoint, checkpoints_of, load_weights, newest_checkpoint, open_checkpoint
-from segnl.runs.checkpoint import class_table_from_dict
+from segnl.runs.checkpoint import (
+    Checkpoint,
+    checkpoints_of,
+    class_table_from_dict,
+    load_weights,
+    newest_checkpoint,
+    open_checkpoint,
+)
 from segnl.runs.recipe import Recipe, compose, differing_keys
 
 

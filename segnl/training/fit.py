@@ -1,7 +1,7 @@
 """A training in its folder: prepares or resumes the run, then lets the trainer take its steps."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
@@ -52,8 +52,9 @@ def fit(
                     ensure_installed()
             data = build_data(recipe, "train")
             val_data = build_data(recipe, "val") if train.eval_every is not None else None
-            opened = stack.enter_context(lock_run_folder(run, recipe, data.table, fresh=fresh)) if group.is_rank0 else None
-        trainer = build_trainer(recipe, data, broadcast_checkpoint(opened, group), group)
+            folder = lock_run_folder(run, recipe, data.table, fresh=fresh) if group.is_rank0 else nullcontext()
+            checkpoint = stack.enter_context(folder)
+        trainer = build_trainer(recipe, data, broadcast_checkpoint(checkpoint, group), group)
         first_step, padding = trainer.step_number, padding_rgb(recipe.model.input)
         transform = TrainTransform(recipe.data, padding, train.seed)
         plan = BatchPlan(train.seed, train.batch_size, first_step, train.max_steps, group.rank, group.world_size)
