@@ -17,10 +17,11 @@ def run(words: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     code = main(sys.argv[1:] if words is None else words)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        sys.stdout.flush()
-    except OSError:  # nobody reads it any more, as behind `| head`: Python's own flush at the end would fail as well
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more, as behind `| head`: Python's own flush at exit would fail as well
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
 
 

@@ -79,7 +79,7 @@ def start(config: Path, folder: Path, *overrides: str) -> subprocess.Popen:
     words = [sys.executable, "-m", "segnl", "train", "--config", str(config), "--run", "run"]
     for override in overrides:
         words += ["--set", override]
-    environment = os.environ | {"PYTHONPATH": root}
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONUNBUFFERED": ""}  # buffered, as users run it
     return subprocess.Popen(
         words,
         cwd=folder,
