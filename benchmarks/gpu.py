@@ -79,7 +79,8 @@ def arguments() -> argparse.Namespace:
 
 def run_tests(device: str) -> dict[str, Any]:
     """Runs `pytest -m gpu` and returns its exit code and its summary line."""
-    command = ["timeout", "300", sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
+    command = ["timeout", "300", sys.executable, "-m", "pytest", "-q", "-m", "gpu"]
+    command += ["tests/test_gpu.py", "tests/metrics"]
     environment = {**os.environ, "SEGNL_GPU_TESTS_ON": device}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     print(done.stdout[-4000:], done.stderr[-2000:], flush=True)

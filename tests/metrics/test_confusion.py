@@ -63,7 +63,8 @@ def test_the_count_on_a_device_is_the_same() -> None:
         module._joint_on_device(torch.from_numpy(pred).long() * 0 - 7, torch.from_numpy(label), K)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_cuda_tensors_count_the_same() -> None:
     pred, label = maps(3)
     found = Confusion(K).counts(torch.from_numpy(pred).cuda(), torch.from_numpy(label).cuda())
