@@ -27,7 +27,7 @@ from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, open_checkpoi
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "torture"
-# Dropout, batch norm, momentum, an average, accumulation and clipping: everything that has a state of its own.
+# Dropout, batch norm, momentum, EMA, accumulation and clipping: everything that has a state of its own.
 RECIPE = """\
 model:
   backbone: {{name: resnet, depth: null, block: basic, blocks: [1, 1, 1, 1], width: 0.25, output_stride: 8}}
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, steps: int) -> Path:
-    """A recipe over freshly made streets."""
+    """Writes a recipe over newly generated streets; returns its path."""
     command = ["data", "streets", "--out", folder / "streets", "--train", 12, "--val", 4, "--hw", "96x128"]
     subprocess.run([sys.executable, "-m", "segnl", *map(str, command)], cwd=ROOT, check=True)
     config = folder / "torture.yaml"
@@ -92,10 +92,10 @@ def start(folder: Path, config: Path, run: str, workers: int) -> subprocess.Pope
 
 
 def run_to_the_end(folder: Path, config: Path, name: str) -> dict[str, object]:
-    """What a training left: hashes of everything it learned, and its scores."""
+    """Runs a training to its end; returns hashes of everything it learned, and its scores."""
     process = start(folder, config, name, workers=1)
     if process.wait() != 0:
-        sys.exit(f"{name}: exit code {process.returncode}; its errors stand above")
+        sys.exit(f"{name}: exit code {process.returncode}; its errors are above")
     run = folder / "checkpoints" / name
     newest = open_checkpoint(run)
     digest = hashlib.sha256()
@@ -116,7 +116,7 @@ def run_to_the_end(folder: Path, config: Path, name: str) -> dict[str, object]:
 
 
 def torture(folder: Path, config: Path, num_kills: int, chance: random.Random) -> list[int]:
-    """Kills `num_kills` starts; the steps that the run had reached each time."""
+    """Kills `num_kills` starts; returns the steps that the run had reached each time."""
     run, reached = folder / "checkpoints" / "killed", []
     limit = int(config.read_text().partition("max_steps: ")[2].partition(",")[0])
     while len(reached) < num_kills:

@@ -41,12 +41,12 @@ def main() -> None:
         contestants = {name: Contestant(name, python, "train_cases", args.threads) for name, python in pythons.items()}
         peers = contestants[peer].ask(do="versions")
         answers = interleaved(contestants, case, args.rounds)
-        found = with_ratios(answers, "seconds")
-        found["parts"] = {name: answer["parts"] for name, answer in answers.items() if "parts" in answer}
-        for one in contestants.values():
-            one.close()
-        results.append({**case, "peer_versions": peers, **found})
-        print(f"{pair}: {found}", flush=True)
+        result = with_ratios(answers, "seconds")
+        result["parts"] = {name: answer["parts"] for name, answer in answers.items() if "parts" in answer}
+        for contestant in contestants.values():
+            contestant.close()
+        results.append({**case, "peer_versions": peers, **result})
+        print(f"{pair}: {result}", flush=True)
     state = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": load_before}
     setting = {"rounds": args.rounds, "threads": args.threads, "malloc": "freed memory kept by all"}
     write_result(args.out, {**setting, **state, "results": results, "complete": True})

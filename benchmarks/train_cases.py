@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 CLASSES = 19
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
-TRUNK = {"name": "resnet", "depth": 50, "output_stride": 8, "stem": {"kind": "plain"}}
+BACKBONE = {"name": "resnet", "depth": 50, "output_stride": 8, "stem": {"kind": "plain"}}
 # Heads of segnl that have the peers' shapes.
 PAPER_ASPP = {"name": "aspp", "channels": 256, "project_kernel": 1, "has_last_conv": True, "project_dropout": 0.5}
 
@@ -62,10 +62,10 @@ def _segnl(case: Case, *, is_half: bool) -> Call:
     from segnl.runs.recipe import compose
     from segnl.training.trainer import Trainer
 
-    sample_id = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
+    stem = {"kind": "deep", "channels": 64} if case["peer"] == "mmseg" else {"kind": "plain"}
     aux = None if case["peer"] == "smp" else {"channels": 256, "weight": 0.4}
     mapping = {
-        "model": {"backbone": {**TRUNK, "stem": sample_id}, "head": _head(case["head"]), "aux": aux},
+        "model": {"backbone": {**BACKBONE, "stem": stem}, "head": _head(case["head"]), "aux": aux},
         "data": {"name": "cityscapes", "root": "none", "crop_hw": case["hw"]},
         "train": {
             "max_steps": 1000,

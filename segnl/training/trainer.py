@@ -93,13 +93,13 @@ class Trainer:
         self.model = model.to(device).to(memory_format=self.layout)
         if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
             synchronise(self.model, group, on_cuda=device.type == "cuda")
-        self.optimiser = build_optimiser(recipe.optim, self.model)
         self.model.backbone.activation_checkpointing = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
         if group.world_size > 1:
             set_process_group(self.model, group)
             # Without its broadcast of buffers in every step: rank 0's are saved and scored, and need no copy elsewhere.
             self.network = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.optimiser = build_optimiser(recipe.optim, self.model)
         if recipe.train.compile:  # a wrapper: the model beside it keeps its names and is evaluated as it stands
             self.network = torch.compile(self.network, backend=COMPILE_BACKEND)  # type: ignore[assignment]
         self.ema = ModelEMA(self.model, recipe.train.ema) if recipe.train.ema is not None else None
