@@ -5,10 +5,10 @@ guarantees these, not the distributions over them), the arithmetic is integer or
 corners and no anti-aliasing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -53,8 +53,7 @@ class Draws:
     def near(self, colour: Colour, spread: int) -> Colour:
         """Shifts a colour as a whole and a little in each channel."""
         shift = self.between(-spread, spread)
-        red, green, blue = (channel + shift + self.between(-spread // 3, spread // 3) for channel in colour)
-        return clip_colour((red, green, blue))
+        return _colour(channel + shift + self.between(-spread // 3, spread // 3) for channel in colour)
 
     def bytes(self, rows: int, columns: int) -> Pixels:
         """Draws u8 `rows columns`."""
@@ -97,9 +96,9 @@ class Box:
 
 
 @cache
-def corners(text: str) -> Points:
+def corners(outline: str) -> Points:
     """Parses an outline "x,y x,y ..." in thousandths of a box, written as SVG's `points`."""
-    pairs = (pair.split(",") for pair in text.split())
+    pairs = (pair.split(",") for pair in outline.split())
     return tuple((int(x), int(y)) for x, y in pairs)
 
 
@@ -135,25 +134,15 @@ class Camera:
         row = int((self.vanish_xy[1] + (self.height_m - up_m) * scale + 0.5) // 1)
         return column, row
 
-    def upright(self, side_m: float, low_m: float, high_m: float, near_m: float, far_m: float) -> "Points":
+    def upright(self, side_m: float, low_m: float, high_m: float, near_m: float, far_m: float) -> Points:
         """Returns the corners of an upright rectangle along the street."""
-        point = self.point
-        return (
-            point(side_m, low_m, near_m),
-            point(side_m, high_m, near_m),
-            point(side_m, high_m, far_m),
-            point(side_m, low_m, far_m),
-        )
+        ends = ((low_m, near_m), (high_m, near_m), (high_m, far_m), (low_m, far_m))
+        return [self.point(side_m, up_m, ahead_m) for up_m, ahead_m in ends]
 
-    def ground(self, inner_m: float, outer_m: float, near_m: float, far_m: float) -> "Points":
-        """Returns the corners of a strip of ground between two distances from the middle, along the street."""
-        point = self.point
-        return (
-            point(inner_m, 0, near_m),
-            point(inner_m, 0, far_m),
-            point(outer_m, 0, far_m),
-            point(outer_m, 0, near_m),
-        )
+    def ground(self, inner_m: float, outer_m: float, near_m: float, far_m: float) -> Points:
+        """Returns the corners of a strip of ground along the street, between two distances from its middle."""
+        ends = ((inner_m, near_m), (inner_m, far_m), (outer_m, far_m), (outer_m, near_m))
+        return [self.point(side_m, 0, ahead_m) for side_m, ahead_m in ends]
 
     def front(self, side_m: float, ahead_m: float, width_m: float, height_m: float, up_m: float = 0.0) -> Box:
         """Projects an upright rectangle that faces the camera, centred on side_m, up_m above the ground."""
@@ -181,21 +170,24 @@ class Surface:
     placement: int = 0
 
 
-def clip_colour(colour: tuple[int, int, int]) -> Colour:
-    red, green, blue = (min(255, max(0, channel)) for channel in colour)
+def _colour(channels: Iterable[int]) -> Colour:
+    red, green, blue = (min(255, max(0, channel)) for channel in channels)
     return red, green, blue
+
+
+def colours(text: str) -> tuple[Colour, ...]:
+    """Parses colours "red,green,blue red,green,blue ..."."""
+    return tuple(_colour(map(int, colour.split(","))) for colour in text.split())
 
 
 def mix(first: Colour, second: Colour, parts: int) -> Colour:
     """Moves `first` by `parts` 256ths towards `second`."""
-    red, green, blue = ((a * (256 - parts) + b * parts) >> 8 for a, b in zip(first, second, strict=True))
-    return red, green, blue
+    return _colour((a * (256 - parts) + b * parts) >> 8 for a, b in zip(first, second, strict=True))
 
 
 def shade(colour: Colour, percent: int) -> Colour:
     """Darkens below 100 percent, lightens above."""
-    red, green, blue = (channel * percent // 100 for channel in colour)
-    return clip_colour((red, green, blue))
+    return _colour(channel * percent // 100 for channel in colour)
 
 
 class Canvas:
@@ -216,45 +208,44 @@ class Canvas:
             self._stuff[name] = self.add(Surface(name, grain))
         return self._stuff[name]
 
-    def thing(self, name: str, grain: int = 24) -> int:
+    def thing(self, name: str) -> int:
         """Adds a surface for one instance, such as one car."""
-        return self.add(Surface(name, grain))
+        return self.add(Surface(name, grain=24))
 
     def add(self, surface: Surface) -> int:
         """Adds a surface and returns its number."""
         self.surfaces.append(surface)
         return len(self.surfaces) - 1
 
-    def paint(self, shapes: Sequence[Points], colour: Colour, surface: int | None = None) -> None:
-        """Fills polygons that do not overlap; without a surface only the colour changes (windows, marks)."""
-        polygons = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
-        cv2.fillPoly(self.image, polygons, colour, cv2.LINE_8)
-        if surface is not None:
-            cv2.fillPoly(self.owner, polygons, surface, cv2.LINE_8)
+    def _draw(
+        self, draw: Callable[..., Any], shape: Sequence[Any], colour: Colour | None, surface: int | None, **how: Any
+    ) -> None:
+        """Draws a shape on the image and on the owners; a colour or surface of None leaves that one as it is."""
+        for pixels, value in ((self.image, colour), (self.owner, surface)):
+            if value is not None:
+                draw(pixels, *shape, value, lineType=cv2.LINE_8, **how)
 
-    def polygon(self, shape: Points, colour: Colour, surface: int | None = None) -> None:
-        """Fills one polygon."""
+    def paint(self, shapes: Sequence[Points], colour: Colour | None, surface: int | None = None) -> None:
+        """Fills polygons that do not overlap.
+
+        Without a surface only the colour changes (windows, marks), without a colour only the label.
+        """
+        polygons = [np.array(shape, np.int32).reshape(-1, 1, 2) for shape in shapes]
+        self._draw(cv2.fillPoly, [polygons], colour, surface)
+
+    def polygon(self, shape: Points, colour: Colour | None, surface: int | None = None) -> None:
+        """Fills one polygon as `paint` does."""
         self.paint([shape], colour, surface)
 
-    def owner_only(self, outline: Points, surface: int) -> None:
-        """Gives a polygon to a surface without changing its colours: the view through a fence is labelled fence."""
-        cv2.fillPoly(self.owner, [np.array(outline, np.int32).reshape(-1, 1, 2)], surface, cv2.LINE_8)
+    def shape(self, box: Box, outline: str, colour: Colour, surface: int | None = None) -> None:
+        """Fills a polygon whose outline `corners` reads: "x,y x,y ..." in thousandths of a box."""
+        self.paint([[box.at(x, y) for x, y in corners(outline)]], colour, surface)
 
     def box(self, box: Box, colour: Colour, surface: int | None = None) -> None:
         """Fills a rectangle; does nothing for an empty box."""
-        if box.x1 < box.x0 or box.y1 < box.y0:
-            return
-        first, last = (box.x0, box.y0), (box.x1, box.y1)
-        cv2.rectangle(self.image, first, last, colour, cv2.FILLED, cv2.LINE_8)
-        if surface is not None:
-            cv2.rectangle(self.owner, first, last, surface, cv2.FILLED, cv2.LINE_8)
+        if box.area:
+            self._draw(cv2.rectangle, [(box.x0, box.y0), (box.x1, box.y1)], colour, surface, thickness=cv2.FILLED)
 
     def disc(self, centre: tuple[int, int], radius: int, colour: Colour, surface: int | None = None) -> None:
         """Fills a circle."""
-        cv2.circle(self.image, centre, radius, colour, cv2.FILLED, cv2.LINE_8)
-        if surface is not None:
-            cv2.circle(self.owner, centre, radius, surface, cv2.FILLED, cv2.LINE_8)
-
-    def shape(self, box: Box, outline: Points, colour: Colour, surface: int | None = None) -> None:
-        """Fills a polygon given in thousandths of a box."""
-        self.polygon([box.at(x, y) for x, y in outline], colour, surface)
+        self._draw(cv2.circle, [centre, radius], colour, surface, thickness=cv2.FILLED)

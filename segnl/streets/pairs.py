@@ -34,10 +34,6 @@ class AmbiguousPair:
     cue_hw: tuple[int, int]
     liveries: tuple[tuple[str, Colour], tuple[str, Colour]]
 
-    def livery(self, index: int) -> Colour:
-        """Returns the RGB of livery 0 or 1."""
-        return self.liveries[index][1]
-
 
 PAIRS: tuple[AmbiguousPair, ...] = (
     AmbiguousPair(

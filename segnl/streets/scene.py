@@ -5,25 +5,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segnl.core.arrays import Pixels
 from segnl.core.seeds import seed_for
 from segnl.labels.cityscapes import LABELS
-from segnl.streets import furniture, traffic
-from segnl.streets.ambiguous import Placement, ahead_of, paint_cue, paint_object, plan_ambiguous
-from segnl.streets.canvas import Box, Canvas, Draws, shade
-from segnl.streets.light import finish
+from segnl.streets.ambiguous import Placement, paint_cue, paint_object, plan_ambiguous
+from segnl.streets.canvas import Box, Draws, shade
+from segnl.streets.props import PROPS
 from segnl.streets.town import Street, paint_town, plan_street
 
 VERSION = 1
 """Increases whenever any pixel of any street changes."""
 
 _LABELS = {label.name: label for label in LABELS}
-
-Place = tuple[float, float]
-Painter = Callable[[Canvas, Draws, Street, Place], None]
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Prop:
-    """An object in the street. hold: the pixels it may cover. ahead: metres."""
+    """An object in the street. extent: the pixels that it may cover. ahead: metres."""
 
     paint: Callable[[], None]
-    hold: Box
+    extent: Box
     ahead: float
 
 
@@ -56,28 +53,27 @@ def render_scene(*, seed: int, split: str, index: int, hw: tuple[int, int], mark
     """
     draws = Draws(seed_for(seed, "streets", split, index))
     marks = Draws(seed_for(seed if marks_seed is None else marks_seed, "marks", split, index))
-    canvas = Canvas(hw)
     street = plan_street(draws, hw)
-    paint_town(canvas, draws, street)
-    placements = plan_ambiguous(canvas, draws, marks, street)
+    paint_town(street)
+    placements = plan_ambiguous(street, marks)
     for placement in placements:
         if placement.pair.on != "traffic sign":
-            paint_cue(canvas, street, placement)
-    _populate(canvas, draws, street, placements, index)
+            paint_cue(street, placement)
+    _populate(street, placements, index)
     for placement in placements:  # last: a sign covers the objects behind it
         if placement.pair.on == "traffic sign":
-            paint_cue(canvas, street, placement)
-    _margins(canvas, draws, street)
-    return _resolve(canvas, draws, placements)
+            paint_cue(street, placement)
+    _margins(street)
+    return _resolve(street, placements)
 
 
-def _populate(canvas: Canvas, draws: Draws, street: Street, placements: Sequence[Placement], index: int) -> None:
+def _populate(street: Street, placements: Sequence[Placement], index: int) -> None:
     """Paints props and ambiguous objects, the farthest first, without props that hide a cue or much of an object."""
-    props = [*_scheduled(canvas, draws, street, index), *_passing(canvas, draws, street)]
-    queue = [(prop.ahead, order, prop.paint) for order, prop in enumerate(props) if _is_clear(prop, street, placements)]
+    props = [prop for prop in _props(street, index) if _is_clear(prop, street, placements)]
+    queue = [(prop.ahead, order, prop.paint) for order, prop in enumerate(props)]
     for order, placement in enumerate(placements):
-        ahead = ahead_of(placement, street)
-        queue.append((ahead, -1 - order, partial(paint_object, canvas, draws, placement, order + 1)))
+        ahead = street.camera.ahead_of_row(placement.box.y1)
+        queue.append((ahead, -1 - order, partial(paint_object, street, placement, order + 1)))
     for _, _, paint in sorted(queue, key=lambda entry: (-entry[0], entry[1])):
         paint()
 
@@ -85,122 +81,93 @@ def _populate(canvas: Canvas, draws: Draws, street: Street, placements: Sequence
 def _is_clear(prop: _Prop, street: Street, placements: Sequence[Placement]) -> bool:
     """Whether a prop hides no cue and at most an eighth of any ambiguous object behind it."""
     for placement in placements:
-        if prop.hold.overlap(placement.cue.grown(street.camera.px(3))):
+        if prop.extent.overlap(placement.cue.grown(street.camera.px(3))):
             return False
-        is_before = prop.ahead < ahead_of(placement, street)
-        if is_before and prop.hold.overlap(placement.box) * 8 > placement.box.area:
+        is_before = prop.ahead < street.camera.ahead_of_row(placement.box.y1)
+        if is_before and prop.extent.overlap(placement.box) * 8 > placement.box.area:
             return False
     return True
-
-
-_SIZES: dict[str, tuple[float, float, float]] = {  # width, height, length in metres
-    "car": (1.8, 1.5, 4.2),
-    "truck": (2.4, 3.2, 7.0),
-    "bus": (2.5, 3.0, 10.0),
-    "train": (2.4, 3.3, 22.0),
-    "person": (0.8, 1.9, 0.3),
-    "cyclist": (1.7, 1.8, 0.3),
-    "bicycle": (1.7, 1.1, 0.3),
-    "motorcycle": (2.0, 1.3, 0.3),
-    "tree": (4.4, 7.0, 0.3),
-    "bush": (2.4, 1.5, 0.3),
-    "lamp": (2.8, 7.4, 0.3),
-    "traffic_light": (0.5, 3.6, 0.3),
-    "traffic_sign": (0.9, 2.8, 0.3),
-    "bin_": (0.5, 1.0, 0.3),
-    "barrier": (0.2, 1.1, 7.0),
-}
-
-
-def _prop(canvas: Canvas, draws: Draws, street: Street, name: str, place: Place) -> _Prop:
-    painter: Painter = getattr(traffic, name, None) or getattr(furniture, name)
-    width, height, length = _SIZES[name]
-    near = street.camera.front(place[0], place[1], width, height)
-    far = street.camera.front(place[0], place[1] + length, width, height)
-    hold = Box(min(near.x0, far.x0), min(near.y0, far.y0), max(near.x1, far.x1), max(near.y1, far.y1))
-    return _Prop(lambda: painter(canvas, draws, street, place), hold, place[1])
 
 
 _SCHEDULE = ("train", "motorcycle", "cyclist", "truck", "bicycle", "bus", "traffic_light", "barrier", "person", "car")
 
 
-def _scheduled(canvas: Canvas, draws: Draws, street: Street, index: int) -> list[_Prop]:
-    """Returns two props chosen by the index, at two places each, so that ten images in a row show all classes."""
-    props = []
-    for name in (_SCHEDULE[index % 10], _SCHEDULE[(index * 3 + 1) % 10]):
-        props += [_prop(canvas, draws, street, name, _place_for(draws, street, name, (90, 240))) for _ in range(2)]
-    return props
+_NEAR, _MIDDLE, _FAR = (45, 140), (90, 300), (220, 700)  # tenths of a metre
+_CROWD = {
+    "car": ((1, 4, _MIDDLE), (2, 6, _FAR)),
+    "person": ((1, 5, _MIDDLE), (1, 5, _FAR), (0, 1, _NEAR)),
+    "tree": ((0, 4, _MIDDLE), (1, 6, _FAR)),
+    "bush": ((0, 3, _MIDDLE),),
+    "lamp": ((1, 3, _MIDDLE), (1, 3, _FAR), (0, 1, _NEAR)),
+    "traffic_sign": ((1, 3, _MIDDLE), (0, 2, _FAR)),
+    "traffic_light": ((0, 2, _MIDDLE), (0, 2, _FAR)),
+    "bicycle": ((0, 2, _MIDDLE),),
+    "motorcycle": ((0, 1, _MIDDLE),),
+    "cyclist": ((0, 1, _MIDDLE),),
+    "truck": ((0, 1, _FAR),),
+    "bus": ((0, 1, _FAR),),
+    "barrier": ((0, 1, _MIDDLE),),
+    "litter_bin": ((0, 2, _MIDDLE),),
+}
+"""Smallest and largest number of each kind of prop, and the range of its distance."""
 
 
-def _place_for(draws: Draws, street: Street, name: str, ahead_dm: tuple[int, int]) -> Place:
-    """Draws a plausible place for a prop, between two distances in tenths of a metre."""
+def _props(street: Street, index: int) -> list[_Prop]:
+    """Draws the props of a street.
+
+    Two kinds are chosen by the index, at two places each, so that ten images in a row show all classes; the others are
+    random, most of them far away.
+    """
+    draws = street.draws
+    kinds = _SCHEDULE[index % 10], _SCHEDULE[(index * 3 + 1) % 10]
+    scheduled = [_prop(street, kind, (90, 240)) for kind in kinds for _ in range(2)]
+    crowd = [
+        (kind, draws.between(least, most), reach) for kind, groups in _CROWD.items() for least, most, reach in groups
+    ]
+    return scheduled + [_prop(street, kind, reach) for kind, count, reach in crowd for _ in range(count)]
+
+
+def _prop(street: Street, kind: str, ahead_dm: tuple[int, int]) -> _Prop:
+    """Draws a place for a prop. ahead_dm: nearest and farthest, in tenths of a metre."""
+    painter, (width, height, length) = PROPS[kind]
+    side, ahead = _place(street, kind, ahead_dm)
+    near = street.camera.front(side, ahead, width, height)
+    far = street.camera.front(side, ahead + length, width, height)
+    extent = Box(min(near.x0, far.x0), min(near.y0, far.y0), max(near.x1, far.x1), max(near.y1, far.y1))
+    return _Prop(partial(painter, street, side, ahead), extent, ahead)
+
+
+def _place(street: Street, kind: str, ahead_dm: tuple[int, int]) -> tuple[float, float]:
+    """Draws a plausible place for a prop: metres right of the street's middle, metres ahead."""
+    draws = street.draws
     side = draws.pick((-1, 1))
     ahead = draws.between(*ahead_dm) / 10
     line = street.houses_m[0] if side < 0 else street.houses_m[1]
-    if name in ("car", "truck", "bus"):
+    if kind in ("car", "truck", "bus"):
         return side * (street.road_m * 0.5 if draws.chance(50) else street.road_m - 1.1), ahead
-    if name == "train":
+    if kind == "train":
         return side * 1.5, ahead
-    if name == "cyclist":
+    if kind == "cyclist":
         return side * (street.road_m - draws.between(6, 14) / 10), ahead
-    if name in ("traffic_light", "traffic_sign", "lamp", "barrier"):
+    if kind in ("traffic_light", "traffic_sign", "lamp", "barrier"):
         return side * (street.road_m + 0.4), ahead
-    if name == "tree":
+    if kind == "tree":
         return side * (street.road_m + draws.between(12, 26) / 10), ahead
     width_dm = max(2, int((line - street.road_m) * 10) - 8)
     return side * (street.road_m + draws.between(5, width_dm) / 10), ahead
 
 
-def _passing(canvas: Canvas, draws: Draws, street: Street) -> list[_Prop]:
-    """Draws random props, most of them far away."""
-    near, middle, far = (45, 140), (90, 300), (220, 700)
-    crowd: list[tuple[str, int, tuple[int, int]]] = [
-        ("car", draws.between(1, 4), middle),
-        ("car", draws.between(2, 6), far),
-        ("person", draws.between(1, 5), middle),
-        ("person", draws.between(1, 5), far),
-        ("person", draws.between(0, 1), near),
-        ("tree", draws.between(0, 4), middle),
-        ("tree", draws.between(1, 6), far),
-        ("bush", draws.between(0, 3), middle),
-        ("lamp", draws.between(1, 3), middle),
-        ("lamp", draws.between(1, 3), far),
-        ("lamp", draws.between(0, 1), near),
-        ("traffic_sign", draws.between(1, 3), middle),
-        ("traffic_sign", draws.between(0, 2), far),
-        ("traffic_light", draws.between(0, 2), middle),
-        ("traffic_light", draws.between(0, 2), far),
-        ("bicycle", draws.between(0, 2), middle),
-        ("motorcycle", draws.below(2), middle),
-        ("cyclist", draws.between(0, 1), middle),
-        ("truck", draws.below(2), far),
-        ("bus", draws.below(2), far),
-        ("barrier", draws.below(2), middle),
-        ("bin_", draws.between(0, 2), middle),
-    ]
-    return [
-        _prop(canvas, draws, street, name, _place_for(draws, street, name, reach))
-        for name, count, reach in crowd
-        for _ in range(count)
-    ]
-
-
-def _margins(canvas: Canvas, draws: Draws, street: Street) -> None:
+def _margins(street: Street) -> None:
     """Paints the ignored border regions: ego vehicle, rectification border, out of roi."""
+    canvas, draws, px = street.canvas, street.draws, street.camera.px
     height, width = street.camera.hw
-    px = street.camera.px
     if draws.chance(80):
         high = px(draws.between(10, 20))
         left, right = -width * draws.between(5, 20) // 100, width * draws.between(105, 120) // 100
         hood = Box(left, height - high, right, height + high)
-        paint = draws.near((52, 54, 60), 20)
-        canvas.shape(
-            hood,
-            ((0, 1000), (60, 500), (200, 160), (400, 0), (600, 0), (800, 160), (940, 500), (1000, 1000)),
-            paint,
-            canvas.stuff("ego vehicle", 12),
-        )
-        canvas.shape(hood, ((260, 190), (420, 70), (580, 70), (740, 190)), shade(paint, 150))
+        paint, surface = draws.near((52, 54, 60), 20), canvas.stuff("ego vehicle", 12)
+        canvas.shape(hood, "0,1000 60,500 200,160 400,0 600,0 800,160 940,500 1000,1000", paint, surface)
+        canvas.shape(hood, "260,190 420,70 580,70 740,190", shade(paint, 150))
     if draws.chance(40):
         rim = canvas.stuff("rectification border", 0)
         wide = px(draws.between(2, 4))
@@ -213,8 +180,9 @@ def _margins(canvas: Canvas, draws: Draws, street: Street) -> None:
     canvas.owner[:, :edge] = canvas.owner[:, -edge:] = outside
 
 
-def _resolve(canvas: Canvas, draws: Draws, placements: Sequence[Placement]) -> Scene:
+def _resolve(street: Street, placements: Sequence[Placement]) -> Scene:
     """Turns surfaces into classes and instances; only here an ambiguous object gets its class."""
+    canvas = street.canvas
     grain = np.array([surface.grain for surface in canvas.surfaces], np.uint8)
     pairs = np.zeros(len(canvas.surfaces), np.uint8)
     labels = np.zeros(len(canvas.surfaces), np.uint8)
@@ -230,5 +198,57 @@ def _resolve(canvas: Canvas, draws: Draws, placements: Sequence[Placement]) -> S
         if label.has_instances:
             instances[number] = label.id * 1000 + counts[name]
             counts[name] += 1
-    image = finish(canvas.image, grain[canvas.owner], draws)
+    image = finish(canvas.image, grain[canvas.owner], street.draws)
     return Scene(image, labels[canvas.owner], instances[canvas.owner], pairs[canvas.owner], tuple(placements))
+
+
+def finish(image: Pixels, grain: Pixels, draws: Draws) -> Pixels:
+    """Adds camera effects to `image` u8 `H W 3`. grain: u8 `H W`, strength of the texture of each pixel's surface."""
+    texture = _texture(grain, draws)
+    lit = []
+    for plane, factor in zip(cv2.split(image), _gains(grain.shape, draws), strict=True):  # planes are fast to process
+        rough = np.clip(plane + texture, 0, 255).astype(np.uint16)
+        rough *= factor
+        rough >>= 7
+        lit.append(np.minimum(rough, 255).astype(np.uint8))
+    soft = np.asarray(cv2.merge(lit), np.uint8)
+    for _ in range(draws.pick((0, 1, 1, 2))):
+        soft = blur(soft)
+    most = draws.pick((3, 7, 7, 15))
+    noise = draws.bytes(grain.shape[0], grain.shape[1] * 3).reshape(soft.shape) & np.uint8(most)
+    return np.asarray(cv2.subtract(cv2.add(soft, noise), np.full_like(noise, most // 2 + 1)), np.uint8)  # both saturate
+
+
+def blur(image: Pixels) -> Pixels:
+    """Convolves with 1 2 1 over rows and columns, rounded once, halves upwards; the border is repeated."""
+    return np.asarray(cv2.GaussianBlur(image, (3, 3), 0, borderType=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _texture(grain: Pixels, draws: Draws) -> NDArray[np.int16]:
+    """Draws speckle of one pixel and blotches of about 3 and 8 pixels (of 256 rows), i16 `H W`, +-3/8 of the grain."""
+    height, width = grain.shape
+    total = draws.bytes(height, width).astype(np.int16)
+    for cell in (max(2, height * 3 // 256), max(3, height * 8 // 256)):
+        coarse = draws.bytes(height // cell + 1, width // cell + 1).astype(np.int16)
+        total += coarse.repeat(cell, axis=0)[:height].repeat(cell, axis=1)[:, :width]
+    total -= 382
+    total >>= 3  # now +-48, so that 16 bits hold the product with any grain
+    total *= grain.astype(np.int16)
+    total >>= 7
+    return total
+
+
+def _gains(hw: tuple[int, ...], draws: Draws) -> list[NDArray[np.uint16]]:
+    """Draws exposure, warmth and uneven light: gains in 128ths `H W` for red, green and blue."""
+    height, width = hw
+    exposure = draws.between(190, 280)
+    warmth = draws.between(-14, 14)
+    knots = np.array([[draws.between(226, 282) for _ in range(3)] for _ in range(2)], np.int32)
+    column = np.arange(width, dtype=np.int32) * 512 // max(1, width - 1)
+    index = np.minimum(column >> 8, 1)
+    part = column - (index << 8)
+    rows = (knots[:, index] * (256 - part) + knots[:, index + 1] * part) >> 8  # 2 W
+    row = (np.arange(height, dtype=np.int32) * 256 // max(1, height - 1))[:, None]
+    gain = ((rows[:1] * (256 - row) + rows[1:] * row) >> 8).astype(np.uint16)  # H W
+    # At most 282 * 147 >> 8 = 161, so that 16 bits hold its product with a colour.
+    return [gain * np.uint16((exposure + tilt) // 2) >> 8 for tilt in (warmth, 0, -warmth)]

@@ -59,7 +59,7 @@ def test_a_shape_without_a_surface_changes_colour_only():
     assert (canvas.owner == number).sum() == 9
     assert car != number
     assert canvas.image[4, 4].tolist() == [1, 2, 3]
-    canvas.owner_only([(8, 5), (10, 5), (10, 6), (8, 6)], number)
+    canvas.polygon([(8, 5), (10, 5), (10, 6), (8, 6)], None, number)
     assert (canvas.owner == number).sum() == 15
     assert not canvas.image[5:, 8:].any()
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from segnl.streets.canvas import Canvas, Draws
+from segnl.streets.canvas import Draws
 from segnl.streets.town import paint_town, plan_street
 
 
 @pytest.mark.parametrize("hw", [(64, 128), (256, 512)])
 def test_sky_is_above_and_road_is_below(hw: tuple[int, int]):
     for seed in range(6):
-        draws, canvas = Draws(seed), Canvas(hw)
-        street = plan_street(draws, hw)
-        paint_town(canvas, draws, street)
+        street = plan_street(Draws(seed), hw)
+        canvas = street.canvas
+        paint_town(street)
         horizon = street.camera.vanish_xy[1]
         assert not (canvas.owner[horizon + 2 :] == canvas.stuff("sky")).any()
         assert not (canvas.owner[:horizon] == canvas.stuff("road")).any()
@@ -21,9 +21,10 @@ def test_sky_is_above_and_road_is_below(hw: tuple[int, int]):
 
 
 def test_every_pixel_of_a_town_has_an_owner_and_a_colour():
-    draws, canvas = Draws(3), Canvas((128, 256))
+    street = plan_street(Draws(3), (128, 256))
+    canvas = street.canvas
     canvas.owner[:] = 65_535
-    paint_town(canvas, draws, plan_street(draws, (128, 256)))
+    paint_town(street)
     assert canvas.owner.max() < len(canvas.surfaces)
     assert canvas.image.max(axis=2).min() > 0
 

@@ -1,19 +1,19 @@
-"""Vehicles and people: each paints what it is, where it stands."""
+"""Each prop paints what it is, where it stands; thin poles stay visible far away."""
 
 import pytest
 
-from segnl.streets import traffic
 from segnl.streets.canvas import Canvas, Draws
+from segnl.streets.props import PROPS
 from segnl.streets.town import plan_street
 
 NAMES = ("car", "truck", "bus", "train", "person", "bicycle", "motorcycle")
 
 
 def painted(name: str, side: float, ahead: float) -> tuple[Canvas, list[int]]:
-    draws, canvas = Draws(1), Canvas((256, 512))
-    street = plan_street(draws, (256, 512))
+    street = plan_street(Draws(1), (256, 512))
+    canvas = street.canvas
     canvas.stuff("road")
-    getattr(traffic, name)(canvas, draws, street, (side, ahead))
+    PROPS[name][0](street, side, ahead)
     return canvas, [int((canvas.owner == number).sum()) for number in range(len(canvas.surfaces))]
 
 
@@ -34,3 +34,22 @@ def test_a_cyclist_is_a_rider_and_a_bicycle():
     canvas, pixels = painted("cyclist", 1.0, 9.0)
     assert [surface.name for surface in canvas.surfaces] == ["road", "bicycle", "rider"]
     assert min(pixels[1:]) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("tree", {"vegetation"}),
+        ("bush", {"vegetation"}),
+        ("lamp", {"pole"}),
+        ("traffic_light", {"pole", "traffic light"}),
+        ("traffic_sign", {"pole", "traffic sign"}),
+        ("litter_bin", {"static"}),
+        ("barrier", {"fence"}),
+    ],
+)
+@pytest.mark.parametrize("ahead", [8.0, 40.0])
+def test_furniture_paints_its_classes_near_and_far(name: str, classes: set[str], ahead: float):
+    canvas, _ = painted(name, 3.0, ahead)
+    seen = {canvas.surfaces[number].name for number in set(canvas.owner.ravel().tolist())} - {"road"}
+    assert seen == classes
