@@ -82,6 +82,11 @@ class ResultCache:
 
     folder: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> "ResultCache":
+        """Returns the cache in a run's or a study's folder."""
+        return cls(folder / "cache")
+
     def path(self, name: str, key: JSONDict) -> Path:
         """Where the result lies or would lie: FOLDER/NAME-DIGEST.json; the path without suffix is for further files."""
         return self.folder / f"{name}-{digest_of(key)[:16]}.json"

@@ -151,15 +151,20 @@ def differing_keys(recipe: JSONDict, other: JSONDict, *, with_eval: bool = False
     with_eval: includes the keys of how they are scored. A key that a recipe was written without, because it is newer,
     has its default there.
     """
-    flat, other_flat = _flatten(_with_defaults(recipe)), _flatten(_with_defaults(other))
+    flat, other_flat = (deciding_keys(_with_defaults(each), with_eval=with_eval) for each in (recipe, other))
     absent = object()
     return sorted(
-        key
-        for key in flat.keys() | other_flat.keys()
-        if key not in FREE_KEYS
-        and (with_eval or not key.startswith("eval."))
-        and flat.get(key, absent) != other_flat.get(key, absent)
+        key for key in flat.keys() | other_flat.keys() if flat.get(key, absent) != other_flat.get(key, absent)
     )
+
+
+def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:
+    """Returns the dotted keys that decide what is learned, with their values; with_eval: also how it is scored."""
+    return {
+        key: value
+        for key, value in _flatten(recipe).items()
+        if key not in FREE_KEYS and (with_eval or not key.startswith("eval."))
+    }
 
 
 def _with_defaults(mapping: JSONDict) -> JSONDict:

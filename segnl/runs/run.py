@@ -55,7 +55,7 @@ class Run:
     @property
     def cache(self) -> ResultCache:
         """RUN/cache: results that are computed once."""
-        return ResultCache(self.folder / "cache")
+        return ResultCache.of(self.folder)
 
     def open_data(self, split: str, *, needs_labels: bool = True) -> SegmentationData:
         """The recipe's data set. needs_labels: False accepts a split without labels.

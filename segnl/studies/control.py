@@ -1,21 +1,20 @@
 """Checks by hashes that the runs of a study share what they should: their initial weights and their batches."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from segnl.core.files import write_atomic
+from segnl.core.result_cache import Record
 from segnl.core.run_log import read_log
-from segnl.data.loader import BatchPlan, train_batches
-from segnl.data.sample import Batch
+from segnl.data.digest import content_digest
+from segnl.data.loader import BatchKeys, BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, padding_rgb
-from segnl.runs.recipe import Recipe, differing_keys
+from segnl.runs.recipe import Recipe, deciding_keys
 from segnl.studies.study import PlannedRun
 from segnl.training.run_hashes import batch_hash, bytes_of, initial_hashes, module_hashes, short
 
-FILE = "control.json"
+NAME = "control"
 NUM_BATCHES = 2
 """Two are enough to tell two data pipelines apart: a batch depends on nothing but the seed and the step."""
 
@@ -25,7 +24,7 @@ class RunHashes:
     """Hashes that a run's recipe and seed give: of the initial weights and of the first batches.
 
     init: SHA-256 of each parameter and buffer, by `path shape`. batches: one hash of the first NUM_BATCHES batches.
-    first: for each of those batches the hash that a training writes into its log; empty in files of older versions.
+    first: for each of those batches the hash that a training writes into its log.
     """
 
     init: dict[str, str]
@@ -65,39 +64,47 @@ def logged_hashes_of(run: PlannedRun) -> LoggedHashes:
 
 
 def run_hashes_of(run: PlannedRun) -> RunHashes:
-    """Reads the hashes from the run's folder; computes and writes them where they are missing or of another recipe."""
-    file = run.folder / FILE
-    if file.exists():
-        mapping = json.loads(file.read_text(encoding="utf-8"))
-        if "recipe" in mapping and not differing_keys(mapping["recipe"], run.recipe.to_dict()):
-            return RunHashes(mapping["init"], mapping["batches"], tuple(mapping.get("first", ())))
-    hashes = compute_run_hashes(run.recipe)
-    mapping = {"init": hashes.init, "batches": hashes.batches, "first": hashes.first, "recipe": run.recipe.to_dict()}
-    write_atomic(file, json.dumps(mapping, indent=1).encode())
-    return hashes
+    """Reads the hashes from the run's cache; computes them where recipe or the first batches' files are others."""
+    data = build_data(run.recipe, "train")
+    plan = _first_batches(run.recipe)
+    images = sorted({index for batch in BatchKeys(len(data), plan) for _, index in batch})
+    key = {
+        "version": 1,
+        "recipe": deciding_keys(run.recipe.to_dict()),
+        "num_images": len(data),
+        "images": content_digest(data, images),
+    }
+    record = run.cache.load(NAME, key)
+    if record is None:
+        record = Record(key, asdict(compute_run_hashes(run.recipe)))
+        run.cache.store(NAME, record)
+    value = record.value
+    return RunHashes(value["init"], value["batches"], tuple(value["first"]))
 
 
 def compute_run_hashes(recipe: Recipe) -> RunHashes:
     """Builds the initial network and the first batches as a training would, and hashes both."""
     data = build_data(recipe, "train")
     model = build_model(recipe, data.table.num_classes, is_new=True)
-    batches = list(_first_batches(recipe))
+    batches = train_batches(
+        data,
+        TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
+        _first_batches(recipe),
+        workers=0,
+        timeout_s=recipe.data.worker_timeout_s,
+    )
+    hashes = []
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(bytes_of(batch.image))
         digest.update(bytes_of(batch.label.long()))
         digest.update("\n".join(batch.sample_ids).encode())
-    return RunHashes(initial_hashes(model), short(digest.hexdigest()), tuple(map(batch_hash, batches)))
+        hashes.append(batch_hash(batch))
+    return RunHashes(initial_hashes(model), short(digest.hexdigest()), tuple(hashes))
 
 
-def _first_batches(recipe: Recipe) -> Iterator[Batch]:
-    return train_batches(
-        build_data(recipe, "train"),
-        TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
-        BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, min(NUM_BATCHES, recipe.train.max_steps)),
-        workers=0,
-        timeout_s=recipe.data.worker_timeout_s,
-    )
+def _first_batches(recipe: Recipe) -> BatchPlan:
+    return BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, min(NUM_BATCHES, recipe.train.max_steps))
 
 
 def is_varied(name: str, varies: Sequence[str]) -> bool:

@@ -1,19 +1,17 @@
 """Costs of a network for a study's table: parameters; FLOPs, time and memory of one crop; training speed."""
 
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from segnl.core.config import JSONDict
 from segnl.core.environment import machine
 from segnl.core.errors import MachineError
-from segnl.core.files import write_atomic
 from segnl.core.log import log
+from segnl.core.result_cache import Record
 from segnl.core.run_log import read_log
 from segnl.profiling.cost import network_counts
 from segnl.profiling.peak_memory import Profile, ProfileJob, profile
@@ -21,7 +19,6 @@ from segnl.runs.build import device_of
 from segnl.runs.recipe import Recipe
 from segnl.studies.study import PlannedRun
 
-FILE = "cost.json"
 WARM_UP = 5  # steps at each start of a training, while caches fill and workers start
 LATENCY_S = 1.0  # seconds of passes per head; heads take turns, so that a busy moment affects all of them
 
@@ -43,45 +40,49 @@ class HeadCost:
 
 
 def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, HeadCost]:
-    """Returns each run's cost by the same key; what a run's cost.json holds is not counted or measured again.
+    """Returns each run's cost by the same key; costs in a run's cache are not counted or measured again.
 
     The counter imports torch's compiler, which alone takes seconds, and a time would be different each time.
     """
-    kept = {key: _counted(run.recipe, num_classes, run.folder) for key, run in runs.items()}
-    place = _place()
-    missing = [key for key, mapping in kept.items() if mapping.get("measured", {}).get("machine") != place]
-    for key, found in zip(missing, _measured([runs[key].recipe for key in missing], num_classes), strict=False):
-        about = {"machine": place, "threads": found.threads, "passes": found.passes}
-        kept[key]["measured"] = {"latency_ms": found.latency_ms, "peak_mib": found.peak_mib} | about
-        write_atomic(runs[key].folder / FILE, json.dumps(kept[key]).encode())
-    return {key: _cost(mapping) for key, mapping in kept.items()}
+    counts = {name: _counts(run, num_classes) for name, run in runs.items()}
+    keys = {name: _timing_key(run.recipe, num_classes) for name, run in runs.items()}
+    timings = {name: run.cache.load("timing", keys[name]) for name, run in runs.items()}
+    missing = [name for name, record in timings.items() if record is None]
+    for name, measured in zip(missing, _measured([runs[name].recipe for name in missing], num_classes), strict=False):
+        value = {name: getattr(measured, name) for name in ("latency_ms", "peak_mib", "threads", "passes")}
+        timings[name] = record = Record(keys[name], value)
+        runs[name].cache.store("timing", record)
+    return {name: _head_cost(*counts[name], timings[name]) for name in runs}
 
 
-def _place() -> JSONDict:
+def _counts(run: PlannedRun, num_classes: int) -> tuple[int, float]:
+    """Returns parameters and GFLOPs."""
+    key = _network_key(run.recipe, num_classes)
+    record = run.cache.load("cost", key)
+    if record is None:
+        record = Record(key, network_counts(run.recipe, num_classes, run.recipe.data.crop_hw))
+        run.cache.store("cost", record)
+    params, gflops = record.value
+    return params, gflops
+
+
+def _network_key(recipe: Recipe, num_classes: int) -> JSONDict:
+    return {"version": 1, "model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes}
+
+
+def _timing_key(recipe: Recipe, num_classes: int) -> JSONDict:
     device = device_of()
-    return machine() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    return _network_key(recipe, num_classes) | {
+        "arithmetic": [recipe.train.precision, recipe.eval.precision, recipe.train.channels_last],
+        "machine": machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+    }
 
 
-def _cost(mapping: Mapping[str, Any]) -> HeadCost:
-    measured = mapping.get("measured", {})
-    return HeadCost(mapping["params"], mapping["gflops"], measured.get("latency_ms"), measured.get("peak_mib"))
-
-
-def _counted(recipe: Recipe, num_classes: int, run: Path) -> JSONDict:
-    """Returns the content of cost.json, counted and written where it is missing or of another network."""
-    belongs_to: JSONDict = json.loads(
-        json.dumps({"model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes})
-    )
-    try:
-        mapping: JSONDict = json.loads((run / FILE).read_text(encoding="utf-8"))
-        if mapping["belongs_to"] == belongs_to and {"params", "gflops"} <= mapping.keys():
-            return mapping
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there yet, or of an earlier version
-    params, gflops = network_counts(recipe, num_classes, recipe.data.crop_hw)
-    mapping = {"params": params, "gflops": gflops, "belongs_to": belongs_to}
-    write_atomic(run / FILE, json.dumps(mapping).encode())
-    return mapping
+def _head_cost(params: int, gflops: float, timing: Record | None) -> HeadCost:
+    measured = timing.value if timing is not None else {}
+    return HeadCost(params, gflops, measured.get("latency_ms"), measured.get("peak_mib"))
 
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:

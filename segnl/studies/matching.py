@@ -4,16 +4,14 @@ A head with twice the parameters may win because of them. The width is `model.he
 remaining difference is reported.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from segnl.core.config import JSONDict, merge
 from segnl.core.errors import ConfigError
-from segnl.core.files import write_atomic
 from segnl.core.log import log
+from segnl.core.result_cache import Record, ResultCache
 from segnl.profiling.cost import network_counts, num_classes_of
 from segnl.profiling.flops import num_parameters, on_fake_tensors
 from segnl.runs.build import build_model
@@ -22,7 +20,7 @@ from segnl.runs.recipe import Recipe, compose
 Measure = Literal["params", "gflops"]
 STEP = 8
 MAX_WIDTH = 4096
-FILE = "matching.json"
+NAME = "widths"
 
 
 @dataclass(frozen=True)
@@ -35,29 +33,28 @@ class Width:
 
 
 def matched_widths(
-    mappings: Mapping[str, JSONDict], to: str, measure: Measure, *, file: str, kept: Path
+    mappings: Mapping[str, JSONDict], to: str, measure: Measure, *, file: str, cache: ResultCache
 ) -> dict[str, Width]:
     """Returns the width of each head at which the network's `measure` is nearest to that of the head `to`.
 
-    mappings: recipes by head. kept: a folder that keeps the widths, because they take seconds to solve for.
+    mappings: recipes by head. cache: keeps the widths, because they take seconds to solve for.
     Raises ConfigError for a head without a width, and for one that no width brings near.
     """
-    belongs_to: JSONDict = json.loads(json.dumps({"to": to, "measure": measure, "step": STEP, "recipes": mappings}))
-    try:
-        mapping = json.loads((kept / FILE).read_text(encoding="utf-8"))
-        if mapping["belongs_to"] == belongs_to:
-            return {head: Width(**width) for head, width in mapping["widths"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not solved yet, or for other heads
-    log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
-    widths = _solved(mappings, to, measure, file)
-    plain = {head: asdict(width) for head, width in widths.items()}
-    write_atomic(kept / FILE, json.dumps({"widths": plain, "belongs_to": belongs_to}, indent=1).encode())
-    return widths
-
-
-def _solved(mappings: Mapping[str, JSONDict], to: str, measure: Measure, file: str) -> dict[str, Width]:
     recipes = {head: compose(mapping, file=f"{file}: heads.{head}") for head, mapping in mappings.items()}
+    models = {head: [recipe.to_dict()["model"], recipe.data.crop_hw] for head, recipe in recipes.items()}
+    key = {"version": 1, "to": to, "measure": measure, "models": models, "classes": num_classes_of(recipes[to])}
+    record = cache.load(NAME, key)
+    if record is None:
+        log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
+        widths = _solved(mappings, recipes, to, measure, file)
+        record = Record(key, {head: asdict(width) for head, width in widths.items()})
+        cache.store(NAME, record)
+    return {head: Width(**width) for head, width in record.value.items()}
+
+
+def _solved(
+    mappings: Mapping[str, JSONDict], recipes: Mapping[str, Recipe], to: str, measure: Measure, file: str
+) -> dict[str, Width]:
     for head, recipe in recipes.items():
         if not isinstance(getattr(recipe.model.head, "channels", None), int):
             raise ConfigError(f"{file}: match: heads.{head}: {recipe.model.head.name} has no `channels` to solve for")

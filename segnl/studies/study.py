@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from segnl.core.config import Config, JSONDict, load_mapping, merge, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
+from segnl.core.result_cache import ResultCache
 from segnl.models.ablation import Ablation, parse_ablation
 from segnl.runs.folder import RUNS
 from segnl.runs.recipe import Recipe, compose, differing_keys
@@ -117,6 +118,10 @@ class PlannedRun:
     def name(self) -> str:
         return f"{self.head}-s{self.seed}"
 
+    @property
+    def cache(self) -> ResultCache:
+        return ResultCache.of(self.folder)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -171,7 +176,7 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
     widths: dict[str, Width] = {}
     if cfg.match is not None:
         to = cfg.match_to or next(iter(cfg.heads))
-        widths = matched_widths(mappings, to, cfg.match, file=str(path), kept=folder)
+        widths = matched_widths(mappings, to, cfg.match, file=str(path), cache=ResultCache.of(folder))
         mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
     rounds = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
     in_order = [pair for runs_of_round in rounds for pair in runs_of_round if pair is not None]

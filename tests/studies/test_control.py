@@ -1,8 +1,13 @@
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from segnl.runs.recipe import compose
+from segnl.studies import control
 from segnl.studies.control import (
     LoggedHashes,
     RunHashes,
@@ -106,22 +111,27 @@ def test_a_parameter_of_another_shape_is_another_parameter(study):
     assert refused_runs({"fcn-s0": one, "rcca-s0": two}, study.runs) == {}
 
 
-def test_hashes_are_computed_once_and_kept_with_the_run(study):
+def test_hashes_are_computed_once_and_kept_with_the_run(study, monkeypatch):
     run = study.runs[0]
     computed = run_hashes_of(run)
-    kept = {"init": {"backbone.x 1": "kept"}, "batches": "kept", "recipe": run.recipe.to_dict()}
-    (run.folder / "control.json").write_text(json.dumps(kept))
-    assert run_hashes_of(run) == RunHashes({"backbone.x 1": "kept"}, "kept") != computed
-
-
-def test_hashes_of_another_recipe_are_computed_again(study):
-    run = study.runs[0]
-    computed = run_hashes_of(run)
-    mapping = run.recipe.to_dict()
-    mapping["train"]["batch_size"] += 1
-    kept = {"init": {"backbone.x 1": "stale"}, "batches": "stale", "recipe": mapping}
-    (run.folder / "control.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(control, "compute_run_hashes", lambda _: pytest.fail("computed again"))
     assert run_hashes_of(run) == computed
+
+
+@pytest.mark.parametrize("changed", ["recipe", "image"])
+def test_hashes_of_another_recipe_or_other_images_are_computed_again(study, streets, tmp_path, changed):
+    shutil.copytree(streets, tmp_path / "streets")
+    mapping = study.runs[0].recipe.to_dict()
+    mapping["data"]["root"] = str(tmp_path / "streets")
+    run = replace(study.runs[0], recipe=compose(mapping, "recipe"))
+    computed = run_hashes_of(run)
+    if changed == "recipe":
+        mapping["train"]["seed"] += 1
+        run = replace(run, recipe=compose(mapping, "recipe"))
+    else:
+        for path in (tmp_path / "streets").rglob("*_leftImg8bit.png"):
+            Image.fromarray(np.asarray(Image.open(path)) ^ 1).save(path)
+    assert run_hashes_of(run).batches != computed.batches
 
 
 def test_the_json_holds_a_hash_for_every_module_and_run():

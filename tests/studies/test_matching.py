@@ -4,6 +4,7 @@ import pytest
 
 from segnl.core.config import load_mapping
 from segnl.core.errors import ConfigError
+from segnl.core.result_cache import ResultCache
 from segnl.profiling.cost import network_counts
 from segnl.runs.recipe import compose
 from segnl.studies import matching
@@ -31,7 +32,7 @@ def test_bisection_agrees_with_trying_every_width(target):
 
 @pytest.mark.parametrize("measure", ["params", "gflops"])
 def test_no_neighbouring_width_is_nearer_to_the_target(mappings, tmp_path, measure):
-    widths = matched_widths(mappings, "fcn", measure, file="study.yaml", kept=tmp_path)
+    widths = matched_widths(mappings, "fcn", measure, file="study.yaml", cache=ResultCache(tmp_path))
     which = ("params", "gflops").index(measure)
 
     def of(head, channels):
@@ -57,14 +58,14 @@ def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, mo
         return float(recipe.model.head.channels) * (2 if recipe.model.head.name == "aspp" else 1)
 
     monkeypatch.setattr(matching, "_measured", measured)
-    first = matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
+    first = matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path))
     assert first["aspp"].channels == first["fcn"].channels / 2
     assert "solving for the widths" in caplog.text
     num = len(calls)
-    assert matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path) == first
+    assert matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path)) == first
     assert len(calls) == num
     mappings["rcca"] = with_width(mappings["rcca"], 16)
-    matched_widths(mappings, "rcca", "params", file="study.yaml", kept=tmp_path)
+    matched_widths(mappings, "rcca", "params", file="study.yaml", cache=ResultCache(tmp_path))
     assert len(calls) > num
 
 
@@ -75,7 +76,7 @@ def test_a_head_that_no_width_brings_near_is_refused(mappings, tmp_path, monkeyp
         lambda recipe, *_: 1.0 if recipe.model.head.name == "fcn" else 5.0 * recipe.model.head.channels,
     )
     with pytest.raises(ConfigError, match=r"heads.aspp: no width brings it near fcn: with 8 channels .* \+3900 %"):
-        matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
+        matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path))
 
 
 def test_a_head_without_a_width_is_refused(mappings, tmp_path, monkeypatch):
@@ -90,4 +91,4 @@ def test_a_head_without_a_width_is_refused(mappings, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     mappings["rcca"]["model"] = {**mappings["rcca"]["model"], "head": {"name": "lab.thin"}}
     with pytest.raises(ConfigError, match=r"lab\.thin has no `channels` to solve for"):
-        matched_widths(mappings, "fcn", "params", file="study.yaml", kept=tmp_path)
+        matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path))
