@@ -70,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
         submission=args.submission,
     )
     with process_group() as group:
-        run_to_score = group.run_on_all(lambda: open_run(args.checkpoint, args.overrides, settings=settings))
-        group.run_on_rank0(lambda: _prepare(args.json))
-        evaluation = evaluate_run(run_to_score, request, group=group)
+        if group.is_rank0:
+            _prepare(args.json)
+        run = group.run_on_all(lambda: open_run(args.checkpoint, args.overrides, settings=settings))
+        evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)
     return 0
@@ -106,21 +107,21 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
         )
         if "official" in metrics:
             print(f"cityscapesscripts, equal to our own count: {_official_text(metrics['official'])}")
-    beside = ["per_image.npz"]
+    files = {} if json_file is None else {json_file: json.dumps(metrics, indent=1).encode()}
     if request.with_strata:
         from segnl.reports.strata_plot import strata_plot
 
         title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
-        write_atomic(evaluation.folder / "strata.png", strata_plot(metrics["strata"], title=title))
-        beside.append("strata.png")
-    if json_file is not None:
-        write_atomic(json_file, json.dumps(metrics, indent=1).encode())
-    for path, content in ((request.masks, "the masks"), (request.submission, "the submission")):
-        if path is not None:
-            print(f"{path}: {content} of {metrics['num_images']} images")
+        files[evaluation.folder / "strata.png"] = strata_plot(metrics["strata"], title=title)
+    for path, content in files.items():
+        write_atomic(path, content)
+    for folder, name in ((request.masks, "the masks"), (request.submission, "the submission")):
+        if folder is not None:
+            print(f"{folder}: {name} of {metrics['num_images']} images")
     if evaluation.is_from_cache:
         print("weights, data and settings are those of an earlier evaluation, whose result is used again")
-    print(f"{evaluation.folder / 'metrics.json'} holds these numbers; beside it {', '.join(beside)}")
+    beside = "per_image.npz, strata.png" if request.with_strata else "per_image.npz"
+    print(f"{evaluation.folder / 'metrics.json'} holds these numbers; beside it {beside}")
 
 
 def _official_text(official: dict[str, float | None]) -> str:

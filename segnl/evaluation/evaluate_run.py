@@ -170,28 +170,13 @@ def evaluate_run(
     """
     request = request or EvaluationRequest()
     data = group.run_on_all(lambda: _open_data(run, request, group))
-    folder = _results_folder(run, request)
-    for needed in (folder, run.cache.folder, *([request.masks] if request.masks else [])):
-        group.run_on_all(functools.partial(ensure_writable, needed))
-    key = group.run_on_rank0(lambda: evaluation_key(run, data, request.ablation))
-    masks = run.cache.path(NAME, key).with_suffix("") / "ids"
-    stored = group.run_on_rank0(lambda: _stored(run, key, masks, data))
-    if stored is None and group.is_rank0:
-        _remove_published(folder)
-    has_all = stored is not None and ("strata" in stored.value or not request.with_strata)
-    if stored is not None and has_all and not request.masks and not request.submission:
-        record = stored
+    key, stored = group.run_on_rank0(lambda: _look_up(run, request, data))
+    has_strata = stored is not None and "strata" in stored.value
+    if stored is None or request.masks or request.submission or (request.with_strata and not has_strata):
+        record = _Counting(run, request, data, key, stored, group).record()
     else:
-        record = _Counting(run, request, data, key, masks, stored, group).record()
-    if request.official and "official" not in record.value:
-        official = group.run_on_rank0(lambda: official_scores(data.root, data.split, masks))
-        record = replace(record, value=record.value | {"official": official})
-    evaluation = _evaluation(run, request, data, record, folder, masks, is_from_cache=stored is not None)
-    if group.is_rank0:
-        if record is not stored:
-            run.cache.store(NAME, record)
-        _publish(evaluation)
-    return evaluation
+        record = stored
+    return group.run_on_rank0(lambda: _finish(run, request, data, record, stored))
 
 
 def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:
@@ -205,6 +190,8 @@ def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> Seg
         if not data.has_labels:
             raise ConfigError(f"--official: {data.root} has no labels for split '{data.split}'; leave it out")
         find_labels(data.root / "gtFine" / data.split)
+    for folder in (_results_folder(run, request), run.cache.folder, *([request.masks] if request.masks else [])):
+        ensure_writable(folder)
     return data
 
 
@@ -241,10 +228,21 @@ def evaluation_key(run: Run, data: SegmentationData, ablation: Ablation | None =
     }
 
 
-def _stored(run: Run, key: JSONDict, masks: Path, data: SegmentationData) -> Record | None:
-    """The result with this key, if its masks too are as they were written."""
+def _look_up(run: Run, request: EvaluationRequest, data: SegmentationData) -> tuple[JSONDict, Record | None]:
+    """Returns the result's key and, if its masks too are as they were written, the stored result.
+
+    Where there is none, an earlier result is removed from RUN/eval: it would pass for the one that is computed now.
+    """
+    key = evaluation_key(run, data, request.ablation)
     record = run.cache.load(NAME, key)
-    return record if record is not None and record.value["masks"] == _masks_digest(masks, data) else None
+    if record is not None and record.value["masks"] == _masks_digest(_masks_folder(run, key), data):
+        return key, record
+    _remove_published(_results_folder(run, request))
+    return key, None
+
+
+def _masks_folder(run: Run, key: JSONDict) -> Path:
+    return run.cache.path(NAME, key).with_suffix("") / "ids"
 
 
 def _masks_digest(masks: Path, data: SegmentationData) -> str | None:
@@ -277,9 +275,12 @@ class _Counting:
     request: EvaluationRequest
     data: SegmentationData
     key: JSONDict
-    masks: Path
     stored: Record | None
     group: ProcessGroup
+
+    @property
+    def masks(self) -> Path:
+        return _masks_folder(self.run, self.key)
 
     def record(self) -> Record:
         """The counts of all processes."""
@@ -370,16 +371,16 @@ def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pix
     return counts
 
 
-def _evaluation(
-    run: Run,
-    request: EvaluationRequest,
-    data: SegmentationData,
-    record: Record,
-    folder: Path,
-    masks: Path,
-    *,
-    is_from_cache: bool,
+def _finish(
+    run: Run, request: EvaluationRequest, data: SegmentationData, record: Record, stored: Record | None
 ) -> Evaluation:
+    """Adds the official scores where they are asked for, stores what is new, and publishes the result."""
+    masks = _masks_folder(run, record.key)
+    if request.official and "official" not in record.value:
+        official = official_scores(data.root, data.split, masks)
+        record = replace(record, value=record.value | {"official": official})
+    if record is not stored:
+        run.cache.store(NAME, record)
     arrays, parts = record.arrays, {name: record.value[name] for name in ("strata", "official") if name in record.value}
     metrics = record.value["metrics"] | {
         "checkpoint": run.checkpoint.path.name,
@@ -392,7 +393,7 @@ def _evaluation(
         "cache": masks.parent.name,
     }
     evaluation = Evaluation(
-        folder=folder,
+        folder=_results_folder(run, request),
         masks=masks,
         cache=run.cache,
         key=record.key,
@@ -401,14 +402,15 @@ def _evaluation(
         per_image=PerImage.from_arrays(arrays),
         boundary=arrays["boundary"],
         pairs=arrays.get("pairs"),
-        is_from_cache=is_from_cache,
+        is_from_cache=stored is not None,
     )
     evaluation.metrics.update(_boundary_dict(evaluation) | _ambiguous_dict(evaluation, data.ambiguous_pairs))
+    _publish(evaluation)
     return evaluation
 
 
 def _publish(evaluation: Evaluation) -> None:
-    """Makes the result the one in RUN/eval/SPLIT-MODE; metrics.json comes last, so all is there when it is."""
+    """Writes the result to RUN/eval/SPLIT-MODE; metrics.json comes last, so the rest is there when it is."""
     file = evaluation.folder / "metrics.json"
     try:
         published = json.loads(file.read_bytes())["cache"]
