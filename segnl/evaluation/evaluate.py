@@ -1,4 +1,4 @@
-"""Scores a network on a data set: every image once, at its label's own size, by one confusion matrix."""
+"""Evaluation of a network on a data set: every image once, at its label's own size, in one confusion matrix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,11 +34,11 @@ def evaluate(
     known: Known | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Confusion:
-    """The confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
+    """Returns the confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
 
-    Worker processes decode, this thread runs the network, another one counts: they overlap.
-    group: each goes through its own images (rank, rank + world, ...), and all get the sum of their counts.
-    should_stop: asked after each image; when true, what is counted so far is returned and means nothing.
+    Worker processes decode, this thread runs the network and another thread counts, all at the same time.
+    group: each process evaluates its own images (rank, rank + world, ...), and all get the sum of their counts.
+    should_stop: called after each image; when true, the counts so far are returned, which mean nothing.
     on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
     accumulator: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if an
     earlier start wrote them; the network does not run then.
@@ -49,26 +49,26 @@ def evaluate(
     indices = range(group.rank, len(data), group.world_size)
     samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
 
-    def take_in(sample: Sample, predicted: Tensor) -> None:
-        ids = predicted.cpu()  # H W; waits for the device
+    def count(sample: Sample, labels: Tensor) -> None:
+        ids = labels.cpu()  # H W; waits for the device
         counted.add(sample.id, ids, sample.label)
         if on_result is not None:
             on_result(sample, ids)
 
-    def go_through() -> None:
+    def evaluate_all() -> None:
         with (
             Background(1, waiting=2) as counting,
             Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
         ):
             for _, sample in samples:
-                found = known(sample) if known is not None else None
-                predicted = predictor.labels(sample.image) if found is None else torch.from_numpy(found)
-                counting.do(partial(take_in, sample, predicted))
+                ids = known(sample) if known is not None else None
+                labels = predictor.labels(sample.image) if ids is None else torch.from_numpy(ids)
+                counting.do(partial(count, sample, labels))
                 progress.advance()
                 if should_stop():
                     break
 
-    group.run_on_all(go_through)
+    group.run_on_all(evaluate_all)
     for rank, others in enumerate(group.all_gather_object(counted)):
         if rank != group.rank:
             counted.merge(others)

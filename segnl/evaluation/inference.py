@@ -1,11 +1,12 @@
-"""From a network to the class scores of a whole image: whole, in windows, at several scales, flipped.
+"""Inference on a whole image: at once or in sliding windows, at several scales, flipped.
 
-A `Predict` gives logits at feature size; a `Scores` computes the scores of an image from them, band of rows by band, so
-that nothing holds `b k H W`. Modes compose: `infer` puts them together.
+A `Predict` returns logits at feature size. A `ClassScores` computes the scores of an image from them, one band of rows
+after another, so that no tensor `b k H W` is needed. `infer` combines the modes.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,21 +20,21 @@ Size = tuple[int, int]
 Predict = Callable[[Tensor], Tensor]
 """Normalised image f32 `b 3 H W` -> logits `b k h w`, of any floating type and any h w."""
 
-MIN_WINDOW = 64  # pixels; where that does not fit, nothing will
+MIN_WINDOW = 64  # pixels; a machine without memory for such a window cannot evaluate the network
 
 
-class Scores:
-    """Class scores f32 `b k H W` of which only the rows asked for are ever computed."""
+class ClassScores:
+    """Class scores f32 `b k H W`, computed only for the rows that are asked for."""
 
     def __init__(self, batch: int, num_classes: int, hw: Size, device: torch.device) -> None:
         self.batch, self.num_classes, self.hw, self.device = batch, num_classes, hw, device
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Rows [first, last), f32 `b k last-first W`."""
+        """Returns rows [first, last), f32 `b k last-first W`."""
         raise NotImplementedError
 
     def bands(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """`(first row, f32 b k rows W)` from the top; by default as many rows as fit the cache; fewer in the last."""
+        """Yields `(first row, f32 b k rows W)` from the top. rows: by default as many as fit the cache."""
         if rows is None:
             rows = band_rows(self.batch, self.num_classes, self.hw, self.device)
         if rows < 1:
@@ -42,15 +43,15 @@ class Scores:
             yield first, self.rows(first, min(first + rows, self.hw[0]))
 
     def argmax(self) -> Tensor:
-        """The class with the greatest score, u8 `b H W`; of equal ones the lowest."""
+        """Returns the class with the highest score, u8 `b H W`; of equal scores the lowest class."""
         out = torch.empty(self.batch, *self.hw, dtype=torch.uint8, device=self.device)
         for first, band in self.bands():
             out[:, first : first + band.shape[2]] = winners(band)
         return out
 
 
-class LogitScores(Scores):
-    """Logits `b k h w`, upsampled to hw."""
+class LogitScores(ClassScores):
+    """ClassScores that are logits `b k h w` upsampled to hw."""
 
     def __init__(self, logits: Tensor, hw: Size, *, align_corners: bool) -> None:
         super().__init__(logits.shape[0], logits.shape[1], hw, logits.device)
@@ -65,22 +66,22 @@ class LogitScores(Scores):
 
 
 class Window(NamedTuple):
-    """What a network said of the pixels from (row, column) on: logits `b k h w`, of its feature size."""
+    """Logits `b k h w`, at feature size, of the window whose upper left pixel is (row, column)."""
 
     row: int
     column: int
     logits: Tensor
 
 
-class WindowScores(Scores):
-    """The mean of overlapping windows, each upsampled to window_hw; hw is the size of the image they were cut from."""
+class WindowScores(ClassScores):
+    """Mean of overlapping windows, each upsampled to window_hw. hw: size of the image that they were cropped from."""
 
     def __init__(self, windows: Sequence[Window], window_hw: Size, hw: Size, *, align_corners: bool) -> None:
         first = windows[0].logits
         super().__init__(first.shape[0], first.shape[1], hw, first.device)
         self.windows, self.window_hw, self.align_corners = windows, window_hw, align_corners
         places = [(window.row, window.column) for window in windows]
-        self.times = times_seen(places, window_hw, hw).to(self.device)  # H W
+        self.num_windows = count_windows(places, window_hw, hw).to(self.device)  # H W
 
     def rows(self, first: int, last: int) -> Tensor:
         total = torch.zeros(self.batch, self.num_classes, last - first, self.hw[1], device=self.device)
@@ -88,15 +89,15 @@ class WindowScores(Scores):
             start, end = max(first, row), min(last, row + self.window_hw[0])
             if start >= end:
                 continue
-            part = resize_rows(logits, self.window_hw, start - row, end - row, align_corners=self.align_corners)
-            total[:, :, start - first : end - first, column : column + self.window_hw[1]] += part
-        return total.div_(self.times[first:last])
+            upsampled = resize_rows(logits, self.window_hw, start - row, end - row, align_corners=self.align_corners)
+            total[:, :, start - first : end - first, column : column + self.window_hw[1]] += upsampled
+        return total.div_(self.num_windows[first:last])
 
 
-class ResizedScores(Scores):
-    """Another's scores, resized to hw: from the size of the network's input to that of the label."""
+class ResizedScores(ClassScores):
+    """Other scores, resized to hw: from the size of the network's input to that of the label."""
 
-    def __init__(self, scores: Scores, hw: Size, *, align_corners: bool) -> None:
+    def __init__(self, scores: ClassScores, hw: Size, *, align_corners: bool) -> None:
         super().__init__(scores.batch, scores.num_classes, hw, scores.device)
         self.scores, self.align_corners = scores, align_corners
         self.taps = taps(scores.hw[0], hw[0], align_corners=align_corners)
@@ -111,10 +112,10 @@ class ResizedScores(Scores):
         return resize(mixed, (last - first, self.hw[1]), align_corners=self.align_corners)
 
 
-class MeanProbabilities(Scores):
-    """The mean over views of the softmax of their scores; each view comes with whether its image was flipped."""
+class MeanProbabilities(ClassScores):
+    """Mean over views of the softmax of their scores. views: scores, and whether their image was flipped."""
 
-    def __init__(self, views: Sequence[tuple[Scores, bool]]) -> None:
+    def __init__(self, views: Sequence[tuple[ClassScores, bool]]) -> None:
         first = views[0][0]
         super().__init__(first.batch, first.num_classes, first.hw, first.device)
         self.views = views
@@ -127,8 +128,8 @@ class MeanProbabilities(Scores):
         return total.div_(len(self.views))
 
 
-def whole(predict: Predict, image: Tensor, out_hw: Size, *, align_corners: bool) -> Scores:
-    """The image in one piece; its logits are upsampled once, from feature size to out_hw.
+def whole(predict: Predict, image: Tensor, out_hw: Size, *, align_corners: bool) -> ClassScores:
+    """Predicts the image at once; its logits are upsampled once, from feature size to out_hw.
 
     image: f32 `b 3 H W`, already normalised; its size need not be a multiple of the output stride.
 
@@ -140,7 +141,7 @@ def whole(predict: Predict, image: Tensor, out_hw: Size, *, align_corners: bool)
         if not _is_out_of_memory(err):
             raise
         hw = tuple(image.shape[-2:])
-        raise MachineError(f"image {hw}: does not fit into memory in one piece; use eval.mode=slide") from err
+        raise MachineError(f"image {hw}: does not fit into memory at once; use eval.mode=slide") from err
 
 
 def sliding(
@@ -152,8 +153,8 @@ def sliding(
     *,
     align_corners: bool,
     batch_size: int = 1,
-) -> Scores:
-    """Mean class scores over overlapping windows.
+) -> ClassScores:
+    """Computes the mean class scores over overlapping windows.
 
     image: f32 `b 3 H W`, already normalised. window_hw, stride_hw: pixels. batch_size: windows predicted at once.
     Returns scores at out_hw; every pixel is covered at least once. The last window in a row or column is pulled back
@@ -188,84 +189,100 @@ def sliding(
 
 def _windows(
     predict: Predict, image: Tensor, window_hw: Size, stride_hw: Size, *, align_corners: bool, batch_size: int
-) -> Scores:
-    """The windows' logits as they are, or their sum in place where they are larger than that (logits at image size)."""
+) -> ClassScores:
+    """Keeps the windows' logits, or adds them up where they would need more memory than that (logits at image size)."""
     hw = (image.shape[2], image.shape[3])
     columns = starts(hw[1], window_hw[1], stride_hw[1])
     places = [(row, column) for row in starts(hw[0], window_hw[0], stride_hw[0]) for column in columns]
     windows: list[Window] = []
     total: Tensor | None = None
     for first in range(0, len(places), batch_size):
-        some = places[first : first + batch_size]
-        crops = [image[:, :, row : row + window_hw[0], column : column + window_hw[1]] for row, column in some]
+        batch = places[first : first + batch_size]
+        crops = [image[:, :, row : row + window_hw[0], column : column + window_hw[1]] for row, column in batch]
         logits = predict(torch.cat(crops)).detach().float()
-        found = [Window(*at, part) for at, part in zip(some, torch.split(logits, image.shape[0]), strict=True)]
+        predicted = [Window(*at, own) for at, own in zip(batch, torch.split(logits, image.shape[0]), strict=True)]
         if total is None and len(places) * logits.shape[2] * logits.shape[3] > hw[0] * hw[1]:
             total = logits.new_zeros(image.shape[0], logits.shape[1], *hw)
         if total is None:
-            windows += found
+            windows += predicted
             continue
-        for row, column, part in found:
-            upsampled = resize(part, window_hw, align_corners=align_corners)
+        for row, column, own in predicted:
+            upsampled = resize(own, window_hw, align_corners=align_corners)
             total[:, :, row : row + window_hw[0], column : column + window_hw[1]] += upsampled
     if total is None:
         return WindowScores(windows, window_hw, hw, align_corners=align_corners)
-    times = times_seen(places, window_hw, hw).to(total)
-    return LogitScores(total.div_(times), hw, align_corners=align_corners)
+    num_windows = count_windows(places, window_hw, hw).to(total)
+    return LogitScores(total.div_(num_windows), hw, align_corners=align_corners)
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along an axis: every stride, the last one pulled back inside; [0] when one covers it all."""
+    """Returns the windows' first pixels along an axis: one every stride, the last one pulled back inside the image."""
     if window >= length:
         return [0]
     return [*range(0, length - window, stride), length - window]
 
 
-def times_seen(places: Sequence[tuple[int, int]], window_hw: Size, hw: Size) -> Tensor:
-    """How many windows, beginning at those rows and columns, cover each pixel: f32 `H W` on the CPU."""
-    times = torch.zeros(hw)
+def count_windows(places: Sequence[tuple[int, int]], window_hw: Size, hw: Size) -> Tensor:
+    """Counts the windows that cover each pixel, f32 `H W` on the CPU. places: row and column of each window."""
+    num_windows = torch.zeros(hw)
     for row, column in places:
-        times[row : row + window_hw[0], column : column + window_hw[1]] += 1
-    return times
+        num_windows[row : row + window_hw[0], column : column + window_hw[1]] += 1
+    return num_windows
 
 
-def infer(
-    predict: Predict,
-    image: Tensor,
-    out_hw: Size,
-    *,
-    mode: str = "whole",
-    window_hw: Size | None = None,
-    stride_hw: Size | None = None,
-    scales: Sequence[float] = (1.0,),
-    input_hws: Sequence[Size] | None = None,
-    flip: bool = False,
-    batch_size: int = 1,
-    align_corners: bool = False,
-) -> Scores:
-    """The scores of an image by a whole protocol, at out_hw (the label's own size).
+@dataclass(frozen=True)
+class InferenceSettings:
+    """The way from an image to its class scores.
 
-    image: f32 `b 3 H W`, already normalised, on the network's device. mode: whole or slide (window_hw, stride_hw).
-    scales: of the image's size; input_hws: the sizes themselves, instead. flip: also the flipped image.
-    One view gives its logits; several give the mean of their softmax.
+    mode: whole, or slide with window_hw and stride_hw. scales: of the image's size; input_hws: the sizes themselves,
+    instead. flip: also the flipped image. batch_size: windows that pass the network at once.
 
     Raises ValueError for a mode that is neither, no scale, or slide without window and stride.
     """
+
+    mode: str = "whole"
+    window_hw: Size | None = None
+    stride_hw: Size | None = None
+    scales: Sequence[float] = (1.0,)
+    input_hws: Sequence[Size] | None = None
+    flip: bool = False
+    batch_size: int = 1
+    align_corners: bool = False
+
+    def __post_init__(self) -> None:
+        num_sizes = len(self.scales if self.input_hws is None else self.input_hws)
+        if self.mode not in ("whole", "slide") or not num_sizes:
+            raise ValueError(f"mode {self.mode!r}, {num_sizes} scales; expected 'whole' or 'slide' and at least one")
+        if self.mode == "slide" and (self.window_hw is None or self.stride_hw is None):
+            raise ValueError("mode slide needs window_hw and stride_hw")
+
+
+def infer(predict: Predict, image: Tensor, out_hw: Size, settings: InferenceSettings) -> ClassScores:
+    """Returns the class scores of an image at out_hw, the label's own size.
+
+    image: f32 `b 3 H W`, already normalised, on the network's device.
+    One view gives its logits; several give the mean of their softmax.
+    """
     hw = (image.shape[2], image.shape[3])
-    sizes = [scaled_hw(hw, scale) for scale in scales] if input_hws is None else list(input_hws)
-    if mode not in ("whole", "slide") or not sizes:
-        raise ValueError(f"mode {mode!r}, {len(sizes)} scales; expected 'whole' or 'slide' and at least one scale")
-    if mode == "slide" and (window_hw is None or stride_hw is None):
-        raise ValueError("mode slide needs window_hw and stride_hw")
-    views: list[tuple[Scores, bool]] = []
+    align_corners = settings.align_corners
+    sizes = settings.input_hws
+    if sizes is None:
+        sizes = [scaled_hw(hw, scale) for scale in settings.scales]
+    views: list[tuple[ClassScores, bool]] = []
     with torch.no_grad():
         for size in sizes:
             scaled = resize(image, size, align_corners=False)
-            for was_flipped in (False, True) if flip else (False,):
+            for was_flipped in (False, True) if settings.flip else (False,):
                 view = scaled.flip(3) if was_flipped else scaled
-                if mode == "slide" and window_hw is not None and stride_hw is not None:
+                if settings.mode == "slide" and settings.window_hw is not None and settings.stride_hw is not None:
                     scores = sliding(
-                        predict, view, window_hw, stride_hw, out_hw, align_corners=align_corners, batch_size=batch_size
+                        predict,
+                        view,
+                        settings.window_hw,
+                        settings.stride_hw,
+                        out_hw,
+                        align_corners=align_corners,
+                        batch_size=settings.batch_size,
                     )
                 else:
                     scores = whole(predict, view, out_hw, align_corners=align_corners)
@@ -274,7 +291,7 @@ def infer(
 
 
 def scaled_hw(hw: Size, scale: float) -> Size:
-    """hw times scale, rounded half up, at least 1."""
+    """Returns hw times scale, rounded half up, at least 1."""
     if not scale > 0:
         raise ValueError(f"scale: {scale}; expected more than 0")
     return max(1, int(hw[0] * scale + 0.5)), max(1, int(hw[1] * scale + 0.5))

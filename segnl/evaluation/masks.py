@@ -1,6 +1,6 @@
 """Predictions as PNG files: ids for a benchmark's server, colours, overlays and error maps for people.
 
-Files: DIR/{ids,colour,overlay,error}/STEM.png, each written whole or not at all.
+Files: DIR/{ids,colour,overlay,error}/SAMPLE_ID.png, each written atomically.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def write_masks(
     predicted, label: train ids u8 `H W`, 0..k-1 or 255. image: RGB u8 `H W 3`.
     ids are what the data set's own files hold (Cityscapes labelIds 7..33, ADE20K 1..150).
 
-    Raises ValueError when the three differ in size, ConfigError when the stem leads out of the folder, MachineError
+    Raises ValueError when the three differ in size, ConfigError when the id leads out of the folder, MachineError
     when the disk refuses.
     """
     _check(predicted, image, label)
@@ -58,12 +58,12 @@ def write_ids(path: Path, predicted: Pixels, table: ClassTable) -> None:
 
 
 def mask_path(folder: Path, kind: str, sample_id: str) -> Path:
-    """Where one of an image's masks lies; raises ConfigError when that would be outside of `folder`."""
+    """Returns the path of one of an image's masks; raises ConfigError when that would be outside of `folder`."""
     return inside(folder / kind, f"{sample_id}.png")
 
 
 def overlay(image: Pixels, predicted: Pixels, table: ClassTable) -> Pixels:
-    """The image tinted with the colours of its classes, with a light line between them; void shows the image alone."""
+    """Tints the image with its classes' colours, with a light line between them; ignored pixels stay untinted."""
     tinted = cv2.addWeighted(image, 1 - OPACITY, table.colour(predicted), OPACITY, 0.0)
     tinted[predicted == IGNORE] = image[predicted == IGNORE]
     tinted[borders(predicted)] = 255
@@ -71,9 +71,9 @@ def overlay(image: Pixels, predicted: Pixels, table: ClassTable) -> Pixels:
 
 
 def error_map(image: Pixels, predicted: Pixels, label: Pixels) -> Pixels:
-    """Where a prediction is wrong: orange there (predicted void included), a dim grey image where it is right.
+    """Draws errors in orange (no class predicted included) on a dim grey image.
 
-    Pixels whose truth is void are a flat grey, since nothing is wrong or right there.
+    Ignored pixels are a flat grey, since nothing is wrong or right there.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     out = np.repeat((grey * DIM + SHADOW).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -87,7 +87,7 @@ def error_map(image: Pixels, predicted: Pixels, label: Pixels) -> Pixels:
 
 
 def borders(predicted: Pixels) -> Mask:
-    """Pixels whose right or lower neighbour has another class, bool `H W`."""
+    """Marks pixels whose right or lower neighbour has another class, bool `H W`."""
     edge = np.zeros(predicted.shape, bool)
     edge[:, :-1] |= predicted[:, 1:] != predicted[:, :-1]
     edge[:-1] |= predicted[1:] != predicted[:-1]
@@ -95,7 +95,7 @@ def borders(predicted: Pixels) -> Mask:
 
 
 def png(picture: Pixels) -> bytes:
-    """A PNG file's bytes of 8-bit `H W` or RGB `H W 3`, without loss."""
+    """Encodes 8-bit `H W` or RGB `H W 3` as the bytes of a PNG file."""
     channels_last = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # OpenCV writes BGR
     done, data = cv2.imencode(".png", channels_last)
     if not done:

@@ -1,4 +1,4 @@
-"""A trained network as its users want it: an image in, its classes out, by the recipe's own protocol."""
+"""Prediction with a trained network: an image in, its classes out, by the inference settings of the recipe."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
-from segnl.evaluation.inference import Scores, infer
+from segnl.evaluation.inference import ClassScores, InferenceSettings, infer
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
@@ -18,7 +18,7 @@ from segnl.runs.run import Run, open_run
 
 
 class Predictor:
-    """A network in evaluation mode with the protocol of its recipe's `eval` section."""
+    """A network in evaluation mode with the inference settings of its recipe's `eval` section."""
 
     def __init__(self, model: Segmenter, recipe: Recipe, class_table: ClassTable, device: torch.device) -> None:
         self.recipe, self.class_table, self.device = recipe, class_table, device
@@ -31,7 +31,7 @@ class Predictor:
             main: Tensor = self.model(image.contiguous(memory_format=self._layout)).main
         return main
 
-    def scores(self, image: Pixels) -> Scores:
+    def scores(self, image: Pixels) -> ClassScores:
         """image: u8 `H W 3`, RGB. Returns the class scores at its size, computed only as they are asked for."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB")
@@ -40,10 +40,7 @@ class Predictor:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1).unsqueeze(0)
         pixels = pixels.contiguous(memory_format=self._layout)  # while they are bytes: floats take four times as long
         hw = (image.shape[0], image.shape[1])
-        return infer(
-            self.logits,
-            self.model.input(pixels),
-            hw,
+        settings = InferenceSettings(
             mode=cfg.mode,
             window_hw=cfg.window_hw,
             stride_hw=cfg.stride_hw,
@@ -52,6 +49,7 @@ class Predictor:
             batch_size=cfg.batch_size,
             align_corners=self.model.align_corners,
         )
+        return infer(self.logits, self.model.input(pixels), hw, settings)
 
     def labels(self, image: Pixels) -> Tensor:
         """image: u8 `H W 3`, RGB. Returns train ids u8 `H W` on the network's device."""

@@ -1,4 +1,4 @@
-"""Protocols of a score: the sizes at which a network sees an image, and published protocols by name."""
+"""Inference settings: the sizes at which a network sees an image, and published settings by name."""
 
 from segnl.core.config import JSONDict, suggest
 from segnl.core.errors import ConfigError
@@ -26,18 +26,18 @@ CSAIL's images are resized by OpenCV or PIL, by version; here as everywhere, bil
 """
 
 ARITHMETIC = ("batch_size", "precision")
-"""Keys of `eval` that a preset leaves as they are: how it is computed, not what."""
+"""Keys of `eval` that a preset leaves alone: they change how a score is computed, not what it is."""
 
 
 def preset_dict(name: str) -> JSONDict:
-    """What a preset says of the `eval` section. Raises ConfigError for a name that is none."""
+    """Returns a preset's keys of the `eval` section. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
-        raise ConfigError(f"--preset {name}: no such protocol{suggest(name, list(PRESETS))}")
+        raise ConfigError(f"--preset {name}: no such preset{suggest(name, list(PRESETS))}")
     return _without_arithmetic(PRESETS[name])
 
 
 def is_preset(name: str, cfg: EvalConfig) -> bool:
-    """Whether `cfg` is still that protocol, whatever was changed after it was chosen."""
+    """Tells whether `cfg` has the preset's settings, even after overrides."""
     return _without_arithmetic(cfg) == preset_dict(name)
 
 
@@ -46,7 +46,7 @@ def _without_arithmetic(cfg: EvalConfig) -> JSONDict:
 
 
 def input_hws(cfg: EvalConfig, short_side_px: int | None, hw: Size) -> list[Size]:
-    """The sizes, rows and columns, at which the network sees an image of size `hw`, one for each view.
+    """Returns the sizes, rows and columns, at which the network sees an image of size `hw`, one for each view.
 
     short_side_px: what training calls scale 1 (`data.short_side_px`); eval.short_sides_px comes before it.
     """

@@ -12,7 +12,20 @@ from torch import Tensor
 
 import segnl.evaluation.inference as module
 from segnl.core.errors import MachineError
-from segnl.evaluation.inference import LogitScores, ResizedScores, Scores, infer, sliding, starts, whole
+from segnl.evaluation.inference import (
+    ClassScores,
+    InferenceSettings,
+    LogitScores,
+    ResizedScores,
+    sliding,
+    starts,
+    whole,
+)
+
+
+def infer(predict, image: Tensor, out_hw: tuple[int, int], **settings) -> ClassScores:
+    return module.infer(predict, image, out_hw, InferenceSettings(**settings))
+
 
 ROOT = Path(__file__).resolve().parents[2]
 HW = (23, 37)
@@ -34,7 +47,7 @@ def strided(image: Tensor) -> Tensor:
     return F.conv2d(image, weight, stride=8, padding=4)
 
 
-def all_rows(scores: Scores) -> Tensor:
+def all_rows(scores: ClassScores) -> Tensor:
     return torch.cat([band for _, band in scores.bands(rows=7)], dim=2)
 
 
@@ -154,7 +167,7 @@ def test_nothing_holds_the_scores_of_a_whole_image(monkeypatch: pytest.MonkeyPat
 
 MEMORY = """
 import torch, torch.nn.functional as F
-from segnl.evaluation.inference import infer
+from segnl.evaluation.inference import InferenceSettings, infer
 from segnl.ops.upsampled_labels import winners
 
 torch.set_num_threads(1)
@@ -165,8 +178,8 @@ def held(key):
 
 def label(image, rows):
     hw = tuple(image.shape[2:])
-    scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, mode="slide",
-                   window_hw=(512, 512), stride_hw=(341, 341), scales=(0.5, 1.0), flip=True)
+    settings = InferenceSettings("slide", (512, 512), (341, 341), scales=(0.5, 1.0), flip=True)
+    scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, settings)
     for first in rows:
         winners(scores.rows(first, first + 16))
 

@@ -75,7 +75,7 @@ def test_multi_scale_views_are_six_scales_and_their_mirror_images() -> None:
 
 
 def test_a_name_that_is_none_lists_the_near_one() -> None:
-    with pytest.raises(ConfigError, match=r"--preset ade20k-csial: no such protocol; did you mean 'ade20k-csail'\?"):
+    with pytest.raises(ConfigError, match=r"--preset ade20k-csial: no such preset; did you mean 'ade20k-csail'\?"):
         preset_dict("ade20k-csial")
 
 
