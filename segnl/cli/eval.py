@@ -19,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint(command)
     add_set(command)
-    command.add_argument("--split", default="val", help="which part of the data set (default val)")
+    command.add_argument("--split", default="val", help="split of the data set (default val)")
     command.add_argument(
         "--preset",
         metavar="NAME",
@@ -37,7 +37,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--submission",
         type=Path,
         metavar="FILE.zip",
-        help="also pack the masks as the server of Cityscapes or ADE20K takes them; the split needs no labels then",
+        help="also pack the masks for the server of Cityscapes or ADE20K; the split needs no labels then",
     )
     command.add_argument(
         "--strata",

@@ -95,7 +95,9 @@ class Evaluation:
 
     @functools.cached_property
     def _confusions(self) -> list[Confusion]:
-        return [Confusion(self.per_image.num_classes, self.per_image.matrix(each)) for each in self.sample_ids]
+        return [
+            Confusion(self.per_image.num_classes, self.per_image.matrix(sample_id)) for sample_id in self.sample_ids
+        ]
 
     @functools.cached_property
     def intersection(self) -> Counts:
@@ -180,7 +182,7 @@ def evaluate_run(
 
 
 def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:
-    """The split's data, once it is sure that everything asked for can be had: before hours of work."""
+    """Opens the split's data. Fails early, before hours of work, if something that is asked for is impossible."""
     if request.submission and group.world_size > 1:
         raise ConfigError("--submission: is packed by one process; score without torchrun")
     data = run.open_data(request.split, needs_labels=request.submission is None)
@@ -196,7 +198,7 @@ def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> Seg
 
 
 def _own_preset(run: Run, request: EvaluationRequest) -> str | None:
-    """The preset's name, unless overrides have changed its settings."""
+    """Returns the preset's name; None if overrides have changed its settings."""
     return request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
 
 
@@ -208,8 +210,9 @@ def _results_folder(run: Run, request: EvaluationRequest) -> Path:
 
 
 def evaluation_key(run: Run, data: SegmentationData, ablation: Ablation | None = None) -> JSONDict:
-    """All that predictions and counts depend on. The number of windows that pass the network at once is not among it: a
-    rerun may need fewer.
+    """Describes all that predictions and counts depend on.
+
+    The number of windows that pass the network at once is left out: it changes no score, and a rerun may need fewer.
     """
     recipe = run.recipe.to_dict()
     return {

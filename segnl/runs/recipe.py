@@ -151,7 +151,7 @@ def differing_keys(recipe: JSONDict, other: JSONDict, *, with_eval: bool = False
     with_eval: includes the keys of how they are scored. A key that a recipe was written without, because it is newer,
     has its default there.
     """
-    flat, other_flat = (deciding_keys(_with_defaults(each), with_eval=with_eval) for each in (recipe, other))
+    flat, other_flat = (deciding_keys(_with_defaults(mapping), with_eval=with_eval) for mapping in (recipe, other))
     absent = object()
     return sorted(
         key for key in flat.keys() | other_flat.keys() if flat.get(key, absent) != other_flat.get(key, absent)

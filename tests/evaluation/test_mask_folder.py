@@ -1,4 +1,4 @@
-"""Masks that a killed evaluation left: gone on with if they are the same run's, refused if they are another's."""
+"""Masks of a killed evaluation: the same evaluation resumes from them, any other refuses them."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def scored(run: Path, masks: Path, *overrides: str, split: str = "val"):
     return evaluate_run(open_run(run, overrides), request).metrics
 
 
-def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_goes_on(run, tmp_path, asked):
+def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_resumes(run, tmp_path, asked):
     out, masks = run / "eval" / "val-whole", tmp_path / "masks"
     whole = scored(run, tmp_path / "uninterrupted")
     per_image, asked_for_all = (out / "per_image.npz").read_bytes(), len(asked)
@@ -89,7 +89,7 @@ def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_goes_on(run, tmp
     assert not list(masks.rglob(".*"))  # temporary files of the killed one
 
 
-def test_all_masks_there_means_nothing_is_asked_and_everything_is_counted(run, tmp_path, asked):
+def test_with_all_masks_the_network_does_not_run_and_every_image_is_counted(run, tmp_path, asked):
     first = scored(run, tmp_path / "masks")
     asked.clear()
     assert scored(run, tmp_path / "masks", "eval.batch_size=1")["miou"] == first["miou"]
@@ -97,7 +97,7 @@ def test_all_masks_there_means_nothing_is_asked_and_everything_is_counted(run, t
 
 
 @pytest.mark.parametrize("content", [b"not a picture", None])
-def test_a_mask_that_cannot_be_the_runs_is_made_again(run, tmp_path, asked, content):
+def test_a_damaged_mask_or_one_of_another_size_is_made_again(run, tmp_path, asked, content):
     first = scored(run, tmp_path / "masks")
     path = tmp_path / "masks" / "ids" / "frame1.png"
     if content is None:
@@ -126,7 +126,7 @@ def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run,
     assert {path: path.read_bytes() for path in masks.rglob("*.png")} == before
 
 
-def test_masks_of_nobody_knows_whom_are_refused(run, tmp_path):
+def test_masks_without_a_valid_manifest_are_refused(run, tmp_path):
     masks = tmp_path / "masks"
     scored(run, masks)
     mapping = json.loads((masks / MANIFEST).read_text())
@@ -139,7 +139,7 @@ def test_masks_of_nobody_knows_whom_are_refused(run, tmp_path):
         scored(run, masks)
 
 
-def test_a_folder_without_any_mask_is_taken_whatever_its_manifest_says(run, tmp_path):
+def test_a_folder_without_masks_is_used_whatever_its_manifest_holds(run, tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / MANIFEST).write_text("cut o")
     assert scored(run, tmp_path / "masks")["complete"] is True
