@@ -23,10 +23,10 @@ from statistics_page import statistics_page
 from segnl.core.arrays import Floats, Mask
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
-from segnl.metrics.statistics.significance import holm
-from segnl.metrics.statistics.variance import (
+from segnl.metrics.significance import (
     LEVEL,
     Estimate,
+    holm,
     miou_contributions,
     paired_difference,
     seeds_agree,

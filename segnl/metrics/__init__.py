@@ -4,9 +4,9 @@ from typing import Any
 
 _PUBLIC = {
     "Confusion": "segnl.metrics.confusion",
-    "RunCounts": "segnl.metrics.statistics.significance",
-    "class_differences": "segnl.metrics.statistics.significance",
-    "compare_heads": "segnl.metrics.statistics.significance",
+    "RunCounts": "segnl.metrics.significance",
+    "class_differences": "segnl.metrics.significance",
+    "compare_heads": "segnl.metrics.significance",
 }
 __all__ = ["Confusion", "RunCounts", "class_differences", "compare_heads"]
 

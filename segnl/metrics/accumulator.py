@@ -47,9 +47,7 @@ class PerImage:
         self._cells[sample_id] = index, counts.ravel()[index].astype(np.int64)
 
     def merge(self, other: "PerImage") -> None:
-        """Adds another rank's images. Raises ValueError when an image is in both, or the number of classes differs."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"merge: {other.num_classes} classes into {self.num_classes}; expected the same")
+        """Adds another rank's images, of as many classes. Raises ValueError when an image is in both."""
         in_both = self._cells.keys() & other._cells.keys()
         if in_both:
             raise ValueError(f"sample {min(in_both)!r}: counted by two ranks; expected each image once")
@@ -75,10 +73,9 @@ class PerImage:
         The sums over a subset of the images give the subset's IoUs, as a bootstrap needs them.
         """
         confusions = [Confusion(self.num_classes, self.matrix(sample_id)) for sample_id in self.sample_ids]
-        if not confusions:
-            empty = np.zeros((0, self.num_classes), np.int64)
-            return empty, empty
-        return np.stack([c.intersection() for c in confusions]), np.stack([c.union() for c in confusions])
+        overlaps = [(confusion.intersection(), confusion.union()) for confusion in confusions]
+        intersection, union = np.array(overlaps, np.int64).reshape(-1, 2, self.num_classes).swapaxes(0, 1)
+        return intersection, union
 
     def pixel_acc(self) -> Floats:
         """Returns the correct fraction of each image's labelled pixels, f64 `n`; NaN for an image without any."""

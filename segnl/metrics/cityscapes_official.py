@@ -12,10 +12,11 @@ import importlib
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -42,8 +43,11 @@ AVERAGE_INSTANCE_PX = {
     "bicycle": 4672.3249222261,
 }
 _SCORED_IDS = [label.id for label in SCORED]
-_DRAWN = [label for label in LABELS if label.id >= 0]
-_CATEGORY_OF = np.array([label.category_id for label in sorted(_DRAWN, key=lambda label: label.id)])  # by id
+_DRAWN = LABELS[:-1]  # all but the licence plate, by id
+_CATEGORY_OF = np.array([label.category_id for label in _DRAWN])
+_AVERAGE_PX = np.array([AVERAGE_INSTANCE_PX.get(label.name, 0.0) for label in LABELS])
+# Label ids of instances that cityscapesscripts weighs or skips; any other id crashes it.
+_INSTANCE_IDS = [label.id for label in _DRAWN if label.has_instances or label.ignore_in_eval]
 THING_CATEGORIES = tuple(c for c in CATEGORIES if all(x.has_instances for x in _DRAWN if x.category == c))
 
 PerName = dict[str, float]
@@ -150,10 +154,9 @@ class CityscapesCounts:
 
     def __init__(self) -> None:
         self.joint = np.zeros((NUM_IDS, NUM_IDS), np.int64)  # label, prediction
-        self.class_tp = np.zeros(NUM_IDS)  # weighted instance pixels predicted as their class
-        self.class_fn = np.zeros(NUM_IDS)
-        self.category_tp = np.zeros(NUM_IDS)  # weighted instance pixels predicted as any id of their category
-        self.category_fn = np.zeros(NUM_IDS)
+        self.weighted = np.zeros(NUM_IDS)  # weighted instance pixels
+        self.class_tp = np.zeros(NUM_IDS)  # those predicted as their class
+        self.category_tp = np.zeros(NUM_IDS)  # those predicted as any id of their category
 
     def update(self, prediction: Ids, label: Ids, instances: Ids, *, names: tuple[str, str, str]) -> None:
         """Counts one image.
@@ -199,10 +202,9 @@ class CityscapesCounts:
         in_class = pixels[np.arange(len(instance_ids)), label_id]
         in_category = (pixels * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)
         weight = _AVERAGE_PX[label_id] / size  # 0 for ids that are not scored: ego vehicle, caravan, trailer
+        np.add.at(self.weighted, label_id, size * weight)
         np.add.at(self.class_tp, label_id, in_class * weight)
-        np.add.at(self.class_fn, label_id, (size - in_class) * weight)
         np.add.at(self.category_tp, label_id, in_category * weight)
-        np.add.at(self.category_fn, label_id, (size - in_category) * weight)
 
     def looks_like_train_ids(self) -> bool:
         """Whether no prediction exceeds 18 and more pixels are correct when read as train ids than as labelIds."""
@@ -217,16 +219,15 @@ class CityscapesCounts:
             fp = self._false_positives([label.id], [label.id])
             result.class_iou[label.name] = _iou(self.joint[label.id, label.id], self.joint[label.id].sum() + fp)
             if label.has_instances:
-                tp, fn = self.class_tp[label.id], self.class_fn[label.id]
-                result.class_iiou[label.name] = _iou(tp, tp + fn + fp)
+                result.class_iiou[label.name] = _iou(self.class_tp[label.id], self.weighted[label.id] + fp)
         for category in CATEGORIES:
             ids = [label.id for label in SCORED if label.category == category]
             fp = self._false_positives(ids, ids)
             result.category_iou[category] = _iou(self.joint[np.ix_(ids, ids)].sum(), self.joint[ids].sum() + fp)
             if category in THING_CATEGORIES:
-                tp, fn = self.category_tp[ids].sum(), self.category_fn[ids].sum()
                 drawn = [label.id for label in _DRAWN if label.category == category]  # caravan and trailer too
-                result.category_iiou[category] = _iou(tp, tp + fn + self._false_positives(ids, drawn))
+                fp = self._false_positives(ids, drawn)
+                result.category_iiou[category] = _iou(self.category_tp[ids].sum(), self.weighted[ids].sum() + fp)
         return result
 
     def _false_positives(self, own: list[int], predicted: list[int]) -> int:
@@ -235,17 +236,11 @@ class CityscapesCounts:
         return int(self.joint[np.ix_(others, predicted)].sum())
 
 
-_AVERAGE_PX = np.zeros(NUM_IDS + 1)
-for _label in SCORED:
-    _AVERAGE_PX[_label.id] = AVERAGE_INSTANCE_PX.get(_label.name, 0.0)
-# Label ids of instances that cityscapesscripts weighs or skips; any other id crashes it.
-_INSTANCE_IDS = [label.id for label in _DRAWN if label.has_instances or label.ignore_in_eval]
-
-
 def run_cityscapesscripts(frames: Sequence[Frame]) -> CityscapesScores:
     """Scores the files by cityscapesscripts. Raises DataError with its message when it exits."""
     printed = io.StringIO()
-    with _numpy_in1d(), contextlib.redirect_stdout(printed):
+    # NumPy 2.4 removed in1d, which cityscapesscripts 2.3.0 uses.
+    with mock.patch.object(np, "in1d", np.isin, create=True), contextlib.redirect_stdout(printed):
         module = _import_evaluator()
         args = copy.copy(module.args)
         args.quiet, args.JSONOutput = True, False
@@ -265,29 +260,14 @@ def run_cityscapesscripts(frames: Sequence[Frame]) -> CityscapesScores:
     )
 
 
-@contextlib.contextmanager
-def _numpy_in1d() -> Iterator[None]:
-    """Restores, for the call, the function that NumPy 2.4 removed and cityscapesscripts 2.3.0 uses."""
-    if hasattr(np, "in1d"):
-        yield
-        return
-    setattr(np, "in1d", np.isin)  # noqa: B010  the stubs do not know the name
-    try:
-        yield
-    finally:
-        delattr(np, "in1d")
-
-
 def _import_evaluator() -> ModuleType:
     # It reads the environment when imported, and fails for an export folder that does not exist; we export nothing.
-    export = os.environ.pop("CITYSCAPES_EXPORT_DIR", None)
-    try:
-        return importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
-    except ImportError as err:
-        raise MachineError(f"cityscapesscripts cannot be imported ({err}); pip install cityscapesscripts") from err
-    finally:
-        if export is not None:
-            os.environ["CITYSCAPES_EXPORT_DIR"] = export
+    with mock.patch.dict(os.environ):
+        os.environ.pop("CITYSCAPES_EXPORT_DIR", None)
+        try:
+            return importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+        except ImportError as err:
+            raise MachineError(f"cityscapesscripts cannot be imported ({err}); pip install cityscapesscripts") from err
 
 
 def check_agreement(ours: CityscapesScores, theirs: CityscapesScores) -> None:

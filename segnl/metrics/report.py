@@ -3,7 +3,6 @@
 Fractions 0..1; an undefined score (0/0) is null in JSON and `-` in the table.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,8 @@ def metrics_dict(
 
     Raises ValueError when there is not one name for each class, or a name stands twice.
     """
-    _check_names(confusion, names)
+    if len(names) != confusion.num_classes or len(set(names)) != len(names):
+        raise ValueError(f"names: {len(set(names))} different of {len(names)}; expected {confusion.num_classes}")
     result: dict[str, Any] = {
         "miou": number_or_none(confusion.miou()),
         "pixel_acc": number_or_none(confusion.pixel_acc()),
@@ -52,38 +52,33 @@ def table_text(
     confusion: Confusion, names: Sequence[str], *, num_images: int, counts_absent_classes: bool = False
 ) -> str:
     """Returns the scores for people: a line a class in percent, then the means, without a final newline."""
-    _check_names(confusion, names)
+    scores = metrics_dict(confusion, names, num_images=num_images, counts_absent_classes=counts_absent_classes)
     width = max(NAME_WIDTH, *(len(name) for name in names))
     lines = [f"{'class':<{width}}    IoU     acc    prec      F1   share"]
-    fraction = confusion.target() / max(int(confusion.matrix.sum()), 1)
-    columns = (confusion.iou(), confusion.recall(), confusion.precision(), confusion.f1(), fraction)
-    for name, *values in zip(names, *columns, strict=True):
+    columns = [scores[f"per_class{kind}"] for kind in ("", "_acc", "_precision", "_f1")]
+    for name, pixels in scores["per_class_pixels"].items():
+        values = [*(column[name] for column in columns), pixels / max(scores["num_pixels"], 1)]
         lines.append(f"{name:<{width}}" + "".join(f" {_percent(value):>7}" for value in values))
     lines.append("-" * len(lines[0]))
-    averaged_over = f"{confusion.classes_averaged()} of {confusion.num_classes} classes"
+    averaged_over = f"{scores['classes_averaged']} of {confusion.num_classes} classes"
     rows = [
-        ("mIoU", confusion.miou(), f"mean over {averaged_over}, those in label or prediction"),
-        ("pixel accuracy", confusion.pixel_acc(), f"{int(confusion.matrix.sum()):,} labelled pixels"),
-        ("mean accuracy", confusion.mean_acc(), f"over {int((confusion.target() > 0).sum())} classes in the labels"),
-        ("frequency-weighted IoU", confusion.frequency_weighted_iou(), ""),
+        ("mIoU", "miou", f"mean over {averaged_over}, those in label or prediction"),
+        ("pixel accuracy", "pixel_acc", f"{scores['num_pixels']:,} labelled pixels"),
+        ("mean accuracy", "mean_acc", f"over {int((confusion.target() > 0).sum())} classes in the labels"),
+        ("frequency-weighted IoU", "frequency_weighted_iou", ""),
     ]
     if counts_absent_classes:
-        official = confusion.miou_over_all()
-        rows.append((f"mIoU, official {confusion.num_classes}", official, "over all classes, an absent one counting 0"))
-        rows.append(("score", (confusion.pixel_acc() + official) / 2, "(pixel accuracy + official mIoU) / 2"))
-    lines += [f"{name:<{width}} {_percent(value):>7}   {note}".rstrip() for name, value, note in rows]
+        official = f"mIoU, official {confusion.num_classes}"
+        rows.append((official, "miou_official150", "over all classes, an absent one counting 0"))
+        rows.append(("score", "score", "(pixel accuracy + official mIoU) / 2"))
+    lines += [f"{name:<{width}} {_percent(scores[key]):>7}   {note}".rstrip() for name, key, note in rows]
     lines.append(f"{'images':<{width}} {num_images:>7}")
     return "\n".join(lines)
 
 
-def _check_names(confusion: Confusion, names: Sequence[str]) -> None:
-    if len(names) != confusion.num_classes or len(set(names)) != len(names):
-        raise ValueError(f"names: {len(set(names))} different of {len(names)}; expected {confusion.num_classes}")
-
-
 def _by_name(names: Sequence[str], values: Floats) -> dict[str, float | None]:
-    return {name: number_or_none(value) for name, value in zip(names, values.tolist(), strict=True)}
+    return dict(zip(names, map(number_or_none, values.tolist()), strict=True))
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}" if math.isfinite(value) else "-"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"

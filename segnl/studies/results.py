@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
-from segnl.metrics.statistics.significance import (
+from segnl.metrics.significance import (
     ClassDifference,
     Comparison,
     RunCounts,

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from segnl.core.run_log import read_log
-from segnl.metrics.statistics.significance import ClassDifference, Comparison
+from segnl.metrics.significance import ClassDifference, Comparison
 from segnl.reports.page import Cell, Column, Grid, Row
 from segnl.reports.table_columns import AMBIGUOUS, BOUNDARY, COSTS, MIOU, WIDTH
 from segnl.studies.ablations import ablation_grid, ablations_dict

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from segnl.metrics.statistics.significance import MAX_SEEDS, Comparison
-from segnl.metrics.statistics.variance import LEVEL
+from segnl.metrics.significance import LEVEL, MAX_SEEDS, Comparison
 
 if TYPE_CHECKING:
     from segnl.studies.results import HeadResult, StudyResults

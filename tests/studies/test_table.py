@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.statistics.significance import ClassDifference, Comparison
+from segnl.metrics.significance import ClassDifference, Comparison
 from segnl.studies.matching import Width
 from segnl.studies.results import HeadResult
 from segnl.studies.table import (

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.statistics.significance import Comparison
+from segnl.metrics.significance import Comparison
 from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, separability_verdicts
 
 OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segnl.metrics.confusion import Confusion
-from segnl.metrics.statistics.variance import (
+from segnl.metrics.significance import (
     AGREEMENT,
     BORROWED_DF,
     class_contributions,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segnl.metrics.statistics.significance import RunCounts, class_differences, compare_heads, holm
+from segnl.metrics.significance import RunCounts, class_differences, compare_heads, holm
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Intervals and p values for differences between heads."""
