@@ -19,14 +19,11 @@ from segnl.evaluation.predictor import Predictor
 from segnl.labels.table import ClassTable
 from segnl.models.find import HEADS
 from segnl.models.segmenter import Segmenter
-from segnl.ops.channels import channel_context
+from segnl.ops.context import channel_context, expectation_context, pyramid_means, region_context
 from segnl.ops.criss_cross import criss_cross_context
 from segnl.ops.dilated_conv import dilated_conv2d
-from segnl.ops.expectation import expectation_context
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy
-from segnl.ops.pyramid import pyramid_means
-from segnl.ops.regions import region_context
 from segnl.ops.resize import resize
 from segnl.ops.upsampled_labels import upsampled_labels
 from segnl.runs.build import build_model, make_deterministic

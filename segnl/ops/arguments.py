@@ -1,7 +1,5 @@
 """Checks that all operators make of their arguments: axes that agree, one floating dtype, one device, nothing empty."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
@@ -39,23 +37,19 @@ def agree(*arguments: tuple[str, Tensor, str], autocasts: bool = True) -> tuple[
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)}; expected `{axes}` with {known_sizes}")
         if tensor.dtype not in FLOATS:
             raise ValueError(f"{name}: {tensor.dtype}; expected float32, float64, bfloat16 or float16")
-    return _one_dtype(arguments, autocasts=autocasts)
-
-
-def _one_dtype(arguments: Sequence[tuple[str, Tensor, str]], *, autocasts: bool) -> tuple[Tensor, ...]:
     first_name, first, _ = arguments[0]
-    for name, tensor, _ in arguments[1:]:
+    tensors = tuple(tensor for _, tensor, _ in arguments)
+    for name, tensor, _ in arguments:
         if tensor.device != first.device:
             raise ValueError(f"{name}: on {tensor.device}; expected {first.device}, where {first_name} is")
     device = first.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        target = torch.get_autocast_dtype(device)
-        if all(tensor.dtype != torch.float64 for _, tensor, _ in arguments):
-            return tuple(tensor.to(target) if autocasts else tensor for _, tensor, _ in arguments)
-    for name, tensor, _ in arguments[1:]:
+    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if is_autocast and all(tensor.dtype != torch.float64 for tensor in tensors):
+        return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors) if autocasts else tensors
+    for name, tensor, _ in arguments:
         if tensor.dtype != first.dtype:
             raise ValueError(f"{name}: {tensor.dtype}; expected {first.dtype}, the dtype of {first_name}")
-    return tuple(tensor for _, tensor, _ in arguments)
+    return tensors
 
 
 def only_reverse_mode(operator: str, *tensors: Tensor) -> None:

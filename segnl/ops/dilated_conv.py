@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import is_exporting
-from segnl.ops.kernels.dilated_conv import padded_dilated_conv2d
+from segnl.ops.arguments import agree, is_exporting, only_reverse_mode
+from segnl.ops.kernels.dilated_conv import dilated_conv
 
 SLOW_CHANNELS = 1536
 """Input channels from which on, with a dilation of at least 3, oneDNN's bfloat16 kernel is slow (maps of 32 to 97)."""
@@ -17,7 +17,10 @@ def dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     Where the CPU's kernel is used, the result can be differentiated once.
     """
     if _is_slow_in_torch(x, dilation) and not is_exporting():
-        return padded_dilated_conv2d(x, weight, dilation)
+        x, weight = agree(("x", x, "b c h w"), ("weight", weight, "d c i j"))
+        only_reverse_mode("dilated_conv2d", x, weight)
+        out: Tensor = dilated_conv(x, weight, dilation)
+        return out
     return F.conv2d(x, weight, padding=dilation, dilation=dilation)
 
 

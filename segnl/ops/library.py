@@ -5,8 +5,8 @@ for one device can be added with `LIBRARY.impl(name, kernel, "CUDA")` without to
 torch.library.custom_op does the same, but its first call imports the compiler: seconds and 80 MB in every process.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +14,19 @@ from torch.utils.flop_counter import register_flop_formula
 
 LIBRARY = torch.library.Library("segnl", "DEF")
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def operator(schema: str, *, cpu_kernel: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Any]:
+def operator(
+    schema: str,
+    *,
+    shapes: Callable[..., Any],
+    flops: Callable[..., int] | None = None,
+    cpu_kernel: Callable[..., Any] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
     """Registers a function as the operator of `schema`, and returns torch's callable for it.
 
     The function is written in torch for every device; cpu_kernel, where given, takes its place on the CPU.
+    shapes: returns empty results for tensors without data, which have only shape and dtype.
+    flops: counts floating point operations, 2 per multiply-add, from the arguments with shapes in the place of tensors.
     """
     name = schema.partition("(")[0]
 
@@ -29,27 +35,11 @@ def operator(schema: str, *, cpu_kernel: Callable[..., Any] | None = None) -> Ca
         LIBRARY.impl(name, function, "CompositeExplicitAutograd")
         if cpu_kernel is not None:
             LIBRARY.impl(name, cpu_kernel, "CPU")
-        return getattr(torch.ops.segnl, name).default
-
-    return register
-
-
-def shapes_of(target: Any) -> Callable[[Function], Function]:
-    """Registers the results of an operator for tensors without data, which have only shape and dtype."""
-
-    def register(function: Function) -> Function:
-        torch.library.register_fake(target, function, lib=LIBRARY)
-        return function
-
-    return register
-
-
-def flops_of(target: Any) -> Callable[[Function], Function]:
-    """Registers an operator's floating point operations, 2 per multiply-add, as a function of its arguments' shapes."""
-
-    def register(function: Function) -> Function:
-        register_flop_formula(target.overloadpacket)(function)
-        return function
+        target = getattr(torch.ops.segnl, name).default
+        torch.library.register_fake(target, shapes, lib=LIBRARY)
+        if flops is not None:
+            register_flop_formula(target.overloadpacket)(lambda *arguments, **_: int(flops(*arguments)))
+        return target
 
     return register
 
@@ -87,3 +77,23 @@ def differentiate(target: Any, backward: Callable[..., Any], setup_context: Call
         return tuple(next(guarded) if isinstance(grad, Tensor) else grad for grad in results)
 
     torch.library.register_autograd(target, once, setup_context=setup_context, lib=LIBRARY)
+
+
+def differentiate_by(target: Any, backward: Any, *, saved_outputs: Sequence[int] = ()) -> None:
+    """Registers the operator `backward` as the gradient of an operator whose first result alone has a gradient.
+
+    `backward` takes the operator's tensors, those of its results that saved_outputs numbers, the gradient of the first
+    result, and the operator's other arguments. It returns a gradient for each tensor.
+    """
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        results = output if isinstance(output, tuple) else (output,)
+        ctx.mark_non_differentiable(*results[1:])
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        ctx.save_for_backward(*tensors, *(results[index] for index in saved_outputs))
+        ctx.settings = inputs[len(tensors) :]
+
+    def gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return *backward(*ctx.saved_tensors, grad, *ctx.settings), *(None for _ in ctx.settings)
+
+    differentiate(target, gradients, setup_context)

@@ -8,6 +8,7 @@ ops/kernels/pixel_loss.py.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from segnl.core import IGNORE
 from segnl.ops.arguments import FLOATS, accumulation_dtype
 from segnl.ops.kernels.pixel_loss import nth_largest_by_partition, tiled_cross_entropy_sum, tiled_pixel_losses
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.library import differentiate, operator
 from segnl.ops.resize import taps_matrix
 
 NormalizeBy = Literal["valid", "all"]
@@ -135,32 +136,23 @@ def _bands(logits_shape: torch.Size, label_shape: torch.Size) -> list[slice]:
     return [slice(first, first + num_rows) for first in range(0, label_shape[1], num_rows)]
 
 
+def _interpolation_flops(logits: Sequence[int], label: Sequence[int]) -> int:
+    """Counts one multiply-add for each number of the wide rows `b k h W` and of the result `b k H W`."""
+    b, k, h, _ = logits
+    return 2 * b * k * (h + label[1]) * label[2]
+
+
 cross_entropy_sum = operator(
     "pixel_cross_entropy(Tensor logits, Tensor label, Tensor? class_weight, bool align_corners, "
     "float label_smoothing, bool wants_gradient) -> (Tensor, Tensor)",
+    shapes=lambda logits, *settings: (
+        logits.new_empty((), dtype=torch.float64),
+        logits.new_empty(logits.shape if settings[-1] else (0,), dtype=accumulation_dtype(logits.dtype)),
+    ),
+    # The gradient is interpolated back.
+    flops=lambda logits, label, *settings: _interpolation_flops(logits, label) * (2 if settings[-1] else 1),
     cpu_kernel=tiled_cross_entropy_sum,
 )(plain_cross_entropy_sum)
-
-
-@shapes_of(cross_entropy_sum)
-def _(
-    logits: Tensor,
-    label: Tensor,
-    class_weight: Tensor | None,
-    align_corners: bool,
-    label_smoothing: float,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    grad_shape = logits.shape if wants_gradient else (0,)
-    total = logits.new_empty((), dtype=torch.float64)
-    return total, logits.new_empty(grad_shape, dtype=accumulation_dtype(logits.dtype))
-
-
-@flops_of(cross_entropy_sum)
-def cross_entropy_sum_flops(logits_shape: Any, label_shape: Any, *settings: Any, **_: Any) -> int:
-    """Counts the multiply-adds of interpolation, and as many again for its transpose."""
-    wants_gradient = settings[-1]
-    return pixel_losses_flops(logits_shape, label_shape) * (2 if wants_gradient else 1)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -179,30 +171,16 @@ differentiate(cross_entropy_sum, _backward, _setup_context)
 
 pixel_losses = operator(
     "per_pixel_loss(Tensor logits, Tensor label, bool align_corners) -> Tensor",
+    shapes=lambda logits, label, align_corners: logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype)),
+    flops=lambda logits, label, align_corners: _interpolation_flops(logits, label),
     cpu_kernel=tiled_pixel_losses,
 )(plain_pixel_losses)
 
-
-@shapes_of(pixel_losses)
-def _(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    return logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype))
-
-
-@flops_of(pixel_losses)
-def pixel_losses_flops(logits_shape: Any, label_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts the multiply-adds of interpolation: one for each number of the wide rows and of the result."""
-    b, k, h, _w = logits_shape
-    return int(2 * b * k * (h + label_shape[1]) * label_shape[2])
-
-
 nth_largest = operator(
-    "nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor", cpu_kernel=nth_largest_by_partition
+    "nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor",
+    shapes=lambda values, n, ceiling: values.new_empty(()),
+    cpu_kernel=nth_largest_by_partition,
 )(nth_largest_by_sort)
-
-
-@shapes_of(nth_largest)
-def _(values: Tensor, n: Tensor, ceiling: float) -> Tensor:
-    return values.new_empty(())
 
 
 def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool) -> Tensor:
@@ -232,13 +210,11 @@ def ohem_label(label: Tensor, per_pixel_loss: Tensor, *, threshold: float, min_k
     if min_kept < 0:
         raise ValueError(f"min_kept: {min_kept}; expected at least 0 pixels")
     ceiling = -math.log(threshold) if threshold else math.inf
-    if not min_kept:
-        limit = per_pixel_loss.new_full((), ceiling)
-    elif min_kept < per_pixel_loss.numel():
+    limit = per_pixel_loss.new_full((), ceiling)
+    if min_kept:
         # With fewer valid pixels than min_kept, the limit is an ignored pixel's -1, and every valid pixel is kept.
-        limit = nth_largest(per_pixel_loss, torch.full((), min_kept, device=per_pixel_loss.device), ceiling)
-    else:
-        limit = per_pixel_loss.new_zeros(())
+        place = min(min_kept, per_pixel_loss.numel())
+        limit = nth_largest(per_pixel_loss, torch.full((), place, device=per_pixel_loss.device), ceiling)
     return label.masked_fill((per_pixel_loss < limit) | (per_pixel_loss < 0), IGNORE)
 
 

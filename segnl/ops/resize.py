@@ -71,10 +71,10 @@ def taps(num_in: int, num_out: int, *, align_corners: bool) -> tuple[Tensor, Ten
 def taps_matrix(num_in: int, num_out: int, *, align_corners: bool) -> Tensor:
     """Returns `taps` as a matrix, float64 `num_out num_in` on the CPU: two shares in each row, which sum to 1."""
     lower, upper, share = taps(num_in, num_out, align_corners=align_corners)
-    matrix = torch.zeros(num_out, num_in, dtype=torch.float64)
-    rows = torch.arange(num_out)
-    matrix.index_put_((rows, lower), 1 - share, accumulate=True)
-    return matrix.index_put_((rows, upper), share, accumulate=True)
+    matrix, rows = torch.zeros(num_out, num_in, dtype=torch.float64), torch.arange(num_out)
+    matrix[rows, lower] += 1 - share
+    matrix[rows, upper] += share
+    return matrix
 
 
 def _check(x: Tensor, out_hw: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.ops.channels import channel_context
+from segnl.ops.context import channel_context
 
 
 def by_loops(x: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from segnl.ops.dilated_conv import dilated_conv2d
 def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The dilations with which the kernel is called; four channels count as many."""
     calls: list[int] = []
-    kernel = dilated_conv.padded_dilated_conv2d
+    kernel = dilated_conv.dilated_conv
 
     def recorded(x: torch.Tensor, weight: torch.Tensor, dilation: int) -> torch.Tensor:
         calls.append(dilation)
         return kernel(x, weight, dilation)
 
-    monkeypatch.setattr(dilated_conv, "padded_dilated_conv2d", recorded)
+    monkeypatch.setattr(dilated_conv, "dilated_conv", recorded)
     monkeypatch.setattr(dilated_conv, "SLOW_CHANNELS", 4)
     return calls
 
@@ -47,4 +47,11 @@ def test_other_inputs_are_left_to_torch(kernel_calls: list[int]) -> None:
         assert dilated_conv2d(x, weight, 6).equal(F.conv2d(x, weight, padding=6, dilation=6))
     dilated_conv2d(x.bfloat16(), weight.bfloat16(), 2)
     assert dilated_conv2d(x.bfloat16().to("meta"), weight.bfloat16().to("meta"), 6).shape == (2, 5, 7, 11)
+    assert not kernel_calls
+
+
+def test_a_map_that_does_not_fit_the_kernel_is_named(kernel_calls: list[int]) -> None:
+    x, weight = torch.zeros(2, 4, 7, 11, dtype=torch.bfloat16), torch.zeros(5, 3, 3, 3, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="weight: shape"):
+        dilated_conv2d(x, weight, 6)
     assert not kernel_calls

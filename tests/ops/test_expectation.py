@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.ops.expectation import expectation_context
+from segnl.ops.context import expectation_context
 
 
 def by_loops(x: Tensor, bases: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.pyramid import pyramid_means
+from segnl.ops.context import pyramid_means
 
 BINS = [(1,), (1, 2, 3, 6), (1, 3, 6, 8), (5, 2)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.ops.regions import region_context
+from segnl.ops.context import region_context
 
 
 def by_loops(scores: Tensor, g: Tensor) -> Tensor:

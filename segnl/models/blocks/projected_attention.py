@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.ops.context import pyramid_means
 from segnl.ops.non_local import softmax_context
-from segnl.ops.pyramid import pyramid_means
 
 
 class ProjectedAttention(nn.Module):
@@ -20,7 +20,7 @@ class ProjectedAttention(nn.Module):
 
     key: None for tied weights, where the query's convolution also gives the keys.
     is_scaled: divides scores by sqrt(c).  bins: pools keys and values to these grids after their projections
-    (ops/pyramid.py).
+    (ops/context.py).
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from segnl.models.blocks.conv import ConvNormAct, NormActConfig, NormalInitConv2
 from segnl.models.blocks.criss_cross import Gamma
 from segnl.models.blocks.projected_attention import ProjectedAttention
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.ops.channels import channel_context
+from segnl.ops.context import channel_context
 
 
 class DAConfig(HeadConfig, NormActConfig):

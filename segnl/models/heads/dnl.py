@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
-from segnl.ops.regions import region_context
+from segnl.ops.context import region_context
 
 
 class DisentangledConfig(NonLocalConfig):

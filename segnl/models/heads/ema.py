@@ -15,7 +15,7 @@ from segnl.core.config import ChannelCount, SmallCount
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.models.blocks.conv import ConvNormAct, HeConv2d, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.ops.expectation import expectation_context
+from segnl.ops.context import expectation_context
 
 
 class EMAConfig(HeadConfig, NormActConfig):

@@ -13,7 +13,7 @@ from segnl.core.config import ChannelCount, Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import ZeroConv2d
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
-from segnl.ops.regions import region_context
+from segnl.ops.context import region_context
 
 
 class GlobalContextConfig(Config):

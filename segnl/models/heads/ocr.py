@@ -14,7 +14,7 @@ from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, channels_of
-from segnl.ops.regions import region_context
+from segnl.ops.context import region_context
 from segnl.ops.resize import resize
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.ops.pyramid import pyramid_means
+from segnl.ops.context import pyramid_means
 from segnl.ops.resize import resize
 
 

@@ -5,13 +5,11 @@ the two doubles the work. The CPU's fused backward is a sequence of small produc
 for one another; the products here are large. So on the CPU torch's forward is used, and this backward.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from segnl.ops.arguments import accumulation_dtype
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.library import differentiate_by, operator
 
 TILE = 768
 """Rows and columns of a tile of scores, 2.4 MB in float32: fits a cache, and products run at full speed.
@@ -20,7 +18,11 @@ Products over long rows of scores run at half that speed, since each row lies on
 """
 
 
-@operator("blocked_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)")
+@operator(
+    "blocked_attention(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
+    shapes=lambda q, k, v, scale: _empty_results(q, v),
+    flops=lambda q, k, v, scale: 2 * q[0] * q[1] * k[1] * (q[2] + v[2]),
+)
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Computes softmax(scale * q k^T) v and each row's log-sum-exp: q `b n c`, k `b m c`, v `b m d` -> `b n d`, `b n`.
 
@@ -36,8 +38,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(v.dtype)
-    out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
-    log_sum = q.new_empty(q.shape[:2], dtype=dtype)  # b n
+    out, log_sum = _empty_results(q, v)
     buffer = _buffer(q, k, dtype)
     for image in range(q.shape[0]):
         keys, values = k[image].to(dtype), v[image].to(dtype)
@@ -60,15 +61,12 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
     return out, log_sum
 
 
-@shapes_of(blocked_attention)
-def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
-    return out, q.new_empty(q.shape[:2], dtype=accumulation_dtype(v.dtype))
-
-
 @operator(
     "blocked_attention_backward(Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_sum, Tensor grad, "
-    "float scale) -> (Tensor, Tensor, Tensor)"
+    "float scale) -> (Tensor, Tensor, Tensor)",
+    shapes=lambda q, k, v, *_: (_empty(q), _empty(k), _empty(v)),
+    # Scores again, and the gradients of q and k, of v and of the weights.
+    flops=lambda q, k, v, *_: 2 * q[0] * q[1] * k[1] * (3 * q[2] + 2 * v[2]),
 )
 def blocked_attention_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, grad: Tensor, scale: float
@@ -100,24 +98,12 @@ def blocked_attention_backward(
     return grad_q, grad_k, grad_v
 
 
-@shapes_of(blocked_attention_backward)
-def _(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, grad: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(q), _empty(k), _empty(v)
+differentiate_by(blocked_attention, blocked_attention_backward, saved_outputs=(0, 1))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs[:3], *output)
-    ctx.scale = inputs[3]
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *blocked_attention_backward(*ctx.saved_tensors, grad, ctx.scale), None
-
-
-differentiate(blocked_attention, _backward, _setup_context)
+def _empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
+    return out, q.new_empty(q.shape[:2], dtype=accumulation_dtype(v.dtype))
 
 
 def _sides(positions: Tensor) -> list[slice]:
@@ -135,15 +121,3 @@ def _tile(buffer: Tensor, num_rows: int, num_columns: int) -> Tensor:
 
 def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
-
-
-@flops_of(blocked_attention)
-def blocked_attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts scores and weighted sum: 2 b n m (c + d)."""
-    return int(2 * q_shape[0] * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2]))
-
-
-@flops_of(blocked_attention_backward)
-def blocked_attention_backward_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts scores again and the gradients of q and k, of v and of the weights: 2 b n m (3 c + 2 d)."""
-    return int(2 * q_shape[0] * q_shape[1] * k_shape[1] * (3 * q_shape[2] + 2 * v_shape[2]))

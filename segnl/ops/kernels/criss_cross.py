@@ -5,24 +5,26 @@ Both read one channels-last map, so nothing is copied but a channels-first input
 registered without touching a caller (ops/library.py).
 """
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
 from segnl.ops.arguments import accumulation_dtype, with_adjacent_channels
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.library import differentiate_by, operator
 
 
-@operator("criss_cross(Tensor q, Tensor k, Tensor v) -> (Tensor, Tensor)")
+@operator(
+    "criss_cross(Tensor q, Tensor k, Tensor v) -> (Tensor, Tensor)",
+    shapes=lambda q, k, v: _empty_results(q, v),
+    flops=lambda q, k, v: 2 * math.prod(q[:3]) * (q[1] + q[2]) * (q[3] + v[3]),
+)
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the context `b h w d` and the weights `b h w (w + h)` of q, k `b h w c` and v `b h w d`."""
-    b, h, w, _ = q.shape
-    dtype = accumulation_dtype(v.dtype)
-    out = v.new_empty(v.shape)
-    weights = q.new_empty(b, h, w, w + h, dtype=dtype)
+    out, weights = _empty_results(q, v)
+    dtype = weights.dtype
     with torch.autocast(q.device.type, enabled=False):
-        for image in range(b):
+        for image in range(q.shape[0]):
             query, key, value = (with_adjacent_channels(x[image].to(dtype)) for x in (q, k, v))
             row_weights, column_weights = _row_and_column(weights[image])
             torch.bmm(query, key.mT, out=row_weights)
@@ -37,13 +39,12 @@ def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return out, weights
 
 
-@shapes_of(criss_cross)
-def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    b, h, w, _ = q.shape
-    return v.new_empty(v.shape), q.new_empty(b, h, w, w + h, dtype=accumulation_dtype(v.dtype))
-
-
-@operator("criss_cross_backward(Tensor q, Tensor k, Tensor v, Tensor weights, Tensor grad) -> (Tensor, Tensor, Tensor)")
+@operator(
+    "criss_cross_backward(Tensor q, Tensor k, Tensor v, Tensor weights, Tensor grad) -> (Tensor, Tensor, Tensor)",
+    shapes=lambda q, k, v, *_: tuple(x.new_empty(x.shape) for x in (q, k, v)),
+    # The gradients of weights and values, queries and keys: twice the forward's.
+    flops=lambda q, k, v, *_: 4 * math.prod(q[:3]) * (q[1] + q[2]) * (q[3] + v[3]),
+)
 def criss_cross_backward(
     q: Tensor, k: Tensor, v: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,22 +72,12 @@ def criss_cross_backward(
     return grads[0], grads[1], grads[2]
 
 
-@shapes_of(criss_cross_backward)
-def _(q: Tensor, k: Tensor, v: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+differentiate_by(criss_cross, criss_cross_backward, saved_outputs=(1,))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    grad_q, grad_k, grad_v = criss_cross_backward(*ctx.saved_tensors, grad)
-    return grad_q, grad_k, grad_v
-
-
-differentiate(criss_cross, _backward, _setup_context)
+def _empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    b, h, w, _ = q.shape
+    return v.new_empty(v.shape), q.new_empty(b, h, w, w + h, dtype=accumulation_dtype(v.dtype))
 
 
 def _row_and_column(slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,16 +90,3 @@ def _weighted_sum(out: Tensor, row_weights: Tensor, column_weights: Tensor, valu
     """Writes row_weights `h w w` times rows of values, `h w d`, plus column_weights `w h h` times its columns."""
     torch.bmm(row_weights, values, out=out)
     out.transpose(0, 1).baddbmm_(column_weights, values.transpose(0, 1))
-
-
-@flops_of(criss_cross)
-def criss_cross_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts scores and weighted sum over h + w entries a position: 2 b h w (h + w) (c + d)."""
-    b, h, w, c = q_shape
-    return int(2 * b * h * w * (h + w) * (c + v_shape[3]))
-
-
-@flops_of(criss_cross_backward)
-def criss_cross_backward_flops(q_shape: Any, *arguments: Any, **__: Any) -> int:
-    """Counts the gradients of weights and values, queries and keys: twice the forward's."""
-    return 2 * criss_cross_flops(q_shape, *arguments)

@@ -4,6 +4,7 @@ With a dilation and many channels, as in ASPP, oneDNN uses a slow bfloat16 kerne
 and its gradient of the weight multiplies all zeros of the padding.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,43 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segnl.ops.arguments import agree, only_reverse_mode
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.library import differentiate, operator
 
 
-def padded_dilated_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+@operator(
+    "dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor",
+    shapes=lambda x, weight, dilation: F.conv2d(x, weight, padding=dilation, dilation=dilation),
+    # As torch counts a convolution, products with the padding included.
+    flops=lambda x, weight, dilation: 2 * x[0] * x[2] * x[3] * math.prod(weight),
+)
+def dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Computes F.conv2d(x, weight, padding=dilation, dilation=dilation): x `b c h w`, weight `d c 3 3` -> `b d h w`.
 
     The gradient of the weight is nine products, one for each pixel of the kernel. The forward holds a padded copy of x,
-    `b c h+2*dilation w+2*dilation`. Differentiable once.
-
-    Raises ValueError for shapes or dtypes that do not agree, a kernel other than 3x3, or a dilation below 1.
+    `b c h+2*dilation w+2*dilation`.
     """
-    x, weight = agree(("x", x, "b c h w"), ("weight", weight, "d c i j"))
-    if tuple(weight.shape[2:]) != (3, 3):
-        raise ValueError(f"weight: shape {tuple(weight.shape)}; expected `d c 3 3`")
-    if dilation < 1:
-        raise ValueError(f"dilation: {dilation}; expected at least 1")
-    only_reverse_mode("dilated_conv2d", x, weight)
-    out: Tensor = _dilated_conv(x, weight, dilation)
-    return out
-
-
-@operator("dilated_conv(Tensor x, Tensor weight, int dilation) -> Tensor")
-def _dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(F.pad(x, [dilation] * 4), weight, dilation=dilation)
-
-
-@shapes_of(_dilated_conv)
-def _(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    return F.conv2d(x, weight, padding=dilation, dilation=dilation)
-
-
-@flops_of(_dilated_conv)
-def _dilated_conv_flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts as torch does for a convolution, products with the padding included."""
-    return int(2 * x_shape[0] * x_shape[2] * x_shape[3] * torch.Size(weight_shape).numel())
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
@@ -68,7 +49,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     return grad_x, _nine_products(grad, x, ctx.dilation) if is_ninefold else grad_weight, None
 
 
-differentiate(_dilated_conv, _backward, _setup_context)
+differentiate(dilated_conv, _backward, _setup_context)
 
 
 def _nine_products(grad: Tensor, x: Tensor, dilation: int) -> Tensor:

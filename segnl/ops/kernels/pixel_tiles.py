@@ -55,22 +55,17 @@ class Tile(NamedTuple):
     first_class: Tensor
 
 
-class Blend(NamedTuple):
-    """Rows of a band that lie between the same two source rows; share: of the lower one, `rows 1`."""
-
-    rows: slice
-    above: int
-    below: int
-    share: Tensor
-
-
 class Band(NamedTuple):
-    """A run of outputs along an axis, their sources, and the sources' shares `source out`.  blends: of rows only."""
+    """A run of outputs along an axis, their sources, and the sources' shares `source out`.
+
+    blends: in bands of rows, runs of rows between the same two source rows: (rows, above, below, share of the one below
+    `rows 1`).
+    """
 
     out: slice
     source: slice
     shares: Tensor
-    blends: Sequence[Blend] = ()
+    blends: Sequence[tuple[slice, int, int, Tensor]] = ()
 
 
 class PixelTiles:
@@ -81,12 +76,7 @@ class PixelTiles:
     """
 
     def __init__(
-        self,
-        logits: Tensor,
-        out_hw: Sequence[int],
-        *,
-        align_corners: bool,
-        wants_gradient: bool = False,
+        self, logits: Tensor, out_hw: Sequence[int], *, align_corners: bool, wants_gradient: bool = False
     ) -> None:
         (_, self.num_classes, h, w), (out_h, out_w) = logits.shape, out_hw
         pixels = TILE_NUMBERS // self.num_classes
@@ -95,13 +85,14 @@ class PixelTiles:
         self.column_groups = _column_bands(w, out_w, columns, MAX_BAND_COLUMNS, align_corners, logits.dtype)
         self.row_groups = _row_bands(h, out_h, rows, pixels // columns, align_corners, logits.dtype)
         self.source = logits.permute(0, 2, 1, 3).contiguous()  # b h k w
-        self.source_grad = torch.zeros_like(self.source) if wants_gradient else None
+        self.wants_gradient = wants_gradient
+        self.source_grad = torch.zeros_like(self.source) if wants_gradient else logits.new_empty(0)
         row_numbers = self.num_classes * columns
         most_rows = max(_length(band.out) for group in self.row_groups for band in group)
         most_wide = max(_length(_span(group)[1]) for group in self.row_groups)
         self.tile_memory = logits.new_empty(most_rows * row_numbers)
         self.wide_memory = logits.new_empty(most_wide * row_numbers)
-        self.wide_grad_memory = torch.empty_like(self.wide_memory) if wants_gradient else None
+        self.wide_grad_memory = torch.empty_like(self.wide_memory) if wants_gradient else logits.new_empty(0)
         self.row_index = torch.arange(most_rows, dtype=torch.int32)[:, None]
         self.column_index = torch.arange(columns, dtype=torch.int32)
 
@@ -113,25 +104,20 @@ class PixelTiles:
                 first_class = self.row_index * (self.num_classes * num_columns) + self.column_index[:num_columns]
                 for rows in self.row_groups:
                     _, source_rows = _span(rows)
-                    wide, wide_grad = self._widen(source[source_rows], columns), None
-                    if self.wide_grad_memory is not None:
+                    wide = self._widen(source[source_rows], columns)
+                    if self.wants_gradient:
                         wide_grad = self.wide_grad_memory[: wide.numel()].view_as(wide).zero_()
                     for band in rows:
                         blended = self._blend(wide, band, source_rows.start)
                         tile = blended.unflatten(1, (self.num_classes, num_columns))
                         yield Tile(image, band.out, out, tile, first_class[: len(tile)])
-                        if wide_grad is not None:
+                        if self.wants_gradient:
                             wide_grad[_shifted(band.source, source_rows.start)].addmm_(band.shares, blended)
-                    if wide_grad is not None and self.source_grad is not None:
+                    if self.wants_gradient:
                         self._narrow(wide_grad, self.source_grad[image, source_rows], columns)
 
     def gradient(self) -> Tensor:
-        """Returns the gradient `b k h w`, once all tiles have been taken.
-
-        Raises RuntimeError without wants_gradient.
-        """
-        if self.source_grad is None:
-            raise RuntimeError("PixelTiles: no gradient; expected wants_gradient=True")
+        """Returns the gradient `b k h w`, once all tiles have been taken with wants_gradient."""
         return self.source_grad.permute(0, 2, 1, 3).contiguous()
 
     def _widen(self, source: Tensor, columns: Sequence[Band]) -> Tensor:
@@ -146,9 +132,9 @@ class PixelTiles:
     def _blend(self, wide: Tensor, band: Band, first: int) -> Tensor:
         """Interpolates a band's rows `rows k*columns` from wide rows, which begin with the source row `first`."""
         tile = self.tile_memory[: _length(band.out) * wide.shape[1]].view(-1, wide.shape[1])
-        for blend in band.blends:
-            above, below = wide[blend.above - first], wide[blend.below - first]
-            torch.addcmul(above, blend.share, below - above, out=tile[blend.rows])
+        for rows, above, below, share in band.blends:
+            upper, lower = wide[above - first], wide[below - first]
+            torch.addcmul(upper, share, lower - upper, out=tile[rows])
         return tile
 
     @staticmethod
@@ -193,10 +179,8 @@ def _row_bands(
     groups: list[list[Band]] = []
     for rows in _cut_rows(upper, band_rows):
         source = slice(upper[rows.start], lower[rows.stop - 1] + 1)
-        blends = [
-            Blend(_shifted(run, rows.start), upper[run.start], lower[run.start], share[run])
-            for run in _runs(upper, rows)
-        ]
+        runs = _runs(upper, rows)
+        blends = [(_shifted(run, rows.start), upper[run.start], lower[run.start], share[run]) for run in runs]
         band = Band(rows, source, matrix[rows, source].mT.to(dtype).contiguous(), blends)
         if groups and source.stop - groups[-1][0].source.start <= wide_rows:
             groups[-1].append(band)

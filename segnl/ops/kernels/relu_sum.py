@@ -7,13 +7,13 @@ subtracted from one another, and running sums are taken in blocks whose totals a
 accurate on long maps.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from segnl.ops.arguments import accumulation_dtype
-from segnl.ops.library import differentiate, flops_of, operator, shapes_of
+from segnl.ops.library import differentiate_by, operator
 
 BLOCK = 64
 """Knots in a block, inside which running sums are products with a small triangular matrix: fast and accurate."""
@@ -22,7 +22,11 @@ CHANNELS = 128
 """Channels in the tables at once; bounds the memory beside inputs and outputs to about 4 * m * CHANNELS numbers."""
 
 
-@operator("relu_sum(Tensor a, Tensor b, Tensor g, SymInt divisor) -> Tensor")
+@operator(
+    "relu_sum(Tensor a, Tensor b, Tensor g, SymInt divisor) -> Tensor",
+    shapes=lambda a, b, g, divisor: g.new_empty(a.shape[0], a.shape[1], g.shape[2]),
+    flops=lambda a, b, g, divisor: _table_flops(a, b, g[2], num_tables=2),
+)
 def relu_sum(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
     """Computes sum_j relu(a_i + b_j) g_j / divisor for a `b n`, b `b m`, g `b m d`: `b n d` in g's dtype.
 
@@ -41,12 +45,16 @@ def relu_sum(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
     return out
 
 
-@shapes_of(relu_sum)
-def _(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
-    return g.new_empty(a.shape[0], a.shape[1], g.shape[2])
-
-
-@operator("relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, SymInt divisor) -> (Tensor, Tensor, Tensor)")
+@operator(
+    "relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, SymInt divisor) -> (Tensor, Tensor, Tensor)",
+    shapes=lambda a, b, g, grad, divisor: (torch.empty_like(a), torch.empty_like(b), _empty(g)),
+    # The slopes for a, both tables for b and g, and a product over channels for each of a and b.
+    flops=lambda a, b, g, *_: (
+        _table_flops(a, b, g[2], num_tables=1)
+        + _table_flops(b, a, g[2], num_tables=2)
+        + 2 * a[0] * g[2] * (a[1] + b[1])
+    ),
+)
 def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the gradients of `relu_sum` for grad `b n d`: those of a, b and g.
 
@@ -54,7 +62,7 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: in
     """
     accumulate = accumulation_dtype(g.dtype)
     grad_a, grad_b = torch.zeros_like(a, dtype=accumulate), torch.zeros_like(b, dtype=accumulate)
-    grad_g = torch.empty_like(g, memory_format=torch.contiguous_format)
+    grad_g = _empty(g)
     with torch.autocast(a.device.type, enabled=False):
         for image in range(a.shape[0]):
             knots_b, order_b, factor_b = _sorted_knots(b[image], divisor, g.dtype)
@@ -72,21 +80,11 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: in
     return grad_a.to(a.dtype), grad_b.to(b.dtype), grad_g
 
 
-@shapes_of(relu_sum_backward)
-def _(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(a), torch.empty_like(b), torch.empty_like(g, memory_format=torch.contiguous_format)
+differentiate_by(relu_sum, relu_sum_backward)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.divisor = inputs[3]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *relu_sum_backward(*ctx.saved_tensors, grad, ctx.divisor), None
-
-
-differentiate(relu_sum, _backward, _setup_context)
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _sorted_knots(b: Tensor, divisor: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,21 +170,7 @@ def _sum_before(rows: Tensor) -> Tensor:
     return (inside + before[:, None]).flatten(0, 1)[: rows.shape[0]]
 
 
-def _table_flops(batch: int, n: int, m: int, channels: int, *, num_tables: int) -> int:
-    padded = -(-m // BLOCK) * BLOCK
-    return 2 * batch * channels * (num_tables * padded * BLOCK + (num_tables - 1) * (padded + n))
-
-
-@flops_of(relu_sum)
-def relu_sum_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts two triangular products a block, and a multiply-add per position and channel; the sort counts as 0."""
-    return _table_flops(a_shape[0], a_shape[1], b_shape[1], g_shape[2], num_tables=2)
-
-
-@flops_of(relu_sum_backward)
-def relu_sum_backward_flops(a_shape: Any, b_shape: Any, g_shape: Any, *_: Any, **__: Any) -> int:
-    """Counts the table of slopes for a, both tables for b and g, and a product over channels for each of a and b."""
-    batch, channels = int(a_shape[0]), int(g_shape[2])
-    tables = _table_flops(batch, b_shape[1], a_shape[1], channels, num_tables=2)
-    slope = _table_flops(batch, a_shape[1], b_shape[1], channels, num_tables=1)
-    return tables + slope + 2 * batch * channels * int(a_shape[1] + b_shape[1])
+def _table_flops(a: Sequence[int], b: Sequence[int], channels: int, *, num_tables: int) -> int:
+    """Counts a triangular product for each table and block, and the positions' multiply-adds; the sort counts as 0."""
+    padded = -(-b[1] // BLOCK) * BLOCK
+    return 2 * a[0] * channels * (num_tables * padded * BLOCK + (num_tables - 1) * (padded + a[1]))

@@ -29,6 +29,8 @@ MANY_CLASSES = 60
 CHUNK_NUMBERS = 2**20
 """Scores gathered at a time, about what a processor's cache takes."""
 
+_Taps = tuple[Tensor, Tensor, Tensor]
+
 
 def filled_by_cells(logits: Tensor, out: Tensor, *, align_corners: bool) -> bool:
     """Writes the winning classes of logits `b k h w`, upsampled, into out u8 `b H W` where cells are the faster way.
@@ -51,16 +53,17 @@ def _cells(logits: Tensor) -> tuple[Tensor, Tensor]:
     second = logits.scatter(1, winner, float("-inf")).amax(dim=1)  # b h w
     leads = best.squeeze(1) - second > _rounding(logits)
     winner = winner.squeeze(1)
-    is_hard = ~(leads & _next(leads, 1) & _next(leads, 2) & _next(_next(leads, 1), 2))
-    for corner_winner in (_next(winner, 1), _next(winner, 2), _next(_next(winner, 1), 2)):
+    is_hard = ~functools.reduce(torch.logical_and, _corners(leads))
+    for corner_winner in _corners(winner)[1:]:
         is_hard |= corner_winner != winner
     return winner, is_hard
 
 
-def _next(grid: Tensor, axis: int) -> Tensor:
-    """Returns each position's next neighbour along an axis; the last position is its own."""
-    length = grid.shape[axis]
-    return grid.index_select(axis, torch.arange(1, length + 1).clamp(max=length - 1))
+def _corners(grid: Tensor) -> list[Tensor]:
+    """Returns the four corners of each cell, `.. h w` each; beyond the last row and column these are repeated."""
+    right, below = (torch.arange(1, length + 1).clamp(max=length - 1) for length in (grid.shape[-1], grid.shape[-2]))
+    lower = grid.index_select(-2, below)
+    return [grid, grid.index_select(-1, right), lower, lower.index_select(-1, right)]
 
 
 class _Pairs(NamedTuple):
@@ -82,9 +85,7 @@ def _pairs(scores: Tensor, winner: Tensor, is_hard: Tensor) -> _Pairs:
     of the two is no worse than their mean.
     """
     h, w = winner.shape
-    index = torch.arange(h * w).view(h, w)
-    below = _next(index, 0)
-    corners = [corner.flatten() for corner in (index, _next(index, 1), below, _next(below, 1))]  # 4 of hw
+    corners = [corner.flatten() for corner in _corners(torch.arange(h * w).view(h, w))]  # 4 of hw
     corner_winners = [winner.flatten().index_select(0, corner) for corner in corners]
     minimum = functools.partial(functools.reduce, torch.minimum)
     low, high = minimum(corner_winners), functools.reduce(torch.maximum, corner_winners)
@@ -119,34 +120,23 @@ def _fill(logits: Tensor, winner: Tensor, is_hard: Tensor, out: Tensor, *, align
     _, h, w = logits.shape
     above, below, row_share = taps(h, out.shape[0], align_corners=align_corners)
     left, right, column_share = taps(w, out.shape[1], align_corners=align_corners)
-    grid = _Grid(above * w, below * w, row_share.to(logits.dtype), left, right, column_share.to(logits.dtype))
+    rows = above * w, below * w, row_share.to(logits.dtype)
+    columns = left, right, column_share.to(logits.dtype)
     scores = logits.flatten(1).t().contiguous()  # hw k: all that a pixel reads of a position is contiguous
     pairs = _pairs(scores, winner, is_hard)
     is_pair = pairs.is_pair.view(h, w)
     label_of, hard_of, pair_of = (
         cells.index_select(1, left) for cells in (winner.to(torch.uint8), is_hard & ~is_pair, is_pair)
     )  # h W
-    rows = max(1, 2**18 // out.shape[1])
-    for first in range(0, out.shape[0], rows):
-        source = above[first : first + rows]
-        band = out[first : first + rows]
+    step = max(1, 2**18 // out.shape[1])
+    for first in range(0, out.shape[0], step):
+        source, band = above[first : first + step], out[first : first + step]
         torch.index_select(label_of, 0, source, out=band)
         flat = band.view(-1)
         for pixel, y, x in _pixels(pair_of.index_select(0, source), first, CHUNK_NUMBERS // 8):
-            flat.index_copy_(0, pixel, _labels_of_two(pairs, grid, y, x))
+            flat.index_copy_(0, pixel, _labels_of_two(pairs, rows, columns, y, x))
         for pixel, y, x in _pixels(hard_of.index_select(0, source), first, CHUNK_NUMBERS // scores.shape[1]):
-            flat.index_copy_(0, pixel, _labels_of_all(scores, grid, y, x))
-
-
-class _Grid(NamedTuple):
-    """Neighbours of each output row, as places in `hw`, and of each column, and the second neighbours' shares."""
-
-    top: Tensor
-    bottom: Tensor
-    row_share: Tensor
-    left: Tensor
-    right: Tensor
-    column_share: Tensor
+            flat.index_copy_(0, pixel, _labels_of_all(scores, rows, columns, y, x))
 
 
 def _pixels(is_chosen: Tensor, first: int, most: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -160,19 +150,22 @@ def _pixels(is_chosen: Tensor, first: int, most: int) -> Iterator[tuple[Tensor, 
         yield pixel, row + first, pixel - row * is_chosen.shape[1]
 
 
-def _labels_of_two(pairs: _Pairs, grid: _Grid, y: Tensor, x: Tensor) -> Tensor:
+# Below, `rows` are the two neighbours of each output row, as places in `hw`, and the second one's share; `columns` too.
+
+
+def _labels_of_two(pairs: _Pairs, rows: _Taps, columns: _Taps, y: Tensor, x: Tensor) -> Tensor:
     """Returns the labels u8 of pixels inside pairs."""
-    cell = grid.top.index_select(0, y) + grid.left.index_select(0, x)
-    u, v = grid.column_share.index_select(0, x), grid.row_share.index_select(0, y)
+    cell = rows[0].index_select(0, y) + columns[0].index_select(0, x)
+    u, v = columns[2].index_select(0, x), rows[2].index_select(0, y)
     lead = pairs.lead.index_select(0, cell).unbind(1)  # 4 of pixels
     is_high = torch.lerp(torch.lerp(lead[0], lead[1], u), torch.lerp(lead[2], lead[3], u), v) > 0
     return torch.where(is_high, pairs.high.index_select(0, cell), pairs.low.index_select(0, cell))
 
 
-def _labels_of_all(scores: Tensor, grid: _Grid, y: Tensor, x: Tensor) -> Tensor:
+def _labels_of_all(scores: Tensor, rows: _Taps, columns: _Taps, y: Tensor, x: Tensor) -> Tensor:
     """Returns the labels u8 of any pixels, from scores `hw k`."""
-    top, bottom, v = (of_row.index_select(0, y) for of_row in (grid.top, grid.bottom, grid.row_share))
-    left, right, u = (of_column.index_select(0, x) for of_column in (grid.left, grid.right, grid.column_share))
+    top, bottom, v = (of_row.index_select(0, y) for of_row in rows)
+    left, right, u = (of_column.index_select(0, x) for of_column in columns)
     corners = torch.stack([top + left, top + right, bottom + left, bottom + right], dim=1)  # pixels 4
     shares = torch.stack([(1 - v) * (1 - u), (1 - v) * u, v * (1 - u), v * u], dim=1)
     mixed = F.embedding_bag(corners, scores, per_sample_weights=shares, mode="sum")  # pixels k

@@ -79,8 +79,3 @@ def test_a_tile_stays_small_whatever_the_sizes() -> None:
         tiles = PixelTiles(torch.empty(shape), out_hw, align_corners=False)
         assert tiles.tile_memory.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
         assert tiles.wide_memory.numel() <= 1.5 * pixel_tiles.TILE_NUMBERS
-
-
-def test_gradient_without_wants_gradient_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="expected wants_gradient=True"):
-        PixelTiles(draw(), HW, align_corners=False).gradient()
