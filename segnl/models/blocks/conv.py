@@ -103,6 +103,11 @@ class NormActConfig(Config):
     leaky_slope: float = Field(0.0, ge=0.0, le=1.0)
     """Slope of the activations below 0: 0 is ReLU, 1 is none; CCNet's own head has 0.01."""
 
+    @property
+    def conv(self) -> "partial[ConvNormAct]":
+        """Builds a `ConvNormAct` with these settings: cfg.conv(in_channels, out_channels, kernel, ...)."""
+        return partial(ConvNormAct, has_norm=self.has_norm, leaky_slope=self.leaky_slope)
+
 
 class ConvNormAct(nn.Module):
     """Convolution that keeps the map's size, batch norm, activation: modules `conv` and `norm`.

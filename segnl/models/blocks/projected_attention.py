@@ -3,14 +3,14 @@
 Source: scaled dot-product attention, Vaswani et al. 2017, arXiv:1706.03762.
 """
 
+import itertools
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.conv import NormActConfig
 from segnl.ops.context import pyramid_means
 from segnl.ops.non_local import softmax_context
 
@@ -72,5 +72,5 @@ def projection(
     cfg: NormActConfig, in_channels: int, channels: int, *, num_convs: int, is_pooled: bool = False
 ) -> nn.Sequential:
     """Builds 1x1 convolutions with the norm and activation of `cfg`. is_pooled: for maps that may hold one position."""
-    conv = partial(ConvNormAct, kernel=1, is_pooled=is_pooled, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
-    return nn.Sequential(*(conv(channels if index else in_channels, channels) for index in range(num_convs)))
+    widths = [in_channels, *[channels] * num_convs]
+    return nn.Sequential(*(cfg.conv(c, d, 1, is_pooled=is_pooled) for c, d in itertools.pairwise(widths)))

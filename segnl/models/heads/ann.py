@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig, ZeroConv2d
+from segnl.models.blocks.conv import NormActConfig, ZeroConv2d
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
@@ -49,7 +49,7 @@ class PooledAttention(nn.Module):
         )
         self.out = ZeroConv2d(inner, query_channels, 1)
         slope = cfg.leaky_slope if has_act else 1.0
-        self.join = ConvNormAct(2 * query_channels, query_channels, 1, has_norm=cfg.has_norm, leaky_slope=slope)
+        self.join = cfg.conv(2 * query_channels, query_channels, 1, leaky_slope=slope)
 
     def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:
         """Maps query_map `b c h w` and key_map `b e * *` to `b c h w`."""
@@ -68,7 +68,7 @@ class ANNHead(ContextHead):
         low, high = (stage_channels[stage] for stage in cfg.in_stages)
         self.fusion = PooledAttention(cfg, high, low, inner=inner, is_tied=False, has_act=False)
         self.fusion_dropout = cfg.fusion_dropout
-        self.reduce = ConvNormAct(high, cfg.channels, 3, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        self.reduce = cfg.conv(high, cfg.channels, 3)
         self.itself = PooledAttention(cfg, cfg.channels, cfg.channels, inner=inner, is_tied=True, has_act=True)
         self.out_channels = cfg.channels
 

@@ -4,14 +4,13 @@ Source: DeepLabV3, Chen et al. 2017, arXiv:1706.05587.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig, parallel_maps
+from segnl.models.blocks.conv import NormActConfig, parallel_maps
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
 
@@ -43,16 +42,15 @@ class ASPPHead(ContextHead):
 
     def __init__(self, cfg: ASPPConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
-        self.image_pool = conv(self.in_channels, cfg.channels, 1, is_pooled=True)
+        self.image_pool = cfg.conv(self.in_channels, cfg.channels, 1, is_pooled=True)
         self.branches = nn.ModuleList(
-            conv(self.in_channels, cfg.channels, 1 if dilation == 1 else 3, dilation=dilation)
+            cfg.conv(self.in_channels, cfg.channels, 1 if dilation == 1 else 3, dilation=dilation)
             for dilation in cfg.dilations
         )
         self.out_channels = cfg.project_channels or cfg.channels
-        self.project = conv((len(cfg.dilations) + 1) * cfg.channels, self.out_channels, cfg.project_kernel)
+        self.project = cfg.conv((len(cfg.dilations) + 1) * cfg.channels, self.out_channels, cfg.project_kernel)
         self.project_dropout = cfg.project_dropout
-        self.last_conv = conv(self.out_channels, self.out_channels, 3) if cfg.has_last_conv else nn.Identity()
+        self.last_conv = cfg.conv(self.out_channels, self.out_channels, 3) if cfg.has_last_conv else nn.Identity()
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""

@@ -1,5 +1,6 @@
-"""Interface of heads: stages to one context map. Classifier, loss and upsampling are shared by all heads."""
+"""Interface of heads, stages to one context map, and the FCN-style layout that several of them have."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -8,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import ChannelCount, Config, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.conv_context_conv import ConvContextConv, ConvContextConvConfig
+from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.ops.resize import resize
 
 
@@ -64,24 +65,71 @@ class ContextHead(nn.Module):
         maps = [stages[stage] for stage in self.in_stages]
         if len(maps) == 1:
             return maps[0]
-        out_hw = (maps[0].shape[-2], maps[0].shape[-1])
-        return torch.cat([resize(x, out_hw, align_corners=self.align_corners) for x in maps], dim=1)
+        return torch.cat([self.resize_to(x, maps[0]) for x in maps], dim=1)
+
+    def resize_to(self, x: Tensor, like: Tensor) -> Tensor:
+        """Resizes x `b c h w` to the size of the map `like`."""
+        return resize(x, (like.shape[-2], like.shape[-1]), align_corners=self.align_corners)
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5, `b c h w` each, to the context; stages that the head does not use may be None."""
         raise NotImplementedError
 
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` (row, column); called by segnl.models.attention."""
+        """Returns the attention weights of position `pixel` (row, column); called by `attention_row`."""
         raise ValueError(f"{type(self).__name__} has no attention rows; da, dnl, gc, non_local and rcca have")
 
 
-class ConvContextConvHeadConfig(HeadConfig, ConvContextConvConfig):
-    """Settings of a head with the FCN-style layout."""
+class ConvContextConvHeadConfig(HeadConfig, NormActConfig):
+    """Settings of a head with the FCN-style layout; the defaults are those of CCNet and mmsegmentation."""
+
+    channels: ChannelCount = 512
+    num_convs: int = Field(2, ge=0, le=256)
+    """Number of convolutions before the concatenation; the context block follows the first."""
+    kernel: int = Field(3, ge=1, le=63)
+    dilation: SmallCount = 1
+    """Dilation of those convolutions; the one after the concatenation is not dilated."""
+    concat_input: bool = True
+    """Concatenates the input stage before a last convolution."""
+    last_channels: ChannelCount | None = None
+    """Channels after the last convolution; null: as `channels`."""
+
+
+class ConvContextConv(nn.Module):
+    """convs.0, the context block, convs.1 ..., then conv_cat on the concatenation of the input and the result.
+
+    Module paths, and with them initial weights, do not depend on the context block.
+    """
+
+    def __init__(self, cfg: ConvContextConvHeadConfig, in_channels: int, context: nn.Module) -> None:
+        super().__init__()
+        if cfg.num_convs == 0 and in_channels != cfg.channels:
+            raise ValueError(f"channels: {cfg.channels}; without convolutions expected the stage's {in_channels}")
+        self.convs = nn.ModuleList(
+            cfg.conv(cfg.channels if index else in_channels, cfg.channels, cfg.kernel, dilation=cfg.dilation)
+            for index in range(cfg.num_convs)
+        )
+        self.context = context
+        self.conv_cat: ConvNormAct | None = None
+        self.out_channels = cfg.channels
+        if cfg.concat_input:
+            self.out_channels = cfg.last_channels or cfg.channels
+            self.conv_cat = cfg.conv(in_channels + cfg.channels, self.out_channels, cfg.kernel)
+
+    def before_context(self, x: Tensor) -> Tensor:
+        """Maps a stage `b c h w` to the context block's input `b d h w`."""
+        return self.convs[0](x) if self.convs else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps a stage `b c h w` to `b d h w`."""
+        out = self.context(self.before_context(x))
+        for conv in self.convs[1:]:
+            out = conv(out)
+        return out if self.conv_cat is None else self.conv_cat(torch.cat([x, out], dim=1))
 
 
 class ConvContextConvHead(ContextHead):
-    """Head with the FCN-style layout (blocks/conv_context_conv.py) around a context block."""
+    """Head with the FCN-style layout around a context block: fcn, non_local, rcca, dnl and gc."""
 
     def __init__(
         self, cfg: ConvContextConvHeadConfig, stage_channels: Sequence[int], num_classes: int, block: nn.Module
@@ -101,3 +149,26 @@ class ConvContextConvHead(ContextHead):
         if attend is None:
             return super().attend(stages, pixel)
         return attend(self.shell.before_context(self.gather(stages)), pixel)
+
+
+@torch.no_grad()
+def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
+    """Returns the attention weights of position `pixel` (row, column) of the head's map for every hop.
+
+    stages: c2..c5, `b c h w` each. RCCA also has `routing`, the row of the product of its hops' attention matrices: one
+    hop reaches a cross, two hops the whole map.
+
+    Raises ValueError for a head without attention, a head in training mode, or a pixel outside the map.
+    """
+    if head.training:
+        raise ValueError(
+            f"{type(head).__name__} is in training mode, where batch norm depends on the batch; call eval()"
+        )
+    h, w = head.gather(stages).shape[-2:]
+    try:
+        row, column = map(operator.index, pixel)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"pixel: {pixel!r}; expected (row, column), two integers") from err
+    if not (0 <= row < h and 0 <= column < w):
+        raise ValueError(f"pixel: {pixel}; expected (row, column) inside the map of {h} x {w}")
+    return head.attend(stages, (row, column))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount
 from segnl.models.blocks.attention_rows import AttentionRows
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig, NormalInitConv2d
+from segnl.models.blocks.conv import NormActConfig, NormalInitConv2d
 from segnl.models.blocks.criss_cross import Gamma
 from segnl.models.blocks.projected_attention import ProjectedAttention
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -72,7 +72,7 @@ class DAHead(ContextHead):
 
     def __init__(self, cfg: DAConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        conv = partial(ConvNormAct, kernel=3, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        conv = partial(cfg.conv, kernel=3)
         self.position = nn.Sequential(
             conv(self.in_channels, cfg.channels), PositionAttention(cfg.channels, cfg), conv(cfg.channels, cfg.channels)
         )

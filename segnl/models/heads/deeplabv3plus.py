@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig, SeparableConvNormAct, parallel_maps
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, channels_of
-from segnl.ops.resize import resize
 
 
 class DeepLabV3PlusConfig(HeadConfig, NormActConfig):
@@ -36,22 +35,21 @@ class DeepLabV3PlusHead(ContextHead):
 
     def __init__(self, cfg: DeepLabV3PlusConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
-        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         separable_conv = partial(SeparableConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         channels, low_channels = cfg.channels, 0
-        self.image_pool = conv(self.in_channels, channels, 1, is_pooled=True)
+        self.image_pool = cfg.conv(self.in_channels, channels, 1, is_pooled=True)
         self.branches = nn.ModuleList(
-            conv(self.in_channels, channels, 1)
+            cfg.conv(self.in_channels, channels, 1)
             if dilation == 1
             else separable_conv(self.in_channels, channels, 3, dilation=dilation)
             for dilation in cfg.dilations
         )
-        self.project = conv((len(cfg.dilations) + 1) * channels, channels, 3)
+        self.project = cfg.conv((len(cfg.dilations) + 1) * channels, channels, 3)
         self.low_stage = cfg.low_stage
         self.low: ConvNormAct | None = None
         if cfg.low_stage is not None:
             low_channels = cfg.low_channels
-            self.low = conv(channels_of(cfg.low_stage, stage_channels, key="low_stage"), low_channels, 1)
+            self.low = cfg.conv(channels_of(cfg.low_stage, stage_channels, key="low_stage"), low_channels, 1)
         self.decode = nn.Sequential(
             separable_conv(channels + low_channels, channels, 3),
             separable_conv(channels, channels, 3),
@@ -63,8 +61,7 @@ class DeepLabV3PlusHead(ContextHead):
         x = self.project(parallel_maps(self.gather(stages), self.image_pool, self.branches))
         if self.low is not None and self.low_stage is not None:
             low = self.low(stages[self.low_stage])
-            resized = resize(x, (low.shape[-2], low.shape[-1]), align_corners=self.align_corners)
-            x = torch.cat([resized, low], dim=1)
+            x = torch.cat([self.resize_to(x, low), low], dim=1)
         return HeadOutput(self.decode(x))
 
 

@@ -4,7 +4,6 @@ Source: EMANet, Li et al. 2019, arXiv:1907.13426.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.models.blocks.conv import ConvNormAct, HeConv2d, NormActConfig
+from segnl.models.blocks.conv import HeConv2d, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.context import expectation_context
 
@@ -76,13 +75,12 @@ class EMAHead(ContextHead):
     def __init__(self, cfg: EMAConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         inner = cfg.inner_channels or 2 * cfg.channels
-        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
-        self.reduce = conv(self.in_channels, inner, 3)
+        self.reduce = cfg.conv(self.in_channels, inner, 3)
         self.before = HeConv2d(inner, inner, 1).requires_grad_(False)
         self.rebuild = Bases(inner, cfg)
-        self.after = ConvNormAct(inner, inner, 1, has_norm=cfg.has_norm, leaky_slope=1.0)
-        self.narrow = conv(inner, cfg.channels, 3)
-        self.conv_cat = conv(self.in_channels + cfg.channels, cfg.channels, 3) if cfg.concat_input else None
+        self.after = cfg.conv(inner, inner, 1, leaky_slope=1.0)
+        self.narrow = cfg.conv(inner, cfg.channels, 3)
+        self.conv_cat = cfg.conv(self.in_channels + cfg.channels, cfg.channels, 3) if cfg.concat_input else None
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:

@@ -4,14 +4,13 @@ Source: Interlaced Sparse Self-Attention for Semantic Segmentation, Huang et al.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.conv import NormActConfig
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 
@@ -37,7 +36,7 @@ class Relation(nn.Module):
             projection(cfg, channels, inner, num_convs=2),
             nn.Conv2d(channels, channels, 1),
         )
-        self.out = ConvNormAct(channels, channels, 1, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
+        self.out = cfg.conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps groups x `g c h w` to the same shape."""
@@ -56,12 +55,11 @@ class ISAHead(ContextHead):
     def __init__(self, cfg: ISAConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         inner = cfg.inner_channels or max(1, cfg.channels // 2)
-        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
         self.group_hw = cfg.group_hw
-        self.reduce = conv(self.in_channels, cfg.channels, 3)
+        self.reduce = cfg.conv(self.in_channels, cfg.channels, 3)
         self.long_range = Relation(cfg.channels, inner, cfg)
         self.short_range = Relation(cfg.channels, inner, cfg)
-        self.join = conv(2 * cfg.channels, cfg.channels, 1)
+        self.join = cfg.conv(2 * cfg.channels, cfg.channels, 1)
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:

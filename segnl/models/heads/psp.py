@@ -4,17 +4,15 @@ Source: PSPNet, Zhao et al. 2017, arXiv:1612.01105.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
-from segnl.models.blocks.conv import ConvNormAct, NormActConfig
+from segnl.models.blocks.conv import NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.context import pyramid_means
-from segnl.ops.resize import resize
 
 
 class PSPConfig(HeadConfig, NormActConfig):
@@ -35,20 +33,17 @@ class PSPHead(ContextHead):
     def __init__(self, cfg: PSPConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         self.bins = cfg.bins
-        conv = partial(ConvNormAct, has_norm=cfg.has_norm, leaky_slope=cfg.leaky_slope)
-        self.levels = nn.ModuleList(conv(self.in_channels, cfg.channels, 1, is_pooled=True) for _ in cfg.bins)
-        self.join = conv(self.in_channels + len(cfg.bins) * cfg.channels, cfg.channels, 3)
+        self.levels = nn.ModuleList(cfg.conv(self.in_channels, cfg.channels, 1, is_pooled=True) for _ in cfg.bins)
+        self.join = cfg.conv(self.in_channels + len(cfg.bins) * cfg.channels, cfg.channels, 3)
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
         x = self.gather(stages)
-        out_hw = (x.shape[-2], x.shape[-1])
         means = pyramid_means(x, self.bins).split([s * s for s in self.bins], dim=2)
         grids = [mean.unflatten(2, (s, s)) for mean, s in zip(means, self.bins, strict=True)]  # b c s s
-        levels = [level(grid) for level, grid in zip(self.levels, grids, strict=True)]
-        resized = [resize(level, out_hw, align_corners=self.align_corners) for level in levels]
-        return HeadOutput(self.join(torch.cat([x, *resized], dim=1)))
+        levels = [self.resize_to(level(grid), x) for level, grid in zip(self.levels, grids, strict=True)]
+        return HeadOutput(self.join(torch.cat([x, *levels], dim=1)))
 
 
 HEAD = PSPHead

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from segnl.core.config import ChannelCount
 from segnl.models.blocks.conv import ConvNormAct
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.ops.resize import resize
 
 
 class UNetConfig(HeadConfig):
@@ -48,8 +47,7 @@ class UNetHead(ContextHead):
         x = self.bottom(stages[self.in_stages[-1]])
         for level, stage in zip(self.levels, reversed(self.in_stages[:-1]), strict=True):
             finer = stages[stage]
-            out_hw = (finer.shape[-2], finer.shape[-1])
-            x = level(torch.cat([resize(x, out_hw, align_corners=self.align_corners), finer], dim=1))
+            x = level(torch.cat([self.resize_to(x, finer), finer], dim=1))
         return HeadOutput(x)
 
 

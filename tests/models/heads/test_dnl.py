@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from segnl.models.attention import attention_row
 from segnl.models.blocks.conv import Pointwise
+from segnl.models.heads.base import attention_row
 from segnl.models.heads.dnl import DisentangledBlock, DisentangledConfig, DNLHead, DNLHeadConfig
 from segnl.models.initialisation import initialise
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from segnl.models.attention import attention_row
+from segnl.models.heads.base import attention_row
 from segnl.models.heads.gc import GCHead, GCHeadConfig, GlobalContextBlock, GlobalContextConfig
 from segnl.models.initialisation import initialise
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segnl.models.attention import attention_row
 from segnl.models.find import HEADS
-from segnl.models.heads.base import ContextHead
+from segnl.models.heads.base import ContextHead, attention_row
 
 PIXEL = (3, 9)
 
