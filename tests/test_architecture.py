@@ -21,6 +21,7 @@ LAYERS = [
     ["training", "profiling", "convert"],
     ["reports"],
     ["studies"],
+    ["api"],
     ["cli"],
     ["__main__"],
 ]

@@ -11,26 +11,23 @@ from segnl.core.errors import CheckpointError
 from segnl.models.backbones.resnet import DEPTHS, LAYERS
 from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.heads.base import ContextHead
-from segnl.models.segmenter import BatchNormConfig, ModelConfig, Segmenter, set_batch_norm
+from segnl.models.segmenter import BatchNormConfig, Logits, ModelConfig, SegmentationModel, Segmenter, set_batch_norm
 from segnl.models.weights.strict import ImportReport
-from segnl.ops.resize import resize
 
 
-class ImportedModel(nn.Module):
-    """A segmenter whose logits are upsampled to the image's size."""
+class ImportedModel(SegmentationModel):
+    """A model with the weights of another project; normalised images are in that project's channel order."""
 
     def __init__(self, cfg: ModelConfig, segmenter: Segmenter, report: ImportReport) -> None:
-        super().__init__()
         # In torch's usual layout oneDNN rounds coarser: error 3.6e-5 instead of 1.6e-5 on the recorded model-ccnet-r18.
-        self.segmenter = segmenter.to(memory_format=torch.channels_last)
+        super().__init__(segmenter.to(memory_format=torch.channels_last))
         self.model: JSONDict = cfg.model_dump(mode="json")
         """Section `model` of its recipe with every key: mean, std, channel order and align_corners too."""
         self.report = report
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Maps a normalised image `b 3 H W`, in the source's channel order, to logits `b k H W`."""
-        logits = self.segmenter(image.contiguous(memory_format=torch.channels_last)).main
-        return resize(logits, (image.shape[-2], image.shape[-1]), align_corners=self.segmenter.align_corners)
+    def low_resolution(self, image: Tensor) -> Logits:
+        """Maps images `b 3 H W` to logits `b k h w` at feature size."""
+        return super().low_resolution(image.contiguous(memory_format=torch.channels_last))
 
 
 class ImportedHead(nn.Module):

@@ -1,6 +1,7 @@
 """A sample, as a data set yields it, and a batch, as a training step takes it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor
 from segnl.core.arrays import Pixels
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image with its label.
+class Sample(NamedTuple):
+    """One image with its label; torch's default_collate stacks samples of one size.
 
     image: u8 `H W 3`, RGB.  label: u8 `H W`, train ids 0..k-1 or 255.
     id: unique within its split; masks of this image are named after it.

@@ -1,1 +1,47 @@
-"""Losses, a file each."""
+"""Losses, a file each, and each also as a function of logits and a label."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segnl.core.config import validate
+from segnl.losses.base import StepNormalizer
+from segnl.losses.find import LOSSES
+
+__all__ = ["cross_entropy", "ohem"]
+
+
+def _loss_function(name: str) -> Callable[..., Tensor]:
+    loss_class = LOSSES.find(name)
+
+    def loss_function(
+        logits: Tensor,
+        label: Tensor,
+        *,
+        class_weight: Tensor | Sequence[float] | None = None,
+        align_corners: bool = False,
+        **settings: Any,
+    ) -> Tensor:
+        cfg = validate(loss_class.Config, {"name": name, **settings}, file=f"segnl.losses.{name}")
+        if class_weight is not None:
+            class_weight = torch.as_tensor(class_weight, dtype=torch.float32, device=logits.device)
+        loss = loss_class(cfg, class_weight, align_corners=align_corners)
+        value: Tensor = loss.of_step(logits, label, StepNormalizer(loss.divisor(label)))
+        return value
+
+    loss_function.__name__ = loss_function.__qualname__ = name
+    loss_function.__doc__ = f"""{loss_class.__doc__}
+
+    logits: floating `b k h w` of any size, upsampled to the label's; label: integer `b H W`, 0..k-1, or 255: ignored.
+    class_weight: `k` numbers, or None for ones. align_corners: how logits are upsampled. settings: the keys that a
+    recipe may hold under `loss`. Returns a scalar.
+    """
+    return loss_function
+
+
+# Functions have the names of their modules. `find` has imported a module, and so made it an attribute of this package,
+# before the function takes the attribute's place.
+cross_entropy = _loss_function("cross_entropy")
+ohem = _loss_function("ohem")

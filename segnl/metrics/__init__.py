@@ -1,6 +1,10 @@
 """Scores from predictions and labels, and statistics of their differences. Knows neither models nor data sets."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segnl.metrics.confusion import Confusion
+    from segnl.metrics.significance import RunCounts, class_differences, compare_heads
 
 _PUBLIC = {
     "Confusion": "segnl.metrics.confusion",

@@ -1,8 +1,10 @@
 """The whole network: normalisation, backbone, head, classifier and auxiliary head."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self
 
+import torch
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from segnl.models.initialisation import initialise
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
 from segnl.models.weights.backbone import load_backbone_weights
+from segnl.ops.resize import resize
 
 
 class BatchNormConfig(Config):
@@ -47,6 +50,10 @@ class ModelConfig(Config):
         if self.norm == "group" and self.backbone.weights is not None:
             raise ValueError("norm: group has no place for pretrained statistics; set backbone.weights to null")
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the plain values: the class is made at run time, by `model_schema`, and cannot be imported."""
+        return partial(model_config, file="pickled model settings"), (self.model_dump(mode="json"),)
 
 
 def model_schema(mapping: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
@@ -124,6 +131,31 @@ class Segmenter(nn.Module):
         out = self.head(stages)
         context = out.context if mask is None else out.context * mask.to(out.context.dtype)
         return Logits(self.classifier(context), aux | out.aux_logits)
+
+
+class SegmentationModel(nn.Module):
+    """A segmenter whose logits have the image's size.
+
+    Images are RGB, uint8 `b 3 H W`, which are normalised here, or floating, which are normalised already.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps images `b 3 H W` to logits `b k H W`. Raises ValueError for other shapes and types."""
+        main = self.low_resolution(image).main
+        return resize(main, (image.shape[-2], image.shape[-1]), align_corners=self.segmenter.align_corners)
+
+    def low_resolution(self, image: Tensor) -> Logits:
+        """Maps images `b 3 H W` to logits `b k h w` at feature size, for the losses of segnl.losses."""
+        if image.dim() != 4 or image.shape[1] != 3 or not (image.is_floating_point() or image.dtype == torch.uint8):
+            raise ValueError(f"image: {image.dtype} {tuple(image.shape)}; expected uint8 or floating `b 3 H W`")
+        if not image.is_floating_point():
+            image = self.segmenter.input(image).to(self.segmenter.classifier.weight.dtype)
+        logits: Logits = self.segmenter(image)
+        return logits
 
 
 def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:

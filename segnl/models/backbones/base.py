@@ -1,10 +1,11 @@
 """Interface of backbones."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import Config, JSONDict
 
 
 class BackboneConfig(Config):
@@ -22,6 +23,8 @@ class Backbone(nn.Module):
     """
 
     Config: ClassVar[type[BackboneConfig]]
+    variants: ClassVar[Mapping[str, JSONDict]] = {}
+    """Settings by the short names of segnl.create_model, such as `resnet50`; none: the name of the file is the name."""
     stage_channels: tuple[int, ...]
     """Channels of c2..c5."""
     activation_checkpointing = False

@@ -3,12 +3,13 @@
 Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et al. 2017, arXiv:1706.05587.
 """
 
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from segnl.core.config import Config, SmallCount
+from segnl.core.config import Config, JSONDict, SmallCount
 from segnl.models.activation_checkpointing import checkpointed
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
@@ -160,6 +161,7 @@ class ResNet(Backbone):
     """Stem, pooling, and four stages whose outputs are c2..c5."""
 
     Config = ResNetConfig
+    variants: ClassVar[Mapping[str, JSONDict]] = {f"resnet{depth}": {"depth": depth} for depth in DEPTHS}
 
     def __init__(self, cfg: ResNetConfig) -> None:
         super().__init__()

@@ -48,6 +48,8 @@ class ContextHead(nn.Module):
     """
 
     Config: ClassVar[type[HeadConfig]]
+    needs_num_classes: ClassVar[bool] = False
+    """Whether the context depends on the number of classes, and not only `aux_logits`."""
     out_channels: int
     aux_weights: Mapping[str, float] = {}
     """Weights of the losses of `aux_logits` by name; 1 for names that are not here."""

@@ -31,6 +31,7 @@ class OCRHead(ContextHead):
     """Attention to class regions: means over positions, weighted by the softmax over positions of the coarse logits."""
 
     Config = OCRConfig
+    needs_num_classes = True
 
     def __init__(self, cfg: OCRConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)

@@ -1,0 +1,161 @@
+"""Python interface: the functions that `import segnl` offers (docs/python.md)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segnl.core.config import suggest, validate
+from segnl.core.errors import ConfigError
+from segnl.data.base import SegmentationData
+from segnl.data.find import DATASETS
+from segnl.data.sample import Sample
+from segnl.evaluation.predictor import load
+from segnl.labels.table import ClassTable
+from segnl.models.find import BACKBONES, HEADS, backbone_variants
+from segnl.models.heads.base import ContextHead
+from segnl.models.initialisation import initialise
+from segnl.models.segmenter import SegmentationModel, model_config, new_segmenter
+from segnl.runs import build
+from segnl.runs import recipe as recipes
+from segnl.runs.recipe import Recipe
+
+__all__ = [
+    "build_model",
+    "create_head",
+    "create_model",
+    "list_backbones",
+    "list_heads",
+    "load",
+    "load_recipe",
+    "open_dataset",
+]
+
+
+def list_heads() -> list[str]:
+    """Returns the names of segnl's heads."""
+    return HEADS.names()
+
+
+def list_backbones() -> list[str]:
+    """Returns the names of segnl's backbones."""
+    return sorted(backbone_variants())
+
+
+def create_model(
+    head: str,
+    *,
+    backbone: str = "resnet50",
+    num_classes: int,
+    output_stride: int = 8,
+    weights: str | Path | None = None,
+    auxiliary: bool = False,
+    **head_settings: Any,
+) -> SegmentationModel:
+    """Builds a network: images `b 3 H W` to logits `b k H W`, k = num_classes.
+
+    head, backbone: one of `list_heads()` and `list_backbones()`, or the dotted name of a module of yours.
+    output_stride: 8, 16 or 32; for backbones that have this setting. weights: of the backbone: "imagenet", another
+    known name, or a file; None: random. auxiliary: adds an auxiliary head, whose logits `low_resolution` returns in
+    training. head_settings: the keys that a recipe may hold under `model.head`.
+
+    Random values follow torch.manual_seed.
+
+    Raises ConfigError for an unknown name or setting, CheckpointError for weights that do not fit.
+    """
+    if num_classes < 1:
+        raise ConfigError(f"segnl.create_model: num_classes: {num_classes}; expected at least 1")
+    variants = backbone_variants()
+    if backbone not in variants and "." not in backbone:
+        raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}{suggest(backbone, list(variants))}")
+    section = variants.get(backbone, {"name": backbone})
+    if "output_stride" in BACKBONES.find(section["name"]).Config.model_fields:
+        section = section | {"output_stride": output_stride}
+    mapping = {
+        "backbone": section | {"weights": None if weights is None else str(weights)},
+        "head": {"name": head, **head_settings},
+        "aux": {} if auxiliary else None,
+    }
+    cfg = model_config(mapping, file="segnl.create_model")
+    return SegmentationModel(new_segmenter(cfg, num_classes, _draw_seed()))
+
+
+def create_head(name: str, in_channels: int | Sequence[int], *, num_classes: int = 0, **settings: Any) -> "Head":
+    """Builds a head alone: a map `b c h w`, or the list of stages, to the context `b d h w`, d = out_channels.
+
+    in_channels: c, or those of all stages, the finest first. A single map takes the place of all four stages.
+    num_classes: for heads whose context depends on it (ocr). settings: the keys of a recipe under `model.head`.
+
+    Raises ConfigError for an unknown name or setting.
+    """
+    head_class = HEADS.find(name)
+    if head_class.needs_num_classes and num_classes < 1:
+        raise ConfigError(f"segnl.create_head: {name}: the context depends on the number of classes; give num_classes")
+    cfg = validate(head_class.Config, {"name": name, **settings}, file="segnl.create_head")
+    stage_channels = (in_channels,) * 4 if isinstance(in_channels, int) else tuple(in_channels)
+    head = Head(head_class(cfg, stage_channels, max(1, num_classes)), len(stage_channels))
+    initialise(head, _draw_seed())
+    return head
+
+
+class Head(nn.Module):
+    """A head without backbone and classifier. `head` is the head itself, which also returns auxiliary logits."""
+
+    def __init__(self, head: ContextHead, num_stages: int) -> None:
+        super().__init__()
+        self.head, self.num_stages = head, num_stages
+        self.out_channels = head.out_channels
+
+    def forward(self, stages: Tensor | Sequence[Tensor]) -> Tensor:
+        """Maps `b c h w`, or a list of stages `b c h w`, to the context `b d h w`."""
+        context: Tensor = self.head([stages] * self.num_stages if isinstance(stages, Tensor) else stages).context
+        return context
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe; overrides: `optim.lr=0.02` and the like. Raises ConfigError naming the file and the key."""
+    return recipes.load_recipe(Path(path), overrides)
+
+
+def build_model(recipe: Recipe, num_classes: int) -> SegmentationModel:
+    """Builds a recipe's network as a training starts with: initial values of train.seed, then pretrained weights."""
+    return SegmentationModel(build.build_model(recipe, num_classes, is_new=True))
+
+
+class Dataset(torch.utils.data.Dataset[Sample]):
+    """One split of a data set for torch's DataLoader."""
+
+    def __init__(self, data: SegmentationData) -> None:
+        self.data = data
+
+    @property
+    def class_table(self) -> ClassTable:
+        """Names, colours and file ids of the classes."""
+        return self.data.table
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Reads sample `i` at its own size. Raises DataError naming a file that cannot be read."""
+        return self.data.read(i)
+
+
+def open_dataset(name: str, root: str | Path, split: str = "train", **settings: Any) -> Dataset:
+    """Opens a split of a data set.
+
+    name: `folder`, `cityscapes`, `ade20k`, `streets`, or the dotted name of a module of yours. settings: the keys
+    of a recipe under `data`, such as ignore_ids.
+
+    Raises ConfigError for an unknown name or setting, DataError for missing files or an unknown split.
+    """
+    data_class = DATASETS.find(name)
+    # Samples are whole images here; crops are taken in training.
+    mapping = {"name": name, "root": str(root), "crop_hw": [1, 1], **settings}
+    return Dataset(data_class(validate(data_class.Config, mapping, file="segnl.open_dataset"), split))
+
+
+def _draw_seed() -> int:
+    return int(torch.randint(2**31, ()))
