@@ -29,6 +29,10 @@ SidePx = Annotated[int, Field(ge=1, le=32_768)]
 """Rows or columns of an image or a crop."""
 
 
+SHIPPED = Path(__file__).parents[1] / "configs"
+"""The recipes and studies that are installed with the package."""
+
+
 class Config(pydantic.BaseModel):
     """Settings of one component: immutable, no unknown keys, no silent conversion (`"3"` is not 3, `true` is not 1).
 
@@ -102,7 +106,10 @@ def read_file(path: Path) -> JSONDict:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from err
+        raise ConfigError(
+            f"{path.absolute()}: cannot be read ({reason}); give the path of a YAML file, or the name of a shipped one "
+            "such as cityscapes/rcca_r50"
+        ) from err
     mapping = parse_yaml(text, str(path))
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path}: holds {type(mapping).__name__}, expected keys and values such as 'model:'")
@@ -123,20 +130,34 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> JSONDict:
     return out
 
 
+def find_config(path: Path) -> Path:
+    """Returns `path`, or the shipped file of that name: `cityscapes/rcca_r50` or `configs/cityscapes/rcca_r50.yaml`."""
+    if path.exists() or path.is_absolute():
+        return path
+    name = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
+    shipped = (SHIPPED / name, SHIPPED / name.with_name(f"{name.name}.yaml"))
+    return next((file for file in shipped if file.is_file()), path)
+
+
 def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
-    """Reads `path` over its `base:` (a file beside it, one level), then applies `a.b=c` overrides."""
-    mapping = read_file(path)
-    base_name = mapping.pop("base", None)
-    if base_name is not None:
-        if not isinstance(base_name, str):
-            raise ConfigError(f"{path}: base: holds {base_name!r}, expected a file name such as _base.yaml")
-        base = read_file(path.parent / base_name)
-        if "base" in base:
-            raise ConfigError(f"{path.parent / base_name}: base: a base cannot have a base; write its keys out")
-        mapping = merge(base, mapping)
+    """Reads `path` over its `base:`, a file beside it that may have a base too, and applies `a.b=c` overrides."""
+    mapping = _over_its_base(find_config(path), ())
     for override in overrides:
         mapping = merge(mapping, parse_override(override))
     return mapping
+
+
+def _over_its_base(path: Path, readers: tuple[Path, ...]) -> JSONDict:
+    """readers: the files on whose behalf this one is read."""
+    if path.resolve() in readers:
+        raise ConfigError(f"{path}: base: leads back to this file; remove one of the bases")
+    mapping = read_file(path)
+    base_name = mapping.pop("base", None)
+    if base_name is None:
+        return mapping
+    if not isinstance(base_name, str):
+        raise ConfigError(f"{path}: base: holds {base_name!r}, expected a file name such as _base.yaml")
+    return merge(_over_its_base(path.parent / base_name, (*readers, path.resolve())), mapping)
 
 
 def parse_override(text: str) -> JSONDict:
@@ -146,6 +167,8 @@ def parse_override(text: str) -> JSONDict:
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected KEY.KEY=VALUE, such as optim.lr=0.02")
     mapping: Any = parse_yaml(value, f"--set {dotted}")
+    if isinstance(mapping, str) and value.strip()[:1] not in ("'", '"'):
+        mapping = value.strip()  # in a path, ` #` begins no comment
     for key in reversed(keys):
         mapping = {key: mapping}
     return dict(mapping)
@@ -164,7 +187,10 @@ def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") 
     except pydantic.ValidationError as err:
         # An unknown key comes first: it is usually the misspelling of the one reported missing.
         first = min(err.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
-        raise ConfigError(f"{file}: {_explain(schema, first, at)}") from err
+        config_error = ConfigError(f"{file}: {_explain(schema, first, at)}")
+        if first["type"] in ("string_type", "path_type") and not isinstance(first["input"], list | dict):
+            config_error.text_key = ".".join([*([at] if at else []), *map(str, first["loc"])])
+        raise config_error from err
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
 

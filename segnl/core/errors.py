@@ -27,6 +27,8 @@ class ConfigError(SegnlError):
     """A recipe, an override or a command line that cannot be run."""
 
     exit_code = 2
+    text_key: str | None = None
+    """The dotted key of a setting that expects text and was given something else."""
 
 
 class DataError(SegnlError):

@@ -114,8 +114,18 @@ class Recipe(Config):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file and `a.b=c` overrides; raises ConfigError naming the file and the dotted key."""
-    return compose(load_mapping(path, overrides), str(path))
+    """Reads a recipe, a file or the name of a shipped one, and applies `a.b=c` overrides.
+
+    Raises ConfigError naming the file and the dotted key.
+    """
+    mapping = load_mapping(path, overrides)
+    try:
+        return compose(mapping, str(path))
+    except ConfigError as err:  # data.root=2024 is a path, though YAML reads a number
+        texts = [text for text in overrides if text.partition("=")[0].strip() == err.text_key]
+        if not texts:
+            raise
+        return load_recipe(path, [text.replace("=", "='", 1) + "'" if text in texts else text for text in overrides])
 
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from segnl.core.config import Config, JSONDict, load_mapping, merge, read_file, validate
+from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
 from segnl.core.result_cache import ResultCache
@@ -169,6 +169,7 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
     Raises ConfigError for any error in the file or in a recipe, and for a head whose recipe differs from the control's
     in more than `varies`.
     """
+    path = find_config(path)
     cfg = validate(StudyConfig, read_file(path), file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
     folder = inside(runs, path.stem)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from segnl.core.config import Config, dump_yaml, load_mapping, parse_override, parse_yaml, validate
@@ -81,11 +83,25 @@ def test_base_is_blended_but_a_named_part_replaces(tmp_path):
     assert mapping == {"head": {"name": "rcca"}, "optim": {"lr": 0.5, "wd": 1}}
 
 
-def test_a_base_of_a_base_is_refused(tmp_path):
-    write(tmp_path / "a.yaml", "x: 1")
-    write(tmp_path / "b.yaml", "base: a.yaml")
-    with pytest.raises(ConfigError, match=r"b\.yaml: base: a base cannot have a base"):
-        load_mapping(write(tmp_path / "c.yaml", "base: b.yaml"))
+def test_a_base_may_have_a_base_but_not_itself(tmp_path):
+    write(tmp_path / "a.yaml", "x: 1\ny: 1\nz: 1")
+    write(tmp_path / "b.yaml", "base: a.yaml\ny: 2\nz: 2")
+    assert load_mapping(write(tmp_path / "c.yaml", "base: b.yaml\nz: 3")) == {"x": 1, "y": 2, "z": 3}
+    write(tmp_path / "a.yaml", "base: c.yaml")
+    with pytest.raises(ConfigError, match=r"c\.yaml: base: leads back to this file"):
+        load_mapping(tmp_path / "c.yaml")
+
+
+def test_a_shipped_recipe_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("camvid/rcca_r18", "camvid/rcca_r18.yaml", "configs/camvid/rcca_r18.yaml")
+    mappings = [load_mapping(Path(name)) for name in names]
+    assert [mapping["model"]["head"]["name"] for mapping in mappings] == ["rcca"] * 3
+    (tmp_path / "camvid").mkdir()
+    write(tmp_path / "camvid" / "rcca_r18.yaml", "x: own")
+    assert load_mapping(Path("camvid/rcca_r18.yaml")) == {"x": "own"}
+    with pytest.raises(ConfigError, match=f"{tmp_path}/camvid/nothing: cannot be read .* cityscapes/rcca_r50"):
+        load_mapping(Path("camvid/nothing"))
 
 
 def test_overrides_are_yaml_and_come_last(tmp_path):
