@@ -16,8 +16,6 @@ from segnl.data.sample import Sample
 from segnl.labels.table import ClassTable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
-
 Files = dict[str, Path]
 """Paths by sample id."""
 
@@ -79,8 +77,8 @@ class SubmissionRules:
 class SegmentationData:
     """One split of a data set: pairs of image and label files, and the class table of the labels.
 
-    A subclass names its `Config` and overrides `class_table`, `find_files` and `expected`; `find_images` and
-    `label_folder` too if one of its splits may have no labels, as a benchmark's test images do.
+    A subclass overrides `class_table`, `find_images`, `find_labels`, `label_folder` and `expected`, and names its
+    `Config` if it has settings of its own.
     allow_unmatched: collects files without a partner in `unmatched` instead of raising for the first (for `check`).
     needs_labels: False accepts a split without any label file; `has_labels` is False then, and all labels are ignored.
 
@@ -109,7 +107,7 @@ class SegmentationData:
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
         self.table = self.class_table(cfg)
         self.has_labels = needs_labels or self._has_label_files()
-        images, labels = self.find_files() if self.has_labels else (self.find_images(), {})
+        images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
         self.unmatched = self._unmatched(images, labels) if self.has_labels else []
         if self.unmatched and not allow_unmatched:
             more = f" ({len(self.unmatched) - 1} more such files)" if len(self.unmatched) > 1 else ""
@@ -123,34 +121,30 @@ class SegmentationData:
         """Returns the classes of the data set; cfg: its own `Config`."""
         raise NotImplementedError
 
-    def find_files(self) -> tuple[Files, Files]:
-        """Finds the split's images and labels by sample id. Raises DataError when there are no images or no labels."""
-        raise NotImplementedError
-
     def find_images(self) -> Files:
         """Finds the split's images by sample id. Raises DataError when there are none."""
         raise NotImplementedError
 
-    def label_folder(self) -> Path | None:
-        """Returns the folder of the split's labels; None for a data set that always needs labels."""
-        return None
+    def find_labels(self) -> Files:
+        """Finds the split's labels by sample id. Raises DataError when there are none."""
+        raise NotImplementedError
+
+    def label_folder(self) -> Path:
+        """Returns the folder of the split's labels, which may not exist."""
+        raise NotImplementedError
 
     def _has_label_files(self) -> bool:
-        folder = self.label_folder()
-        return folder is None or any(path.is_file() and path.name[0] != "." for path in folder.rglob("*"))
+        return any(path.is_file() and path.name[0] != "." for path in self.label_folder().rglob("*"))
 
     def expected(self, sample_id: str) -> tuple[str, str]:
         """Returns the file names that the image and the label of a sample should have, for messages."""
         raise NotImplementedError
 
     def _unmatched(self, images: Files, labels: Files) -> list[FileError]:
-        errors = [
-            FileError(images[sample_id], "missing", f"no label belongs to it; expected {self.expected(sample_id)[1]}")
-            for sample_id in sorted(images.keys() - labels.keys())
-        ]
-        return errors + [
-            FileError(labels[sample_id], "missing", f"no image belongs to it; expected {self.expected(sample_id)[0]}")
-            for sample_id in sorted(labels.keys() - images.keys())
+        return [
+            FileError(files[sample_id], "missing", f"no {kind} belongs to it; expected {self.expected(sample_id)[i]}")
+            for files, partners, kind, i in ((images, labels, "label", 1), (labels, images, "image", 0))
+            for sample_id in sorted(files.keys() - partners.keys())
         ]
 
     def __len__(self) -> int:
@@ -189,21 +183,21 @@ def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label
         return
     fix = "export the label at the image's size"
     if exif_orientation(image) != 1 and image_hw == label_hw[::-1]:
-        fix = (
-            f"the image has EXIF orientation {exif_orientation(image)}, which is not applied: rotate its pixels instead"
-        )
+        tag = f"EXIF orientation {exif_orientation(image)}"
+        fix = f"the image has {tag}, which is not applied: rotate its pixels instead"
     sizes = f"label of {label_hw[0]}x{label_hw[1]} pixels, but {image.name} has {image_hw[0]}x{image_hw[1]}"
     raise FileError(label, "size", f"{sizes}; {fix}")
 
 
-def split_folder(parent: Path, name: str) -> Path:
-    """Returns `parent`/`name`. Raises DataError naming the missing folder and the splits that exist."""
+def split_folder(folder: Path) -> Path:
+    """Returns the folder of a split as it is. Raises DataError naming the missing folder and the splits that exist."""
+    parent = folder.parent
     if not parent.is_dir():
         raise DataError(f"{parent}: no such folder; data.root must be the folder that holds {parent.name}/")
-    if not (parent / name).is_dir():
+    if not folder.is_dir():
         splits = ", ".join(sorted(path.name for path in parent.iterdir() if path.is_dir())) or "none"
-        raise DataError(f"{parent}: no split '{name}'; it has {splits}")
-    return parent / name
+        raise DataError(f"{parent}: no split '{folder.name}'; it has {splits}")
+    return folder
 
 
 def files_by_id(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:

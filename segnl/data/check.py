@@ -39,16 +39,12 @@ class DataReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         return {
-            "faults": [_plain(error) for error in self.errors],
-            "notes": [_plain(note) for note in self.notes],
+            "faults": [error.to_dict() for error in self.errors],
+            "notes": [note.to_dict() for note in self.notes],
             "num_pairs": self.num_pairs,
             "pixels_per_class": self.pixels_per_class,
             "void_fraction": self.ignored_fraction,
         }
-
-
-def _plain(error: FileError) -> dict[str, str]:
-    return {"file": str(error.file), "kind": error.kind, "detail": error.detail}
 
 
 def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None) -> DataReport:
@@ -109,6 +105,9 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     image = raw = None
     try:
         image = read_image(image_path)
+        if (orientation := exif_orientation(image_path)) != 1:
+            detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
+            notes.append(FileError(image_path, "orientation", detail))
     except FileError as err:
         errors.append(err)
     try:
@@ -123,8 +122,4 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
             require_same_size(image_path, image.shape[:2], label_path, raw.shape)
     except FileError as err:
         errors.append(err)
-    orientation = exif_orientation(image_path) if image is not None else 1
-    if orientation != 1:
-        detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
-        notes.append(FileError(image_path, "orientation", detail))
     return errors, notes, counts

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import cv2
@@ -52,7 +53,7 @@ def train_batches(
     """
     if plan.batch_size < plan.world:
         raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
-    yield from _load(_Crops(data, transform), BatchKeys(len(data), plan), _collate, workers, timeout_s)
+    yield from _load(_Items(data, transform), BatchKeys(len(data), plan), _collate, workers, timeout_s)
 
 
 def eval_samples(
@@ -63,7 +64,8 @@ def eval_samples(
     indices: only these images, in this order. Raises as `train_batches` does.
     """
     indices = range(len(data)) if indices is None else indices
-    pairs = _load(_Originals(data), [[index] for index in indices], _only, min(workers, len(indices)), timeout_s)
+    keys, workers = [[(index,)] for index in indices], min(workers, len(indices))
+    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s)
     for index, (image, label) in zip(indices, pairs, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
 
@@ -105,46 +107,30 @@ class _WorkerError:
     message: str
 
 
-def _worker_error(err: SegnlError, context: str) -> _WorkerError:
-    # A subclass of DataError may take other arguments than a message.
-    return _WorkerError(DataError if isinstance(err, DataError) else type(err), f"{err} ({context})")
+class _Items(Dataset[Any]):
+    """Samples, changed by `make(sample, *key)`, or errors. A key's last number is the sample's index."""
 
-
-class _Crops(Dataset[Any]):
-    def __init__(self, data: SegmentationData, transform: Transform) -> None:
+    def __init__(self, data: SegmentationData, make: Callable[..., Any]) -> None:
         self.data = data
-        self.transform = transform
+        self.make = make
 
-    def __getitem__(self, key: Key) -> Sample | _WorkerError:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, ...]) -> Any:
         try:
-            return self.transform(self.data.read(index), epoch, index)
+            return self.make(self.data.read(key[-1]), *key)
         except SegnlError as err:
-            return _worker_error(err, f"index {index}, epoch {epoch}")
+            context = f"index {key[-1]}" + (f", epoch {key[0]}" if len(key) > 1 else "")
+            # A subclass of DataError may take other arguments than a message.
+            return _WorkerError(DataError if isinstance(err, DataError) else type(err), f"{err} ({context})")
 
 
-class _Originals(Dataset[Any]):
-    """Whole images as tensors, which cross between processes in shared memory; arrays would pass through a pipe."""
-
-    def __init__(self, data: SegmentationData) -> None:
-        self.data = data
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _WorkerError:
-        try:
-            sample = self.data.read(index)
-        except SegnlError as err:
-            return _worker_error(err, f"index {index}")
-        return torch.from_numpy(sample.image), torch.from_numpy(sample.label)
+def _tensors(sample: Sample, _index: int) -> tuple[Tensor, Tensor]:
+    """Returns a whole image and its label; tensors cross between processes in shared memory, arrays through a pipe."""
+    return torch.from_numpy(sample.image), torch.from_numpy(sample.label)
 
 
-def _collate(items: list[Sample | _WorkerError]) -> Batch | _WorkerError:
+def _collate(items: list[Any]) -> Batch | _WorkerError:
     error = next((item for item in items if isinstance(item, _WorkerError)), None)
-    return error or collate([item for item in items if isinstance(item, Sample)])
-
-
-def _only(items: list[Any]) -> Any:
-    (item,) = items
-    return item
+    return error or collate(items)
 
 
 def _start_worker(worker: int) -> None:
@@ -211,9 +197,9 @@ def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
             raise MachineError(f"data worker: {KILLED}") from err
         except RuntimeError as err:
             text = str(err)
-            if "DataLoader timed out" in text and time.monotonic() - began < timeout_s:
-                continue
             if "DataLoader timed out" in text:
+                if time.monotonic() - began < timeout_s:
+                    continue
                 why = f"sent nothing for {timeout_s:g} s; is the disk reachable? raise data.worker_timeout_s"
                 raise MachineError(f"data worker: {why}, or set data.workers to 0") from err
             if "Too many open files" in text:

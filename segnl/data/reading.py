@@ -17,17 +17,7 @@ from segnl.core.errors import DataError
 
 _EXIF_ORIENTATION = 0x0112
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
 
 class FileError(DataError):
@@ -41,6 +31,10 @@ class FileError(DataError):
         self.file = file
         self.kind = kind
         self.detail = detail
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns plain values for JSON."""
+        return {"file": str(self.file), "kind": self.kind, "detail": self.detail}
 
 
 def read_image(path: Path) -> Pixels:

@@ -14,7 +14,7 @@ def test_a_missing_split_lists_those_that_are_there(tmp_path):
     for name in ("val", "train"):
         (tmp_path / "images" / name).mkdir(parents=True)
     with pytest.raises(DataError, match="no split 'test'; it has train, val"):
-        split_folder(tmp_path / "images", "test")
+        split_folder(tmp_path / "images/test")
 
 
 def test_hidden_files_and_other_kinds_are_passed_over(tmp_path):

@@ -173,7 +173,7 @@ def test_loading_leaves_torchs_random_state_alone(make_folder):
 
 def test_everything_sent_to_a_spawned_worker_can_be_pickled(make_folder):
     data = make_folder(2)
-    crops = loader._Crops(data, TrainTransform(data.cfg, (124, 116, 104), 3))
-    sent = pickle.dumps((crops, loader._Originals(data), loader._collate, loader._only, loader._start_worker))
+    crops = loader._Items(data, TrainTransform(data.cfg, (124, 116, 104), 3))
+    sent = pickle.dumps((crops, loader._Items(data, loader._tensors), loader._collate, loader._start_worker))
     again, *_ = pickle.loads(sent)
     np.testing.assert_array_equal(again[0, 1].image, crops[0, 1].image)

@@ -6,7 +6,8 @@ import torch
 
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import DataError, MachineError
-from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
+from segnl.data.base import DataConfig
+from segnl.data.datasets.ade20k import ADE20K
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
@@ -105,7 +106,7 @@ class Oracle:
 
 
 def ade20k(shared):
-    cfg = ADE20KConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11), workers=0)
+    cfg = DataConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11), workers=0)
     return ADE20K(cfg, "val"), SimpleNamespace(data=cfg)
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
-from segnl.data.base import SubmissionRules
-from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
-from segnl.data.datasets.cityscapes import SAMPLE_ID, Cityscapes, CityscapesConfig
+from segnl.data.base import DataConfig, SubmissionRules
+from segnl.data.datasets.ade20k import ADE20K
+from segnl.data.datasets.cityscapes import SAMPLE_ID, Cityscapes
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.submission import Submission
 from segnl.metrics.cityscapes_official import official_scores
@@ -79,7 +79,7 @@ def test_a_test_split_is_packed_without_scores(labels, unlabelled, run, tmp_path
 
 
 def cityscapes(root: Path) -> Cityscapes:
-    cfg = CityscapesConfig(name="cityscapes", root=root, crop_hw=(7, 11))
+    cfg = DataConfig(name="cityscapes", root=root, crop_hw=(7, 11))
     return Cityscapes(cfg, "test", needs_labels=False)
 
 
@@ -120,7 +120,7 @@ def test_a_missing_mask_another_size_or_name_leaves_the_old_file(unlabelled, tmp
 
 
 def test_ade20ks_masks_are_called_as_its_images_and_hold_1_to_150(shared, tmp_path):
-    cfg = ADE20KConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11))
+    cfg = DataConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11))
     data = ADE20K(cfg, "val")
     packed(tmp_path / "val.zip", data)
     found = masks_in(tmp_path / "val.zip")

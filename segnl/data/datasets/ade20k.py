@@ -13,10 +13,6 @@ from segnl.labels.table import ClassTable
 FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 
 
-class ADE20KConfig(DataConfig):
-    """Settings of ADE20K."""
-
-
 class ADE20K(SegmentationData):
     """images/{training,validation}/STEM.jpg with annotations/{training,validation}/STEM.png; 0 is ignored.
 
@@ -24,7 +20,6 @@ class ADE20K(SegmentationData):
     annotations.
     """
 
-    Config = ADE20KConfig
     counts_absent_classes = True
     submission = SubmissionRules(r"ADE_(train|val|test)_\d{8}")
     how_to_get = "ADEChallengeData2016, which holds images/ and annotations/; see data/README.md"
@@ -33,23 +28,25 @@ class ADE20K(SegmentationData):
     def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
-    def find_files(self) -> tuple[Files, Files]:
-        images = self.find_images()
-        labels = split_folder(self.root / "annotations", FOLDERS.get(self.split, self.split))
-        return images, files_by_id(labels, (".png",), kind="label")
+    @property
+    def folder(self) -> str:
+        """The name of the split's folders."""
+        return FOLDERS.get(self.split, self.split)
 
     def find_images(self) -> Files:
-        images = split_folder(self.root / "images", FOLDERS.get(self.split, self.split))
+        images = split_folder(self.root / "images" / self.folder)
         if not any(images.glob("*.jpg")) and any(images.rglob("*_seg.png")):
             raise DataError(f"{images}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
         return files_by_id(images, (".jpg",), kind="image")
 
+    def find_labels(self) -> Files:
+        return files_by_id(split_folder(self.label_folder()), (".png",), kind="label")
+
     def label_folder(self) -> Path:
-        return self.root / "annotations" / FOLDERS.get(self.split, self.split)
+        return self.root / "annotations" / self.folder
 
     def expected(self, sample_id: str) -> tuple[str, str]:
-        folder = FOLDERS.get(self.split, self.split)
-        return f"images/{folder}/{sample_id}.jpg", f"annotations/{folder}/{sample_id}.png"
+        return f"images/{self.folder}/{sample_id}.jpg", f"annotations/{self.folder}/{sample_id}.png"
 
 
 DATASET = ADE20K

@@ -14,13 +14,7 @@ IMAGE_END = "_leftImg8bit.png"
 LABEL_END = "_gtFine_labelIds.png"
 INSTANCE_END = "_gtFine_instanceIds.png"
 TRAIN_ID_END = "_gtFine_labelTrainIds.png"
-
-
 SAMPLE_ID = r"[A-Za-z-]+_\d{6}_\d{6}"
-
-
-class CityscapesConfig(DataConfig):
-    """Settings of Cityscapes."""
 
 
 class Cityscapes(SegmentationData):
@@ -30,7 +24,6 @@ class Cityscapes(SegmentationData):
     labelTrainIds, so that the two cannot be confused.
     """
 
-    Config = CityscapesConfig
     has_cityscapes_layout = True
     submission = SubmissionRules(SAMPLE_ID, test_images=1525, test_hw=(1024, 2048))
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
@@ -39,20 +32,19 @@ class Cityscapes(SegmentationData):
     def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
-    def find_files(self) -> tuple[Files, Files]:
-        images = self.find_images()
-        labels = split_folder(self.root / "gtFine", self.split)
+    def find_images(self) -> Files:
+        images = split_folder(self.root / "leftImg8bit" / self.split)
+        files = _by_id(images, IMAGE_END)
+        if not files:
+            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
+        return files
+
+    def find_labels(self) -> Files:
+        labels = split_folder(self.label_folder())
         files = _by_id(labels, LABEL_END)
         if not files:
             others = f", found *{TRAIN_ID_END}, which is not read" if _by_id(labels, TRAIN_ID_END) else ""
             raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
-        return images, files
-
-    def find_images(self) -> Files:
-        images = split_folder(self.root / "leftImg8bit", self.split)
-        files = _by_id(images, IMAGE_END)
-        if not files:
-            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
         return files
 
     def label_folder(self) -> Path:

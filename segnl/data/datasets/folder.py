@@ -2,16 +2,10 @@
 
 from pathlib import Path
 
-from segnl.data.base import (
-    IMAGE_SUFFIXES,
-    LABEL_SUFFIXES,
-    DataConfig,
-    Files,
-    SegmentationData,
-    files_by_id,
-    split_folder,
-)
+from segnl.data.base import IMAGE_SUFFIXES, DataConfig, Files, SegmentationData, files_by_id, split_folder
 from segnl.labels.table import ClassTable
+
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 
 
 class FolderConfig(DataConfig):
@@ -36,13 +30,11 @@ class Folder(SegmentationData):
     def class_table(cls, cfg: FolderConfig) -> ClassTable:
         return ClassTable.from_tsv(cfg.root_folder / "classes.tsv", cfg.ignore_ids)
 
-    def find_files(self) -> tuple[Files, Files]:
-        images = self.find_images()
-        labels = split_folder(self.root / "labels", self.split)
-        return images, files_by_id(labels, LABEL_SUFFIXES, kind="label")
-
     def find_images(self) -> Files:
-        return files_by_id(split_folder(self.root / "images", self.split), IMAGE_SUFFIXES, kind="image")
+        return files_by_id(split_folder(self.root / "images" / self.split), IMAGE_SUFFIXES, kind="image")
+
+    def find_labels(self) -> Files:
+        return files_by_id(split_folder(self.label_folder()), LABEL_SUFFIXES, kind="label")
 
     def label_folder(self) -> Path:
         return self.root / "labels" / self.split

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
-from segnl.data.base import Files, SubmissionRules
-from segnl.data.datasets.cityscapes import LABEL_END, SAMPLE_ID, Cityscapes, CityscapesConfig
+from segnl.data.base import DataConfig, Files, SubmissionRules
+from segnl.data.datasets.cityscapes import LABEL_END, SAMPLE_ID, Cityscapes
 from segnl.data.reading import read_label
 from segnl.streets.files import AMBIGUOUS_END, require_complete
 from segnl.streets.pairs import PAIRS
 
 
-class StreetsConfig(CityscapesConfig):
+class StreetsConfig(DataConfig):
     """Settings of Streets. Scaling and colour distortion are off: the generator varies both already."""
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -29,9 +29,9 @@ class Streets(Cityscapes):
     ambiguous_pairs = tuple(pair.name for pair in PAIRS)
     how_to_get = "make it with `segnl data streets --out data/streets`"
 
-    def find_files(self) -> tuple[Files, Files]:
+    def find_images(self) -> Files:
         require_complete(self.root)
-        return super().find_files()
+        return super().find_images()
 
     def files_of(self, i: int) -> list[Path]:
         return super().files_of(i) + ([self.ambiguous_path(i)] if self.has_labels else [])

@@ -3,11 +3,12 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.datasets.ade20k import ADE20K, ADE20KConfig
+from segnl.data.base import DataConfig
+from segnl.data.datasets.ade20k import ADE20K
 
 
 def config(root):
-    return ADE20KConfig(name="ade20k", root=root, crop_hw=(7, 11))
+    return DataConfig(name="ade20k", root=root, crop_hw=(7, 11))
 
 
 @pytest.mark.parametrize("split", ["val", "validation"])

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.datasets.cityscapes import Cityscapes, CityscapesConfig
+from segnl.data.base import DataConfig
+from segnl.data.datasets.cityscapes import Cityscapes
 
 STEMS = ["aachen_000000_000019", "aachen_000001_000019", "ulm_000000_000007"]
 
@@ -21,7 +22,7 @@ def cfg(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shape = (7, 11, 3) if mapping == "leftImg8bit" else (7, 11)
             Image.fromarray(np.full(shape, 7, np.uint8)).save(path)
-    return CityscapesConfig(name="cityscapes", root=tmp_path, crop_hw=(7, 11))
+    return DataConfig(name="cityscapes", root=tmp_path, crop_hw=(7, 11))
 
 
 def test_the_official_layout_is_read_over_all_cities(cfg):
