@@ -98,9 +98,9 @@ class Estimate:
         """Satterthwaite's degrees of freedom of the sum."""
         return satterthwaite([self.seeds, self.images], [self.seeds_df, self.images_df])
 
-    def half_width(self, level: float = LEVEL) -> Floats:
-        """Returns half the width of the two-sided interval."""
-        return np.asarray(stdtrit(self.df, 0.5 + level / 2) * np.sqrt(self.variance))
+    def half_width(self) -> Floats:
+        """Returns half the width of the two-sided interval of level LEVEL."""
+        return np.asarray(stdtrit(self.df, 0.5 + LEVEL / 2) * np.sqrt(self.variance))
 
     def p(self) -> Floats:
         """Returns the two-sided p value of the hypothesis that the expected difference is 0."""

@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,27 @@ def generate(
         raise DataError(f"{out}: size {hw[0]}x{hw[1]}; streets are made from 64x128 to 2048x4096 (rows x columns)")
     manifest = {"version": VERSION, "seed": seed, "hw": list(hw), **counts}
     _require_same(out, manifest)
-    write_atomic(out / MANIFEST, _json({**manifest, "complete": False}))
+    _write_manifest(out, manifest, is_complete=False)
+    images = [(split, index) for split, count in counts.items() for index in range(count)]
+    folders: set[Path] = set()
     made = 0
     try:
-        for done, (split, index) in enumerate(_all(counts), start=1):
+        for done, (split, index) in enumerate(images, start=1):
             paths = image_files(out, split, index)
+            folders |= {path.parent for path in paths.values()}
             if not all(_is_whole(path) for path in paths.values()):
                 _write(paths, render_scene(seed=seed, split=split, index=index, hw=hw))
                 made += 1
             if progress:
-                progress(done, sum(counts.values()))
-        for folder in {
-            path.parent for split, index in _all(counts) for path in image_files(out, split, index).values()
-        }:
+                progress(done, len(images))
+        for folder in folders:
             remove_leftovers(folder)
         os.sync()  # once for all files: after a power cut the manifest must not exist without them
     except OSError as err:
         raise MachineError(
             f"{err.filename or out}: cannot be written ({err.strerror}); free some space or choose another place"
         ) from err
-    write_atomic(out / MANIFEST, _json({**manifest, "complete": True}))
+    _write_manifest(out, manifest, is_complete=True)
     return made
 
 
@@ -122,12 +123,8 @@ def _require_same(out: Path, manifest: dict[str, Any]) -> None:
             raise DataError(f"{out}: holds {existing[split]} {split} images, {manifest[split]} asked for; {remedy}")
 
 
-def _json(mapping: dict[str, Any]) -> bytes:
-    return (json.dumps(mapping) + "\n").encode()
-
-
-def _all(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
-    return ((split, index) for split, count in counts.items() for index in range(count))
+def _write_manifest(out: Path, manifest: dict[str, Any], *, is_complete: bool) -> None:
+    write_atomic(out / MANIFEST, (json.dumps({**manifest, "complete": is_complete}) + "\n").encode())
 
 
 def _is_whole(path: Path) -> bool:
@@ -141,10 +138,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write(paths: dict[str, Path], scene: Scene) -> None:
-    colours = np.zeros((256, 4), np.uint8)
-    for label in LABELS:
-        if label.id >= 0:
-            colours[label.id] = (*label.colour, 255)
+    colours = np.array([(*label.colour, 255) for label in LABELS], np.uint8)  # by id; the licence plate is last
     pixels: dict[str, Pixels | NDArray[np.uint16]] = {
         "image": scene.image,
         "labelIds": scene.label_ids,

@@ -15,23 +15,14 @@ _PAINTS = colours(
 _CLOTHES = colours("44,46,58 120,112,100 72,84,72 150,148,150 90,62,54 34,34,36 110,120,138")
 _SKIN = colours("222,178,150 172,124,92 112,78,60 236,196,168")
 _SIGNS = (colours("168,30,34 232,230,224"), colours("30,60,120 206,212,220"), colours("230,230,226 60,64,70"))
+Size = tuple[float, float, float]
+"""Width, height and length in metres."""
 _TYRE, _GLASS, _STEEL = colours("24,24,26 48,58,68 96,98,100")
 _LEAVES = "0,560 90,250 260,160 400,0 640,60 850,160 1000,430 930,760 740,900 560,1000 300,920 90,800"
 
 
-def _solid(
-    street: Street,
-    place: tuple[float, float],
-    size: tuple[float, float, float],
-    colour: Colour,
-    surface: int,
-    up_m: float,
-) -> Box:
-    """Paints a block along the street: its visible side, then its rear. Returns the box of the rear.
-
-    place: metres right, ahead. size: width, height, length in metres.
-    """
-    side, ahead = place
+def _solid(street: Street, side: float, ahead: float, size: Size, colour: Colour, surface: int, up_m: float) -> Box:
+    """Paints a block along the street: its visible side, then its rear. Returns the box of the rear."""
     width, height, length = size
     rear = street.camera.front(side, ahead, width, height, up_m)
     front = street.camera.front(side, ahead + length, width, height, up_m)
@@ -58,9 +49,9 @@ def car(street: Street, side: float, ahead: float) -> None:
     _shadow(street, side, ahead, 1.8, 4.2)
     for offset in (-0.72, 0.72):
         canvas.box(street.camera.front(side + offset, ahead, 0.26, 0.36), tyre, surface)
-    cabin = _solid(street, (side, ahead + 0.5), (1.5, 0.62, 2.4), glass, surface, up_m=0.85)
+    cabin = _solid(street, side, ahead + 0.5, (1.5, 0.62, 2.4), glass, surface, up_m=0.85)
     canvas.box(cabin.inner(0, 0, 1000, 120), paint, surface)
-    rear = _solid(street, (side, ahead), (1.8, 0.7, 4.2), paint, surface, up_m=0.24)
+    rear = _solid(street, side, ahead, (1.8, 0.7, 4.2), paint, surface, up_m=0.24)
     window = Box(rear.x0, cabin.y0, rear.x1, rear.y0)
     canvas.shape(window, "30,1000 170,60 830,60 970,1000", paint, surface)
     canvas.shape(window, "120,900 220,200 780,200 880,900", glass)
@@ -73,16 +64,16 @@ def car(street: Street, side: float, ahead: float) -> None:
 
 def truck(street: Street, side: float, ahead: float) -> None:
     """Paints a lorry: a pale container above a dark frame, the cab in front."""
-    canvas, place = street.canvas, (side, ahead)
+    canvas = street.canvas
     surface = canvas.thing("truck")
     load = street.drawn((206, 200, 188), 14, ahead)
     _shadow(street, side, ahead, 2.4, 7.0)
     cab = street.drawn((96, 104, 112), 12, ahead)
-    _solid(street, (side, ahead + 5.2), (2.3, 2.2, 1.8), cab, surface, up_m=0.5)
-    _solid(street, place, (2.2, 0.6, 6.0), street.faded((40, 40, 42), ahead), surface, up_m=0.45)
+    _solid(street, side, ahead + 5.2, (2.3, 2.2, 1.8), cab, surface, up_m=0.5)
+    _solid(street, side, ahead, (2.2, 0.6, 6.0), street.faded((40, 40, 42), ahead), surface, up_m=0.45)
     for offset in (-0.85, 0.85):
         canvas.box(street.camera.front(side + offset, ahead, 0.5, 0.8), street.faded(_TYRE, ahead), surface)
-    rear = _solid(street, place, (2.4, 2.2, 5.0), load, surface, up_m=1.0)
+    rear = _solid(street, side, ahead, (2.4, 2.2, 5.0), load, surface, up_m=1.0)
     canvas.box(rear.inner(485, 0, 515, 1000), shade(load, 82))
     for x in (300, 680):
         canvas.box(rear.inner(x, 60, x + 25, 940), shade(load, 82))
@@ -90,33 +81,27 @@ def truck(street: Street, side: float, ahead: float) -> None:
 
 def bus(street: Street, side: float, ahead: float) -> None:
     """Paints a town bus with a large rear window, a line number and a row of windows."""
-    _coach(street, (side, ahead), "bus", (2.5, 2.9, 10.0), ((236, 226, 196), (166, 38, 36)))
+    _coach(street, side, ahead, "bus", (2.5, 2.9, 10.0), ((236, 226, 196), (166, 38, 36)))
 
 
 def train(street: Street, side: float, ahead: float) -> None:
     """Paints a tram on its rails; Cityscapes counts trams as trains."""
     for rail in (side - 0.75, side + 0.75):
         street.canvas.polygon(street.camera.ground(rail - 0.05, rail + 0.05, 2.2, 90), (70, 70, 74))
-    _coach(street, (side, ahead), "train", (2.4, 3.2, 22.0), ((222, 222, 214), (52, 92, 70)))
+    _coach(street, side, ahead, "train", (2.4, 3.2, 22.0), ((222, 222, 214), (52, 92, 70)))
 
 
-def _coach(
-    street: Street,
-    place: tuple[float, float],
-    name: str,
-    size: tuple[float, float, float],
-    upper_and_lower: tuple[Colour, Colour],
-) -> None:
+def _coach(street: Street, side: float, ahead: float, name: str, size: Size, colours: tuple[Colour, Colour]) -> None:
+    """Paints a bus or a tram. colours: of its upper and lower half."""
     canvas, front = street.canvas, street.camera.front
-    side, ahead = place
     width, height, length = size
-    upper, lower = (street.drawn(colour, 10, ahead) for colour in upper_and_lower)
+    upper, lower = (street.drawn(colour, 10, ahead) for colour in colours)
     glass = street.faded(_GLASS, ahead)
     surface = canvas.thing(name)
     _shadow(street, side, ahead, width, length)
     canvas.box(front(side, ahead, width * 0.86, 0.4), street.faded(_TYRE, ahead), surface)
-    _solid(street, place, (width, height - 0.3, length), upper, surface, up_m=0.3)
-    rear = _solid(street, place, (width, 1.0, length), lower, surface, up_m=0.3)
+    _solid(street, side, ahead, (width, height - 0.3, length), upper, surface, up_m=0.3)
+    rear = _solid(street, side, ahead, (width, 1.0, length), lower, surface, up_m=0.3)
     if abs(side) > width / 2:
         edge = side - width / 2 if side > 0 else side + width / 2
         panes = []
@@ -299,7 +284,7 @@ def barrier(street: Street, side: float, ahead: float) -> None:
         canvas.polygon(upright(side, 0, 1.05, post, post + 0.12), colour)
 
 
-PROPS: dict[str, tuple[Callable[[Street, float, float], None], tuple[float, float, float]]] = {
+PROPS: dict[str, tuple[Callable[[Street, float, float], None], Size]] = {
     "car": (car, (1.8, 1.5, 4.2)),
     "truck": (truck, (2.4, 3.2, 7.0)),
     "bus": (bus, (2.5, 3.0, 10.0)),
@@ -316,4 +301,4 @@ PROPS: dict[str, tuple[Callable[[Street, float, float], None], tuple[float, floa
     "litter_bin": (litter_bin, (0.5, 1.0, 0.3)),
     "barrier": (barrier, (0.2, 1.1, 7.0)),
 }
-"""Painters by name, with the width, height and length of what they paint, in metres."""
+"""Painters by name, with the size of what they paint."""
