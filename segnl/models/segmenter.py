@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 from torch import Tensor, nn
 
-from segnl.core.config import Config, validate
+from segnl.core.config import Config, JSONDict, validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
@@ -93,6 +93,9 @@ class Segmenter(nn.Module):
     Modules: input (pixels to normalised image), backbone, head, dropout, classifier, auxiliary (or None).
     """
 
+    init_report: JSONDict | None = None
+    """Account of the trained weights that a new network started from (segnl/runs/init.py)."""
+
     def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -164,9 +167,10 @@ def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:
         norm.eps, norm.momentum = cfg.eps, cfg.momentum
 
 
-def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int) -> Segmenter:
+def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int, *, load_backbone: bool = True) -> Segmenter:
     """Builds a model for training: parameters drawn from the seed, then the backbone's pretrained weights.
 
+    load_backbone: False leaves the backbone random, whatever `cfg` says.
     For a model that a checkpoint is loaded into, `Segmenter(cfg, num_classes)` is enough.
 
     Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
@@ -174,5 +178,6 @@ def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int) -> Segmenter:
     """
     model = Segmenter(cfg, num_classes)
     initialise(model, seed)
-    load_backbone_weights(model.backbone, cfg.backbone)
+    if load_backbone:
+        load_backbone_weights(model.backbone, cfg.backbone)
     return model

@@ -1,6 +1,7 @@
 """Builds the objects that a recipe names: data set, model, device."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from segnl.data.base import SegmentationData
 from segnl.data.find import DATASETS
 from segnl.models.input import InputConfig
 from segnl.models.segmenter import Segmenter, new_segmenter
+from segnl.runs.init import load_init
 from segnl.runs.recipe import Recipe
 
 
@@ -28,17 +30,20 @@ def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> Segm
 def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
     """Returns the recipe's network.
 
-    is_new: draws the initial weights from train.seed and loads the pretrained backbone that the recipe names, if any.
+    is_new: draws the initial weights from train.seed, then loads those that `init` or model.backbone.weights names.
     False leaves them undefined, for a checkpoint's weights.
 
-    Raises ConfigError where a module refuses its settings, such as an even kernel.
+    Raises ConfigError where a module refuses its settings, such as an even kernel; CheckpointError as `load_init` does.
     """
     try:
-        if is_new:
-            return new_segmenter(recipe.model, num_classes, recipe.train.seed)
-        return Segmenter(recipe.model, num_classes)
+        if not is_new:
+            return Segmenter(recipe.model, num_classes)
+        model = new_segmenter(recipe.model, num_classes, recipe.train.seed, load_backbone=recipe.init is None)
     except ValueError as err:
         raise ConfigError(f"model: {err}") from err
+    if recipe.init is not None:
+        model.init_report = load_init(model, recipe, Path(recipe.init)).to_dict()
+    return model
 
 
 def device_of() -> torch.device:

@@ -96,6 +96,9 @@ class EvalConfig(Config):
 class Recipe(Config):
     """All sections of a recipe; `compose` narrows those that name a component to the settings of that component."""
 
+    init: Annotated[str, Field(min_length=1)] | None = None
+    """A run's folder or a checkpoint file; the training starts from its weights, as far as they fit, instead of random
+    ones and model.backbone.weights (docs/training.md)."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
@@ -172,7 +175,7 @@ def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:
     """Returns the dotted keys that decide what is learned, with their values; with_eval: also how it is scored."""
     return {
         key: value
-        for key, value in _flatten(recipe).items()
+        for key, value in flatten(recipe).items()
         if key not in FREE_KEYS and (with_eval or not key.startswith("eval."))
     }
 
@@ -184,10 +187,11 @@ def _with_defaults(mapping: JSONDict) -> JSONDict:
         return mapping
 
 
-def _flatten(mapping: Any, at: str = "") -> dict[str, Any]:
+def flatten(mapping: Any, at: str = "") -> dict[str, Any]:
+    """Returns the values of a nested dict by their dotted keys below `at`."""
     if not isinstance(mapping, dict) or not mapping:
         return {at: mapping}
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
-        flat |= _flatten(value, f"{at}.{key}" if at else key)
+        flat |= flatten(value, f"{at}.{key}" if at else key)
     return flat

@@ -1,12 +1,13 @@
 """A training in its folder: prepares or resumes the run, then lets the trainer take its steps."""
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError, StoppedError
-from segnl.core.files import ensure_writable
+from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
@@ -68,6 +69,8 @@ def fit(
             return
         with group.shared_errors():
             if group.is_rank0:
+                if trainer.model.init_report is not None:
+                    write_atomic(run / "init.json", json.dumps(trainer.model.init_report, indent=1).encode())
                 loggers += [TerminalLogger(run)]
                 loggers += [TensorBoardLogger(run, first_step=first_step)] if train.tensorboard else []
                 loggers += [JSONLLogger(run / "log.jsonl", first_step=first_step)]

@@ -85,6 +85,9 @@ class Trainer:
     ) -> None:
         """class_weight: `k`, for the loss. group: rank 0's weights are copied to all processes."""
         self.recipe, self.device, self.group, self.step_number = recipe, device, group, 0
+        report = model.init_report
+        self.init = None if report is None else {key: report[key] for key in ("file", "checksum")}
+        """The file that the weights of step 0 came from; None: they were drawn."""
         self.hooks: Sequence[Hook] = ()
         self.stop: list[signal.Signals] = []
         loss_class = LOSSES.find(recipe.loss.name)
@@ -302,7 +305,7 @@ class Trainer:
             step=self.step_number,
             recipe=self.recipe.to_dict(),
             classes=classes,
-            origin=origin,
+            origin=origin if self.init is None else origin | {"init": self.init},
             model=self.model.state_dict(),
             optim=optimiser_tensors(self.optimiser, self.model),
             ema={} if self.ema is None else self.ema.model.state_dict(),
@@ -315,6 +318,6 @@ class Trainer:
         if self.ema is not None:
             load_weights(self.ema.model, checkpoint, use_ema=True)
         restore_optimiser(self.optimiser, self.model, checkpoint.optim)
-        self.step_number = checkpoint.step
+        self.step_number, self.init = checkpoint.step, checkpoint.origin.get("init")
         if self.loss_scale is not None:
             self.loss_scale.restore(checkpoint.loss_scale)

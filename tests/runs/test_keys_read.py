@@ -10,7 +10,7 @@ from PIL import Image
 
 from segnl.core.config import Config, load_mapping, merge
 from segnl.data.check import class_pixels
-from segnl.data.loader import train_batches
+from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
@@ -97,16 +97,8 @@ def step_and_score(recipe: Recipe) -> None:
     weight = None if balance is None else class_weights(balance, class_pixels(train))
     trainer = Trainer(recipe, model, torch.device("cpu"), class_weight=weight)
     transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
-    batches = train_batches(
-        train,
-        transform,
-        seed=recipe.train.seed,
-        batch_size=recipe.train.batch_size,
-        first_step=0,
-        max_steps=1,
-        workers=recipe.data.workers,
-        timeout_s=900.0,
-    )
+    plan = BatchPlan(recipe.train.seed, recipe.train.batch_size, first_step=0, max_steps=1)
+    batches = train_batches(train, transform, plan, workers=recipe.data.workers, timeout_s=900.0)
     assert trainer.step(next(batches)).loss > 0
     val = build_data(recipe, "val")
     confusion = evaluate(Predictor(trainer.model, recipe, val.table, trainer.device), val, recipe=recipe)

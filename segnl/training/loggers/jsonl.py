@@ -42,6 +42,7 @@ class JSONLLogger(Hook):
             ranks=world,
             norm=resolve_norm(trainer.recipe.model.norm, world=world),
             versions=versions(),
+            **({} if trainer.init is None else {"init_file": trainer.init}),
             **({} if step else {"init": module_hashes(initial_hashes(trainer.model))}),
         )
 
