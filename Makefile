@@ -1,11 +1,11 @@
 # Thin names over run.sh, which does the work and explains itself: ./run.sh help. Pass more with ARGS="...".
-.PHONY: help setup demo test lint types bench calibrate torture
+.PHONY: help setup demo test lint types docs bench calibrate torture
 # make bench-ops, bench-loss, bench-eval, bench-train: one benchmark each, and docs/performance.md made anew from its result file.
 
 help:
 	@./run.sh help
 
-setup demo test lint types bench calibrate:
+setup demo test lint types docs bench calibrate:
 	@./run.sh $@ $(ARGS)
 
 bench-%:

@@ -3,8 +3,8 @@
 #   setup             make .venv and install segnl into it; every other command does so by itself when needed
 #   demo              a small street data set, every head trained on it and compared, one page to look at
 #   test [ARGS]       the tests; ARGS go to pytest
-#   lint              ruff check and ruff format --check
-#   types             mypy
+#   lint, types       ruff check and ruff format --check; mypy
+#   docs              builds the documentation as a site into site/, strictly, and executes its quick start
 #   bench [NAME ...]  list the benchmarks, or run benchmarks/NAME.py; bench gpu: tests and timings for a CUDA device
 #   calibrate [ARGS]  how often the intervals of compare contain the true difference, on simulated studies
 #   extra NAME        optional packages into .venv: export (ONNX), tensorboard, browser (playwright)
@@ -123,10 +123,10 @@ case $command in
 help | -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit ;;
 make-venv) make_venv "$1" ;;
 extra)
-    case ${1:-} in export | tensorboard | watch | browser) extra="[$1]" ;; *)
-        echo "extra: '${1:-}' is not there; known: export (ONNX), tensorboard, browser (playwright)" >&2 && exit 2 ;;
+    case ${1:-} in export | tensorboard | watch | browser | docs) extra="[$1]" ;; *)
+        echo "extra: '${1:-}' is not there; known: export (ONNX), tensorboard, browser (playwright), docs" >&2 && exit 2 ;;
     esac ;;
-setup | demo | test | lint | types | bench | calibrate | segnl | python) ;;
+setup | demo | test | lint | types | docs | bench | calibrate | segnl | python) ;;
 *) echo "run.sh: unknown command '$command'; ./run.sh help lists them" >&2 && exit 2 ;;
 esac
 
@@ -140,6 +140,7 @@ test) # two processes of one thread each: twice as fast on two cores, and no thr
     OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec "$venv/bin/python" -m pytest -n 2 "$@" ;;
 lint) "$venv/bin/ruff" check . && "$venv/bin/ruff" format --check . ;;
 types) exec "$venv/bin/python" -m mypy "$@" ;;
+docs) [ -x "$venv/bin/mkdocs" ] || setup "[docs]" && NO_MKDOCS_2_WARNING=1 exec "$venv/bin/mkdocs" build --strict "$@" ;;
 calibrate) exec "$venv/bin/python" benchmarks/calibrate.py "$@" ;;
 bench) # a file that can be run says how in its first lines
     [ $# -gt 0 ] || { grep -l '^make [a-z]\|^./run.sh bench' benchmarks/*.py | sed 's|^benchmarks/|  |; s|\.py$||' && exit; }
