@@ -91,7 +91,7 @@ def _prepare(json_file: Path | None) -> None:
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: Path | None) -> None:
     """Prints the scores and where everything lies; draws strata.png; writes the --json file."""
-    from segnl.metrics.report import table_text
+    from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
     if metrics["num_pixels"] == 0:

@@ -106,7 +106,8 @@ class SegmentationData:
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
         self.table = self.class_table(cfg)
-        self.has_labels = needs_labels or self._has_label_files()
+        label_files = self.label_folder().rglob("*")
+        self.has_labels = needs_labels or any(path.is_file() and path.name[0] != "." for path in label_files)
         images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
         self.unmatched = self._unmatched(images, labels) if self.has_labels else []
         if self.unmatched and not allow_unmatched:
@@ -132,9 +133,6 @@ class SegmentationData:
     def label_folder(self) -> Path:
         """Returns the folder of the split's labels, which may not exist."""
         raise NotImplementedError
-
-    def _has_label_files(self) -> bool:
-        return any(path.is_file() and path.name[0] != "." for path in self.label_folder().rglob("*"))
 
     def expected(self, sample_id: str) -> tuple[str, str]:
         """Returns the file names that the image and the label of a sample should have, for messages."""

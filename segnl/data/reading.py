@@ -10,12 +10,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
 
-_EXIF_ORIENTATION = 0x0112
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
@@ -77,7 +76,7 @@ def exif_orientation(path: Path) -> int:
     """Returns 1 for pixels that are upright as stored; 2..8 for a tag, which is not applied."""
     try:
         with Image.open(path) as image:
-            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODER_ERRORS:
         return 1
 

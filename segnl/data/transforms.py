@@ -21,6 +21,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the
 import albumentations as A
 
 _CROP_TRIES = 10
+Window = tuple[list[int], list[int], list[float]]
+"""A crop's first row and column, its height and width, and how many of the original's pixels one of its own spans."""
 
 
 class ScaledCrop(A.DualTransform):
@@ -29,32 +31,27 @@ class ScaledCrop(A.DualTransform):
     The image is bilinear, the label nearest, both with pixel centres at .5 (cv2.resize's INTER_NEAREST would shift the
     label by up to half a pixel). A 769x769 crop of Cityscapes takes 8 ms at any factor; resizing the whole image first
     takes 2 ms at 0.5, 15 at 1.25, 30 at 2.
-    max_class: a window in which one class covers more than this fraction of the labelled pixels is drawn again, ten
-    draws at most, as in mmsegmentation's recipes (0.75); None draws once.
+    A window in which one class covers more than `crop_max_class` of the labelled pixels is drawn again, ten draws at
+    most, as in mmsegmentation's recipes (0.75).
     """
 
-    def __init__(
-        self, crop_hw: tuple[int, int], scale: tuple[float, float], short_side_px: int | None, max_class: float | None
-    ) -> None:
+    def __init__(self, cfg: DataConfig) -> None:
         super().__init__(p=1.0)
-        self.crop_hw = crop_hw
-        self.scale = scale
-        self.short_side_px = short_side_px
-        self.max_class = max_class
+        self.cfg = cfg
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         label = data["mask"]
-        factor = self.py_random.uniform(*self.scale)
-        if self.short_side_px is not None:
-            factor *= self.short_side_px / min(label.shape)
+        factor = self.py_random.uniform(*self.cfg.scale)
+        if self.cfg.short_side_px is not None:
+            factor *= self.cfg.short_side_px / min(label.shape)
         scaled_hw = [max(1, round(length * factor)) for length in label.shape]
-        window_hw = [min(pair) for pair in zip(self.crop_hw, scaled_hw, strict=True)]
+        window_hw = [min(pair) for pair in zip(self.cfg.crop_hw, scaled_hw, strict=True)]
         ratio = [length / scaled for length, scaled in zip(label.shape, scaled_hw, strict=True)]
         for _ in range(_CROP_TRIES):
             corner = [self.py_random.randint(0, s - w) for s, w in zip(scaled_hw, window_hw, strict=True)]
-            if self.max_class is None or self._is_varied(label, corner, window_hw, ratio):
+            if self.cfg.crop_max_class is None or self._is_varied(label, corner, window_hw, ratio):
                 break
-        return {"corner": corner, "window_hw": window_hw, "ratio": ratio}
+        return {"window": (corner, window_hw, ratio)}
 
     def _is_varied(self, label: Pixels, corner: list[int], window_hw: list[int], ratio: list[float]) -> bool:
         rows, columns = (
@@ -62,20 +59,16 @@ class ScaledCrop(A.DualTransform):
             for c, w, r in zip(corner, window_hw, ratio, strict=True)
         )
         counts = np.bincount(label[rows, columns].ravel(), minlength=IGNORE + 1)[:IGNORE]
-        return bool(counts.max() <= self.max_class * counts.sum()) if counts.any() else False
+        return bool(counts.max() <= self.cfg.crop_max_class * counts.sum()) if counts.any() else False
 
-    def apply(self, img: Pixels, corner: list[int], window_hw: list[int], ratio: list[float], **params: Any) -> Pixels:
-        return self._warp(img, cv2.INTER_LINEAR, corner, window_hw, ratio)
+    def apply(self, img: Pixels, window: Window, **params: Any) -> Pixels:
+        return self._warp(img, cv2.INTER_LINEAR, window)
 
-    def apply_to_mask(
-        self, mask: Pixels, corner: list[int], window_hw: list[int], ratio: list[float], **params: Any
-    ) -> Pixels:
-        return self._warp(mask, cv2.INTER_NEAREST, corner, window_hw, ratio)
+    def apply_to_mask(self, mask: Pixels, window: Window, **params: Any) -> Pixels:
+        return self._warp(mask, cv2.INTER_NEAREST, window)
 
-    def _warp(
-        self, pixels: Pixels, interpolation: int, corner: list[int], window_hw: list[int], ratio: list[float]
-    ) -> Pixels:
-        (top, left), (down, right) = corner, ratio
+    def _warp(self, pixels: Pixels, interpolation: int, window: Window) -> Pixels:
+        (top, left), window_hw, (down, right) = window
         # Source coordinates of the window's pixel (column, row); centres lie at .5.
         source = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
         flags = interpolation | cv2.WARP_INVERSE_MAP
@@ -138,14 +131,13 @@ class TrainTransform:
 
     def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, int, int], seed: int) -> None:
         self.seed = seed
-        height, width = cfg.crop_hw
-        steps: list[A.BasicTransform] = [ScaledCrop(cfg.crop_hw, cfg.scale, cfg.short_side_px, cfg.crop_max_class)]
+        steps: list[A.BasicTransform] = [ScaledCrop(cfg)]
         if cfg.flip:
             steps.append(A.HorizontalFlip(p=0.5))
         if cfg.distort:
             steps.append(PhotometricDistortion())
         # albumentations pads a mask with 0, a real class, unless told otherwise.
-        steps.append(A.PadIfNeeded(height, width, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
+        steps.append(A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
         self._compose = A.Compose(steps)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> Sample:

@@ -39,8 +39,7 @@ from segnl.evaluation.submission import Submission
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import Accumulator, PerImage
 from segnl.metrics.cityscapes_official import find_labels, official_scores
-from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
-from segnl.metrics.report import metrics_dict
+from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, ratio
 from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run

@@ -41,9 +41,6 @@ SCORED = tuple(sorted((label for label in LABELS if label.train_id != IGNORE), k
 CATEGORIES = tuple(dict.fromkeys(label.category for label in SCORED))
 """The seven scored categories, in the benchmark's order."""
 
-THING_TRAIN_IDS = tuple(label.train_id for label in SCORED if label.has_instances)
-"""The eight classes whose instances are annotated one by one."""
-
 TABLE = ClassTable(
     [label.name for label in SCORED],
     [label.colour for label in SCORED],

@@ -35,6 +35,7 @@ class ClassTable:
         unknown_hint: str = "correct the label",
     ) -> None:
         self.names = tuple(names)
+        self.num_classes = len(self.names)
         self.file_ids = tuple(range(len(self.names)) if file_ids is None else file_ids)
         self.ignore_ids = tuple(sorted(set(ignore_ids)))
         self.void_id = void_id
@@ -53,7 +54,7 @@ class ClassTable:
         self._colour_of[: self.num_classes] = self.palette
 
     def _check(self) -> None:
-        count = len(self.names)
+        count = self.num_classes
         if not 1 <= count < _UNKNOWN:
             raise ValueError(f"a class table of {count} classes; 1 to {_UNKNOWN - 1} fit 8-bit labels")
         if len(self.palette) != count or len(self.file_ids) != count:
@@ -68,15 +69,6 @@ class ClassTable:
         if set(self.file_ids) & set(self.ignore_ids):
             raise ValueError(f"ids {sorted(set(self.file_ids) & set(self.ignore_ids))} are a class and ignored at once")
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.names)
-
-    @property
-    def known_ids(self) -> str:
-        """Ids that a label file may hold, such as `0..10, 255`."""
-        return _ranges({*self.file_ids, *self.ignore_ids})
-
     def to_train(self, raw: Ids, where: str) -> Pixels:
         """Maps a file's ids `H W` of any integer type to train ids u8 `H W`: 0..k-1, or 255 for ignored.
 
@@ -88,18 +80,17 @@ class ClassTable:
             self._refuse(raw, (raw < 0) | (raw > 255), where)
             raw = raw.astype(np.uint8)
         train: Pixels = self._train_of.take(raw)
-        if (train == _UNKNOWN).any():
-            self._refuse(raw, train == _UNKNOWN, where)
+        self._refuse(raw, train == _UNKNOWN, where)
         return train
 
     def _refuse(self, raw: Ids, bad: Mask, where: str) -> None:
         if not bad.any():
             return
         row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
-        value = int(raw[row, column])
+        value, known = int(raw[row, column]), _ranges({*self.file_ids, *self.ignore_ids})
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {value}, "
-            f"but {self.title} has ids {self.known_ids}; {self.unknown_hint}"
+            f"but {self.title} has ids {known}; {self.unknown_hint}"
         )
 
     def to_file(self, train: Pixels) -> Pixels:
@@ -144,6 +135,7 @@ class ClassTable:
 
 
 def _ranges(ids: Iterable[int]) -> str:
+    """Writes ids as text such as `0..10, 255`."""
     runs: list[list[int]] = []
     for number in sorted(ids):
         if runs and runs[-1][-1] == number - 1:

@@ -27,7 +27,6 @@ from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
 NUM_IDS = 34
-MEANS = ("class_iou", "class_iiou", "category_iou", "category_iiou")
 MAX_DIFFERENCE = 1e-12
 BAND_ROWS = 32  # rows that fit the cache: allocating whole images takes longer than counting them
 
@@ -71,7 +70,7 @@ class CityscapesScores(NamedTuple):
 
     def means(self) -> PerName:
         """Returns the four official numbers, means over the defined scores."""
-        return {name: _mean(getattr(self, name).values()) for name in MEANS}
+        return {name: _mean(getattr(self, name).values()) for name in self._fields}
 
 
 def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]:
@@ -139,8 +138,8 @@ def count_frames(frames: Sequence[Frame]) -> CityscapesScores:
     """Scores the files by our own code. Raises DataError naming a file that is damaged or holds an unknown id."""
     counts = CityscapesCounts()
     for frame in frames:
-        names = (str(frame.prediction), str(frame.label), str(frame.instances))
-        counts.update(_read(frame.prediction), _read(frame.label), _read(frame.instances), names=names)
+        prediction, label, instances = map(_read, frame)
+        counts.update(prediction, label, instances, names=(str(frame[0]), str(frame[1]), str(frame[2])))
     if counts.looks_like_train_ids():
         raise DataError(
             f"{frames[0].prediction.parent}: the predictions look like train ids 0..18; expected labelIds 7..33 "
@@ -272,7 +271,7 @@ def _import_evaluator() -> ModuleType:
 
 def check_agreement(ours: CityscapesScores, theirs: CityscapesScores) -> None:
     """Raises MachineError naming the first score on which the two implementations differ by more than 1e-12."""
-    for kind in MEANS:
+    for kind in CityscapesScores._fields:
         for name, value in {**getattr(theirs, kind), "mean": theirs.means()[kind]}.items():
             own = {**getattr(ours, kind), "mean": ours.means()[kind]}[name]
             if math.isnan(own) != math.isnan(value) or abs(own - value) > MAX_DIFFERENCE:

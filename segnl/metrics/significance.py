@@ -375,6 +375,7 @@ def _compare(study: _Study, a: str, b: str, num_pairs: int) -> Comparison:
     estimate = study.difference(a, b)
     half = float(estimate.half_width()[0])
     needed = seeds_needed(estimate, runs, num_pairs, is_by_seed=study.is_by_seed)
+    without_seeds = _detectable(estimate.images, estimate.images_df, num_pairs)[0]
     return replace(
         result,
         low=value - half,
@@ -382,7 +383,7 @@ def _compare(study: _Study, a: str, b: str, num_pairs: int) -> Comparison:
         p=float(estimate.p()[0]),
         is_by_seed=study.is_by_seed,
         seeds_needed=needed,
-        needs_images=needed is None and _images_leave_open(estimate, num_pairs),
+        needs_images=needed is None and bool(without_seeds > abs(value)),
     )
 
 
@@ -415,8 +416,3 @@ def seeds_needed(estimate: Estimate, runs: tuple[int, int], num_pairs: int, *, i
 def _detectable(variance: Floats, df: Floats, num_pairs: int) -> Floats:
     """Returns the smallest difference that passes Holm's first step over num_pairs with probability POWER."""
     return np.asarray((stdtrit(df, 1 - (1 - LEVEL) / 2 / num_pairs) + stdtrit(df, POWER)) * np.sqrt(variance))
-
-
-def _images_leave_open(estimate: Estimate, num_pairs: int) -> bool:
-    """Whether a difference of this size would not be shown even if its seeds had no variance."""
-    return bool(_detectable(estimate.images, estimate.images_df, num_pairs)[0] > abs(float(estimate.value[0])))

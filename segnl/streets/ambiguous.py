@@ -10,8 +10,7 @@ from segnl.streets.canvas import Box, Draws, Surface, nearest, shade
 from segnl.streets.pairs import BLACK_MARK, PAIRS, WHITE_MARK, AmbiguousPair, Colour
 from segnl.streets.town import FOLIAGE, Street
 
-_NEAR, _FAR_ENOUGH = 70, 100
-"""Pixels of a 256x512 image between an object's centre and its cue's: at least, and if it can be."""
+_NEAR, _FAR_ENOUGH = 70, 100  # pixels of a 256x512 image from an object to its cue: at least, and if it can be
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,6 @@ MANIFEST = "streets.json"
 LEAST_HW, MOST_HW = (64, 128), (2048, 4096)
 _END_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
-Progress = Callable[[int, int], None]
-
 
 def generate(
     out: Path,
@@ -38,7 +36,7 @@ def generate(
     num_val: int,
     hw: tuple[int, int] = (256, 512),
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Writes the data set below `out` and returns the number of new images; existing ones stay.
 

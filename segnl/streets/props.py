@@ -284,21 +284,22 @@ def barrier(street: Street, side: float, ahead: float) -> None:
         canvas.polygon(upright(side, 0, 1.05, post, post + 0.12), colour)
 
 
-PROPS: dict[str, tuple[Callable[[Street, float, float], None], Size]] = {
-    "car": (car, (1.8, 1.5, 4.2)),
-    "truck": (truck, (2.4, 3.2, 7.0)),
-    "bus": (bus, (2.5, 3.0, 10.0)),
-    "train": (train, (2.4, 3.3, 22.0)),
-    "person": (person, (0.8, 1.9, 0.3)),
-    "cyclist": (cyclist, (1.7, 1.8, 0.3)),
-    "bicycle": (bicycle, (1.7, 1.1, 0.3)),
-    "motorcycle": (motorcycle, (2.0, 1.3, 0.3)),
-    "tree": (tree, (4.4, 7.0, 0.3)),
-    "bush": (bush, (2.4, 1.5, 0.3)),
-    "lamp": (lamp, (2.8, 7.4, 0.3)),
-    "traffic_light": (traffic_light, (0.5, 3.6, 0.3)),
-    "traffic_sign": (traffic_sign, (0.9, 2.8, 0.3)),
-    "litter_bin": (litter_bin, (0.5, 1.0, 0.3)),
-    "barrier": (barrier, (0.2, 1.1, 7.0)),
+NEAR, MIDDLE, FAR = (45, 140), (90, 300), (220, 700)  # tenths of a metre ahead
+PROPS: dict[str, tuple[Callable[[Street, float, float], None], Size, tuple[tuple[int, int, tuple[int, int]], ...]]] = {
+    "car": (car, (1.8, 1.5, 4.2), ((1, 4, MIDDLE), (2, 6, FAR))),
+    "person": (person, (0.8, 1.9, 0.3), ((1, 5, MIDDLE), (1, 5, FAR), (0, 1, NEAR))),
+    "tree": (tree, (4.4, 7.0, 0.3), ((0, 4, MIDDLE), (1, 6, FAR))),
+    "bush": (bush, (2.4, 1.5, 0.3), ((0, 3, MIDDLE),)),
+    "lamp": (lamp, (2.8, 7.4, 0.3), ((1, 3, MIDDLE), (1, 3, FAR), (0, 1, NEAR))),
+    "traffic_sign": (traffic_sign, (0.9, 2.8, 0.3), ((1, 3, MIDDLE), (0, 2, FAR))),
+    "traffic_light": (traffic_light, (0.5, 3.6, 0.3), ((0, 2, MIDDLE), (0, 2, FAR))),
+    "bicycle": (bicycle, (1.7, 1.1, 0.3), ((0, 2, MIDDLE),)),
+    "motorcycle": (motorcycle, (2.0, 1.3, 0.3), ((0, 1, MIDDLE),)),
+    "cyclist": (cyclist, (1.7, 1.8, 0.3), ((0, 1, MIDDLE),)),
+    "truck": (truck, (2.4, 3.2, 7.0), ((0, 1, FAR),)),
+    "bus": (bus, (2.5, 3.0, 10.0), ((0, 1, FAR),)),
+    "barrier": (barrier, (0.2, 1.1, 7.0), ((0, 1, MIDDLE),)),
+    "litter_bin": (litter_bin, (0.5, 1.0, 0.3), ((0, 2, MIDDLE),)),
+    "train": (train, (2.4, 3.3, 22.0), ()),
 }
-"""Painters by name, with the size of what they paint."""
+"""By name: the painter, the size of what it paints, and groups in a street: smallest and largest number, distance."""

@@ -37,15 +37,6 @@ class Scene:
     placements: tuple[Placement, ...]
 
 
-@dataclass(frozen=True)
-class _Prop:
-    """An object in the street. extent: the pixels that it may cover. ahead: metres."""
-
-    paint: Callable[[], None]
-    extent: Box
-    ahead: float
-
-
 def render_scene(*, seed: int, split: str, index: int, hw: tuple[int, int], marks_seed: int | None = None) -> Scene:
     """Renders street number `index` of a split, a pure function of its arguments.
 
@@ -69,8 +60,10 @@ def render_scene(*, seed: int, split: str, index: int, hw: tuple[int, int], mark
 
 def _populate(street: Street, placements: Sequence[Placement], index: int) -> None:
     """Paints props and ambiguous objects, the farthest first, without props that hide a cue or much of an object."""
-    props = [prop for prop in _props(street, index) if _is_clear(prop, street, placements)]
-    queue = [(prop.ahead, order, prop.paint) for order, prop in enumerate(props)]
+    queue: list[tuple[float, int, Callable[[], None]]] = []
+    for order, (ahead, extent, paint) in enumerate(_props(street, index)):
+        if _is_clear(ahead, extent, street, placements):
+            queue.append((ahead, order, paint))
     for order, placement in enumerate(placements):
         ahead = street.camera.ahead_of_row(placement.box.y1)
         queue.append((ahead, -1 - order, partial(paint_object, street, placement, order + 1)))
@@ -78,38 +71,20 @@ def _populate(street: Street, placements: Sequence[Placement], index: int) -> No
         paint()
 
 
-def _is_clear(prop: _Prop, street: Street, placements: Sequence[Placement]) -> bool:
+def _is_clear(ahead: float, extent: Box, street: Street, placements: Sequence[Placement]) -> bool:
     """Whether a prop hides no cue and at most an eighth of any ambiguous object behind it."""
     for placement in placements:
-        if prop.extent.overlap(placement.cue.grown(street.camera.px(3))):
+        if extent.overlap(placement.cue.grown(street.camera.px(3))):
             return False
-        is_before = prop.ahead < street.camera.ahead_of_row(placement.box.y1)
-        if is_before and prop.extent.overlap(placement.box) * 8 > placement.box.area:
+        is_before = ahead < street.camera.ahead_of_row(placement.box.y1)
+        if is_before and extent.overlap(placement.box) * 8 > placement.box.area:
             return False
     return True
 
 
+_Prop = tuple[float, Box, Callable[[], None]]
+"""A prop's distance ahead, the pixels that it may cover, and its painter."""
 _SCHEDULE = ("train", "motorcycle", "cyclist", "truck", "bicycle", "bus", "traffic_light", "barrier", "person", "car")
-
-
-_NEAR, _MIDDLE, _FAR = (45, 140), (90, 300), (220, 700)  # tenths of a metre
-_CROWD = {
-    "car": ((1, 4, _MIDDLE), (2, 6, _FAR)),
-    "person": ((1, 5, _MIDDLE), (1, 5, _FAR), (0, 1, _NEAR)),
-    "tree": ((0, 4, _MIDDLE), (1, 6, _FAR)),
-    "bush": ((0, 3, _MIDDLE),),
-    "lamp": ((1, 3, _MIDDLE), (1, 3, _FAR), (0, 1, _NEAR)),
-    "traffic_sign": ((1, 3, _MIDDLE), (0, 2, _FAR)),
-    "traffic_light": ((0, 2, _MIDDLE), (0, 2, _FAR)),
-    "bicycle": ((0, 2, _MIDDLE),),
-    "motorcycle": ((0, 1, _MIDDLE),),
-    "cyclist": ((0, 1, _MIDDLE),),
-    "truck": ((0, 1, _FAR),),
-    "bus": ((0, 1, _FAR),),
-    "barrier": ((0, 1, _MIDDLE),),
-    "litter_bin": ((0, 2, _MIDDLE),),
-}
-"""Smallest and largest number of each kind of prop, and the range of its distance."""
 
 
 def _props(street: Street, index: int) -> list[_Prop]:
@@ -122,19 +97,21 @@ def _props(street: Street, index: int) -> list[_Prop]:
     kinds = _SCHEDULE[index % 10], _SCHEDULE[(index * 3 + 1) % 10]
     scheduled = [_prop(street, kind, (90, 240)) for kind in kinds for _ in range(2)]
     crowd = [
-        (kind, draws.between(least, most), reach) for kind, groups in _CROWD.items() for least, most, reach in groups
+        (kind, draws.between(least, most), reach)
+        for kind, (_, _, groups) in PROPS.items()
+        for least, most, reach in groups
     ]
     return scheduled + [_prop(street, kind, reach) for kind, count, reach in crowd for _ in range(count)]
 
 
 def _prop(street: Street, kind: str, ahead_dm: tuple[int, int]) -> _Prop:
     """Draws a place for a prop. ahead_dm: nearest and farthest, in tenths of a metre."""
-    painter, (width, height, length) = PROPS[kind]
+    painter, (width, height, length), _ = PROPS[kind]
     side, ahead = _place(street, kind, ahead_dm)
     near = street.camera.front(side, ahead, width, height)
     far = street.camera.front(side, ahead + length, width, height)
     extent = Box(min(near.x0, far.x0), min(near.y0, far.y0), max(near.x1, far.x1), max(near.y1, far.y1))
-    return _Prop(partial(painter, street, side, ahead), extent, ahead)
+    return ahead, extent, partial(painter, street, side, ahead)
 
 
 def _place(street: Street, kind: str, ahead_dm: tuple[int, int]) -> tuple[float, float]:
@@ -182,24 +159,20 @@ def _margins(street: Street) -> None:
 
 def _resolve(street: Street, placements: Sequence[Placement]) -> Scene:
     """Turns surfaces into classes and instances; only here an ambiguous object gets its class."""
-    canvas = street.canvas
-    grain = np.array([surface.grain for surface in canvas.surfaces], np.uint8)
-    pairs = np.zeros(len(canvas.surfaces), np.uint8)
-    labels = np.zeros(len(canvas.surfaces), np.uint8)
-    instances = np.zeros(len(canvas.surfaces), np.uint16)
     counts: Counter[str] = Counter()
-    for number, surface in enumerate(canvas.surfaces):
-        name = surface.name
+    rows = []  # of each surface: grain, pair, label id, instance id
+    for surface in street.canvas.surfaces:
+        name, pair = surface.name, 0
         if surface.placement:
             placement = placements[surface.placement - 1]
-            name, pairs[number] = placement.class_name, placement.pair_number
+            name, pair = placement.class_name, placement.pair_number
         label = _LABELS[name]
-        labels[number] = instances[number] = label.id
-        if label.has_instances:
-            instances[number] = label.id * 1000 + counts[name]
-            counts[name] += 1
-    image = finish(canvas.image, grain[canvas.owner], street.draws)
-    return Scene(image, labels[canvas.owner], instances[canvas.owner], pairs[canvas.owner], tuple(placements))
+        instance = label.id * 1000 + counts[name] if label.has_instances else label.id
+        counts[name] += 1
+        rows.append((surface.grain, pair, label.id, instance))
+    grain, pairs, labels, instances = (np.array(rows, np.uint16).T)[:, street.canvas.owner]
+    image = finish(street.canvas.image, grain.astype(np.uint8), street.draws)
+    return Scene(image, labels.astype(np.uint8), instances, pairs.astype(np.uint8), tuple(placements))
 
 
 def finish(image: Pixels, grain: Pixels, draws: Draws) -> Pixels:

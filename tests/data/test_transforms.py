@@ -119,7 +119,7 @@ def test_scale_and_place_are_independent():
     drawn = []
     for index in range(300):
         out = make(Sample(np.tile(np.arange(100, dtype=np.uint8)[:, None, None], (1, 100, 3)), label, "a"), 0, index)
-        scaled = 100 / make._compose.transforms[0].params["ratio"][0]
+        scaled = 100 / make._compose.transforms[0].params["window"][2][0]
         drawn.append((scaled, out.image[0, 0, 0], make._compose.transforms[1].params != {}))
     table = np.corrcoef(np.array(drawn, dtype=float).T)
     assert np.abs(table[np.triu_indices(3, 1)]).max() < 0.2  # 3.5 standard deviations

@@ -11,7 +11,7 @@ from segnl.data.datasets.ade20k import ADE20K
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
-from segnl.metrics.report import metrics_dict
+from segnl.metrics.confusion import metrics_dict
 from segnl.runs.build import build_data, build_model, device_of
 from segnl.runs.recipe import load_recipe
 

@@ -76,7 +76,9 @@ def test_our_four_scores_equal_the_official_ones(seed: int, tmp_path: Path) -> N
     assert np.isnan(ours.class_iou["train"])
     assert ours.class_iou["truck"] == 0.0
     result = official_scores(root, "val", results)
-    assert {name: result[name] for name in official.MEANS} == pytest.approx(theirs.means(), abs=1e-12)
+    assert {name: result[name] for name in official.CityscapesScores._fields} == pytest.approx(
+        theirs.means(), abs=1e-12
+    )
     assert result["per_class"]["train"] is None
     json.dumps(result, allow_nan=False)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segnl.metrics.confusion import Confusion
-from segnl.metrics.report import metrics_dict, table_text
+from segnl.metrics.confusion import Confusion, metrics_dict, table_text
 
 NAMES = ("road", "car", "sky")
 

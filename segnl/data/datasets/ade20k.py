@@ -7,9 +7,18 @@ from pathlib import Path
 
 from segnl.core.errors import DataError
 from segnl.data.base import DataConfig, Files, SegmentationData, SubmissionRules, files_by_id, split_folder
-from segnl.labels.ade20k import TABLE
-from segnl.labels.table import ClassTable
+from segnl.labels.table import ClassTable, read_tsv
 
+_ROWS = read_tsv(Path(__file__).with_suffix(".tsv"))  # names with their synonyms; ids 1..150, 0 is "other objects"
+TABLE = ClassTable(
+    [row.name for row in _ROWS],
+    [row.colour for row in _ROWS],
+    file_ids=[row.file_id for row in _ROWS],
+    ignore_ids=[0],
+    void_id=0,
+    title="ade20k",
+    unknown_hint="expected SceneParse150's annotations (ADEChallengeData2016), 8-bit",
+)
 FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 
 
