@@ -25,7 +25,7 @@ from eval_files import end_to_end, official_evaluator, streets
 from timing import peak_mib, with_ratios, write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.evaluation.inference import sliding
+from segnl.evaluation.inference import slide_inference
 from segnl.metrics.confusion import Confusion
 
 Call = Callable[[], object]
@@ -159,7 +159,7 @@ def accumulating(k: int, height: int, width: int) -> dict[str, Call]:
         return (total / times).argmax(1)
 
     def ours() -> object:
-        return sliding(predict, image, window, stride, (height, width), align_corners=False).argmax()
+        return slide_inference(predict, image, window, stride, (height, width), align_corners=False).argmax()
 
     return {"segnl": ours, "pad and add, then argmax": pad_and_add}
 

@@ -33,7 +33,7 @@ def build(contestant: str, case: Case) -> Callable[[], object]:
 
 def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[], Any]:
     """The labels of an image by windows of it and its mirror image; a 1x1 convolution at an eighth of the size."""
-    from segnl.evaluation.inference import InferenceSettings, infer
+    from segnl.evaluation.inference import InferenceSettings, infer, scaled_hw
 
     random = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, height, width, generator=random)
@@ -42,7 +42,8 @@ def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[
     def predict(crop: torch.Tensor) -> torch.Tensor:
         return F.conv2d(F.avg_pool2d(crop, 8, ceil_mode=True), weight)
 
-    settings = InferenceSettings("slide", (512, 512), (341, 341), scales=scales, flip=True)
+    sizes = [scaled_hw((height, width), scale) for scale in scales]
+    settings = InferenceSettings((512, 512), (341, 341), input_hws=sizes, flip=True)
     return lambda: infer(predict, image, (height, width), settings).argmax()
 
 

@@ -1,7 +1,7 @@
-"""Inference on a whole image: at once or in sliding windows, at several scales, flipped.
+"""Inference on one image: whole or in sliding windows, at several scales, flipped.
 
-A `Predict` returns logits at feature size. A `ClassScores` computes the scores of an image from them, one band of rows
-after another, so that no tensor `b k H W` is needed. `infer` combines the modes.
+A `Predict` returns logits at feature size. A `ClassScores` computes an image's scores from them, one band of rows after
+another, so that no tensor `b k H W` is needed. `infer` applies the inference settings.
 """
 
 import warnings
@@ -16,17 +16,17 @@ from segnl.core.errors import MachineError
 from segnl.ops.resize import resize, resize_rows, taps
 from segnl.ops.upsampled_labels import band_rows, upsampled_labels, winners
 
-Size = tuple[int, int]
+HW = tuple[int, int]
 Predict = Callable[[Tensor], Tensor]
-"""Normalised image f32 `b 3 H W` -> logits `b k h w`, of any floating type and any h w."""
+"""Maps a normalised image f32 `b 3 H W` to logits `b k h w`, of any floating type and any h w."""
 
-MIN_WINDOW = 64  # pixels; a machine without memory for such a window cannot evaluate the network
+MIN_WINDOW_PX = 64  # a machine without memory for such a window cannot evaluate the network
 
 
 class ClassScores:
-    """Class scores f32 `b k H W`, computed only for the rows that are asked for."""
+    """Class scores f32 `b k H W`, computed for the requested rows only."""
 
-    def __init__(self, batch: int, num_classes: int, hw: Size, device: torch.device) -> None:
+    def __init__(self, batch: int, num_classes: int, hw: HW, device: torch.device) -> None:
         self.batch, self.num_classes, self.hw, self.device = batch, num_classes, hw, device
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -34,7 +34,7 @@ class ClassScores:
         raise NotImplementedError
 
     def bands(self, rows: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Yields `(first row, f32 b k rows W)` from the top. rows: by default as many as fit the cache."""
+        """Yields `(first row, f32 b k rows W)` from top to bottom. rows: by default as many as fit the cache."""
         if rows is None:
             rows = band_rows(self.batch, self.num_classes, self.hw, self.device)
         if rows < 1:
@@ -51,9 +51,9 @@ class ClassScores:
 
 
 class LogitScores(ClassScores):
-    """ClassScores that are logits `b k h w` upsampled to hw."""
+    """Logits `b k h w`, upsampled to hw."""
 
-    def __init__(self, logits: Tensor, hw: Size, *, align_corners: bool) -> None:
+    def __init__(self, logits: Tensor, hw: HW, *, align_corners: bool) -> None:
         super().__init__(logits.shape[0], logits.shape[1], hw, logits.device)
         self.logits = logits.detach().float()
         self.align_corners = align_corners
@@ -74,14 +74,14 @@ class Window(NamedTuple):
 
 
 class WindowScores(ClassScores):
-    """Mean of overlapping windows, each upsampled to window_hw. hw: size of the image that they were cropped from."""
+    """Mean of overlapping windows, each upsampled to window_hw. hw: size of the image they were cropped from."""
 
-    def __init__(self, windows: Sequence[Window], window_hw: Size, hw: Size, *, align_corners: bool) -> None:
+    def __init__(self, windows: Sequence[Window], window_hw: HW, hw: HW, *, align_corners: bool) -> None:
         first = windows[0].logits
         super().__init__(first.shape[0], first.shape[1], hw, first.device)
         self.windows, self.window_hw, self.align_corners = windows, window_hw, align_corners
-        places = [(window.row, window.column) for window in windows]
-        self.num_windows = count_windows(places, window_hw, hw).to(self.device)  # H W
+        corners = [(window.row, window.column) for window in windows]
+        self.coverage = count_windows(corners, window_hw, hw).to(self.device)  # H W
 
     def rows(self, first: int, last: int) -> Tensor:
         total = torch.zeros(self.batch, self.num_classes, last - first, self.hw[1], device=self.device)
@@ -91,13 +91,13 @@ class WindowScores(ClassScores):
                 continue
             upsampled = resize_rows(logits, self.window_hw, start - row, end - row, align_corners=self.align_corners)
             total[:, :, start - first : end - first, column : column + self.window_hw[1]] += upsampled
-        return total.div_(self.num_windows[first:last])
+        return total.div_(self.coverage[first:last])
 
 
 class ResizedScores(ClassScores):
-    """Other scores, resized to hw: from the size of the network's input to that of the label."""
+    """Scores at the size of the network's input, resized to hw, the size of the label."""
 
-    def __init__(self, scores: ClassScores, hw: Size, *, align_corners: bool) -> None:
+    def __init__(self, scores: ClassScores, hw: HW, *, align_corners: bool) -> None:
         super().__init__(scores.batch, scores.num_classes, hw, scores.device)
         self.scores, self.align_corners = scores, align_corners
         self.taps = taps(scores.hw[0], hw[0], align_corners=align_corners)
@@ -113,7 +113,7 @@ class ResizedScores(ClassScores):
 
 
 class MeanProbabilities(ClassScores):
-    """Mean over views of the softmax of their scores. views: scores, and whether their image was flipped."""
+    """Mean of the views' class probabilities. views: the scores, and whether their image was flipped."""
 
     def __init__(self, views: Sequence[tuple[ClassScores, bool]]) -> None:
         first = views[0][0]
@@ -128,12 +128,12 @@ class MeanProbabilities(ClassScores):
         return total.div_(len(self.views))
 
 
-def whole(predict: Predict, image: Tensor, out_hw: Size, *, align_corners: bool) -> ClassScores:
-    """Predicts the image at once; its logits are upsampled once, from feature size to out_hw.
+def whole_inference(predict: Predict, image: Tensor, out_hw: HW, *, align_corners: bool) -> ClassScores:
+    """Predicts the whole image in one forward pass; its logits are upsampled once, from feature size to out_hw.
 
     image: f32 `b 3 H W`, already normalised; its size need not be a multiple of the output stride.
 
-    Raises MachineError when it does not fit into memory.
+    Raises MachineError when the image does not fit into memory.
     """
     try:
         return LogitScores(predict(image), out_hw, align_corners=align_corners)
@@ -144,12 +144,12 @@ def whole(predict: Predict, image: Tensor, out_hw: Size, *, align_corners: bool)
         raise MachineError(f"image {hw}: does not fit into memory at once; use eval.mode=slide") from err
 
 
-def sliding(
+def slide_inference(
     predict: Predict,
     image: Tensor,
-    window_hw: Size,
-    stride_hw: Size,
-    out_hw: Size,
+    window_hw: HW,
+    stride_hw: HW,
+    out_hw: HW,
     *,
     align_corners: bool,
     batch_size: int = 1,
@@ -158,8 +158,8 @@ def sliding(
 
     image: f32 `b 3 H W`, already normalised. window_hw, stride_hw: pixels. batch_size: windows predicted at once.
     Returns scores at out_hw; every pixel is covered at least once. The last window in a row or column is pulled back
-    inside the image, not padded; a window larger than the image shrinks to it. Where memory does not suffice, fewer
-    windows go at once, then windows and strides are halved, with a warning since that changes the scores.
+    inside the image, not padded; a window larger than the image shrinks to it. If memory runs out, fewer windows are
+    predicted at once; then windows and strides are halved, with a warning, because that changes the scores.
 
     Raises ValueError when the stride exceeds the window (pixels between would go unseen).
     """
@@ -176,7 +176,7 @@ def sliding(
         except RuntimeError as err:
             if not _is_out_of_memory(err):
                 raise
-            if batch_size == 1 and min(fitted) < MIN_WINDOW:
+            if batch_size == 1 and min(fitted) < MIN_WINDOW_PX:
                 raise MachineError(f"a window of {fitted} does not fit into memory; use a larger machine") from err
         if batch_size > 1:
             batch_size //= 2
@@ -188,109 +188,94 @@ def sliding(
 
 
 def _windows(
-    predict: Predict, image: Tensor, window_hw: Size, stride_hw: Size, *, align_corners: bool, batch_size: int
+    predict: Predict, image: Tensor, window_hw: HW, stride_hw: HW, *, align_corners: bool, batch_size: int
 ) -> ClassScores:
-    """Keeps the windows' logits, or adds them up where they would need more memory than that (logits at image size)."""
+    """Keeps the windows' logits, or sums them at image size if that needs less memory."""
     hw = (image.shape[2], image.shape[3])
-    columns = starts(hw[1], window_hw[1], stride_hw[1])
-    places = [(row, column) for row in starts(hw[0], window_hw[0], stride_hw[0]) for column in columns]
+    columns = window_starts(hw[1], window_hw[1], stride_hw[1])
+    corners = [(row, column) for row in window_starts(hw[0], window_hw[0], stride_hw[0]) for column in columns]
     windows: list[Window] = []
     total: Tensor | None = None
-    for first in range(0, len(places), batch_size):
-        batch = places[first : first + batch_size]
+    for first in range(0, len(corners), batch_size):
+        batch = corners[first : first + batch_size]
         crops = [image[:, :, row : row + window_hw[0], column : column + window_hw[1]] for row, column in batch]
         logits = predict(torch.cat(crops)).detach().float()
-        predicted = [Window(*at, own) for at, own in zip(batch, torch.split(logits, image.shape[0]), strict=True)]
-        if total is None and len(places) * logits.shape[2] * logits.shape[3] > hw[0] * hw[1]:
+        chunks = torch.split(logits, image.shape[0])  # one per window, b k h w
+        new = [Window(row, column, chunk) for (row, column), chunk in zip(batch, chunks, strict=True)]
+        if total is None and len(corners) * logits.shape[2] * logits.shape[3] > hw[0] * hw[1]:
             total = logits.new_zeros(image.shape[0], logits.shape[1], *hw)
         if total is None:
-            windows += predicted
+            windows += new
             continue
-        for row, column, own in predicted:
-            upsampled = resize(own, window_hw, align_corners=align_corners)
+        for row, column, chunk in new:
+            upsampled = resize(chunk, window_hw, align_corners=align_corners)
             total[:, :, row : row + window_hw[0], column : column + window_hw[1]] += upsampled
     if total is None:
         return WindowScores(windows, window_hw, hw, align_corners=align_corners)
-    num_windows = count_windows(places, window_hw, hw).to(total)
-    return LogitScores(total.div_(num_windows), hw, align_corners=align_corners)
+    coverage = count_windows(corners, window_hw, hw).to(total)
+    return LogitScores(total.div_(coverage), hw, align_corners=align_corners)
 
 
-def starts(length: int, window: int, stride: int) -> list[int]:
-    """Returns the windows' first pixels along an axis: one every stride, the last one pulled back inside the image."""
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Returns the first pixel of each window along an axis: one every stride, the last pulled back inside the image."""
     if window >= length:
         return [0]
     return [*range(0, length - window, stride), length - window]
 
 
-def count_windows(places: Sequence[tuple[int, int]], window_hw: Size, hw: Size) -> Tensor:
-    """Counts the windows that cover each pixel, f32 `H W` on the CPU. places: row and column of each window."""
-    num_windows = torch.zeros(hw)
-    for row, column in places:
-        num_windows[row : row + window_hw[0], column : column + window_hw[1]] += 1
-    return num_windows
+def count_windows(corners: Sequence[tuple[int, int]], window_hw: HW, hw: HW) -> Tensor:
+    """Counts the windows that cover each pixel, f32 `H W` on the CPU. corners: each window's first row and column."""
+    coverage = torch.zeros(hw)
+    for row, column in corners:
+        coverage[row : row + window_hw[0], column : column + window_hw[1]] += 1
+    return coverage
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """The way from an image to its class scores.
+    """Settings of `infer`.
 
-    mode: whole, or slide with window_hw and stride_hw. scales: of the image's size; input_hws: the sizes themselves,
-    instead. flip: also the flipped image. batch_size: windows that pass the network at once.
-
-    Raises ValueError for a mode that is neither, no scale, or slide without window and stride.
+    window_hw, stride_hw: sliding windows; None: the whole image in one pass. input_hws: the sizes at which the network
+    sees the image, one per view; none: its own. flip: also predict the flipped image. batch_size: windows at once.
     """
 
-    mode: str = "whole"
-    window_hw: Size | None = None
-    stride_hw: Size | None = None
-    scales: Sequence[float] = (1.0,)
-    input_hws: Sequence[Size] | None = None
+    window_hw: HW | None = None
+    stride_hw: HW | None = None
+    input_hws: Sequence[HW] = ()
     flip: bool = False
     batch_size: int = 1
     align_corners: bool = False
 
-    def __post_init__(self) -> None:
-        num_sizes = len(self.scales if self.input_hws is None else self.input_hws)
-        if self.mode not in ("whole", "slide") or not num_sizes:
-            raise ValueError(f"mode {self.mode!r}, {num_sizes} scales; expected 'whole' or 'slide' and at least one")
-        if self.mode == "slide" and (self.window_hw is None or self.stride_hw is None):
-            raise ValueError("mode slide needs window_hw and stride_hw")
 
-
-def infer(predict: Predict, image: Tensor, out_hw: Size, settings: InferenceSettings) -> ClassScores:
+def infer(predict: Predict, image: Tensor, out_hw: HW, settings: InferenceSettings) -> ClassScores:
     """Returns the class scores of an image at out_hw, the label's own size.
 
     image: f32 `b 3 H W`, already normalised, on the network's device.
-    One view gives its logits; several give the mean of their softmax.
+    With one view the scores are its logits; with several, the mean of their softmax.
     """
-    hw = (image.shape[2], image.shape[3])
-    align_corners = settings.align_corners
-    sizes = settings.input_hws
-    if sizes is None:
-        sizes = [scaled_hw(hw, scale) for scale in settings.scales]
     views: list[tuple[ClassScores, bool]] = []
     with torch.no_grad():
-        for size in sizes:
-            scaled = resize(image, size, align_corners=False)
+        for input_hw in settings.input_hws or [(image.shape[2], image.shape[3])]:
+            scaled = resize(image, input_hw, align_corners=False)
             for was_flipped in (False, True) if settings.flip else (False,):
                 view = scaled.flip(3) if was_flipped else scaled
-                if settings.mode == "slide" and settings.window_hw is not None and settings.stride_hw is not None:
-                    scores = sliding(
+                if settings.window_hw is None or settings.stride_hw is None:
+                    scores = whole_inference(predict, view, out_hw, align_corners=settings.align_corners)
+                else:
+                    scores = slide_inference(
                         predict,
                         view,
                         settings.window_hw,
                         settings.stride_hw,
                         out_hw,
-                        align_corners=align_corners,
+                        align_corners=settings.align_corners,
                         batch_size=settings.batch_size,
                     )
-                else:
-                    scores = whole(predict, view, out_hw, align_corners=align_corners)
                 views.append((scores, was_flipped))
     return views[0][0] if len(views) == 1 else MeanProbabilities(views)
 
 
-def scaled_hw(hw: Size, scale: float) -> Size:
+def scaled_hw(hw: HW, scale: float) -> HW:
     """Returns hw times scale, rounded half up, at least 1."""
     if not scale > 0:
         raise ValueError(f"scale: {scale}; expected more than 0")

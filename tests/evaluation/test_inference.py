@@ -17,9 +17,9 @@ from segnl.evaluation.inference import (
     InferenceSettings,
     LogitScores,
     ResizedScores,
-    sliding,
-    starts,
-    whole,
+    slide_inference,
+    whole_inference,
+    window_starts,
 )
 
 
@@ -70,8 +70,8 @@ def slid_by_hand(predict, image: Tensor, window: tuple[int, int], stride: tuple[
     return total / times
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # a few float32 interpolations and sums
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)  # a few float32 interpolations and sums
 
 
 @pytest.mark.parametrize("out_hw", [HW, (40, 61), (11, 13)])
@@ -87,7 +87,7 @@ def test_whole_upsamples_the_logits_once_to_the_labels_size(out_hw: tuple[int, i
 @pytest.mark.parametrize(("window", "stride"), [((16, 16), (10, 11)), ((16, 24), (16, 24)), ((23, 8), (5, 3))])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_sliding_equals_padding_and_adding(predict, window, stride, batch_size: int) -> None:
-    scores = sliding(predict, image_of(), window, stride, HW, align_corners=False, batch_size=batch_size)
+    scores = slide_inference(predict, image_of(), window, stride, HW, align_corners=False, batch_size=batch_size)
     expected = slid_by_hand(predict, image_of(), window, stride)
     close(all_rows(scores), expected)
     assert torch.equal(scores.argmax(), expected.argmax(1).to(torch.uint8))
@@ -95,55 +95,56 @@ def test_sliding_equals_padding_and_adding(predict, window, stride, batch_size: 
 
 def test_sliding_without_overlap_equals_whole_for_a_network_that_sees_one_pixel() -> None:
     image = image_of((24, 36))
-    slid = sliding(pointwise, image, (8, 12), (8, 12), (24, 36), align_corners=False)
-    assert torch.equal(all_rows(slid), all_rows(whole(pointwise, image, (24, 36), align_corners=False)))
+    slid = slide_inference(pointwise, image, (8, 12), (8, 12), (24, 36), align_corners=False)
+    assert torch.equal(all_rows(slid), all_rows(whole_inference(pointwise, image, (24, 36), align_corners=False)))
 
 
 @pytest.mark.parametrize("predict", [pointwise, strided])
 def test_a_window_larger_than_the_image_shrinks_to_it(predict) -> None:
-    slid = infer(predict, image_of(), HW, mode="slide", window_hw=(64, 20), stride_hw=(40, 20))
+    slid = infer(predict, image_of(), HW, window_hw=(64, 20), stride_hw=(40, 20))
     close(all_rows(slid), slid_by_hand(predict, image_of(), (64, 20), (40, 20)))
-    covering = infer(predict, image_of(), HW, mode="slide", window_hw=(64, 64), stride_hw=(40, 40))
+    covering = infer(predict, image_of(), HW, window_hw=(64, 64), stride_hw=(40, 40))
     close(all_rows(covering), all_rows(infer(predict, image_of(), HW)))
 
 
 @pytest.mark.parametrize("out_hw", [(46, 74), (15, 60)])
 def test_sliding_scores_are_resized_from_the_images_size_to_the_labels(out_hw: tuple[int, int]) -> None:
-    slid = infer(strided, image_of(), out_hw, mode="slide", window_hw=(16, 16), stride_hw=(11, 11))
+    slid = infer(strided, image_of(), out_hw, window_hw=(16, 16), stride_hw=(11, 11))
     assert isinstance(slid, ResizedScores)
     close(all_rows(slid), upsampled(slid_by_hand(strided, image_of(), (16, 16), (11, 11)), out_hw))
 
 
 def test_flip_and_scales_equal_a_composition_by_hand() -> None:
     image, out_hw, scales = image_of(), (29, 41), (0.5, 1.0, 1.75)
-    found = infer(strided, image, out_hw, scales=scales, flip=True)
+    sizes = [(int(HW[0] * scale + 0.5), int(HW[1] * scale + 0.5)) for scale in scales]
+    scores = infer(strided, image, out_hw, input_hws=sizes, flip=True)
     total = torch.zeros(1)
-    for scale in scales:
-        scaled = upsampled(image, (int(HW[0] * scale + 0.5), int(HW[1] * scale + 0.5)))
+    for size in sizes:
+        scaled = upsampled(image, size)
         total = total + upsampled(strided(scaled), out_hw).softmax(1)
         total = total + upsampled(strided(scaled.flip(3)), out_hw).softmax(1).flip(3)
-    close(all_rows(found), total / 6)
-    assert torch.equal(found.argmax(), total.argmax(1).to(torch.uint8))
+    close(all_rows(scores), total / 6)
+    assert torch.equal(scores.argmax(), total.argmax(1).to(torch.uint8))
 
 
 def test_flip_and_sliding_compose() -> None:
     image = image_of()
-    found = infer(strided, image, HW, mode="slide", window_hw=(16, 16), stride_hw=(9, 9), flip=True)
+    scores = infer(strided, image, HW, window_hw=(16, 16), stride_hw=(9, 9), flip=True)
     straight = slid_by_hand(strided, image, (16, 16), (9, 9)).softmax(1)
     flipped = slid_by_hand(strided, image.flip(3), (16, 16), (9, 9)).softmax(1).flip(3)
-    close(all_rows(found), (straight + flipped) / 2)
+    close(all_rows(scores), (straight + flipped) / 2)
 
 
 def test_one_scale_other_than_1_gives_logits_at_the_labels_size() -> None:
-    found = infer(strided, image_of(), HW, input_hws=[(46, 74)])
-    assert isinstance(found, LogitScores)
-    close(all_rows(found), upsampled(strided(upsampled(image_of(), (46, 74))), HW))
+    scores = infer(strided, image_of(), HW, input_hws=[(46, 74)])
+    assert isinstance(scores, LogitScores)
+    close(all_rows(scores), upsampled(strided(upsampled(image_of(), (46, 74))), HW))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])
-@pytest.mark.parametrize("protocol", [{}, {"flip": True}, {"mode": "slide", "window_hw": (9, 9), "stride_hw": (5, 7)}])
-def test_bands_of_any_height_give_the_same_labels(rows: int, protocol: dict) -> None:
-    scores = infer(strided, image_of(), (31, 43), **protocol)
+@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"window_hw": (9, 9), "stride_hw": (5, 7)}])
+def test_bands_of_any_height_give_the_same_labels(rows: int, settings: dict) -> None:
+    scores = infer(strided, image_of(), (31, 43), **settings)
     labels = torch.full((2, 31, 43), 255, dtype=torch.uint8)
     for first, band in scores.bands(rows):
         labels[:, first : first + band.shape[2]] = band.argmax(1).to(torch.uint8)
@@ -157,10 +158,10 @@ def test_bfloat16_logits_give_float32_scores() -> None:
 
 def test_nothing_holds_the_scores_of_a_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows stay at feature size; a network with logits at image size is summed in place instead."""
-    slid = sliding(strided, image_of(), (16, 16), (11, 11), HW, align_corners=False)
+    slid = slide_inference(strided, image_of(), (16, 16), (11, 11), HW, align_corners=False)
     held = sum(window.logits.numel() for window in slid.windows)  # type: ignore[attr-defined]
     assert held < 2 * 5 * HW[0] * HW[1] / 4
-    dense = sliding(pointwise, image_of(), (16, 16), (11, 11), HW, align_corners=False)
+    dense = slide_inference(pointwise, image_of(), (16, 16), (11, 11), HW, align_corners=False)
     assert isinstance(dense, LogitScores)
     assert dense.logits.shape == (2, 5, *HW)
 
@@ -173,12 +174,12 @@ from segnl.ops.upsampled_labels import winners
 torch.set_num_threads(1)
 weight = torch.randn(150, 3, 1, 1)
 
-def held(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024  # MiB
+def memory_mib(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
 
 def label(image, rows):
     hw = tuple(image.shape[2:])
-    settings = InferenceSettings("slide", (512, 512), (341, 341), scales=(0.5, 1.0), flip=True)
+    settings = InferenceSettings((512, 512), (341, 341), input_hws=[(hw[0] // 2, hw[1] // 2), hw], flip=True)
     scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, settings)
     for first in rows:
         winners(scores.rows(first, first + 16))
@@ -186,9 +187,9 @@ def label(image, rows):
 label(torch.randn(1, 3, 64, 128), (0, 16))  # the libraries' own buffers
 image = torch.randn(1, 3, 1024, 2048)
 open("/proc/self/clear_refs", "w").write("5")
-before = held("VmRSS")
+before = memory_mib("VmRSS")
 label(image, (0, 336, 496))
-print(held("VmHWM") - before)
+print(memory_mib("VmHWM") - before)
 """
 
 
@@ -196,8 +197,8 @@ def test_150_classes_slid_flipped_and_scaled_at_1024x2048_need_less_than_2_gb() 
     """Three bands, in a process of its own; `bench eval` goes through the whole image."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("no /proc/self/clear_refs: a process's peak memory cannot be measured here")
-    said = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, check=True, capture_output=True, text=True)
-    peak_mib = float(said.stdout)
+    process = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, check=True, capture_output=True, text=True)
+    peak_mib = float(process.stdout)
     assert 100 < peak_mib < 700  # the windows' logits take 98; the scores of a single view would take 1200
 
 
@@ -207,7 +208,7 @@ def test_no_graph_is_kept() -> None:
 
 
 def limited(max_pixels: int):
-    """A network that runs out of memory beyond so many pixels, and the sizes it was asked for."""
+    """Returns a network that runs out of memory beyond max_pixels, and a list of the shapes that it is called with."""
     seen: list[tuple[int, ...]] = []
 
     def predict(image: Tensor) -> Tensor:
@@ -223,54 +224,48 @@ def test_windows_that_do_not_fit_go_one_by_one_and_then_are_halved_with_a_warnin
     predict, seen = limited(70 * 70)
     image = image_of((150, 140), batch=1)
     with pytest.warns(UserWarning, match=r"a window of \(140, 128\) does not fit.*\(70, 64\)"):
-        scores = sliding(predict, image, (140, 128), (100, 100), (150, 140), align_corners=False, batch_size=2)
+        scores = slide_inference(predict, image, (140, 128), (100, 100), (150, 140), align_corners=False, batch_size=2)
     close(all_rows(scores), pointwise(image))
     assert [shape[0] for shape in seen[:2]] == [2, 1]
     assert seen[-1] == (1, 3, 70, 64)
 
 
-def test_what_can_never_fit_is_an_error_that_says_so() -> None:
+def test_an_image_or_a_window_that_cannot_fit_into_memory_is_an_error() -> None:
     predict, _ = limited(10)
     with pytest.raises(MachineError, match="does not fit into memory"):
-        sliding(predict, image_of(), (16, 16), (16, 16), HW, align_corners=False)
+        slide_inference(predict, image_of(), (16, 16), (16, 16), HW, align_corners=False)
     with pytest.raises(MachineError, match=r"eval\.mode=slide"):
-        whole(predict, image_of(), HW, align_corners=False)
+        whole_inference(predict, image_of(), HW, align_corners=False)
 
 
-def test_other_faults_of_the_network_are_not_hidden() -> None:
+def test_other_errors_of_the_network_are_not_hidden() -> None:
     def broken(image: Tensor) -> Tensor:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         infer(broken, image_of(), HW)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        infer(broken, image_of(), HW, mode="slide", window_hw=(8, 8), stride_hw=(8, 8))
+        infer(broken, image_of(), HW, window_hw=(8, 8), stride_hw=(8, 8))
 
 
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="pixels between would go unseen"):
-        sliding(pointwise, image_of(), (8, 8), (8, 9), HW, align_corners=False)
+        slide_inference(pointwise, image_of(), (8, 8), (8, 9), HW, align_corners=False)
     with pytest.raises(ValueError, match="at least 1"):
-        sliding(pointwise, image_of(), (8, 8), (0, 8), HW, align_corners=False)
-    with pytest.raises(ValueError, match="needs window_hw"):
-        infer(pointwise, image_of(), HW, mode="slide")
-    with pytest.raises(ValueError, match="'patches'"):
-        infer(pointwise, image_of(), HW, mode="patches")
-    with pytest.raises(ValueError, match="0 scales"):
-        infer(pointwise, image_of(), HW, scales=())
+        slide_inference(pointwise, image_of(), (8, 8), (0, 8), HW, align_corners=False)
     with pytest.raises(ValueError, match="scale: 0"):
-        infer(pointwise, image_of(), HW, scales=(0.0,))
+        module.scaled_hw(HW, 0.0)
     with pytest.raises(ValueError, match="rows: 0"):
         next(infer(pointwise, image_of(), HW).bands(0))
 
 
 @pytest.mark.parametrize(("length", "window", "stride"), [(10, 4, 3), (10, 4, 4), (9, 4, 4), (4, 4, 1), (3, 4, 2)])
 def test_windows_cover_an_axis_and_stay_inside(length: int, window: int, stride: int) -> None:
-    found = starts(length, window, stride)
-    covered = {pixel for start in found for pixel in range(start, min(start + window, length))}
+    starts = window_starts(length, window, stride)
+    covered = {pixel for start in starts for pixel in range(start, min(start + window, length))}
     assert covered == set(range(length))
-    assert max(found) + window <= max(length, window)
-    assert len(found) == len(set(found))
+    assert max(starts) + window <= max(length, window)
+    assert len(starts) == len(set(starts))
 
 
 def test_scaled_sizes_round_half_up_and_never_vanish() -> None:
