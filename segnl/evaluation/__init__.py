@@ -1,1 +1,1 @@
-"""One way from a checkpoint to scores and masks."""
+"""Evaluation and prediction: from a checkpoint to scores and masks."""

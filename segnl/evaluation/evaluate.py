@@ -1,4 +1,4 @@
-"""Evaluation of a network on a data set: every image once, at its label's own size, in one confusion matrix."""
+"""Evaluation of a network on a data set: counts every image once, at its label's size, in one confusion matrix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from segnl.metrics.confusion import Confusion
 from segnl.runs.recipe import Recipe
 
 OnResult = Callable[[Sample, Tensor], None]
-Known = Callable[[Sample], Pixels | None]
+CachedLabels = Callable[[Sample], Pixels | None]
 
 
 def evaluate(
@@ -31,27 +31,29 @@ def evaluate(
     on_result: OnResult | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     accumulator: Accumulator | None = None,
-    known: Known | None = None,
+    cached_labels: CachedLabels | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Confusion:
-    """Returns the confusion matrix over all of `data`. No image is skipped: a damaged one raises DataError.
+    """Returns the confusion matrix over all of `data`.
 
-    Worker processes decode, this thread runs the network and another thread counts, all at the same time.
-    group: each process evaluates its own images (rank, rank + world, ...), and all get the sum of their counts.
-    should_stop: called after each image; when true, the counts so far are returned, which mean nothing.
-    on_result: called, by that other thread, with each sample and its predicted train ids u8 `H W` on the CPU, in order.
-    accumulator: where to count, for those who want more than the matrix. known: a sample's train ids u8 `H W` if an
-    earlier start wrote them; the network does not run then.
+    Worker processes decode, this thread runs the network, and another thread counts, all at the same time.
+    group: each process evaluates its own images (rank, rank + world size, ...); all return the sum of their counts.
+    on_result: called in the counting thread, in order, with each sample and its prediction, train ids u8 `H W`, CPU.
+    should_stop: called after each image; if true, the evaluation ends early and its result is not to be used.
+    accumulator: receives the counts, for callers that need more than the matrix.
+    cached_labels: returns a sample's prediction, train ids u8 `H W`, or None if the network has to run.
+
+    Raises DataError for a damaged image (none is skipped) and for an empty data set.
     """
     if len(data) == 0:
         raise DataError(f"{recipe.data.root}: no images to score")
-    counted = Accumulator(data.table.num_classes) if accumulator is None else accumulator
+    total = accumulator or Accumulator(data.table.num_classes)
     indices = range(group.rank, len(data), group.world_size)
     samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
 
     def count(sample: Sample, labels: Tensor) -> None:
         ids = labels.cpu()  # H W; waits for the device
-        counted.add(sample.id, ids, sample.label)
+        total.add(sample.id, ids, sample.label)
         if on_result is not None:
             on_result(sample, ids)
 
@@ -61,15 +63,15 @@ def evaluate(
             Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
         ):
             for _, sample in samples:
-                ids = known(sample) if known is not None else None
-                labels = predictor.labels(sample.image) if ids is None else torch.from_numpy(ids)
+                cached = cached_labels(sample) if cached_labels is not None else None
+                labels = predictor.labels(sample.image) if cached is None else torch.from_numpy(cached)
                 counting.do(partial(count, sample, labels))
                 progress.advance()
                 if should_stop():
                     break
 
     group.run_on_all(evaluate_all)
-    for rank, others in enumerate(group.all_gather_object(counted)):
+    for rank, other in enumerate(group.all_gather_object(total)):
         if rank != group.rank:
-            counted.merge(others)
-    return counted.confusion
+            total.merge(other)
+    return total.confusion

@@ -2,9 +2,9 @@
 
 RUN/eval/SPLIT-MODE[-ABLATION]/        the latest result of that name, for people and other programs
     metrics.json                       the scores
-    per_image.npz                      every image's confusion matrix (metrics/per_image.py)
-RUN/cache/evaluation-DIGEST.json, .npz the result, under a digest of weights, data and settings (core/result_cache.py)
-RUN/cache/evaluation-DIGEST/ids/       its masks, SAMPLE_ID.png in the ids of the data set's files
+    per_image.npz                      every image's confusion matrix (metrics/accumulator.py)
+RUN/cache/evaluation-DIGEST.json, .npz the stored result; DIGEST is of weights, data and settings (core/result_cache.py)
+RUN/cache/evaluation-DIGEST/ids/       its masks, SAMPLE_ID.png, with the ids of the data set's own files
 """
 
 import functools
@@ -39,45 +39,46 @@ from segnl.evaluation.submission import Submission
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import Accumulator, PerImage
 from segnl.metrics.cityscapes_official import find_labels, official_scores
-from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, ratio
+from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, number_or_none, ratio
 from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run
 
 NAME = "evaluation"
 VERSION = 1
-"""Raised when the stored counts or the way to them change their meaning."""
-PUBLISHED = ("metrics.json", "per_image.npz", "strata.png")
-"""The files of one result in RUN/eval/SPLIT-MODE; `segnl eval --strata` draws the last one."""
+"""Incremented when the meaning or the computation of the stored counts changes."""
+RESULT_FILES = ("metrics.json", "per_image.npz", "strata.png")
+"""Files of a result in RUN/eval/SPLIT-MODE; only `segnl eval --strata` draws the last one."""
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """The split to evaluate on, and what is wanted besides the scores."""
+    """Split to evaluate on, and outputs to produce besides the scores."""
 
     split: str = "val"
     preset: str | None = None
-    """The name of the inference settings that the run was opened with; it names the folder of the results."""
+    """Name of the inference settings that the run was opened with; it names the folder of the results."""
     ablation: Ablation | None = None
-    """Done to the network's attention during the evaluation."""
+    """Applied to the network's attention during the evaluation."""
     with_strata: bool = False
     """Also count errors by place in the image and in the objects (metrics/strata.py)."""
     official: bool = False
     """Also score with cityscapesscripts."""
     masks: Path | None = None
-    """A folder for masks in colour; a killed evaluation resumes from those that are there."""
+    """Folder for ids, colour masks, overlays and error maps; a killed evaluation resumes from its files."""
     submission: Path | None = None
-    """A zip file for a benchmark's server; the split may come without labels then."""
+    """Zip file for a benchmark's server; the split needs no labels then."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's scores, counts and masks on one split; sample_ids is the order of all counts.
+    """Scores, counts and masks of a run on one split; all counts are in the order of sample_ids.
 
-    folder: RUN/eval/SPLIT-MODE. masks: the folder of SAMPLE_ID.png. key: all that the result depends on. cache: where
-    it is stored, and where results that follow from it are to be.
+    folder: RUN/eval/SPLIT-MODE. masks: folder of SAMPLE_ID.png. key: everything that the result depends on.
+    cache: stores the result, and results computed from it.
     boundary: int64 `images 3 k`, intersection, target and prediction pixels of the classes' boundaries alone.
-    pairs: int64 `images pairs 2`, correct and all pixels of ambiguous objects; None where the data set has none.
+    pairs: int64 `images pairs 2`, correct and all pixels of ambiguous objects; None if the data set has none.
+    is_from_cache: the network did not have to run.
     """
 
     folder: Path
@@ -90,28 +91,28 @@ class Evaluation:
     boundary: Counts
     pairs: Counts | None
     is_from_cache: bool = False
-    """Whether the network did not have to run."""
 
     @functools.cached_property
-    def _confusions(self) -> list[Confusion]:
-        return [
-            Confusion(self.per_image.num_classes, self.per_image.matrix(sample_id)) for sample_id in self.sample_ids
-        ]
+    def _counts(self) -> Counts:
+        """Intersection, target and prediction pixels of each class, int64 `images 3 k`."""
+        num_classes = self.per_image.num_classes
+        confusions = (Confusion(num_classes, self.per_image.matrix(sample_id)) for sample_id in self.sample_ids)
+        return np.array([(image.intersection(), image.target(), image.prediction()) for image in confusions])
 
-    @functools.cached_property
+    @property
     def intersection(self) -> Counts:
-        """Pixels predicted as their label's class, int64 `images k`."""
-        return np.stack([confusion.intersection() for confusion in self._confusions])
+        """Correctly predicted pixels of each class, int64 `images k`."""
+        return self._counts[:, 0]
 
-    @functools.cached_property
+    @property
     def target(self) -> Counts:
         """Labelled pixels of each class, int64 `images k`."""
-        return np.stack([confusion.target() for confusion in self._confusions])
+        return self._counts[:, 1]
 
-    @functools.cached_property
+    @property
     def prediction(self) -> Counts:
         """Labelled pixels predicted as each class, int64 `images k`."""
-        return np.stack([confusion.prediction() for confusion in self._confusions])
+        return self._counts[:, 2]
 
     @property
     def union(self) -> Counts:
@@ -120,39 +121,39 @@ class Evaluation:
 
     @property
     def confusion(self) -> Confusion:
-        """The confusion matrix over all images."""
+        """Confusion matrix over all images."""
         return self.per_image.total()
 
     def mask(self, i: int, table: ClassTable) -> Pixels:
-        """The prediction for image `i`, train ids u8 `H W`."""
+        """Returns the prediction for image `i`, train ids u8 `H W`."""
         return _read_mask(self.masks, self.sample_ids[i], table)
 
     def error_rate(self) -> Floats:
-        """Share of each image's labelled pixels with another class predicted, f64 `images`; NaN where none has one."""
+        """Returns the misclassified fraction of each image's labelled pixels, f64 `images`; NaN without any."""
         return 1 - ratio(self.intersection.sum(axis=1), self.target.sum(axis=1))
 
     def iou(self) -> Floats:
-        """IoU over the whole split, f64 `k`; NaN for a class in neither label nor prediction."""
+        """Returns the IoU over the whole split, f64 `k`; NaN for a class in neither label nor prediction."""
         return ratio(self.intersection.sum(axis=0), self.union.sum(axis=0))
 
     def boundary_iou(self) -> Floats:
-        """IoU of the boundaries over the whole split, f64 `k`; NaN for a class in neither label nor prediction.
+        """Returns the boundaries' IoU over the whole split, f64 `k`; NaN for a class in neither label nor prediction.
 
-        Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here of whole classes, not of single objects. A
-        boundary is a mask's pixels within 0.5 % of the image's diagonal of its edge.
+        A boundary is the pixels of a class within 0.5 % of the image's diagonal from its edge.
+        Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here for whole classes, not for single objects.
         """
         intersection, target, prediction = self.boundary.sum(axis=0)
         return ratio(intersection, target + prediction - intersection)
 
     def pair_accuracy(self) -> Floats | None:
-        """Share of each ambiguous pair's pixels that is predicted correctly, f64 `pairs`."""
+        """Returns the correctly predicted fraction of each ambiguous pair's pixels, f64 `pairs`; None without pairs."""
         if self.pairs is None:
             return None
         correct, total = self.pairs.sum(axis=0).T
         return ratio(correct, total)
 
-    def commonest_class(self) -> tuple[int, float]:
-        """The class with most labelled pixels, and the mIoU of predicting it everywhere."""
+    def most_frequent_class(self) -> tuple[int, float]:
+        """Returns the class with most labelled pixels, and the mIoU of predicting it everywhere."""
         target = self.target.sum(axis=0)
         return int(target.argmax()), float(ratio(target.max(), target.sum()) / max(1, int((target > 0).sum())))
 
@@ -160,30 +161,30 @@ class Evaluation:
 def evaluate_run(
     run: Run, request: EvaluationRequest | None = None, *, group: ProcessGroup = SINGLE_PROCESS
 ) -> Evaluation:
-    """Evaluates a run on a split, or returns its stored result if weights, data and settings are still the same.
+    """Evaluates a run on a split, or returns its stored result if weights, data and settings are unchanged.
 
-    The result is written to RUN/eval/SPLIT-MODE, or SPLIT-PRESET while the settings are a preset's. No result is there
-    while the network runs, so a killed evaluation leaves none. group: each process evaluates its own images; all return
-    the same.
+    Writes the result to RUN/eval/SPLIT-MODE, or to SPLIT-PRESET if the settings are a preset's. An old result is
+    removed before the network runs, so a killed evaluation leaves none.
+    group: each process evaluates its own images; all return the same evaluation.
 
-    Raises ConfigError for what cannot be asked of this run, CheckpointError when the data set has other classes,
-    DataError for a damaged image, MachineError where nothing can be written.
+    Raises ConfigError for a request that this run or data set does not support, CheckpointError when the data set has
+    other classes, DataError for a damaged image, MachineError when a folder cannot be written.
     """
     request = request or EvaluationRequest()
     data = group.run_on_all(lambda: _open_data(run, request, group))
     key, stored = group.run_on_rank0(lambda: _look_up(run, request, data))
     has_strata = stored is not None and "strata" in stored.value
     if stored is None or request.masks or request.submission or (request.with_strata and not has_strata):
-        record = _Counting(run, request, data, key, stored, group).record()
+        record = _EvaluationPass(run, request, data, key, stored, group).record()
     else:
         record = stored
     return group.run_on_rank0(lambda: _finish(run, request, data, record, stored))
 
 
 def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:
-    """Opens the split's data. Fails early, before hours of work, if something that is asked for is impossible."""
+    """Opens the split's data. Fails before hours of work if the request cannot be met."""
     if request.submission and group.world_size > 1:
-        raise ConfigError("--submission: is packed by one process; score without torchrun")
+        raise ConfigError("--submission: needs a single process; score without torchrun")
     data = run.open_data(request.split, needs_labels=request.submission is None)
     if request.official:
         if not data.has_cityscapes_layout:
@@ -197,7 +198,7 @@ def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> Seg
 
 
 def _own_preset(run: Run, request: EvaluationRequest) -> str | None:
-    """Returns the preset's name; None if overrides have changed its settings."""
+    """Returns the preset's name; None without a preset, or if overrides have changed its settings."""
     return request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
 
 
@@ -209,9 +210,9 @@ def _results_folder(run: Run, request: EvaluationRequest) -> Path:
 
 
 def evaluation_key(run: Run, data: SegmentationData, ablation: Ablation | None = None) -> JSONDict:
-    """Describes all that predictions and counts depend on.
+    """Returns a description of everything that predictions and counts depend on.
 
-    The number of windows that pass the network at once is left out: it changes no score, and a rerun may need fewer.
+    eval.batch_size is left out: it changes no score, and a rerun may need a smaller one.
     """
     recipe = run.recipe.to_dict()
     return {
@@ -231,15 +232,15 @@ def evaluation_key(run: Run, data: SegmentationData, ablation: Ablation | None =
 
 
 def _look_up(run: Run, request: EvaluationRequest, data: SegmentationData) -> tuple[JSONDict, Record | None]:
-    """Returns the result's key and, if its masks too are as they were written, the stored result.
+    """Returns the result's key and the stored result; None if there is none or its masks have changed.
 
-    Where there is none, an earlier result is removed from RUN/eval: it would pass for the one that is computed now.
+    Without a stored result, an earlier one is removed from RUN/eval, so that it is not mistaken for the new one.
     """
     key = evaluation_key(run, data, request.ablation)
     record = run.cache.load(NAME, key)
     if record is not None and record.value["masks"] == _masks_digest(_masks_folder(run, key), data):
         return key, record
-    _remove_published(_results_folder(run, request))
+    _remove_results(_results_folder(run, request))
     return key, None
 
 
@@ -248,9 +249,9 @@ def _masks_folder(run: Run, key: JSONDict) -> Path:
 
 
 def _masks_digest(masks: Path, data: SegmentationData) -> str | None:
-    """SHA-256 over the mask files' bytes; None where one is missing.
+    """Returns the SHA-256 of the mask files; None if one is missing.
 
-    It shows a mask that a power cut damaged, so that the masks need not be synced to the disk one by one.
+    It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
     """
     paths = [_mask_path(masks, sample_id) for sample_id in data.sample_ids]
     if not all(path.is_file() for path in paths):
@@ -268,9 +269,10 @@ def _read_mask(masks: Path, sample_id: str, table: ClassTable) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Counting:
-    """One pass over a split that counts, and writes the masks asked for. stored: a valid result, whose masks are read
-    instead of running the network.
+class _EvaluationPass:
+    """One pass over a split, which counts and writes the requested masks.
+
+    stored: a valid result, whose masks are read instead of running the network.
     """
 
     run: Run
@@ -285,7 +287,7 @@ class _Counting:
         return _masks_folder(self.run, self.key)
 
     def record(self) -> Record:
-        """The counts of all processes."""
+        """Returns the result with the counts of all processes."""
         data, group = self.data, self.group
         accumulator = Accumulator(data.table.num_classes, with_strata=self.request.with_strata)
         more_counts: dict[str, dict[str, Counts]] = {}
@@ -308,14 +310,14 @@ class _Counting:
             predictor = predictor_of(self.run)
             ablation = self.request.ablation
             with ablated(predictor.model, ablation) if ablation else nullcontext():
-                self._announce(mask_folder)
+                self._log_start(mask_folder)
                 evaluate(
                     predictor,
                     data,
                     recipe=self.run.recipe,
                     on_result=on_result,
                     accumulator=accumulator,
-                    known=functools.partial(self._known, mask_folder),
+                    cached_labels=functools.partial(self._cached_labels, mask_folder),
                     group=group,
                 )
             group.run_on_all(writers.finish)
@@ -341,7 +343,7 @@ class _Counting:
         return Record(self.key, value, arrays)
 
     def _mask_folder(self, writers: Background) -> MaskFolder | None:
-        """Opened by rank 0 first: opening it removes what a killed evaluation left half written there."""
+        """Opens the --masks folder on rank 0 first, because that removes what a killed evaluation left half written."""
         if self.request.masks is None:
             return None
         make = functools.partial(MaskFolder, self.request.masks, self.key, self.data, writers)
@@ -349,16 +351,16 @@ class _Counting:
         of_others = self.group.run_on_all(lambda: None if self.group.is_rank0 else make())
         return of_rank0 or of_others
 
-    def _known(self, mask_folder: MaskFolder | None, sample: Sample) -> Pixels | None:
-        """Train ids u8 `H W` that need no network; None where there are none."""
-        in_folder = mask_folder.known(sample) if mask_folder is not None else None
-        return in_folder if self.stored is None else _read_mask(self.masks, sample.id, self.data.table)
+    def _cached_labels(self, mask_folder: MaskFolder | None, sample: Sample) -> Pixels | None:
+        """Returns a stored prediction, train ids u8 `H W`; None if the network has to run."""
+        resumed = mask_folder.cached_labels(sample) if mask_folder is not None else None
+        return resumed if self.stored is None else _read_mask(self.masks, sample.id, self.data.table)
 
-    def _announce(self, mask_folder: MaskFolder | None) -> None:
+    def _log_start(self, mask_folder: MaskFolder | None) -> None:
         if not self.group.is_rank0:
             return
-        if mask_folder is not None and mask_folder.known_ids:
-            num = len(mask_folder.known_ids)
+        if mask_folder is not None and mask_folder.written_ids:
+            num = len(mask_folder.written_ids)
             log.info("%s: resumes, %d of %d images have their masks", mask_folder.folder, num, len(self.data))
         elif self.stored is None:
             ablation = self.request.ablation
@@ -376,14 +378,17 @@ def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pix
 def _finish(
     run: Run, request: EvaluationRequest, data: SegmentationData, record: Record, stored: Record | None
 ) -> Evaluation:
-    """Adds the official scores where they are asked for, stores what is new, and publishes the result."""
+    """Adds the official scores if requested, stores a new result, and writes it to RUN/eval."""
     masks = _masks_folder(run, record.key)
     if request.official and "official" not in record.value:
         official = official_scores(data.root, data.split, masks)
         record = replace(record, value=record.value | {"official": official})
     if record is not stored:
         run.cache.store(NAME, record)
-    arrays, parts = record.arrays, {name: record.value[name] for name in ("strata", "official") if name in record.value}
+    arrays, optional = (
+        record.arrays,
+        {name: record.value[name] for name in ("strata", "official") if name in record.value},
+    )
     metrics = record.value["metrics"] | {
         "checkpoint": run.checkpoint.path.name,
         "step": run.checkpoint.step,
@@ -399,49 +404,42 @@ def _finish(
         masks=masks,
         cache=run.cache,
         key=record.key,
-        metrics=metrics | parts,
+        metrics=metrics | optional,
         sample_ids=tuple(data.sample_ids),
         per_image=PerImage.from_arrays(arrays),
         boundary=arrays["boundary"],
         pairs=arrays.get("pairs"),
         is_from_cache=stored is not None,
     )
-    evaluation.metrics.update(_boundary_dict(evaluation) | _ambiguous_dict(evaluation, data.ambiguous_pairs))
-    _publish(evaluation)
+    evaluation.metrics["boundary_iou"] = number_or_none(mean_of_defined(evaluation.boundary_iou()))
+    evaluation.metrics.update(_ambiguous_dict(evaluation, data.ambiguous_pairs))
+    _write_results(evaluation)
     return evaluation
 
 
-def _publish(evaluation: Evaluation) -> None:
-    """Writes the result to RUN/eval/SPLIT-MODE; metrics.json comes last, so the rest is there when it is."""
+def _write_results(evaluation: Evaluation) -> None:
+    """Writes the result to RUN/eval/SPLIT-MODE; metrics.json comes last, so it implies the other files."""
     file = evaluation.folder / "metrics.json"
     try:
-        published = json.loads(file.read_bytes())["cache"]
+        last_result = json.loads(file.read_bytes())["cache"]
     except (OSError, ValueError, KeyError, TypeError):
-        published = None
-    if published != evaluation.metrics["cache"]:
-        _remove_published(evaluation.folder)
+        last_result = None
+    if last_result != evaluation.metrics["cache"]:
+        _remove_results(evaluation.folder)
     evaluation.per_image.save(evaluation.folder / "per_image.npz")
     write_atomic(file, json.dumps(evaluation.metrics, indent=1).encode())
 
 
-def _remove_published(folder: Path) -> None:
-    """Removes an earlier result's files: beside a newer one, or while one is computed, they would pass for its own."""
-    for name in PUBLISHED:
+def _remove_results(folder: Path) -> None:
+    for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def _boundary_dict(evaluation: Evaluation) -> JSONDict:
-    """{"boundary_iou": mean over the classes that occur, or null}."""
-    mean = mean_of_defined(evaluation.boundary_iou())
-    return {"boundary_iou": float(mean) if np.isfinite(mean) else None}
-
-
 def _ambiguous_dict(evaluation: Evaluation, pairs: Sequence[str]) -> JSONDict:
-    """{"ambiguous": {"mean": over the pairs, "pairs": {name: fraction correct or null}}}; {} where there are none."""
+    """Returns {"ambiguous": {"mean": over the pairs, "pairs": {name: fraction correct or null}}}; {} without pairs."""
     accuracy = evaluation.pair_accuracy()
     if accuracy is None:
         return {}
-    plain = [float(value) if np.isfinite(value) else None for value in accuracy]
-    defined = [value for value in plain if value is not None]
-    by_name = dict(zip(pairs, plain, strict=True))
+    by_name = dict(zip(pairs, map(number_or_none, accuracy), strict=True))
+    defined = [value for value in by_name.values() if value is not None]
     return {"ambiguous": {"mean": sum(defined) / len(defined) if defined else None, "pairs": by_name}}

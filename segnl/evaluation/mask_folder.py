@@ -1,6 +1,6 @@
-"""Folder of `segnl eval --masks`: the masks of one evaluation, from which it resumes after a kill.
+"""Folder of `segnl eval --masks`: the masks of one evaluation, which resumes from them after a kill.
 
-DIR/masks.json, a record of core/result_cache.py, holds the evaluation's key; it is written before the first mask.
+DIR/masks.json, a record of core/result_cache.py, holds the evaluation's key and is written before the first mask.
 DIR/{ids,colour,overlay,error}/SAMPLE_ID.png
 """
 
@@ -26,10 +26,10 @@ MANIFEST = "masks.json"
 
 
 class MaskFolder:
-    """Masks that other threads write, and that the next start of the same evaluation reads."""
+    """Masks written by other threads, and read when the same evaluation is started again."""
 
     def __init__(self, folder: Path, key: JSONDict, data: SegmentationData, background: Background) -> None:
-        """key: all that the masks depend on. background: the threads that write.
+        """Checks the folder and writes masks.json. key: everything that the masks depend on. background: writes.
 
         Raises ConfigError, with nothing written, when the folder holds the masks of another evaluation.
         """
@@ -39,14 +39,15 @@ class MaskFolder:
         write_record(folder / MANIFEST, Record(key))
         for written in (folder, *(folder / kind for kind in KINDS)):
             remove_leftovers(written)
-        self.known_ids = {sample_id for sample_id in data.sample_ids if self._is_complete(sample_id)}
+        self.written_ids = {
+            sample_id
+            for sample_id in data.sample_ids
+            if all(mask_path(folder, kind, sample_id).is_file() for kind in self.kinds)
+        }
 
-    def _is_complete(self, sample_id: str) -> bool:
-        return all(mask_path(self.folder, kind, sample_id).is_file() for kind in self.kinds)
-
-    def known(self, sample: Sample) -> Pixels | None:
-        """The train ids u8 `H W` that an earlier start wrote; None where it did not, or the file is damaged."""
-        if sample.id not in self.known_ids:
+    def cached_labels(self, sample: Sample) -> Pixels | None:
+        """Returns the train ids u8 `H W` that an earlier start wrote; None if there are none or the file is damaged."""
+        if sample.id not in self.written_ids:
             return None
         path = mask_path(self.folder, "ids", sample.id)
         try:
@@ -54,23 +55,22 @@ class MaskFolder:
         except DataError:
             labels = None
         if labels is None or labels.shape != sample.label.shape:
-            self.known_ids.discard(sample.id)
+            self.written_ids.discard(sample.id)
             return None
         return labels
 
     def write(self, sample: Sample, labels: Tensor) -> None:
-        """Has the sample's masks written, unless they are known. labels: predicted, u8 `H W` on the CPU."""
-        if sample.id in self.known_ids:
+        """Queues the sample's masks for writing, unless they exist. labels: prediction, u8 `H W` on the CPU."""
+        if sample.id in self.written_ids:
             return
-        label = sample.label if self.data.has_labels else None
-        table = self.data.table
+        label, table = sample.label if self.data.has_labels else None, self.data.table
         self.background.do(
             partial(write_masks, self.folder, sample.id, labels.numpy(), table, image=sample.image, label=label)
         )
 
 
 def require_no_evaluation(folder: Path) -> None:
-    """Raises ConfigError for a folder of `segnl eval --masks`: other masks among them would count as its own."""
+    """Raises ConfigError for a folder of `segnl eval --masks`, which would count other masks as its own."""
     if (folder / MANIFEST).exists():
         raise ConfigError(f"{folder}: holds the masks of an evaluation ({MANIFEST}); give another folder")
 
@@ -87,7 +87,9 @@ def _require_own(folder: Path, key: JSONDict) -> None:
         )
     record = read_record(path)
     if record is None:
-        raise ConfigError(f"{path}: damaged or of an older version, so its masks may be any; give another folder")
+        raise ConfigError(
+            f"{path}: damaged or of an older version, so the masks' origin is unknown; give another folder"
+        )
     changed = differing_keys(json.loads(json.dumps(key)), record.key, with_eval=True)
     if changed:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`segnl predict`: masks of any images."""
+"""`segnl predict`: writes masks for any images."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,9 +16,9 @@ from segnl.evaluation.predictor import Predictor
 
 
 def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> int:
-    """Writes ids, colour masks and overlays of image files, and of all images in folders; returns how many images.
+    """Writes ids, colour masks and overlays of image files and of all images in folders; returns the number of images.
 
-    Raises DataError for a path without an image, ConfigError for two images of one name.
+    Raises DataError for a path without an image, ConfigError for two images with the same name.
     """
     ensure_writable(out)
     require_no_evaluation(out)
@@ -36,11 +36,11 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inner = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
-            if not inner:
+            images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+            if not images:
                 kinds = ", *".join(IMAGE_SUFFIXES)
-                raise DataError(f"{path}: holds no images (*{kinds}); folders in it are not searched")
-            files += inner
+                raise DataError(f"{path}: holds no images (*{kinds}); subfolders are not searched")
+            files += images
         elif path.is_file():
             files.append(path)
         else:
@@ -48,6 +48,8 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
     by_id: dict[str, Path] = {}
     for path in files:
         if path.stem in by_id:
-            raise ConfigError(f"{path}: its masks would overwrite those of {by_id[path.stem]}; predict them apart")
+            raise ConfigError(
+                f"{path}: its masks would overwrite those of {by_id[path.stem]}; predict them into separate folders"
+            )
         by_id[path.stem] = path
     return files

@@ -1,4 +1,4 @@
-"""`segnl eval --submission FILE.zip`: what a benchmark's server takes, and nothing else inside.
+"""`segnl eval --submission FILE.zip`: packs the masks, and nothing else, as a benchmark's server expects them.
 
 Cityscapes: CITY_SEQUENCE_FRAME.png, 8-bit labelIds 7..33, at the images' size; 1525 of them for its test split.
 ADE20K: the image's name with .png, 8-bit ids 1..150, at the image's own size.
@@ -22,13 +22,13 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same masks give the same file
 
 
 class Submission:
-    """Masks on their way into one zip file; they are held in memory, compressed, until all are there."""
+    """Masks for one zip file, held in memory, compressed, until all are there."""
 
     def __init__(self, path: Path, data: SegmentationData, background: Background) -> None:
-        """background: compresses the masks.
+        """Checks that the server would accept the file. background: compresses the masks.
 
         Raises ConfigError for a data set without a server or a path that is no .zip; DataError for a number of images
-        or names that the server would refuse; MachineError where nothing can be written.
+        or names that the server would reject; MachineError when the folder cannot be written.
         """
         self.path, self.data, self.background = path, data, background
         rules = data.submission
@@ -40,30 +40,30 @@ class Submission:
             raise ConfigError(f"--submission {path}: is a folder; expected the name of a file")
         if data.split == "test" and rules.test_images not in (None, len(data)):
             raise DataError(
-                f"{data.root}: {len(data)} test images, but the server wants {rules.test_images}; complete the download"
+                f"{data.root}: {len(data)} test images, but the server expects {rules.test_images}; complete the data"
             )
         self.expected_hw = rules.test_hw if data.split == "test" else None  # None: each image's own
-        strange = [sample_id for sample_id in data.sample_ids if not re.fullmatch(rules.sample_id, sample_id)]
-        if strange:
-            where = data.image_path(data.sample_ids.index(strange[0]))
-            raise DataError(f"{where}: the server knows no image of that name; give it the name of the release")
+        unknown = [sample_id for sample_id in data.sample_ids if not re.fullmatch(rules.sample_id, sample_id)]
+        if unknown:
+            where = data.image_path(data.sample_ids.index(unknown[0]))
+            raise DataError(f"{where}: the server knows no image of that name; use the original file name")
         ensure_writable(path.parent)
         self._files: dict[str, bytes] = {}
 
-    def add(self, sample: Sample, predicted: Tensor) -> None:
-        """Takes one image's train ids u8 `H W`, on the CPU; raises DataError for a size the server would refuse."""
-        hw, image_hw = tuple(predicted.shape), sample.image.shape[:2]
+    def add(self, sample: Sample, prediction: Tensor) -> None:
+        """Adds one image's train ids u8 `H W`, on the CPU; raises DataError for a size the server would reject."""
+        hw, image_hw = tuple(prediction.shape), sample.image.shape[:2]
         expected = self.expected_hw or image_hw
         if hw != image_hw or hw != expected:
-            raise DataError(f"{sample.id}: a mask of {hw}, but the server wants {expected}; use the original images")
+            raise DataError(f"{sample.id}: a mask of {hw}, but the server expects {expected}; use the original images")
 
         def compress() -> None:
-            self._files[f"{sample.id}.png"] = png(self.data.table.to_file(predicted.numpy()))
+            self._files[f"{sample.id}.png"] = png(self.data.table.to_file(prediction.numpy()))
 
         self.background.do(compress)
 
     def write(self) -> None:
-        """Puts the file at its place, whole or not at all. Raises DataError when a mask is missing."""
+        """Writes the zip file, complete or not at all. Raises DataError when a mask is missing."""
         missing = sorted({f"{sample_id}.png" for sample_id in self.data.sample_ids} - self._files.keys())
         if missing:
             raise DataError(f"{self.path}: {len(missing)} masks missing, {missing[0]} first; nothing was written")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segnl.core.files import write_atomic
-from segnl.evaluation.masks import VOID_RGB, WRONG_RGB
+from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
 from segnl.reports.chart_style import MARKS, mark
 from segnl.reports.plot import PlotGroup
 
@@ -168,7 +168,7 @@ def render(page: Page) -> str:
     colours = {
         "marks": [{"colour": head.colour, "shape": head.shape} for head in marks],
         "wrong": WRONG_RGB,
-        "ignored": VOID_RGB,
+        "ignored": IGNORED_RGB,
     }
     return environment.get_template("page.html").render(
         page=page,

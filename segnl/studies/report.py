@@ -85,7 +85,7 @@ def _seeds_text(study: Study) -> str:
 def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str, str]]:
     study, recipe, evaluation = results.study, results.study.runs[0].recipe, results.any_evaluation
     num_images, num_classes = len(evaluation.sample_ids), len(class_names)
-    commonest, miou = evaluation.commonest_class()
+    commonest, miou = evaluation.most_frequent_class()
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
     facts = [

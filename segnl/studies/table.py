@@ -38,7 +38,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "heads": heads_dict(results.heads),
         "pairs": pairs_dict(results.pairs, results.classes),
         "verdicts": verdicts(results),
-        "commonest_class_miou": results.any_evaluation.commonest_class()[1],
+        "commonest_class_miou": results.any_evaluation.most_frequent_class()[1],
         "runs": {run.name: _run_dict(run, results.evaluations[run.name].metrics) for run in study.runs},
         "ablations": ablations_dict(results.ablations),
         "control": control_dict(results.hashes, results.refused, results.logged),

@@ -29,9 +29,9 @@ def test_every_image_is_counted_once_at_its_own_size(tiny_config):
     confusion, seen = scored(tiny_config)
     matrix = np.zeros((3, 4), np.int64)
     for sample, labels in seen:
-        for truth, predicted in zip(sample.label.ravel(), labels.numpy().ravel(), strict=True):
-            if truth != 255:
-                matrix[truth, predicted] += 1
+        for target, prediction in zip(sample.label.ravel(), labels.numpy().ravel(), strict=True):
+            if target != 255:
+                matrix[target, prediction] += 1
     assert [sample.id for sample, _ in seen] == ["frame0", "frame1", "frame2"]
     assert np.array_equal(confusion.matrix, matrix)
 
@@ -40,26 +40,26 @@ def test_workers_do_not_change_the_count(tiny_config):
     assert np.array_equal(scored(tiny_config, 0)[0].matrix, scored(tiny_config, 2)[0].matrix)
 
 
-def parts(config):
+def recipe_data_predictor(config):
     recipe = load_recipe(config)
     data = build_data(recipe, "val")
     return recipe, data, Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
 
 
-def test_known_predictions_are_counted_and_the_network_is_not_asked(tiny_config, monkeypatch):
-    recipe, data, predictor = parts(tiny_config)
+def test_cached_labels_are_counted_without_running_the_network(tiny_config, monkeypatch):
+    recipe, data, predictor = recipe_data_predictor(tiny_config)
     whole = evaluate(predictor, data, recipe=recipe)
     masks = {data.sample_ids[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
-    asked = []
+    calls = []
     plain = predictor.labels
-    monkeypatch.setattr(predictor, "labels", lambda image: asked.append(image) or plain(image))
-    found = evaluate(predictor, data, recipe=recipe, known=lambda sample: masks.get(sample.id))
-    assert np.array_equal(found.matrix, whole.matrix)
-    assert len(asked) == 1
+    monkeypatch.setattr(predictor, "labels", lambda image: calls.append(image) or plain(image))
+    confusion = evaluate(predictor, data, recipe=recipe, cached_labels=lambda sample: masks.get(sample.id))
+    assert np.array_equal(confusion.matrix, whole.matrix)
+    assert len(calls) == 1
 
 
 def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
-    recipe, data, predictor = parts(tiny_config)
+    recipe, data, predictor = recipe_data_predictor(tiny_config)
     whole = Accumulator(3, with_strata=True)
     evaluate(predictor, data, recipe=recipe, accumulator=whole)
     shards = [Accumulator(3, with_strata=True) for _ in range(2)]
@@ -73,18 +73,18 @@ def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
 
 
 class Unconnected(ProcessGroup):
-    """One of several ranks that hears nothing of the others."""
+    """Group of several ranks without a connection to the others."""
 
-    def raise_on_all(self, fault):
-        if fault is not None:
-            raise fault
+    def raise_on_all(self, error):
+        if error is not None:
+            raise error
 
     def all_gather_object(self, value):
         return [value if rank == self.rank else Accumulator(3, with_strata=True) for rank in range(self.world_size)]
 
 
-def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):
-    recipe, data, predictor = parts(tiny_config)
+def test_an_error_in_the_counting_thread_ends_the_evaluation(tiny_config):
+    recipe, data, predictor = recipe_data_predictor(tiny_config)
     for first_bad in ("frame0", "frame2"):
 
         def refuse(sample, labels, first_bad=first_bad):
@@ -96,7 +96,7 @@ def test_a_fault_in_what_follows_the_network_ends_the_evaluation(tiny_config):
 
 
 class Oracle:
-    """Predicts what `answer` makes of an image's label."""
+    """Predictor that returns `answer(i, label)` for image i."""
 
     def __init__(self, data, answer):
         self.answers = {data.read(i).image.tobytes(): answer(i, data.read(i).label) for i in range(len(data))}
@@ -112,7 +112,9 @@ def ade20k(shared):
 
 def test_perfect_predictions_of_the_three_real_ade20k_images_have_the_official_scores(shared):
     data, recipe = ade20k(shared)
-    confusion = evaluate(Oracle(data, lambda i, label: label % 150), data, recipe=recipe)  # a guess where it is void
+    confusion = evaluate(
+        Oracle(data, lambda i, label: label % 150), data, recipe=recipe
+    )  # some class where the label is ignored
     metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert (metrics["miou"], metrics["pixel_acc"], metrics["classes_averaged"]) == (1.0, 1.0, 15)
     assert metrics["miou_official150"] == pytest.approx(0.100, abs=1e-12)
@@ -129,25 +131,24 @@ def test_noisy_predictions_of_the_real_images_equal_a_count_in_loops(shared):
     data, recipe = ade20k(shared)
     oracle = Oracle(data, noisy)
     confusion = evaluate(oracle, data, recipe=recipe)
-    right, true, predicted = [0] * 150, [0] * 150, [0] * 150
+    intersection, target, prediction = [0] * 150, [0] * 150, [0] * 150
     for i in range(len(data)):
         label = data.read(i).label
-        for row, other in zip(label.tolist(), noisy(i, label).tolist(), strict=True):
-            for truth, guess in zip(row, other, strict=True):
-                if truth != 255:
-                    true[truth] += 1
-                    right[truth] += truth == guess
-                    if guess != 255:
-                        predicted[guess] += 1
-    unions = [t + p - r for t, p, r in zip(true, predicted, right, strict=True)]
-    ious = [r / u for r, u in zip(right, unions, strict=True) if u]
+        for c, p in zip(label.ravel().tolist(), noisy(i, label).ravel().tolist(), strict=True):
+            if c != 255:
+                target[c] += 1
+                intersection[c] += c == p
+                if p != 255:
+                    prediction[p] += 1
+    union = [t + p - i for t, p, i in zip(target, prediction, intersection, strict=True)]
+    ious = [i / u for i, u in zip(intersection, union, strict=True) if u]
     metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert metrics["miou"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)
     assert metrics["miou_official150"] == pytest.approx(sum(ious) / 150, abs=1e-12)
-    assert metrics["pixel_acc"] == pytest.approx(sum(right) / sum(true), abs=1e-12)
-    accuracies = [r / t for r, t in zip(right, true, strict=True) if t]
+    assert metrics["pixel_acc"] == pytest.approx(sum(intersection) / sum(target), abs=1e-12)
+    accuracies = [i / t for i, t in zip(intersection, target, strict=True) if t]
     assert metrics["mean_acc"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-12)
-    assert metrics["num_pixels"] == sum(true)
+    assert metrics["num_pixels"] == sum(target)
 
 
 def test_a_damaged_image_is_an_error_and_never_skipped(tiny_config, tiny_data):

@@ -78,7 +78,7 @@ def evaluated(folder, *overrides, settings=None, **request):
     return evaluate_run(open_run(folder, overrides, settings=settings), EvaluationRequest(**request))
 
 
-def published(folder, name="val-whole"):
+def written_metrics(folder, name="val-whole"):
     return json.loads((folder / "eval" / name / "metrics.json").read_text())
 
 
@@ -139,10 +139,10 @@ def test_a_data_set_without_ambiguous_pairs_has_no_such_counts(run):
     assert "ambiguous" not in evaluation.metrics
 
 
-def test_the_commonest_class_everywhere_is_scored_over_the_classes_of_the_labels(street_run):
+def test_predicting_the_most_frequent_class_everywhere_is_scored_over_the_classes_of_the_labels(street_run):
     evaluation = evaluated(street_run)
     target = evaluation.target.sum(axis=0)
-    k, miou = evaluation.commonest_class()
+    k, miou = evaluation.most_frequent_class()
     assert target[k] == target.max()
     assert miou == pytest.approx(target.max() / target.sum() / (target > 0).sum())
 
@@ -152,7 +152,7 @@ def test_the_commonest_class_everywhere_is_scored_over_the_classes_of_the_labels
 
 def test_metrics_json_holds_the_scores_and_per_image_npz_adds_up_to_them(run):
     evaluation = evaluated(run)
-    assert published(run) == evaluation.metrics
+    assert written_metrics(run) == evaluation.metrics
     assert np.nanmean(evaluation.iou()) == pytest.approx(evaluation.metrics["miou"])
     assert evaluation.metrics["complete"] is True
     assert (evaluation.metrics["checkpoint"], evaluation.metrics["step"]) == ("step-00000006.safetensors", 6)
@@ -164,14 +164,14 @@ def test_metrics_json_holds_the_scores_and_per_image_npz_adds_up_to_them(run):
 
 def test_the_settings_may_be_others_than_the_recipes_and_are_written_down(run):
     metrics = evaluated(run, "eval.mode=slide", "eval.window_hw=[24, 32]", "eval.stride_hw=[16, 16]").metrics
-    assert metrics == published(run, "val-slide")
+    assert metrics == written_metrics(run, "val-slide")
     assert metrics["eval"]["window_hw"] == [24, 32]
 
 
 def test_a_preset_has_a_folder_of_its_own_while_its_settings_are_unchanged(run):
     preset = {"preset": "cityscapes-ms", "settings": {"eval": preset_dict("cityscapes-ms")}}
     metrics = evaluated(run, "eval.batch_size=2", **preset).metrics
-    assert metrics == published(run, "val-cityscapes-ms")
+    assert metrics == written_metrics(run, "val-cityscapes-ms")
     assert (metrics["preset"], metrics["eval"]["flip"]) == ("cityscapes-ms", True)
     assert metrics["eval"]["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
     by_hand = evaluated(run, "eval.scales=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]", "eval.flip=true").metrics
@@ -181,9 +181,9 @@ def test_a_preset_has_a_folder_of_its_own_while_its_settings_are_unchanged(run):
     assert (run / "eval" / "val-whole" / "metrics.json").exists()
 
 
-def test_strata_are_counted_when_asked_for(run):
+def test_strata_are_counted_on_request(run):
     strata = evaluated(run, with_strata=True).metrics["strata"]
-    assert sum(size["pixels"] for size in strata["recall_by_component"]) == published(run)["num_pixels"]
+    assert sum(size["pixels"] for size in strata["recall_by_component"]) == written_metrics(run)["num_pixels"]
     assert len(strata["iou_by_row"]) == 10
 
 
@@ -219,7 +219,7 @@ def test_the_best_checkpoint_s_scores_do_not_take_the_place_of_the_last_one_s(ru
     shutil.copy(checkpoints_of(run)[0], run / "best.safetensors")
     evaluated(run / "best.safetensors")
     assert (run / "eval" / "val-whole" / "metrics.json").read_bytes() == last
-    assert published(run, "val-whole/best")["checkpoint"] == "best.safetensors"
+    assert written_metrics(run, "val-whole/best")["checkpoint"] == "best.safetensors"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -243,7 +243,7 @@ def test_an_evaluation_is_computed_once(street_run, forwards):
     assert again.metrics | {"eval": None} == first.metrics | {"eval": None}
 
 
-def test_what_is_asked_for_later_is_made_from_the_stored_masks(street_run, tmp_path, forwards):
+def test_outputs_requested_later_are_made_from_the_stored_masks(street_run, tmp_path, forwards):
     evaluated(street_run)
     forwards.clear()
     more = {"with_strata": True, "official": True, "masks": tmp_path / "masks", "submission": tmp_path / "s.zip"}
@@ -300,7 +300,7 @@ def test_a_result_counts_only_while_everything_it_depends_on_is_the_same(run, ti
         assert before.masks.is_dir()
 
 
-def test_an_uncompressed_image_changed_in_place_at_equal_size_is_scored_anew(
+def test_an_uncompressed_image_changed_in_place_at_equal_size_is_evaluated_again(
     tiny_config, tiny_data, tmp_path, forwards
 ):
     for path in (tiny_data / "images" / "val").glob("*.png"):

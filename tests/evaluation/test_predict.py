@@ -22,7 +22,7 @@ def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(predi
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing.png", "no such file"), ("labels", "holds no images .* folders in it are not searched")],
+    [("nothing.png", "no such file"), ("labels", "holds no images .* subfolders are not searched")],
 )
 def test_a_path_without_an_image_is_named(predictor, tmp_path, name, message):
     (tmp_path / "labels").mkdir()

@@ -55,7 +55,7 @@ def test_the_official_evaluator_scores_what_is_inside_as_we_do(run, street_runs,
 
 @pytest.fixture
 def unlabelled(street_runs, tmp_path, monkeypatch) -> Path:
-    """A tree in Cityscapes' layout whose test split has two images and no labels; the server wants just those."""
+    """A data set in Cityscapes' layout whose test split has two images and no labels; the server expects just those."""
     monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 2, (64, 128)))
     images = sorted((street_runs[0].parent / "streets/leftImg8bit/val").rglob("*.png"))
     for sample_id, image in zip(STEMS, images, strict=False):
@@ -94,7 +94,7 @@ def packed(path: Path, data, *, predicted=None, leave_out: int = 0) -> None:
 
 def test_a_number_of_images_that_the_server_refuses_is_refused_first(unlabelled, tmp_path, monkeypatch):
     monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 1525, (64, 128)))
-    with pytest.raises(DataError, match=r"cityscapes: 2 test images, but the server wants 1525"):
+    with pytest.raises(DataError, match=r"cityscapes: 2 test images, but the server expects 1525"):
         packed(tmp_path / "out.zip", cityscapes(unlabelled))
     assert not (tmp_path / "out.zip").exists()
 
@@ -107,7 +107,7 @@ def test_a_missing_mask_another_size_or_name_leaves_the_old_file(unlabelled, tmp
     assert path.read_bytes() == before  # no date, no order of arrival inside
     with pytest.raises(DataError, match=r"1 masks missing, bielefeld_000000_000302\.png first"):
         packed(path, data, leave_out=1)
-    with pytest.raises(DataError, match=r"a mask of \(7, 11\), but the server wants \(64, 128\)"):
+    with pytest.raises(DataError, match=r"a mask of \(7, 11\), but the server expects \(64, 128\)"):
         packed(path, data, predicted=np.zeros((7, 11), np.uint8))
     monkeypatch.setattr(Cityscapes, "submission", SubmissionRules(SAMPLE_ID, 2, (1024, 2048)))
     with pytest.raises(DataError, match="use the original images"):
