@@ -40,7 +40,8 @@ class Submission:
             raise ConfigError(f"--submission {path}: is a folder; expected the name of a file")
         if data.split == "test" and rules.test_images not in (None, len(data)):
             raise DataError(
-                f"{data.root}: {len(data)} test images, but the server expects {rules.test_images}; complete the data"
+                f"{data.root}: {len(data)} test images, but the server expects {rules.test_images}; "
+                "complete the download"
             )
         self.expected_hw = rules.test_hw if data.split == "test" else None  # None: each image's own
         unknown = [sample_id for sample_id in data.sample_ids if not re.fullmatch(rules.sample_id, sample_id)]
