@@ -1,6 +1,7 @@
 """`segnl train`: train a recipe."""
 
 import argparse
+from pathlib import Path
 
 from segnl.cli.arguments import add_config
 
@@ -30,5 +31,20 @@ def run(args: argparse.Namespace) -> int:
     from segnl.training.fit import fit
 
     with process_group() as group:
-        fit(recipe, run_folder(recipe, args.config, args.run), fresh=args.fresh, group=group)
+        folder = run_folder(recipe, args.config, args.run)
+        fit(recipe, folder, fresh=args.fresh, group=group)
+    if group.is_rank0 and recipe.train.pictures:
+        _draw_pictures(folder)
     return 0
+
+
+def _draw_pictures(folder: Path) -> None:
+    """Draws the finished run's pictures. The run is complete without them, so an error is only a warning."""
+    from segnl.core.errors import SegnlError
+    from segnl.core.log import log
+    from segnl.reports.run_pictures import write_run_pictures
+
+    try:
+        print(f"{write_run_pictures(folder)}: curves, crops, predictions and the confusion matrix on one page")
+    except SegnlError as err:
+        log.warning("no pictures: %s", err)

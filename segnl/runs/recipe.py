@@ -50,6 +50,8 @@ class TrainConfig(Config):
     """Memory layout: the same numbers up to rounding, and often faster."""
     tensorboard: bool = False
     """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `tensorboard`."""
+    pictures: bool = True
+    """Whether `segnl train` evaluates the finished run and draws RUN/report.html and RUN/pictures/."""
     compile: bool = False
     """Whether training steps run through torch.compile: the same numbers up to rounding. Evaluation does not."""
     activation_checkpointing: bool = False
@@ -154,7 +156,7 @@ def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
 FREE_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
-    | {"train.tensorboard"}
+    | {"train.tensorboard", "train.pictures"}
 )
 
 

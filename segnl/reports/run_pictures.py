@@ -1,0 +1,160 @@
+"""Pictures of a finished run, in RUN/pictures/, and RUN/report.html, which shows them on one page."""
+
+import html
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.errors import DataError
+from segnl.core.files import write_atomic
+from segnl.data.base import SegmentationData
+from segnl.data.check import class_pixels
+from segnl.data.loader import BatchKeys, BatchPlan
+from segnl.data.transforms import TrainTransform
+from segnl.evaluation.evaluate_run import Evaluation, evaluate_run
+from segnl.evaluation.masks import overlay
+from segnl.metrics.confusion import ratio
+from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
+from segnl.reports.contact_sheet import contact_sheet
+from segnl.reports.gallery import PageModel
+from segnl.reports.learning_curves import curves_figure, read_curve
+from segnl.runs.build import padding_rgb
+from segnl.runs.recipe import Recipe
+from segnl.runs.run import open_run
+
+NUM_CROPS, NUM_IMAGES = 12, 8
+CROP_WIDTH = 240  # pixels of a crop on its sheet
+MAX_NAMED = 40
+"""Classes whose names fit beside a matrix or under bars."""
+
+CAPTIONS = {
+    "curves.png": "Loss, learning rate and validation mIoU against steps.",
+    "predictions.png": "Validation images, their labels and the predictions; black is ignored.",
+    "iou.png": "IoU of each class on the validation split.",
+    "confusion.png": "Confusion matrix of the validation split: pixels, and per cent of each label class's pixels.",
+    "training_crops.png": "The first training crops as the network saw them, each beside its label.",
+    "classes.png": "Pixels of each class in the training labels.",
+}
+
+
+def write_run_pictures(folder: Path) -> Path:
+    """Evaluates the run on its validation split, draws its pictures, and returns the path of the page.
+
+    A run without validation split gets the pictures that need none. Raises what opening and evaluating a run raises.
+    """
+    run = open_run(folder)
+    train = run.open_data("train")
+    pictures = {
+        "curves.png": curves_figure([read_curve(folder, folder.name)]),
+        "training_crops.png": training_crops(train, run.recipe),
+        "classes.png": class_bars(train.table.names, class_pixels(train).astype(float), "pixels", is_log=True),
+    }
+    title = f"{folder.name}: {run.checkpoint.step:,} steps"
+    try:
+        val = run.open_data("val")
+    except DataError:
+        val = None
+    if val is not None:
+        evaluation = evaluate_run(run)
+        pictures |= _validation_pictures(folder.name, evaluation, val)
+        miou = evaluation.metrics["miou"]
+        title += "" if miou is None else f", {100 * miou:.2f} % mIoU on {len(val)} validation images"
+    for name, content in pictures.items():
+        write_atomic(folder / "pictures" / name, content)
+    page = folder / "report.html"
+    write_atomic(page, _page(title, [name for name in CAPTIONS if name in pictures]).encode())
+    return page
+
+
+def _validation_pictures(name: str, evaluation: Evaluation, val: SegmentationData) -> dict[str, bytes]:
+    indices = np.unique(np.linspace(0, len(val) - 1, NUM_IMAGES).round().astype(int)).tolist()
+    return {
+        "predictions.png": contact_sheet([PageModel(name, evaluation)], val, indices),
+        "iou.png": class_bars(val.table.names, 100 * evaluation.iou(), "IoU (%)"),
+        "confusion.png": confusion_figure(evaluation.confusion.matrix[:, :-1], val.table.names),
+    }
+
+
+def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
+    """Returns a PNG of the first crops of the run's first epoch, each beside its label laid over it."""
+    transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
+    plan = BatchPlan(recipe.train.seed, NUM_CROPS, first_step=0, max_steps=1)
+    crops = [transform(data.read(index), epoch, index) for epoch, index in next(iter(BatchKeys(len(data), plan)))]
+    panels = [_narrow(np.hstack([crop.image, overlay(crop.image, crop.label, data.table)])) for crop in crops]
+    file = io.BytesIO()
+    Image.fromarray(_grid(panels, columns=3)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _narrow(pair: Pixels) -> Pixels:
+    height = max(1, round(pair.shape[0] * 2 * CROP_WIDTH / pair.shape[1]))
+    resized = cv2.resize(pair, (2 * CROP_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.copyMakeBorder(resized, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
+
+
+def _grid(panels: list[Pixels], *, columns: int) -> Pixels:
+    """Joins panels of one size, row by row."""
+    return np.vstack([np.hstack(panels[i : i + columns]) for i in range(0, len(panels), columns)])
+
+
+def class_bars(names: tuple[str, ...] | list[str], values: Floats, label: str, *, is_log: bool = False) -> bytes:
+    """Returns a PNG with a bar for each class, the largest first; undefined values have none."""
+    order = np.argsort(-np.nan_to_num(values, nan=-1.0))
+    figure = new_figure(8, 1.2 + 0.22 * min(len(names), 3 * MAX_NAMED))
+    axes = figure.subplots()
+    axes.barh(range(len(names)), np.nan_to_num(values[order]), color=MARKS[0].colour, log=is_log)
+    axes.set_yticks(range(len(names)), [f"{names[k]}{' (none)' if np.isnan(values[k]) else ''}" for k in order])
+    axes.invert_yaxis()
+    style_axes(axes, x_label=label, grid_along="x")
+    if len(names) > MAX_NAMED:
+        axes.tick_params(axis="y", labelsize=5)
+    return figure_bytes(figure)
+
+
+def confusion_figure(matrix: Counts, names: tuple[str, ...] | list[str]) -> bytes:
+    """Returns a PNG of a confusion matrix, int64 `k k` with a row for each label class: counts, and shares of rows."""
+    shares = 100 * ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    side = 3.2 + 0.3 * min(len(names), MAX_NAMED)
+    figure = new_figure(2 * side + 1.5, side)
+    panels = {"pixels (logarithmic shade)": np.log10(1.0 + matrix), "per cent of the label's class": shares}
+    for axes, (title, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        axes.imshow(np.nan_to_num(values), cmap="Blues")
+        axes.set_title(title, fontsize=11, color=INK)
+        axes.set_xlabel("prediction", color=INK)
+        axes.set_ylabel("label", color=INK)
+        if len(names) <= MAX_NAMED:
+            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+            axes.set_yticks(range(len(names)), names, fontsize=8)
+    if len(names) <= MAX_NAMED:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:  # an undefined share, of a class without label, is not
+                colour = "white" if share > 50 else INK
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    return figure_bytes(figure)
+
+
+def _page(title: str, pictures: list[str]) -> str:
+    figures = "\n".join(
+        f'<figure><img src="pictures/{name}" alt="{html.escape(CAPTIONS[name])}">'
+        f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>"
+        for name in pictures
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: {INK} }}
+figure {{ margin: 2rem 0 }}
+img {{ max-width: 100%; height: auto; border: 1px solid #ddd; background: white }}
+figcaption {{ color: #666 }}
+</style>
+<h1>{html.escape(title)}</h1>
+{figures}
+</html>
+"""
