@@ -25,6 +25,7 @@ RECIPES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name !
 # Read by the loop around a step (training/fit.py), where tests/training/test_fit.py shows what they do.
 BY_THE_LOOP = {
     "train.max_steps",
+    "train.pictures",
     "train.save_every",
     "train.eval_every",
     "train.keep_every",
