@@ -41,6 +41,8 @@ def test_the_pages_code_runs_as_it_stands(
     assert names["logits"].shape == (2, 19, 5, 7)
     assert names["context"].shape == (2, 64, 28, 44)
     assert names["classes"].shape == (64, 128)
+    assert (names["ids"] == names["same_ids"]).all()
+    assert names["probabilities"].shape == (19, 64, 128)
 
 
 def test_import_brings_in_no_torch_and_dir_names_everything() -> None:

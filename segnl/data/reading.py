@@ -41,7 +41,14 @@ def read_image(path: Path) -> Pixels:
 
     Raises FileError for a file that is missing, empty, truncated, or holds more than 8 bits a channel in one channel.
     """
-    image = _decode(path)
+    return rgb_pixels(_decode(path), path)
+
+
+def rgb_pixels(image: Image.Image, path: Path) -> Pixels:
+    """Returns the pixels of a PIL image, RGB u8 `H W 3`. path: its name in messages.
+
+    Raises FileError for more than 8 bits a channel in one channel.
+    """
     if image.mode.startswith(("I", "F")):
         raise FileError(path, "format", f"image of mode {image.mode}; expected 8 bits a channel: scale and save it so")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -26,6 +26,8 @@ MIN_WINDOW_PX = 64  # a machine without memory for such a window cannot evaluate
 class ClassScores:
     """Class scores f32 `b k H W`, computed for the requested rows only."""
 
+    are_probabilities = False
+
     def __init__(self, batch: int, num_classes: int, hw: HW, device: torch.device) -> None:
         self.batch, self.num_classes, self.hw, self.device = batch, num_classes, hw, device
 
@@ -48,6 +50,11 @@ class ClassScores:
         for first, band in self.bands():
             out[:, first : first + band.shape[2]] = winners(band)
         return out
+
+    def probabilities(self) -> Tensor:
+        """Returns f32 `b k H W`, which sums to 1 over the classes."""
+        bands = [band if self.are_probabilities else band.softmax(dim=1) for _, band in self.bands()]
+        return torch.cat(bands, dim=2)
 
 
 class LogitScores(ClassScores):
@@ -114,6 +121,8 @@ class ResizedScores(ClassScores):
 
 class MeanProbabilities(ClassScores):
     """Mean of the views' class probabilities. views: the scores, and whether their image was flipped."""
+
+    are_probabilities = True
 
     def __init__(self, views: Sequence[tuple[ClassScores, bool]]) -> None:
         first = views[0][0]

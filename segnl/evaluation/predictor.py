@@ -1,13 +1,18 @@
 """Prediction with a trained network: from an image to its classes, by the inference settings of the recipe."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
+import PIL.Image
 import torch
 from torch import Tensor
 
 from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
+from segnl.data.reading import read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, InferenceSettings, infer
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
@@ -15,6 +20,9 @@ from segnl.models.segmenter import Segmenter
 from segnl.runs.build import device_of
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import Run, open_run
+
+Image = Pixels | Tensor | PIL.Image.Image | str | Path
+"""An RGB image: u8 array `H W 3`, u8 tensor `3 H W`, PIL image, or file."""
 
 
 class Predictor:
@@ -32,16 +40,19 @@ class Predictor:
         return main
 
     def scores(self, image: Pixels) -> ClassScores:
-        """Returns the class scores at the image's size, not computed yet. image: u8 `H W 3`, RGB."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB")
+        """Returns the class scores at the image's size, not computed yet.
+
+        image: u8 `H W 3`, RGB, or images of one size, `b H W 3`.
+        """
+        if image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB (a tensor: `3 H W`)")
         self.model.eval()
         cfg = self.recipe.eval
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1).unsqueeze(0)
-        pixels = pixels.contiguous(
-            memory_format=self._layout
-        )  # before the conversion to float: bytes copy four times as fast
-        hw = (image.shape[0], image.shape[1])
+        images = image if image.ndim == 4 else image[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
+        # Before the conversion to float: bytes copy four times as fast.
+        pixels = pixels.contiguous(memory_format=self._layout)
+        hw = (images.shape[1], images.shape[2])
         slides = cfg.mode == "slide"
         settings = InferenceSettings(
             window_hw=cfg.window_hw if slides else None,
@@ -57,9 +68,49 @@ class Predictor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""
         return self.scores(image).argmax()[0]
 
-    def predict(self, image: Pixels) -> Pixels:
-        """Returns train ids u8 `H W`, the indices of `class_table`. image: u8 `H W 3`, RGB, any size."""
-        return self.labels(image).cpu().numpy()
+    @overload
+    def predict(self, image: Image, *, probabilities: bool = False) -> npt.NDArray[Any]: ...
+    @overload
+    def predict(self, image: list[Any] | tuple[Any, ...], *, probabilities: bool = False) -> list[npt.NDArray[Any]]: ...
+
+    def predict(self, image: Any, *, probabilities: bool = False) -> Any:
+        """Predicts an image of any size, or a list of images, of which neighbours of one size are a batch.
+
+        image: RGB, an array u8 `H W 3`, a tensor u8 `3 H W`, a PIL image or a file. Returns train ids u8 `H W`, the
+        indices of `class_table`, or with `probabilities` f32 `k H W`; a list of them for a list.
+
+        Raises DataError for a file that cannot be read, ValueError for an array or tensor of another shape or type.
+        """
+        if not isinstance(image, list | tuple):
+            return self.predict([image], probabilities=probabilities)[0]
+        # A sliding window already passes the network in batches.
+        batch_size = 1 if self.recipe.eval.mode == "slide" else self.recipe.eval.batch_size
+        predictions: list[npt.NDArray[Any]] = []
+        for batch in _batches(map(as_pixels, image), batch_size):
+            scores = self.scores(np.stack(batch))
+            predictions += list((scores.probabilities() if probabilities else scores.argmax()).cpu().numpy())
+        return predictions
+
+
+def as_pixels(image: Image) -> Pixels:
+    """Returns the pixels `H W 3` of an image. Raises DataError for a file or PIL image that cannot be read as RGB."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, PIL.Image.Image):
+        return rgb_pixels(image, Path(getattr(image, "filename", "") or "image"))
+    return image.movedim(0, -1).cpu().numpy() if isinstance(image, Tensor) else image
+
+
+def _batches(images: Iterable[Pixels], batch_size: int) -> Iterator[list[Pixels]]:
+    """Groups neighbours of one size."""
+    batch: list[Pixels] = []
+    for image in images:
+        if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
 
 
 def predictor_of(run: Run) -> Predictor:

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, DataError
 from segnl.evaluation.predictor import Predictor, load
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
@@ -52,6 +53,50 @@ def test_a_sliding_window_covers_an_image_larger_than_it(tiny_config):
 def test_what_is_no_rgb_image_is_refused(tiny_config, image):
     with pytest.raises(ValueError, match="expected uint8 `H W 3`"):
         predictor(tiny_config).predict(image)
+
+
+def test_every_kind_of_image_gives_the_same_prediction(tiny_config, tmp_path):
+    one, expected = predictor(tiny_config), predictor(tiny_config).predict(IMAGE)
+    Image.fromarray(IMAGE).save(tmp_path / "image.png")
+    tensor = torch.from_numpy(IMAGE).permute(2, 0, 1)
+    for image in (Image.fromarray(IMAGE), tensor, tmp_path / "image.png", str(tmp_path / "image.png")):
+        assert np.array_equal(one.predict(image), expected)
+
+
+@pytest.mark.parametrize("overrides", [(), ("eval.mode=slide", "eval.window_hw=[24, 32]", "eval.stride_hw=[16, 20]")])
+def test_a_list_of_images_is_predicted_in_batches_of_one_size(tiny_config, overrides):
+    one = predictor(tiny_config, "eval.batch_size=2", *overrides)
+    images = [IMAGE, IMAGE[::-1], IMAGE[:, ::-1], IMAGE[:21], IMAGE[:21, ::-1]]
+    batch_sizes = []
+    one.model.backbone.register_forward_pre_hook(lambda _, args: batch_sizes.append(len(args[0])))
+    together = one.predict(images, probabilities=True)
+    if not overrides:
+        assert batch_sizes == [2, 1, 2]
+    for image, probabilities in zip(images, together, strict=True):
+        # A batch of another size may pass through other kernels, which sum in another order.
+        np.testing.assert_allclose(probabilities, one.predict(image, probabilities=True), rtol=1e-4, atol=1e-6)
+    assert one.predict([]) == []
+
+
+@pytest.mark.parametrize("overrides", [(), ("eval.flip=true", "eval.scales=[1.0, 1.5]")])
+def test_probabilities_are_the_softmax_of_one_view_or_the_mean_of_several(tiny_config, overrides):
+    one = predictor(tiny_config, *overrides)
+    probabilities = one.predict(IMAGE, probabilities=True)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(0), np.ones((37, 53)), rtol=1e-5)
+    assert np.array_equal(probabilities.argmax(0), one.predict(IMAGE))
+    if not overrides:
+        np.testing.assert_allclose(probabilities, by_hand(one.model, (37, 53)).softmax(1)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_an_image_that_is_not_8_bits_rgb_is_one_line(tiny_config, tmp_path):
+    one = predictor(tiny_config)
+    with pytest.raises(DataError, match=r"image: image of mode F; expected 8 bits a channel"):
+        one.predict(Image.fromarray(IMAGE[..., 0].astype(np.float32)))
+    with pytest.raises(DataError, match=r"nothing\.png: no such file"):
+        one.predict(tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match="a tensor: `3 H W`"):
+        one.predict(torch.from_numpy(IMAGE))
 
 
 def test_loading_nothing_is_a_checkpoint_fault(tmp_path):
