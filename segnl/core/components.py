@@ -1,10 +1,9 @@
 """Components by name: a file of one of segnl's folders, or any module by its dotted name."""
 
 import importlib
-import importlib.util
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from segnl.core.config import suggest
@@ -26,9 +25,9 @@ class Components:
 
     def names(self) -> list[str]:
         """Returns the names of the package's components, without importing any."""
-        spec = importlib.util.find_spec(self.package)
-        folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
-        return sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem not in ("base", "find"))
+        package = importlib.import_module(self.package)
+        names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        return sorted(names - {"base", "find"})
 
     def find(self, name: str) -> Any:
         """Returns the class of a component of segnl, or of the module with a dotted name such as `mylab.heads.swirl`.

@@ -6,7 +6,7 @@ torchrun has started several.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,9 +48,9 @@ class ProcessGroup:
             return value
         import torch.distributed as dist
 
-        value = value.detach().clone()
-        dist.all_reduce(value)
-        return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
 
     def start_all_reduce_sum(self, value: "Tensor") -> "Callable[[], Tensor]":
         """Starts the sum of a tensor over the ranks and returns at once; calling the result waits for the sum.
@@ -61,25 +61,14 @@ class ProcessGroup:
             return lambda: value
         import torch.distributed as dist
 
-        value = value.detach().clone()
-        work = dist.all_reduce(value, async_op=True)
+        total = value.detach().clone()
+        work = dist.all_reduce(total, async_op=True)
 
         def wait() -> "Tensor":
             work.wait()
-            return value
+            return total
 
         return wait
-
-    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """Returns the maximum of each number over the ranks."""
-        if self.world_size == 1:
-            return list(values)
-        import torch
-        import torch.distributed as dist
-
-        maxima = torch.tensor(values)
-        dist.all_reduce(maxima, dist.ReduceOp.MAX)
-        return [int(value) for value in maxima]
 
     def all_gather_object(self, value: T) -> list[T]:
         """Returns the plain values of all ranks, in rank order."""
@@ -98,37 +87,32 @@ class ProcessGroup:
         """
         if self.world_size == 1:
             return function()
+        import torch.distributed as dist
+
         result: list[Any] = [None]
-        error: SegnlError | None = None
         if self.is_rank0:
             try:
                 result = [function()]
             except SegnlError as err:
-                error, result = err, [_RemoteError(type(err), str(err))]
-        import torch.distributed as dist
-
+                result = [err]
         dist.broadcast_object_list(result, src=0)
-        if error is not None:
-            raise error
-        if isinstance(result[0], _RemoteError):
-            raise result[0].relayed()
+        if isinstance(result[0], SegnlError):
+            result[0].is_relayed = not self.is_rank0
+            raise result[0]
         value: T = result[0]
         return value
 
     def raise_on_all(self, error: SegnlError | None) -> None:
         """Raises on every rank if `error` is not None on any: a rank's own error, else a relayed one."""
-        if self.world_size == 1:
-            if error is not None:
-                raise error
-            return
-        own = None if error is None else _RemoteError(type(error), str(error))
-        errors = self.all_gather_object(own)
-        if error is not None:
-            error.is_relayed = own in errors[: self.rank]  # of several equal errors the first rank prints its own
+        errors = self.all_gather_object(error)
+        if error is not None:  # of several equal errors the first rank prints its own
+            error.is_relayed = repr(error) in map(repr, errors[: self.rank])
             raise error
         for rank, remote in enumerate(errors):
             if remote is not None:
-                raise remote.relayed(f"rank {rank}: ")
+                remote.args = (f"rank {rank}: {remote}",)
+                remote.is_relayed = True
+                raise remote
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:
@@ -142,10 +126,9 @@ class ProcessGroup:
 
     def run_on_all(self, function: Callable[[], T]) -> T:
         """Calls `function` on every rank and returns its own value; a SegnlError of one rank is raised on all."""
-        values: list[T] = []
         with self.shared_errors():
-            values.append(function())
-        return values[0]
+            value = function()
+        return value
 
     def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Returns rank 0's tensors by name, on the CPU; those of the other ranks are ignored."""
@@ -164,19 +147,6 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
-
-
-@dataclass(frozen=True)
-class _RemoteError:
-    """A SegnlError as it is sent to the other ranks."""
-
-    kind: type[SegnlError]
-    message: str
-
-    def relayed(self, prefix: str = "") -> SegnlError:
-        err = self.kind(prefix + self.message)
-        err.is_relayed = True
-        return err
 
 
 @contextmanager
@@ -201,10 +171,8 @@ def process_group() -> Iterator[ProcessGroup]:
             yield group
         except StoppedError as err:  # the ranks agreed to stop, so that all of them reach the barrier
             stopped = err
-        dist.barrier()  # no rank leaves while another still needs it
+        dist.barrier()  # no rank leaves while another still needs it; not reached after other errors, on any rank
         dist.destroy_process_group()
-    except SegnlError:
-        raise  # no barrier: where one rank failed, another may never reach it
     except RuntimeError as err:
         if isinstance(err, dist.DistError) or _GLOO_PREFIX.match(str(err)):
             raise _connection_error(group, err) from err

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,13 @@ PACKAGES = (
 def git_state(folder: Path) -> dict[str, Any]:
     """Returns {"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        commit, status = (
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": False}
-    return {"commit": commit, "dirty": bool(status)}
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    return {"commit": commit.strip(), "dirty": bool(status)}
 
 
 def versions() -> dict[str, str]:
@@ -41,13 +39,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Returns the system, the processor's name and the number of cores."""
-    return {"system": f"{platform.system()} {platform.machine()}", "cpu": _cpu_name(), "cores": os.cpu_count()}
-
-
-def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+    name = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    cpu = name[1] if name else platform.processor() or "unknown"
+    return {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu, "cores": os.cpu_count()}

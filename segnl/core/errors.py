@@ -11,6 +11,10 @@ class SegnlError(Exception):
     is_relayed = False
     """True on the ranks that only repeat the error of another rank: they exit with its code but print nothing."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles message and attributes, for other processes, whatever the constructor of a subclass takes."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class StoppedError(SegnlError):
     """Work that a signal stopped at a safe point: everything is saved, and the message has been logged already.

@@ -36,24 +36,19 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if is_synced:
-            _sync_folder(path.parent)
     except OSError as err:
         with suppress(OSError):
             temporary.unlink()
         raise MachineError(
             f"{path}: cannot be written ({err.strerror}); free some space or choose another place"
         ) from err
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, on file systems that support it."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    if is_synced:
+        with suppress(OSError):  # the rename survives a power cut too, on file systems that can sync a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -19,10 +19,7 @@ _FILES_PER_WORKER = 8  # the pipes and semaphores of its queues
 
 def num_cores() -> int:
     """Returns the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 def memory_bytes() -> int:
@@ -52,16 +49,15 @@ def max_jobs() -> int:
     return max(1, min(max(8, 2 * num_cores()), memory_bytes() // (_JOB_MIB * MIB)))
 
 
-def require_workers(workers: int) -> None:
-    """Raises ConfigError when data.workers is more than this machine can carry."""
-    if workers > (most := max_workers()):
-        raise ConfigError(f"data.workers: {workers}; expected at most {most} on this machine ({_machine()})")
-
-
 def require_count(name: str, count: int, *, least: int = 1, most: int, reason: str = "") -> None:
     """Raises ConfigError when `count` is out of least..most; name: the option or key, reason: why these bounds."""
     if not least <= count <= most:
         raise ConfigError(f"{name}: {count}; expected {least} to {most}{reason and f' ({reason})'}")
+
+
+def require_workers(workers: int) -> None:
+    """Raises ConfigError when data.workers is more than this machine can carry."""
+    require_count("data.workers", workers, least=0, most=max_workers(), reason=_machine())
 
 
 def require_jobs(jobs: int) -> None:

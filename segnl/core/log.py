@@ -18,12 +18,11 @@ class _ConsoleHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one message as one write, because several processes may share a terminal."""
-        text = f"{record.getMessage()}\n"
-        is_plain = record.levelno < logging.WARNING
-        stream = sys.stdout if is_plain else sys.stderr
+        stream, prefix = sys.stdout, ""
+        if record.levelno >= logging.WARNING:
+            stream, prefix = sys.stderr, f"segnl: {record.levelname.lower()}: "
         with suppress(OSError):
-            stream.write(text if is_plain else f"segnl: {record.levelname.lower()}: {text}")
+            stream.write(f"{prefix}{record.getMessage()}\n")  # one write, because several processes share a terminal
             stream.flush()
 
 

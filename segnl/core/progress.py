@@ -2,9 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Callable
 
 from tqdm import tqdm
 
@@ -29,52 +27,37 @@ class Progress:
     def advance(self, note: str = "") -> None:
         """Counts one more; note: how it went, such as `loss 0.71`."""
         self.done += 1
-        if not self.is_shown:
-            return
-        with self._silent_if_unreadable():
-            self._show(note)
-
-    def _show(self, note: str) -> None:
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update()
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S or self.done in (self._first + 1, self.total):
-            self._line(note)
-
-    def _line(self, note: str) -> None:
-        self._last_line = time.monotonic()
-        rate = (self.done - self._first) / max(self._last_line - self._began, 1e-9)
-        left = (self.total - self.done) / rate if rate > 0 else 0.0
-        speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training reports images/s itself
-        text = f"{self.title}: {self.done}/{self.total} {self.unit}s, {speed}{_clock(left)} left"
-        print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+            self._write(self._bar.update)
+        elif now - self._last_line >= LINE_EVERY_S or self.done in (self._first + 1, self.total):
+            self._last_line = now
+            rate = (self.done - self._first) / max(now - self._began, 1e-9)
+            speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training reports images/s itself
+            left = _clock((self.total - self.done) / rate)
+            text = f"{self.title}: {self.done}/{self.total} {self.unit}s, {speed}{left} left"
+            self.say(f"{text}, {note}" if note else text)
 
     def say(self, text: str) -> None:
         """Writes a line of its own without breaking the bar."""
-        if not self.is_shown:
-            return
-        with self._silent_if_unreadable():
-            if self._bar is not None:
-                self._bar.write(text, file=sys.stderr)
-            else:
-                print(text, file=sys.stderr, flush=True)
+        write = print if self._bar is None else self._bar.write
+        self._write(lambda: write(text, file=sys.stderr))
 
-    @contextmanager
-    def _silent_if_unreadable(self) -> Iterator[None]:
+    def _write(self, write: Callable[[], object]) -> None:
+        """Calls `write` unless this is silent; falls silent where it fails."""
         try:
-            yield
+            if self.is_shown:
+                write()
         except OSError:
             self.is_shown = False
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            with self._silent_if_unreadable():
-                self._bar.close()
+            self._write(self._bar.close)
 
 
 def _clock(seconds: float) -> str:

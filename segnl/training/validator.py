@@ -46,7 +46,7 @@ class Validator(Hook):
         confusion = evaluate(
             predictor, self.data, recipe=trainer.recipe, should_stop=lambda: bool(trainer.stop), group=group
         )
-        if any(group.all_reduce_max([len(trainer.stop)])):
+        if any(group.all_gather_object(bool(trainer.stop))):
             return
         miou = confusion.miou()
         is_best = miou > self.best_miou

@@ -1,5 +1,6 @@
 """One process and bad settings; tests/test_ranks.py shows several real ranks."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup, process_group
-from segnl.core.errors import ConfigError, DataError, MachineError
+from segnl.core.errors import ConfigError, DataError, MachineError, StoppedError
+from segnl.data.reading import FileError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_single_process_gets_its_own_values_back():
     value = torch.arange(3)
     assert SINGLE_PROCESS.all_reduce_sum(value) is value
-    assert SINGLE_PROCESS.all_reduce_max([2]) == [2]
     assert SINGLE_PROCESS.all_gather_object("a") == ["a"]
     assert (SINGLE_PROCESS.run_on_rank0(lambda: 3), SINGLE_PROCESS.run_on_all(lambda: 4)) == (3, 4)
     assert SINGLE_PROCESS.broadcast({"a": value})["a"] is value
@@ -31,6 +32,12 @@ def test_a_single_process_raises_its_error_unchanged():
     assert err.value is error
     assert not err.value.is_relayed
     SINGLE_PROCESS.raise_on_all(None)
+
+
+@pytest.mark.parametrize("error", [FileError(Path("a.png"), "damaged", "cut off"), StoppedError("stopped", 143)])
+def test_an_error_with_a_constructor_of_its_own_can_be_sent_to_another_rank(error):
+    received = pickle.loads(pickle.dumps(error))
+    assert (type(received), str(received), vars(received)) == (type(error), str(error), vars(error))
 
 
 def test_without_torchrun_there_is_a_single_process(monkeypatch):
