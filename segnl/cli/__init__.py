@@ -1,1 +1,1 @@
-"""Command line: one module per command, with its HELP, add_arguments and run."""
+"""Command line: a module per command, with its help as docstring, `run`, and `add_arguments` where it takes any."""

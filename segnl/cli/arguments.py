@@ -11,46 +11,31 @@ from segnl.core.errors import ConfigError
 def repeat_set(words: Sequence[str]) -> list[str]:
     """Returns `--set a=1 --set b=2 FILE` for `--set a=1 b=2 FILE`; argparse's own lists would take the file too."""
     out: list[str] = []
-    is_value = follows_value = False
     for word in words:
+        follows_value = out[-2:-1] == ["--set"] or (out and out[-1].startswith("--set="))
         if follows_value and re.match(r"[A-Za-z_][\w.]*=", word):
-            out += ["--set", word]
-            continue
+            out.append("--set")
         out.append(word)
-        follows_value = is_value or word.startswith("--set=")
-        is_value = word == "--set"
     return out
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
     """Adds --config and --set."""
-    command.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="a recipe, such as configs/camvid/rcca_r18.yaml"
-    )
+    about = "a recipe, such as configs/camvid/rcca_r18.yaml"
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help=about)
     add_set(command)
 
 
 def add_set(command: argparse.ArgumentParser) -> None:
     """Adds --set."""
-    command.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="A.B=C",
-        help="change one key; several may follow one --set, and it may be repeated",
-    )
+    about = "change one key; several may follow one --set, and it may be repeated"
+    command.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=about)
 
 
 def add_checkpoint(command: argparse.ArgumentParser) -> None:
     """Adds --checkpoint."""
-    command.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="RUN_OR_FILE",
-        help="a run's folder (its last checkpoint) or a file",
-    )
+    about = "a run's folder (its last checkpoint) or a file"
+    command.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE", help=about)
 
 
 def size_of(text: str) -> tuple[int, int]:

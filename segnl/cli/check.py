@@ -1,4 +1,4 @@
-"""`segnl check`: check a data set."""
+"""Find every error of a data set at once, and count its classes."""
 
 import argparse
 import json
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from segnl.data.check import DataReport
     from segnl.runs.recipe import Recipe
 
-HELP = "find every error of a data set at once, and count its classes"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    add = command.add_argument
     add_config(command)
-    command.add_argument("--split", help="check this split only (default: train and val)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write the report there")
+    add("--split", help="check this split only (default: train and val)")
+    add("--json", type=Path, metavar="FILE", help="also write the report there")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`segnl compare`: train and compare the heads of a study."""
+"""Train and compare every head of a study; writes a table and a page."""
 
 import argparse
 import shutil
@@ -8,26 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segnl.studies.results import StudyResults
 
-HELP = "train and compare every head of a study; writes a table and a page"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
-    command.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="trainings at a time, on one GPU each (default 1)"
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    add = command.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
+    add("--jobs", type=int, default=1, metavar="N", help="trainings at a time, on one GPU each (default 1)")
+    add("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.core.limits import require_jobs
     from segnl.studies.run import compare
 
     require_jobs(args.jobs)
     print_results(compare(args.config, args.json, num_jobs=args.jobs))
-    return 0
 
 
 def print_results(results: "StudyResults") -> None:

@@ -1,4 +1,4 @@
-"""`segnl cost`: parameters, FLOPs, memory and time."""
+"""Parameters, FLOPs, memory and time of a recipe's network, its head or its attention."""
 
 import argparse
 import json
@@ -10,22 +10,19 @@ from segnl.cli.arguments import add_config, size_of
 if TYPE_CHECKING:
     from segnl.profiling.cost import CostReport
 
-HELP = "parameters, FLOPs, memory and time of a recipe's network, its head or its attention"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    add = command.add_argument
     add_config(command)
-    command.add_argument("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
-    command.add_argument("--module", choices=("attention", "head", "model"), default="model", help="default model")
-    command.add_argument(
-        "--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing"
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    add("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
+    add("--module", choices=("attention", "head", "model"), default="model", help="default model")
+    add("--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing")
+    add("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.core.files import write_atomic
     from segnl.core.limits import require_count, require_memory
     from segnl.profiling.cost import cost
@@ -40,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(_lines(report)))
     if args.json is not None:
         write_atomic(args.json, json.dumps(report.to_dict(), indent=1).encode())
-    return 0
 
 
 def _lines(report: "CostReport") -> list[str]:

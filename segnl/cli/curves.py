@@ -1,22 +1,18 @@
-"""`segnl curves`: plot training curves."""
+"""Plot loss, learning rate and mIoU of any runs against steps."""
 
 import argparse
 from pathlib import Path
 
-HELP = "plot loss, learning rate and mIoU of any runs against steps"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.png", help="the image file; also .svg or .pdf"
-    )
+    add = command.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    add("--out", type=Path, required=True, metavar="FILE.png", help="the image file; also .svg or .pdf")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.reports.learning_curves import write_curves
 
     print(write_curves(args.runs, args.out))
-    return 0

@@ -1,11 +1,9 @@
-"""`segnl data`: generate a synthetic data set."""
+"""Generate a synthetic data set."""
 
 import argparse
 from pathlib import Path
 
 from segnl.cli.arguments import size_of
-
-HELP = "generate a synthetic data set"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -19,8 +17,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     streets.add_argument("--seed", type=int, default=0, help="seed of the streets (default 0)")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.core.limits import require_count
     from segnl.core.progress import Progress
     from segnl.streets.files import generate
@@ -37,4 +35,3 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total: progress.advance(),
         )
     print(f"{args.out}: {args.train} training and {args.val} validation streets, {made} of them made now")
-    return 0

@@ -1,16 +1,10 @@
-"""`segnl env`: what a bug report needs."""
+"""Versions, devices and git state: what a bug report needs."""
 
 import argparse
 from pathlib import Path
 
-HELP = "versions, devices and git state: what a bug report needs"
 
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds no argument: the command takes none."""
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Prints versions, processor, devices and the git state of segnl's checkout, one fact a line."""
     import torch
 
@@ -25,4 +19,3 @@ def run(args: argparse.Namespace) -> int:
     lines["devices"] = ", ".join(devices) if devices else "cpu only"
     width = max(len(name) for name in lines)
     print("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
-    return 0

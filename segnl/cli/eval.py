@@ -1,4 +1,4 @@
-"""`segnl eval`: score a trained network."""
+"""Score a trained network on a data set's split."""
 
 import argparse
 import json
@@ -12,47 +12,44 @@ from segnl.core.files import ensure_writable, write_atomic
 if TYPE_CHECKING:
     from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest
 
-HELP = "score a trained network on a data set's split"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    add = command.add_argument
     add_checkpoint(command)
     add_set(command)
-    command.add_argument("--split", default="val", help="split of the data set (default val)")
-    command.add_argument(
+    add("--split", default="val", help="split of the data set (default val)")
+    add(
         "--preset",
         metavar="NAME",
         help="published inference settings: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
         "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail; --set overrides single keys",
     )
-    command.add_argument(
+    add(
         "--masks",
         type=Path,
         metavar="DIR",
         help="also write every mask: ids, colour, overlay, error; the same command again resumes from those written",
     )
-    command.add_argument("--official", action="store_true", help="Cityscapes: also score with cityscapesscripts")
-    command.add_argument(
+    add("--official", action="store_true", help="Cityscapes: also score with cityscapesscripts")
+    add(
         "--submission",
         type=Path,
         metavar="FILE.zip",
         help="also pack the masks for the server of Cityscapes or ADE20K; the split needs no labels then",
     )
-    command.add_argument(
+    add(
         "--strata",
         action="store_true",
         help="also count where the errors are: near boundaries, in small objects, by row, by distance from the centre "
         "(takes several times as long as decoding and counting an image)",
     )
-    command.add_argument(
-        "--ablate", metavar="WHAT", help="break the attention: gamma0, shuffled or window=R (docs/compare.md)"
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write metrics.json there")
+    add("--ablate", metavar="WHAT", help="break the attention: gamma0, shuffled or window=R (docs/compare.md)")
+    add("--json", type=Path, metavar="FILE", help="also write metrics.json there")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.core.distributed import process_group
     from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
     from segnl.evaluation.presets import preset_dict
@@ -70,13 +67,11 @@ def run(args: argparse.Namespace) -> int:
         submission=args.submission,
     )
     with process_group() as group:
-        if group.is_rank0:
-            _prepare(args.json)
+        group.run_on_rank0(lambda: _prepare(args.json))
         run = group.run_on_all(lambda: open_run(args.checkpoint, args.overrides, settings=settings))
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)
-    return 0
 
 
 def _prepare(json_file: Path | None) -> None:

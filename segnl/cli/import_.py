@@ -1,33 +1,32 @@
-"""`segnl import`: import weights of other projects."""
+"""Convert weights of mmsegmentation, CCNet or torchvision, with no weight left over or missing."""
 
 import argparse
 from pathlib import Path
 
 from segnl.cli.arguments import add_config
 
-HELP = "convert weights of mmsegmentation, CCNet or torchvision, with no weight left over or missing"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    command.add_argument("file", type=Path, metavar="FILE", help="the other project's checkpoint")
-    command.add_argument("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision"))
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    command.add_argument(
+    add = command.add_argument
+    add("file", type=Path, metavar="FILE", help="the other project's checkpoint")
+    add("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision"))
+    add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add(
         "--peer-config",
         dest="source_config",
         type=Path,
         metavar="FILE",
         help="mmsegmentation's config file, if its checkpoint holds none",
     )
-    command.add_argument(
+    add(
         "--recurrence",
         type=int,
         default=2,
         metavar="R",
         help="number of criss-cross passes of a CCNet checkpoint (default 2)",
     )
-    command.add_argument(
+    add(
         "--abn",
         choices=("abs", "plain"),
         default="abs",
@@ -36,8 +35,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_config(command)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
     from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint
     from segnl.core.limits import require_count
 
@@ -45,4 +44,3 @@ def run(args: argparse.Namespace) -> int:
     settings = ImportSettings(args.source, args.source_config, args.recurrence, args.abn)
     report = import_checkpoint(args.file, settings, args.config, args.out, tuple(args.overrides))
     print("\n".join([*report.lines(), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))
-    return 0

@@ -1,31 +1,29 @@
-"""`segnl train`: train a recipe."""
+"""Train a recipe, or resume its run."""
 
 import argparse
 from pathlib import Path
 
 from segnl.cli.arguments import add_config
 
-HELP = "train a recipe, or resume its run"
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    add = command.add_argument
     add_config(command)
-    command.add_argument("--run", metavar="NAME", help="folder under checkpoints/ (default DATASET-CONFIG-sSEED)")
-    command.add_argument("--print", dest="only_print", action="store_true", help="show the resolved recipe and stop")
-    command.add_argument("--fresh", action="store_true", help="move an existing run aside and start over")
+    add("--run", metavar="NAME", help="folder under checkpoints/ (default DATASET-CONFIG-sSEED)")
+    add("--print", dest="only_print", action="store_true", help="show the resolved recipe and stop")
+    add("--fresh", action="store_true", help="move an existing run aside and start over")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from segnl.core.config import dump_yaml
     from segnl.runs.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
     if args.only_print:
-        from segnl.core.config import dump_yaml
-
         print(dump_yaml(recipe.to_dict()), end="")
-        return 0
+        return
     from segnl.core.distributed import process_group
     from segnl.runs.folder import run_folder
     from segnl.training.fit import fit
@@ -35,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
         fit(recipe, folder, fresh=args.fresh, group=group)
     if group.is_rank0 and recipe.train.pictures:
         _draw_pictures(folder)
-    return 0
 
 
 def _draw_pictures(folder: Path) -> None:
