@@ -6,9 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from segnl.convert.imported import ImportedHead, ImportedModel, out_channels, resnet_section
-from segnl.core.config import JSONDict, validate
-from segnl.models.find import HEADS
-from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
+from segnl.core.config import JSONDict
 from segnl.models.weights.backbone import NUMBERED_STEM
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.strict import load_strict, renamed
@@ -57,11 +55,17 @@ def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plai
     if abn not in ("plain", "abs"):
         raise ValueError(f"abn: {abn!r}; expected 'plain' or 'abs'")
     tensors = {name: _converted(name, value, abn) for name, value in tensors_in(state, _WHERE).items()}
-    head, names = _head_section(tensors, recurrence)
+    head, names, first = _head_section(tensors, recurrence)
     num_classes = out_channels(tensors, f"{names['classifier']}.weight", _WHERE)
     if all(name.startswith("head.") for name in tensors):
-        return _head_alone(head, names, tensors, num_classes).eval()
-    return _whole_model(head, names, tensors, num_classes).eval()
+        stage_channels = (0, 0, 0, tensors[first].shape[1])
+        alone = ImportedHead(head, stage_channels, num_classes, _WHERE, align_corners=True)
+        alone.report = load_strict(alone, tensors, renamed(names), where=_WHERE)
+        return alone.eval()
+    model = ImportedModel(_model_section(head, tensors), num_classes, _WHERE)
+    rename = renamed(names | _AUX_NAMES | _BACKBONE_NAMES)
+    model.report = load_strict(model.segmenter, tensors, rename, where=_WHERE)
+    return model.eval()
 
 
 def _converted(name: str, value: Tensor, abn: str) -> Tensor:
@@ -72,49 +76,34 @@ def _converted(name: str, value: Tensor, abn: str) -> Tensor:
     return value
 
 
-def _head_section(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[JSONDict, dict[str, str]]:
-    """Returns the recipe's section `head` and the names of its modules in the file."""
-    if "head.0.conv1.1.weight" in tensors:
+def _head_section(tensors: Mapping[str, Tensor], recurrence: int) -> tuple[JSONDict, dict[str, str], str]:
+    """Returns the recipe's section `head`, the names of its modules in the file, and its first weight's name."""
+    if (first := "head.0.conv1.1.weight") in tensors:
         section: JSONDict = {
             "name": "aspp",
-            "channels": out_channels(tensors, "head.0.conv1.1.weight", _WHERE),
+            "channels": out_channels(tensors, first, _WHERE),
             "project_kernel": 1,
             "project_channels": out_channels(tensors, "head.0.bottleneck.0.weight", _WHERE),
             "leaky_slope": _SLOPE,
         }
-        return section, _ASPP_NAMES
+        return section, _ASPP_NAMES, first
+    first = "head.conva.0.weight"
     section = {
         "name": "rcca",
         "recurrence": recurrence,
-        "channels": out_channels(tensors, "head.conva.0.weight", _WHERE),
+        "channels": out_channels(tensors, first, _WHERE),
         "last_channels": out_channels(tensors, "head.bottleneck.0.weight", _WHERE),
         "leaky_slope": _SLOPE,
     }
-    return section, _RCCA_NAMES
+    return section, _RCCA_NAMES, first
 
 
-def _head_alone(
-    section: JSONDict, names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
-) -> ImportedHead:
-    head_class = HEADS.find(section["name"])
-    cfg = validate(head_class.Config, section, file=_WHERE, at="head")
-    first = "head.conva.0.weight" if section["name"] == "rcca" else "head.0.conv1.1.weight"
-    head = head_class(cfg, (0, 0, 0, tensors[first].shape[1]), num_classes)
-    model = ImportedHead(head, num_classes, 0.1, BatchNormConfig(), align_corners=True)
-    model.report = load_strict(model, tensors, renamed(names), where=_WHERE)
-    return model
-
-
-def _whole_model(
-    head: JSONDict, names: dict[str, str], tensors: Mapping[str, Tensor], num_classes: int
-) -> ImportedModel:
-    has_aux = any(name.startswith("dsn.") for name in tensors)
-    aux = {
-        "channels": out_channels(tensors, "dsn.0.weight", _WHERE) if has_aux else 512,
-        "has_conv_bias": True,
-        "leaky_slope": _SLOPE,
-    }
-    model = {
+def _model_section(head: JSONDict, tensors: Mapping[str, Tensor]) -> JSONDict:
+    aux = None
+    if any(name.startswith("dsn.") for name in tensors):
+        channels = out_channels(tensors, "dsn.0.weight", _WHERE)
+        aux = {"channels": channels, "has_conv_bias": True, "leaky_slope": _SLOPE}
+    return {
         "backbone": {
             **resnet_section(tensors, _WHERE),
             "stem": {"kind": "deep", "channels": out_channels(tensors, "conv3.weight", _WHERE), "ceil_mode": True},
@@ -123,11 +112,7 @@ def _whole_model(
             "multi_grid": [1, 1, 1],
         },
         "head": head,
-        "aux": aux if has_aux else None,
+        "aux": aux,
         "align_corners": True,
         "input": {"mean": [104.00698793, 116.66876762, 122.67891434], "std": [1.0, 1.0, 1.0], "order": "bgr"},
     }
-    cfg = model_config(model, file=_WHERE)
-    segmenter = Segmenter(cfg, num_classes)
-    report = load_strict(segmenter, tensors, renamed(names | _AUX_NAMES | _BACKBONE_NAMES), where=_WHERE)
-    return ImportedModel(cfg, segmenter, report)

@@ -7,11 +7,8 @@ feature size. It normalises the image itself. The recipe's windows, scales and f
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,26 +47,19 @@ class ExportWrapper(nn.Module):
         return resize(logits, hw, align_corners=self.model.align_corners).argmax(dim=1).to(torch.uint8), logits
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Difference between onnxruntime's output and the network's at one image size."""
+class ExportReport(NamedTuple):
+    """Facts about an exported file."""
 
-    hw: tuple[int, int]
-    logit_error: float
-    """Largest difference of logits, relative to the largest logit."""
-    label_error: float
-    """Fraction of pixels with another label."""
-
-    def __str__(self) -> str:
-        size = "x".join(map(str, self.hw))
-        return (
-            f"checked at {size}: logits within {self.logit_error:.1e} of the largest; "
-            f"{self.label_error:.1e} of labels differ"
-        )
+    num_tensors: int
+    """Of a .safetensors file; 0 for an ONNX graph."""
+    errors: dict[tuple[int, int], tuple[float, float]]
+    """Of an ONNX graph, by image size: `onnx_errors`."""
+    not_in_graph: list[str]
+    """A line that names the steps of the recipe's evaluation outside an ONNX graph, or no line."""
 
 
-def export(run_or_file: Path, out: Path, *, half: bool = False) -> list[str]:
-    """Writes `out`, .onnx or .safetensors, and returns the report, one fact a line. half: float16 (safetensors only).
+def export(run_or_file: Path, out: Path, *, half: bool = False) -> ExportReport:
+    """Writes `out`, .onnx or .safetensors. half: float16 (safetensors only).
 
     Raises ConfigError for another suffix, CheckpointError for a bad checkpoint, MachineError where a package is
     missing, the graph cannot be written, or onnxruntime's output differs from the network's (`out` is not written).
@@ -85,7 +75,7 @@ def export(run_or_file: Path, out: Path, *, half: bool = False) -> list[str]:
     return _export_onnx(run, out) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 
 
-def _export_weights(run: Run, out: Path, *, half: bool) -> list[str]:
+def _export_weights(run: Run, out: Path, *, half: bool) -> ExportReport:
     """Writes a checkpoint with checksum and recipe, without the optimiser's state."""
     checkpoint, recipe = run.checkpoint, run.recipe
     if out.resolve() == checkpoint.path.resolve():
@@ -94,13 +84,8 @@ def _export_weights(run: Run, out: Path, *, half: bool) -> list[str]:
     model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
     origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
-    recipe_dict = recipe.to_dict()
-    save_checkpoint(Checkpoint(out, checkpoint.step, recipe_dict, checkpoint.classes, origin, model=model))
-    dtype = "float16" if half else "as trained"
-    return [
-        f"{out}: {len(model)} tensors, {dtype}, {out.stat().st_size / 2**20:.1f} MiB; no optimiser state",
-        f"segnl eval --checkpoint {out}, or segnl.load({str(out)!r})",
-    ]
+    save_checkpoint(Checkpoint(out, checkpoint.step, recipe.to_dict(), checkpoint.classes, origin, model=model))
+    return ExportReport(len(model), {}, [])
 
 
 def _to_float16(tensor: Tensor) -> Tensor:
@@ -115,28 +100,21 @@ def _environment() -> JSONDict:
     return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
-def _export_onnx(run: Run, out: Path) -> list[str]:
+def _export_onnx(run: Run, out: Path) -> ExportReport:
     wrapper = ExportWrapper(run.build_model()).eval()
     data = onnx_bytes(wrapper, metadata(run.checkpoint, run.recipe))
-    agreements = [check_agreement(wrapper, data, hw) for hw in CHECK_HWS]
-    for agreement in agreements:
-        (height, width), logit_error, label_error = agreement.hw, agreement.logit_error, agreement.label_error
+    errors = {hw: onnx_errors(wrapper, data, hw) for hw in CHECK_HWS}
+    for (height, width), (logit_error, label_error) in errors.items():
         if logit_error > TOLERANCE or label_error > TOLERANCE:
             raise MachineError(
                 f"{out}: not written; onnxruntime's logits for {height}x{width} differ from ours by {logit_error:.1e} "
                 f"of the largest (labels by {label_error:.1e}); try another onnx or torch version"
             )
     write_atomic(out, data)
-    return [
-        f"{out}: ONNX, opset {OPSET}, {len(data) / 2**20:.1f} MiB",
-        "in:  image, u8 `b H W 3`, RGB, any H and W; normalised inside the graph",
-        "out: labels, u8 `b H W`, train ids; logits, f32 `b k h w` at feature size",
-        *map(str, agreements),
-        *_not_inside(run.recipe),
-    ]
+    return ExportReport(0, errors, _not_in_graph(run.recipe))
 
 
-def _not_inside(recipe: Recipe) -> list[str]:
+def _not_in_graph(recipe: Recipe) -> list[str]:
     """Returns a line that names the steps of the recipe's evaluation outside the graph, or no line."""
     cfg, steps = recipe.eval, []
     shorts = cfg.short_sides_px or ((recipe.data.short_side_px,) if recipe.data.short_side_px is not None else ())
@@ -163,7 +141,7 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
         "labels": "uint8, b H W: the index into class_names of the winning class",
         "logits": "float32, b k h w, at feature size",
         "align_corners": recipe.model.align_corners,
-        "not_inside": _not_inside(recipe),
+        "not_inside": _not_in_graph(recipe),
     }
     fields: dict[str, Any] = {
         "class_names": checkpoint.classes["names"],
@@ -180,9 +158,13 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
 def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
     """Returns the graph with free batch, H and W. Raises MachineError, in one line, where torch cannot write it."""
     onnx = _packages()[0]
+    head = type(wrapper.model.head).__name__
     free = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # a batch of 1 would become a constant
-    with _exporter_silenced(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # of the exporter, on its internals
         try:
             program = torch.onnx.export(
                 wrapper,
@@ -196,11 +178,11 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
             )
         except RuntimeError as err:  # OnnxExporterError is one
             first = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
-            raise MachineError(
-                f"{type(wrapper.model.head).__name__}: torch cannot write it as ONNX ({first.strip()})"
-            ) from err
+            raise MachineError(f"{head}: torch cannot write it as ONNX ({first.strip()})") from err
+        finally:
+            logging.disable(disabled)
     if program is None:
-        raise MachineError(f"{type(wrapper.model.head).__name__}: torch wrote no graph; try another torch version")
+        raise MachineError(f"{head}: torch wrote no graph; try another torch version")
     proto = program.model_proto
     _name_axes(proto)
     onnx.helper.set_model_props(proto, about)
@@ -220,24 +202,11 @@ def _name_axes(proto: Any) -> None:
                 dim.dim_param = names[dim.dim_param]
 
 
-@contextmanager
-def _exporter_silenced() -> Iterator[None]:
-    """Silences the exporter's notes on its internals; the graph is compared with the network afterwards."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def onnx_errors(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> tuple[float, float]:
+    """Returns how far onnxruntime's output on one random image of `hw` pixels is from the network's.
 
-
-def check_agreement(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> Agreement:
-    """Runs graph and network on one random image of `hw` pixels and compares their outputs."""
+    The largest difference of logits, relative to the largest logit, and the fraction of pixels with another label.
+    """
     runtime = _packages()[1]
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     image: Pixels = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
@@ -245,10 +214,10 @@ def check_agreement(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) ->
     with torch.inference_mode():
         our_labels, our_logits = wrapper(torch.from_numpy(image))
     if labels.shape != tuple(our_labels.shape) or logits.shape != tuple(our_logits.shape):
-        return Agreement(hw, float("inf"), 1.0)
+        return float("inf"), 1.0
     largest = float(our_logits.abs().max()) or 1.0
     error = float(np.abs(logits - our_logits.numpy()).max()) / largest
-    return Agreement(hw, error, float((labels != our_labels.numpy()).mean()))
+    return error, float((labels != our_labels.numpy()).mean())
 
 
 def _packages() -> tuple[Any, Any]:

@@ -6,24 +6,28 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from segnl.core.config import JSONDict
+from segnl.core.config import JSONDict, validate
 from segnl.core.errors import CheckpointError
 from segnl.models.backbones.resnet import DEPTHS, LAYERS
 from segnl.models.blocks.conv import NormalInitConv2d
+from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
-from segnl.models.segmenter import BatchNormConfig, Logits, ModelConfig, SegmentationModel, Segmenter, set_batch_norm
+from segnl.models.segmenter import BatchNormConfig, Logits, SegmentationModel, Segmenter, model_config, set_batch_norm
 from segnl.models.weights.strict import ImportReport
 
 
 class ImportedModel(SegmentationModel):
     """A model with the weights of another project; normalised images are in that project's channel order."""
 
-    def __init__(self, cfg: ModelConfig, segmenter: Segmenter, report: ImportReport) -> None:
+    report: ImportReport
+
+    def __init__(self, section: JSONDict, num_classes: int, where: str) -> None:
+        """section: `model` of a recipe. where: the source, for error messages."""
+        cfg = model_config(section, file=where)
         # In torch's usual layout oneDNN rounds coarser: error 3.6e-5 instead of 1.6e-5 on the recorded model-ccnet-r18.
-        super().__init__(segmenter.to(memory_format=torch.channels_last))
+        super().__init__(Segmenter(cfg, num_classes).to(memory_format=torch.channels_last))
         self.model: JSONDict = cfg.model_dump(mode="json")
         """Section `model` of its recipe with every key: mean, std, channel order and align_corners too."""
-        self.report = report
 
     def low_resolution(self, image: Tensor) -> Logits:
         """Maps images `b 3 H W` to logits `b k h w` at feature size."""
@@ -36,14 +40,25 @@ class ImportedHead(nn.Module):
     report: ImportReport
 
     def __init__(
-        self, head: ContextHead, num_classes: int, dropout: float, batch_norm: BatchNormConfig, *, align_corners: bool
+        self,
+        section: JSONDict,
+        stage_channels: Sequence[int],
+        num_classes: int,
+        where: str,
+        *,
+        dropout: float = 0.1,
+        batch_norm: JSONDict | None = None,
+        align_corners: bool,
     ) -> None:
+        """section, batch_norm: `head` and `batch_norm` of a recipe. where: the source, for error messages."""
         super().__init__()
-        self.head = head
+        head_class = HEADS.find(section["name"])
+        cfg = validate(head_class.Config, section, file=where, at="head")
+        self.head: ContextHead = head_class(cfg, stage_channels, num_classes)
         self.head.align_corners = align_corners
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = NormalInitConv2d(head.out_channels, num_classes, 1)
-        set_batch_norm(self, batch_norm)
+        self.classifier = NormalInitConv2d(self.head.out_channels, num_classes, 1)
+        set_batch_norm(self, BatchNormConfig(**(batch_norm or {})))
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Maps stages c2..c5, `b c h w`, unused ones None, to logits `b k h w`."""

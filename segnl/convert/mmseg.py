@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from segnl.convert.imported import ImportedHead, ImportedModel
 from segnl.convert.mmseg_config import Reader, backbone_section, class_name, input_section
 from segnl.convert.mmseg_heads import KNOWN_HEADS, DecodeHead, decode_head
-from segnl.core.config import JSONDict, validate
+from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.models.find import HEADS
-from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
 from segnl.models.weights.backbone import PLAIN_STEM
 from segnl.models.weights.files import tensors_in
-from segnl.models.weights.strict import ImportReport, load_strict, renamed
+from segnl.models.weights.strict import load_strict, renamed
 
 _WHERE = "mmseg"
 _MODELS = ("EncoderDecoder", "CascadeEncoderDecoder")
-_TRANSLATED = {"backbone", "decode_head", "auxiliary_head", "data_preprocessor"}
-_IGNORED = {"type", "pretrained", "train_cfg", "test_cfg", "init_cfg", "neck", "num_stages"}
+_KNOWN_KEYS = {
+    "backbone", "decode_head", "auxiliary_head", "data_preprocessor",
+    "type", "pretrained", "train_cfg", "test_cfg", "init_cfg", "neck", "num_stages",
+}  # fmt: skip
 _LEAF_NAMES = {"norm": "bn", "depthwise": "depthwise_conv", "pointwise": "pointwise_conv"}
 """Names of our innermost modules to mmsegmentation's."""
 _SINGLE_CONV = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": False, "has_norm": True}
@@ -56,12 +56,15 @@ def from_mmseg(config: JSONDict, state: dict[str, Any]) -> nn.Module:
 
 
 def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
-    head_class = HEADS.find(head.section["name"])
-    cfg = validate(head_class.Config, head.section, file=_WHERE, at="head")
-    stage_channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
-    norm = BatchNormConfig(**(head.batch_norm or {}))
-    module = head_class(cfg, stage_channels, head.num_classes)
-    model = ImportedHead(module, head.num_classes, head.dropout, norm, align_corners=head.align_corners)
+    model = ImportedHead(
+        head.section,
+        [head.stage_channels.get(stage, 0) for stage in range(4)],
+        head.num_classes,
+        _WHERE,
+        dropout=head.dropout,
+        batch_norm=head.batch_norm,
+        align_corners=head.align_corners,
+    )
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
     tensors, repeated = _without_tied(head, prefix, tensors)
     model.report = load_strict(model, tensors, _their_name(head.names, prefix), where=_WHERE)
@@ -70,24 +73,28 @@ def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead
 
 
 def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImportedModel:
-    _check_sections(config)
-    report = ImportReport()
+    unknown = sorted(set(config) - _KNOWN_KEYS)
+    if unknown or config.get("neck") is not None:
+        raise ConfigError(f"{_WHERE}: {', '.join(unknown) or 'neck'}: cannot be imported")
+    for key in ("backbone", "decode_head"):
+        if config.get(key) is None:
+            raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
+    notes: list[str] = []
     backbone, norm, out_indices = backbone_section(config["backbone"], f"{_WHERE}.backbone")
-    head, head_prefix = _last_head(config["decode_head"], out_indices, norm, report)
-    _check_norms(head.batch_norm, norm, report, f"{_WHERE}.{head_prefix.removesuffix('.')}")
+    head, head_prefix = _last_head(config["decode_head"], out_indices, norm, notes)
+    _check_norms(head.batch_norm, norm, notes, f"{_WHERE}.{head_prefix.removesuffix('.')}")
     aux, aux_prefix, unused_prefixes = _auxiliary(config.get("auxiliary_head"), out_indices, head, norm)
-    model: JSONDict = {
+    section: JSONDict = {
         "backbone": backbone,
         "head": head.section,
         "aux": aux,
         "align_corners": head.align_corners,
         "dropout": head.dropout,
-        "input": input_section(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", report.notes),
+        "input": input_section(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", notes),
         "batch_norm": norm,
     }
-    cfg = model_config(model, file=_WHERE)
-    segmenter = Segmenter(cfg, head.num_classes)
-    stage_channels = {stage: segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
+    model = ImportedModel(section, head.num_classes, _WHERE)
+    stage_channels = {stage: model.segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
     if stage_channels != head.stage_channels:
         raise ConfigError(
             f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {stage_channels}"
@@ -100,30 +107,21 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
         names |= {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in PLAIN_STEM.items()}
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
     unused = {name: reason for name in tensors if name.startswith(unused_prefixes)}
-    used, repeated = _without_tied(head, head_prefix, tensors)
-    used = {name: value for name, value in used.items() if name not in unused}
-    loaded = load_strict(segmenter, used, _their_name(names), where=_WHERE)
-    report.num_used, report.filled, report.left_out = loaded.num_used, loaded.filled, unused | repeated
+    used, repeated = _without_tied(head, head_prefix, {k: v for k, v in tensors.items() if k not in unused})
+    model.report = load_strict(model.segmenter, used, _their_name(names), where=_WHERE)
+    model.report.left_out = unused | repeated
+    model.report.notes = notes
     test_cfg = config.get("test_cfg")
     mode = test_cfg.get("mode", "whole") if isinstance(test_cfg, Mapping) else "whole"
     if mode != "whole":
-        report.notes.append(f"test_cfg.mode is {mode}: set eval.mode, eval.window_hw and eval.stride_hw accordingly")
-    return ImportedModel(cfg, segmenter, report)
+        notes.append(f"test_cfg.mode is {mode}: set eval.mode, eval.window_hw and eval.stride_hw accordingly")
+    return model
 
 
 # ---- config to recipe ----
 
 
-def _check_sections(config: Mapping[str, Any]) -> None:
-    unknown = sorted(set(config) - _TRANSLATED - _IGNORED)
-    if unknown or config.get("neck") is not None:
-        raise ConfigError(f"{_WHERE}: {', '.join(unknown) or 'neck'}: cannot be imported")
-    for key in ("backbone", "decode_head"):
-        if config.get(key) is None:
-            raise ConfigError(f"{_WHERE}.{key}: missing; give mmsegmentation's whole config")
-
-
-def _last_head(config: Any, out_indices: Sequence[int], norm: JSONDict, report: ImportReport) -> tuple[DecodeHead, str]:
+def _last_head(config: Any, out_indices: Sequence[int], norm: JSONDict, notes: list[str]) -> tuple[DecodeHead, str]:
     """Returns the decode head and its prefix: the only one, or a cascade's OCRHead that holds the coarse head."""
     where = f"{_WHERE}.decode_head"
     if not isinstance(config, (list, tuple)):
@@ -137,25 +135,15 @@ def _last_head(config: Any, out_indices: Sequence[int], norm: JSONDict, report: 
         )
     head = decode_head(config[1], out_indices, f"{where}.1", in_cascade=True)
     coarse = decode_head(config[0], out_indices, f"{where}.0")
-    _check_coarse(coarse, head, f"{where}.0")
-    _check_norms(coarse.batch_norm, norm, report, f"{where}.0")
+    if wrong := _keys_of_no_single_conv(coarse):
+        keys = ", ".join(f"{where}.0.{key}" for key in wrong)
+        raise ConfigError(f"{keys}: expected, before OCRHead, one 3x3 convolution with a norm on one stage")
+    if coarse.num_classes != head.num_classes:
+        raise ConfigError(f"{where}.0.num_classes: holds {coarse.num_classes}, but OCRHead has {head.num_classes}")
+    _check_norms(coarse.batch_norm, norm, notes, f"{where}.0")
     weight = _loss_weight(config[0].get("loss_decode"), f"{where}.0")
     section = head.section | {"coarse": _auxiliary_section(coarse, weight)}
     return replace(head, section=section, stage_channels=coarse.stage_channels | head.stage_channels), "decode_head.1."
-
-
-def _check_coarse(coarse: DecodeHead, head: DecodeHead, where: str) -> None:
-    """Raises ConfigError where the head before OCRHead is not one 3x3 convolution, as our coarse prediction is."""
-    theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
-    wrong = [f"{where}.{theirs.get(key, key)}" for key, value in _SINGLE_CONV.items() if coarse.section[key] != value]
-    wrong += [f"{where}.input_transform"] if len(coarse.section["in_stages"]) != 1 else []
-    if wrong:
-        raise ConfigError(
-            f"{', '.join(wrong)}: expected, before OCRHead, one 3x3 convolution with a norm, without concat_input, on "
-            "one stage"
-        )
-    if coarse.num_classes != head.num_classes:
-        raise ConfigError(f"{where}.num_classes: holds {coarse.num_classes}, but OCRHead has {head.num_classes}")
 
 
 def _auxiliary(
@@ -170,14 +158,11 @@ def _auxiliary(
         configs = {f"auxiliary_head.{index}.": entry for index, entry in enumerate(config)}
     else:
         configs = {} if config is None else {"auxiliary_head.": config}
-    section, section_prefix, unused = None, "auxiliary_head.", []
     for prefix, entry in configs.items():
-        candidate = None if section else _translate_auxiliary(entry, out_indices, head, norm)
-        if candidate is None:
-            unused.append(prefix)
-        else:
-            section, section_prefix = candidate, prefix
-    return section, section_prefix, tuple(unused)
+        section = _translate_auxiliary(entry, out_indices, head, norm)
+        if section is not None:
+            return section, prefix, tuple(unused for unused in configs if unused != prefix)
+    return None, "auxiliary_head.", tuple(configs)
 
 
 def _translate_auxiliary(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict) -> JSONDict | None:
@@ -186,11 +171,17 @@ def _translate_auxiliary(config: Any, out_indices: Sequence[int], head: DecodeHe
         aux = decode_head(config, out_indices, _WHERE)
     except ConfigError:
         return None
-    expected = {"name": "fcn", **_SINGLE_CONV}
-    fits = all(aux.section.get(key) == value for key, value in expected.items()) and len(aux.section["in_stages"]) == 1
-    if not fits or aux.batch_norm != norm or aux.num_classes != head.num_classes:
+    is_single_conv = aux.section["name"] == "fcn" and not _keys_of_no_single_conv(aux)
+    if not is_single_conv or aux.batch_norm != norm or aux.num_classes != head.num_classes:
         return None
     return _auxiliary_section(aux, _loss_weight(config.get("loss_decode"), f"{_WHERE}.auxiliary_head"))
+
+
+def _keys_of_no_single_conv(head: DecodeHead) -> list[str]:
+    """Returns the keys of an FCNHead that keep it from being our auxiliary head: one 3x3 convolution on one stage."""
+    theirs = {"kernel": "kernel_size", "has_norm": "norm_cfg"}
+    wrong = [theirs.get(key, key) for key, value in _SINGLE_CONV.items() if head.section[key] != value]
+    return wrong + ["input_transform"] * (len(head.section["in_stages"]) != 1)
 
 
 def _auxiliary_section(head: DecodeHead, weight: float) -> JSONDict:
@@ -210,7 +201,7 @@ def _loss_weight(losses: Any, where: str) -> float:
     return Reader(losses, f"{where}.loss_decode").number("loss_weight", 1.0)
 
 
-def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, report: ImportReport, where: str) -> None:
+def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, notes: list[str], where: str) -> None:
     """Raises ConfigError for two different eps; notes a different momentum, which only training reads."""
     if of_head is None or of_head == of_backbone:
         return
@@ -223,8 +214,8 @@ def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, report: Import
         f"batch norm's momentum is the backbone's, {of_backbone['momentum']}, in the head too, where it was "
         f"{of_head['momentum']}; no logit depends on it"
     )
-    if note not in report.notes:
-        report.notes.append(note)
+    if note not in notes:
+        notes.append(note)
 
 
 # ---- names and tensors ----
@@ -255,14 +246,13 @@ def _without_tied(
     Raises CheckpointError where tied weights differ.
     """
     rename = renamed({prefix + theirs: prefix + original for theirs, original in head.tied.items()})
-    unique, repeated = dict(tensors), {}
+    unique, repeated = {}, {}
     for name, value in tensors.items():
         original = rename(name)
-        if original == name:
-            continue
-        if original in tensors and not torch.equal(value, tensors[original]):
-            raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
-        if original in tensors:
+        if original == name or original not in tensors:
+            unique[original] = value
+        elif torch.equal(value, tensors[original]):
             repeated[name] = f"the same as {original}"
-        unique[original] = unique.pop(name)
+        else:
+            raise CheckpointError(f"{_WHERE}: {name} differs from {original}; in mmsegmentation they are one")
     return unique, repeated

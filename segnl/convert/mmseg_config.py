@@ -5,7 +5,7 @@ Every key of a config is translated, known to concern training only, or refused 
 
 import ast
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segnl.core.config import JSONDict
@@ -16,7 +16,7 @@ _TRAINING_ONLY = {
     "init_cfg", "pretrained", "norm_eval", "with_cp", "frozen_stages", "zero_init_residual",
     "loss_decode", "ignore_index", "sampler", "threshold", "requires_grad",
 }  # fmt: skip
-_STRIDES = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
+_STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
 
 
 # ---- text to mapping ----
@@ -40,39 +40,42 @@ def read_config_text(text: str, where: str) -> JSONDict:
         if isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
             name = line.targets[0].id
             try:
-                values[name] = _evaluate(line.value, values)
-            except _NotLiteralError:
+                values[name] = ast.literal_eval(_AsLiterals(values).visit(line.value))
+            except (ValueError, TypeError, RecursionError):  # its value needs running code
                 values.pop(name, None)
     return values
 
 
-class _NotLiteralError(Exception):
-    """An expression whose value needs running code."""
+class _AsLiterals(ast.NodeTransformer):
+    """Replaces earlier names by their values, and dict(a=1) by {"a": 1}."""
 
+    def __init__(self, values: JSONDict) -> None:
+        self.values = values
 
-def _evaluate(node: ast.expr, names: JSONDict) -> Any:
-    match node:
-        case ast.Constant():
-            return node.value
-        case ast.Name() if node.id in names:
-            return names[node.id]
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return -number
-        case ast.List() | ast.Tuple():
-            return [_evaluate(element, names) for element in node.elts]
-        case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
-            keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
-            return dict(zip(keys, (_evaluate(value, names) for value in node.values), strict=True))
-        case ast.Call(func=ast.Name(id="dict"), args=[]) if all(keyword.arg for keyword in node.keywords):
-            return {str(keyword.arg): _evaluate(keyword.value, names) for keyword in node.keywords}
-    raise _NotLiteralError
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
+        if not is_dict or not all(keyword.arg for keyword in node.keywords):
+            return node
+        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [self.visit(keyword.value) for keyword in node.keywords])
 
 
 # ---- mapping to settings ----
 
 
+_NEEDED: Any = object()
+"""The default of a key that must be there."""
+
+
 class Reader:
-    """Keys of one mapping of a config, taken one by one; `finish` refuses those that are left."""
+    """Keys of one mapping of a config, taken one by one; `finish` refuses those that are left.
+
+    Every method that takes a key raises ConfigError, naming the key, where it has no default and is missing, or where
+    its value is another than the method describes.
+    """
 
     def __init__(self, config: Any, where: str) -> None:
         if not isinstance(config, Mapping):
@@ -80,56 +83,49 @@ class Reader:
         self.unread = dict(config)
         self.where = where
 
-    def take(self, key: str, default: Any) -> Any:
+    def take(self, key: str, default: Any = _NEEDED) -> Any:
         """Returns the value of `key`, or `default`, and marks the key as read."""
+        if default is _NEEDED and key not in self.unread:
+            raise ConfigError(f"{self.where}.{key}: missing; give mmsegmentation's whole config")
         return self.unread.pop(key, default)
 
-    def need(self, key: str) -> Any:
-        """Returns the value of `key`; ConfigError where it is missing."""
-        if key not in self.unread:
-            raise ConfigError(f"{self.where}.{key}: missing; give mmsegmentation's whole config")
-        return self.unread.pop(key)
-
-    def only(self, key: str, default: Any, allowed: Sequence[Any]) -> None:
-        """Raises ConfigError where the value of `key` is none of `allowed`, those that segnl can represent."""
+    def checked(self, key: str, default: Any, is_valid: Callable[[Any], bool], expected: str) -> Any:
+        """Returns the value of `key`, which `is_valid` accepts."""
         value = self.take(key, default)
-        if value not in allowed:
-            raise ConfigError(f"{self.where}.{key}: holds {value!r}, which cannot be imported; known: {list(allowed)}")
-
-    def number(self, key: str, default: float) -> float:
-        """Returns the value of `key`, or `default`; ConfigError where it is no finite number."""
-        value = self.take(key, default)
-        if not _is_number(value):
-            raise self.error(key, value, "a number")
-        return float(value)
-
-    def count(self, key: str, default: int | None = None) -> int:
-        """Returns the value of `key`, or `default` unless that is None; ConfigError where it is no integer above 0."""
-        value: Any = self.need(key) if default is None else self.take(key, default)
-        if not is_integer(value) or value < 1:
-            raise self.error(key, value, "an integer of at least 1")
-        return int(value)
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        """Returns the value of `key`, or `default`; ConfigError where it is neither true nor false."""
-        value = self.take(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, value, "true or false")
+        if not is_valid(value):
+            raise self.error(key, value, expected)
         return value
 
-    def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the value of `key`, or `default`; ConfigError where it is no list of integers."""
-        value = self.take(key, default)
-        if not isinstance(value, (list, tuple)) or not all(map(is_integer, value)):
-            raise self.error(key, value, "a list of integers")
-        return tuple(value)
-
     def choice(self, key: str, default: Any, known: Sequence[Any]) -> Any:
-        """Returns the value of `key`, or `default`; ConfigError with the known values where it is none of them."""
+        """Returns the value of `key`, one of the known values."""
         value = self.take(key, default)
         if value not in known:
             raise ConfigError(f"{self.where}.{key}: holds {value!r}; known: {', '.join(map(str, known))}")
         return value
+
+    def number(
+        self, key: str, default: float, is_valid: Callable[[float], bool] = lambda _: True, expected: str = "a number"
+    ) -> float:
+        """Returns the value of `key`, a finite number that `is_valid` accepts."""
+        return float(self.checked(key, default, lambda value: _is_number(value) and is_valid(value), expected))
+
+    def count(self, key: str, default: int = _NEEDED) -> int:
+        """Returns the value of `key`, an integer above 0."""
+        return int(self.checked(key, default, is_count, "an integer of at least 1"))
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Returns the value of `key`, true or false."""
+        return bool(self.checked(key, default, lambda value: isinstance(value, bool), "true or false"))
+
+    def integers(
+        self,
+        key: str,
+        default: tuple[int, ...],
+        is_valid: Callable[[Sequence[int]], bool] = lambda _: True,
+        expected: str = "a list of integers",
+    ) -> tuple[int, ...]:
+        """Returns the value of `key`, a list of integers that `is_valid` accepts."""
+        return tuple(self.checked(key, default, lambda value: _are_integers(value) and is_valid(value), expected))
 
     def error(self, key: str, value: Any, expected: str) -> ConfigError:
         """Returns the error for a value of `key` that is not what is expected."""
@@ -145,6 +141,15 @@ class Reader:
 def is_integer(value: Any) -> bool:
     """Returns True for integers, which true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    """Returns True for integers of at least 1."""
+    return is_integer(value) and value >= 1
+
+
+def _are_integers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(is_integer, value))
 
 
 def _is_number(value: Any) -> bool:
@@ -164,14 +169,11 @@ def batch_norm_section(norm_cfg: Any, where: str) -> JSONDict | None:
     if norm_cfg is None:
         return None
     reader = Reader(norm_cfg, where)
-    reader.only("type", None, ["BN", "BN2d", "SyncBN"])
-    eps, momentum = reader.number("eps", 1e-5), reader.number("momentum", 0.1)
-    if eps <= 0:
-        raise reader.error("eps", eps, "a number above 0")
-    if not 0 < momentum <= 1:
-        raise reader.error("momentum", momentum, "a number above 0, up to 1")
-    reader.only("affine", True, [True])
-    reader.only("track_running_stats", True, [True])
+    reader.choice("type", None, ("BN", "BN2d", "SyncBN"))
+    eps = reader.number("eps", 1e-5, lambda eps: eps > 0, "a number above 0")
+    momentum = reader.number("momentum", 0.1, lambda momentum: 0 < momentum <= 1, "a number above 0, up to 1")
+    for key in ("affine", "track_running_stats"):
+        reader.choice(key, True, (True,))
     reader.finish()
     return {"eps": eps, "momentum": momentum}
 
@@ -181,22 +183,18 @@ def leaky_slope(act_cfg: Any, where: str) -> float:
     if act_cfg is None:
         return 1.0
     reader = Reader(act_cfg, where)
-    name = reader.need("type")
+    name = reader.choice("type", _NEEDED, ("ReLU", "LeakyReLU"))
     reader.take("inplace", True)
-    if name not in ("ReLU", "LeakyReLU"):
-        raise ConfigError(f"{where}.type: holds {name!r}, which cannot be imported; known: ReLU, LeakyReLU, None")
-    slope = reader.number("negative_slope", 0.01) if name == "LeakyReLU" else 0.0
-    if not 0.0 <= slope <= 1.0:
-        raise reader.error("negative_slope", slope, "0 to 1")
+    slope = 0.0
+    if name == "LeakyReLU":
+        slope = reader.number("negative_slope", 0.01, lambda slope: 0 <= slope <= 1, "a number from 0 to 1")
     reader.finish()
     return slope
 
 
 def require_plain_convs(reader: Reader) -> None:
     """Raises ConfigError for another convolution than torch's."""
-    conv = reader.take("conv_cfg", None)
-    if conv is not None and conv not in ({"type": "Conv2d"}, {"type": "Conv"}):
-        raise ConfigError(f"{reader.where}.conv_cfg: holds {conv!r}, which cannot be imported; expected None")
+    reader.choice("conv_cfg", None, (None, {"type": "Conv2d"}, {"type": "Conv"}))
 
 
 def backbone_section(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple[int, ...]]:
@@ -206,21 +204,19 @@ def backbone_section(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple
     if name not in known:
         raise ConfigError(f"{where}.type: holds {name!r}; known: {', '.join(known)}")
     reader = Reader(config, where)
-    reader.take("type", None)
+    reader.take("type")
     options = {key: reader.take(key, False) for key in ("deep_stem", "avg_down")} | known[name]
-    reader.only("in_channels", 3, [3])
-    reader.only("num_stages", 4, [4])
+    reader.choice("in_channels", 3, (3,))
+    reader.choice("num_stages", 4, (4,))
     for key in ("dcn", "plugins"):
-        reader.only(key, None, [None])
+        reader.choice(key, None, (None,))
     reader.take("stage_with_dcn", None)
     require_plain_convs(reader)
     norm = batch_norm_section(reader.take("norm_cfg", {"type": "BN"}), f"{where}.norm_cfg")
     if norm is None:
         raise ConfigError(f"{where}.norm_cfg: holds None, which cannot be imported; expected BN or SyncBN")
     style = reader.choice("style", "pytorch", ("pytorch", "caffe"))
-    depth = reader.need("depth")
-    if depth not in (18, 34, 50, 101, 152):
-        raise ConfigError(f"{where}.depth: holds {depth!r}; known: 18, 34, 50, 101, 152")
+    depth = reader.choice("depth", _NEEDED, (18, 34, 50, 101, 152))
     section: JSONDict = {
         "name": "resnet",
         "depth": depth,
@@ -230,25 +226,31 @@ def backbone_section(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple
         "stride_conv": 1 if style == "caffe" else 2,
     }
     section |= _dilation_settings(reader, depth)
-    out_indices = reader.integers("out_indices", (0, 1, 2, 3))
-    if not out_indices or not all(index in range(4) for index in out_indices):
-        raise reader.error("out_indices", out_indices, "numbers 0 to 3")
+    out_indices = reader.integers(
+        "out_indices",
+        (0, 1, 2, 3),
+        lambda indices: len(indices) > 0 and all(index in range(4) for index in indices),
+        "numbers 0 to 3",
+    )
     reader.finish()
     return section, norm, tuple(sorted(set(out_indices)))
 
 
 def _dilation_settings(reader: Reader, depth: int) -> JSONDict:
     """Translates strides and dilations. mmsegmentation's multi_grid replaces layer4's dilation; ours multiplies it."""
-    strides = reader.integers("strides", (1, 2, 2, 2))
-    per_stage = reader.integers("dilations", (1, 1, 1, 1))
-    if reader.unread.get("multi_grid") is None:
-        reader.take("multi_grid", None)
-    multi_grid = reader.integers("multi_grid", ())
+    strides = reader.integers(
+        "strides", (1, 2, 2, 2), lambda strides: tuple(strides) in _STRIDES, f"one of {', '.join(map(str, _STRIDES))}"
+    )
+    per_stage = reader.integers(
+        "dilations",
+        (1, 1, 1, 1),
+        lambda dilations: len(dilations) == 4 and min(dilations) >= 1,
+        "four numbers of at least 1",
+    )
+    multi_grid = reader.checked(
+        "multi_grid", None, lambda value: value is None or _are_integers(value), "a list of integers"
+    )
     contracts = bool(reader.take("contract_dilation", False))
-    if strides not in _STRIDES:
-        raise ConfigError(f"{reader.where}.strides: holds {strides}; known: {', '.join(map(str, _STRIDES))}")
-    if len(per_stage) != 4 or min(per_stage) < 1:
-        raise reader.error("dilations", per_stage, "four numbers of at least 1")
     settings: JSONDict = {"output_stride": _STRIDES[strides], "contract_dilation": contracts}
     default_plans = plan_stages(ResNetConfig.model_validate({"depth": depth, **settings}))
     exceptions: dict[str, list[int]] = {}
@@ -257,7 +259,7 @@ def _dilation_settings(reader: Reader, depth: int) -> JSONDict:
         dilations = [dilation // 2 if contracts and dilation > 1 else dilation, *[dilation] * (num_blocks - 1)]
         if layer == LAYERS[-1] and multi_grid:
             if len(multi_grid) < num_blocks:
-                raise reader.error("multi_grid", list(multi_grid), f"{num_blocks} numbers")
+                raise reader.error("multi_grid", multi_grid, f"{num_blocks} numbers")
             dilations = list(multi_grid[:num_blocks])
         if tuple(dilations) != plan.dilations:
             exceptions[layer] = dilations

@@ -11,6 +11,7 @@ from segnl.convert.mmseg_config import (
     Reader,
     batch_norm_section,
     class_name,
+    is_count,
     is_integer,
     leaky_slope,
     require_plain_convs,
@@ -76,16 +77,14 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str, *, in_casca
 
 def _head(reader: Reader, own: Translation, out_indices: Sequence[int]) -> DecodeHead:
     where = reader.where
-    reader.take("type", None)
+    reader.take("type")
     stages, channels = _stages(reader, out_indices, takes_several=own.takes_several)
     stage_channels = dict(zip(stages, channels, strict=True))
     require_plain_convs(reader)
     norm = batch_norm_section(reader.take("norm_cfg", None), f"{where}.norm_cfg")
     num_classes = reader.count("num_classes")
-    dropout = max(0.0, reader.number("dropout_ratio", 0.1))
-    if dropout >= 1.0:
-        raise reader.error("dropout_ratio", dropout, "a number below 1")
-    reader.only("out_channels", None, [None, num_classes])
+    dropout = max(0.0, reader.number("dropout_ratio", 0.1, lambda ratio: ratio < 1, "a number below 1"))
+    reader.choice("out_channels", None, (None, num_classes))
     section = own.settings | {
         "in_stages": stages,
         "channels": reader.count("channels"),
@@ -97,28 +96,26 @@ def _head(reader: Reader, own: Translation, out_indices: Sequence[int]) -> Decod
         section["low_stage"] = out_indices[0]
     if own.dropout_key is not None:
         section[own.dropout_key] = dropout
-    if reader.unread.get("align_corners") is None:  # None means false, as in F.interpolate
-        reader.take("align_corners", None)
-    align_corners = reader.flag("align_corners", default=False)
+    align_corners = reader.checked(
+        "align_corners", None, lambda value: value is None or isinstance(value, bool), "true or false"
+    )
     reader.finish()
     names = own.names | {"classifier": "conv_seg"}
-    return DecodeHead(section, stage_channels, num_classes, dropout, align_corners, norm, names, own.tied)
+    return DecodeHead(section, stage_channels, num_classes, dropout, bool(align_corners), norm, names, own.tied)
 
 
 def _stages(reader: Reader, out_indices: Sequence[int], *, takes_several: bool) -> tuple[list[int], list[int]]:
     """Returns the stages that a head reads (0 = c2), and their channels. Negative indices count from the last map."""
-    transform = None if takes_several else reader.take("input_transform", None)
-    indices, channels = reader.take("in_index", -1), reader.need("in_channels")
-    is_list = isinstance(indices, (list, tuple))
-    if transform not in (None, "resize_concat"):
-        raise ConfigError(f"{reader.where}.input_transform: holds {transform!r}; known: None, 'resize_concat'")
-    if transform is None and not takes_several and is_list and len(indices) > 1:
+    transform = None if takes_several else reader.choice("input_transform", None, (None, "resize_concat"))
+    indices, channels = (
+        list(value) if isinstance(value, (list, tuple)) else [value]
+        for value in (reader.take("in_index", -1), reader.take("in_channels"))
+    )
+    if transform is None and not takes_several and len(indices) > 1:
         raise ConfigError(f"{reader.where}.in_index: holds {indices!r} without an input_transform, expected one number")
-    indices = list(indices) if is_list else [indices]
-    channels = list(channels) if isinstance(channels, (list, tuple)) else [channels]
     if len(indices) != len(channels):
         raise ConfigError(f"{reader.where}.in_channels: {len(channels)} numbers, but in_index has {len(indices)}")
-    if not all(is_integer(number) and number > 0 for number in channels):
+    if not all(map(is_count, channels)):
         raise reader.error("in_channels", channels, "integers of at least 1")
     if not all(map(is_integer, indices)):
         raise reader.error("in_index", indices, "integers")
@@ -136,20 +133,18 @@ _LAYOUT_NAMES = {"head.shell.convs": "convs", "head.shell.conv_cat": "conv_cat"}
 _BLOCK = "head.shell.context"
 
 
-def _layout_settings(reader: Reader, *, num_convs: int | None = 2) -> JSONDict:
-    kernel = reader.take("kernel_size", 3)
-    if not is_integer(kernel) or kernel % 2 == 0:
-        raise reader.error("kernel_size", kernel, "an odd number")
+def _layout_settings(reader: Reader) -> JSONDict:
     return {
-        "num_convs": reader.take("num_convs", 2) if num_convs is None else num_convs,
-        "kernel": kernel,
+        "num_convs": 2,
+        "kernel": reader.checked("kernel_size", 3, lambda size: is_integer(size) and size % 2 == 1, "an odd number"),
         "dilation": reader.take("dilation", 1),
         "concat_input": reader.flag("concat_input", default=True),
     }
 
 
 def _fcn(reader: Reader) -> Translation:
-    return Translation({"name": "fcn"} | _layout_settings(reader, num_convs=None), _LAYOUT_NAMES)
+    settings = {"name": "fcn"} | _layout_settings(reader) | {"num_convs": reader.take("num_convs", 2)}
+    return Translation(settings, _LAYOUT_NAMES)
 
 
 def _cc(reader: Reader) -> Translation:
@@ -221,7 +216,7 @@ def _aspp(reader: Reader) -> Translation:
 
 
 def _separable_aspp(reader: Reader) -> Translation:
-    in_channels, channels = (reader.need(key) for key in ("c1_in_channels", "c1_channels"))
+    in_channels, channels = (reader.take(key) for key in ("c1_in_channels", "c1_channels"))
     are_valid = all(is_integer(number) and number >= 0 for number in (in_channels, channels))
     if not are_valid or (in_channels == 0) != (channels == 0):
         raise ConfigError(
@@ -268,13 +263,12 @@ def _da(reader: Reader) -> Translation:
 
 
 def _isa(reader: Reader) -> Translation:
-    group_hw = list(reader.integers("down_factor", (8, 8)))
-    if len(group_hw) != 2 or min(group_hw) < 1:
-        raise reader.error("down_factor", group_hw, "two integers of at least 1")
+    group_hw = reader.integers("down_factor", (8, 8), lambda hw: len(hw) == 2 and min(hw) > 0, "two numbers above 0")
     names = {"head.reduce": "in_conv", "head.join": "out_conv"}
     for ours, theirs in (("head.long_range", "global_relation"), ("head.short_range", "local_relation")):
         names |= _projections(f"{ours}.attention", theirs, num_convs=2) | {f"{ours}.out": f"{theirs}.output_project"}
-    return Translation({"name": "isa", "inner_channels": reader.count("isa_channels"), "group_hw": group_hw}, names)
+    settings = {"name": "isa", "inner_channels": reader.count("isa_channels"), "group_hw": list(group_hw)}
+    return Translation(settings, names)
 
 
 def _ema(reader: Reader) -> Translation:
@@ -298,7 +292,7 @@ def _ema(reader: Reader) -> Translation:
 
 
 def _ann(reader: Reader) -> Translation:
-    reader.only("query_scales", (1,), [(1,), [1]])
+    reader.choice("query_scales", (1,), ((1,), [1]))
     settings = {
         "name": "ann",
         "inner_channels": reader.count("project_channels"),
@@ -313,7 +307,7 @@ def _ann(reader: Reader) -> Translation:
 
 
 def _ocr(reader: Reader) -> Translation:
-    reader.only("scale", 1, [1])
+    reader.choice("scale", 1, (1,))
     block = "object_context_block"
     names = {"head.reduce": "bottleneck", "head.out": f"{block}.out_project", "head.join": f"{block}.bottleneck"}
     names |= _projections("head.attention", block, num_convs=2, value="value.0")

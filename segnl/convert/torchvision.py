@@ -7,7 +7,6 @@ from torch import nn
 
 from segnl.convert.imported import ImportedModel, out_channels, resnet_section
 from segnl.core.errors import CheckpointError
-from segnl.models.segmenter import Segmenter, model_config
 from segnl.models.weights.backbone import PLAIN_STEM
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.strict import load_strict, renamed
@@ -40,12 +39,13 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
     tensors = tensors_in(state, _WHERE)
     if _FIRST not in tensors:
         raise CheckpointError(f"{_WHERE}: {_FIRST}: missing; known models: deeplabv3_resnet50, deeplabv3_resnet101")
-    has_aux = any(name.startswith("aux_classifier.") for name in tensors)
-    backbone = {
-        name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")
-    }
+    aux = None
+    if any(name.startswith("aux_classifier.") for name in tensors):
+        aux = {"channels": out_channels(tensors, "aux_classifier.0.weight", _WHERE), "weight": 0.5}
+    prefix = "backbone."
+    backbone = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     channels = out_channels(tensors, _FIRST, _WHERE)
-    model = {
+    section = {
         "backbone": {**resnet_section(backbone, _WHERE), "output_stride": 8},
         "head": {
             "name": "aspp",
@@ -55,14 +55,11 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
             "project_dropout": 0.5,
             "has_last_conv": True,
         },
-        "aux": {"channels": out_channels(tensors, "aux_classifier.0.weight", _WHERE), "weight": 0.5}
-        if has_aux
-        else None,
+        "aux": aux,
         "dropout": 0.0,
     }
     # torchvision concatenates [dilations ..., image mean], segnl [image mean, dilations ...].
     tensors[_PROJECT] = torch.roll(tensors[_PROJECT], channels, dims=1)
-    cfg = model_config(model, file=_WHERE)
-    segmenter = Segmenter(cfg, out_channels(tensors, "classifier.4.weight", _WHERE))
-    report = load_strict(segmenter, tensors, renamed(_NAMES), where=_WHERE)
-    return ImportedModel(cfg, segmenter, report).eval()
+    model = ImportedModel(section, out_channels(tensors, "classifier.4.weight", _WHERE), _WHERE)
+    model.report = load_strict(model.segmenter, tensors, renamed(_NAMES), where=_WHERE)
+    return model.eval()

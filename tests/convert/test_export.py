@@ -7,7 +7,7 @@ import torch
 
 import segnl
 from segnl.cli.main import main
-from segnl.convert.export import ExportWrapper, _not_inside, _to_float16, check_agreement, export
+from segnl.convert.export import ExportWrapper, _not_in_graph, _to_float16, export, onnx_errors
 from segnl.core.errors import ConfigError, MachineError
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
@@ -95,7 +95,7 @@ def test_a_graph_with_other_outputs_is_not_written(checkpoint, tmp_path, monkeyp
     wrapper = ExportWrapper(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
     monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, runtime))
     monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about: b"graph")
-    assert check_agreement(wrapper, b"", (33, 41)).logit_error > 1e-3
+    assert onnx_errors(wrapper, b"", (33, 41))[0] > 1e-3
     with pytest.raises(MachineError, match="not written; onnxruntime's logits for 97x131 differ"):
         export(checkpoint, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
@@ -142,11 +142,11 @@ def test_the_checkpoint_itself_is_never_overwritten(checkpoint):
 
 
 def test_steps_of_the_evaluation_outside_the_graph_are_named(tiny_config):
-    assert _not_inside(load_recipe(tiny_config)) == []
+    assert _not_in_graph(load_recipe(tiny_config)) == []
     given = ["eval={mode: slide, window_hw: [33, 41], stride_hw: [22, 27], scales: [0.5], flip: true}"]
-    (line,) = _not_inside(load_recipe(tiny_config, [*given, "data.short_side_px=64"]))
+    (line,) = _not_in_graph(load_recipe(tiny_config, [*given, "data.short_side_px=64"]))
     several = ["eval.short_sides_px=[32, 48]", "eval.long_side_px=200", "eval.size_multiple=8", "data.short_side_px=64"]
-    (other,) = _not_inside(load_recipe(tiny_config, several))  # eval's own sizes come before data's
+    (other,) = _not_in_graph(load_recipe(tiny_config, several))  # eval's own sizes come before data's
     assert all(word in other for word in ("short side to 32, 48 pixels", "200 pixels", "multiple of 8"))
     assert "64" not in other
     assert all(word in line for word in ("64 pixels", "scale 0.5", "windows of (33, 41)", "flipped"))

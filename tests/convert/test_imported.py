@@ -7,9 +7,6 @@ from segnl.convert.imported import ImportedHead, ImportedModel, out_channels, re
 from segnl.core.config import validate
 from segnl.core.errors import CheckpointError
 from segnl.models.backbones.resnet import ResNet, ResNetConfig
-from segnl.models.heads.fcn import FCNConfig, FCNHead
-from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config
-from segnl.models.weights.strict import ImportReport
 from segnl.ops.resize import resize
 
 
@@ -44,17 +41,15 @@ SECTION = {"backbone": {"name": "resnet", "depth": 18, "width": 0.0625}, "head":
 
 
 def test_an_imported_model_gives_logits_at_the_images_size() -> None:
-    cfg = model_config({**SECTION, "align_corners": True}, file="test")
-    segmenter = Segmenter(cfg, 3).eval()
-    model = ImportedModel(cfg, segmenter, ImportReport())
+    model = ImportedModel({**SECTION, "align_corners": True}, 3, "test").eval()
     image = torch.randn(1, 3, 41, 57)
-    expected = resize(segmenter(image).main, (41, 57), align_corners=True)
+    expected = resize(model.segmenter(image).main, (41, 57), align_corners=True)
     torch.testing.assert_close(model(image), expected)
 
 
 def test_an_imported_head_takes_stages() -> None:
-    head = FCNHead(FCNConfig(channels=4), (0, 0, 0, 6), 3)
-    model = ImportedHead(head, 3, 0.1, BatchNormConfig(eps=0.5), align_corners=True).eval()
+    section = {"name": "fcn", "channels": 4}
+    model = ImportedHead(section, (0, 0, 0, 6), 3, "test", batch_norm={"eps": 0.5}, align_corners=True).eval()
     assert model([None, None, None, torch.randn(2, 6, 7, 11)]).shape == (2, 3, 7, 11)
     assert model.head.shell.convs[0].norm.eps == 0.5
     assert model.head.align_corners

@@ -253,8 +253,8 @@ def test_a_heads_own_momentum_is_noted_and_its_own_eps_refused(model: Any) -> No
 @pytest.mark.parametrize(
     ("section", "over", "message"),
     [
-        ("backbone", {"strides": None}, "backbone.strides: holds None, expected a list of integers"),
-        ("backbone", {"out_indices": 3}, "backbone.out_indices: holds 3, expected a list of integers"),
+        ("backbone", {"strides": None}, "backbone.strides: holds None, expected one of (1, 2, 1, 1)"),
+        ("backbone", {"out_indices": 3}, "backbone.out_indices: holds 3, expected numbers 0 to 3"),
         ("backbone", {"base_channels": "x"}, "backbone.base_channels: holds 'x', expected an integer"),
         ("data_preprocessor", {"mean": 0.5, "std": 1}, "data_preprocessor: mean 0.5, std 1; expected three numbers"),
     ],

@@ -75,9 +75,9 @@ def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
     [
         ({"type": "HRNet"}, "mmseg.backbone.type: holds 'HRNet'; known: ResNet, ResNetV1c, ResNetV1d"),
         ({"depth": 51}, "depth: holds 51"),
-        ({"strides": (1, 1, 1, 1)}, "strides: holds (1, 1, 1, 1); known: (1, 2, 1, 1)"),
+        ({"strides": (1, 1, 1, 1)}, "strides: holds (1, 1, 1, 1), expected one of (1, 2, 1, 1)"),
         ({"dilations": (1, 1, 2)}, "expected four numbers"),
-        ({"multi_grid": (1, 2)}, "multi_grid: holds [1, 2], expected 3 numbers"),
+        ({"multi_grid": (1, 2)}, "multi_grid: holds (1, 2), expected 3 numbers"),
         ({"num_stages": 3}, "num_stages: holds 3"),
         ({"in_channels": 4}, "in_channels: holds 4"),
         ({"dcn": {"type": "DCN"}}, "dcn: holds"),
@@ -138,7 +138,7 @@ def test_a_flattened_config_is_read_without_running_it() -> None:
     config = read_config_text(TEXT, "file")
     assert config["model"]["backbone"] == {
         "norm_cfg": {"type": "SyncBN", "requires_grad": True},
-        "dilations": [1, 1, 2, 4],
+        "dilations": (1, 1, 2, 4),
         "shift": -1.5,
     }
     assert config["model"]["decode_head"] == {"type": "CCHead", "in_index": 3}
