@@ -1,5 +1,6 @@
 """Sections of docs/results.md on studies and of docs/statistics.md on A/A studies, made from kept result files."""
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -7,21 +8,25 @@ from typing import Any
 
 from command import commit_text
 
+from segnl.metrics.significance import Comparison
+from segnl.studies.results import HeadResult
+from segnl.studies.verdicts import head_verdicts, pair_verdict, same_recipe_verdicts
+
 Result = dict[str, Any]
 
 AA = """\
 ## The same head twice
 
-The simulation above knows the true differences because it made them. Here they are known for real trainings: one recipe
-under two names with other seeds, so every difference is chance. One study is one sample; therefore its runs are also
-split into two halves in every possible way, and each split is compared as a study of its own. The splits share runs, so
-they are not independent tests: on average over many such sets of runs, 5 % of the splits would be called different; in
-a single set it may be none or several.
+In the simulation above, the true differences are known by construction. Here they are known for real training runs:
+one recipe under two names with different seeds, so every difference is chance. One study is one sample; therefore its
+runs are also split into two halves in every possible way, and each split is compared as a separate study. The splits
+share runs, so they are not independent tests: on average over many such sets of runs, 5 % of the splits would be called
+different; in a single set it may be none or several.
 """
 
 
 def studies_section(folder: Path) -> list[str]:
-    """Returns every kept study, its verdict first."""
+    """Returns every stored study, its verdict first."""
     lines = ["## Studies: is one head better?", ""]
     results = _read(folder)
     if not results:
@@ -38,7 +43,7 @@ def studies_section(folder: Path) -> list[str]:
 
 def study_lines(result: Result) -> list[str]:
     """Returns one study: its recipe, verdicts, table, every run, and the ablations."""
-    first, *rest = result["verdicts"]
+    first, *rest = head_verdicts(_heads(result), _pairs(result))
     size = "x".join(map(str, result["crop_hw"]))
     lines = [
         f"### {result['study']}: {', '.join(result['heads'])}",
@@ -62,8 +67,19 @@ def study_lines(result: Result) -> list[str]:
     return [*lines, "", origin(result)]
 
 
+def _heads(result: Result) -> list[HeadResult]:
+    """Returns the heads with their scores, for the verdicts."""
+    scores = {name: tuple(miou for miou in runs.values() if miou is not None) for name, runs in result["runs"].items()}
+    return [HeadResult(name, miou, (), 0, 0.0, None) for name, miou in scores.items()]
+
+
+def _pairs(result: Result) -> list[Comparison]:
+    names = [field.name for field in dataclasses.fields(Comparison)]
+    return [Comparison(**{name: pair[name] for name in names if name in pair}) for pair in result["pairs"]]
+
+
 def seeds_text(seeds: dict[str, list[int]]) -> str:
-    """Returns the seeds, as one list where all heads have the same."""
+    """Returns the seeds, as one list if all heads have the same."""
     texts = {head: ", ".join(map(str, own)) for head, own in seeds.items()}
     if len(set(texts.values())) == 1:
         (text,) = set(texts.values())
@@ -72,7 +88,7 @@ def seeds_text(seeds: dict[str, list[int]]) -> str:
 
 
 def head_table(result: Result) -> list[str]:
-    """Returns the study's table without columns that no head has a value for."""
+    """Returns the study's table without empty columns."""
     control = next(iter(result["heads"]))
     against = {pair["a"]: pair for pair in result["pairs"] if pair["b"] == control}
     columns = {
@@ -96,11 +112,11 @@ def head_table(result: Result) -> list[str]:
 
 
 def ablation_table(ablations: Result) -> list[str]:
-    """Returns the change of mIoU when trained attention is broken, mean over the runs."""
+    """Returns the change of mIoU when trained attention is disabled or scrambled, mean over the runs."""
     meanings = {name: mapping["meaning"] for own in ablations.values() for name, mapping in own.items()}
     lines = [
-        "Change of mIoU in points when a trained head's attention is broken at evaluation, mean over the runs ± their",
-        "standard deviation:",
+        "Change of mIoU in points when a trained head's attention is disabled or scrambled at evaluation, mean over",
+        "the runs ± their standard deviation:",
         "",
         f"| head | {' | '.join(f'{name}: {meaning}' for name, meaning in meanings.items())} |",
         "|---|" + "---:|" * len(meanings),
@@ -114,7 +130,7 @@ def origin(result: Result) -> str:
     """Returns machine, versions and commits of a study."""
     machine, jobs = result["machine"], result["jobs"]
     commits = ", ".join(commit_text(git) for git in result["git"])
-    parallel = f", {jobs} trainings at a time" if jobs > 1 else ""
+    parallel = f", {jobs} training runs at a time" if jobs > 1 else ""
     return (
         f"{machine['cpu']}, {machine['cores']} cores{parallel}; torch {result['versions']['torch']}; "
         f"commit{'s' if len(result['git']) > 1 else ''} {commits}."
@@ -143,16 +159,17 @@ def aa_lines(result: Result) -> list[str]:
         f"`{result['config']}`: {result['data']}, {result['steps']:,} steps of {result['batch_size']} crops; "
         f"{result['num_images']} images of {result['split']}; {seeds_text(result['seeds'])}.",
         "",
-        *(f"- {line}" for line in result["verdicts"][1:] if not line.startswith("Differences are in points")),
+        *(f"- {pair_verdict(pair, len(result['pairs']))}" for pair in _pairs(result)),
+        *(f"- {line}" for line in same_recipe_verdicts([list(result["heads"])])),
         f"- The {len(runs)} runs: mIoU {_listed(runs)}; standard deviation {sd:.2f} points, range {reach:.2f}.",
         "",
         f"| of the {len(splits)} splits into {half} and {len(runs) - half} runs | number | fraction |",
         "|---|---:|---:|",
         f"| called different, p < 0.05 (no difference exists; 5 % expected) | {_fraction(differ, splits)} |",
-        f"| called different by the interval over images alone, as is common | {_fraction(by_images, splits)} |",
+        f"| called different by the common interval over images alone | {_fraction(by_images, splits)} |",
         "",
-        f"The halves differ by {statistics.median(sizes):.2f} points in the median, by at most {sizes[-1]:.2f}; "
-        f"the intervals extend {statistics.median(widths):.2f} points to either side in the median.",
+        f"The median difference between the halves is {statistics.median(sizes):.2f} points, the largest "
+        f"{sizes[-1]:.2f}; the median half-width of the intervals is {statistics.median(widths):.2f} points.",
         "",
         origin(result),
     ]

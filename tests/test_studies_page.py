@@ -36,8 +36,10 @@ def head(miou, sd, **more):
 
 def study(**changes):
     ends = {"images_low": 0.001, "images_high": 0.002}
-    pairs = [{"a": "rcca", "b": "fcn", "difference": 0.0031, "low": -0.0018, "high": 0.0082, **ends}]
-    pairs += [{"a": "aspp", "b": "fcn", "difference": 0.01, "low": None, "high": None, **ends}]
+    tested = {"seeds_a": 2, "seeds_b": 2, "low": -0.0018, "high": 0.0082, "p": 0.2, "p_holm": 0.2, "separable": False}
+    pairs = [{"a": "rcca", "b": "fcn", "difference": 0.0031, **tested, **ends}]
+    one_seed = {"seeds_a": 1, "seeds_b": 2, "low": None, "high": None, "reason": "one seed"}
+    pairs += [{"a": "aspp", "b": "fcn", "difference": 0.01, **one_seed, **ends}]
     lost = {"meaning": "attention switched off", "miou_change": -0.02, "miou_changes": {"a": -0.01, "b": -0.03}}
     return {
         "study": "some",
@@ -53,9 +55,9 @@ def study(**changes):
         "heads": {"fcn": head(0.5, 0.01), "rcca": head(0.5031, 0.02, latency_ms=12.5), "aspp": head(0.51, None)},
         "runs": {"fcn": {"0": 0.49, "1": 0.51}, "rcca": {"0": 0.50, "1": None}, "aspp": {"0": 0.51}},
         "pairs": pairs,
-        "verdicts": ["2 seeds a head: undecided.", "rcca - fcn: word for word"],
+        "verdicts": ["words of an earlier version"],
         "ablations": {"rcca": {"gamma0": lost}},
-        "refused": {"rcca-s9": "saw other batches"},
+        "refused": {"rcca-s9": "used different batches"},
         "git": [{"commit": "a" * 40, "dirty": False}, {"commit": "b" * 40, "dirty": True}],
         "versions": {"torch": "2.15.0"},
         "machine": {"cpu": "a processor", "cores": 2},
@@ -63,20 +65,21 @@ def study(**changes):
     } | changes
 
 
-def test_the_verdict_of_a_study_comes_first_and_unchanged(page, tmp_path):
+def test_the_verdicts_come_first_and_are_written_from_the_numbers(page, tmp_path):
     (tmp_path / "some.json").write_text(json.dumps(study()))
     text = "\n".join(page.studies_section(tmp_path))
     assert "Not run yet" not in text
-    first, word, table = (text.index(line) for line in ("**2 seeds a head", "- rcca - fcn: word for word", "| head |"))
-    assert first < word < table
-    assert "- refused: rcca-s9 saw other batches" in text
+    starts = ("**1 to 2 seeds per head", "- rcca - fcn: +0.31 [-0.18, +0.82], 2 seeds:", "| head |")
+    assert sorted(starts, key=text.index) == list(starts)
+    assert "earlier version" not in text
+    assert "- refused: rcca-s9 used different batches" in text
     assert (
         "4,000 steps of 4 crops of 360x480; 101 images of val; seeds of fcn 0, 1; of rcca 0, 1; of aspp 0. A note."
         in text
     )
     assert "fcn 49.00, 51.00; rcca 50.00, -; aspp 51.00." in text
     assert text.endswith(
-        "a processor, 2 cores, 2 trainings at a time; torch 2.15.0; commits aaaaaaaaa, bbbbbbbbb + changes."
+        "a processor, 2 cores, 2 training runs at a time; torch 2.15.0; commits aaaaaaaaa, bbbbbbbbb + changes."
     )
 
 
@@ -107,13 +110,14 @@ def split(p, low, images_low):
 def test_the_splits_of_one_recipe_are_counted_by_p_and_by_images_alone(page, tmp_path):
     splits = [split(0.01, 0.001, 0.001), split(0.9, -0.02, 0.001), split(None, -0.02, -0.01), split(0.05, -0.01, -0.01)]
     runs = {"a": {"0": 0.50, "1": 0.52}, "b": {"2": 0.51, "3": 0.53}}
-    result = study(splits=splits, runs=runs, verdicts=["lead", "b - a: +1.00, word for word"])
+    result = study(splits=splits, runs=runs, verdicts=["words of an earlier version"])
     (tmp_path / "some.json").write_text(json.dumps(result))
     text = page.aa_section(tmp_path)
-    assert "- b - a: +1.00, word for word" in text
+    assert "- rcca - fcn: +0.31 [-0.18, +0.82], 2 seeds: " in text
+    assert "fcn, rcca and aspp are one recipe under 3 names" in text
     assert "| of the 4 splits into 2 and 2 runs | number | fraction |" in text
     assert "5 % expected) | 1 | 25 % |" in text
-    assert "images alone, as is common | 2 | 50 % |" in text
+    assert "common interval over images alone | 2 | 50 % |" in text
     assert "standard deviation 1.29 points, range 3.00." in text
 
 
