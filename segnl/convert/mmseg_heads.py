@@ -127,7 +127,7 @@ def _stages(reader: Reader, out_indices: Sequence[int], *, takes_several: bool) 
     return [out_indices[index] for index in indices], channels
 
 
-# ---- heads with the layout of blocks/conv_context_conv.py, whose module is called `shell` in our state_dicts ----
+# ---- heads with the FCN-style layout of heads/base.py, whose module is called `shell` in our state_dicts ----
 
 _LAYOUT_NAMES = {"head.shell.convs": "convs", "head.shell.conv_cat": "conv_cat"}
 _BLOCK = "head.shell.context"

@@ -13,7 +13,7 @@ replaced. A window costs rcca as much as its attention, non_local the scores of 
 MAX_WINDOW_SCORES at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from segnl.core.errors import ConfigError
 from segnl.core.seeds import seed_for
-from segnl.models.blocks.criss_cross import CrissCrossBlock
+from segnl.models.blocks.criss_cross import CrissCrossBlock, near, row_and_column_weights
 from segnl.models.blocks.non_local import NonLocalBlock
-from segnl.ops.arguments import accumulation_dtype
+from segnl.ops.arguments import accumulation_dtype, no_autocast
 from segnl.ops.criss_cross import criss_cross_context
-from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 MAX_WINDOW_SCORES = 2**23
 """Scores of one image in memory at once: 32 MiB, and about three times that for softmax and mask."""
@@ -126,13 +125,8 @@ def _branch_scale(block: AttentionBlock) -> Tensor:
 def _aggregate(block: AttentionBlock, ablation: Ablation, x: Tensor, factor: Tensor | None = None) -> Tensor:
     """Replaces `block.aggregate` for shuffled keys or a window."""
     if isinstance(block, NonLocalBlock):
-        if ablation.kind == "shuffled":
-            return _shuffled_non_local(block, x)
-        return _window_non_local(block, ablation.radius, x)
-    if ablation.kind == "shuffled":
-        context = _shuffled_criss_cross(block, x)
-    else:
-        context = _window_criss_cross(block, ablation.radius, x)
+        return _aggregate_non_local(block, ablation, x)
+    context = _aggregate_criss_cross(block, ablation, x)
     return context if factor is None else factor * context
 
 
@@ -142,43 +136,24 @@ def permutation(num_positions: int, device: torch.device) -> Tensor:
     return torch.randperm(num_positions, generator=generator).to(device)
 
 
-def _shuffled_criss_cross(block: CrissCrossBlock, x: Tensor) -> Tensor:
-    key = block.key_conv(x)
-    order = permutation(key.shape[2] * key.shape[3], x.device)
-    key = key.flatten(2).index_select(2, order).view(key.shape)
-    return criss_cross_context(block.query_conv(x), key, block.value_conv(x))
-
-
-def _shuffled_non_local(block: NonLocalBlock, x: Tensor) -> Tensor:
-    if block.pairwise == "concatenation":
-        theta_score, phi_score = block.concatenation_scores(x)
-        order = permutation(phi_score.shape[1], x.device)
-        return concatenation_context(theta_score, phi_score.index_select(1, order), block.values(x))
-    theta, phi, g = block.embeddings(x)
-    phi = phi.index_select(2, permutation(phi.shape[2], x.device))
-    if block.pairwise == "dot_product":
-        return dot_product_context(theta, phi, g)
-    return softmax_context(theta, phi, g, scale=block.scale)
-
-
-def _window_criss_cross(block: CrissCrossBlock, radius: int, x: Tensor) -> Tensor:
+def _aggregate_criss_cross(block: CrissCrossBlock, ablation: Ablation, x: Tensor) -> Tensor:
     query, key, value = block.query_conv(x), block.key_conv(x), block.value_conv(x)
-    dtype, (h, w) = accumulation_dtype(value.dtype), x.shape[2:]
-    with torch.autocast(x.device.type, enabled=False):
+    if ablation.kind == "shuffled":
+        order = permutation(key.shape[2] * key.shape[3], x.device)
+        return criss_cross_context(query, key.flatten(2).index_select(2, order).view(key.shape), value)
+    dtype = accumulation_dtype(value.dtype)
+    with no_autocast(x):
         q, k, v = query.to(dtype), key.to(dtype), value.to(dtype)
-        in_row = _near(w, radius, x.device)  # w w
-        in_column = _near(h, radius, x.device) & ~torch.eye(h, dtype=torch.bool, device=x.device)  # h h
-        by_row = torch.einsum("bchw,bchj->bhwj", q, k).masked_fill(~in_row, -torch.inf)
-        by_column = torch.einsum("bchw,bciw->bhwi", q, k).masked_fill(~in_column[:, None], -torch.inf)
-        over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
+        over_row, over_column = row_and_column_weights(q, k, radius=ablation.radius)
         context = torch.einsum("bhwj,bdhj->bdhw", over_row, v) + torch.einsum("bhwi,bdiw->bdhw", over_column, v)
     return context.to(value.dtype)
 
 
-def _near(length: int, radius: int, device: torch.device) -> Tensor:
-    """Returns bool `length length`: True for indices at most `radius` apart."""
-    index = torch.arange(length, device=device)
-    return (index[:, None] - index).abs() <= radius
+def _aggregate_non_local(block: NonLocalBlock, ablation: Ablation, x: Tensor) -> Tensor:
+    query, key, g = block.embeddings(x)
+    if ablation.kind == "shuffled":
+        return block.weighted_sum(query, key.index_select(-1, permutation(key.shape[-1], x.device)), g)
+    return _sum_in_window(block, ablation.radius, query, key, block.values(x), x.shape[2:])
 
 
 def _band_rows(h: int, w: int, radius: int) -> int:
@@ -187,30 +162,29 @@ def _band_rows(h: int, w: int, radius: int) -> int:
     return max(1, int((radius**2 + max_row_pairs) ** 0.5) - radius, max_row_pairs // h)
 
 
-def _window_non_local(block: NonLocalBlock, radius: int, x: Tensor) -> Tensor:
-    h, w = x.shape[2:]
-    g = block.values(x)  # b d n
-    dtype = accumulation_dtype(g.dtype)
-    query, key = block.concatenation_scores(x) if block.pairwise == "concatenation" else block.embeddings(x)[:2]
-    rows_near, columns_near = _near(h, radius, x.device), _near(w, radius, x.device)
+def _sum_in_window(
+    block: NonLocalBlock, radius: int, query: Tensor, key: Tensor, g: Tensor, hw: Sequence[int]
+) -> Tensor:
+    """Returns `b d n`, band by band of query rows; query, key and g as from `block.embeddings`."""
+    (h, w), dtype = hw, accumulation_dtype(g.dtype)
+    rows_near, columns_near = near(h, radius, g.device), near(w, radius, g.device)
     step = _band_rows(h, w, radius)
     context = g.new_empty(g.shape[0], h * w, g.shape[1], dtype=dtype)  # b n d
-    with torch.autocast(x.device.type, enabled=False):
-        for image in range(x.shape[0]):
+    with no_autocast(g):
+        for image in range(len(g)):
             for top in range(0, h, step):
                 bottom, low, high = min(h, top + step), max(0, top - radius), min(h, top + step + radius)
-                near = rows_near[top:bottom, None, low:high, None] & columns_near[None, :, None, :]
-                near = near.flatten(2).flatten(0, 1)  # query positions, key positions within reach
+                in_window = rows_near[top:bottom, None, low:high, None] & columns_near[None, :, None, :]
+                in_window = in_window.flatten(2).flatten(0, 1)  # query positions, key positions within reach
                 queries, keys = slice(top * w, bottom * w), slice(low * w, high * w)
-                weights = _weights(block, query[image, ..., queries].to(dtype), key[image, ..., keys].to(dtype), near)
-                context[image, queries] = weights @ g[image, :, keys].to(dtype).mT
+                q, k, v = (y.to(dtype) for y in (query[image, ..., queries], key[image, ..., keys], g[image, :, keys]))
+                context[image, queries] = _weights(block, q, k, in_window) @ v.mT
     return context.mT.to(g.dtype)
 
 
-def _weights(block: NonLocalBlock, query: Tensor, key: Tensor, near: Tensor) -> Tensor:
-    """Returns weights `n m` for query `c n` and key `c m`, or their scores `n` and `m`; near: bool `n m`."""
-    is_concatenation = block.pairwise == "concatenation"
-    scores = (query[:, None] + key).relu() if is_concatenation else query.mT @ key
+def _weights(block: NonLocalBlock, query: Tensor, key: Tensor, in_window: Tensor) -> Tensor:
+    """Returns weights `n m` for query `c n` and key `c m`, or their scores `n` and `m`; in_window: bool `n m`."""
+    scores = (query[:, None] + key).relu() if block.pairwise == "concatenation" else query.mT @ key
     if block.pairwise in ("gaussian", "embedded_gaussian"):
-        return (scores * block.scale).masked_fill(~near, -torch.inf).softmax(dim=-1)
-    return scores.masked_fill(~near, 0) / near.sum(dim=-1, keepdim=True)
+        return (scores * block.scale).masked_fill(~in_window, -torch.inf).softmax(dim=-1)
+    return scores.masked_fill(~in_window, 0) / in_window.sum(dim=-1, keepdim=True)

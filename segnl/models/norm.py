@@ -41,7 +41,12 @@ def num_groups_for(channels: int) -> int:
 
 def use_group_norm(model: nn.Module) -> None:
     """Replaces all batch norms by group norms; `weight` and `bias` keep their names, running statistics are dropped."""
-    _replace_batch_norms(model, _group_norm_for)
+
+    def group_norm(norm: BatchNorm) -> InitialGammaGroupNorm:
+        channels, initial_gamma = norm.num_features, float(norm.weight[0].detach())
+        return InitialGammaGroupNorm(num_groups_for(channels), channels, eps=norm.eps, initial_gamma=initial_gamma)
+
+    _replace_batch_norms(model, group_norm)
 
 
 def batch_norms(model: nn.Module) -> Iterator[BatchNorm]:
@@ -58,12 +63,6 @@ def _replace_batch_norms(model: nn.Module, make: Callable[[BatchNorm], nn.Module
                 if hasattr(module, "opens_attention"):
                     new.opens_attention = module.opens_attention
                 setattr(parent, name, new)
-
-
-def _group_norm_for(module: BatchNorm) -> InitialGammaGroupNorm:
-    channels = module.num_features
-    initial_gamma = float(module.weight[0].detach())
-    return InitialGammaGroupNorm(num_groups_for(channels), channels, eps=module.eps, initial_gamma=initial_gamma)
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -7,20 +7,20 @@ Parameters and FLOPs follow from shapes; memory and latency are measured in a pr
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.find import DATASETS
 from segnl.profiling.flops import (
     count_algorithm_flops,
     count_flops,
-    gflops,
     num_parameters,
     on_fake_tensors,
     published_comparison,
     published_flops,
 )
-from segnl.profiling.modules import ModuleName, inputs_of, select_module
-from segnl.profiling.peak_memory import Profile, ProfileJob, profile
+from segnl.profiling.peak_memory import ModuleName, Profile, ProfileJob, inputs_of, profile, select_module
 from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe
 
@@ -106,6 +106,6 @@ def network_counts(recipe: Recipe, num_classes: int, hw: tuple[int, int]) -> tup
 
     def count() -> tuple[int, float]:
         model = build_model(recipe, num_classes, is_new=False).eval()
-        return num_parameters(model), gflops(model, hw)
+        return num_parameters(model), count_flops(model, torch.zeros(1, 3, *hw)) / 1e9
 
     return on_fake_tensors(count)

@@ -40,11 +40,6 @@ def num_parameters(model: nn.Module) -> int:
     return sum(values.numel() for name, values in model.named_parameters() if not name.startswith("auxiliary."))
 
 
-def gflops(model: nn.Module, hw: tuple[int, int]) -> float:
-    """Returns the billions of operations that the network executes for one image of `hw` pixels."""
-    return count_flops(model, torch.zeros(1, 3, *hw)) / 1e9
-
-
 @torch.no_grad()
 def count_flops(module: Callable[..., object], *inputs: object) -> int:
     """Returns the number of operations that `module(*inputs)` executes."""
@@ -80,13 +75,18 @@ def count_algorithm_flops(module: nn.Module, *inputs: object) -> int:
 def _all_pairs_flops(block: NonLocalBlock, x: Tensor) -> int:
     """Returns the operations of theta, phi, g and all pairs, before W_z."""
     batch, channels, *space = x.shape
-    num_queries, num_keys = math.prod(space), block.values(x).shape[2]
-    inner = block.g.weight.shape[0]
-    is_gaussian = block.pairwise == "gaussian"
-    num_projections = 1 if is_gaussian else 3  # g, or theta, phi and g
-    query_channels = channels if is_gaussian else inner
-    pairs = pair_flops(block.pairwise, num_queries, num_keys, query_channels, inner)
-    return int(batch * (2 * num_queries * channels * inner * num_projections + pairs))
+    num_keys, inner = block.values(x).shape[2], block.g.weight.shape[0]
+    return batch * _non_local_flops(block.pairwise, math.prod(space), num_keys, channels, inner, inner)
+
+
+def _non_local_flops(
+    pairwise: str, num_queries: int, num_keys: int, channels: int, query_channels: int, value_channels: int
+) -> int:
+    """Returns the operations of projections and all pairs, for one image; the gaussian scores x itself."""
+    projected = value_channels if pairwise == "gaussian" else value_channels + 2 * query_channels
+    query_channels = channels if pairwise == "gaussian" else query_channels
+    pairs = pair_flops(pairwise, num_queries, num_keys, query_channels, value_channels)
+    return 2 * num_queries * channels * projected + pairs
 
 
 def pair_flops(pairwise: str, num_queries: int, num_keys: int, query_channels: int, value_channels: int) -> int:
@@ -105,15 +105,13 @@ def published_flops(block: nn.Module, x: Tensor) -> int:
 
     Raises ValueError for another block than non-local or criss-cross.
     """
-    _, channels, h, w = x.shape
-    query_channels, n = max(1, channels // PUBLISHED_REDUCTION), h * w
     if isinstance(block, CrissCrossBlock):
         return _criss_cross_flops(x, block.recurrence)
     if not isinstance(block, NonLocalBlock):
         raise ValueError(f"{type(block).__name__}; expected a non-local or a criss-cross block")
-    is_gaussian = block.pairwise == "gaussian"  # scores x itself, without theta and phi
-    projections = 2 * n * channels * (channels + (0 if is_gaussian else 2 * query_channels))
-    return projections + pair_flops(block.pairwise, n, n, channels if is_gaussian else query_channels, channels)
+    _, channels, h, w = x.shape
+    query_channels = max(1, channels // PUBLISHED_REDUCTION)
+    return _non_local_flops(block.pairwise, h * w, h * w, channels, query_channels, channels)
 
 
 def published_comparison(x: Tensor) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Peak memory and latency of a network's module, measured in a process of its own.
+"""Peak memory and latency of a network's module (the network, its head, its attention block), in a process of its own.
 
 On the CPU the peak comes from the allocator's record (torch.profiler lists every allocation and release). Nothing is
 sampled, so the same run gives the same number, and temporary buffers inside an operator count as well. Resident set
@@ -6,6 +6,7 @@ size would include the interpreter and fragmentation. Not included: scratch memo
 takes from the system without torch's allocator.
 """
 
+import copy
 import json
 import os
 import statistics
@@ -16,21 +17,74 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segnl.core.config import JSONDict
-from segnl.core.errors import MachineError
+from segnl.core.errors import ConfigError, MachineError
 from segnl.core.precision import autocast
-from segnl.models.segmenter import Logits
-from segnl.profiling.modules import ModuleName, select_module
+from segnl.models.blocks.criss_cross import CrissCrossBlock
+from segnl.models.blocks.non_local import NonLocalBlock
+from segnl.models.segmenter import Logits, Segmenter
 from segnl.runs.build import build_model, device_of
-from segnl.runs.recipe import Recipe, compose
+from segnl.runs.recipe import compose
 
 MIB = 2**20
 LATENCY_S, MIN_PASSES, MAX_PASSES = 2.0, 3, 21
+
+ModuleName = Literal["attention", "head", "model"]
+
+
+class HeadAndClassifier(nn.Module):
+    """Head, dropout and classifier of a network: stages to logits."""
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.head, self.dropout, self.classifier = model.head, model.dropout, model.classifier
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        """Maps stages c2..c5, `b c h w` each, to logits `b k h w`."""
+        logits: Tensor = self.classifier(self.dropout(self.head(stages).context))
+        return logits
+
+
+def select_module(model: Segmenter, name: ModuleName) -> nn.Module:
+    """Returns a copy of the network without its auxiliary head, or its own head with classifier or attention block.
+
+    Raises ConfigError where the head has no non-local or criss-cross block.
+    """
+    if name == "model":
+        predictor = copy.deepcopy(model)
+        predictor.auxiliary = None
+        return predictor
+    if name == "head":
+        return HeadAndClassifier(model)
+    for module in model.head.modules():
+        if isinstance(module, CrissCrossBlock | NonLocalBlock):
+            return module
+    raise ConfigError(
+        f"--module attention: {type(model.head).__name__} has no non-local or criss-cross block; take --module head"
+    )
+
+
+@torch.no_grad()
+def inputs_of(model: Segmenter, module: nn.Module, name: ModuleName, hw: tuple[int, int]) -> list[Tensor]:
+    """Returns the module's inputs when the network sees one image of `hw` pixels: the image, the stages, or a map."""
+    image = torch.zeros(1, 3, *hw)
+    if name == "model":
+        return [image]
+    stages = list(model.backbone(image))
+    if name == "head":
+        return stages
+    inputs: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    try:
+        model.head(stages)
+    finally:
+        hook.remove()
+    return inputs[:1]
 
 
 @dataclass(frozen=True)
@@ -146,7 +200,7 @@ class _ProfiledModule:
         """Measures memory and returns it with the latency of the timed passes."""
         if self.job.module != "model":  # in the network, stages and maps need gradients, the image does not
             self.inputs = [values.requires_grad_() for values in self.inputs]
-        saved, peak = _saved_and_peak(self.module.train(), self.arguments, self.inputs, self.recipe, self.device)
+        saved, peak = self._saved_and_peak()
         for values in self.module.parameters():
             values.grad = None  # frees memory for the next job
         layout = "channels-last" if self.recipe.train.channels_last else "channels-first"
@@ -160,34 +214,30 @@ class _ProfiledModule:
             arithmetic=f"{self.recipe.train.precision}, {layout}",
         )
 
+    def _saved_and_peak(self) -> tuple[int, int]:
+        """Returns bytes stored for backward, and the peak of both passes above weights, gradients and inputs."""
+        module = self.module.train()
+        for values in [*module.parameters(), *self.inputs]:
+            if values.requires_grad:
+                values.grad = torch.zeros_like(values)
+        saved: dict[int, int] = {}
+        persistent = {values.untyped_storage().data_ptr() for values in [*module.parameters(), *module.buffers()]}
 
-def _saved_and_peak(
-    module: nn.Module, arguments: list[Any], inputs: list[Tensor], recipe: Recipe, device: torch.device
-) -> tuple[int, int]:
-    """Returns bytes stored for backward, and the peak of forward and backward above weights, gradients and inputs."""
-    for values in [*module.parameters(), *inputs]:
-        if values.requires_grad:
-            values.grad = torch.zeros_like(values)
-    saved: dict[int, int] = {}
-    persistent = {values.untyped_storage().data_ptr() for values in [*module.parameters(), *module.buffers()]}
+        def pack(values: Tensor) -> Tensor:
+            storage = values.untyped_storage()
+            if storage.data_ptr() not in persistent:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return values
 
-    def pack(values: Tensor) -> Tensor:
-        storage = values.untyped_storage()
-        if storage.data_ptr() not in persistent:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return values
+        def step() -> None:
+            hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values)
+            with hooks, autocast(self.recipe.train.precision, self.device):
+                out = module(*self.arguments)
+            output: Tensor = out.main if isinstance(out, Logits) else out
+            output.backward(torch.ones_like(output))
 
-    def step() -> None:
-        with (
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values),
-            autocast(recipe.train.precision, device),
-        ):
-            out = module(*arguments)
-        output: Tensor = out.main if isinstance(out, Logits) else out
-        output.backward(torch.ones_like(output))
-
-    peak = _peak_on_cuda(step) if device.type == "cuda" else _peak_on_cpu(step)
-    return sum(saved.values()), peak
+        peak = _peak_on_cuda(step) if self.device.type == "cuda" else _peak_on_cpu(step)
+        return sum(saved.values()), peak
 
 
 def _peak_on_cuda(step: Callable[[], None]) -> int:

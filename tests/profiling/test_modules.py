@@ -3,7 +3,7 @@ import torch
 
 from segnl.core.errors import ConfigError
 from segnl.models.blocks.criss_cross import CrissCrossBlock
-from segnl.profiling.modules import inputs_of, select_module
+from segnl.profiling.peak_memory import inputs_of, select_module
 from segnl.runs.build import build_model
 from segnl.runs.recipe import load_recipe
 

@@ -1,21 +1,21 @@
 """ResNet of any depth, width and output stride, optionally with non-local blocks inside.
 
-Source: He et al. 2016, arXiv:1512.03385; dilation instead of strides: Chen et al. 2017, arXiv:1706.05587.
+Sources: He et al. 2016, arXiv:1512.03385; dilation instead of strides, Chen et al. 2017, arXiv:1706.05587; deep stem
+and avg_down, He et al. 2019, arXiv:1812.01187; blocks that start as the identity, Goyal et al. 2017, arXiv:1706.02677.
 """
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, SmallCount
-from segnl.models.activation_checkpointing import checkpointed
-from segnl.models.backbones.base import Backbone, BackboneConfig
+from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
+from segnl.models.blocks.conv import HeConv2d, ZeroBatchNorm
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
-from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
 
-_BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -157,6 +157,79 @@ def plan_stages(cfg: ResNetConfig) -> list[StagePlan]:
     return plans
 
 
+def _last_norm(channels: int, cfg: ResNetConfig) -> nn.BatchNorm2d:
+    return ZeroBatchNorm(channels) if cfg.zero_init_residual else nn.BatchNorm2d(channels)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, cfg: ResNetConfig) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if cfg.avg_down else []
+    conv_stride = 1 if cfg.avg_down else stride
+    conv = HeConv2d(in_channels, out_channels, 1, stride=conv_stride, bias=False)
+    return nn.Sequential(*pool, conv, nn.BatchNorm2d(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; the first is dilated, as in mmsegmentation's ResNet-18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
+        super().__init__()
+        self.conv1 = HeConv2d(in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = HeConv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = _last_norm(channels, cfg)
+        self.downsample = _shortcut(in_channels, channels, stride, cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x `b c h w` to `b d h/stride w/stride`."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, dilated 3x3, and 1x1 convolution to four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
+        super().__init__()
+        first, second = (stride, 1) if cfg.stride_conv == 1 else (1, stride)
+        self.conv1 = HeConv2d(in_channels, channels, 1, stride=first, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = HeConv2d(channels, channels, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = HeConv2d(channels, channels * self.expansion, 1, bias=False)
+        self.bn3 = _last_norm(channels * self.expansion, cfg)
+        self.downsample = _shortcut(in_channels, channels * self.expansion, stride, cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x `b c h w` to `b d h/stride w/stride`."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+def plain_stem(channels: int) -> nn.Sequential:
+    """Builds a 7x7 convolution of stride 2: modules 0 (conv) and 1 (norm)."""
+    conv = HeConv2d(3, channels, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def deep_stem(channels: int) -> nn.Sequential:
+    """Builds three 3x3 convolutions, the first of stride 2, two with half the channels: modules 0, 1; 3, 4; 6, 7."""
+    layers: list[nn.Module] = []
+    half = channels // 2
+    for in_channels, out_channels, stride in ((3, half, 2), (half, half, 1), (half, channels, 1)):
+        conv = HeConv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 class ResNet(Backbone):
     """Stem, pooling, and four stages whose outputs are c2..c5."""
 
@@ -165,8 +238,7 @@ class ResNet(Backbone):
 
     def __init__(self, cfg: ResNetConfig) -> None:
         super().__init__()
-        options = BlockOptions(cfg.zero_init_residual, cfg.avg_down, cfg.stride_conv)
-        block = _BLOCKS[cfg.block_kind]
+        block = BasicBlock if cfg.block_kind == "basic" else Bottleneck
         self.stem = (deep_stem if cfg.stem.kind == "deep" else plain_stem)(cfg.stem_channels)
         pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
         self.maxpool = pool if cfg.stem.has_pool else nn.Identity()
@@ -175,7 +247,7 @@ class ResNet(Backbone):
             inner = cfg.base_channels * 2**layer
             blocks = []
             for index, dilation in enumerate(plan.dilations):
-                blocks.append(block(channels, inner, 1 if index else plan.stride, dilation, options))
+                blocks.append(block(channels, inner, 1 if index else plan.stride, dilation, cfg))
                 channels = inner * block.expansion
             self.add_module(LAYERS[layer], nn.Sequential(*blocks))
             stage_channels.append(channels)

@@ -18,9 +18,7 @@ class HeConv2d(nn.Conv2d):
     """Convolution with He's normal initialisation (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
 
     def reset_parameters(self) -> None:
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self.weight, self.bias, "he")
 
 
 class DilatedConv2d(HeConv2d):
@@ -36,42 +34,35 @@ class NormalInitConv2d(nn.Conv2d):
     """Convolution initialised with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.01)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self.weight, self.bias, "small")
 
 
 class ZeroConv2d(nn.Conv2d):
     """Convolution initialised with 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self.weight, self.bias, "zero")
 
 
-class ZeroBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm of `b c` or `b c n` whose gamma starts at 0, so that the branch it ends starts as 0."""
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        nn.init.zeros_(self.weight)
-
-
-class ZeroBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of `b c h w` whose gamma starts at 0."""
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        nn.init.zeros_(self.weight)
+def _draw(weight: Tensor, bias: Tensor | None, init: Literal["small", "he", "zero"]) -> None:
+    """Draws the weight from Normal(0, 0.01) or He's normal distribution, or sets it to 0; sets the bias to 0."""
+    if init == "he":
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.normal_(weight, std=0.01 if init == "small" else 0.0)
+    if bias is not None:
+        nn.init.zeros_(bias)
 
 
-class ZeroBatchNorm3d(nn.BatchNorm3d):
-    """Batch norm of `b c t h w` whose gamma starts at 0."""
+class ZeroBatchNorm(nn.BatchNorm2d):
+    """Batch norm of `b c *` whose gamma starts at 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.zeros_(self.weight)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accepts any number of axes."""
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
@@ -193,12 +184,7 @@ class Pointwise(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws Normal(0, 0.01) or He's normal values, or sets zeros; bias 0."""
-        if self.init == "he":
-            nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        else:
-            nn.init.normal_(self.weight, std=0.01 if self.init == "small" else 0.0)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self.weight, self.bias, self.init)
 
     @property
     def matrix(self) -> Tensor:
@@ -249,10 +235,9 @@ def to_maps(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def apply_all(layers: Sequence[Pointwise], x: Tensor) -> tuple[Tensor, ...]:
     """Applies each layer to x `b c n` in one matrix product; returns slices `b n d` of its result."""
     biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-    bias = torch.cat(biases) if len(biases) == len(layers) else None
     if len(biases) not in (0, len(layers)):
         raise ValueError("layers: some have a bias and some have none; expected all or none")
-    rows = to_rows(x, torch.cat([layer.matrix for layer in layers]), bias)
+    rows = to_rows(x, torch.cat([layer.matrix for layer in layers]), torch.cat(biases) if biases else None)
     return rows.split([layer.matrix.shape[0] for layer in layers], dim=-1)
 
 

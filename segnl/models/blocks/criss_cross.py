@@ -99,12 +99,26 @@ class CrissCrossBlock(nn.Module):
 
     def _attended(self, row: Tensor, x: Tensor) -> Tensor:
         """Returns row `b h w` times the attention matrix of x, `b h w`."""
-        query, key = self.query_conv(x), self.key_conv(x)
-        by_row = torch.einsum("bchw,bchj->bhwj", query, key)
-        by_column = torch.einsum("bchw,bciw->bhwi", query, key)
-        h, w = x.shape[2:]
-        is_self = torch.eye(h, dtype=torch.bool, device=x.device)[:, None, :]  # h 1 h: the row counts the pixel already
-        weights = torch.cat([by_row, by_column.masked_fill(is_self, -torch.inf)], dim=-1).softmax(dim=-1)
-        over_row, over_column = weights.split([w, h], dim=-1)
+        over_row, over_column = row_and_column_weights(self.query_conv(x), self.key_conv(x))
         along_rows = torch.einsum("bhw,bhwj->bhj", row, over_row)
         return along_rows + torch.einsum("bhw,bhwi->biw", row, over_column)
+
+
+def row_and_column_weights(query: Tensor, key: Tensor, *, radius: int | None = None) -> tuple[Tensor, Tensor]:
+    """Returns each position's softmax weights over its row, `b h w w`, itself included, and its column, `b h w h`.
+
+    query, key: `b c h w`. radius: weights of positions more rows or columns away are 0; None for no limit.
+    """
+    h, w = query.shape[2:]
+    radius = max(h, w) if radius is None else radius
+    in_row, in_column = near(w, radius, query.device), near(h, radius, query.device) & ~near(h, 0, query.device)
+    by_row = torch.einsum("bchw,bchj->bhwj", query, key).masked_fill(~in_row, -torch.inf)
+    by_column = torch.einsum("bchw,bciw->bhwi", query, key).masked_fill(~in_column[:, None], -torch.inf)
+    over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
+    return over_row, over_column
+
+
+def near(length: int, radius: int, device: torch.device) -> Tensor:
+    """Returns bool `length length`: True for indices at most `radius` apart."""
+    index = torch.arange(length, device=device)
+    return (index[:, None] - index).abs() <= radius

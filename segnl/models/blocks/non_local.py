@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
-from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm1d, ZeroBatchNorm2d, ZeroBatchNorm3d, apply_all
+from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
-_NORMS = {1: ZeroBatchNorm1d, 2: ZeroBatchNorm2d, 3: ZeroBatchNorm3d}
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
@@ -44,7 +43,7 @@ class NonLocalBlock(nn.Module):
 
     def __init__(self, channels: int, cfg: NonLocalConfig, *, dims: int = 2, has_norm: bool = True) -> None:
         super().__init__()
-        if dims not in _NORMS:
+        if dims not in _POOLS:
             raise ValueError(f"dims: {dims}; expected 1, 2 or 3")
         self.dims = dims
         self.pairwise = cfg.pairwise
@@ -58,7 +57,7 @@ class NonLocalBlock(nn.Module):
         if cfg.pairwise == "concatenation":
             self.score = Pointwise(2 * inner, 1, dims=dims, has_bias=False, init="he")
         self.w_z = Pointwise(inner, channels, dims=dims, has_bias=not has_norm, init="he" if has_norm else "zero")
-        self.norm = _NORMS[dims](channels) if has_norm else nn.Identity()
+        self.norm = ZeroBatchNorm(channels) if has_norm else nn.Identity()
         self.norm.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,13 +76,15 @@ class NonLocalBlock(nn.Module):
 
     def aggregate(self, x: Tensor) -> Tensor:
         """Returns the weighted sum of values over all pairs, `b d n`, before W_z and the residual."""
+        return self.weighted_sum(*self.embeddings(x))
+
+    def weighted_sum(self, query: Tensor, key: Tensor, g: Tensor) -> Tensor:
+        """Returns the sum `b d n` of the values g `b d m`; query and key as from `embeddings`."""
         if self.pairwise == "concatenation":
-            theta_score, phi_score = self.concatenation_scores(x)
-            return concatenation_context(theta_score, phi_score, self.values(x))
-        theta, phi, g = self.embeddings(x)
+            return concatenation_context(query, key, g)
         if self.pairwise == "dot_product":
-            return dot_product_context(theta, phi, g)
-        return softmax_context(theta, phi, g, scale=self.scale)
+            return dot_product_context(query, key, g)
+        return softmax_context(query, key, g, scale=self.scale)
 
     def values(self, x: Tensor) -> Tensor:
         """Returns g of every key position, `b d m`."""
@@ -98,26 +99,30 @@ class NonLocalBlock(nn.Module):
         if h == 0:
             raise ValueError(f"dims: {self.dims}; attention rows are available for maps `b c h w` only")
         position = pixel[0] * w + pixel[1]
+        query, key, _ = self.embeddings(x)
         if self.pairwise == "concatenation":
-            theta_score, phi_score = self.concatenation_scores(x)
-            row = (theta_score[:, position, None] + phi_score).relu() / phi_score.shape[1]  # b m
+            scores = (query[:, position, None] + key).relu()  # b m
         else:
-            theta, phi, _ = self.embeddings(x)
-            scores = torch.einsum("bc,bcm->bm", theta[:, :, position], phi)
-            row = scores / phi.shape[2] if self.pairwise == "dot_product" else (scores * self.scale).softmax(dim=-1)
-        key_hw = self._pooled_space((h, w))
+            scores = torch.einsum("bc,bcm->bm", query[:, :, position], key)
         is_signed = self.pairwise in ("dot_product", "concatenation")
+        row = scores / scores.shape[1] if is_signed else (scores * self.scale).softmax(dim=-1)
+        key_hw = [length // step for length, step in zip((h, w), self._pool_kernel((h, w)), strict=True)]
         return AttentionRows([Hop(row.unflatten(1, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
 
     def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy."""
+        """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy.
+
+        For the concatenation, theta and phi are replaced by their scores, `b n` and `b m`.
+        """
+        if self.pairwise == "concatenation":
+            return *self._concatenation_scores(x), self.values(x)
         if self.pairwise == "gaussian":
             rows = _rows(x).contiguous()
             return rows.transpose(1, 2), self._pooled(rows, x), self.values(x)
         theta, phi, g = apply_all((self.theta, self.phi, self.g), x.flatten(2))
         return theta.transpose(1, 2), self._pooled(phi, x), self._pooled(g, x)
 
-    def concatenation_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _concatenation_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns w_theta . theta_i, `b n`, and w_phi . phi_j, `b m`, whose sum's relu is the concatenation's score."""
         maps = x.flatten(2)
         for_theta, for_phi = self.score.matrix.chunk(2, dim=1)  # 1 d each
@@ -137,11 +142,9 @@ class NonLocalBlock(nn.Module):
         return _POOLS[self.dims](_maps(rows, space), self._pool_kernel(space)).flatten(2)
 
     def _pool_kernel(self, space: tuple[int, ...]) -> list[int]:
+        if not self.subsample:
+            return [1] * self.dims
         return [1 if self.dims == 3 and axis == 0 else min(2, length) for axis, length in enumerate(space)]
-
-    def _pooled_space(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        kernel = self._pool_kernel(space) if self.subsample else [1] * len(space)
-        return tuple(length // step for length, step in zip(space, kernel, strict=True))
 
     def _space(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() != self.dims + 2:

@@ -34,14 +34,7 @@ _FETCH_TIMEOUT_S = 30.0
 
 # Names of the stem, ours to theirs: torchvision; CCNet's authors and CSAIL; PyTorch-Encoding.
 PLAIN_STEM = {"stem.0": "conv1", "stem.1": "bn1"}
-NUMBERED_STEM = {
-    "stem.0": "conv1",
-    "stem.1": "bn1",
-    "stem.3": "conv2",
-    "stem.4": "bn2",
-    "stem.6": "conv3",
-    "stem.7": "bn3",
-}
+NUMBERED_STEM = PLAIN_STEM | {"stem.3": "conv2", "stem.4": "bn2", "stem.6": "conv3", "stem.7": "bn3"}
 NESTED_STEM = {f"stem.{index}": f"conv1.{index}" for index in (0, 1, 3, 4, 6)} | {"stem.7": "bn1"}
 
 
@@ -64,7 +57,9 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], *, where: str
     nested = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     weights = nested or {name: value for name, value in state.items() if not name.startswith("fc.")}
     source_name, stem = backbone_names(weights, where)
-    _check_stem(backbone, stem, where)
+    ours = "deep" if "stem.3.weight" in backbone.state_dict() else "plain"
+    if ours != stem:
+        raise CheckpointError(f"{where}: has a {stem} stem, model.backbone.stem.kind is {ours}; set it to {stem}")
     report = load_strict(backbone, weights, source_name, where=where, skip="non_local.")
     prefix = "backbone." if nested else ""
     report.left_out = {name: "not of the backbone" for name in state if name.removeprefix(prefix) not in weights}
@@ -85,12 +80,6 @@ def backbone_names(state: Mapping[str, Tensor], where: str) -> tuple[Callable[[s
     if "conv1.weight" in state:
         return renamed(PLAIN_STEM), "plain"
     raise CheckpointError(f"{where}: not a ResNet's weights: neither conv1.weight nor stem.0.weight is in it")
-
-
-def _check_stem(backbone: Backbone, stem: str, where: str) -> None:
-    ours = "deep" if "stem.3.weight" in backbone.state_dict() else "plain"
-    if ours != stem:
-        raise CheckpointError(f"{where}: has a {stem} stem, model.backbone.stem.kind is {ours}; set it to {stem}")
 
 
 def _find_file(weights: str, cfg: BackboneConfig) -> Path:

@@ -10,7 +10,7 @@ from segnl.models.blocks.conv import (
     Pointwise,
     PooledBatchNorm2d,
     SeparableConvNormAct,
-    ZeroBatchNorm2d,
+    ZeroBatchNorm,
     ZeroConv2d,
     activate,
     apply_all,
@@ -31,7 +31,7 @@ def test_normal_init_convolutions_start_with_std_0_01() -> None:
 
 
 def test_a_zero_norm_starts_as_zero() -> None:
-    assert ZeroBatchNorm2d(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
+    assert ZeroBatchNorm(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (5, 2)])

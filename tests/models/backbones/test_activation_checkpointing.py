@@ -3,8 +3,8 @@ import copy
 import torch
 from torch import nn
 
-from segnl.models.activation_checkpointing import checkpointed
-from segnl.models.blocks.residual import BlockOptions, Bottleneck
+from segnl.models.backbones.base import checkpointed
+from segnl.models.backbones.resnet import Bottleneck, ResNetConfig
 
 
 def trained_once(block: nn.Module, *, is_checkpointed: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -17,7 +17,7 @@ def trained_once(block: nn.Module, *, is_checkpointed: bool) -> tuple[nn.Module,
 
 def test_checkpointing_changes_no_bit_of_gradients_and_running_statistics() -> None:
     torch.manual_seed(0)
-    block = Bottleneck(8, 4, 1, 2, BlockOptions(zero_last_norm=False))
+    block = Bottleneck(8, 4, 1, 2, ResNetConfig(zero_init_residual=False))
     plain, plain_out, plain_grad = trained_once(block, is_checkpointed=False)
     ours, out, grad = trained_once(block, is_checkpointed=True)
     assert torch.equal(out, plain_out)
@@ -38,7 +38,7 @@ def test_checkpointing_stores_less_for_backward() -> None:
             numbers.append(tensor.numel())
             return tensor
 
-        block, x = Bottleneck(8, 4, 1, 1, BlockOptions()).train(), torch.randn(1, 8, 9, 9, requires_grad=True)
+        block, x = Bottleneck(8, 4, 1, 1, ResNetConfig()).train(), torch.randn(1, 8, 9, 9, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             checkpointed(block, x) if is_checkpointed else block(x)
         return sum(numbers)

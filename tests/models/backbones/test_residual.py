@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, deep_stem, plain_stem
+from segnl.models.backbones.resnet import BasicBlock, Bottleneck, ResNetConfig, deep_stem, plain_stem
 
 
 @pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
@@ -10,7 +10,7 @@ from segnl.models.blocks.residual import BasicBlock, BlockOptions, Bottleneck, d
 def test_a_block_divides_the_size_by_its_stride_whatever_its_dilation(
     kind: type[BasicBlock | Bottleneck], stride: int, dilation: int, h: int, w: int
 ) -> None:
-    block = kind(6, 4, stride, dilation, BlockOptions())
+    block = kind(6, 4, stride, dilation, ResNetConfig())
     assert block(torch.randn(2, 6, 7, 11)).shape == (2, 4 * kind.expansion, h, w)
 
 
@@ -18,23 +18,23 @@ def test_a_block_divides_the_size_by_its_stride_whatever_its_dilation(
 def test_a_new_block_is_the_relu_of_its_input(kind: type[BasicBlock | Bottleneck]) -> None:
     channels = 4 * kind.expansion
     x = torch.randn(2, channels, 5, 7)
-    assert torch.equal(kind(channels, 4, 1, 1, BlockOptions())(x), x.relu())
-    assert not torch.equal(kind(channels, 4, 1, 1, BlockOptions(zero_last_norm=False))(x), x.relu())
+    assert torch.equal(kind(channels, 4, 1, 1, ResNetConfig())(x), x.relu())
+    assert not torch.equal(kind(channels, 4, 1, 1, ResNetConfig(zero_init_residual=False))(x), x.relu())
 
 
 def test_a_basic_block_dilates_its_first_convolution_only() -> None:
-    block = BasicBlock(4, 4, 1, 4, BlockOptions())
+    block = BasicBlock(4, 4, 1, 4, ResNetConfig())
     assert (block.conv1.dilation, block.conv2.dilation) == ((4, 4), (1, 1))
 
 
 def test_a_bottleneck_strides_in_its_configured_convolution() -> None:
-    assert Bottleneck(4, 4, 2, 1, BlockOptions()).conv2.stride == (2, 2)
-    early = Bottleneck(4, 4, 2, 1, BlockOptions(stride_conv=1))
+    assert Bottleneck(4, 4, 2, 1, ResNetConfig()).conv2.stride == (2, 2)
+    early = Bottleneck(4, 4, 2, 1, ResNetConfig(stride_conv=1))
     assert (early.conv1.stride, early.conv2.stride) == ((2, 2), (1, 1))
 
 
 def test_a_pooling_shortcut_covers_odd_sizes() -> None:
-    block = Bottleneck(6, 4, 2, 1, BlockOptions(avg_down=True))
+    block = Bottleneck(6, 4, 2, 1, ResNetConfig(avg_down=True))
     assert isinstance(block.downsample[0], nn.AvgPool2d)
     assert block(torch.randn(1, 6, 7, 11)).shape == (1, 16, 4, 6)
 
