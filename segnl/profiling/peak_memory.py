@@ -51,13 +51,14 @@ class HeadAndClassifier(nn.Module):
 
 
 def select_module(model: Segmenter, name: ModuleName) -> nn.Module:
-    """Returns a copy of the network without its auxiliary head, or its own head with classifier or attention block.
+    """Returns the network without its auxiliary head, or its head with classifier, or its attention block, not copied.
 
     Raises ConfigError where the head has no non-local or criss-cross block.
     """
     if name == "model":
-        predictor = copy.deepcopy(model)
-        predictor.auxiliary = None
+        # Shares the other modules: a deep copy of fake tensors (profiling/flops.py) reads memory that they do not have.
+        predictor = copy.copy(model)
+        predictor._modules = model._modules | {"auxiliary": None}
         return predictor
     if name == "head":
         return HeadAndClassifier(model)
