@@ -31,7 +31,7 @@ def arguments(text: str, out: Path, config: str | None = None) -> argparse.Argum
     """Returns the parser of the arguments. config: the default study; None where one must be given."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=config, required=config is None, help="the study's file")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="training runs at a time")
     parser.add_argument("--out", type=Path, default=out, help=f"folder for STUDY.json (default {out})")
     return parser
 
@@ -43,7 +43,7 @@ def run_study(config: str, jobs: int) -> Study:
 
 
 def study_result(study: Study, jobs: int) -> dict[str, Any]:
-    """Returns the content of the result file. jobs: trainings at a time, which affect images/s."""
+    """Returns the content of the result file. jobs: training runs at a time, which affect images/s."""
     comparison = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
     recipe = study.runs[0].recipe
     checkpoints = [newest_checkpoint(run.folder) for run in study.runs]

@@ -1,4 +1,4 @@
-"""Kills one training again and again, at random moments, and compares its last weights with an undisturbed one's.
+"""Kills one training run again and again, at random moments, and compares its last weights with an uninterrupted one's.
 
 make torture, or ./run.sh bench torture [--kills 100] [--steps 400] [--seed 0]
 
@@ -92,7 +92,7 @@ def start(folder: Path, config: Path, run: str, workers: int) -> subprocess.Pope
 
 
 def run_to_the_end(folder: Path, config: Path, name: str) -> dict[str, object]:
-    """Runs a training to its end; returns hashes of everything it learned, and its scores."""
+    """Trains to the end; returns hashes of all learned state, and the scores."""
     process = start(folder, config, name, workers=1)
     if process.wait() != 0:
         sys.exit(f"{name}: exit code {process.returncode}; its errors are above")

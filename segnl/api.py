@@ -120,7 +120,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def build_model(recipe: Recipe, num_classes: int) -> SegmentationModel:
-    """Builds a recipe's network as a training starts with: initial values of train.seed, then pretrained weights."""
+    """Builds the network that a training run starts with: initial values of train.seed, then pretrained weights."""
     return SegmentationModel(build.build_model(recipe, num_classes, is_new=True))
 
 

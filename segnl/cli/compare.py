@@ -13,7 +13,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
-    add("--jobs", type=int, default=1, metavar="N", help="trainings at a time, on one GPU each (default 1)")
+    add("--jobs", type=int, default=1, metavar="N", help="training runs at a time, on one GPU each (default 1)")
     add("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints versions, processor, devices and the git state of segnl's checkout, one fact a line."""
+    """Prints versions, processor, devices and the git state of segnl's checkout, one fact per line."""
     import torch
 
     from segnl.core.environment import git_state, machine, versions

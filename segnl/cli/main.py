@@ -17,7 +17,7 @@ COMMANDS = (train, eval, predict, compare, inspect, demo, cost, check, data, imp
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
-130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training saves first, and the same command resumes it)
+130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training run saves first, and the same command resumes it)
 """
 
 

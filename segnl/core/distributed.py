@@ -1,4 +1,4 @@
-"""Several processes (ranks) that share one training or evaluation.
+"""Several processes (ranks) that share one training run or evaluation.
 
 One process is the ordinary case: `SINGLE_PROCESS` communicates with nobody, and torch.distributed is imported only when
 torchrun has started several.
@@ -204,7 +204,7 @@ def _connection_error(group: ProcessGroup, err: Exception) -> MachineError:
     reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:160]
     return MachineError(
         f"rank {group.rank} lost the others ({reason}); the first rank that failed says why; start the same command "
-        "again, a training resumes from its last checkpoint"
+        "again, a training run resumes from its last checkpoint"
     )
 
 

@@ -48,7 +48,7 @@ class CheckpointError(SegnlError):
 
 
 class NonFiniteError(SegnlError):
-    """A training whose loss, gradient or weights became infinite or NaN."""
+    """A training run whose loss, gradient or weights became infinite or NaN."""
 
     exit_code = 5
 

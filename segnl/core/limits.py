@@ -13,7 +13,7 @@ from segnl.core.errors import ConfigError
 
 MIB = 2**20
 _WORKER_MIB = 128  # what a forked loader process needs of its own: decoded images and queued batches
-_JOB_MIB = 512  # what a training needs at the least: torch alone takes 300
+_JOB_MIB = 512  # minimum for a training run; torch alone takes 300
 _FILES_PER_WORKER = 8  # the pipes and semaphores of its queues
 
 
@@ -45,7 +45,7 @@ def max_workers() -> int:
 
 
 def max_jobs() -> int:
-    """Returns the number of trainings that this machine can run at the same time; at least 1."""
+    """Returns the number of training runs that this machine can run at the same time; at least 1."""
     return max(1, min(max(8, 2 * num_cores()), memory_bytes() // (_JOB_MIB * MIB)))
 
 

@@ -34,7 +34,7 @@ class Progress:
         elif now - self._last_line >= LINE_EVERY_S or self.done in (self._first + 1, self.total):
             self._last_line = now
             rate = (self.done - self._first) / max(now - self._began, 1e-9)
-            speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # a training reports images/s itself
+            speed = f"{rate:.3g} {self.unit}s/s, " if self.unit != "step" else ""  # training reports images/s itself
             left = _clock((self.total - self.done) / rate)
             text = f"{self.title}: {self.done}/{self.total} {self.unit}s, {speed}{left} left"
             self.say(f"{text}, {note}" if note else text)

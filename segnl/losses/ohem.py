@@ -53,7 +53,7 @@ class OHEMLoss(Loss):
         """Returns the label with every easy pixel ignored."""
         pixel_losses = per_pixel_loss(logits, label, align_corners=self.align_corners)
         if label.device.type == "cpu" and logits.shape[1] <= IGNORE:
-            # per_pixel_loss has checked the values; a copy in 8 bytes a pixel would be the largest tensor here.
+            # per_pixel_loss has checked the values; a copy in 8 bytes per pixel would be the largest tensor here.
             label = label.byte()
         if self.cfg.fraction is not None:
             return hardest_label(label, pixel_losses, fraction=self.cfg.fraction)

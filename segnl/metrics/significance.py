@@ -235,7 +235,7 @@ class Comparison:
 
     low, high: the 95 % interval for new seeds and new images.  images_low, images_high: for these networks on new
     images only, which says nothing about the heads.  p: p value of no difference; p_holm: after Holm's correction over
-    the study's pairs.  is_by_seed: whether runs are compared seed by seed.  seeds_needed: number of seeds a head that
+    the study's pairs.  is_by_seed: whether runs are paired by seed.  seeds_needed: number of seeds per head that
     would settle an open pair; None also when more than MAX_SEEDS would be needed.  needs_images: whether the variance
     over images alone leaves the pair open, so that no number of seeds settles it.
     """
@@ -399,7 +399,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def seeds_needed(estimate: Estimate, runs: tuple[int, int], num_pairs: int, *, is_by_seed: bool = False) -> int | None:
-    """Returns the number of seeds a head with which a difference of this size is shown with probability POWER.
+    """Returns the number of seeds per head with which a difference of this size is shown with probability POWER.
 
     estimate: of one measure, from `runs` runs of the two heads.  The difference has to pass Holm's first and hardest
     step over num_pairs.  None when MAX_SEEDS are not enough, such as when the variance over images is too large.

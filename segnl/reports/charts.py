@@ -53,7 +53,7 @@ COSTS = {
     "params": ("Size", "million parameters", 1e-6),
     "latency_ms": ("Time to predict", "milliseconds for one image", 1.0),
     "peak_mib": ("Memory", "MiB at the peak", 1.0),
-    "train_images_per_s": ("Speed of training", "images a second; more is cheaper", 1.0),
+    "train_images_per_s": ("Speed of training", "images per second; more is cheaper", 1.0),
 }
 """By the key of a head in compare's JSON: title, label of the axis, and the factor from the value to its unit."""
 

@@ -1,1 +1,1 @@
-"""Recipes, runs' folders and checkpoints: what a training is on disk."""
+"""Recipes, runs' folders and checkpoints: what a training run is on disk."""

@@ -221,7 +221,7 @@ def keep_as_best(path: Path) -> None:
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = False) -> None:
     """Copies a checkpoint's weights into a model built from its recipe.
 
-    use_ema: takes the moving average instead of the weights that a training continues from.
+    use_ema: takes the moving average instead of the weights that a training run continues from.
     Raises CheckpointError unless all names and shapes agree.
     """
     own, saved = model.state_dict(), checkpoint.ema if use_ema else checkpoint.model

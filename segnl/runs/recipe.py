@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training, composed from the settings that each component declares."""
+"""Recipes: everything that decides a training run, composed from the settings that each component declares."""
 
 import difflib
 import operator
@@ -25,11 +25,11 @@ Size = tuple[SidePx, SidePx]
 
 
 class TrainConfig(Config):
-    """The budget and the arithmetic of a training."""
+    """Training settings."""
 
     max_steps: Count
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    """Images a step over all ranks."""
+    """Images per step over all ranks."""
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
     """Steps between checkpoints; a kill loses at most these."""

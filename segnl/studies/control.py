@@ -24,7 +24,7 @@ class RunHashes:
     """Hashes that a run's recipe and seed give: of the initial weights and of the first batches.
 
     init: SHA-256 of each parameter and buffer, by `path shape`. batches: one hash of the first NUM_BATCHES batches.
-    first: for each of those batches the hash that a training writes into its log.
+    first: for each of those batches the hash that a training run writes into its log.
     """
 
     init: dict[str, str]
@@ -38,9 +38,9 @@ class RunHashes:
 
 @dataclass(frozen=True)
 class LoggedHashes:
-    """Hashes that a training wrote into its log.
+    """Hashes that a training run wrote into its log.
 
-    batches: by step; empty for a log without them, and for a training on several ranks, which logs only rank 0's share.
+    batches: by step; empty for a log without them, and for a run on several ranks, which logs only rank 0's share.
     init: by top module; None for a log without them.
     """
 
@@ -83,7 +83,7 @@ def run_hashes_of(run: PlannedRun) -> RunHashes:
 
 
 def compute_run_hashes(recipe: Recipe) -> RunHashes:
-    """Builds the initial network and the first batches as a training would, and hashes both."""
+    """Builds the initial network and the first batches as a training run would, and hashes both."""
     data = build_data(recipe, "train")
     model = build_model(recipe, data.table.num_classes, is_new=True)
     batches = train_batches(

@@ -19,7 +19,7 @@ from segnl.runs.build import device_of
 from segnl.runs.recipe import Recipe
 from segnl.studies.study import PlannedRun
 
-WARM_UP = 5  # steps at each start of a training, while caches fill and workers start
+WARM_UP = 5  # steps at each start of a training run, while caches fill and workers start
 LATENCY_S = 1.0  # seconds of passes per head; heads take turns, so that a busy moment affects all of them
 
 

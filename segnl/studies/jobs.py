@@ -1,6 +1,6 @@
 """Trains several runs of a study at a time, each in its own process: on one GPU each, or on part of the threads.
 
-A training gives the same numbers as it would alone with the same number of threads; another number changes the order of
+A run gives the same numbers as it would alone with the same number of threads; another number changes the order of
 sums and so the last digits. Therefore the number of threads depends on --jobs only, not on the number of runs left.
 RUN/train.txt holds the output of a training.
 """
@@ -75,7 +75,7 @@ class JobPool:
     def train(self) -> None:
         """Trains all runs.
 
-        Raises StoppedError after a signal, when every active training has saved a checkpoint; SegnlError when trainings
+        Raises StoppedError after a signal, when every active training run has saved a checkpoint; SegnlError when runs
         failed, after the others are done, with the exit code of the first failure.
         """
         try:
@@ -216,7 +216,7 @@ def last_step(log: Path) -> int:
 
 
 def failure_reason(output: Path, code: int) -> str:
-    """Returns a line about why a training failed, from its output and exit code."""
+    """Returns a line about why a training run failed, from its output and exit code."""
     lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if code < 0:
         return f"killed by signal {-code}" + (", perhaps out of memory" if code == -signal.SIGKILL else "")

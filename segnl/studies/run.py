@@ -23,7 +23,7 @@ from segnl.training.fit import fit
 def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -> StudyResults:
     """Runs the study of that file; raises StoppedError after a signal, and the same call resumes it.
 
-    json_file: also receives the numbers of compare.json. num_jobs: trainings at a time, each in a process of its own
+    json_file: also receives the numbers of compare.json. num_jobs: runs at a time, each in a process of its own
     where it is more than 1.
     """
     if num_jobs < 1:

@@ -107,7 +107,7 @@ class StudyConfig(Config):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of a study and its folder."""
+    """One training run of a study and its folder."""
 
     head: str
     seed: int

@@ -1,4 +1,4 @@
-"""A training in its folder: prepares or resumes the run, then lets the trainer take its steps."""
+"""A training run in its folder: prepares or resumes the run, then lets the trainer take its steps."""
 
 import json
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
         if micro_batches > group.world_size:
             shares += f" in {train.accumulate} micro-batches each"
         err = ConfigError(
-            f"train.batch_size: {train.batch_size} images a step cannot be shared equally by {shares}; change one"
+            f"train.batch_size: {train.batch_size} images per step cannot be shared equally by {shares}; change one"
         )
         err.is_relayed = not group.is_rank0  # every rank finds it by itself
         raise err
@@ -100,7 +100,7 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
 def build_trainer(
     recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, group: ProcessGroup = SINGLE_PROCESS
 ) -> Trainer:
-    """Returns a trainer at the start of a training on `data`, or at the step of `checkpoint`."""
+    """Returns a trainer at the start of a training run on `data`, or at the step of `checkpoint`."""
     if recipe.train.deterministic:
         make_deterministic()
     class_weight = None

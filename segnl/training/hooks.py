@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from segnl.training.trainer import StepReport, Trainer
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end a training after a checkpoint; the first one counts where processes got different ones."""
+"""Signals that end a training run after a checkpoint; the first one counts where processes got different ones."""
 
 
 class FitResult(NamedTuple):
-    """The end of a training that was not broken off by an exception."""
+    """End of a training run that no exception has interrupted."""
 
     steps: int
     """Steps taken in all, those of earlier starts included."""

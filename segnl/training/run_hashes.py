@@ -1,6 +1,6 @@
 """Hashes of the initial weights and of every batch, which log.jsonl holds.
 
-They record what a training really started from and saw; runs of a controlled comparison must agree in them.
+They record what a training run really started from and saw; runs of a controlled comparison must agree in them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The hook that saves a training's checkpoints."""
+"""The hook that saves a training run's checkpoints."""
 
 from pathlib import Path
 

@@ -253,7 +253,7 @@ class Trainer:
         return tensor.to(self.device, non_blocking=True)
 
     def _exchanging_gradients(self, *, is_last: bool) -> AbstractContextManager[object]:
-        """Lets processes exchange gradients once a step, with the last micro-batch."""
+        """Lets processes exchange gradients once per step, with the last micro-batch."""
         if self.group.world_size == 1 or is_last:
             return nullcontext()
         return self.network.no_sync()  # type: ignore[operator]  # a compiled network passes it on

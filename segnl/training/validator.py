@@ -1,4 +1,4 @@
-"""The hook that validates a training and keeps its best checkpoint."""
+"""The hook that validates a training run and keeps its best checkpoint."""
 
 import math
 from pathlib import Path

@@ -281,7 +281,7 @@ def test_a_truncated_image_stops_training_in_one_line_and_keeps_the_checkpoint(t
 
 
 def test_a_data_fault_does_not_cost_the_steps_before_it(tiny_config, tiny_data, tmp_path):
-    """Images become unreadable while a training is under way, long before its next checkpoint is due."""
+    """Images become unreadable while a training run is under way, long before its next checkpoint is due."""
     options = ["train.max_steps=5000", "train.save_every=5000"]
     process = start(tiny_config, tmp_path, *options)
     run = tmp_path / "checkpoints" / "run"

@@ -22,7 +22,7 @@ class ImportReport:
     """Settings that were assumed, or that concern training only."""
 
     def lines(self) -> list[str]:
-        """Returns the report as text, one fact a line."""
+        """Returns the report as text, one fact per line."""
         out = [f"{self.num_used} tensors used, {len(self.left_out)} left out"]
         out += [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
         if self.filled:

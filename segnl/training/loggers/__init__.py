@@ -1,1 +1,1 @@
-"""Loggers, a file each: hooks that write what happens in a training somewhere."""
+"""Loggers, a file each: hooks that write what happens in a training run somewhere."""

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a training: a progress bar or lines, and a word at start and end."""
+"""What a person at the terminal sees of a training run: a progress bar or lines, and a word at start and end."""
 
 from pathlib import Path
 
