@@ -1,4 +1,4 @@
-"""Find every error of a data set at once, and count its classes."""
+"""Find all errors of a data set in one pass, and count the pixels of each class."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report, writes it as JSON when asked; returns 0, or DataError's exit code when there are errors."""
+    """Prints the report, writes it as JSON with --json; returns 0, or DataError's exit code when there are errors."""
     from segnl.core.limits import require_workers
     from segnl.data.check import merge_reports
     from segnl.runs.recipe import load_recipe

@@ -40,15 +40,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines(report: "CostReport") -> list[str]:
-    """Returns the table: one line a number, with its meaning."""
+    """Returns the table: one line per number, with its meaning."""
     counts, profile = report.counts, report.profile
     if report.module == "attention":
         algorithm = "the algorithm at the published widths (q, k c/8, v c): see below"
     else:
-        algorithm = "as papers count: all pairs of positions of a non-local block"
+        algorithm = "counted as in the papers: all pairs of positions of a non-local block"
     threads = f", {profile.threads} thread{'s' if profile.threads > 1 else ''}" if profile.device == "cpu" else ""
     rows = [
-        ("params", f"{counts.params:,}", "learned numbers, without the auxiliary head"),
+        ("params", f"{counts.params:,}", "parameters, without the auxiliary head"),
         ("gflops", f"{counts.gflops:.2f}", "executed to predict an image; a multiplication with its addition is 2"),
         ("gflops_algorithm", f"{counts.gflops_algorithm:.2f}", algorithm),
         ("saved_mib", f"{profile.saved_mib:.1f}", "stored by forward for backward, without parameters"),

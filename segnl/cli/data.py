@@ -8,7 +8,7 @@ from segnl.cli.arguments import size_of
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    kinds = command.add_subparsers(metavar="KIND", required=True)
+    kinds = command.add_subparsers(metavar="DATASET", required=True)
     streets = kinds.add_parser("streets", help="procedural street scenes in Cityscapes' layout (docs/streets.md)")
     streets.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
     streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")

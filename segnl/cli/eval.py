@@ -23,13 +23,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--preset",
         metavar="NAME",
         help="published inference settings: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
-        "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail; --set overrides single keys",
+        "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail (the five scales of MIT CSAIL's code); --set overrides "
+        "single keys",
     )
     add(
         "--masks",
         type=Path,
         metavar="DIR",
-        help="also write every mask: ids, colour, overlay, error; the same command again resumes from those written",
+        help="also write every mask: ids, colour, overlay, error; after a kill, the same command resumes from them",
     )
     add("--official", action="store_true", help="Cityscapes: also score with cityscapesscripts")
     add(
@@ -42,9 +43,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--strata",
         action="store_true",
         help="also count where the errors are: near boundaries, in small objects, by row, by distance from the centre "
-        "(takes several times as long as decoding and counting an image)",
+        "(several times slower than decoding and counting an image)",
     )
-    add("--ablate", metavar="WHAT", help="break the attention: gamma0, shuffled or window=R (docs/compare.md)")
+    add(
+        "--ablate",
+        metavar="NAME",
+        help="disable or scramble the attention: gamma0, shuffled or window=R (docs/compare.md)",
+    )
     add("--json", type=Path, metavar="FILE", help="also write metrics.json there")
 
 
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _prepare(json_file: Path | None) -> None:
-    """Fails early where the file cannot be written, and removes an old one: after a kill it would pass for the new."""
+    """Fails early if the file cannot be written; removes an old one, so that a kill does not leave it there."""
     if json_file is None:
         return
     ensure_writable(json_file.parent)
@@ -85,12 +90,12 @@ def _prepare(json_file: Path | None) -> None:
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: Path | None) -> None:
-    """Prints the scores and where everything lies; draws strata.png; writes the --json file."""
+    """Prints the scores and the paths of all files; draws strata.png; writes the --json file."""
     from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
     if metrics["num_pixels"] == 0:
-        print(f"split '{metrics['split']}': no labelled pixel, so nothing could be scored")
+        print(f"split '{metrics['split']}': no labelled pixel, so nothing was scored")
     else:
         print(
             table_text(
@@ -101,7 +106,7 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
             )
         )
         if "official" in metrics:
-            print(f"cityscapesscripts, equal to our own count: {_official_text(metrics['official'])}")
+            print(f"cityscapesscripts, equal to segnl's own scores: {_official_text(metrics['official'])}")
     files = {} if json_file is None else {json_file: json.dumps(metrics, indent=1).encode()}
     if request.with_strata:
         from segnl.reports.strata_plot import strata_plot
@@ -114,12 +119,12 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
         if folder is not None:
             print(f"{folder}: {name} of {metrics['num_images']} images")
     if evaluation.is_from_cache:
-        print("weights, data and settings are those of an earlier evaluation, whose result is used again")
+        print("weights, data and settings are unchanged since an earlier evaluation; its result is reused")
     beside = "per_image.npz, strata.png" if request.with_strata else "per_image.npz"
-    print(f"{evaluation.folder / 'metrics.json'} holds these numbers; beside it {beside}")
+    print(f"{evaluation.folder / 'metrics.json'} holds these numbers; in the same folder: {beside}")
 
 
 def _official_text(official: dict[str, float | None]) -> str:
     names = ("class_iou", "class_iiou", "category_iou", "category_iiou")
-    values = [official[name] for name in names]  # None where nothing of the kind is there to be scored
+    values = [official[name] for name in names]  # None if no class of the kind occurs
     return ", ".join(f"{n} {'-' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True))

@@ -1,4 +1,4 @@
-"""Convert weights of mmsegmentation, CCNet or torchvision, with no weight left over or missing."""
+"""Convert weights of mmsegmentation, CCNet or torchvision strictly: no missing or unused weight is accepted."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--abn",
         choices=("abs", "plain"),
         default="abs",
-        help="use of the weight in CCNet's in-place batch norm: its absolute value or the value (default abs)",
+        help="whether CCNet's in-place batch norm uses abs(weight) (abs) or weight (plain) (default abs)",
     )
     add_config(command)
 
