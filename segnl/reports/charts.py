@@ -6,9 +6,29 @@ from typing import Any
 import numpy as np
 
 from segnl.core.arrays import Counts, Floats
-from segnl.reports.page import DifferenceChart, DifferenceRow, DotChart, DotRow
+from segnl.evaluation.evaluate_run import Evaluation
+from segnl.reports.page import DifferenceChart, DotChart, DotRow, Interval
 from segnl.reports.plot import PlotGroup, Points, scatter_plot
 from segnl.streets.pairs import PAIRS
+
+
+def score_charts(
+    heads: Sequence[Sequence[Evaluation]], class_names: Sequence[str], any_run: Evaluation
+) -> list[DotChart]:
+    """Returns the charts of ambiguous pairs, where the data set has some, and of classes.
+
+    heads: for each head the evaluations over which the means are taken; a head without any has no marks.
+    """
+    iou = [_mean([run.iou() for run in runs], len(class_names)) for runs in heads]
+    charts = [class_chart(class_names, iou, any_run.target.sum(axis=0))]
+    if any_run.pairs is not None:
+        accuracy = [[own for run in runs if (own := run.pair_accuracy()) is not None] for runs in heads]
+        charts.insert(0, pair_chart([_mean(values, any_run.pairs.shape[1]) for values in accuracy]))
+    return charts
+
+
+def _mean(values: Sequence[Floats], count: int) -> Floats:
+    return np.mean(np.stack(list(values)), axis=0) if values else np.full(count, np.nan)
 
 
 def class_chart(names: Sequence[str], iou: Sequence[Floats], label_pixels: Counts) -> DotChart:
@@ -85,48 +105,25 @@ def _cost_point(index: int, head: Mapping[str, Any], cost: float) -> Points:
     return Points(index, np.array([cost], np.float64), miou, low, high)
 
 
-Interval = tuple[float | None, float | None, float | None]
-
-
 def difference_chart(
     head: str, control: str, classes: Mapping[str, Interval], *, is_about_heads: bool
 ) -> DifferenceChart:
     """Returns the differences of IoU by class, the largest gain first.
 
-    classes: difference, low and high of each; fractions, None where undefined.
     is_about_heads: the intervals hold for new seeds and new images; otherwise for these networks on new images only.
     """
     ends = [abs(value) for interval in classes.values() for value in interval if value is not None]
-    reach = max([*ends, 0.001])
-    rows = [_difference_row(name, interval, reach) for name, interval in classes.items()]
-    rows.sort(key=lambda row: (row.position is None, -(row.position or 0), row.label))
-    scope = (
-        "new seeds and new images" if is_about_heads else "these same networks on new images: one seed shows no more"
-    )
+    of_networks = "these same networks on new images: one seed shows no more"
+    scope = "new seeds and new images" if is_about_heads else of_networks
     return DifferenceChart(
         title=f"{head} against {control}, class by class",
         meaning=f"Points of IoU that {head} gains (right) or loses (left) in each class. The bar is the 95 % interval "
         f"for {scope}. There is no correction for the number of classes: one bar in twenty misses by chance alone.",
-        rows=rows,
-        reach=f"{100 * reach:.1f}",
+        rows=dict(sorted(classes.items(), key=lambda row: (row[1][0] is None, -(row[1][0] or 0), row[0]))),
+        reach=max([*ends, 0.001]),
         worse=f"{control} is better",
         better=f"{head} is better",
     )
-
-
-def _difference_row(name: str, interval: Interval, reach: float) -> DifferenceRow:
-    value, low, high = interval
-    if value is None:
-        return DifferenceRow(name, "–", "", None, None, is_clear=False)
-    text, position = f"{100 * value:+z.1f}", _position(value, reach)
-    if low is None or high is None:
-        return DifferenceRow(name, text, "", position, None, is_clear=False)
-    ends = _position(low, reach), _position(high, reach)
-    return DifferenceRow(name, text, f"[{100 * low:+z.1f}, {100 * high:+z.1f}]", position, ends, low * high > 0)
-
-
-def _position(value: float, reach: float) -> float:
-    return 0.5 + 0.5 * value / reach
 
 
 def _known(values: Floats) -> list[float | None]:

@@ -1,7 +1,7 @@
 """One PNG for a paper's figure: a row for each image, columns for the image, its label and every network."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -10,24 +10,22 @@ from PIL import Image, ImageDraw, ImageFont
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.data.base import SegmentationData
-from segnl.reports.gallery import PageModel
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from segnl.evaluation.evaluate_run import Evaluation
 
 GAP, HEADER = 6, 26  # pixels
 LINE, SWATCH = 24, 14  # pixels, of the legend
 
 
 def contact_sheet(
-    models: Sequence[PageModel], data: SegmentationData, indices: Sequence[int], *, width: int = 320
+    networks: Mapping[str, Evaluation], data: SegmentationData, indices: Sequence[int], *, width: int = 320
 ) -> bytes:
     """Returns a PNG of the images `indices` of the split; every panel is `width` pixels wide.
 
     The header names the columns. The legend below shows the colour of every class in the masks, and of ignored pixels.
     """
-    masks = [_masks(models, data, i) for i in indices]
+    masks = [[data.read(i).label, *(own.mask(i, data.table) for own in networks.values())] for i in indices]
     rows = [_row(data, i, width, columns) for i, columns in zip(indices, masks, strict=True)]
-    titles = ["image", "label", *(model.name for model in models)]
+    titles = ["image", "label", *networks]
     total = len(titles) * (width + GAP) + GAP
     font = ImageFont.load_default(size=16)
     present = np.unique(np.concatenate([np.unique(mask) for columns in masks for mask in columns]))
@@ -53,7 +51,9 @@ def contact_sheet(
     return file.getvalue()
 
 
-def _legend(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[tuple[int, int, str, int]]:
+def _legend(
+    classes: Sequence[tuple[str, int]], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[tuple[int, int, str, int]]:
     """Returns left edge, line, name and index of each class, in lines of at most `width` pixels."""
     left, line, entries = GAP, 0, []
     for name, k in classes:
@@ -63,10 +63,6 @@ def _legend(classes: Sequence[tuple[str, int]], width: int, font: Font) -> list[
         entries.append((left, line, name, k))
         left += entry_width
     return entries
-
-
-def _masks(models: Sequence[PageModel], data: SegmentationData, i: int) -> list[Pixels]:
-    return [data.read(i).label, *(model.evaluation.mask(i, data.table) for model in models)]
 
 
 def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:

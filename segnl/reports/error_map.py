@@ -64,14 +64,15 @@ def bins_of(label: Pixels) -> dict[str, Pixels]:
 
     distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so on; the last bin is farther than all.
     """
-    distance = np.full(label.shape, len(WIDTHS_PX), np.uint8)
-    for index in reversed(range(len(WIDTHS_PX))):
-        distance[is_near_boundary(label, WIDTHS_PX[index], border_counts=False)] = index
-    row = np.zeros(label.shape, np.uint8)
-    for index, rows in enumerate(np.array_split(np.arange(label.shape[0]), NUM_ROWS)):
-        row[rows] = index
-    ring = ring_of(label.shape).astype(np.uint8)
-    return {"size": component_size_of(label), "distance": distance, "row": row, "ring": ring}
+    is_far = [~is_near_boundary(label, width, border_counts=False) for width in WIDTHS_PX]
+    bands = [len(rows) for rows in np.array_split(np.arange(label.shape[0]), NUM_ROWS)]
+    row = np.broadcast_to(np.repeat(np.arange(NUM_ROWS, dtype=np.uint8), bands)[:, None], label.shape)
+    return {
+        "size": component_size_of(label),
+        "distance": np.sum(is_far, axis=0, dtype=np.uint8),
+        "row": row,
+        "ring": ring_of(label.shape).astype(np.uint8),
+    }
 
 
 def add(counts: ErrorMap, bins: Mapping[str, Pixels], prediction: Pixels, label: Pixels) -> None:
@@ -115,11 +116,12 @@ def error_map_plots(heads: Sequence[Sequence[ErrorMap]]) -> PlotGroup | None:
     def plot(title: str, name: str, names: Sequence[str], x_label: str) -> Plot:
         measure = recall_by_bin if name == "size" else iou_by_bin
         occurs = sum(run[name].sum(axis=(1, 2)) for runs in heads for run in runs) > 0
-        points = []
-        for head, runs in enumerate(heads):
-            if runs:
-                mean, low, high = mean_and_range([100 * measure(run[name])[occurs] for run in runs])
-                points.append(Points(head, mean, mean, low, high))
+        x = np.arange(occurs.sum(), dtype=float)
+        points = [
+            Points(head, x, *mean_and_range([100 * measure(run[name])[occurs] for run in runs]))
+            for head, runs in enumerate(heads)
+            if runs
+        ]
         y_label = "recall, %" if name == "size" else "mIoU, %"
         drawn = [text for text, is_drawn in zip(names, occurs, strict=True) if is_drawn]
         return category_plot(title, points, drawn, num_heads=len(heads), x_label=x_label, y_label=y_label)

@@ -7,8 +7,7 @@ the pixels of an image, and the legend, which hides classes, has to.
 import base64
 import itertools
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -19,30 +18,21 @@ from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.evaluation.evaluate_run import Evaluation
-from segnl.labels.table import ClassTable
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 
 
-@dataclass(frozen=True)
-class PageModel:
-    """One network of a page: its name there and its evaluation."""
-
-    name: str
-    evaluation: Evaluation
-
-
-def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats:
+def disagreements(networks: Mapping[str, Evaluation], data: SegmentationData) -> Floats:
     """Returns the fraction of each image's labelled pixels on which the networks disagree, f64 `images`.
 
-    For a single network: the fraction that is wrong.
+    networks: evaluations by name. For a single network: the fraction that is wrong.
     """
-    if len(models) == 1:
-        return np.nan_to_num(models[0].evaluation.error_rate())
+    if len(networks) == 1:
+        return np.nan_to_num(next(iter(networks.values())).error_rate())
     fractions = np.zeros(len(data))
     with Progress("compare masks", len(data), unit="image") as progress:
         for i in range(len(data)):
-            first, *others = (model.evaluation.mask(i, data.table) for model in models)
+            first, *others = (network.mask(i, data.table) for network in networks.values())
             differs = np.any([first != other for other in others], axis=0)
             labelled = data.read(i).label != IGNORE
             fractions[i] = (differs & labelled).sum() / max(1, labelled.sum())
@@ -50,18 +40,19 @@ def disagreements(models: Sequence[PageModel], data: SegmentationData) -> Floats
     return fractions
 
 
-def gallery(models: Sequence[PageModel], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
+def gallery(networks: Mapping[str, Evaluation], data: SegmentationData, *, num_images: int) -> dict[str, Any]:
     """Returns the data of the page's script as plain values for JSON; images by falling disagreement."""
-    differ = disagreements(models, data)
-    wrong = np.stack([model.evaluation.error_rate() for model in models])  # heads images
+    table = data.table
+    differ = disagreements(networks, data)
+    wrong = np.stack([network.error_rate() for network in networks.values()])  # heads images
     chosen = most_telling(differ, wrong, num_images)
     images = [
-        _image(models, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(own[i]) for own in wrong]}
+        _image(networks, data, i) | {"differ": _fraction(differ[i]), "wrong": [_fraction(own[i]) for own in wrong]}
         for i in sorted(chosen, key=lambda i: (-differ[i], i))
     ]
     return {
-        "classes": class_list(data.table),
-        "heads": [model.name for model in models],
+        "classes": [{"name": name, "rgb": rgb} for name, rgb in zip(table.names, table.palette.tolist(), strict=True)],
+        "heads": list(networks),
         "pairs": list(data.ambiguous_pairs),
         "images": images,
         "available": len(data),
@@ -77,25 +68,15 @@ def most_telling(differ: Floats, wrong: Floats, count: int) -> list[int]:
     errors = np.nan_to_num(wrong)
     orders = [differ, errors.mean(axis=0)]
     orders += [errors[a] - errors[b] for a, b in itertools.permutations(range(len(errors)), 2)]
-    chosen: dict[int, None] = {}  # an ordered set
-    for indices in zip(*(np.argsort(-order, kind="stable").tolist() for order in orders), strict=True):
-        for i in indices:
-            if len(chosen) < count:
-                chosen[i] = None
-    return list(chosen)
+    in_turn = np.stack([np.argsort(-order, kind="stable") for order in orders], axis=1)
+    return list(dict.fromkeys(in_turn.ravel().tolist()))[:count]
 
 
-def class_list(table: ClassTable) -> list[dict[str, Any]]:
-    """Returns name and RGB of every class, by train id."""
-    return [{"name": name, "rgb": rgb} for name, rgb in zip(table.names, table.palette.tolist(), strict=True)]
-
-
-def _image(models: Sequence[PageModel], data: SegmentationData, i: int) -> dict[str, Any]:
+def _image(networks: Mapping[str, Evaluation], data: SegmentationData, i: int) -> dict[str, Any]:
     sample = data.read(i)
     height, width = sample.label.shape
     hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
     thumb_hw = max(1, round(height * THUMB_WIDTH / width)), THUMB_WIDTH
-    masks = [model.evaluation.mask(i, data.table) for model in models]
     ambiguous = data.ambiguous_mask(i) if data.ambiguous_pairs else None
     return {
         "id": sample.id,
@@ -103,7 +84,7 @@ def _image(models: Sequence[PageModel], data: SegmentationData, i: int) -> dict[
         "photo": _jpeg(sample.image, hw),
         "thumb": _jpeg(sample.image, thumb_hw),
         "label": pack(_shrunk(sample.label, hw)),
-        "masks": [pack(_shrunk(mask, hw)) for mask in masks],
+        "masks": [pack(_shrunk(network.mask(i, data.table), hw)) for network in networks.values()],
         "ambiguous": None if ambiguous is None else pack(_shrunk(ambiguous, hw)),
     }
 

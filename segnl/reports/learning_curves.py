@@ -83,16 +83,18 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
     return f"{out}: {len(curves)} run{'s' if len(curves) > 1 else ''}, {num_validated} with validations"
 
 
-def distinct_names(runs: Sequence[Path]) -> list[str]:
-    """Returns the folders' names, each with as few of its parents as make all names distinct."""
-    parts = [run.resolve().parts for run in runs]
+def distinct_names(paths: Sequence[Path], depth: int = 1) -> list[str]:
+    """Returns each path's last `depth` names, or more where that makes all distinct.
+
+    Raises ConfigError for a path that is given twice.
+    """
+    parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise ConfigError("RUN: the same run is given twice; name each once")
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
+        repeated = next(path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1)
+        raise ConfigError(f"{repeated}: is given twice; name each once")
+    while len({own[-depth:] for own in parts}) < len(parts):
+        depth += 1
+    return ["/".join(own[-depth:]) for own in parts]
 
 
 def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
@@ -103,8 +105,9 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     loss, lr, miou = figure.subplots(3, 1, sharex=True, height_ratios=heights)
     for i, curve in enumerate(curves):
         style = mark(i).line_style()
+        label = f"{curve.name}, last mIoU {100 * curve.miou[-1]:.1f} %" if curve.miou.size else curve.name
         loss.plot(curve.steps, curve.loss, color=mark(i).colour, alpha=0.18, linewidth=0.6, zorder=1)
-        loss.plot(curve.steps, curve.smooth_loss(), label=_legend_text(curve), linewidth=1.8, zorder=3, **style)
+        loss.plot(curve.steps, curve.smooth_loss(), label=label, linewidth=1.8, zorder=3, **style)
         # Equal schedules cover one another; later ones are thinner, so that earlier ones remain visible.
         lr.plot(curve.steps, curve.lr, linewidth=1.4 + 1.6 * min(4, len(curves) - 1 - i), **style)
         if curve.miou.size:
@@ -124,10 +127,6 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     miou.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     figure.legend(loc="outside upper left", ncols=1 if len(curves) < 5 else 2, frameon=False, fontsize=10.5)
     return figure_bytes(figure, kind)
-
-
-def _legend_text(curve: Curve) -> str:
-    return f"{curve.name}, last mIoU {100 * curve.miou[-1]:.1f} %" if curve.miou.size else curve.name
 
 
 def learning_plots(heads: Sequence[Sequence[Path]]) -> PlotGroup | None:
@@ -167,5 +166,4 @@ def _points(head: int, runs: Sequence[tuple[Floats, Floats]]) -> Points:
     if steps.size > MAX_POINTS:
         steps = np.linspace(steps[0], steps[-1], MAX_POINTS)
     values = [np.interp(steps, own_steps, known, left=np.nan, right=np.nan) for own_steps, known in runs]
-    mean, low, high = mean_and_range(values)
-    return Points(head, steps, mean, low, high)
+    return Points(head, steps, *mean_and_range(values))

@@ -10,32 +10,10 @@ from typing import Any
 
 from segnl.core.files import write_atomic
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
-from segnl.reports.chart_style import MARKS, mark
+from segnl.reports.chart_style import mark
 from segnl.reports.plot import PlotGroup
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 24_000_000
-MAX_OFFSET_PX = 12.0
-
-STYLES = ("page.css", "charts.css", "gallery.css")
-SCRIPTS = ("page.js", "masks.js", "zoom.js", "legend.js", "controls.js", "gallery.js")
-"""In this order, because the last one uses the others."""
-
-KEYS = (
-    (("←", "→"), "previous and next image"),
-    (("m", "o"), "masks, overlay"),
-    (("e",), "error map, and back"),
-    (("a",), "outline of ambiguous objects"),
-    (("+", "−", "0"), "zoom in, zoom out, whole image; also double click, or Ctrl and the wheel"),
-    (("Shift ←", "Shift →", "Shift ↑", "Shift ↓"), "move the zoomed image; also by dragging"),
-    ((",", "."), "move the slider left and right"),
-    (("x",), "swap the two sides of the slider"),
-    (("r",), "next order: disagreement, errors, gain of the right side over the left"),
-    (("c",), "go to the classes: arrows move, Space hides or shows a class, Shift Enter shows it alone"),
-    (("v",), "show all classes"),
-    (("?",), "this help"),
-)
-"""Keys of the gallery and their effects, for its help."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +32,6 @@ class Cell:
     bar: float | None = None
     note: str = ""
     is_best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: a head and its cells, one for each column."""
-
-    name: str
-    cells: Sequence[Cell]
 
 
 @dataclass(frozen=True)
@@ -84,27 +54,18 @@ class DotChart:
     guide_label: str = ""
 
 
-@dataclass(frozen=True)
-class DifferenceRow:
-    """A signed difference and its interval, as text and as positions from 0 (left) to 1 (right). None: undefined."""
-
-    label: str
-    text: str
-    interval: str
-    position: float | None
-    ends: tuple[float, float] | None
-    is_clear: bool
-    """The interval lies on one side of 0."""
+Interval = tuple[float | None, float | None, float | None]
+"""A difference, the low and the high end of its interval, as fractions; None where undefined."""
 
 
 @dataclass(frozen=True)
 class DifferenceChart:
-    """Differences around 0 in the middle. reach: the text at the right end of the scale."""
+    """Differences around 0 in the middle, by name. reach: of the scale, in the unit of the differences."""
 
     title: str
     meaning: str
-    rows: Sequence[DifferenceRow]
-    reach: str
+    rows: Mapping[str, Interval]
+    reach: float
     worse: str
     better: str
 
@@ -131,14 +92,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Page:
-    """Content of a page. gallery: from `gallery.gallery`. best_note: explains the marked cells."""
+    """Content of a page. rows: cells by head. gallery: from `gallery.gallery`. best_note: explains the marked cells."""
 
     title: str
     kicker: str
     verdicts: Sequence[str]
     facts: Sequence[tuple[str, str]]
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Mapping[str, Sequence[Cell]]
     gallery: dict[str, Any]
     cost: PlotGroup | None = None
     ablations: Grid | None = None
@@ -155,54 +116,22 @@ class Page:
 
 def render(page: Page) -> str:
     """Returns the page as HTML, with its styles, scripts and their data inlined."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=PackageLoader("segnl.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    marks = [mark(index) for index in range(len(page.rows))]
     colours = {
-        "marks": [{"colour": head.colour, "shape": head.shape} for head in marks],
+        "marks": [{"colour": mark(i).colour, "shape": mark(i).shape} for i in range(len(page.rows))],
         "wrong": WRONG_RGB,
         "ignored": IGNORED_RGB,
     }
-    return environment.get_template("page.html").render(
-        page=page,
-        sections=_sections(page),
-        marks=marks,
-        icon_colours=[head.colour for head in MARKS[:4]],
-        offset=lambda index: _offset_px(index, len(page.rows)),
-        keys=KEYS,
-        payload=page.gallery | colours,
-        style="".join(_read(name) for name in STYLES),
-        script="".join(_read(name) for name in SCRIPTS),
-    )
-
-
-def _offset_px(index: int, count: int) -> float:
-    """Returns how far below the middle a head's mark is drawn, so that equal values do not hide one another."""
-    return 0.0 if count < 2 else MAX_OFFSET_PX * (index / (count - 1) - 0.5)
-
-
-def _sections(page: Page) -> list[tuple[str, str]]:
-    """Returns ids and titles of the sections that the links at the top lead to."""
-    sections = [("scores", "Scores and costs")]
-    sections += [(page.cost.name, page.cost.title)] if page.cost else []
-    sections += [("ablations", page.ablations.title)] if page.ablations else []
-    sections += [("gallery", "Pictures")] if page.gallery["images"] else []
-    sections += [(page.error_map.name, page.error_map.title)] if page.error_map else []
-    sections += [("classes-1", "Class by class")] if page.charts else []
-    sections += [("against-1", "Differences by class")] if page.differences else []
-    sections += [(page.learning.name, page.learning.title)] if page.learning else []
-    return sections + ([("control", "What was kept equal")] if page.control else [])
-
-
-def _read(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+    template = environment.get_template("page.html")
+    return template.render(page=page, heads=list(page.rows), mark=mark, payload=page.gallery | colours)
 
 
 def write_page(path: Path, page: Page) -> int:

@@ -28,14 +28,6 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """Label and ticks of an axis. ticks: positions 0..1 and their texts."""
-
-    label: str
-    ticks: Sequence[tuple[float, str]]
-
-
-@dataclass(frozen=True)
 class Series:
     """Drawing of one head. line, band: SVG paths in a box of 100 x 100, "" for none.
 
@@ -50,13 +42,19 @@ class Series:
     error_bars: Sequence[tuple[float, float, float]] = ()
 
 
+Ticks = Sequence[tuple[float, str]]
+"""Positions 0..1 on an axis and their texts."""
+
+
 @dataclass(frozen=True)
 class Plot:
     """One plot. rows: the same as figures, a name and a text for each head; () where there are too many."""
 
     title: str
-    x: Axis
-    y: Axis
+    x_label: str
+    x_ticks: Ticks
+    y_label: str
+    y_ticks: Ticks
     series: Sequence[Series]
     rows: Sequence[tuple[str, Sequence[str]]] = ()
 
@@ -73,47 +71,36 @@ class PlotGroup:
 
 def mean_and_range(runs: Sequence[Floats]) -> tuple[Floats, Floats | None, Floats | None]:
     """Returns mean, minimum and maximum over runs (float64 `n` each, NaN unknown); no range for a single run."""
-    values = np.stack(list(runs))
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    mean = np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    if len(values) < 2:
-        return mean, None, None
-    low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
-    return mean, np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
+    values = np.ma.masked_invalid(np.stack(list(runs)))
+    mean, low, high = (reduced.filled(np.nan) for reduced in (values.mean(0), values.min(0), values.max(0)))
+    return (mean, low, high) if len(values) > 1 else (mean, None, None)
 
 
 def line_plot(title: str, heads: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
     """Returns lines with their bands over numbers, with a mark at the end of each line."""
     x, y = _Scale.fit([points.x for points in heads]), _y_scale(heads)
-    series = [
-        Series(points.head, _line(points, x, y), _band(points, x, y), _marks(points, x, y)[-1:]) for points in heads
-    ]
-    return Plot(title, Axis(x_label, x.ticks()), Axis(y_label, y.ticks()), series)
+    series = [replace(_line_series(points, x, y), marks=_marks(points, x, y)[-1:]) for points in heads]
+    return Plot(title, x_label, x.ticks(), y_label, y.ticks(), series)
 
 
 def scatter_plot(title: str, heads: Sequence[Points], *, x_label: str, y_label: str) -> Plot:
     """Returns a mark for each value, with an error bar from low to high."""
     x, y = _Scale.fit([points.x for points in heads]), _y_scale(heads)
     series = [Series(points.head, marks=_marks(points, x, y), error_bars=_error_bars(points, x, y)) for points in heads]
-    return Plot(title, Axis(x_label, x.ticks()), Axis(y_label, y.ticks()), series)
+    return Plot(title, x_label, x.ticks(), y_label, y.ticks(), series)
 
 
 def category_plot(
     title: str, heads: Sequence[Points], names: Sequence[str], *, num_heads: int, x_label: str, y_label: str
 ) -> Plot:
-    """Returns lines and marks over names from left to right; the x of the points is not read."""
-    indices = np.arange(len(names), dtype=float)
+    """Returns lines and marks over names from left to right; x of the points: index of the name."""
     x, y = _Scale(-0.5, len(names) - 0.5), _y_scale(heads)
-    placed = [replace(points, x=indices) for points in heads]
-    series = [Series(points.head, _line(points, x, y), _band(points, x, y), _marks(points, x, y)) for points in placed]
-    values = {points.head: points.y for points in heads}
-    rows = [
-        (name, [_text(values[head][i]) if head in values else "–" for head in range(num_heads)])
-        for i, name in enumerate(names)
-    ]
+    series = [replace(_line_series(points, x, y), marks=_marks(points, x, y)) for points in heads]
+    texts = {points.head: [_text(value) for value in points.y] for points in heads}
+    unknown = ["–"] * len(names)
+    rows = [(name, [texts.get(head, unknown)[i] for head in range(num_heads)]) for i, name in enumerate(names)]
     ticks = [(x.position(i), name) for i, name in enumerate(names)]
-    return Plot(title, Axis(x_label, ticks), Axis(y_label, y.ticks()), series, rows)
+    return Plot(title, x_label, ticks, y_label, y.ticks(), series, rows)
 
 
 @dataclass(frozen=True)
@@ -148,24 +135,16 @@ def _y_scale(heads: Sequence[Points]) -> _Scale:
     return _Scale.fit([values for points in heads for values in (points.y, points.low, points.high)])
 
 
-def _line(points: Points, x: _Scale, y: _Scale) -> str:
-    path, command = "", "M"
+def _line_series(points: Points, x: _Scale, y: _Scale) -> Series:
+    """Returns the line of a head, broken at NaN, and its band."""
+    line, command = "", "M"
     for at, value in zip(points.x, points.y, strict=True):
         if np.isfinite(value):
-            path += command + _svg_point(x.position(at), y.position(value))
+            line += command + _svg_point(x.position(at), y.position(value))
         command = "L" if np.isfinite(value) else "M"
-    return path
-
-
-def _band(points: Points, x: _Scale, y: _Scale) -> str:
-    if points.low is None or points.high is None:
-        return ""
-    known = np.isfinite(points.low) & np.isfinite(points.high)
-    upper, lower = (
-        [_svg_point(x.position(at), y.position(value)) for at, value in zip(points.x[known], edge[known], strict=True)]
-        for edge in (points.high, points.low)
-    )
-    return f"M{'L'.join(upper + lower[::-1])}Z" if len(upper) > 1 else ""
+    bars = _error_bars(points, x, y)
+    corners = [_svg_point(at, high) for at, _, high in bars] + [_svg_point(at, low) for at, low, _ in reversed(bars)]
+    return Series(points.head, line, f"M{'L'.join(corners)}Z" if len(bars) > 1 else "")
 
 
 def _marks(points: Points, x: _Scale, y: _Scale) -> list[tuple[float, float, str]]:

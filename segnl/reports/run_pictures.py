@@ -20,7 +20,6 @@ from segnl.evaluation.masks import overlay
 from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
 from segnl.reports.contact_sheet import contact_sheet
-from segnl.reports.gallery import PageModel
 from segnl.reports.learning_curves import curves_figure, read_curve
 from segnl.runs.build import padding_rgb
 from segnl.runs.recipe import Recipe
@@ -73,7 +72,7 @@ def write_run_pictures(folder: Path) -> Path:
 def _validation_pictures(name: str, evaluation: Evaluation, val: SegmentationData) -> dict[str, bytes]:
     indices = np.unique(np.linspace(0, len(val) - 1, NUM_IMAGES).round().astype(int)).tolist()
     return {
-        "predictions.png": contact_sheet([PageModel(name, evaluation)], val, indices),
+        "predictions.png": contact_sheet({name: evaluation}, val, indices),
         "iou.png": class_bars(val.table.names, 100 * evaluation.iou(), "IoU (%)"),
         "confusion.png": confusion_figure(evaluation.confusion.matrix[:, :-1], val.table.names),
     }

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,25 +22,13 @@ WARM_UP = 5  # steps at each start of a training run, while caches fill and work
 LATENCY_S = 1.0  # seconds of passes per head; heads take turns, so that a busy moment affects all of them
 
 
-@dataclass(frozen=True)
-class HeadCost:
-    """Costs of one head's network.
+def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, JSONDict]:
+    """Returns each run's cost by the same key; costs in a run's cache are not counted or measured again.
 
     params: of the network at prediction, without the auxiliary head of training.
     gflops: billions of operations to predict one crop, a multiplication and its addition counted as two; convolutions
     and matrix products are counted, norms, activations and softmax are not. latency_ms, peak_mib: as in
     `segnl.profiling.peak_memory.Profile`, of one crop on this machine; None where it could not be measured.
-    """
-
-    params: int
-    gflops: float
-    latency_ms: float | None = None
-    peak_mib: float | None = None
-
-
-def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, HeadCost]:
-    """Returns each run's cost by the same key; costs in a run's cache are not counted or measured again.
-
     The counter imports torch's compiler, which alone takes seconds, and a time would be different each time.
     """
     counts = {name: _counts(run, num_classes) for name, run in runs.items()}
@@ -52,18 +39,21 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, Head
         value = {name: getattr(measured, name) for name in ("latency_ms", "peak_mib", "threads", "passes")}
         timings[name] = record = Record(keys[name], value)
         runs[name].cache.store("timing", record)
-    return {name: _head_cost(*counts[name], timings[name]) for name in runs}
+    unknown = Record({}, {"latency_ms": None, "peak_mib": None})
+    return {
+        name: counts[name] | {key: (record or unknown).value[key] for key in unknown.value}
+        for name, record in timings.items()
+    }
 
 
-def _counts(run: PlannedRun, num_classes: int) -> tuple[int, float]:
-    """Returns parameters and GFLOPs."""
+def _counts(run: PlannedRun, num_classes: int) -> JSONDict:
     key = _network_key(run.recipe, num_classes)
     record = run.cache.load("cost", key)
     if record is None:
         record = Record(key, network_counts(run.recipe, num_classes, run.recipe.data.crop_hw))
         run.cache.store("cost", record)
     params, gflops = record.value
-    return params, gflops
+    return {"params": params, "gflops": gflops}
 
 
 def _network_key(recipe: Recipe, num_classes: int) -> JSONDict:
@@ -78,11 +68,6 @@ def _timing_key(recipe: Recipe, num_classes: int) -> JSONDict:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
     }
-
-
-def _head_cost(params: int, gflops: float, timing: Record | None) -> HeadCost:
-    measured = timing.value if timing is not None else {}
-    return HeadCost(params, gflops, measured.get("latency_ms"), measured.get("peak_mib"))
 
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from segnl.core.arrays import Floats
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
-from segnl.reports.charts import class_chart, cost_plots, difference_chart, pair_chart
+from segnl.reports.charts import cost_plots, difference_chart, score_charts
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
-from segnl.reports.gallery import PageModel, gallery
+from segnl.reports.gallery import gallery
 from segnl.reports.learning_curves import learning_plots
-from segnl.reports.page import DifferenceChart, DotChart, Fact, Page, write_page
+from segnl.reports.page import DifferenceChart, Fact, Page, write_page
 from segnl.runs.build import build_data
 from segnl.studies.ablations import ablation_grid
 from segnl.studies.control import is_varied, num_shared_tensors
@@ -28,10 +25,10 @@ def write_report(results: StudyResults) -> None:
     """Writes STUDY/report.html and STUDY/sheet.png."""
     study = results.study
     data = build_data(study.runs[0].recipe, study.cfg.split)
-    models = [PageModel(head, results.evaluations[study.runs_of(head)[0].name]) for head in study.heads]
-    pictures = gallery(models, data, num_images=study.cfg.gallery)
+    networks = {head: results.evaluations[study.runs_of(head)[0].name] for head in study.heads}
+    pictures = gallery(networks, data, num_images=study.cfg.gallery)
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
-    write_atomic(study.folder / "sheet.png", contact_sheet(models, data, indices))
+    write_atomic(study.folder / "sheet.png", contact_sheet(networks, data, indices))
     counted = {run.name: results.evaluations[run.name] for run in study.runs if run.name not in results.refused}
     maps = error_maps(counted, data)
     runs = [results.counted_runs(head) for head in study.heads]
@@ -40,14 +37,16 @@ def write_report(results: StudyResults) -> None:
         kicker=_kicker(study),
         verdicts=[*verdicts(results), *([study.cfg.note] if study.cfg.note else [])],
         facts=_facts(results, data.table.names),
-        columns=table_columns(results.heads, results.pairs),
+        columns=[*table_columns(results.heads, results.pairs).values()],
         rows=table_rows(results.heads, results.pairs),
         gallery=pictures,
         cost=cost_plots(heads_dict(results.heads)),
         ablations=ablation_grid(results.ablations),
         error_map=error_map_plots([[maps[run.name] for run in own] for own in runs]),
         learning=learning_plots([[run.folder for run in own] for own in runs]),
-        charts=_charts(results, data.table.names),
+        charts=score_charts(
+            [results.counted_evaluations(head) for head in study.heads], data.table.names, results.any_evaluation
+        ),
         differences=_differences(results),
         control=_control(results),
         refused=[f"{name} {reason}" for name, reason in results.refused.items()],
@@ -99,22 +98,6 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
     git = [results.evaluations[run.name].metrics["git"] for run in study.runs]
     commits = [own["commit"][:10] + (" with changes" if own["dirty"] else "") for own in git if own["commit"]]
     return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
-
-
-def _charts(results: StudyResults, class_names: Sequence[str]) -> list[DotChart]:
-    """Means over the runs that count; a head without any has no marks."""
-    runs = [results.counted_evaluations(head) for head in results.study.heads]
-    charts = []
-    if results.any_evaluation.pairs is not None:
-        accuracies = [[accuracy for run in own if (accuracy := run.pair_accuracy()) is not None] for own in runs]
-        num_pairs = results.any_evaluation.pairs.shape[1]
-        charts.append(pair_chart([_mean(values, num_pairs) for values in accuracies]))
-    iou = [_mean([run.iou() for run in own], len(class_names)) for own in runs]
-    return [*charts, class_chart(class_names, iou, results.any_evaluation.target.sum(axis=0))]
-
-
-def _mean(values: Sequence[Floats], count: int) -> Floats:
-    return np.mean(np.stack(list(values)), axis=0) if values else np.full(count, np.nan)
 
 
 def _differences(results: StudyResults) -> list[DifferenceChart]:

@@ -1,10 +1,10 @@
 """Results of a study: scores, costs, comparisons and ablations, collected from its trained runs."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from segnl.core.config import JSONDict
 from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
 from segnl.metrics.significance import (
     ClassDifference,
@@ -16,48 +16,32 @@ from segnl.metrics.significance import (
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
 from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes_of, refused_runs, run_hashes_of
-from segnl.studies.cost import HeadCost, costs_of, train_images_per_s
-from segnl.studies.matching import Width
+from segnl.studies.cost import costs_of, train_images_per_s
 from segnl.studies.study import PlannedRun, Study
 
 
 @dataclass(frozen=True)
 class HeadResult:
-    """Results of one head. miou, ambiguous, boundary: one value for each run that counts; fractions.
+    """Results of one head, named as in compare.json; None for what was not measured.
 
-    width: where the study matches the heads' sizes.
+    miou_mean, boundary_iou, ambiguous_acc: means over the runs that count, fractions. miou_sd: standard deviation; None
+    for a single run. runs: how many count. matched_deviation: of the size, as a fraction of the target's.
     """
 
     name: str
-    miou: tuple[float, ...]
-    ambiguous: tuple[float, ...]
+    miou_mean: float | None
+    miou_sd: float | None
+    runs: int
+    boundary_iou: float | None
     params: int
     gflops: float
-    images_per_s: float | None
-    boundary: tuple[float, ...] = ()
+    train_images_per_s: float | None
     latency_ms: float | None = None
     peak_mib: float | None = None
-    width: Width | None = None
-
-    @property
-    def miou_mean(self) -> float:
-        """Mean over seeds; NaN without a run."""
-        return statistics.fmean(self.miou) if self.miou else math.nan
-
-    @property
-    def miou_sd(self) -> float | None:
-        """Standard deviation over seeds; None for a single one."""
-        return statistics.stdev(self.miou) if len(self.miou) > 1 else None
-
-    @property
-    def ambiguous_mean(self) -> float | None:
-        """Mean over seeds; None where the data set has no ambiguous pairs."""
-        return statistics.fmean(self.ambiguous) if self.ambiguous else None
-
-    @property
-    def boundary_mean(self) -> float | None:
-        """Mean over seeds; None without a run."""
-        return statistics.fmean(self.boundary) if self.boundary else None
+    matched_channels: int | None = None
+    matched_deviation: float | None = None
+    ambiguous_acc: float | None = None
+    is_match_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,21 +104,26 @@ def _counts(evaluation: Evaluation, seed: int) -> RunCounts:
     return RunCounts(evaluation.intersection, evaluation.union, seed, evaluation.target)
 
 
-def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: HeadCost) -> HeadResult:
-    def known(key: str) -> tuple[float, ...]:
-        return tuple(run.metrics[key] for run in runs if run.metrics[key] is not None)
-
+def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: JSONDict) -> HeadResult:
+    miou = [run.metrics["miou"] for run in runs if run.metrics["miou"] is not None]
+    boundary = [run.metrics["boundary_iou"] for run in runs if run.metrics["boundary_iou"] is not None]
     ambiguous = [run.metrics["ambiguous"]["mean"] for run in runs if "ambiguous" in run.metrics]
     rates = [rate for run in study.runs_of(head) if (rate := train_images_per_s(run.folder)) is not None]
+    width = study.widths.get(head)
     return HeadResult(
         name=head,
-        miou=known("miou"),
-        ambiguous=tuple(value for value in ambiguous if value is not None),
-        params=cost.params,
-        gflops=cost.gflops,
-        images_per_s=statistics.median(rates) if rates else None,
-        boundary=known("boundary_iou"),
-        latency_ms=cost.latency_ms,
-        peak_mib=cost.peak_mib,
-        width=study.widths.get(head),
+        miou_mean=_mean(miou),
+        miou_sd=statistics.stdev(miou) if len(miou) > 1 else None,
+        runs=len(miou),
+        boundary_iou=_mean(boundary),
+        ambiguous_acc=_mean([value for value in ambiguous if value is not None]),
+        train_images_per_s=statistics.median(rates) if rates else None,
+        matched_channels=width.channels if width else None,
+        matched_deviation=width.deviation if width else None,
+        is_match_target=width is not None and width.is_target,
+        **cost,
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

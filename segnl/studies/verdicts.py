@@ -1,6 +1,6 @@
 """Verdicts of a study in words. Differences are in points: hundredths of mIoU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segnl.metrics.significance import LEVEL, MAX_SEEDS, Comparison
@@ -37,27 +37,27 @@ def verdicts(results: "StudyResults") -> list[str]:
 
 def head_verdicts(heads: Sequence["HeadResult"], pairs: Sequence[Comparison]) -> list[str]:
     """Returns the verdicts on heads and pairs, the main sentence first. The first head is the control."""
-    scored = [head for head in heads if head.miou]
-    if not scored:
+    miou = {head.name: head.miou_mean for head in heads if head.miou_mean is not None}
+    if not miou:
         return ["No run of this study counts; the reasons are below."]
     if any(pair.p is not None for pair in pairs):
         return separability_verdicts(pairs)
-    has_one_seed = min(len(head.miou) for head in scored) == 1
-    if len(scored) < 2:
-        return [ONE_SEED if has_one_seed else f"{len(scored[0].miou)} seeds of one head: no other head to compare."]
-    if has_one_seed:
-        return [ONE_SEED, _ranking(scored)]
+    seeds = [head.runs for head in heads if head.miou_mean is not None]
+    if len(miou) < 2:
+        return [ONE_SEED if seeds == [1] else f"{seeds[0]} seeds of one head: no other head to compare."]
+    if min(seeds) == 1:
+        return [ONE_SEED, _ranking(miou)]
     return ["No two heads of this study can be compared.", *(pair_verdict(pair, len(pairs)) for pair in pairs)]
 
 
-def _ranking(heads: Sequence["HeadResult"]) -> str:
-    best, control = max(heads, key=lambda head: head.miou_mean), heads[0]
-    text = f"{best.name} has the highest mIoU, {100 * best.miou_mean:.1f} %"
-    if best is control:
-        second = max((head for head in heads if head is not best), key=lambda head: head.miou_mean)
-        text += f", {100 * (best.miou_mean - second.miou_mean):.1f} points above {second.name}; it is the control."
+def _ranking(miou: Mapping[str, float]) -> str:
+    control, *_ = miou
+    best, second, *_ = sorted(miou, key=lambda head: -miou[head])
+    text = f"{best} has the highest mIoU, {100 * miou[best]:.1f} %"
+    if best == control:
+        text += f", {100 * (miou[best] - miou[second]):.1f} points above {second}; it is the control."
     else:
-        text += f", {100 * (best.miou_mean - control.miou_mean):.1f} points above the control, {control.name}."
+        text += f", {100 * (miou[best] - miou[control]):.1f} points above the control, {control}."
     return f"{text} Published repetitions of one recipe differ by 1 to 2 points: another seed may reverse the order."
 
 

@@ -6,14 +6,13 @@ from PIL import Image
 from segnl.core import IGNORE
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.reports.contact_sheet import GAP, HEADER, LINE, contact_sheet
-from segnl.reports.gallery import PageModel
 from segnl.runs.run import open_run
 
 
 def test_a_sheet_has_a_row_an_image_and_a_column_for_image_label_and_network(street_runs):
     run = open_run(street_runs[0])
     data, predictions = run.open_data("val"), evaluate_run(run)
-    sheet = Image.open(io.BytesIO(contact_sheet([PageModel("fcn", predictions)], data, [2, 0], width=128)))
+    sheet = Image.open(io.BytesIO(contact_sheet({"fcn": predictions}, data, [2, 0], width=128)))
     total = 3 * (128 + GAP) + GAP
     assert sheet.width == total
     below = sheet.height - (HEADER + 2 * (64 + GAP))

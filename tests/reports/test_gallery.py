@@ -9,16 +9,14 @@ from PIL import Image
 
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.reports import gallery as module
-from segnl.reports.gallery import PageModel, disagreements, gallery, most_telling, pack
+from segnl.reports.gallery import disagreements, gallery, most_telling, pack
 from segnl.runs.run import open_run
 
 
 @pytest.fixture(scope="module")
 def shown_and_data(street_runs):
-    shown = []
-    for run in street_runs:
-        shown.append(PageModel(run.name, evaluate_run(open_run(run))))
-    return shown, open_run(run).open_data("val")
+    shown = {run.name: evaluate_run(open_run(run)) for run in street_runs}
+    return shown, open_run(street_runs[0]).open_data("val")
 
 
 def unpack(text, hw):
@@ -35,14 +33,14 @@ def test_disagreement_is_the_fraction_of_labelled_pixels_with_different_predicti
     found = disagreements(shown, data)
     for i in range(len(data)):
         label = data.read(i).label
-        masks = [model.evaluation.mask(i, data.table) for model in shown]
+        masks = [network.mask(i, data.table) for network in shown.values()]
         differs = sum(masks[0][y, x] != masks[1][y, x] for y, x in np.argwhere(label != 255))
         assert found[i] == pytest.approx(differs / (label != 255).sum())
 
 
 def test_a_single_network_is_ranked_by_its_errors(shown_and_data):
     shown, data = shown_and_data
-    assert np.array_equal(disagreements(shown[:1], data), shown[0].evaluation.error_rate())
+    assert np.array_equal(disagreements({"fcn": shown["fcn"]}, data), shown["fcn"].error_rate())
 
 
 def test_a_gallery_shows_the_images_with_most_disagreement_first(shown_and_data):
@@ -55,8 +53,8 @@ def test_a_gallery_shows_the_images_with_most_disagreement_first(shown_and_data)
     image = found["images"][0]
     i = data.sample_ids.index(image["id"])
     assert np.array_equal(unpack(image["label"], image["hw"]), data.read(i).label)
-    assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown[1].evaluation.mask(i, data.table))
-    assert image["wrong"][0] == pytest.approx(shown[0].evaluation.error_rate()[i], abs=1e-5)
+    assert np.array_equal(unpack(image["masks"][1], image["hw"]), shown["rcca"].mask(i, data.table))
+    assert image["wrong"][0] == pytest.approx(shown["fcn"].error_rate()[i], abs=1e-5)
     assert found["heads"] == ["fcn", "rcca"]
     json.dumps(found, allow_nan=False)
 

@@ -3,6 +3,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from segnl.cli.main import main
 from segnl.core.errors import ConfigError
 from segnl.reports.contact_sheet import GAP, HEADER
 from segnl.reports.inspect_runs import inspect_runs
@@ -29,10 +30,9 @@ def test_the_sheet_has_as_many_rows_as_asked_for(street_runs, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--images", "--sheet"])
-def test_no_image_at_all_is_refused(street_runs, tmp_path, option):
-    counts = {"--images": {"num_images": 0}, "--sheet": {"sheet": -1}}[option]
-    with pytest.raises(ConfigError, match=rf"{option} -?\d: expected 1 or more"):
-        inspect_runs(street_runs, tmp_path, **counts)
+def test_no_image_at_all_is_refused(street_runs, tmp_path, option, capsys):
+    assert main(["inspect", "--checkpoint", str(street_runs[0]), "--out", str(tmp_path / "out"), option, "0"]) == 2
+    assert f"{option}: 0; expected 1 to" in capsys.readouterr().err
 
 
 def test_one_run_alone_is_shown_by_its_errors(street_runs, tmp_path):

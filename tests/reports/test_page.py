@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from segnl.reports import page as module
 from segnl.reports.chart_style import mark
 from segnl.reports.gallery import pack
-from segnl.reports.page import Cell, Column, DotChart, DotRow, Fact, Page, Row, render, write_page
+from segnl.reports.page import Cell, Column, DifferenceChart, DotChart, DotRow, Fact, Page, render, write_page
 
 
 def picture(seed):
@@ -53,7 +54,7 @@ def page(count=3):
         verdicts=["One seed."],
         facts=[("Data", "here")],
         columns=[Column("mIoU %", "What it is.")],
-        rows=[Row("fcn", [Cell("40.0", 0.4)]), Row("rcca", [Cell("43.0", 0.43, "± 1", is_best=True)])],
+        rows={"fcn": [Cell("40.0", 0.4)], "rcca": [Cell("43.0", 0.43, "± 1", is_best=True)]},
         gallery=gallery(count),
         charts=[
             DotChart("Classes", "Meaning.", [DotRow("sky", [0.25, None]), DotRow("none", [None, None])], guide=0.5)
@@ -120,6 +121,24 @@ def test_every_column_has_its_meaning_and_undefined_is_a_dash():
     assert text.count('<span class="none"') == 3
     assert "Batches" in text
     assert 'class="broken"' in text
+
+
+def test_a_difference_is_clear_only_where_its_interval_excludes_0():
+    rows = {
+        "car": (0.04, 0.02, 0.06),
+        "road": (0.01, -0.01, 0.03),
+        "pole": (-0.02, None, None),
+        "wall": (-0.03, -0.04, -0.02),
+        "sky": (None, None, None),
+    }
+    text = render(replace(page(), differences=[DifferenceChart("t", "m", rows, 0.06, "worse", "better")]))
+    lines = re.findall(r'<tr( class="is-clear")?>\s*<th scope="row">(\w+)</th>', text)
+    assert [name for is_clear, name in lines if is_clear] == ["car", "wall"]
+    assert '+4.0 <span class="value">[+2.0, +6.0]</span>' in text
+    assert "<td>-2.0</td>" in text
+    assert "<td>–</td>" in text
+    assert '<i class="interval" style="left: 66.67%; right: 0.00%"></i>' in text
+    assert text.count('<i class="interval"') == 3
 
 
 def test_each_of_eight_heads_has_a_colour_a_shape_and_a_dash_of_its_own():

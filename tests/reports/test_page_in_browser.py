@@ -12,7 +12,7 @@ import pytest
 from segnl.reports.charts import class_chart, cost_plots, difference_chart
 from segnl.reports.error_map import NUM_BINS, error_map_plots
 from segnl.reports.gallery import pack
-from segnl.reports.page import Cell, Column, Fact, Page, Row, write_page
+from segnl.reports.page import Cell, Column, Fact, Page, write_page
 from segnl.reports.plot import PlotGroup, Points, line_plot
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (./run.sh extra browser)")
@@ -86,7 +86,7 @@ def synthetic_page():
         verdicts=["3 seeds a head: no two heads are separable.", "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds."],
         facts=[("Data", "made up"), ("Commonest class everywhere", "class 3 with a name: 1.8 % mIoU")],
         columns=columns,
-        rows=[Row(head, cells) for head in HEADS],
+        rows=dict.fromkeys(HEADS, cells),
         gallery={"classes": palette, "heads": HEADS, "pairs": ["a-b"], "images": images, "available": 500},
         cost=cost_plots(heads),
         error_map=error_map_plots(maps),

@@ -23,8 +23,8 @@ def corners(path):
 
 def test_a_line_runs_through_its_values_as_the_ticks_place_them():
     plot = line_plot("t", [points(0, [1.0, 3.0, 2.0], x=[0, 10, 40])], x_label="steps", y_label="loss")
-    places = {float(text): place for place, text in plot.x.ticks}
-    heights = {float(text): place for place, text in plot.y.ticks}
+    places = {float(text): place for place, text in plot.x_ticks}
+    heights = {float(text): place for place, text in plot.y_ticks}
     expected = [("M", places[0], heights[1]), ("L", places[10], heights[3]), ("L", places[40], heights[2])]
     for corner, position in zip(corners(plot.series[0].line), expected, strict=True):
         assert corner[0] == position[0]
@@ -34,7 +34,7 @@ def test_a_line_runs_through_its_values_as_the_ticks_place_them():
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (-3, 1200), (21.3, 21.4), (5, 5), (0, 0), (1e-7, 3e-7)])
 def test_ticks_are_a_few_round_numbers_at_their_places(low, high):
-    ticks = line_plot("t", [points(0, [low, high])], x_label="x", y_label="y").y.ticks
+    ticks = line_plot("t", [points(0, [low, high])], x_label="x", y_label="y").y_ticks
     values = [float(text.replace(",", "")) for _, text in ticks]
     assert 2 <= len(ticks) <= 7
     steps = np.diff(values)
@@ -55,7 +55,7 @@ def test_a_nan_breaks_the_line_and_has_no_mark():
 
 def test_a_band_runs_along_the_maxima_and_back_along_the_minima():
     plot = category_plot("t", [points(0, [2, 2], [1, 1], [3, 4])], ["a", "b"], num_heads=1, x_label="x", y_label="y")
-    heights = {float(text): place for place, text in plot.y.ticks}
+    heights = {float(text): place for place, text in plot.y_ticks}
     found = [y for _, _, y in corners(plot.series[0].band)]
     assert found == pytest.approx([heights[3], heights[4], heights[1], heights[1]], abs=1e-4)
     assert plot.series[0].band.endswith("Z")

@@ -26,7 +26,10 @@ def study(finished, monkeypatch):
 def results_of(study, **changes):
     """Made-up scores for the real runs of the study."""
     predictions = {run.name: evaluate_run(open_run(run.folder)) for run in study.runs}
-    heads = [HeadResult("fcn", (0.1,), (0.2,), 10, 1.0, None), HeadResult("rcca", (), (), 12, 1.0, None)]
+    heads = [
+        HeadResult("fcn", 0.1, None, 1, None, 10, 1.0, None, ambiguous_acc=0.2),
+        HeadResult("rcca", None, None, 0, None, 12, 1.0, None),
+    ]
     pairs = [Comparison("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     return replace(StudyResults(study, heads, pairs, [{}], predictions, hashes, {}, {}), **changes)

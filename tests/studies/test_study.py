@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from segnl.core.errors import ConfigError
-from segnl.studies import table
+from segnl.reports.table_columns import OF_HEAD
 from segnl.studies.study import ABLATIONS, StudyConfig, forbidden_differences, load_study
 
 
@@ -146,6 +146,6 @@ def test_a_match_target_that_is_no_head_is_one_line(tmp_path, study_file, line):
 def test_the_guide_explains_every_key_column_and_ablation():
     text = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
     assert [key for key in StudyConfig.model_fields if f"`{key}`" not in text] == []
-    titles = [column.title for column in table.COLUMNS.values()]
+    titles = [column.title for column in OF_HEAD.values()]
     assert [title for title in titles if f"| {title} |" not in text] == []
     assert [name for name in ABLATIONS if name.partition("=")[0] not in text] == []

@@ -1,12 +1,12 @@
 import csv
 import io
 import json
+import statistics
 from dataclasses import replace
 
 import pytest
 
 from segnl.metrics.significance import ClassDifference, Comparison
-from segnl.studies.matching import Width
 from segnl.studies.results import HeadResult
 from segnl.studies.table import (
     _cells,
@@ -25,12 +25,14 @@ def terminal(heads, pairs, width=None):
     return aligned(_cells(heads, pairs), width=width)
 
 
-def result(name, *miou, ambiguous=(), params=1_000_000, gflops=2.0, speed=10.0):
-    return HeadResult(name, miou, tuple(ambiguous), params, gflops, speed)
+def result(name, *miou, ambiguous=None, gflops=2.0, speed=10.0):
+    mean = statistics.fmean(miou) if miou else None
+    sd = statistics.stdev(miou) if len(miou) > 1 else None
+    return HeadResult(name, mean, sd, len(miou), None, 1_000_000, gflops, speed, ambiguous_acc=ambiguous)
 
 
-FCN = result("fcn", 0.40, ambiguous=[0.5])
-RCCA = result("rcca", 0.43, ambiguous=[0.6], gflops=3.0, speed=None)
+FCN = result("fcn", 0.40, ambiguous=0.5)
+RCCA = result("rcca", 0.43, ambiguous=0.6, gflops=3.0, speed=None)
 ONE = [Comparison("rcca", "fcn", 1, 1, 0.03, images_low=-0.01, images_high=0.07, reason="one seed")]
 THREE = [Comparison("rcca", "fcn", 3, 3, 0.03, 0.01, 0.05, 0.02, 0.04, p=0.01, p_holm=0.01)]
 REFUSED = [Comparison("refused", "rcca", 0, 1, None, reason="no run of refused counts")]
@@ -49,20 +51,16 @@ def test_the_verdict_of_one_seed_makes_no_claim_about_the_heads():
 
 def test_the_interval_of_one_seed_is_marked_as_images_only():
     assert "+3.00 [-1.00, +7.00] images only" in terminal([FCN, RCCA], ONE)
-    assert "leaves out the spread over seeds" in table_columns([FCN, RCCA], ONE)[1].meaning
+    assert "leaves out the spread over seeds" in table_columns([FCN, RCCA], ONE)["against"].meaning
     assert "images only" not in terminal([FCN, RCCA], THREE)
 
 
-def test_several_seeds_give_mean_spread_interval_and_verdict():
+def test_several_seeds_give_spread_interval_and_verdict():
     heads = [result("fcn", 0.40, 0.41, 0.42), result("rcca", 0.43, 0.43, 0.46)]
-    mapping = heads_dict(heads)
-    assert mapping["rcca"]["miou_mean"] == pytest.approx(0.44)
-    assert mapping["fcn"]["miou_sd"] == pytest.approx(0.01)
-    assert mapping["rcca"]["runs"] == 3
     assert head_verdicts(heads, THREE)[0] == "3 seeds per head: rcca is better than fcn."
     assert "41.00 ± 1.00 over 3 seeds" in terminal(heads, THREE)
     assert "+3.00 [+1.00, +5.00]" in terminal(heads, THREE)
-    assert [column.title for column in table_columns(heads, THREE)][:2] == ["mIoU %", "vs fcn"]
+    assert [column.title for column in table_columns(heads, THREE).values()][:2] == ["mIoU %", "vs fcn"]
 
 
 def test_pairs_hold_every_class_by_name():
@@ -90,14 +88,16 @@ def test_unmeasured_values_are_null_and_json_has_no_nan():
 
 def test_the_best_of_each_column_is_marked_and_the_cheapest_is_the_best_of_a_cost():
     rows = table_rows([FCN, RCCA], ONE)
-    marked = {row.name: [cell.is_best for cell in row.cells] for row in rows}
+    marked = {head: [cell.is_best for cell in cells] for head, cells in rows.items()}
     assert marked["fcn"] == [False, False, False, False, True, False]  # one head was timed: it is not the best of one
     assert marked["rcca"] == [False] * 6  # its mIoU is higher, but one seed does not tell the heads apart
 
 
 def test_the_highest_miou_is_marked_only_where_it_is_separable_from_all_others():
     def marked(pairs):
-        return [row.name for row in table_rows([FCN, RCCA, result("aspp", 0.41)], pairs) if row.cells[0].is_best]
+        return [
+            head for head, cells in table_rows([FCN, RCCA, result("aspp", 0.41)], pairs).items() if cells[0].is_best
+        ]
 
     clear = [*THREE, replace(THREE[0], a="aspp", b="rcca", difference=-0.02)]
     assert marked(clear) == ["rcca"]
@@ -108,8 +108,8 @@ def test_the_highest_miou_is_marked_only_where_it_is_separable_from_all_others()
 
 def test_values_of_equal_text_are_marked_alike():
     heads = [result(name, 0.4, gflops=value) for name, value in (("a", 2.001), ("b", 2.004), ("c", 3.0))]
-    assert [row.cells[3].is_best for row in table_rows(heads, [])] == [True, True, False]
-    assert [row.cells[3].is_best for row in table_rows(heads[:2], [])] == [False, False]
+    assert [cells[3].is_best for cells in table_rows(heads, []).values()] == [True, True, False]
+    assert [cells[3].is_best for cells in table_rows(heads[:2], []).values()] == [False, False]
 
 
 def test_ambiguous_pairs_have_a_column_only_where_there_are_some():
@@ -149,27 +149,30 @@ def test_a_table_too_wide_for_the_terminal_is_split_and_names_the_heads_again():
 
 def test_boundaries_time_and_memory_have_columns_where_they_were_measured():
     heads = [
-        replace(FCN, boundary=(0.2,), latency_ms=4.0, peak_mib=30.0),
-        replace(RCCA, boundary=(0.25, 0.35), latency_ms=5.5, peak_mib=None),
+        replace(FCN, boundary_iou=0.2, latency_ms=4.0, peak_mib=30.0),
+        replace(RCCA, boundary_iou=0.3, latency_ms=5.5, peak_mib=None),
     ]
-    columns = [column.title for column in table_columns(heads, ONE)]
+    columns = [column.title for column in table_columns(heads, ONE).values()]
     assert columns[2] == "Boundary IoU %"
     assert columns[-2:] == ["Latency ms", "Peak MiB"]
-    cells = {row.name: row.cells for row in table_rows(heads, ONE)}
+    cells = table_rows(heads, ONE)
     assert [cell.text for cell in cells["rcca"]][2] == "30.00"
     assert [cell.text for cell in cells["rcca"]][-2:] == ["5.5", "–"]
     assert [cell.is_best for cell in cells["fcn"]][-2:] == [True, False]
     mapping = heads_dict(heads)["rcca"]
     assert (mapping["boundary_iou"], mapping["latency_ms"], mapping["peak_mib"]) == (pytest.approx(0.3), 5.5, None)
     assert {"Boundary IoU %", "Latency ms", "Peak MiB"}.isdisjoint(
-        column.title for column in table_columns([FCN, RCCA], ONE)
+        column.title for column in table_columns([FCN, RCCA], ONE).values()
     )
 
 
 def test_matched_widths_and_their_deviations_are_shown():
-    heads = [replace(FCN, width=Width(64, 0.0, is_target=True)), replace(RCCA, width=Width(56, -0.0123))]
-    column = [column.title for column in table_columns(heads, ONE)].index("Head channels")
-    cells = [row.cells[column] for row in table_rows(heads, ONE)]
+    heads = [
+        replace(FCN, matched_channels=64, matched_deviation=0.0, is_match_target=True),
+        replace(RCCA, matched_channels=56, matched_deviation=-0.0123),
+    ]
+    column = [column.title for column in table_columns(heads, ONE).values()].index("Head channels")
+    cells = [cells[column] for cells in table_rows(heads, ONE).values()]
     assert [(cell.text, cell.note) for cell in cells] == [("64", "(target)"), ("56", "(-1.2 %)")]
     mapping = heads_dict(heads)["rcca"]
     assert (mapping["matched_channels"], mapping["matched_deviation"]) == (56, -0.0123)
