@@ -69,8 +69,11 @@ def study_lines(result: Result) -> list[str]:
 
 def _heads(result: Result) -> list[HeadResult]:
     """Returns the heads with their scores, for the verdicts."""
-    scores = {name: tuple(miou for miou in runs.values() if miou is not None) for name, runs in result["runs"].items()}
-    return [HeadResult(name, miou, (), 0, 0.0, None) for name, miou in scores.items()]
+    scores = {name: [miou for miou in runs.values() if miou is not None] for name, runs in result["runs"].items()}
+    return [
+        HeadResult(name, statistics.fmean(miou) if miou else None, None, len(miou), None, 0, 0.0, None)
+        for name, miou in scores.items()
+    ]
 
 
 def _pairs(result: Result) -> list[Comparison]:

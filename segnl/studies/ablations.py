@@ -1,5 +1,6 @@
 """Ablations of trained attention: the change of a head's scores when its attention is broken at evaluation."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,13 +44,23 @@ def ablate(
     runs: by head, those that count. evaluations: of the intact networks, by run name.
     """
     results = []
-    for head in study.heads:
-        for ablation in study.cfg.chosen_ablations():
-            reason = _obstacle(runs[head], evaluations, ablation)
-            if reason is None:
-                results.append(_ablation_result(study, head, ablation, runs[head], evaluations))
-            elif reason != NO_ATTENTION:
-                log.info("ablation %s of %s is left out: %s", ablation.name, head, reason)
+    for head, ablation in itertools.product(study.heads, study.cfg.chosen_ablations()):
+        reason = _obstacle(runs[head], evaluations, ablation)
+        if reason is None:
+            request = EvaluationRequest(study.cfg.split, ablation=ablation)
+            changes: dict[str, float] = {}
+            ambiguous: dict[str, float] = {}
+            for run in runs[head]:
+                before = evaluations[run.name].metrics
+                after = evaluate_run(finished_run(run.folder, run.recipe), request).metrics
+                if before["miou"] is not None and after["miou"] is not None:
+                    changes[run.name] = after["miou"] - before["miou"]
+                pairs_before, pairs_after = (metrics.get("ambiguous", {}).get("mean") for metrics in (before, after))
+                if pairs_before is not None and pairs_after is not None:
+                    ambiguous[run.name] = pairs_after - pairs_before
+            results.append(AblationResult(head, ablation, changes, ambiguous))
+        elif reason != NO_ATTENTION:
+            log.info("ablation %s of %s is left out: %s", ablation.name, head, reason)
     return results
 
 
@@ -58,27 +69,6 @@ def _obstacle(runs: Sequence[PlannedRun], evaluations: Mapping[str, Evaluation],
         return "no run of it counts"
     num_classes = evaluations[runs[0].name].target.shape[1]
     return on_fake_tensors(lambda: unavailable_reason(build_model(runs[0].recipe, num_classes, is_new=False), ablation))
-
-
-def _ablation_result(
-    study: Study,
-    head: str,
-    ablation: Ablation,
-    runs: Sequence[PlannedRun],
-    evaluations: Mapping[str, Evaluation],
-) -> AblationResult:
-    changes: dict[str, float] = {}
-    ambiguous: dict[str, float] = {}
-    request = EvaluationRequest(study.cfg.split, ablation=ablation)
-    for run in runs:
-        before = evaluations[run.name].metrics
-        after = evaluate_run(finished_run(run.folder, run.recipe), request).metrics
-        if before["miou"] is not None and after["miou"] is not None:
-            changes[run.name] = after["miou"] - before["miou"]
-        pairs_before, pairs_after = (metrics.get("ambiguous", {}).get("mean") for metrics in (before, after))
-        if pairs_before is not None and pairs_after is not None:
-            ambiguous[run.name] = pairs_after - pairs_before
-    return AblationResult(head, ablation, changes, ambiguous)
 
 
 def ablations_dict(results: Sequence[AblationResult]) -> dict[str, dict[str, Any]]:

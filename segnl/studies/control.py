@@ -134,16 +134,27 @@ def refused_runs(
     varies. hashes, logged: by run name. A log must agree with its recipe and seed in every step, and with the first run
     of its seed that does so.
     """
-    has_own_batches = is_varied("batches", varies)
     refused: dict[str, str] = {}
-    for seed in dict.fromkeys(run.seed for run in runs):
-        first, *others = (run for run in runs if run.seed == seed)
-        for run in others:
-            reason = _recipe_mismatch(hashes[run.name], first.name, hashes[first.name], varies)
-            if reason is not None:
-                refused[run.name] = reason
-    by_logs = _refused_by_logs(hashes, runs, logged or {}, has_own_batches=has_own_batches)
-    return refused | {name: reason for name, reason in by_logs.items() if name not in refused}
+    firsts: dict[int, PlannedRun] = {}
+    for run in runs:
+        first = firsts.setdefault(run.seed, run)
+        reason = _recipe_mismatch(hashes[run.name], first.name, hashes[first.name], varies)
+        if reason is not None:
+            refused[run.name] = reason
+    logs = logged or {}
+    with_log = [run for run in runs if run.name in logs]
+    for run in with_log:
+        reason = _log_mismatch(run, hashes[run.name], logs[run.name])
+        if reason is not None:
+            refused.setdefault(run.name, reason)
+    for run in [] if is_varied("batches", varies) else with_log:
+        first = next((other for other in with_log if other.seed == run.seed and other.name not in refused), run)
+        expected, batches = logs[first.name].batches, logs[run.name].batches
+        differing = [step for step, value in batches.items() if expected.get(step, value) != value]
+        if differing:
+            steps = f"at {len(differing)} of {len(batches)} steps, first at step {differing[0]}"
+            refused.setdefault(run.name, f"was given other batches than {first.name} {steps}")
+    return refused
 
 
 def _recipe_mismatch(own: RunHashes, first_name: str, first: RunHashes, varies: Sequence[str]) -> str | None:
@@ -159,26 +170,6 @@ def _recipe_mismatch(own: RunHashes, first_name: str, first: RunHashes, varies: 
     return None
 
 
-def _refused_by_logs(
-    hashes: Mapping[str, RunHashes],
-    runs: Sequence[PlannedRun],
-    logged: Mapping[str, LoggedHashes],
-    *,
-    has_own_batches: bool,
-) -> dict[str, str]:
-    with_log = [run for run in runs if run.name in logged]
-    reasons = {run.name: _log_mismatch(run, hashes[run.name], logged[run.name]) for run in with_log}
-    refused = {name: reason for name, reason in reasons.items() if reason is not None}
-    for run in [] if has_own_batches else with_log:
-        first = next((other for other in with_log if other.seed == run.seed and other.name not in refused), run)
-        expected, batches = logged[first.name].batches, logged[run.name].batches
-        differing = [step for step, value in batches.items() if expected.get(step, value) != value]
-        if differing:
-            steps = f"at {len(differing)} of {len(batches)} steps, first at step {differing[0]}"
-            refused.setdefault(run.name, f"was given other batches than {first.name} {steps}")
-    return refused
-
-
 def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str | None:
     """Returns how a run's log differs from what its recipe and seed give."""
     modules = hashes.modules()
@@ -192,12 +183,8 @@ def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str 
     if sorted(log.batches) != list(range(1, planned + 1)):
         return f"has {steps} of {planned} steps in its log.jsonl"
     wrong_steps = [step for step, value in enumerate(hashes.first, 1) if log.batches.get(step, value) != value]
-    if wrong_steps:
-        return (
-            f"was given other batches than its recipe and seed give, at step {wrong_steps[0]}, according to its "
-            "log.jsonl"
-        )
-    return None
+    at = f"at step {wrong_steps[0]}, according to its log.jsonl" if wrong_steps else ""
+    return f"was given other batches than its recipe and seed give, {at}" if wrong_steps else None
 
 
 def num_shared_tensors(hashes: Mapping[str, RunHashes], runs: Sequence[PlannedRun]) -> int:

@@ -6,18 +6,10 @@ from segnl.core.errors import DataError
 from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.streets.files import generate, require_complete
-from segnl.studies.results import StudyResults
-from segnl.studies.run import compare
 
 DATA = Path("data/streets_demo")
 STUDY = Path("configs/compare/demo.yaml")
 NUM_TRAIN, NUM_VAL, HW = 400, 40, (256, 512)
-
-
-def demo() -> StudyResults:
-    """Makes the data set and runs the study; raises StoppedError after a signal, and the same call resumes it."""
-    make_streets(DATA)
-    return compare(STUDY)
 
 
 def make_streets(root: Path) -> None:

@@ -14,9 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 
@@ -51,22 +49,13 @@ def slots(num_jobs: int, gpus: Sequence[str], threads: int) -> list[dict[str, st
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num_jobs)]
 
 
-@dataclass(frozen=True)
-class Started:
-    """A running training."""
-
-    run: PlannedRun
-    process: subprocess.Popen[str]
-    output: IO[str]
-
-
 class JobPool:
     """Pool of training processes, one for each of `environments`."""
 
     def __init__(self, name: str, runs: Sequence[PlannedRun], environments: Sequence[Mapping[str, str]]) -> None:
         self.name, self.waiting, self.num_runs = name, deque(runs), len(runs)
         self.environments = environments
-        self.active: dict[int, Started] = {}
+        self.active: dict[int, tuple[PlannedRun, subprocess.Popen[str]]] = {}
         self.signalled: set[str] = set()
         self.failed: dict[str, int] = {}
         self.steps = {run.name: _saved_step(run) for run in runs}
@@ -89,8 +78,8 @@ class JobPool:
                     self._poll(progress, is_stopping=bool(stop))
         finally:
             self._stop_all()
-            for started in self.active.values():
-                started.process.wait()
+            for _, process in self.active.values():
+                process.wait()
         if stop:
             message = f"study {self.name}: stopped; the same command resumes from the checkpoints"
             log.info("%s", message)
@@ -102,16 +91,16 @@ class JobPool:
         for slot, environment in enumerate(self.environments):
             if self.waiting and slot not in self.active:
                 run = self.waiting.popleft()
-                self.active[slot] = start(run, environment)
+                self.active[slot] = run, start(run, environment)
                 progress.say(f"study {self.name}: {run.name} starts")
 
     def _poll(self, progress: Progress, *, is_stopping: bool) -> None:
-        for slot, started in list(self.active.items()):
-            code, run = started.process.poll(), started.run
+        for slot, (run, process) in list(self.active.items()):
+            code = process.poll()
             self.steps[run.name] = max(self.steps[run.name], last_step(run.folder / "log.jsonl"))
             if code is None:
                 continue
-            _close(started)
+            process.communicate()  # closes its standard input
             del self.active[slot]
             if code == 0:
                 self.steps[run.name] = run.recipe.train.max_steps
@@ -123,10 +112,10 @@ class JobPool:
             progress.advance(f"{len(self.active)} running, {len(self.waiting)} waiting")
 
     def _stop_all(self) -> None:
-        for started in self.active.values():
-            if started.run.name not in self.signalled and started.process.poll() is None:
-                self.signalled.add(started.run.name)  # only once: a second signal could hit it while it exits
-                started.process.send_signal(signal.SIGTERM)
+        for run, process in self.active.values():
+            if run.name not in self.signalled and process.poll() is None:
+                self.signalled.add(run.name)  # only once: a second signal could hit it while it exits
+                process.send_signal(signal.SIGTERM)
 
     def _failure(self) -> SegnlError:
         err = SegnlError(
@@ -143,32 +132,24 @@ def _saved_step(run: PlannedRun) -> int:
     return int(saved[0].stem.partition("-")[2]) if saved else 0
 
 
-def start(run: PlannedRun, environment: Mapping[str, str]) -> Started:
+def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on."""
     ensure_writable(run.folder)
-    output = (run.folder / OUTPUT).open("w", encoding="utf-8")
     # The child needs the parent's import path: a user's own head may be beside the recipe.
     path = os.pathsep.join(folder for folder in sys.path if folder)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from segnl.studies.jobs import child; child()"],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | dict(environment) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
-        start_new_session=True,
-    )
+    with (run.folder / OUTPUT).open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from segnl.studies.jobs import child; child()"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | dict(environment) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
+            start_new_session=True,
+        )
     job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.to_dict()}
-    if process.stdin is not None:
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-    return Started(run, process, output)
-
-
-def _close(started: Started) -> None:
-    if started.process.stdin is not None:
-        started.process.stdin.close()
-    started.output.close()
+    print(json.dumps(job), file=process.stdin, flush=True)
+    return process
 
 
 def child() -> None:

@@ -4,6 +4,7 @@ A head with twice the parameters may win because of them. The width is `model.he
 remaining difference is reported.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -91,14 +92,9 @@ def nearest_width(of_width: Callable[[int], float], target: float) -> int:
 
     of_width must not fall, because the search is a bisection.
     """
-    low, high = 1, MAX_WIDTH // STEP
-    while low < high:  # find the smallest width that reaches the target
-        middle = (low + high) // 2
-        if of_width(middle * STEP) >= target:
-            high = middle
-        else:
-            low = middle + 1
-    candidates = [STEP * multiple for multiple in (low - 1, low) if multiple >= 1]
+    multiples = range(1, MAX_WIDTH // STEP)
+    reaching = 1 + bisect_left(multiples, target, key=lambda multiple: of_width(STEP * multiple))
+    candidates = [STEP * multiple for multiple in (reaching - 1, reaching) if multiple >= 1]
     return min(candidates, key=lambda width: abs(of_width(width) - target))
 
 

@@ -29,9 +29,10 @@ def write_report(results: StudyResults) -> None:
     pictures = gallery(networks, data, num_images=study.cfg.gallery)
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(study.folder / "sheet.png", contact_sheet(networks, data, indices))
-    counted = {run.name: results.evaluations[run.name] for run in study.runs if run.name not in results.refused}
-    maps = error_maps(counted, data)
     runs = [results.counted_runs(head) for head in study.heads]
+    counted = [[results.evaluations[run.name] for run in own] for own in runs]
+    maps = error_maps({run.name: results.evaluations[run.name] for own in runs for run in own}, data)
+    folder = study.runs[0].folder
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
@@ -44,15 +45,17 @@ def write_report(results: StudyResults) -> None:
         ablations=ablation_grid(results.ablations),
         error_map=error_map_plots([[maps[run.name] for run in own] for own in runs]),
         learning=learning_plots([[run.folder for run in own] for own in runs]),
-        charts=score_charts(
-            [results.counted_evaluations(head) for head in study.heads], data.table.names, results.any_evaluation
-        ),
+        charts=score_charts(counted, data.table.names, results.any_evaluation),
         differences=_differences(results),
         control=_control(results),
         refused=[f"{name} {reason}" for name, reason in results.refused.items()],
         gallery_note=_gallery_note(study),
         best_note=BEST,
-        commands=_commands(study),
+        commands=[
+            f"python -m segnl compare --config {study.file}    # this study again; finished runs are not trained again",
+            f"python eval.py --checkpoint {folder}    # the scores of one run, class by class",
+            f"python -m segnl predict --checkpoint {folder} IMAGE_OR_DIR --out out    # masks for your own images",
+        ],
     )
     write_page(study.folder / "report.html", page)
 
@@ -74,23 +77,19 @@ def _gallery_note(study: Study) -> str:
     return f"The masks of each head's first seed: {', '.join(f'{head} {seed}' for head, seed in seeds.items())}."
 
 
-def _seeds_text(study: Study) -> str:
-    seeds = {head: ", ".join(map(str, study.cfg.seeds_of(head))) for head in study.heads}
-    if len(set(seeds.values())) == 1:
-        return seeds[study.heads[0]]
-    return "; ".join(f"{head}: {text}" for head, text in seeds.items())
-
-
 def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str, str]]:
     study, recipe, evaluation = results.study, results.study.runs[0].recipe, results.any_evaluation
     num_images, num_classes = len(evaluation.sample_ids), len(class_names)
     commonest, miou = evaluation.most_frequent_class()
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
+    seeds = {head: ", ".join(map(str, study.cfg.seeds_of(head))) for head in study.heads}
+    has_same_seeds = len(set(seeds.values())) == 1
+    seeds_text = seeds[study.heads[0]] if has_same_seeds else "; ".join(f"{head}: {seeds[head]}" for head in seeds)
     facts = [
         ("Data", f"{recipe.data.title}, {num_images} {study.cfg.split} images, {num_classes} classes"),
         ("Budget", f"{recipe.train.max_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
-        ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", _seeds_text(study)),
+        ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", seeds_text),
         ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
         (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
@@ -116,46 +115,33 @@ def _differences(results: StudyResults) -> list[DifferenceChart]:
 
 
 def _control(results: StudyResults) -> list[Fact]:
-    study, steps = results.study, results.study.runs[0].recipe.train.max_steps
+    study, steps, varies = results.study, results.study.runs[0].recipe.train.max_steps, results.study.cfg.varies
     same_recipe = Fact(
-        f"The recipe, except for {', '.join(study.cfg.varies)} and the seed: data, {steps:,} steps, optimiser, loss, "
-        "evaluation.",
+        f"The recipe, except for {', '.join(varies)} and the seed: data, {steps:,} steps, optimiser, loss, evaluation.",
         "A study whose recipes differ elsewhere is refused before any training.",
     )
-    if study.shared_seed is not None:
-        return [same_recipe, *_shared_by_seed(results, study.shared_seed)]
-    own_seeds = Fact(
-        "The heads have no seed in common, as the study's file says: initial weights and batches differ between heads.",
-        "Each run was checked against what its recipe and seed give (hashes in compare.json).",
-        holds=not results.refused,
-    )
-    return [same_recipe, own_seeds]
-
-
-def _shared_by_seed(results: StudyResults, seed: int) -> list[Fact]:
-    varies, runs = results.study.cfg.varies, [run for run in results.study.runs if run.seed == seed]
+    seed = study.shared_seed
+    if seed is None:
+        own_seeds = Fact(
+            "The heads have no seed in common, as the study's file says: initial weights and batches differ between "
+            "heads.",
+            "Each run was checked against what its recipe and seed give (hashes in compare.json).",
+            holds=not results.refused,
+        )
+        return [same_recipe, own_seeds]
+    runs = [run for run in study.runs if run.seed == seed]
     batches = sorted({results.hashes[run.name].batches for run in runs})
     backbones = sorted({results.hashes[run.name].modules()["backbone"] for run in runs})
     are_counted = not any(run.name in results.refused for run in runs)
-    return [
-        Fact(
-            "Initial weights, wherever two heads have a parameter of the same name and shape: "
-            f"{num_shared_tensors(results.hashes, runs)} tensors in all heads.",
-            f"SHA-256 of the backbone's, seed {seed}: {', '.join(backbones)}",
-            holds=are_counted and (len(backbones) == 1 or is_varied("backbone", varies)),
-        ),
-        Fact(
-            "Images, crops, flips and colour changes, in the same order.",
-            f"SHA-256 of the first batches, seed {seed}: {', '.join(batches)}",
-            holds=len(batches) == 1 or is_varied("batches", varies),
-        ),
-    ]
-
-
-def _commands(study: Study) -> list[str]:
-    run = study.runs[0].folder
-    return [
-        f"python -m segnl compare --config {study.file}    # this study again; finished runs are not trained again",
-        f"python eval.py --checkpoint {run}    # the scores of one run, class by class",
-        f"python -m segnl predict --checkpoint {run} IMAGE_OR_DIR --out out    # masks for your own images",
-    ]
+    same_weights = Fact(
+        "Initial weights, wherever two heads have a parameter of the same name and shape: "
+        f"{num_shared_tensors(results.hashes, runs)} tensors in all heads.",
+        f"SHA-256 of the backbone's, seed {seed}: {', '.join(backbones)}",
+        holds=are_counted and (len(backbones) == 1 or is_varied("backbone", varies)),
+    )
+    same_batches = Fact(
+        "Images, crops, flips and colour changes, in the same order.",
+        f"SHA-256 of the first batches, seed {seed}: {', '.join(batches)}",
+        holds=len(batches) == 1 or is_varied("batches", varies),
+    )
+    return [same_recipe, same_weights, same_batches]

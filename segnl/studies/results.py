@@ -71,10 +71,6 @@ class StudyResults:
         """Returns the head's runs that were not refused."""
         return [run for run in self.study.runs_of(head) if run.name not in self.refused]
 
-    def counted_evaluations(self, head: str) -> list[Evaluation]:
-        """Returns the evaluations of those runs."""
-        return [self.evaluations[run.name] for run in self.counted_runs(head)]
-
 
 def collect_results(study: Study) -> StudyResults:
     """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
@@ -87,7 +83,10 @@ def collect_results(study: Study) -> StudyResults:
 
     class_names = list(evaluations[study.runs[0].name].metrics["per_class"])
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, len(class_names))
-    counts = {head: [_counts(evaluations[run.name], run.seed) for run in runs] for head, runs in counted.items()}
+    counts: dict[str, list[RunCounts]] = {head: [] for head in study.heads}
+    for run in (run for runs in counted.values() for run in runs):
+        own = evaluations[run.name]
+        counts[run.head].append(RunCounts(own.intersection, own.union, run.seed, own.target))
     pairs = compare_heads(counts)
     classes = [
         {class_names[difference.index]: difference for difference in class_differences(counts, pair.a, pair.b)}
@@ -98,10 +97,6 @@ def collect_results(study: Study) -> StudyResults:
     ]
     ablations = ablate(study, counted, evaluations)
     return StudyResults(study, heads, pairs, classes, evaluations, hashes, logged, refused, ablations)
-
-
-def _counts(evaluation: Evaluation, seed: int) -> RunCounts:
-    return RunCounts(evaluation.intersection, evaluation.union, seed, evaluation.target)
 
 
 def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: JSONDict) -> HeadResult:

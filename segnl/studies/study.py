@@ -148,16 +148,12 @@ class Study:
     @property
     def same_recipes(self) -> tuple[tuple[str, ...], ...]:
         """Groups of heads that are one recipe under several names: every difference between them is chance."""
-        mappings = {head: self.runs_of(head)[0].recipe.to_dict() for head in self.heads}
-        groups: list[list[str]] = []
-        for head, mapping in mappings.items():
-            for group in groups:
-                if not forbidden_differences(mappings[group[0]], mapping, ("train.seed",)):
-                    group.append(head)
-                    break
-            else:
-                groups.append([head])
-        return tuple(tuple(group) for group in groups if len(group) > 1)
+        recipes = {head: self.runs_of(head)[0].recipe.to_dict() for head in self.heads}
+        groups: dict[str, list[str]] = {}
+        for head, recipe in recipes.items():
+            same = (name for name in groups if not forbidden_differences(recipes[name], recipe, ("train.seed",)))
+            groups.setdefault(next(same, head), []).append(head)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
     def runs_of(self, head: str) -> tuple[PlannedRun, ...]:
         return tuple(run for run in self.runs if run.head == head)
@@ -180,15 +176,19 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
         widths = matched_widths(mappings, to, cfg.match, file=str(path), cache=ResultCache.of(folder))
         mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
     rounds = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
-    in_order = [pair for runs_of_round in rounds for pair in runs_of_round if pair is not None]
-    planned = tuple(_plan(path, folder, head, seed, mappings[head]) for head, seed in in_order)
-    _require_control(path, cfg, planned)
-    return Study(path.stem, path, cfg, folder, planned, widths)
-
-
-def _plan(path: Path, folder: Path, head: str, seed: int, mapping: JSONDict) -> PlannedRun:
-    recipe = compose(merge(mapping, {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
-    return PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}")
+    planned = []
+    for head, seed in (pair for runs_of_round in rounds for pair in runs_of_round if pair is not None):
+        recipe = compose(merge(mappings[head], {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
+        planned.append(PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}"))
+    first = planned[0]
+    for run in planned:
+        differing = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
+        if differing:
+            raise ConfigError(
+                f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(differing)}; only "
+                f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
+            )
+    return Study(path.stem, path, cfg, folder, tuple(planned), widths)
 
 
 def _head_dict(path: Path, cfg: StudyConfig, head: str) -> JSONDict:
@@ -198,18 +198,6 @@ def _head_dict(path: Path, cfg: StudyConfig, head: str) -> JSONDict:
     if cfg.base is None:
         raise ConfigError(f"{path}: heads.{head}: keys without a base; add `base: RECIPE.yaml`, or name a recipe file")
     return merge(load_mapping(path.parent / cfg.base), keys_or_file)
-
-
-def _require_control(path: Path, cfg: StudyConfig, runs: Sequence[PlannedRun]) -> None:
-    """Raises ConfigError for runs that differ in more than their seed and what the study varies."""
-    first = runs[0]
-    for run in runs:
-        differing = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
-        if differing:
-            raise ConfigError(
-                f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(differing)}; only "
-                f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
-            )
 
 
 def forbidden_differences(recipe: JSONDict, other: JSONDict, varies: Sequence[str]) -> list[str]:

@@ -63,12 +63,11 @@ def pairs_dict(
 ) -> list[dict[str, Any]]:
     """Returns `pairs` of compare's JSON; null for what is unknown. classes: for each pair, by class name."""
     keys = ("difference", "low", "high", "is_about_heads")
-    mappings = []
-    for i, pair in enumerate(pairs):
-        mapping = asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))}
-        if classes:
-            mapping["per_class"] = {name: {key: getattr(own, key) for key in keys} for name, own in classes[i].items()}
-        mappings.append(mapping)
+    mappings = [
+        asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))} for pair in pairs
+    ]
+    for mapping, of_pair in zip(mappings, classes, strict=False):
+        mapping["per_class"] = {name: {key: getattr(own, key) for key in keys} for name, own in of_pair.items()}
     return mappings
 
 
@@ -89,18 +88,17 @@ def table_columns(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> d
 
 
 def _control_column(control: str, pairs: Sequence[Comparison]) -> Column:
-    meaning = f"This head's mIoU minus that of {control}, the control, in points. "
     if any(pair.p is not None for pair in pairs):
-        meaning += (
+        interval = (
             "In brackets the 95 % interval for new seeds and new images: if it contains 0, the difference may be "
             "chance. An interval marked 'images only' is for these networks on new images: there is only one seed."
         )
     else:
-        meaning += (
+        interval = (
             "In brackets the 95 % interval for these same networks on new images only. It leaves out the spread over "
             "seeds, which one seed cannot show, so it says nothing about the heads."
         )
-    return Column(f"vs {control}", meaning)
+    return Column(f"vs {control}", f"This head's mIoU minus that of {control}, the control, in points. {interval}")
 
 
 def table_rows(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> dict[str, Sequence[Cell]]:

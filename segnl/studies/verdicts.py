@@ -63,7 +63,7 @@ def _ranking(miou: Mapping[str, float]) -> str:
 
 def separability_verdicts(pairs: Sequence[Comparison]) -> list[str]:
     """Returns the study's result in a sentence, then each pair's verdict, then how to read them."""
-    separable = [(_better(pair), _worse(pair)) for pair in pairs if pair.is_separable]
+    separable = [_ranked(pair) for pair in pairs if pair.is_separable]
     seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
     result = f"{seeds[0]} seeds per head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds per head: "
     if separable:
@@ -89,7 +89,8 @@ def pair_verdict(pair: Comparison, num_pairs: int) -> str:
         return f"{lead}, {_for_these_networks(pair)}"
     lead += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
     if pair.is_separable:
-        return f"{lead}{_better(pair)} is better ({_p_value(pair.p_holm)})"
+        p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
+        return f"{lead}{_ranked(pair)[0]} is better ({p_value})"
     if pair.reason:
         return f"{lead}not separable, {pair.reason}"
     is_separable_alone = pair.p < 1 - LEVEL and num_pairs > 1
@@ -106,12 +107,9 @@ def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _better(pair: Comparison) -> str:
-    return pair.a if (pair.difference or 0) >= 0 else pair.b
-
-
-def _worse(pair: Comparison) -> str:
-    return pair.b if (pair.difference or 0) >= 0 else pair.a
+def _ranked(pair: Comparison) -> tuple[str, str]:
+    """Returns the better head and the worse one."""
+    return (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a)
 
 
 def _for_these_networks(pair: Comparison) -> str:
@@ -134,10 +132,6 @@ def _remedy(pair: Comparison) -> str:
         return f"showing a difference of this size would take more than {MAX_SEEDS} seeds per head"
     more = pair.seeds_needed - min(pair.seeds_a, pair.seeds_b)
     return f"showing a difference of this size would take about {pair.seeds_needed} seeds per head, {more} more"
-
-
-def _p_value(value: float | None) -> str:
-    return "p unknown" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _listed(names: Sequence[str]) -> str:

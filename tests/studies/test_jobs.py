@@ -99,14 +99,13 @@ def test_a_training_whose_parent_was_killed_saves_and_stops(study_file, tmp_path
     base = study_file.parent / "base.yaml"
     base.write_text(base.read_text().replace(*ENDLESS))
     run = load_study(study_file, runs=tmp_path / "runs").runs[0]
-    started = start(run, {"OMP_NUM_THREADS": "1"})
+    process = start(run, {"OMP_NUM_THREADS": "1"})
     try:
         wait_for(lambda: last_step(run.folder / "log.jsonl") > 2)
-        started.process.stdin.close()  # as when the parent is gone
-        assert started.process.wait(timeout=120) == 143
+        process.stdin.close()  # as when the parent is gone
+        assert process.wait(timeout=120) == 143
     finally:
-        started.process.kill()
-        started.output.close()
+        process.kill()
     assert checkpoints_of(run.folder)
 
 
