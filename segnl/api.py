@@ -56,7 +56,7 @@ def create_model(
 ) -> SegmentationModel:
     """Builds a network: images `b 3 H W` to logits `b k H W`, k = num_classes.
 
-    head, backbone: one of `list_heads()` and `list_backbones()`, or the dotted name of a module of yours.
+    head, backbone: one of `list_heads()` and `list_backbones()`, or the dotted name of your own module.
     output_stride: 8, 16 or 32; for backbones that have this setting. weights: of the backbone: "imagenet", another
     known name, or a file; None: random. auxiliary: adds an auxiliary head, whose logits `low_resolution` returns in
     training. head_settings: the keys that a recipe may hold under `model.head`.
@@ -146,7 +146,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 def open_dataset(name: str, root: str | Path, split: str = "train", **settings: Any) -> Dataset:
     """Opens a split of a data set.
 
-    name: `folder`, `cityscapes`, `ade20k`, `streets`, or the dotted name of a module of yours. settings: the keys
+    name: `folder`, `cityscapes`, `ade20k`, `streets`, or the dotted name of your own module. settings: the keys
     of a recipe under `data`, such as ignore_ids.
 
     Raises ConfigError for an unknown name or setting, DataError for missing files or an unknown split.

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from segnl.core import IGNORE
-from segnl.core.arrays import Pixels
+from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, SidePx
 from segnl.core.errors import DataError
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
@@ -78,7 +78,7 @@ class SegmentationData:
     """One split of a data set: pairs of image and label files, and the class table of the labels.
 
     A subclass overrides `class_table`, `find_images`, `find_labels`, `label_folder` and `expected`, and names its
-    `Config` if it has settings of its own.
+    `Config` if it has settings of its own; one whose labels need decoding also overrides `read_ids`.
     allow_unmatched: collects files without a partner in `unmatched` instead of raising for the first (for `check`).
     needs_labels: False accepts a split without any label file; `has_labels` is False then, and all labels are ignored.
 
@@ -165,12 +165,19 @@ class SegmentationData:
         """Every file that belongs to pair `i` and that a score may depend on, the image first."""
         return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
 
+    def read_ids(self, i: int) -> Ids:
+        """Reads the label of pair `i` as the ids of its file, integer `H W`; `class_table` maps them to train ids.
+
+        Override it for labels that are no images of ids. Raises FileError.
+        """
+        return read_label(self._labels[i])
+
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
         image = read_image(self._images[i])
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
-        raw = read_label(self._labels[i])
+        raw = self.read_ids(i)
         require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape)
         return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.sample_ids[i])
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from segnl.core import IGNORE
-from segnl.core.arrays import Counts, Pixels
+from segnl.core.arrays import Counts, Ids
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
-from segnl.data.reading import FileError, exif_orientation, read_image, read_label
+from segnl.data.reading import FileError, exif_orientation, read_image
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def merge_reports(reports: Sequence[DataReport]) -> DataReport:
 def class_pixels(data: SegmentationData) -> Counts:
     """Counts the pixels of each class over all labels, int64 `k`. Raises DataError for a label that cannot be read."""
     with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
-        of_labels = pool.map(lambda path: _count(data, path, read_label(path)), map(data.label_path, range(len(data))))
+        of_labels = pool.map(lambda i: _count(data, data.label_path(i), data.read_ids(i)), range(len(data)))
         return sum(of_labels, np.zeros(IGNORE + 1, np.int64))[: data.table.num_classes]
 
 
-def _count(data: SegmentationData, path: Path, raw: Pixels) -> Counts:
+def _count(data: SegmentationData, path: Path, raw: Ids) -> Counts:
     """Counts a label's pixels by train id, int64 `256`; raw: its ids as stored."""
     return np.bincount(data.table.to_train(raw, str(path)).ravel(), minlength=IGNORE + 1)
 
@@ -111,7 +111,7 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     except FileError as err:
         errors.append(err)
     try:
-        raw = read_label(label_path)
+        raw = data.read_ids(i)
         counts = _count(data, label_path, raw)
     except FileError as err:
         errors.append(err)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.check import check
+from segnl.data.check import check, class_pixels
 from segnl.data.datasets.folder import Folder
 
 
@@ -89,3 +89,24 @@ def test_camvid_has_no_errors(shared):
     assert report.num_pairs == 101
     assert min(report.pixels_per_class.values()) > 0
     assert 0.01 < report.ignored_fraction < 0.1
+
+
+class ColourFolder(Folder):
+    """Labels are pictures in the colours of the class table."""
+
+    def read_ids(self, i):
+        rgb = np.asarray(Image.open(self.label_path(i)).convert("RGB"))
+        return (rgb[:, :, None] == self.table.palette).all(axis=3).argmax(axis=2)
+
+
+def test_labels_that_a_data_set_decodes_itself_are_read_checked_and_counted(make_folder, tmp_path):
+    data = make_folder(2)
+    palette = data.table.palette
+    for i in range(len(data)):
+        label = np.full((13, 17), i, np.uint8)
+        Image.fromarray(palette[label]).save(data.label_path(i))
+    colours = ColourFolder(data.cfg, "train")
+    assert colours.read(1).label.tolist() == np.full((13, 17), 1).tolist()
+    assert class_pixels(colours).tolist() == [13 * 17, 13 * 17, 0]
+    assert check(colours).errors == []
+    assert len(check(data).errors) == 2  # the same files are refused as ids
