@@ -26,7 +26,7 @@ LAYERS = [
     ["__main__"],
 ]
 LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
-MODEL_LAYERS = {"blocks": 0, "input": 0, "initialisation": 0, "backbones": 1, "heads": 1, "segmenter": 2, "weights": 2}
+MODEL_LAYERS = {"blocks": 0, "input": 0, "initialisation": 0, "weights": 0, "backbones": 1, "heads": 1, "segmenter": 2}
 HEADS_COMMON = {"__init__", "base"}
 TORCHLESS = {"core/config", "core/files", "core/errors", "core/seeds", "core/components", "labels", "__init__"}
 TORCHLESS |= {"__main__", "cli"}

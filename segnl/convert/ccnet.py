@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from segnl.convert.imported import ImportedHead, ImportedModel, out_channels, resnet_section
 from segnl.core.config import JSONDict
-from segnl.models.weights.backbone import NUMBERED_STEM
 from segnl.models.weights.files import tensors_in
+from segnl.models.weights.resnet import NUMBERED_STEM
 from segnl.models.weights.strict import load_strict, renamed
 
 _WHERE = "ccnet"

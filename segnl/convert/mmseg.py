@@ -16,8 +16,8 @@ from segnl.convert.mmseg_config import Reader, backbone_section, class_name, inp
 from segnl.convert.mmseg_heads import KNOWN_HEADS, DecodeHead, decode_head
 from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.models.weights.backbone import PLAIN_STEM
 from segnl.models.weights.files import tensors_in
+from segnl.models.weights.resnet import PLAIN_STEM
 from segnl.models.weights.strict import load_strict, renamed
 
 _WHERE = "mmseg"

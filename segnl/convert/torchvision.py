@@ -7,8 +7,8 @@ from torch import nn
 
 from segnl.convert.imported import ImportedModel, out_channels, resnet_section
 from segnl.core.errors import CheckpointError
-from segnl.models.weights.backbone import PLAIN_STEM
 from segnl.models.weights.files import tensors_in
+from segnl.models.weights.resnet import PLAIN_STEM
 from segnl.models.weights.strict import load_strict, renamed
 
 _WHERE = "torchvision"

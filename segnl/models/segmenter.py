@@ -1,6 +1,7 @@
 """The whole network: normalisation, backbone, head, classifier and auxiliary head."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -15,15 +16,14 @@ from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.base import HeadConfig
-from segnl.models.initialisation import initialise
+from segnl.models.initialisation import initialise, seeded
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
-from segnl.models.weights.backbone import load_backbone_weights
 from segnl.ops.resize import resize
 
 
 class BatchNormConfig(Config):
-    """Settings of every batch norm in the model."""
+    """Settings of every batch norm in the model, except for those of a backbone that initialises itself."""
 
     eps: float = Field(1e-5, gt=0.0)
     momentum: float = Field(0.1, gt=0.0, le=1.0)
@@ -96,14 +96,17 @@ class Segmenter(nn.Module):
     init_report: JSONDict | None = None
     """Account of the trained weights that a new network started from (segnl/runs/init.py)."""
 
-    def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
+    def __init__(self, cfg: ModelConfig, num_classes: int, *, seed: int | None = None) -> None:
+        """seed: draws the initial parameters; None leaves them undefined, for weights that are loaded."""
         super().__init__()
         self.num_classes = num_classes
         self.align_corners = cfg.align_corners
         self.input = Normalise(cfg.input)
-        self.backbone = BACKBONES.find(cfg.backbone.name)(cfg.backbone)
+        with nullcontext() if seed is None else seeded(seed, "backbone"):
+            self.backbone = BACKBONES.find(cfg.backbone.name)(cfg.backbone)
         channels = self.backbone.stage_channels
-        self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
+        with nullcontext() if seed is None else seeded(seed, "head"):
+            self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
         self.head.align_corners = cfg.align_corners
         self.dropout = nn.Dropout2d(cfg.dropout)
         self.classifier = NormalInitConv2d(self.head.out_channels, num_classes, 1)
@@ -111,14 +114,28 @@ class Segmenter(nn.Module):
         self.aux_stage = None if cfg.aux is None else cfg.aux.stage
         self.aux_weights = dict(self.head.aux_weights) | ({} if cfg.aux is None else {"auxiliary": cfg.aux.weight})
         """Weights of the losses of `Logits.aux` by name."""
-        set_batch_norm(self, cfg.batch_norm)
-        self.has_frozen_norm = cfg.norm == "frozen"
+        for module in self.children():
+            if not getattr(module, "is_self_initialised", False):
+                set_batch_norm(module, cfg.batch_norm)
+        self.has_frozen_norm, self.frozen = cfg.norm == "frozen", cfg.backbone.frozen
         if cfg.norm == "group":
             use_group_norm(self)
+        if seed is not None:
+            initialise(self, seed)
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Returns the modules that `model.backbone.frozen` excludes from training."""
+        if isinstance(self.frozen, bool):
+            return [self.backbone] if self.frozen else []
+        return [module for modules in self.backbone.stage_modules()[: self.frozen + 1] for module in modules]
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Sets training or evaluation mode; frozen norms stay in evaluation mode."""
+        """Sets training or evaluation mode; frozen norms and frozen modules stay in evaluation mode."""
         super().train(mode)
+        for module in self.frozen_modules():
+            module.eval()
         if self.has_frozen_norm:
             freeze_statistics(self)
         return self
@@ -171,13 +188,11 @@ def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int, *, load_backbon
     """Builds a model for training: parameters drawn from the seed, then the backbone's pretrained weights.
 
     load_backbone: False leaves the backbone random, whatever `cfg` says.
-    For a model that a checkpoint is loaded into, `Segmenter(cfg, num_classes)` is enough.
 
     Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
     MachineError when it cannot be fetched.
     """
-    model = Segmenter(cfg, num_classes)
-    initialise(model, seed)
-    if load_backbone:
-        load_backbone_weights(model.backbone, cfg.backbone)
+    model = Segmenter(cfg, num_classes, seed=seed)
+    if load_backbone and cfg.backbone.weights is not None:
+        model.backbone.load_pretrained(cfg.backbone.weights)
     return model

@@ -1,8 +1,7 @@
-import pytest
 import torch
 from torch import nn
 
-from segnl.models.initialisation import initialise
+from segnl.models.initialisation import initialise, seeded
 
 
 def test_parameters_depend_on_seed_path_and_shape_only() -> None:
@@ -38,11 +37,28 @@ def test_the_global_random_state_does_not_change() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_module_that_cannot_be_reset_is_named() -> None:
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.zeros(2))
+class Scaled(nn.Module):
+    """A block of another library: it owns a parameter and has no reset_parameters."""
 
-    with pytest.raises(ValueError, match=r"head\.block: Bare owns parameters"):
-        initialise(nn.ModuleDict({"head": nn.ModuleDict({"block": Bare()})}), 0)
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((2,), 0.5))
+        self.conv = nn.Conv2d(2, 2, 1)
+
+
+def test_a_module_without_reset_parameters_keeps_its_values_and_those_inside_it() -> None:
+    model = nn.ModuleDict({"block": Scaled(), "conv": nn.Conv2d(2, 2, 1)})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    initialise(model, 0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"conv.weight", "conv.bias"}
+
+
+def test_what_a_constructor_draws_follows_from_seed_and_path() -> None:
+    def weight(seed: int, path: str) -> torch.Tensor:
+        with seeded(seed, path):
+            return nn.Conv2d(2, 2, 1).weight
+
+    assert torch.equal(weight(0, "backbone"), weight(0, "backbone"))
+    assert not torch.equal(weight(0, "backbone"), weight(1, "backbone"))
+    assert not torch.equal(weight(0, "backbone"), weight(0, "head"))

@@ -91,3 +91,16 @@ def test_anybodys_module_is_an_optimiser(tiny_config, tmp_path, monkeypatch):
     trainer = trainer_for(tiny_config, override)
     assert isinstance(trainer.optimiser, torch.optim.Adadelta)
     assert trainer.step(batch_of(0)).loss > 0
+
+
+def test_layer_decay_multiplies_the_learning_rate_once_for_each_stage_from_the_head():
+    model = nn.Module()
+    model.backbone = nn.ModuleList([nn.Conv2d(1, 1, 1) for _ in range(3)])
+    model.backbone.stage_modules = lambda: [[stage] for stage in model.backbone]
+    model.head = nn.Conv2d(1, 1, 1)
+    cfg = SGDConfig(lr=0.1, head_lr_mult=10.0, layer_decay=0.5)
+    optimiser = build_optimiser(cfg, model)
+    set_learning_rate(optimiser, 0.1)
+    rates = {parameter: group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    assert [rates[stage.weight] for stage in model.backbone] == pytest.approx([0.0125, 0.025, 0.05])
+    assert rates[model.head.weight] == pytest.approx(1.0)

@@ -12,9 +12,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, SmallCount
+from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
 from segnl.models.blocks.conv import HeConv2d, ZeroBatchNorm
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
+from segnl.models.weights.pretrained import KEY, backbone_tensors, fetch, load_backbone, weights_path
+from segnl.models.weights.resnet import URLS, resnet_names
 
 DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -234,15 +237,18 @@ class ResNet(Backbone):
     """Stem, pooling, and four stages whose outputs are c2..c5."""
 
     Config = ResNetConfig
+    is_self_initialised = False
     variants: ClassVar[Mapping[str, JSONDict]] = {f"resnet{depth}": {"depth": depth} for depth in DEPTHS}
 
     def __init__(self, cfg: ResNetConfig) -> None:
         super().__init__()
+        self.cfg = cfg
         block = BasicBlock if cfg.block_kind == "basic" else Bottleneck
         self.stem = (deep_stem if cfg.stem.kind == "deep" else plain_stem)(cfg.stem_channels)
         pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
         self.maxpool = pool if cfg.stem.has_pool else nn.Identity()
-        channels, stage_channels = cfg.stem_channels, []
+        channels, stage_channels, stage_strides = cfg.stem_channels, [], []
+        stride = 4 if cfg.stem.has_pool else 2
         for layer, plan in enumerate(plan_stages(cfg)):
             inner = cfg.base_channels * 2**layer
             blocks = []
@@ -250,8 +256,10 @@ class ResNet(Backbone):
                 blocks.append(block(channels, inner, 1 if index else plan.stride, dilation, cfg))
                 channels = inner * block.expansion
             self.add_module(LAYERS[layer], nn.Sequential(*blocks))
+            stride *= plan.stride
             stage_channels.append(channels)
-        self.stage_channels = tuple(stage_channels)
+            stage_strides.append(stride)
+        self.stage_channels, self.stage_strides = tuple(stage_channels), tuple(stage_strides)
         # Not inside the layers, so that the names of their blocks stay those of other projects' weights.
         self.non_local = nn.ModuleDict(
             {
@@ -271,6 +279,46 @@ class ResNet(Backbone):
                     x = self.non_local[f"{name}_{index}"](x)
             stages.append(x)
         return stages
+
+    def load_pretrained(self, weights: str) -> None:
+        """Loads published weights by name, or a file of a known project; non-local blocks keep their initial values."""
+        if weights in URLS or weights == "imagenet":
+            fitting = published_name(self.cfg)
+            if weights not in ("imagenet", fitting):
+                raise ConfigError(f"{KEY}: {weights} does not fit this backbone, whose weights are {fitting}")
+            path = fetch(URLS[fitting])
+        else:
+            path = weights_path(weights, [*URLS, "imagenet"])
+        state = backbone_tensors(path)
+        source_name, stem = resnet_names(state, str(path))
+        if stem != self.cfg.stem.kind:
+            raise CheckpointError(
+                f"{path}: has a {stem} stem, model.backbone.stem.kind is {self.cfg.stem.kind}; set it to {stem}"
+            )
+        load_backbone(self, state, source_name, where=str(path), skip="non_local.")
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """Returns the stem and layer1 to layer4, each with its non-local blocks."""
+        inserted = [[block for at, block in self.non_local.items() if at.startswith(name)] for name in LAYERS]
+        return [[self.stem], *([self.get_submodule(name), *more] for name, more in zip(LAYERS, inserted, strict=True))]
+
+
+def published_name(cfg: ResNetConfig) -> str:
+    """Returns the name of the published weights for these settings; raises ConfigError where there are none."""
+    stem = cfg.stem
+    if cfg.blocks is not None or cfg.base_channels != 64 or cfg.avg_down or cfg.depth is None:
+        raise ConfigError(f"{KEY}: none are published for own blocks, another width or avg_down; set it to null")
+    if cfg.stem_channels != 64:
+        raise ConfigError(
+            f"{KEY}: none are published for a {stem.kind} stem of {cfg.stem_channels} channels; expected 64, or a path"
+        )
+    name = f"resnet{cfg.depth}" + ("_v1c" if stem.kind == "deep" else "")
+    if name not in URLS:
+        known = ", ".join(sorted(deep for deep in URLS if deep.endswith("_v1c")))
+        raise ConfigError(
+            f"{KEY}: no {name}; with a deep stem there are {known}; or set model.backbone.stem.kind to plain"
+        )
+    return name
 
 
 def _layer_index(name: str, key: str) -> int:

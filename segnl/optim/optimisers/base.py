@@ -32,6 +32,8 @@ class OptimiserConfig(Config):
     gamma_lr_mult: Rate = 1.0
     """Factor on top of the head's for the parameters that let attention in: gamma of rcca and da, the gain of the last
     norm of non_local and dnl."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate from each stage of the backbone to the one before it, and from head to c5."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest Euclidean norm of the whole gradient, which is scaled down to it; null: no limit."""
 
@@ -46,10 +48,18 @@ def build_optimiser(cfg: OptimiserConfig, model: nn.Module) -> optim.Optimizer:
     Groups are keyed by (lr_mult, weight_decay), so a recipe without multipliers has one group, as published.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    stages = model.backbone.stage_modules() if cfg.layer_decay < 1 else []  # type: ignore[union-attr,operator]
+    layer_factors = {
+        parameter: cfg.layer_decay ** (len(stages) - index)
+        for index, modules in enumerate(stages)
+        for module in modules
+        for parameter in module.parameters()
+    }
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                key = _group_of(cfg, f"{path}.{name}", module, parameter)
+                lr_mult, decay = _group_of(cfg, f"{path}.{name}", module, parameter)
+                key = (lr_mult * layer_factors.get(parameter, 1.0), decay)
                 groups.setdefault(key, []).append(parameter)
     return cfg.build(
         [{"params": members, "lr_mult": lr_mult, "weight_decay": decay} for (lr_mult, decay), members in groups.items()]

@@ -1,3 +1,4 @@
+import logging
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from segnl.core.config import validate
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
 from segnl.models.backbones.resnet import ResNet, ResNetConfig
 from segnl.models.initialisation import initialise
-from segnl.models.weights.backbone import NESTED_STEM, NUMBERED_STEM, PLAIN_STEM, load_backbone_weights
+from segnl.models.weights.resnet import NESTED_STEM, NUMBERED_STEM, PLAIN_STEM
 from segnl.models.weights.strict import renamed
 
 
@@ -41,17 +42,18 @@ DEEP = {"stem": {"kind": "deep"}}
 )
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_backbones_of_all_known_projects_are_loaded(
-    tmp_path: Path, rules: dict[str, str], settings: dict[str, Any], prefix: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rules: dict[str, str], settings: dict[str, Any], prefix: str
 ) -> None:
     rest = {"decode_head.conv_seg.weight" if prefix else "fc.weight": torch.zeros(2)}
     state = {prefix + name: value for name, value in state_under(renamed(rules), **settings).items()}
     torch.save({"state_dict": state | rest}, tmp_path / "backbone.pth")
     cfg = config(weights=str(tmp_path / "backbone.pth"), **settings)
     backbone = backbone_of(cfg, 2)
-    report = load_backbone_weights(backbone, cfg)
+    caplog.set_level(logging.INFO, "segnl")
+    backbone.load_pretrained(cfg.weights)
     trained = backbone_of(cfg, 1).state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in backbone.state_dict().items())
-    assert list(report.left_out) == list(rest)
+    assert prefix or "left out: fc.weight" in caplog.text
 
 
 def test_non_local_blocks_inside_stay_new(tmp_path: Path) -> None:
@@ -59,34 +61,29 @@ def test_non_local_blocks_inside_stay_new(tmp_path: Path) -> None:
     cfg = config(weights=str(tmp_path / "backbone.pth"), non_local={"layer3": [-2]})
     backbone = backbone_of(cfg, 2)
     before = backbone.non_local["layer3_0"].theta.weight.clone()
-    load_backbone_weights(backbone, cfg)
+    backbone.load_pretrained(cfg.weights)
     assert torch.equal(backbone.non_local["layer3_0"].theta.weight, before)
-
-
-def test_without_weights_nothing_is_loaded() -> None:
-    cfg = config()
-    assert load_backbone_weights(ResNet(cfg), cfg) is None
 
 
 def test_a_stem_of_another_kind_is_named(tmp_path: Path) -> None:
     torch.save(state_under(renamed(PLAIN_STEM)), tmp_path / "backbone.pth")
     cfg = config(weights=str(tmp_path / "backbone.pth"), **DEEP)
     with pytest.raises(CheckpointError, match=r"has a plain stem, model\.backbone\.stem\.kind is deep"):
-        load_backbone_weights(ResNet(cfg), cfg)
+        ResNet(cfg).load_pretrained(cfg.weights)
 
 
 def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
     torch.save(state_under(renamed(PLAIN_STEM), depth=34), tmp_path / "backbone.pth")
     cfg = config(weights=str(tmp_path / "backbone.pth"))
     with pytest.raises(CheckpointError, match=r"unknown: layer1\.2"):
-        load_backbone_weights(ResNet(cfg), cfg)
+        ResNet(cfg).load_pretrained(cfg.weights)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg.pth")
     cfg = config(weights=str(tmp_path / "vgg.pth"))
     with pytest.raises(CheckpointError, match="not a ResNet's weights"):
-        load_backbone_weights(ResNet(cfg), cfg)
+        ResNet(cfg).load_pretrained(cfg.weights)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +103,7 @@ def test_offline_the_error_names_the_file_and_its_path(
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(MachineError) as caught:
-        load_backbone_weights(ResNet(config()), config(**{"weights": "imagenet", **settings}))
+        ResNet(config(**settings)).load_pretrained(settings.get("weights", "imagenet"))
     assert str(tmp_path / "checkpoints" / file) in str(caught.value)
     assert "model.backbone.weights" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -119,7 +116,7 @@ def test_a_file_in_the_cache_is_taken_without_the_network(tmp_path: Path, monkey
     (tmp_path / "checkpoints").mkdir()
     torch.save(state, tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     backbone = backbone_of(cfg, 2)
-    load_backbone_weights(backbone, cfg)
+    backbone.load_pretrained(cfg.weights)
     assert torch.equal(backbone.stem[0].weight, state["conv1.weight"])
 
 
@@ -137,6 +134,6 @@ def test_a_file_in_the_cache_is_taken_without_the_network(tmp_path: Path, monkey
 def test_names_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     cfg = config(**settings)
     with pytest.raises(ConfigError) as caught:
-        load_backbone_weights(ResNet(config()), cfg)
+        ResNet(cfg).load_pretrained(cfg.weights)
     assert str(caught.value).startswith("model.backbone.weights: ")
     assert message in str(caught.value)
