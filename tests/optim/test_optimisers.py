@@ -5,7 +5,7 @@ from torch import nn
 
 from segnl.optim.find import OPTIMISERS
 from segnl.optim.optimisers.adamw import AdamWConfig
-from segnl.optim.optimisers.base import build_optimiser
+from segnl.optim.optimisers.base import build_optimiser, set_learning_rate
 from segnl.optim.optimisers.sgd import SGDConfig
 from segnl.runs.recipe import load_recipe
 from tests.training.test_trainer import batch_of, trainer_for
