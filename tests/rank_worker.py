@@ -153,6 +153,8 @@ def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
     ohem = "loss={name: ohem, fraction: 1.0}"  # of less, each rank would choose among its own pixels
     results["ohem"] = gradients(config, group, "model.norm=frozen", ohem)
     results["weighted"] = gradients(config, group, "model.norm=frozen", "loss={name: cross_entropy, divide_by: all}")
+    summed = "loss={name: sum, losses: [{name: cross_entropy, class_weight: [1, 2, 3]}, {name: focal, divide_by: all}]}"
+    results["sum"] = gradients(config, group, "model.norm=frozen", summed)
     results["half"] = skipped(config, group)
     if group.world_size > 1:
         results["waits"] = waited_for(config, group)

@@ -78,7 +78,7 @@ def asked(tmp_path_factory, server):
     return found
 
 
-@pytest.mark.parametrize("name", ["frozen", "void", "clipped", "micro_batches", "ohem", "weighted", "sync"])
+@pytest.mark.parametrize("name", ["frozen", "void", "clipped", "micro_batches", "ohem", "weighted", "sum", "sync"])
 def test_two_ranks_with_half_the_batch_each_give_one_ranks_gradients(asked, name):
     (alone,) = (answers[name] for answers in asked[1])
     for rank in (0, 1):

@@ -50,7 +50,10 @@ class Components:
 
     def find_in(self, recipe: Mapping[str, Any], file: str) -> Any:
         """Returns the class that the section of a recipe names; raises ConfigError naming `file` and the key."""
-        section = recipe[self.key.partition(".")[0]]
+        return self.find_at(recipe[self.key.partition(".")[0]], file)
+
+    def find_at(self, section: Any, file: str) -> Any:
+        """Returns the class that `section` names, the mapping which holds `key` in the recipe; raises as `find_in`."""
         if not isinstance(section, Mapping):
             place = self.key.removesuffix(".name")
             raise ConfigError(f"{file}: {place}: holds {section!r}, expected keys and values such as 'name:'")

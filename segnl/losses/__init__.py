@@ -10,7 +10,7 @@ from segnl.core.config import validate
 from segnl.losses.base import StepNormalizer
 from segnl.losses.find import LOSSES
 
-__all__ = ["cross_entropy", "ohem"]
+__all__ = ["cross_entropy", "dice", "focal", "lovasz", "ohem"]
 
 
 def _loss_function(name: str) -> Callable[..., Tensor]:
@@ -44,4 +44,7 @@ def _loss_function(name: str) -> Callable[..., Tensor]:
 # Functions have the names of their modules. `find` has imported a module, and so made it an attribute of this package,
 # before the function takes the attribute's place.
 cross_entropy = _loss_function("cross_entropy")
+dice = _loss_function("dice")
+focal = _loss_function("focal")
+lovasz = _loss_function("lovasz")
 ohem = _loss_function("ohem")

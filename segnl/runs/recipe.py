@@ -15,7 +15,7 @@ from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.losses.base import LossConfig
-from segnl.losses.find import LOSSES
+from segnl.losses.find import loss_schema
 from segnl.models.segmenter import ModelConfig, model_schema
 from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.optim.optimisers.base import OptimiserConfig
@@ -145,7 +145,7 @@ def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
         "data": (DATASETS.find_in(mapping, file).Config, ...),
         "optim": (OPTIMISERS.find_in(mapping, file), ...),
         "schedule": (SCHEDULES.find_in(mapping, file), ...),
-        "loss": (LOSSES.find_in(mapping, file).Config, ...),
+        "loss": (loss_schema(mapping, file), ...),
     }
     schema = pydantic.create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
     return validate(schema, dict(mapping), file=file)

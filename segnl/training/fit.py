@@ -14,7 +14,7 @@ from segnl.data.base import SegmentationData
 from segnl.data.check import class_pixels
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
-from segnl.losses.base import class_weights
+from segnl.losses.find import needs_class_pixels
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.folder import lock_run_folder
@@ -103,14 +103,14 @@ def build_trainer(
     """Returns a trainer at the start of a training run on `data`, or at the step of `checkpoint`."""
     if recipe.train.deterministic:
         make_deterministic()
-    class_weight = None
+    pixels = None
     with group.shared_errors():
         is_new = checkpoint is None and group.is_rank0  # the other ranks get their weights from rank 0
         model = build_model(recipe, data.table.num_classes, is_new=is_new)
-        if recipe.loss.class_weight is not None and group.is_rank0:
-            class_weight = class_weights(recipe.loss.class_weight, class_pixels(data))
-    class_weight = group.run_on_rank0(lambda: class_weight)
-    trainer = Trainer(recipe, model, device_of(), class_weight=class_weight, group=group)
+        if needs_class_pixels(recipe.loss) and group.is_rank0:
+            pixels = class_pixels(data)
+    pixels = group.run_on_rank0(lambda: pixels)
+    trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group)
     if checkpoint is not None:
         trainer.restore(checkpoint)
     return trainer

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segnl.core.arrays import Counts
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import NonFiniteError, SegnlError
@@ -23,7 +24,7 @@ from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
 from segnl.losses.base import StepNormalizer
-from segnl.losses.find import LOSSES
+from segnl.losses.find import build_loss
 from segnl.models.norm import resolve_norm, set_process_group, synchronise
 from segnl.models.segmenter import Segmenter
 from segnl.optim.optimisers.base import build_optimiser, set_learning_rate
@@ -80,18 +81,18 @@ class Trainer:
         model: Segmenter,
         device: torch.device,
         *,
-        class_weight: Tensor | None = None,
+        class_pixels: Counts | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """class_weight: `k`, for the loss. group: rank 0's weights are copied to all processes."""
+        """class_pixels: int64 `k`, for class weights. group: rank 0's weights are copied to all processes."""
         self.recipe, self.device, self.group, self.step_number = recipe, device, group, 0
         report = model.init_report
         self.init = None if report is None else {key: report[key] for key in ("file", "checksum")}
         """The file that the weights of step 0 came from; None: they were drawn."""
         self.hooks: Sequence[Hook] = ()
         self.stop: list[signal.Signals] = []
-        loss_class = LOSSES.find(recipe.loss.name)
-        self.loss = loss_class(recipe.loss, class_weight, align_corners=recipe.model.align_corners).to(device)
+        align_corners = recipe.model.align_corners
+        self.loss = build_loss(recipe.loss, model.num_classes, class_pixels, align_corners=align_corners).to(device)
         self.layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
         if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
@@ -159,18 +160,19 @@ class Trainer:
             batch = next(batches, None)
         except SegnlError as err:
             error = err
-        divisor = torch.zeros((), dtype=torch.float64) if batch is None else self.loss.divisor(batch.label)
+        divisor = self.loss.divisor(torch.empty(0, 0, 0, dtype=torch.uint8) if batch is None else batch.label)
         votes = [error is not None, *(self.stop[:1] == [number] for number in STOP_SIGNALS)]
-        sums = self.group.all_reduce_sum(torch.cat([divisor.reshape(1), divisor.new_tensor(votes)]))
-        stopped_by = next((number for number, vote in zip(STOP_SIGNALS, sums[2:], strict=True) if vote), None)
-        if stopped_by is None and sums[1]:
+        sums = self.group.all_reduce_sum(torch.cat([divisor.new_tensor(votes), divisor.flatten()]))
+        (has_error, *stops), divisor = sums[: len(votes)].tolist(), sums[len(votes) :].reshape(divisor.shape)
+        stopped_by = next((number for number, vote in zip(STOP_SIGNALS, stops, strict=True) if vote), None)
+        if stopped_by is None and has_error:
             try:
                 self.group.raise_on_all(error)
             except SegnlError as err:
                 error = err
-        is_over = stopped_by is not None or bool(sums[1])
+        is_over = stopped_by is not None or bool(has_error)
         result = FitResult(self.step_number, stopped_by, None if stopped_by is not None else error)
-        return None if is_over else batch, sums[0], result
+        return None if is_over else batch, divisor, result
 
     def step(self, batch: Batch, divisor: Tensor | None = None) -> StepReport:
         """Learns from one batch, of which this process holds its share.

@@ -14,7 +14,7 @@ from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.losses.base import class_weights
+from segnl.losses.find import needs_class_pixels
 from segnl.runs.build import build_data, build_model, padding_rgb
 from segnl.runs.recipe import Recipe, compose, load_recipe
 from segnl.training.trainer import Trainer
@@ -94,9 +94,8 @@ def small(path: Path, root: Path) -> Recipe:
 def step_and_score(recipe: Recipe) -> None:
     train = build_data(recipe, "train")
     model = build_model(recipe, train.table.num_classes, is_new=True)
-    balance = recipe.loss.class_weight
-    weight = None if balance is None else class_weights(balance, class_pixels(train))
-    trainer = Trainer(recipe, model, torch.device("cpu"), class_weight=weight)
+    pixels = class_pixels(train) if needs_class_pixels(recipe.loss) else None
+    trainer = Trainer(recipe, model, torch.device("cpu"), class_pixels=pixels)
     transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, recipe.train.batch_size, first_step=0, max_steps=1)
     batches = train_batches(train, transform, plan, workers=recipe.data.workers, timeout_s=900.0)
