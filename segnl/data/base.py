@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.config import Config, SidePx
+from segnl.core.config import Config, JSONDict, SidePx
 from segnl.core.errors import DataError
 from segnl.data.reading import FileError, exif_orientation, read_image, read_label
 from segnl.data.sample import Sample
@@ -18,6 +18,12 @@ from segnl.labels.table import ClassTable
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Files = dict[str, Path]
 """Paths by sample id."""
+
+
+def _transform_entry(entry: Any) -> JSONDict:
+    from segnl.data.transforms import transform_entry  # imports albumentations, which takes two seconds
+
+    return transform_entry(entry)
 
 
 class DataConfig(Config):
@@ -36,6 +42,9 @@ class DataConfig(Config):
     flip: bool = True
     distort: bool = True
     """Random brightness, contrast, saturation and hue."""
+    augment: tuple[Annotated[dict[str, Any], BeforeValidator(_transform_entry)], ...] | None = None
+    """Transforms by name with their arguments, such as [ScaledCrop, {Rotate: {limit: 10}}], in place of random scale,
+    crop, flip and colour; null: these."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0)] = 120.0

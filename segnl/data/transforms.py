@@ -1,24 +1,37 @@
-"""Training crops: random scale, crop, flip and colour, by albumentations.
+"""Training crops: random scale, crop, flip and colour, or any transforms of albumentations (`data.augment`).
 
 Every draw is a pure function of (seed, epoch, index): the same for any number of workers, and after a resume. The
 transforms are seeded one by one: `Compose.set_random_seed` of albumentations 2.0.8 gives all of them one seed, which
 would tie the scale of a crop to its place (tests/data/test_transforms.py: scale and place are independent).
 """
 
+import inspect
 import os
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
+from segnl.core.components import Components
+from segnl.core.config import JSONDict, suggest
+from segnl.core.errors import ConfigError
 from segnl.core.seeds import seed_for
 from segnl.data.base import DataConfig
 from segnl.data.sample import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for the newest version
 import albumentations as A
+from albumentations.augmentations.crops.transforms import CropSizeError
+
+Transform: TypeAlias = A.BasicTransform | A.BaseCompose
+
+USERS_TRANSFORMS = Components(__name__, "TRANSFORM", key="data.augment", base=A.BasicTransform)
+"""Finds transforms by dotted name only: the others are albumentations' and the two of this file."""
 
 _CROP_TRIES = 10
 Window = tuple[list[int], list[int], list[float]]
@@ -83,8 +96,8 @@ class PhotometricDistortion(A.ImageOnlyTransform):
     Detector", ECCV 2016, arXiv:1512.02325, in the form that segmentation recipes use.
     """
 
-    def __init__(self) -> None:
-        super().__init__(p=1.0)
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__(p=p)
 
     def get_params(self) -> dict[str, Any]:
         draw = self.py_random
@@ -123,26 +136,147 @@ def _look_up(pixels: Pixels, table: Floats) -> Pixels:
 
 
 class TrainTransform:
-    """Random scale, crop, flip and colour, set by `cfg`.
+    """The transforms of `data.augment`; where it is null, random scale, crop, flip and colour, set by the keys beside.
 
     pad_rgb: padding colour of an image smaller than the crop, about the mean that the model subtracts; the label is
-    ignored there. Padding is added below and to the right, after the colour distortion.
+    ignored there. Padding is added below and to the right, after the other transforms. Where those in `augment` leave
+    an image larger than the crop, a random window of it is cut.
     """
 
     def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, int, int], seed: int) -> None:
         self.seed = seed
-        steps: list[A.BasicTransform] = [ScaledCrop(cfg)]
-        if cfg.flip:
-            steps.append(A.HorizontalFlip(p=0.5))
-        if cfg.distort:
-            steps.append(PhotometricDistortion())
+        self.crop_hw = cfg.crop_hw
+        entries: list[JSONDict] = [{"name": "ScaledCrop"}]
+        entries += [{"name": "HorizontalFlip", "p": 0.5}] if cfg.flip else []
+        entries += [{"name": "PhotometricDistortion"}] if cfg.distort else []
+        transforms = [build_transform(entry, cfg) for entry in (entries if cfg.augment is None else cfg.augment)]
         # albumentations pads a mask with 0, a real class, unless told otherwise.
-        steps.append(A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
-        self._compose = A.Compose(steps)
+        transforms.append(A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
+        if cfg.augment is not None:
+            transforms.append(A.RandomCrop(*cfg.crop_hw))
+        self._compose = A.Compose(transforms)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> Sample:
-        """Returns the crop of `sample` in that epoch, image `crop_hw 3` and label `crop_hw`."""
-        for step in self._compose.transforms:
-            step.set_random_seed(seed_for(self.seed, "augment", type(step).__name__, epoch, index))
-        out = self._compose(image=sample.image, mask=sample.label)
-        return Sample(out["image"], out["mask"], sample.id)
+        """Returns the crop of `sample` in that epoch, image `crop_hw 3` and label `crop_hw`.
+
+        Raises ConfigError when a transform of `data.augment` fails, or returns anything but uint8 of that size.
+        """
+        seed_transforms(self._compose.transforms, self.seed, epoch, index)
+        try:
+            out = self._compose(image=sample.image, mask=sample.label)
+        except (ValueError, TypeError, LookupError, ArithmeticError, CropSizeError, cv2.error) as err:
+            raise ConfigError(f"data.augment: cannot transform image {sample.id}: {_reason(err)}") from err
+        image, label = out["image"], out["mask"]
+        if (image.shape, label.shape) != ((*self.crop_hw, 3), self.crop_hw) or {image.dtype, label.dtype} != {_UINT8}:
+            rows, columns = self.crop_hw
+            raise ConfigError(
+                f"data.augment: makes image {sample.id} {image.dtype} {image.shape}, its label {label.dtype} "
+                f"{label.shape}; expected uint8 ({rows}, {columns}, 3) and ({rows}, {columns})"
+            )
+        return Sample(image, label, sample.id)
+
+
+_UINT8 = np.dtype(np.uint8)
+
+
+def seed_transforms(transforms: Sequence[Transform], seed: int, epoch: int, index: int) -> None:
+    """Gives every transform, those in OneOf and the like too, a seed of its own for that image in that epoch."""
+    counts: Counter[str] = Counter()
+    for transform in _flattened(transforms):
+        name = type(transform).__name__
+        # The second of a class has another seed than the first.
+        purpose = ("augment", name) if not counts[name] else ("augment", name, "number", counts[name])
+        counts[name] += 1
+        transform.set_random_seed(seed_for(seed, *purpose, epoch, index))
+
+
+def _flattened(transforms: Sequence[Transform]) -> Iterator[Transform]:
+    """Yields compositions before the transforms in them, which their `set_random_seed` sets too."""
+    for transform in transforms:
+        yield transform
+        if isinstance(transform, A.BaseCompose):
+            yield from _flattened(transform.transforms)
+
+
+def transform_entry(entry: Any) -> JSONDict:
+    """Returns an entry of `data.augment` as {"name": NAME, ARGUMENT: value, ...}.
+
+    entry: this form, or {NAME: {ARGUMENT: value, ...}}, or NAME alone.
+
+    Raises ValueError in one line for another form, an unknown name or argument, or a value that the transform refuses.
+    """
+    normal: Any = {"name": entry} if isinstance(entry, str) else entry
+    if isinstance(entry, Mapping) and len(entry) == 1 and "name" not in entry:
+        ((name, arguments),) = entry.items()
+        normal = {"name": name, **(arguments or {})} if isinstance(arguments, Mapping | None) else None
+    if not isinstance(normal, Mapping) or not isinstance(normal.get("name"), str):
+        raise ValueError("expected a transform such as {HorizontalFlip: {p: 0.5}}")
+    normal = dict(normal)
+    if isinstance(normal.get("transforms"), list):  # OneOf and the like
+        normal["transforms"] = [transform_entry(inner) for inner in normal["transforms"]]
+    build_transform(normal, DataConfig(name="folder", root=Path(), crop_hw=(1, 1)))
+    return normal
+
+
+def build_transform(entry: JSONDict, cfg: DataConfig) -> Transform:
+    """Builds a transform from {"name": NAME, ARGUMENT: value, ...}.
+
+    cfg: for ScaledCrop. Labels are filled with the ignored id unless the entry has a `fill_mask`.
+
+    Raises ValueError as `transform_entry` does.
+    """
+    name, arguments = entry["name"], {key: value for key, value in entry.items() if key != "name"}
+    transform_class = _transform_class(name)
+    known = inspect.signature(transform_class).parameters
+    if transform_class is ScaledCrop:
+        if arguments:
+            raise ValueError("transform ScaledCrop: set data.scale, data.short_side_px and data.crop_max_class instead")
+        return ScaledCrop(cfg)
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(f"transform {name}: unknown argument '{argument}'{suggest(argument, list(known))}")
+    if arguments.get("mask_interpolation", cv2.INTER_NEAREST) not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT):
+        raise ValueError(f"transform {name}: mask_interpolation: class ids cannot be interpolated; leave it out")
+    if issubclass(transform_class, A.BaseCompose):
+        inner = arguments.get("transforms")
+        if not isinstance(inner, list) or not inner:
+            raise ValueError(f"transform {name}: transforms: expected a list of transforms")
+        arguments["transforms"] = [build_transform(inner_entry, cfg) for inner_entry in inner]
+    if "fill_mask" in known and known["fill_mask"].default is not None:  # None leaves labels as they are
+        arguments = {"fill_mask": IGNORE} | arguments
+    try:
+        return transform_class(**arguments)
+    except (ValueError, TypeError) as err:
+        raise ValueError(f"transform {name}: {_reason(err)}") from err
+
+
+def _reason(err: Exception) -> str:
+    """Returns the first reason of an error in one line; albumentations passes on pydantic's report of several lines."""
+    lines = [line.strip() for line in str(err).strip().splitlines()] or [type(err).__name__]
+    if "validation error" in lines[0] and len(lines) > 2:
+        message = lines[2].partition(" [type=")[0].removeprefix("Value error, ")
+        return f"{lines[1].partition('.')[0]}: {message}"
+    return lines[0]
+
+
+def _transform_class(name: str) -> type[Any]:
+    """Returns the class of a transform by albumentations' name, the name of one of this file, or a dotted name."""
+    if "." in name:
+        try:
+            return USERS_TRANSFORMS.find(name)
+        except ConfigError as err:
+            raise ValueError(str(err).removeprefix(f"{USERS_TRANSFORMS.key}: ")) from err
+    if name in ("Normalize", "ToFloat", "ToTensorV2"):
+        raise ValueError(f"transform {name}: crops stay uint8, and the model normalises them; leave it out")
+    known = {ScaledCrop.__name__: ScaledCrop, PhotometricDistortion.__name__: PhotometricDistortion}
+    for key, value in vars(A).items():
+        if isinstance(value, type) and issubclass(value, Transform) and not key.startswith(_NOT_IN_A_LIST):
+            known[key] = value
+    if name not in known:
+        near = suggest(name, list(known))
+        raise ValueError(f"unknown transform '{name}'{near if 'did you mean' in near else '; see albumentations'}")
+    return known[name]
+
+
+_NOT_IN_A_LIST = ("Base", "Basic", "Compose", "Dual", "ImageOnly", "Transform3D", "ReplayCompose", "Lambda")
+"""Beginnings of the names of base classes, and of what needs Python functions."""

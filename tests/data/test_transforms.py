@@ -1,3 +1,4 @@
+import json
 import pickle
 import random
 
@@ -5,18 +6,20 @@ import cv2
 import numpy as np
 import pytest
 
+from segnl.core.errors import ConfigError
 from segnl.data.base import DataConfig
+from segnl.data.find import DATASETS
+from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Sample
 from segnl.data.transforms import PhotometricDistortion, TrainTransform
+from segnl.runs.recipe import compose, load_recipe
 
 PAD = (124, 116, 104)
 
 
 def transform(seed=0, **settings):
     plain = {"name": "x", "root": "x", "crop_hw": (7, 11), "scale": (1.0, 1.0), "flip": False, "distort": False}
-    return TrainTransform(
-        DataConfig.model_validate_json(DataConfig.model_construct(**(plain | settings)).model_dump_json()), PAD, seed
-    )
+    return TrainTransform(DataConfig.model_validate_json(json.dumps(plain | settings)), PAD, seed)
 
 
 def sample(hw, seed=0):
@@ -188,3 +191,167 @@ def test_transforms_change_neither_their_input_nor_the_global_random_state():
     transform(scale=(0.5, 2.0), flip=True, distort=True)(source, 0, 0)
     np.testing.assert_array_equal(source.image, before)
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == state
+
+
+# ---- data.augment ----
+
+
+def test_the_fixed_transforms_as_a_list_give_the_same_crops():
+    fixed = transform(scale=(0.5, 2.0), flip=True, distort=True)
+    listed = transform(
+        scale=(0.5, 2.0), augment=["ScaledCrop", {"HorizontalFlip": {"p": 0.5}}, {"name": "PhotometricDistortion"}]
+    )
+    for index in range(20):
+        one, other = fixed(sample((29, 31)), 1, index), listed(sample((29, 31)), 1, index)
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.label, other.label)
+
+
+MOVING = [
+    [{"Rotate": {"limit": [30, 30], "p": 1}}],
+    [{"Affine": {"scale": [0.5, 0.7], "translate_percent": [0.2, 0.3], "p": 1}}],
+    [{"Perspective": {"p": 1}}],
+    [{"ElasticTransform": {"p": 1, "alpha": 40}}],
+    [{"GridDistortion": {"p": 1}}],
+    [{"Transpose": {"p": 1}}, {"RandomScale": {"scale_limit": 0.5, "p": 1}}],
+    [{"OneOf": {"transforms": [{"VerticalFlip": {"p": 1}}, {"SafeRotate": {"limit": [40, 40], "p": 1}}], "p": 1}}],
+]
+
+
+@pytest.mark.parametrize("augment", MOVING, ids=lambda augment: next(iter(augment[0])))
+def test_a_transform_that_moves_the_image_moves_the_label_and_fills_it_with_ignored(augment):
+    # Large squares: the interpolated image keeps the label's values but for the pixels beside an edge.
+    label = np.kron(np.arange(12).reshape(3, 4) % 3, np.ones((20, 20))).astype(np.uint8)
+    image = np.repeat((label[..., None] + 1) * 60, 3, axis=2).astype(np.uint8)
+    make = transform(augment=augment, crop_hw=(60, 80))
+    for index in range(5):
+        crop = make(Sample(image, label, "a"), 0, index)
+        assert set(np.unique(crop.label)) <= {0, 1, 2, 255}
+        inside = crop.label != 255
+        expected = (crop.label[inside].astype(int) + 1) * 60
+        assert np.mean(np.abs(crop.image[inside][:, 0].astype(int) - expected) > 30) < 0.1
+        outside = crop.image[~inside]
+        mixed = ~((outside == 0).all(1) | (outside == PAD).all(1))
+        assert mixed.sum() < 2 * (60 + 80), "the image is filled there, but for the pixels along its border"
+
+
+@pytest.mark.parametrize("hw", [(3, 500), (7, 11), (29, 31)])
+@pytest.mark.parametrize("augment", [[], ["ScaledCrop"], [{"Resize": {"height": 20, "width": 9}}]])
+def test_crops_of_any_list_have_the_crop_size(augment, hw):
+    crop = transform(augment=augment)(sample(hw), 0, 0)
+    assert (crop.image.shape, crop.label.shape) == ((7, 11, 3), (7, 11))
+
+
+def test_transforms_of_one_class_draw_independently_also_inside_one_of():
+    flips = [{"HorizontalFlip": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}]
+    source = sample((7, 11))
+    for augment in (flips, [{"Sequential": {"transforms": flips, "p": 1}}]):
+        make = transform(augment=augment)
+        flipped = [not np.array_equal(make(source, 0, index).image, source.image) for index in range(100)]
+        assert 30 < sum(flipped) < 70  # with one seed, both flip or neither does
+
+
+def test_one_of_chooses_by_seed_epoch_and_index_alone():
+    choice = [{"OneOf": {"transforms": [{"VerticalFlip": {"p": 1}}, {"RandomRotate90": {"p": 1}}], "p": 0.9}}]
+    source = sample((9, 9))
+    crops = [transform(augment=choice, crop_hw=(9, 9))(source, 0, index).image.tobytes() for index in range(12)]
+    make = transform(augment=choice, crop_hw=(9, 9))
+    again = [pickle.loads(pickle.dumps(make))(source, 0, index).image.tobytes() for index in reversed(range(12))]
+    assert crops == again[::-1]
+    assert len(set(crops)) > 3
+
+
+AUGMENT = ["ScaledCrop", {"Rotate": {"limit": 20, "p": 0.7}}, {"GaussNoise": {"p": 0.5}}, {"CoarseDropout": {"p": 0.5}}]
+
+
+def test_listed_transforms_give_the_same_batches_with_any_number_of_workers_and_after_a_resume(tiny_data):
+    cfg = DataConfig.model_validate_json(
+        json.dumps({"name": "folder", "root": str(tiny_data), "crop_hw": [33, 41], "augment": AUGMENT})
+    )
+    folder = DATASETS.find("folder")
+    data = folder(folder.Config(**cfg.model_dump(), ignore_ids=(9,)), "train")
+
+    def batches(workers, first_step=0):
+        plan = BatchPlan(seed=3, batch_size=2, first_step=first_step, max_steps=5)
+        loaded = train_batches(data, TrainTransform(cfg, PAD, 3), plan, workers=workers, timeout_s=60)
+        return [batch.image.numpy().tobytes() + batch.label.numpy().tobytes() for batch in loaded]
+
+    first = batches(0)
+    assert len(set(first)) == 5
+    assert batches(2) == first
+    assert batches(3, first_step=2) == first[2:]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{HorizontalFlp: {p: 0.5}}", "data.augment.0: unknown transform 'HorizontalFlp'; did you mean 'HorizontalFl"),
+        ("{Rotate: {limt: 3}}", "data.augment.0: transform Rotate: unknown argument 'limt'; did you mean 'limit'?"),
+        ("{HorizontalFlip: {p: 5}}", "transform HorizontalFlip: p: Input should be less than or equal to 1"),
+        ("{Rotate: {mask_interpolation: 1}}", "mask_interpolation: class ids cannot be interpolated"),
+        ("{Rotate: 10}", "expected a transform such as {HorizontalFlip: {p: 0.5}}"),
+        ("3", "data.augment.0: holds 3; expected a transform such as"),
+        ("OneOf", "transform OneOf: transforms: expected a list of transforms"),
+        ("{OneOf: {transforms: [{Rotat: {}}]}}", "unknown transform 'Rotat'; did you mean 'Rotate'?"),
+        ("ToTensorV2", "the model normalises them; leave it out"),
+        ("Compose", "unknown transform 'Compose'"),
+        ("{ScaledCrop: {scale: [1, 2]}}", "set data.scale, data.short_side_px and data.crop_max_class instead"),
+        ("mylab_nowhere.rain", "cannot import mylab_nowhere.rain"),
+    ],
+)
+def test_an_error_in_augment_is_one_line(entry, says, tiny_config):
+    with pytest.raises(ConfigError) as err:
+        load_recipe(tiny_config, [f"data.augment=[{entry}]"])
+    assert says in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+USERS_TRANSFORM = """\
+import albumentations as A
+
+class Stripe(A.ImageOnlyTransform):
+    def __init__(self, width: int = 1, p: float = 0.5):
+        super().__init__(p=p)
+        self.width = width
+
+    def get_params(self):
+        return {"column": self.py_random.randrange(5)}
+
+    def apply(self, img, column, **params):
+        img = img.copy()
+        img[:, column : column + self.width] = 7
+        return img
+
+TRANSFORM = Stripe
+"""
+
+
+def test_a_transform_that_fails_names_the_image():
+    make = transform(augment=[{"CenterCrop": {"height": 50, "width": 50}}])
+    with pytest.raises(ConfigError, match=r"^data\.augment: cannot transform image a: [^\n]*$"):
+        make(sample((20, 30)), 0, 0)
+
+
+def test_crops_that_are_not_uint8_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "mylab_transforms").mkdir()
+    (tmp_path / "mylab_transforms" / "half.py").write_text(USERS_TRANSFORM.replace("return img\n", "return img / 2\n"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make = transform(augment=[{"mylab_transforms.half": {"p": 1}}])
+    with pytest.raises(ConfigError, match=r"makes image a float64 \(7, 11, 3\), .* expected uint8 \(7, 11, 3\)"):
+        make(sample((20, 30)), 0, 0)
+
+
+def test_every_form_of_an_entry_is_one_recipe(tiny_config):
+    forms = ("{VerticalFlip: {p: 0.5}}", "{name: VerticalFlip, p: 0.5}")
+    one, other = (load_recipe(tiny_config, [f"data.augment=[{form}]"]) for form in forms)
+    assert one.to_dict() == other.to_dict() == compose(one.to_dict(), file="again").to_dict()
+
+
+def test_a_users_transform_is_found_by_its_dotted_name(tmp_path, monkeypatch):
+    (tmp_path / "mylab_transforms").mkdir()
+    (tmp_path / "mylab_transforms" / "stripe.py").write_text(USERS_TRANSFORM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make = transform(augment=[{"mylab_transforms.stripe": {"width": 2, "p": 1}}])
+    crop = make(sample((7, 11)), 0, 0)
+    assert (crop.image == 7).all((0, 2)).sum() == 2
+    np.testing.assert_array_equal(crop.image, make(sample((7, 11)), 0, 0).image)
