@@ -16,7 +16,7 @@ LAYERS = [
     ["labels", "ops"],
     ["models", "metrics", "streets", "optim"],
     ["losses", "data"],
-    ["runs"],
+    ["runs", "testing"],
     ["evaluation"],
     ["training", "profiling", "convert"],
     ["reports"],

@@ -4,37 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segnl.models.find import HEADS
 from segnl.models.initialisation import initialise
 from segnl.models.segmenter import Segmenter, model_config
+from segnl.testing import awake, check_head, new_head, stages
 
 HEAD_NAMES = HEADS.names()
-CHANNELS = (4, 8, 12, 16)
-
-
-def head_of(name: str, **settings: Any) -> nn.Module:
-    kind = HEADS.find(name)
-    head = kind(kind.Config(name=name, channels=8, **settings), CHANNELS, 3)
-    initialise(head, 0)
-    return head
-
-
-def awake(model: nn.Module) -> nn.Module:
-    """The model with parameters and running statistics away from their initial values, so that every branch acts."""
-    torch.manual_seed(1)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(
-                torch.rand_like(tensor) + 0.5 if name.endswith("running_var") else torch.randn_like(tensor) / 3
-            )
-    return model
-
-
-def stages(batch: int, h: int, w: int) -> list[Tensor]:
-    torch.manual_seed(2)
-    return [torch.randn(batch, channels, h, w) for channels in CHANNELS]
 
 
 def segmenter(name: str) -> Segmenter:
@@ -49,55 +26,14 @@ def segmenter(name: str) -> Segmenter:
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
-@pytest.mark.parametrize(("batch", "h", "w"), [(2, 7, 11), (1, 7, 11), (1, 1, 5), (2, 1, 1)])
-def test_context_has_the_stages_size_and_out_channels(name: str, batch: int, h: int, w: int) -> None:
-    head = head_of(name).train(batch > 1)
-    context = head(stages(batch, h, w)).context
-    assert context.shape == (batch, head.out_channels, h, w)
-    assert context.isfinite().all()
-
-
-@pytest.mark.parametrize("name", HEAD_NAMES)
-def test_every_parameter_of_the_head_learns_at_batch_one(name: str) -> None:
-    head = awake(head_of(name)).train()
-    out = head(stages(1, 7, 11))
-    torch.stack([each.square().sum() for each in (out.context, *out.aux_logits.values())]).sum().backward()
-    learning = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
-
-
-@pytest.mark.parametrize("name", HEAD_NAMES)
-def test_gradient_of_a_batch_of_one_is_that_of_the_first_of_two(name: str) -> None:
-    """torch's batch norm can return wrong gradients for a batch of 1 with unusual strides."""
-    head = awake(head_of(name)).eval()
-    both = [stage.requires_grad_() for stage in stages(2, 7, 11)]
-    cotangent = torch.randn(2, head.out_channels, 7, 11)
-    (of_two,) = torch.autograd.grad((head(both).context * cotangent)[:1].sum(), both[3])
-    (of_one,) = torch.autograd.grad((head([stage[:1] for stage in both]).context * cotangent[:1]).sum(), both[3])
-    torch.testing.assert_close(of_one, of_two, rtol=1e-3, atol=1e-3 * float(of_two.abs().max()))  # other kernels
-
-
-@pytest.mark.parametrize("name", HEAD_NAMES)
-def test_channels_last_gives_the_same_context(name: str) -> None:
-    head = awake(head_of(name)).eval()
-    plain = head(stages(2, 7, 11)).context
-    head.to(memory_format=torch.channels_last)
-    other = head([stage.contiguous(memory_format=torch.channels_last) for stage in stages(2, 7, 11)]).context
-    torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", HEAD_NAMES)
-def test_a_head_runs_in_bfloat16_under_autocast(name: str) -> None:
-    head = awake(head_of(name)).eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        context = head(stages(2, 7, 11)).context
-    full = head(stages(2, 7, 11)).context
-    assert (context.float() - full).abs().max() < 0.1 * full.abs().max()  # 8 bits through three convolutions
+def test_heads_keep_the_contract_of_every_head(name: str) -> None:
+    check_head(name)
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
 def test_a_head_reads_only_its_own_stages(name: str) -> None:
-    head = awake(head_of(name)).eval()
+    head = new_head(name)
+    awake(head).eval()
     own = {*head.in_stages, getattr(head, "coarse_stage", None), getattr(head, "low_stage", None)}
     alone: list[Any] = [stage if index in own else None for index, stage in enumerate(stages(2, 7, 11))]
     assert torch.equal(head(alone).context, head(stages(2, 7, 11)).context)
@@ -105,17 +41,10 @@ def test_a_head_reads_only_its_own_stages(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
 def test_auxiliary_logits_have_the_classes_and_a_weight_each(name: str) -> None:
-    head = head_of(name).train()
+    head = new_head(name).train()
     logits = head(stages(2, 7, 11)).aux_logits
     assert all(each.shape == (2, 3, 7, 11) for each in logits.values())
     assert set(head.aux_weights) == set(logits)
-
-
-@pytest.mark.parametrize("name", HEAD_NAMES)
-def test_initial_values_depend_on_the_seed_alone(name: str) -> None:
-    first = head_of(name).state_dict()
-    torch.manual_seed(99)
-    assert all(torch.equal(value, first[path]) for path, value in head_of(name).state_dict().items())
 
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
@@ -127,7 +56,7 @@ def test_initial_weights_agree_with_fcn_wherever_path_and_shape_agree(name: str)
 
 
 def test_initial_weights_of_any_two_heads_agree_wherever_path_and_shape_agree() -> None:
-    heads = [*map(head_of, HEAD_NAMES), head_of("non_local", pairwise="concatenation")]
+    heads = [*map(new_head, HEAD_NAMES), new_head("non_local", pairwise="concatenation")]
     first: dict[tuple[str, Any], Tensor] = {}
     for head in heads:
         for path, value in head.state_dict().items():
