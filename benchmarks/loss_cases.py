@@ -45,14 +45,14 @@ def _plain(case: Case, logits: Tensor, label: Tensor) -> Tensor:
 
 def _bands(case: Case, logits: Tensor, label: Tensor) -> Tensor:
     """The plain form of segnl/ops/pixel_loss.py, which GPUs run; the result has the loss's gradient, not its value."""
-    from segnl.ops.pixel_loss import ohem_label, plain_cross_entropy_sum, plain_pixel_losses
+    from segnl.ops.pixel_loss import ohem_label, reference_cross_entropy_sum, reference_pixel_losses
 
     settings = {"align_corners": case["align_corners"]}
     if case["loss"] == "ohem":
-        losses = plain_pixel_losses(logits.detach(), label, **settings)
+        losses = reference_pixel_losses(logits.detach(), label, **settings)
         label = ohem_label(label, losses, threshold=0.7, min_kept=100_000)
     settings |= {"class_weight": None, "label_smoothing": 0.0, "wants_gradient": True}
-    _, grad = plain_cross_entropy_sum(logits.detach(), label, **settings)
+    _, grad = reference_cross_entropy_sum(logits.detach(), label, **settings)
     return (logits * grad).sum() / (label != 255).sum()
 
 

@@ -3,7 +3,7 @@
 ./run.sh bench ops [--peer-python PATH] [--rounds 5] [--sizes 33x33,65x65,97x97,128x256] [--out FILE]
 
 Each kind (embedded_gaussian, dot_product, concatenation, criss_cross) as an operator (c = 256, channels-first;
-criss-cross 64 and 512) and as a 512-channel block, batch 1, float32. `plain` is the textbook form, the `plain_`
+criss-cross 64 and 512) and as a 512-channel block, batch 1, float32. `plain` is the textbook form, the `reference_`
 functions of segnl/ops. `mmcv` runs if --peer-python is the Python of an environment with mmcv-lite 2.1.0 and mmengine
 (and the same torch): blocks only. Every contestant is a process of its own; they take turns. Memory is the peak above
 the inputs, forward and backward. Of maps with more than 20,000 positions only blocks are timed, once after the warm-up;

@@ -70,14 +70,18 @@ def _operators(contestant: str) -> dict[str, Callable[..., Tensor]]:
 
         operators = (softmax_context, dot_product_context, concatenation_context, criss_cross_context)
     elif contestant == "plain":
-        from segnl.ops.criss_cross import plain_criss_cross_context
-        from segnl.ops.non_local import plain_concatenation_context, plain_dot_product_context, plain_softmax_context
+        from segnl.ops.criss_cross import reference_criss_cross_context
+        from segnl.ops.non_local import (
+            reference_concatenation_context,
+            reference_dot_product_context,
+            reference_softmax_context,
+        )
 
         operators = (
-            plain_softmax_context,
-            plain_dot_product_context,
-            plain_concatenation_context,
-            plain_criss_cross_context,
+            reference_softmax_context,
+            reference_dot_product_context,
+            reference_concatenation_context,
+            reference_criss_cross_context,
         )
     else:
         raise CannotRunError(f"{contestant} has modules, no operators")
@@ -173,11 +177,11 @@ class PlainNonLocal(nn.Module):
             # The economical form: a score for each position instead of a vector for each pair.
             for_theta, for_phi = self.score.weight.chunk(2, dim=1)
             scores = (nn.functional.conv1d(y, weight)[:, 0] for y, weight in ((theta, for_theta), (phi, for_phi)))
-            context = non_local.plain_concatenation_context(*scores, g)
+            context = non_local.reference_concatenation_context(*scores, g)
         elif self.kind == "dot_product":
-            context = non_local.plain_dot_product_context(theta, phi, g)
+            context = non_local.reference_dot_product_context(theta, phi, g)
         else:
-            context = non_local.plain_softmax_context(theta, phi, g, scale=self.scale)
+            context = non_local.reference_softmax_context(theta, phi, g, scale=self.scale)
         return x + self.norm(self.w_z(context.unflatten(2, x.shape[2:])))
 
 
@@ -191,6 +195,6 @@ class PlainCrissCross(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        from segnl.ops.criss_cross import plain_criss_cross_context
+        from segnl.ops.criss_cross import reference_criss_cross_context
 
-        return x + self.gamma * plain_criss_cross_context(self.query(x), self.key(x), self.value(x))
+        return x + self.gamma * reference_criss_cross_context(self.query(x), self.key(x), self.value(x))

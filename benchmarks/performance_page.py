@@ -62,8 +62,8 @@ def _origin(found: Result) -> str:
 def _operators(found: Result) -> list[str]:
     lines = [
         "Batch 1, float32. `op`: the operator on channels-first maps (256 channels; criss-cross 64 and 512). `block`:",
-        "the whole 512-channel block. `plain`: the textbook form, with all pairs of positions (`plain_` in segnl/ops).",
-        "`mmcv`: mmcv-lite's module. Memory is the peak above the inputs, forward and backward.",
+        "the whole 512-channel block. `plain`: the textbook form, with all pairs of positions (`reference_`",
+        "in segnl/ops). `mmcv`: mmcv-lite's module. Memory is the peak above the inputs, forward and backward.",
         "",
         "| operator | map | forward, ms | plain | mmcv | and backward, ms | plain | mmcv | peak, MiB | plain | mmcv |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

@@ -49,7 +49,7 @@ class Broken(ContextHead):
         self.out_channels = 8
 
     def forward(self, stages):
-        x = self.conv(self.gather(stages))
+        x = self.conv(self.concat_stages(stages))
         return HeadOutput(x)
 
 HEAD = Broken

@@ -6,26 +6,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """Thread pool with at most `waiting` unfinished calls: `do` blocks while there are more.
+    """Thread pool with at most `max_pending` unfinished calls; `submit` blocks until there are fewer.
 
-    threads: number of threads; a single one makes the calls in the order in which they were given.
+    threads: number of threads; a single thread makes the calls in the order of submission.
     As a context manager it waits for all calls at its end; after an exception it drops the calls that have not begun.
     """
 
-    def __init__(self, threads: int, *, waiting: int) -> None:
-        if threads < 1 or waiting < 1:
-            raise ValueError(f"threads {threads}, waiting {waiting}; expected at least 1 each")
-        self.waiting = waiting
+    def __init__(self, threads: int, *, max_pending: int) -> None:
+        if threads < 1 or max_pending < 1:
+            raise ValueError(f"threads {threads}, max_pending {max_pending}; expected at least 1 each")
+        self.max_pending = max_pending
         self._pool = ThreadPoolExecutor(threads)
         self._unfinished: deque[Future[object]] = deque()
 
-    def do(self, call: Callable[[], object]) -> None:
+    def submit(self, call: Callable[[], object]) -> None:
         """Makes `call` in another thread. Raises what an earlier call raised."""
-        while self._unfinished and (len(self._unfinished) >= self.waiting or self._unfinished[0].done()):
+        while self._unfinished and (len(self._unfinished) >= self.max_pending or self._unfinished[0].done()):
             self._unfinished.popleft().result()
         self._unfinished.append(self._pool.submit(call))
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Waits for every call. Raises what the earliest failed call raised."""
         while self._unfinished:
             self._unfinished.popleft().result()
@@ -36,6 +36,6 @@ class Background:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self.finish()
+                self.wait()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)

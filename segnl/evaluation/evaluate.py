@@ -59,13 +59,13 @@ def evaluate(
 
     def evaluate_all() -> None:
         with (
-            Background(1, waiting=2) as counting,
+            Background(1, max_pending=2) as counting,
             Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
         ):
             for _, sample in samples:
                 cached = cached_labels(sample) if cached_labels is not None else None
                 labels = predictor.labels(sample.image) if cached is None else torch.from_numpy(cached)
-                counting.do(partial(count, sample, labels))
+                counting.submit(partial(count, sample, labels))
                 progress.advance()
                 if should_stop():
                     break

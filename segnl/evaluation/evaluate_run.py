@@ -292,7 +292,7 @@ class _EvaluationPass:
         accumulator = Accumulator(data.table.num_classes, with_strata=self.request.with_strata)
         more_counts: dict[str, dict[str, Counts]] = {}
         index_of = {sample_id: i for i, sample_id in enumerate(data.sample_ids)}
-        with Background(WRITERS, waiting=2 * WRITERS) as writers:
+        with Background(WRITERS, max_pending=2 * WRITERS) as writers:
             mask_folder = self._mask_folder(writers)
             submission = self.request.submission and Submission(self.request.submission, data, writers)
 
@@ -301,7 +301,7 @@ class _EvaluationPass:
                 if self.stored is None:
                     more_counts[sample.id] = _boundary_and_pairs(data, index_of[sample.id], mask, sample.label)
                     path = _mask_path(self.masks, sample.id)
-                    writers.do(functools.partial(write_ids, path, mask, data.table))
+                    writers.submit(functools.partial(write_ids, path, mask, data.table))
                 if mask_folder is not None:
                     mask_folder.write(sample, labels)
                 if submission:
@@ -320,7 +320,7 @@ class _EvaluationPass:
                     cached_labels=functools.partial(self._cached_labels, mask_folder),
                     group=group,
                 )
-            group.run_on_all(writers.finish)
+            group.run_on_all(writers.wait)
         if submission:
             submission.write()
         value = dict(self.stored.value) if self.stored else {}

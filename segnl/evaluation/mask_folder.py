@@ -64,7 +64,7 @@ class MaskFolder:
         if sample.id in self.written_ids:
             return
         label, table = sample.label if self.data.has_labels else None, self.data.table
-        self.background.do(
+        self.background.submit(
             partial(write_masks, self.folder, sample.id, labels.numpy(), table, image=sample.image, label=label)
         )
 

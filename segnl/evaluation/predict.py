@@ -23,11 +23,14 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     ensure_writable(out)
     require_no_evaluation(out)
     files = _image_files(images)
-    with Background(WRITERS, waiting=2 * WRITERS) as writers, Progress("predict", len(files), unit="image") as progress:
+    with (
+        Background(WRITERS, max_pending=2 * WRITERS) as writers,
+        Progress("predict", len(files), unit="image") as progress,
+    ):
         for path in files:
             image = read_image(path)
             labels = predictor.predict(image)
-            writers.do(partial(write_masks, out, path.stem, labels, predictor.class_table, image=image))
+            writers.submit(partial(write_masks, out, path.stem, labels, predictor.class_table, image=image))
             progress.advance()
     return len(files)
 

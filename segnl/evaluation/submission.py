@@ -61,7 +61,7 @@ class Submission:
         def compress() -> None:
             self._files[f"{sample.id}.png"] = png(self.data.table.to_file(prediction.numpy()))
 
-        self.background.do(compress)
+        self.background.submit(compress)
 
     def write(self) -> None:
         """Writes the zip file, complete or not at all. Raises DataError when a mask is missing."""

@@ -21,14 +21,14 @@ def criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     query, key, value = agree(("query", query, "b c h w"), ("key", key, "b c h w"), ("value", value, "b d h w"))
     if is_exporting():
-        return plain_criss_cross_context(query, key, value)
+        return reference_criss_cross_context(query, key, value)
     q, k, v = (x.permute(0, 2, 3, 1) for x in (query, key, value))  # b h w c
     only_reverse_mode("criss_cross_context", q, k, v)
     context: Tensor = criss_cross(q, k, v)[0]  # b h w d
     return context.permute(0, 3, 1, 2)
 
 
-def plain_criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def reference_criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The formula as it stands, for exported graphs: query, key `b c h w`, value `b d h w` -> `b d h w`."""
     h, w = query.shape[-2:]
     row_scores = torch.matmul(query.permute(0, 2, 3, 1), key.permute(0, 2, 1, 3))  # b h w w

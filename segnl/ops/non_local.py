@@ -1,7 +1,7 @@
 """Non-local context: each position's weighted sum over all positions, for the four pairwise functions.
 
-Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971. The functions named `plain_` are the formulas as
-they stand, which hold all pairs of positions; the others give the same numbers and never hold all pairs of a large map
+Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971. Functions named `reference_` are the published
+formulas, which hold all pairs of positions; the others give the same numbers and never hold all pairs of a large map
 (docs/adr/0008-exact-context-operators.md).
 
 Results are `b d n` views of memory that lies `b n d`; inputs that lie that way too, such as the transposed result of
@@ -42,13 +42,13 @@ def softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0
     if is_exporting() or (q.device.type == "cuda" and q.dtype != torch.float64):
         return _fused(q, k, v, scale).transpose(1, 2)
     if k.shape[1] <= MAX_PLAIN_POSITIONS:
-        return plain_softmax_context(q.mT, k.mT, v.mT, scale=scale)
+        return reference_softmax_context(q.mT, k.mT, v.mT, scale=scale)
     only_reverse_mode("softmax_context", q, k, v)
     context: Tensor = blocked_attention(q, k, v, scale)[0]  # b n d
     return context.transpose(1, 2)
 
 
-def plain_softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
+def reference_softmax_context(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
     """`softmax_context` with all pairs: theta `b c n`, phi `b c m`, g `b d m` -> `b d n`."""
     dtype = accumulation_dtype(g.dtype)
     with no_autocast(g):
@@ -82,7 +82,7 @@ def dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         return torch.bmm(theta.to(dtype).mT, summary).to(g.dtype).mT  # b d n
 
 
-def plain_dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+def reference_dot_product_context(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """`dot_product_context` with all pairs: theta `b c n`, phi `b c m`, g `b d m` -> `b d n`."""
     weights = torch.matmul(theta.transpose(1, 2), phi) / phi.shape[-1]  # b n m
     return torch.matmul(g, weights.transpose(1, 2))  # b d n
@@ -101,13 +101,13 @@ def concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> 
         ("theta_score", theta_score, "b n"), ("phi_score", phi_score, "b m"), ("g", g, "b d m"), autocasts=False
     )
     if is_exporting():
-        return plain_concatenation_context(theta_score.to(g.dtype), phi_score.to(g.dtype), g)
+        return reference_concatenation_context(theta_score.to(g.dtype), phi_score.to(g.dtype), g)
     only_reverse_mode("concatenation_context", theta_score, phi_score, g)
     context: Tensor = relu_sum(theta_score, phi_score, g.transpose(1, 2), g.shape[-1])  # b n d
     return context.transpose(1, 2)
 
 
-def plain_concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> Tensor:
+def reference_concatenation_context(theta_score: Tensor, phi_score: Tensor, g: Tensor) -> Tensor:
     """`concatenation_context` with all pairs: theta_score `b n`, phi_score `b m`, g `b d m` -> `b d n`."""
     weights = (theta_score[:, :, None] + phi_score[:, None, :]).relu() / phi_score.shape[-1]  # b n m
     return torch.matmul(g, weights.transpose(1, 2))  # b d n

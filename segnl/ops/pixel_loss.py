@@ -3,7 +3,7 @@
 A band of output rows is upsampled, turned into its loss and gradient, and dropped: no tensor of size `b k H W` exists,
 in forward or in backward. Upsampling is a product with a thin matrix along each axis, so its gradient is deterministic.
 
-The functions named `plain_` are the operators, and what GPUs run; the CPU runs the kernels of the same result in
+The functions named `reference_` are the operators, and what GPUs run; the CPU runs the kernels of the same result in
 ops/kernels/pixel_loss.py.
 """
 
@@ -67,7 +67,7 @@ def pixel_cross_entropy(
     return (total / torch.where(count == 0, 1, count)).to(dtype)
 
 
-def plain_cross_entropy_sum(
+def reference_cross_entropy_sum(
     logits: Tensor,
     label: Tensor,
     class_weight: Tensor | None,
@@ -102,7 +102,7 @@ def plain_cross_entropy_sum(
         return total, wide_grad @ by_column if wants_gradient else scores.new_empty(0)
 
 
-def plain_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
+def reference_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     """Computes each pixel's cross-entropy `b H W` in float32 (float64 for float64 logits); -1 where it is ignored."""
     scores = logits.to(accumulation_dtype(logits.dtype))
     by_row, by_column = _interpolation(scores, label, align_corners=align_corners)
@@ -152,7 +152,7 @@ cross_entropy_sum = operator(
     # The gradient is interpolated back.
     flops=lambda logits, label, *settings: _interpolation_flops(logits, label) * (2 if settings[-1] else 1),
     cpu_kernel=tiled_cross_entropy_sum,
-)(plain_cross_entropy_sum)
+)(reference_cross_entropy_sum)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -174,7 +174,7 @@ pixel_losses = operator(
     shapes=lambda logits, label, align_corners: logits.new_empty(label.shape, dtype=accumulation_dtype(logits.dtype)),
     flops=lambda logits, label, align_corners: _interpolation_flops(logits, label),
     cpu_kernel=tiled_pixel_losses,
-)(plain_pixel_losses)
+)(reference_pixel_losses)
 
 nth_largest = operator(
     "nth_largest(Tensor values, Tensor n, float ceiling) -> Tensor",

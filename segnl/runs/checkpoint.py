@@ -183,7 +183,7 @@ def broadcast_checkpoint(checkpoint: Checkpoint | None, group: ProcessGroup) -> 
     return replace(bare, model=model, optim=optim_state, ema=ema)
 
 
-def set_damaged_aside(run: Path, newest_undamaged: Checkpoint) -> None:
+def quarantine_damaged(run: Path, newest_undamaged: Checkpoint) -> None:
     """Renames the checkpoints after `newest_undamaged`, so that they do not count among the two that are kept."""
     for path in checkpoints_of(run):
         if path.name > newest_undamaged.path.name:

@@ -8,7 +8,7 @@ from segnl.core.config import dump_yaml
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import LOCK, inside, remove_leftovers, run_lock, write_atomic
 from segnl.labels.table import ClassTable
-from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, newest_checkpoint, set_damaged_aside
+from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, newest_checkpoint, quarantine_damaged
 from segnl.runs.recipe import Recipe, differing_keys
 
 RUNS = Path("checkpoints")
@@ -39,7 +39,7 @@ def lock_run_folder(run: Path, recipe: Recipe, class_table: ClassTable, *, fresh
         checkpoint = newest_checkpoint(run)
         if checkpoint is not None:
             _check_same_training(recipe, class_table, checkpoint)
-            set_damaged_aside(run, checkpoint)
+            quarantine_damaged(run, checkpoint)
         write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
         yield checkpoint
 

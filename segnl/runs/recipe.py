@@ -153,7 +153,7 @@ def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and
 # scored, what it logs, and how its steps are executed.
-FREE_KEYS = frozenset(
+NON_TRAINING_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
     | {"train.tensorboard", "train.pictures"}
@@ -178,7 +178,7 @@ def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:
     return {
         key: value
         for key, value in flatten(recipe).items()
-        if key not in FREE_KEYS and (with_eval or not key.startswith("eval."))
+        if key not in NON_TRAINING_KEYS and (with_eval or not key.startswith("eval."))
     }
 
 

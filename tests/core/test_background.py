@@ -14,18 +14,18 @@ def test_one_thread_keeps_the_order_and_leaving_waits_for_all() -> None:
         time.sleep(0.002 * (number % 3))
         made.append(number)
 
-    with Background(1, waiting=3) as background:
+    with Background(1, max_pending=3) as background:
         for number in range(12):
-            background.do(partial(call, number))
+            background.submit(partial(call, number))
     assert made == list(range(12))
 
 
 def test_no_more_calls_wait_than_are_allowed() -> None:
     gate, begun = threading.Event(), []
-    with Background(1, waiting=2) as background:
-        background.do(lambda: gate.wait(20))
-        background.do(lambda: begun.append(2))
-        third = threading.Thread(target=lambda: background.do(lambda: begun.append(3)))
+    with Background(1, max_pending=2) as background:
+        background.submit(lambda: gate.wait(20))
+        background.submit(lambda: begun.append(2))
+        third = threading.Thread(target=lambda: background.submit(lambda: begun.append(3)))
         third.start()
         third.join(0.1)
         assert third.is_alive()  # it waits for the first to end
@@ -40,16 +40,16 @@ def fail() -> None:
 
 
 def failing_call_then(made: list[int], calls_after: int) -> None:
-    with Background(1, waiting=2) as background:
-        background.do(fail)
+    with Background(1, max_pending=2) as background:
+        background.submit(fail)
         for number in range(calls_after):
-            background.do(partial(made.append, number))
+            background.submit(partial(made.append, number))
             time.sleep(0.002)
 
 
 def interrupted_beside_an_error() -> None:
-    with Background(1, waiting=5) as background:
-        background.do(fail)
+    with Background(1, max_pending=5) as background:
+        background.submit(fail)
         raise KeyboardInterrupt
 
 
@@ -72,4 +72,4 @@ def test_an_error_of_the_caller_is_not_hidden_by_one_of_a_call() -> None:
 
 def test_numbers_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="threads 0"):
-        Background(0, waiting=1)
+        Background(0, max_pending=1)

@@ -84,7 +84,7 @@ def cityscapes(root: Path) -> Cityscapes:
 
 
 def packed(path: Path, data, *, predicted=None, leave_out: int = 0) -> None:
-    with Background(1, waiting=2) as background:
+    with Background(1, max_pending=2) as background:
         submission = Submission(path, data, background)
         for i in range(len(data) - leave_out):
             sample = data.read(i)

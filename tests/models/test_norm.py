@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from segnl.core.errors import ConfigError
-from segnl.models.blocks.conv import PooledBatchNorm2d, ZeroBatchNorm
+from segnl.models.blocks.conv import PooledBatchNorm2d, ZeroInitBatchNorm
 from segnl.models.norm import norm_note, num_groups_for, resolve_norm, use_group_norm
 from segnl.models.segmenter import Segmenter, model_config, new_segmenter
 
@@ -69,7 +69,7 @@ def test_group_norm_keeps_the_mark_for_gamma_lr_mult() -> None:
 
 
 def test_group_norm_trains_on_one_image_with_a_pooled_branch() -> None:
-    net = nn.Sequential(PooledBatchNorm2d(8), ZeroBatchNorm(8))
+    net = nn.Sequential(PooledBatchNorm2d(8), ZeroInitBatchNorm(8))
     use_group_norm(net)
     out = net.train()(torch.randn(1, 8, 1, 1))
     assert torch.isfinite(out).all()

@@ -12,9 +12,9 @@ from segnl.ops import non_local
 from segnl.ops.non_local import (
     concatenation_context,
     dot_product_context,
-    plain_concatenation_context,
-    plain_dot_product_context,
-    plain_softmax_context,
+    reference_concatenation_context,
+    reference_dot_product_context,
+    reference_softmax_context,
     softmax_context,
 )
 
@@ -50,10 +50,10 @@ KINDS: dict[str, Context] = {
     "concatenation": concatenation_context,
 }
 PLAIN: dict[str, Context] = {
-    "softmax": partial(plain_softmax_context, scale=0.7),
-    "tiles": partial(plain_softmax_context, scale=0.7),
-    "dot_product": plain_dot_product_context,
-    "concatenation": plain_concatenation_context,
+    "softmax": partial(reference_softmax_context, scale=0.7),
+    "tiles": partial(reference_softmax_context, scale=0.7),
+    "dot_product": reference_dot_product_context,
+    "concatenation": reference_concatenation_context,
 }
 
 

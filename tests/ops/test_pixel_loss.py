@@ -15,8 +15,8 @@ from segnl.ops.pixel_loss import (
     per_pixel_loss,
     pixel_cross_entropy,
     pixel_weight_sum,
-    plain_cross_entropy_sum,
-    plain_pixel_losses,
+    reference_cross_entropy_sum,
+    reference_pixel_losses,
 )
 from segnl.ops.resize import resize
 
@@ -75,7 +75,7 @@ def test_value_matches_a_loop_over_pixels(align_corners: bool, smoothing: float,
         )
         assert loss.dtype == torch.float64
         assert loss.item() == pytest.approx(total / divisor, rel=1e-13)
-    plain, _ = plain_cross_entropy_sum(logits.detach(), label, class_weight, align_corners, smoothing, False)
+    plain, _ = reference_cross_entropy_sum(logits.detach(), label, class_weight, align_corners, smoothing, False)
     assert plain.item() == pytest.approx(total, rel=1e-13)
 
 
@@ -121,10 +121,10 @@ def test_plain_form_equals_upsampling_everything(
     (exact_grad,) = torch.autograd.grad(exact.sum(), precise)
     for band_numbers in (pixel_loss.BAND_NUMBERS, 2 * K * HW[1] * 6):  # one band, and bands of 6 rows
         monkeypatch.setattr(pixel_loss, "BAND_NUMBERS", band_numbers)
-        total, grad = plain_cross_entropy_sum(logits.detach(), label, None, align_corners, 0.1, True)
+        total, grad = reference_cross_entropy_sum(logits.detach(), label, None, align_corners, 0.1, True)
         assert abs(total.item() - exact.sum().item()) <= tolerance * exact.sum().item()
         assert (grad - exact_grad).abs().max() <= tolerance * exact_grad.abs().max()
-    losses = plain_pixel_losses(logits.detach(), label, align_corners)
+    losses = reference_pixel_losses(logits.detach(), label, align_corners)
     expected = F.cross_entropy(up, label, ignore_index=255, reduction="none").masked_fill(label == 255, -1)
     torch.testing.assert_close(losses.double(), expected, rtol=10 * tolerance, atol=10 * tolerance)
 

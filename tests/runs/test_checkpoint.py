@@ -17,9 +17,9 @@ from segnl.runs.checkpoint import (
     newest_checkpoint,
     open_checkpoint,
     optimiser_tensors,
+    quarantine_damaged,
     restore_optimiser,
     save_checkpoint,
-    set_damaged_aside,
     step_of,
 )
 
@@ -148,7 +148,7 @@ def test_a_damaged_newer_one_does_not_count_among_the_two(tmp_path):
     for step in (8, 9, 10):
         save(checkpoint_path(tmp_path, step), net(), step=step)
     checkpoint_path(tmp_path, 10).write_bytes(b"damaged")
-    set_damaged_aside(tmp_path, load_checkpoint(checkpoint_path(tmp_path, 9)))
+    quarantine_damaged(tmp_path, load_checkpoint(checkpoint_path(tmp_path, 9)))
     drop_old_checkpoints(tmp_path)
     assert [path.name for path in checkpoints_of(tmp_path)] == [
         "step-00000009.safetensors",

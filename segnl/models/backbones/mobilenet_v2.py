@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
-from segnl.models.blocks.conv import HeConv2d
+from segnl.models.blocks.conv import KaimingConv2d
 from segnl.models.weights.pretrained import backbone_tensors, fetch, load_backbone, weights_path
 
 # Expansion, channels, number of blocks and stride of each group of blocks.
@@ -39,7 +39,7 @@ class ConvNormReLU6(nn.Sequential):
         self, in_channels: int, channels: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
     ):
         padding = kernel // 2 * dilation
-        conv = HeConv2d(in_channels, channels, kernel, stride, padding, dilation, groups, bias=False)
+        conv = KaimingConv2d(in_channels, channels, kernel, stride, padding, dilation, groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(channels), nn.ReLU6(inplace=True))
 
 
@@ -51,7 +51,7 @@ class InvertedResidual(nn.Module):
         hidden = in_channels * expansion
         expand = [] if expansion == 1 else [ConvNormReLU6(in_channels, hidden, 1)]
         depthwise = ConvNormReLU6(hidden, hidden, 3, stride, dilation, groups=hidden)
-        project = HeConv2d(hidden, channels, 1, bias=False)
+        project = KaimingConv2d(hidden, channels, 1, bias=False)
         self.conv = nn.Sequential(*expand, depthwise, project, nn.BatchNorm2d(channels))
         self.is_residual = stride == 1 and in_channels == channels
 

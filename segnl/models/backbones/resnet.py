@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segnl.core.config import Config, JSONDict, SmallCount
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
-from segnl.models.blocks.conv import HeConv2d, ZeroBatchNorm
+from segnl.models.blocks.conv import KaimingConv2d, ZeroInitBatchNorm
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.weights.pretrained import KEY, backbone_tensors, fetch, load_backbone, weights_path
 from segnl.models.weights.resnet import URLS, resnet_names
@@ -161,7 +161,7 @@ def plan_stages(cfg: ResNetConfig) -> list[StagePlan]:
 
 
 def _last_norm(channels: int, cfg: ResNetConfig) -> nn.BatchNorm2d:
-    return ZeroBatchNorm(channels) if cfg.zero_init_residual else nn.BatchNorm2d(channels)
+    return ZeroInitBatchNorm(channels) if cfg.zero_init_residual else nn.BatchNorm2d(channels)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, cfg: ResNetConfig) -> nn.Sequential | None:
@@ -169,7 +169,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, cfg: ResNetConfi
         return None
     pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if cfg.avg_down else []
     conv_stride = 1 if cfg.avg_down else stride
-    conv = HeConv2d(in_channels, out_channels, 1, stride=conv_stride, bias=False)
+    conv = KaimingConv2d(in_channels, out_channels, 1, stride=conv_stride, bias=False)
     return nn.Sequential(*pool, conv, nn.BatchNorm2d(out_channels))
 
 
@@ -180,9 +180,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
         super().__init__()
-        self.conv1 = HeConv2d(in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv1 = KaimingConv2d(
+            in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = HeConv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = KaimingConv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = _last_norm(channels, cfg)
         self.downsample = _shortcut(in_channels, channels, stride, cfg)
 
@@ -201,11 +203,13 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
         super().__init__()
         first, second = (stride, 1) if cfg.stride_conv == 1 else (1, stride)
-        self.conv1 = HeConv2d(in_channels, channels, 1, stride=first, bias=False)
+        self.conv1 = KaimingConv2d(in_channels, channels, 1, stride=first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = HeConv2d(channels, channels, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = KaimingConv2d(
+            channels, channels, 3, stride=second, padding=dilation, dilation=dilation, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = HeConv2d(channels, channels * self.expansion, 1, bias=False)
+        self.conv3 = KaimingConv2d(channels, channels * self.expansion, 1, bias=False)
         self.bn3 = _last_norm(channels * self.expansion, cfg)
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride, cfg)
 
@@ -219,7 +223,7 @@ class Bottleneck(nn.Module):
 
 def plain_stem(channels: int) -> nn.Sequential:
     """Builds a 7x7 convolution of stride 2: modules 0 (conv) and 1 (norm)."""
-    conv = HeConv2d(3, channels, 7, stride=2, padding=3, bias=False)
+    conv = KaimingConv2d(3, channels, 7, stride=2, padding=3, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
@@ -228,7 +232,7 @@ def deep_stem(channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     half = channels // 2
     for in_channels, out_channels, stride in ((3, half, 2), (half, half, 1), (half, channels, 1)):
-        conv = HeConv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        conv = KaimingConv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

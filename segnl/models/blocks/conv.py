@@ -14,14 +14,14 @@ from segnl.ops.arguments import is_exporting
 from segnl.ops.dilated_conv import dilated_conv2d
 
 
-class HeConv2d(nn.Conv2d):
+class KaimingConv2d(nn.Conv2d):
     """Convolution with He's normal initialisation (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
 
     def reset_parameters(self) -> None:
         _draw(self.weight, self.bias, "he")
 
 
-class DilatedConv2d(HeConv2d):
+class DilatedConv2d(KaimingConv2d):
     """Square convolution without stride that keeps the map's size; plain 3x3 ones by `segnl.ops.dilated_conv`."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def _draw(weight: Tensor, bias: Tensor | None, init: Literal["small", "he", "zer
         nn.init.zeros_(bias)
 
 
-class ZeroBatchNorm(nn.BatchNorm2d):
+class ZeroInitBatchNorm(nn.BatchNorm2d):
     """Batch norm of `b c *` whose gamma starts at 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:

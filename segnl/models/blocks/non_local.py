@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
-from segnl.models.blocks.conv import Pointwise, ZeroBatchNorm, apply_all
+from segnl.models.blocks.conv import Pointwise, ZeroInitBatchNorm, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -57,7 +57,7 @@ class NonLocalBlock(nn.Module):
         if cfg.pairwise == "concatenation":
             self.score = Pointwise(2 * inner, 1, dims=dims, has_bias=False, init="he")
         self.w_z = Pointwise(inner, channels, dims=dims, has_bias=not has_norm, init="he" if has_norm else "zero")
-        self.norm = ZeroBatchNorm(channels) if has_norm else nn.Identity()
+        self.norm = ZeroInitBatchNorm(channels) if has_norm else nn.Identity()
         self.norm.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
 
     def forward(self, x: Tensor) -> Tensor:

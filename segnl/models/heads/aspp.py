@@ -54,7 +54,7 @@ class ASPPHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        x = self.gather(stages)
+        x = self.concat_stages(stages)
         maps = parallel_maps(x, self.image_pool, self.branches)
         out = F.dropout(self.project(maps), self.project_dropout, self.training)
         return HeadOutput(self.last_conv(out))

@@ -60,9 +60,9 @@ class ContextHead(nn.Module):
         super().__init__()
         self.in_stages = cfg.in_stages
         self.in_channels = sum(channels_of(stage, stage_channels, key="in_stages") for stage in cfg.in_stages)
-        """Channels of the map that `gather` returns."""
+        """Channels of the map that `concat_stages` returns."""
 
-    def gather(self, stages: Sequence[Tensor]) -> Tensor:
+    def concat_stages(self, stages: Sequence[Tensor]) -> Tensor:
         """Returns the stages of `in_stages` as one map `b c h w` of the first one's size."""
         maps = [stages[stage] for stage in self.in_stages]
         if len(maps) == 1:
@@ -143,14 +143,14 @@ class ConvContextConvHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        return HeadOutput(self.shell(self.gather(stages)))
+        return HeadOutput(self.shell(self.concat_stages(stages)))
 
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
         """Returns the context block's attention weights of position `pixel`."""
         attend: Callable[[Tensor, tuple[int, int]], AttentionRows] | None = getattr(self.shell.context, "attend", None)
         if attend is None:
             return super().attend(stages, pixel)
-        return attend(self.shell.before_context(self.gather(stages)), pixel)
+        return attend(self.shell.before_context(self.concat_stages(stages)), pixel)
 
 
 @torch.no_grad()
@@ -166,7 +166,7 @@ def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int,
         raise ValueError(
             f"{type(head).__name__} is in training mode, where batch norm depends on the batch; call eval()"
         )
-    h, w = head.gather(stages).shape[-2:]
+    h, w = head.concat_stages(stages).shape[-2:]
     try:
         row, column = map(operator.index, pixel)
     except (TypeError, ValueError) as err:

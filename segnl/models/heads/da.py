@@ -88,7 +88,7 @@ class DAHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w` and, in training, each branch's own logits."""
-        x = self.gather(stages)
+        x = self.concat_stages(stages)
         branches = {"position": self.position(x), "channel": self.channel(x)}
         logits = {}
         if self.training:
@@ -98,7 +98,7 @@ class DAHead(ContextHead):
 
     def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
         """Returns the attention weights of position `pixel` in the branch between positions."""
-        x = self.position[0](self.gather(stages))
+        x = self.position[0](self.concat_stages(stages))
         rows: AttentionRows = self.position[1].attention.attend(x, x, pixel)  # type: ignore[operator, union-attr]
         return rows
 

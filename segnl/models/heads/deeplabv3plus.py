@@ -58,7 +58,7 @@ class DeepLabV3PlusHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w` of the finer stage's size."""
-        x = self.project(parallel_maps(self.gather(stages), self.image_pool, self.branches))
+        x = self.project(parallel_maps(self.concat_stages(stages), self.image_pool, self.branches))
         if self.low is not None and self.low_stage is not None:
             low = self.low(stages[self.low_stage])
             x = torch.cat([self.resize_to(x, low), low], dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.models.blocks.conv import HeConv2d, NormActConfig
+from segnl.models.blocks.conv import KaimingConv2d, NormActConfig
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
 from segnl.ops.context import expectation_context
 
@@ -76,7 +76,7 @@ class EMAHead(ContextHead):
         super().__init__(cfg, stage_channels, num_classes)
         inner = cfg.inner_channels or 2 * cfg.channels
         self.reduce = cfg.conv(self.in_channels, inner, 3)
-        self.before = HeConv2d(inner, inner, 1).requires_grad_(False)
+        self.before = KaimingConv2d(inner, inner, 1).requires_grad_(False)
         self.rebuild = Bases(inner, cfg)
         self.after = cfg.conv(inner, inner, 1, leaky_slope=1.0)
         self.narrow = cfg.conv(inner, cfg.channels, 3)
@@ -85,7 +85,7 @@ class EMAHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        x = self.gather(stages)
+        x = self.concat_stages(stages)
         reduced = self.reduce(x)
         rebuilt = self.after(self.rebuild(self.before(reduced)).relu())
         out = self.narrow((reduced + rebuilt).relu())

@@ -64,7 +64,7 @@ class ISAHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        x = self.reduce(self.gather(stages))
+        x = self.reduce(self.concat_stages(stages))
         b, _, h, w = x.shape
         group_h, group_w = self.group_hw
         pad_h, pad_w = -h % group_h, -w % group_w

@@ -52,7 +52,7 @@ class OCRHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w` and the coarse logits."""
-        x = self.reduce(self.gather(stages))
+        x = self.reduce(self.concat_stages(stages))
         coarse = self.coarse(stages[self.coarse_stage])  # b k * *
         scores = self.resize_to(coarse, x)
         regions = region_context(scores.flatten(2), x.flatten(2))[..., None]  # b c k 1

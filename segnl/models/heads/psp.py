@@ -39,7 +39,7 @@ class PSPHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        x = self.gather(stages)
+        x = self.concat_stages(stages)
         means = pyramid_means(x, self.bins).split([s * s for s in self.bins], dim=2)
         grids = [mean.unflatten(2, (s, s)) for mean, s in zip(means, self.bins, strict=True)]  # b c s s
         levels = [self.resize_to(level(grid), x) for level, grid in zip(self.levels, grids, strict=True)]

@@ -31,7 +31,7 @@ def tiled_cross_entropy_sum(
     label_smoothing: float,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes `plain_cross_entropy_sum` (ops/pixel_loss.py) in tiles.
+    """Computes `reference_cross_entropy_sum` (ops/pixel_loss.py) in tiles.
 
     Raises ValueError for a label outside 0..k-1 and 255.
     """
@@ -69,7 +69,7 @@ def tiled_cross_entropy_sum(
 
 
 def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    """Computes `plain_pixel_losses` (ops/pixel_loss.py) in tiles.
+    """Computes `reference_pixel_losses` (ops/pixel_loss.py) in tiles.
 
     Raises ValueError for a label outside 0..k-1 and 255.
     """

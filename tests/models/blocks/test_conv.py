@@ -5,13 +5,13 @@ from torch import nn
 
 from segnl.models.blocks.conv import (
     ConvNormAct,
-    HeConv2d,
+    KaimingConv2d,
     NormalInitConv2d,
     Pointwise,
     PooledBatchNorm2d,
     SeparableConvNormAct,
-    ZeroBatchNorm,
     ZeroConv2d,
+    ZeroInitBatchNorm,
     activate,
     apply_all,
     parallel_maps,
@@ -20,7 +20,7 @@ from segnl.models.blocks.conv import (
 
 def test_he_convolutions_start_with_the_variance_of_the_fan_out() -> None:
     torch.manual_seed(0)
-    assert HeConv2d(64, 128, 3).weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+    assert KaimingConv2d(64, 128, 3).weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
 
 
 def test_normal_init_convolutions_start_with_std_0_01() -> None:
@@ -31,7 +31,7 @@ def test_normal_init_convolutions_start_with_std_0_01() -> None:
 
 
 def test_a_zero_norm_starts_as_zero() -> None:
-    assert ZeroBatchNorm(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
+    assert ZeroInitBatchNorm(3)(torch.randn(2, 3, 4, 5)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (5, 2)])

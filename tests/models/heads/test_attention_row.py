@@ -25,7 +25,7 @@ def stages() -> list[Any]:
 
 
 def entering(head: ContextHead) -> Tensor:
-    return head.shell.before_context(head.gather(stages()))
+    return head.shell.before_context(head.concat_stages(stages()))
 
 
 @pytest.mark.parametrize("subsample", [False, True])

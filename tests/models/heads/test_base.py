@@ -16,7 +16,7 @@ def stages() -> list[torch.Tensor]:
 def test_the_default_input_is_the_last_stage() -> None:
     maps = stages()
     head = ContextHead(HeadConfig(name="any"), (2, 3, 4, 5), 7)
-    assert head.gather(maps) is maps[3]
+    assert head.concat_stages(maps) is maps[3]
     assert head.in_channels == 5
 
 
@@ -26,7 +26,7 @@ def test_several_stages_are_resized_to_the_first_ones_size(align_corners: bool) 
     head = head_of((0, 3))
     head.align_corners = align_corners
     expected = torch.cat([maps[0], resize(maps[3], (13, 21), align_corners=align_corners)], dim=1)
-    assert torch.equal(head.gather(maps), expected)
+    assert torch.equal(head.concat_stages(maps), expected)
     assert head.in_channels == 7
 
 

@@ -13,8 +13,8 @@ from segnl.ops.pixel_loss import (
     nth_largest,
     pixel_cross_entropy,
     pixel_losses,
-    plain_cross_entropy_sum,
-    plain_pixel_losses,
+    reference_cross_entropy_sum,
+    reference_pixel_losses,
 )
 from segnl.ops.resize import resize
 
@@ -44,9 +44,9 @@ def test_tiles_match_the_plain_forms(in_hw: tuple[int, int], align_corners: bool
     logits, class_weight = logits.detach(), torch.tensor([0.5, 1.0, 2.0, 0.25, 3.0], dtype=torch.float64)
     for weight in (None, class_weight):
         settings = (weight, align_corners, label_smoothing, True)
-        tiled, plain = (f(logits, label, *settings) for f in (cross_entropy_sum, plain_cross_entropy_sum))
+        tiled, plain = (f(logits, label, *settings) for f in (cross_entropy_sum, reference_cross_entropy_sum))
         torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
-        tiled, plain = (f(logits, label, align_corners) for f in (pixel_losses, plain_pixel_losses))
+        tiled, plain = (f(logits, label, align_corners) for f in (pixel_losses, reference_pixel_losses))
         torch.testing.assert_close(tiled, plain, rtol=1e-12, atol=1e-12)
 
 
