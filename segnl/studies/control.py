@@ -118,7 +118,6 @@ def is_varied(name: str, varies: Sequence[str]) -> bool:
 
 
 def _overlap(key: str, other_key: str) -> bool:
-    """Tells whether two dotted keys are the same or one contains the other."""
     return f"{key}.".startswith(f"{other_key}.") or f"{other_key}.".startswith(f"{key}.")
 
 

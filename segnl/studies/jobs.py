@@ -58,7 +58,8 @@ class JobPool:
         self.active: dict[int, tuple[PlannedRun, subprocess.Popen[str]]] = {}
         self.signalled: set[str] = set()
         self.failed: dict[str, int] = {}
-        self.steps = {run.name: _saved_step(run) for run in runs}
+        saved = {run.name: checkpoints_of(run.folder) for run in runs}
+        self.steps = {name: int(files[0].stem.partition("-")[2]) if files else 0 for name, files in saved.items()}
         self.total = sum(run.recipe.train.max_steps for run in runs)
 
     def train(self) -> None:
@@ -125,11 +126,6 @@ class JobPool:
         code = next(iter(self.failed.values()))
         err.exit_code = code if code > 0 else MachineError.exit_code  # below 0: killed by a signal
         return err
-
-
-def _saved_step(run: PlannedRun) -> int:
-    saved = checkpoints_of(run.folder)
-    return int(saved[0].stem.partition("-")[2]) if saved else 0
 
 
 def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[str]:

@@ -86,7 +86,10 @@ def pair_verdict(pair: Comparison, num_pairs: int) -> str:
     if pair.reason == "one image":
         return f"{lead}, one image: this says nothing about other images or about the heads"
     if pair.p is None:
-        return f"{lead}, {_for_these_networks(pair)}"
+        seeds = "one seed" if min(pair.seeds_a, pair.seeds_b) < 2 else f"{_seeds(pair)}, {pair.reason}"
+        images = bracket(pair.images_low, pair.images_high)
+        interval = f"; for these networks on new images: {images}" if images else ""
+        return f"{lead}, {seeds}: holds for these networks and says nothing about the heads{interval}"
     lead += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
     if pair.is_separable:
         p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
@@ -110,13 +113,6 @@ def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
 def _ranked(pair: Comparison) -> tuple[str, str]:
     """Returns the better head and the worse one."""
     return (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a)
-
-
-def _for_these_networks(pair: Comparison) -> str:
-    lead = "one seed" if min(pair.seeds_a, pair.seeds_b) < 2 else f"{_seeds(pair)}, {pair.reason}"
-    images = bracket(pair.images_low, pair.images_high)
-    interval = f"; for these networks on new images: {images}" if images else ""
-    return f"{lead}: holds for these networks and says nothing about the heads{interval}"
 
 
 def _seeds(pair: Comparison) -> str:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from segnl.cli import demo as demo_module
 from segnl.runs.recipe import differing_keys
 from segnl.streets.files import read_manifest
-from segnl.studies import demo as demo_module
 from segnl.studies.study import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
