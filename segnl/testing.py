@@ -134,8 +134,9 @@ def check_backbone(name: str, **settings: Any) -> None:
             tuple(shape[1] for shape in shapes) == channels and all(shape[0] == batch for shape in shapes),
             f"stages {where} are {shapes}, but stage_channels is {channels}",
         )
-        areas = [shape[2] * shape[3] for shape in shapes]
-        _require(areas == sorted(areas, reverse=True), f"stages {where} grow: {shapes}; expected the finest first")
+        for shape, stride in zip(shapes, backbone.stage_strides, strict=True):
+            gaps = abs(shape[2] - height / stride), abs(shape[3] - width / stride)
+            _require(max(gaps) <= 1, f"a stage {where} has {shape[2]}x{shape[3]} positions, but its stride is {stride}")
         _require(all(bool(stage.isfinite().all()) for stage in found), f"stages {where} are not finite")
     torch.stack([stage.square().mean() for stage in found]).sum().backward()
     _check_every_parameter_learns(backbone)

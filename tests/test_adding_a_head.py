@@ -13,6 +13,7 @@ from segnl.core.config import parse_yaml
 from segnl.core.errors import ConfigError
 from segnl.models.segmenter import model_config, new_segmenter
 from segnl.runs.recipe import load_recipe
+from segnl.testing import check_head
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-head.md"
 BACKBONE = {"name": "resnet", "depth": 18, "width": 0.0625}
@@ -73,6 +74,10 @@ def test_the_pages_recipe_loads_beside_its_base(head: dict[str, object], tmp_pat
     shutil.copy(PAGE.parent.parent / Path(place).parent / "_base.yaml", tmp_path)
     (tmp_path / "weigh.yaml").write_text(block("yaml"), encoding="utf-8")
     assert load_recipe(tmp_path / "weigh.yaml").model.head.model_dump() == {**head, "in_stages": (3,), "channels": 512}
+
+
+def test_the_pages_head_keeps_the_contract(head: dict[str, object]) -> None:
+    check_head(str(head["name"]), squeeze=head["squeeze"])
 
 
 def test_a_misspelt_key_of_the_pages_head_is_named(head: dict[str, object]) -> None:

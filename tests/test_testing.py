@@ -62,6 +62,7 @@ from segnl.models.backbones.base import Backbone, BackboneConfig
 class Broken(Backbone):
     Config = BackboneConfig
     stage_channels = (4, 4, 4, 4)
+    stage_strides = (4, 4, 4, 4)
 
     def __init__(self, cfg):
         super().__init__()
@@ -116,8 +117,14 @@ DATASET = Broken
         (check_head, HEAD, "HeadOutput(x)", "HeadOutput(x[:, :, :1])", "the context for stages of 7x11, batch 2 is"),
         (check_head, HEAD, "HeadOutput(x)", "HeadOutput(x / 0)", "is not finite"),
         (check_head, HEAD, "HeadOutput(x)", "HeadOutput(x, {'a': x})", "auxiliary logits a are (2, 8, 7, 11)"),
-        (check_backbone, BACKBONE, "(4, 4, 4, 4)", "(4, 4, 4, 8)", "but stage_channels is (4, 4, 4, 8)"),
-        (check_backbone, BACKBONE, "[x, x, x, x]", "[x[..., :1], x, x, x]", "expected the finest first"),
+        (
+            check_backbone,
+            BACKBONE,
+            "channels = (4, 4, 4, 4)",
+            "channels = (4, 4, 4, 8)",
+            "but stage_channels is (4, 4, 4, 8)",
+        ),
+        (check_backbone, BACKBONE, "[x, x, x, x]", "[x, x, x, x[..., :1]]", "has 15x1 positions, but its stride is 4"),
         (check_backbone, BACKBONE, "self.conv(image)", "self.conv(image.mul_(2))", "changes its image in place"),
         (check_backbone, BACKBONE, "x = self.conv(image)", "x = self.conv(image - image.mean(0))", "the other images"),
         (check_loss, LOSS, "", "", "the loss of ignored pixels alone is nan, not 0"),
