@@ -28,11 +28,10 @@ from segnl.core.log import log
 from segnl.core.result_cache import Record, ResultCache
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
-from segnl.data.reading import read_label
 from segnl.data.sample import Sample
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.mask_folder import MaskFolder
-from segnl.evaluation.masks import WRITERS, write_ids
+from segnl.evaluation.masks import WRITERS, mask_path, read_ids, write_ids
 from segnl.evaluation.predictor import predictor_of
 from segnl.evaluation.presets import is_preset
 from segnl.evaluation.submission import Submission
@@ -126,7 +125,7 @@ class Evaluation:
 
     def mask(self, i: int, table: ClassTable) -> Pixels:
         """Returns the prediction for image `i`, train ids u8 `H W`."""
-        return _read_mask(self.masks, self.sample_ids[i], table)
+        return read_ids(self.masks, self.sample_ids[i], table)
 
     def error_rate(self) -> Floats:
         """Returns the misclassified fraction of each image's labelled pixels, f64 `images`; NaN without any."""
@@ -253,19 +252,10 @@ def _masks_digest(masks: Path, data: SegmentationData) -> str | None:
 
     It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
     """
-    paths = [_mask_path(masks, sample_id) for sample_id in data.sample_ids]
+    paths = [mask_path(masks, sample_id) for sample_id in data.sample_ids]
     if not all(path.is_file() for path in paths):
         return None
     return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
-
-
-def _mask_path(masks: Path, sample_id: str) -> Path:
-    return inside(masks, f"{sample_id}.png")
-
-
-def _read_mask(masks: Path, sample_id: str, table: ClassTable) -> Pixels:
-    path = _mask_path(masks, sample_id)
-    return table.to_train(read_label(path), str(path))
 
 
 @dataclass(frozen=True)
@@ -300,7 +290,7 @@ class _EvaluationPass:
                 mask = labels.numpy()
                 if self.stored is None:
                     more_counts[sample.id] = _boundary_and_pairs(data, index_of[sample.id], mask, sample.label)
-                    path = _mask_path(self.masks, sample.id)
+                    path = mask_path(self.masks, sample.id)
                     writers.submit(functools.partial(write_ids, path, mask, data.table))
                 if mask_folder is not None:
                     mask_folder.write(sample, labels)
@@ -354,7 +344,7 @@ class _EvaluationPass:
     def _cached_labels(self, mask_folder: MaskFolder | None, sample: Sample) -> Pixels | None:
         """Returns a stored prediction, train ids u8 `H W`; None if the network has to run."""
         resumed = mask_folder.cached_labels(sample) if mask_folder is not None else None
-        return resumed if self.stored is None else _read_mask(self.masks, sample.id, self.data.table)
+        return resumed if self.stored is None else read_ids(self.masks, sample.id, self.data.table)
 
     def _log_start(self, mask_folder: MaskFolder | None) -> None:
         if not self.group.is_rank0:

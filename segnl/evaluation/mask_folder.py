@@ -17,9 +17,8 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import remove_leftovers
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.data.base import SegmentationData
-from segnl.data.reading import read_label
 from segnl.data.sample import Sample
-from segnl.evaluation.masks import KINDS, mask_path, write_masks
+from segnl.evaluation.masks import KINDS, mask_path, read_ids, write_masks
 from segnl.runs.recipe import differing_keys
 
 MANIFEST = "masks.json"
@@ -42,16 +41,15 @@ class MaskFolder:
         self.written_ids = {
             sample_id
             for sample_id in data.sample_ids
-            if all(mask_path(folder, kind, sample_id).is_file() for kind in self.kinds)
+            if all(mask_path(folder / kind, sample_id).is_file() for kind in self.kinds)
         }
 
     def cached_labels(self, sample: Sample) -> Pixels | None:
         """Returns the train ids u8 `H W` that an earlier start wrote; None if there are none or the file is damaged."""
         if sample.id not in self.written_ids:
             return None
-        path = mask_path(self.folder, "ids", sample.id)
         try:
-            labels = self.data.table.to_train(read_label(path), str(path))
+            labels = read_ids(self.folder / "ids", sample.id, self.data.table)
         except DataError:
             labels = None
         if labels is None or labels.shape != sample.label.shape:

@@ -11,6 +11,7 @@ import numpy as np
 from segnl.core import IGNORE
 from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, write_atomic
+from segnl.data.reading import read_label
 from segnl.labels.table import ClassTable
 
 KINDS = ("ids", "colour", "overlay", "error")
@@ -46,7 +47,7 @@ def write_masks(
     }
     if label is not None:
         pictures["error"] = error_map(image, prediction, label)
-    paths = {kind: mask_path(folder, kind, sample_id) for kind in pictures}  # checks every path before writing
+    paths = {kind: mask_path(folder / kind, sample_id) for kind in pictures}  # checks every path before writing
     for kind, picture in pictures.items():
         write_atomic(paths[kind], png(picture))
     return list(paths.values())
@@ -57,9 +58,15 @@ def write_ids(path: Path, prediction: Pixels, table: ClassTable) -> None:
     write_atomic(path, png(table.to_file(prediction)), is_synced=False)
 
 
-def mask_path(folder: Path, kind: str, sample_id: str) -> Path:
-    """Returns the path of one of an image's masks; raises ConfigError when that is outside of `folder`."""
-    return inside(folder / kind, f"{sample_id}.png")
+def mask_path(folder: Path, sample_id: str) -> Path:
+    """Returns the path of an image's mask in a folder; raises ConfigError when that is outside of `folder`."""
+    return inside(folder, f"{sample_id}.png")
+
+
+def read_ids(folder: Path, sample_id: str, table: ClassTable) -> Pixels:
+    """Reads a mask of the data set's own ids as train ids u8 `H W`; raises DataError for a damaged file."""
+    path = mask_path(folder, sample_id)
+    return table.to_train(read_label(path), str(path))
 
 
 def overlay(image: Pixels, prediction: Pixels, table: ClassTable) -> Pixels:

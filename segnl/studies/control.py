@@ -21,7 +21,7 @@ NUM_BATCHES = 2
 
 @dataclass(frozen=True)
 class RunHashes:
-    """Hashes that a run's recipe and seed give: of the initial weights and of the first batches.
+    """Hashes that a run's recipe and seed specify: of the initial weights and of the first batches.
 
     init: SHA-256 of each parameter and buffer, by `path shape`. batches: one hash of the first NUM_BATCHES batches.
     first: for each of those batches the hash that a training run writes into its log.
@@ -152,13 +152,13 @@ def refused_runs(
         differing = [step for step, value in batches.items() if expected.get(step, value) != value]
         if differing:
             steps = f"at {len(differing)} of {len(batches)} steps, first at step {differing[0]}"
-            refused.setdefault(run.name, f"was given other batches than {first.name} {steps}")
+            refused.setdefault(run.name, f"used different batches than {first.name} {steps}")
     return refused
 
 
 def _recipe_mismatch(own: RunHashes, first_name: str, first: RunHashes, varies: Sequence[str]) -> str | None:
     if own.batches != first.batches and not is_varied("batches", varies):
-        return f"was given other batches than {first_name} ({own.batches}, not {first.batches})"
+        return f"used different batches than {first_name} ({own.batches}, not {first.batches})"
     differing = sorted(
         place
         for place in first.init.keys() & own.init.keys()
@@ -170,12 +170,12 @@ def _recipe_mismatch(own: RunHashes, first_name: str, first: RunHashes, varies: 
 
 
 def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str | None:
-    """Returns how a run's log differs from what its recipe and seed give."""
+    """Returns how a run's log differs from what its recipe and seed specify."""
     modules = hashes.modules()
     differing = sorted(name for name, value in (log.init or {}).items() if modules.get(name) != value)
     if differing:
         names = ", ".join(differing)
-        return f"started from other weights than its recipe and seed give ({names}), according to its log.jsonl"
+        return f"started from other weights than its recipe and seed specify ({names}), according to its log.jsonl"
     if not log.batches:
         return None
     steps, planned = len(log.batches), run.recipe.train.max_steps
@@ -183,7 +183,7 @@ def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str 
         return f"has {steps} of {planned} steps in its log.jsonl"
     wrong_steps = [step for step, value in enumerate(hashes.first, 1) if log.batches.get(step, value) != value]
     at = f"at step {wrong_steps[0]}, according to its log.jsonl" if wrong_steps else ""
-    return f"was given other batches than its recipe and seed give, {at}" if wrong_steps else None
+    return f"used different batches than its recipe and seed specify, {at}" if wrong_steps else None
 
 
 def num_shared_tensors(hashes: Mapping[str, RunHashes], runs: Sequence[PlannedRun]) -> int:

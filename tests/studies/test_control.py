@@ -54,7 +54,7 @@ def test_a_run_with_other_weights_or_batches_is_refused_with_a_reason(study):
     other_batches = replace(one, batches="other")
     reasons = [refused_runs({"fcn-s0": one, "rcca-s0": bad}, study.runs) for bad in (other_weights, other_batches)]
     assert "other weights than fcn-s0 at backbone.stem.weight 3x3" in reasons[0]["rcca-s0"]
-    assert "other batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
+    assert "different batches than fcn-s0 (other, not same)" in reasons[1]["rcca-s0"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_first_run_that_deviates_from_its_recipe_is_refused_and_the_others_are
         {"fcn-s0": planned, "rcca-s0": planned}, study.runs, {"fcn-s0": other, "rcca-s0": LoggedHashes(SEEN, None)}
     )
     assert list(refused) == ["fcn-s0"]
-    assert "was given other batches than its recipe and seed give, at step 1" in refused["fcn-s0"]
+    assert "used different batches than its recipe and seed specify, at step 1" in refused["fcn-s0"]
 
 
 def test_the_first_batches_of_a_recipe_are_those_that_its_training_logs(finished, monkeypatch):
@@ -169,11 +169,14 @@ def test_the_first_batches_of_a_recipe_are_those_that_its_training_logs(finished
         (LoggedHashes({}, None), None),
         (
             LoggedHashes({1: "p", 2: "r", 3: "q"}, None),
-            "was given other batches than fcn-s0 at 2 of 3 steps, first at step 2",
+            "used different batches than fcn-s0 at 2 of 3 steps, first at step 2",
         ),
         (LoggedHashes({1: "p", 2: "q"}, None), "has 2 of 3 steps in its log.jsonl"),
         (LoggedHashes(SEEN | {4: "s"}, None), "has 4 of 3 steps in its log.jsonl"),
-        (LoggedHashes(SEEN, {"backbone": "bb"}), "started from other weights than its recipe and seed give (backbone)"),
+        (
+            LoggedHashes(SEEN, {"backbone": "bb"}),
+            "started from other weights than its recipe and seed specify (backbone)",
+        ),
     ],
 )
 def test_a_log_must_hold_the_planned_steps_batches_and_weights(study, theirs, reason):

@@ -41,8 +41,8 @@ def page_of(study, results):
 
 
 def test_a_refused_run_is_named_on_the_page_and_left_out_of_its_charts(study):
-    page = page_of(study, results_of(study, refused={"rcca-s0": "was given other batches"}))
-    assert "<strong>Refused:</strong> rcca-s0 was given other batches" in page
+    page = page_of(study, results_of(study, refused={"rcca-s0": "used different batches"}))
+    assert "<strong>Refused:</strong> rcca-s0 used different batches" in page
     assert page.count('title="undefined') >= 19  # every class of the head without a run
 
 

@@ -114,9 +114,9 @@ def test_a_run_of_another_seed_is_refused(copied):
 @pytest.mark.parametrize(
     ("tampered", "reason"),
     [
-        ("order", "rcca-s0 was given other batches than its recipe and seed give, at step 1"),
-        ("crop", "rcca-s0 was given other batches than its recipe and seed give, at step 1"),
-        ("weights", "rcca-s0 started from other weights than its recipe and seed give (auxiliary, backbone"),
+        ("order", "rcca-s0 used different batches than its recipe and seed specify, at step 1"),
+        ("crop", "rcca-s0 used different batches than its recipe and seed specify, at step 1"),
+        ("weights", "rcca-s0 started from other weights than its recipe and seed specify (auxiliary, backbone"),
     ],
 )
 def test_a_training_that_deviated_from_its_recipe_is_refused(copied, monkeypatch, tampered, reason):
@@ -184,8 +184,8 @@ def test_a_run_with_other_hashes_does_not_count(copied):
     found = json.loads((copied / "out.json").read_text())
     assert found["heads"]["rcca"]["runs"] == 0
     assert found["heads"]["rcca"]["miou_mean"] is None
-    assert "was given other batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
-    assert "refused: rcca-s0 was given other batches" in terminal_text(results)
+    assert "used different batches than fcn-s0" in found["control"]["refused"]["rcca-s0"]
+    assert "refused: rcca-s0 used different batches" in terminal_text(results)
 
 
 def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monkeypatch):
