@@ -53,8 +53,8 @@ class StepNormalizer:
 class Loss(nn.Module):
     """Training loss of class scores; a subclass's file ends with `LOSS = THE_CLASS`.
 
-    A subclass sets `Config` and implements `forward`. One that needs no upsampled logits overrides `of_step` as well,
-    so that nothing of size `b k H W` has to exist.
+    A subclass sets `Config` and implements `forward`, which applies `self.class_weight` itself where it is not None.
+    One that needs no upsampled logits overrides `of_step` as well, so that nothing of size `b k H W` has to exist.
     """
 
     Config: ClassVar[type[LossConfig]] = LossConfig
