@@ -55,7 +55,7 @@ def _ranking(miou: Mapping[str, float]) -> str:
     best, second, *_ = sorted(miou, key=lambda head: -miou[head])
     text = f"{best} has the highest mIoU, {100 * miou[best]:.1f} %"
     if best == control:
-        text += f", {100 * (miou[best] - miou[second]):.1f} points above {second}; it is the control."
+        text += f", {100 * (miou[best] - miou[second]):.1f} points above {second}; {best} is the control."
     else:
         text += f", {100 * (miou[best] - miou[control]):.1f} points above the control, {control}."
     return f"{text} Published repetitions of one recipe differ by 1 to 2 points: another seed may reverse the order."
@@ -105,7 +105,7 @@ def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
     """Returns a sentence for each group of heads that are one recipe under several names (an A/A study)."""
     return [
         f"{_listed(names)} are one recipe under {len(names)} names: every difference between them is chance. The "
-        "correct answer is 'not separable'; about one pair in twenty gets the wrong one."
+        "correct answer is 'not separable'; about one study in twenty gets a wrong one."
         for names in groups
     ]
 
