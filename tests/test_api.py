@@ -115,7 +115,7 @@ def test_weights_of_a_backbone_come_from_a_file(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"backbone": "resnet51"}, r"backbone: holds 'resnet51'; did you mean 'resnet\d+'\?"),
-        ({"backbone": "zzz"}, "known: resnet101, resnet152, resnet18, resnet34, resnet50"),
+        ({"backbone": "zzz"}, "known: mobilenet_v2, resnet101, resnet152, resnet18, resnet34, resnet50"),
         ({"head": "rca"}, "did you mean 'rcca'"),
         ({"recurence": 2}, r"model\.head\.recurence: unknown key; did you mean 'recurrence'\?"),
         ({"num_classes": 0}, "num_classes: 0; expected at least 1"),
