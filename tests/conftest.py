@@ -27,7 +27,7 @@ model:
   head: {{name: rcca, channels: 16}}
   aux: {{channels: 8}}
 data: {{name: folder, root: {root}, crop_hw: [33, 41], ignore_ids: [9], workers: 0}}
-train: {{max_steps: 6, batch_size: 2, save_every: 2, pictures: false}}
+train: {{max_steps: 6, batch_size: 2, save_every: 2, eval_every: null, pictures: false}}
 optim: {{name: sgd, lr: 0.05}}
 schedule: {{name: poly}}
 loss: {{name: cross_entropy}}
@@ -75,7 +75,7 @@ model:
   head: {{name: {head}, channels: 8}}
   aux: null
 data: {{name: streets, root: {root}, crop_hw: [64, 96], workers: 0}}
-train: {{max_steps: 2, batch_size: 2}}
+train: {{max_steps: 2, batch_size: 2, eval_every: null}}
 optim: {{name: adamw, lr: 1e-2}}
 schedule: {{name: poly}}
 loss: {{name: cross_entropy}}

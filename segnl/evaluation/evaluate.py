@@ -14,12 +14,14 @@ from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.loader import eval_samples
 from segnl.data.sample import Sample
+from segnl.evaluation.inference import ClassScores
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.confusion import Confusion
 from segnl.runs.recipe import Recipe
 
 OnResult = Callable[[Sample, Tensor], None]
+OnScores = Callable[[Sample, ClassScores], None]
 CachedLabels = Callable[[Sample], Pixels | None]
 
 
@@ -29,6 +31,7 @@ def evaluate(
     *,
     recipe: Recipe,
     on_result: OnResult | None = None,
+    on_scores: OnScores | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     accumulator: Accumulator | None = None,
     cached_labels: CachedLabels | None = None,
@@ -39,6 +42,7 @@ def evaluate(
     Worker processes decode, this thread runs the network, and another thread counts, all at the same time.
     group: each process evaluates its own images (rank, rank + world size, ...); all return the sum of their counts.
     on_result: called in the counting thread, in order, with each sample and its prediction, train ids u8 `H W`, CPU.
+    on_scores: called in this thread with each sample and its class scores, before they are reduced to a prediction.
     should_stop: called after each image; if true, the evaluation ends early and its result is not to be used.
     accumulator: receives the counts, for callers that need more than the matrix.
     cached_labels: returns a sample's prediction, train ids u8 `H W`, or None if the network has to run.
@@ -64,7 +68,13 @@ def evaluate(
         ):
             for _, sample in samples:
                 cached = cached_labels(sample) if cached_labels is not None else None
-                labels = predictor.labels(sample.image) if cached is None else torch.from_numpy(cached)
+                if cached is None:
+                    scores = predictor.scores(sample.image)
+                    if on_scores is not None:
+                        on_scores(sample, scores)
+                    labels = scores.argmax()[0]
+                else:
+                    labels = torch.from_numpy(cached)
                 counting.submit(partial(count, sample, labels))
                 progress.advance()
                 if should_stop():

@@ -1,10 +1,11 @@
 """Recipes: everything that decides a training run, composed from the settings that each component declares."""
 
 import difflib
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -27,14 +28,21 @@ Size = tuple[SidePx, SidePx]
 class TrainConfig(Config):
     """Training settings."""
 
-    max_steps: Count
+    max_steps: Count | None = None
+    """Length of the training; either this or epochs."""
+    epochs: Count | None = None
+    """Length in passes over the training images; `Recipe.with_steps` turns it into max_steps."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images per step over all ranks."""
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
     """Steps between checkpoints; a kill loses at most these."""
-    eval_every: Count | None = None
-    """Steps between validations; null for none."""
+    eval_every: Count | Literal["auto"] | None = "auto"
+    """Steps between validations; auto: five in a run, the last at its end, where there is a split val; null: none."""
+    best_by: Literal["miou", "loss"] = "miou"
+    """Whether the validation with the highest mIoU or with the lowest loss is the best, whose checkpoint is kept."""
+    patience: Count | None = None
+    """Ends the training after this many validations in a row that were not better than the best; null: never."""
     keep_every: Count | None = None
     """Steps between checkpoints that are kept for good; null: only the newest two are kept."""
     accumulate: Annotated[int, Field(ge=1, le=65_536)] = 1
@@ -57,8 +65,19 @@ class TrainConfig(Config):
     activation_checkpointing: bool = False
     """Whether backward computes the backbone's blocks again instead of keeping them: less memory, more time."""
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training. Raises ConfigError for one in epochs, whose data set is not known here."""
+        if self.max_steps is None:
+            raise ConfigError("train.epochs: the number of steps depends on the data set; give train.max_steps here")
+        return self.max_steps
+
     @pydantic.model_validator(mode="after")
     def _check_keys_together(self) -> "TrainConfig":
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs, and leave the other out or null")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("patience counts validations; set eval_every to auto or a number of steps")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal micro-batches")
         if self.compile and self.activation_checkpointing:
@@ -112,6 +131,14 @@ class Recipe(Config):
     def to_dict(self) -> JSONDict:
         """Returns plain values for YAML and JSON, with every default written out."""
         return self.model_dump(mode="json")
+
+    def with_steps(self, num_images: int) -> Self:
+        """Returns the recipe with max_steps in place of epochs: an epoch shows each of `num_images` images once."""
+        if self.train.epochs is None:
+            return self
+        steps = math.ceil(self.train.epochs * num_images / self.train.batch_size)
+        train = self.train.model_copy(update={"max_steps": steps, "epochs": None})
+        return self.model_copy(update={"train": train})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the plain values: the class of a composed recipe is made at run time and cannot be imported."""

@@ -99,6 +99,6 @@ def open_run(run_or_file: Path, overrides: Sequence[str] = (), *, settings: JSON
 def finished_run(folder: Path, recipe: Recipe) -> Run:
     """The run of this recipe in a folder. Raises CheckpointError where it was not trained to its end."""
     checkpoint = newest_checkpoint(folder)
-    if checkpoint is None or checkpoint.step < recipe.train.max_steps:
+    if checkpoint is None or checkpoint.step < recipe.train.num_steps:
         raise CheckpointError(f"{folder}: not trained to its end; train it again")
     return Run(checkpoint, recipe)

@@ -104,7 +104,7 @@ def compute_run_hashes(recipe: Recipe) -> RunHashes:
 
 
 def _first_batches(recipe: Recipe) -> BatchPlan:
-    return BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, min(NUM_BATCHES, recipe.train.max_steps))
+    return BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, min(NUM_BATCHES, recipe.train.num_steps))
 
 
 def is_varied(name: str, varies: Sequence[str]) -> bool:
@@ -178,7 +178,7 @@ def _log_mismatch(run: PlannedRun, hashes: RunHashes, log: LoggedHashes) -> str 
         return f"started from other weights than its recipe and seed specify ({names}), according to its log.jsonl"
     if not log.batches:
         return None
-    steps, planned = len(log.batches), run.recipe.train.max_steps
+    steps, planned = len(log.batches), run.recipe.train.num_steps
     if sorted(log.batches) != list(range(1, planned + 1)):
         return f"has {steps} of {planned} steps in its log.jsonl"
     wrong_steps = [step for step, value in enumerate(hashes.first, 1) if log.batches.get(step, value) != value]

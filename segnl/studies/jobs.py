@@ -60,7 +60,7 @@ class JobPool:
         self.failed: dict[str, int] = {}
         saved = {run.name: checkpoints_of(run.folder) for run in runs}
         self.steps = {name: int(files[0].stem.partition("-")[2]) if files else 0 for name, files in saved.items()}
-        self.total = sum(run.recipe.train.max_steps for run in runs)
+        self.total = sum(run.recipe.train.num_steps for run in runs)
 
     def train(self) -> None:
         """Trains all runs.
@@ -104,7 +104,7 @@ class JobPool:
             process.communicate()  # closes its standard input
             del self.active[slot]
             if code == 0:
-                self.steps[run.name] = run.recipe.train.max_steps
+                self.steps[run.name] = run.recipe.train.num_steps
                 progress.say(f"study {self.name}: {run.name} is trained")
             elif not is_stopping:
                 self.failed[run.name] = code

@@ -69,7 +69,7 @@ def is_finished(run: PlannedRun) -> bool:
             f"{run.folder}: was trained with another recipe, which differs in {', '.join(changed)}; "
             "move that folder away, or give the study's file another name"
         )
-    return checkpoint.step >= run.recipe.train.max_steps
+    return checkpoint.step >= run.recipe.train.num_steps
 
 
 def write_results(results: StudyResults, json_file: Path | None = None) -> None:

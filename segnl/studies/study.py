@@ -178,7 +178,14 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
     rounds = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
     planned = []
     for head, seed in (pair for runs_of_round in rounds for pair in runs_of_round if pair is not None):
-        recipe = compose(merge(mappings[head], {"train": {"seed": seed}}), file=f"{path}: heads.{head}")
+        # Runs are scored when all are trained; validations in between would cost time and change nothing.
+        mapping = merge(merge({"train": {"eval_every": None}}, mappings[head]), {"train": {"seed": seed}})
+        recipe = compose(mapping, file=f"{path}: heads.{head}")
+        if recipe.train.max_steps is None or recipe.train.patience is not None:
+            raise ConfigError(
+                f"{path}: heads.{head}: train.epochs, train.patience: runs of a study have equally many steps; "
+                "give train.max_steps instead"
+            )
         planned.append(PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}"))
     first = planned[0]
     for run in planned:

@@ -34,7 +34,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "split": study.cfg.split,
         "num_images": len(results.any_evaluation.sample_ids),
         "seeds": study.cfg.seeds,
-        "steps": study.runs[0].recipe.train.max_steps,
+        "steps": study.runs[0].recipe.train.num_steps,
         "heads": heads_dict(results.heads),
         "pairs": pairs_dict(results.pairs, results.classes),
         "verdicts": verdicts(results),

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.core.errors import ConfigError, StoppedError
+from segnl.core.errors import ConfigError, DataError, StoppedError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.log import log
@@ -43,29 +43,33 @@ def fit(
 
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
-    train, loggers = recipe.train, list[Hook]()
+    loggers = list[Hook]()
     _check_batch_size(recipe, group)
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
                 ensure_writable(run)
-                if train.tensorboard:
+                if recipe.train.tensorboard:
                     ensure_installed()
             data = build_data(recipe, "train")
-            val_data = build_data(recipe, "val") if train.eval_every is not None else None
+            recipe = recipe.with_steps(len(data))
+            train, val_data = recipe.train, _validation_data(recipe)
             folder = lock_run_folder(run, recipe, data.table, fresh=fresh) if group.is_rank0 else nullcontext()
             checkpoint = stack.enter_context(folder)
         trainer = build_trainer(recipe, data, broadcast_checkpoint(checkpoint, group), group)
         first_step, padding = trainer.step_number, padding_rgb(recipe.model.input)
         transform = TrainTransform(recipe.data, padding, train.seed)
-        plan = BatchPlan(train.seed, train.batch_size, first_step, train.max_steps, group.rank, group.world_size)
+        plan = BatchPlan(train.seed, train.batch_size, first_step, train.num_steps, group.rank, group.world_size)
         workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
         batches = train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
         saver = CheckpointSaver(run, data.table)
         validators = [] if val_data is None else [Validator(run, val_data, saver, trainer)]
-        if first_step >= train.max_steps and not any(validator.is_one_missing for validator in validators):
+        is_out_of_patience = any(validator.is_out_of_patience for validator in validators)
+        is_one_missing = any(validator.is_one_missing for validator in validators)
+        if is_out_of_patience or (first_step >= train.num_steps and not is_one_missing):
             if group.is_rank0:
-                log.info("%s: already trained, %d of %d steps", run, first_step, train.max_steps)
+                early = ", ended by train.patience" if is_out_of_patience else ""
+                log.info("%s: already trained, %d of %d steps%s", run, first_step, train.num_steps, early)
             return
         with group.shared_errors():
             if group.is_rank0:
@@ -77,6 +81,19 @@ def fit(
         result = trainer.fit(stack.enter_context(closing(batches)), [*loggers, saver, *validators, *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
+
+
+def _validation_data(recipe: Recipe) -> SegmentationData | None:
+    """Returns the split val, or None where the recipe asks for no validation, or for one only if there is a split."""
+    if recipe.train.eval_every is None:
+        return None
+    try:
+        return build_data(recipe, "val")
+    except DataError as err:
+        if recipe.train.eval_every != "auto" or recipe.train.patience is not None:
+            raise
+        log.warning("no validation: %s", err)
+        return None
 
 
 def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:

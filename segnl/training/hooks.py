@@ -36,10 +36,14 @@ class FitResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """A finished validation. step: steps taken before it; is_best: whether its mIoU is the highest so far."""
+    """A finished validation.
+
+    step: steps taken before it. loss: mean cross-entropy over the labelled pixels. is_best: by train.best_by, so far.
+    """
 
     step: int
     confusion: Confusion
+    loss: float
     is_best: bool
     predictor: Predictor
     data: SegmentationData

@@ -91,6 +91,8 @@ class Trainer:
         """The file that the weights of step 0 came from; None: they were drawn."""
         self.hooks: Sequence[Hook] = ()
         self.stop: list[signal.Signals] = []
+        self.is_finished = False
+        """A hook sets it, on all processes at the same step, to end the training before its last step."""
         align_corners = recipe.model.align_corners
         self.loss = build_loss(recipe.loss, model.num_classes, class_pixels, align_corners=align_corners).to(device)
         self.layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
@@ -124,7 +126,7 @@ class Trainer:
         with stop_signals() as self.stop:
             try:
                 self.call_hooks("on_start")
-                while True:
+                while not self.is_finished:
                     began = time.perf_counter()
                     batch, divisor, result = self._next_batch(batches)
                     if batch is None:
@@ -133,6 +135,8 @@ class Trainer:
                     report = self.step(batch, divisor)
                     rate = num_images / (time.perf_counter() - began)
                     self.call_hooks("on_step", replace(report, data_s=data_s, images_per_s=rate), batch)
+                else:  # not after `break`
+                    result = FitResult(self.step_number)
                 if isinstance(batches, Generator):
                     batches.close()  # ends the loader's workers
                 self.call_hooks("on_end", result)
@@ -184,7 +188,7 @@ class Trainer:
         Raises NonFiniteError, on every process and with nothing updated, when the loss or the gradient is not finite.
         """
         recipe, scale = self.recipe, None if self.loss_scale is None else self.loss_scale.value
-        lr = recipe.schedule.learning_rate(self.step_number, max_steps=recipe.train.max_steps, lr=recipe.optim.lr)
+        lr = recipe.schedule.learning_rate(self.step_number, max_steps=recipe.train.num_steps, lr=recipe.optim.lr)
         set_learning_rate(self.optimiser, lr)
         purpose = ("step", self.step_number) + (() if self.group.is_rank0 else ("rank", self.group.rank))
         torch.manual_seed(seed_for(recipe.train.seed, *purpose))  # dropout

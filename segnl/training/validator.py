@@ -1,30 +1,48 @@
-"""The hook that validates a training run and keeps its best checkpoint."""
+"""The hook that validates a training, keeps its best checkpoint and ends it early."""
 
 import math
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segnl.core import IGNORE
+from segnl.core.log import log
 from segnl.core.run_log import read_log
 from segnl.data.base import SegmentationData
-from segnl.data.sample import Batch
+from segnl.data.sample import Batch, Sample
 from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.inference import ClassScores, LogitScores, MeanProbabilities
 from segnl.evaluation.predictor import Predictor
+from segnl.ops.pixel_loss import pixel_cross_entropy
 from segnl.runs.checkpoint import checkpoint_path, keep_as_best
+from segnl.runs.recipe import TrainConfig
 from segnl.training.hooks import Hook, Validation
 from segnl.training.saver import CheckpointSaver, is_due
 from segnl.training.trainer import StepReport, Trainer
 
+AUTO_VALIDATIONS = 5
+
 
 class Validator(Hook):
-    """Scores the network on the validation split every train.eval_every steps."""
+    """Scores the network on the validation split, as often as train.eval_every says."""
 
     def __init__(self, run: Path, data: SegmentationData, saver: CheckpointSaver, trainer: Trainer) -> None:
         """Reads the scores of earlier starts from the log in `run`."""
         self.run, self.data, self.saver = run, data, saver
-        self.every, step = trainer.recipe.train.eval_every, trainer.step_number
-        scores = trainer.group.run_on_rank0(lambda: _logged_scores(run, up_to_step=step))
-        self.best_miou = max((miou for miou in scores.values() if miou is not None), default=-math.inf)
-        self.is_one_missing = step > 0 and is_due(step, self.every) and step not in scores
+        self.train, step = trainer.recipe.train, trainer.step_number
+        self.best, self.num_since_best = -math.inf, 0
+        logged = trainer.group.run_on_rank0(lambda: _logged_validations(run, up_to_step=step))
+        for line in logged.values():
+            self._note(line["miou"], line.get("loss"))
+        self.is_one_missing = step > 0 and is_validation_due(step, self.train) and step not in logged
         """Whether a kill left out the validation of the step that the training resumes from."""
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the last train.patience validations were not better than the best."""
+        return self.train.patience is not None and self.num_since_best >= self.train.patience
 
     def on_start(self, trainer: Trainer) -> None:
         """Makes up for a missing validation."""
@@ -33,7 +51,7 @@ class Validator(Hook):
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
         """Validates where it is due."""
-        if is_due(report.step, self.every):
+        if is_validation_due(report.step, self.train):
             self.validate(trainer)
 
     def validate(self, trainer: Trainer) -> None:
@@ -43,20 +61,70 @@ class Validator(Hook):
         if group.world_size > 1:  # running statistics may differ between ranks: score what rank 0 has and saves
             model.load_state_dict(group.broadcast(model.state_dict()))
         predictor = Predictor(model, trainer.recipe, self.data.table, trainer.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=trainer.device)  # of the loss, of labelled pixels
+
+        def add_loss(sample: Sample, scores: ClassScores) -> None:
+            label = torch.from_numpy(sample.label)[None].to(trainer.device)  # 1 H W
+            sums.add_(torch.stack([cross_entropy_sum(scores, label).double(), (label != IGNORE).sum()]))
+
         confusion = evaluate(
-            predictor, self.data, recipe=trainer.recipe, should_stop=lambda: bool(trainer.stop), group=group
+            predictor,
+            self.data,
+            recipe=trainer.recipe,
+            on_scores=add_loss,
+            should_stop=lambda: bool(trainer.stop),
+            group=group,
         )
         if any(group.all_gather_object(bool(trainer.stop))):
             return
-        miou = confusion.miou()
-        is_best = miou > self.best_miou
+        loss_sum, num_pixels = group.all_reduce_sum(sums.cpu()).tolist()
+        miou, loss = confusion.miou(), loss_sum / num_pixels if num_pixels else math.nan
+        is_best = self._note(miou, loss)
         if is_best:
-            self.best_miou = miou
             group.run_on_rank0(lambda: keep_as_best(checkpoint_path(self.run, trainer.step_number)))
-        validation = Validation(trainer.step_number, confusion, is_best, predictor, self.data)
+        validation = Validation(trainer.step_number, confusion, loss, is_best, predictor, self.data)
         trainer.call_hooks("on_validation", validation)
+        if self.is_out_of_patience:
+            trainer.is_finished = True
+            if group.is_rank0:
+                log.info(
+                    "%s: ends at step %d, train.patience: %d validations were not better than the best",
+                    self.run,
+                    trainer.step_number,
+                    self.num_since_best,
+                )
+
+    def _note(self, miou: float | None, loss: float | None) -> bool:
+        """Takes note of a validation; returns whether it is the best so far, by train.best_by."""
+        score = miou if self.train.best_by == "miou" or loss is None else -loss
+        is_best = score is not None and score > self.best  # not for NaN
+        if is_best and score is not None:
+            self.best = score
+        self.num_since_best = 0 if is_best else self.num_since_best + 1
+        return is_best
 
 
-def _logged_scores(run: Path, *, up_to_step: int) -> dict[int, float | None]:
+def is_validation_due(step: int, train: TrainConfig) -> bool:
+    """Returns whether a validation follows step `step`, counted from 1."""
+    if train.eval_every == "auto":
+        return step * AUTO_VALIDATIONS // train.num_steps > (step - 1) * AUTO_VALIDATIONS // train.num_steps
+    return is_due(step, train.eval_every)
+
+
+def cross_entropy_sum(scores: ClassScores, label: Tensor) -> Tensor:
+    """Returns the cross-entropy of an image, summed over its labelled pixels. label: u8 `1 H W`, 255 ignored."""
+    if isinstance(scores, LogitScores):
+        return pixel_cross_entropy(scores.logits, label, align_corners=scores.align_corners, normalize_by=1.0)
+    total = torch.zeros((), device=label.device)
+    for first, band in scores.bands():  # 1 k rows W
+        smallest = torch.finfo(band.dtype).tiny
+        log_p = band.clamp(min=smallest).log() if isinstance(scores, MeanProbabilities) else band.log_softmax(dim=1)
+        labels = label[:, first : first + band.shape[2]].long()
+        total += F.nll_loss(log_p, labels, ignore_index=IGNORE, reduction="sum")
+    return total
+
+
+def _logged_validations(run: Path, *, up_to_step: int) -> dict[int, dict[str, float | None]]:
+    """Returns the log's lines of validations by step, the earliest first."""
     lines = [line for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
-    return {line["step"]: line["miou"] for line in lines if line["step"] <= up_to_step}
+    return {line["step"]: line for line in lines if line["step"] <= up_to_step}

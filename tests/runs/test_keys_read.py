@@ -25,9 +25,12 @@ RECIPES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name !
 # Read by the loop around a step (training/fit.py), where tests/training/test_fit.py shows what they do.
 BY_THE_LOOP = {
     "train.max_steps",
+    "train.epochs",
     "train.pictures",
     "train.save_every",
     "train.eval_every",
+    "train.best_by",
+    "train.patience",
     "train.keep_every",
     "train.deterministic",
     "train.tensorboard",

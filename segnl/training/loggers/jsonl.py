@@ -56,9 +56,10 @@ class JSONLLogger(Hook):
         self.write(**{key: float(f"{x:.6g}") if isinstance(x, float) else x for key, x in line.items()})
 
     def on_validation(self, trainer: Trainer, validation: Validation) -> None:
-        """Writes the mIoU, null where it is undefined."""
-        miou = validation.confusion.miou()
-        self.write(event="eval", split="val", step=validation.step, miou=miou if math.isfinite(miou) else None)
+        """Writes mIoU and loss, null where they are undefined."""
+        numbers = {"miou": validation.confusion.miou(), "loss": validation.loss}
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        self.write(event="eval", split="val", step=validation.step, **finite)
 
     def on_end(self, trainer: Trainer, result: FitResult) -> None:
         """Writes the end, unless it is an error of the data."""

@@ -43,7 +43,7 @@ class TensorBoardLogger(Hook):
     def on_validation(self, trainer: Trainer, validation: Validation) -> None:
         """Writes mIoU, the IoU of every class that labels or predictions hold, and the strip."""
         step, confusion, data = validation.step, validation.confusion, validation.data
-        scalars = {"val/miou": confusion.miou(), "val/pixel_acc": confusion.pixel_acc()}
+        scalars = {"val/miou": confusion.miou(), "val/pixel_acc": confusion.pixel_acc(), "val/loss": validation.loss}
         scalars |= {f"val_iou/{name}": float(iou) for name, iou in zip(data.table.names, confusion.iou(), strict=True)}
         for name, value in scalars.items():
             if np.isfinite(value):

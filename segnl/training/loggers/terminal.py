@@ -21,7 +21,7 @@ class TerminalLogger(Hook):
         train = trainer.recipe.train
         images = train.batch_size // train.accumulate
         log.info("%s", norm_note(trainer.recipe.model.norm, images=images, world=trainer.group.world_size))
-        self.progress = Progress(self.run.name, train.max_steps, done=trainer.step_number)
+        self.progress = Progress(self.run.name, train.num_steps, done=trainer.step_number)
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
         """Moves the bar by one step."""
@@ -31,9 +31,10 @@ class TerminalLogger(Hook):
         )
 
     def on_validation(self, trainer: Trainer, validation: Validation) -> None:
-        """Shows the mIoU."""
+        """Shows mIoU and loss."""
         best = ", the best so far" if validation.is_best else ""
-        self.progress.say(f"step {validation.step}: val mIoU {validation.confusion.miou():.4f}{best}")
+        scores = f"val mIoU {validation.confusion.miou():.4f}, loss {validation.loss:.4f}"
+        self.progress.say(f"step {validation.step}: {scores}{best}")
 
     def on_end(self, trainer: Trainer, result: FitResult) -> None:
         """Ends the bar and says what to do next."""
