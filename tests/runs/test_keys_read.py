@@ -147,6 +147,8 @@ def is_conditional(key: str, recipe: Recipe) -> bool:
     """Keys that only matter under another one: read when that is set, which other recipes show."""
     if key == "model.backbone.depth":
         return recipe.model.backbone.depth is None  # blocks and block stand for it, which composing has checked
+    if key == "model.backbone.stride_conv":
+        return recipe.model.backbone.block_kind == "basic"  # which has no choice
     if key == "optim.gamma_lr_mult":
         return recipe.model.head.name not in ("rcca", "non_local")
     if key == "model.head.last_channels":
