@@ -68,13 +68,14 @@ def evaluate(
         ):
             for _, sample in samples:
                 cached = cached_labels(sample) if cached_labels is not None else None
-                if cached is None:
-                    scores = predictor.scores(sample.image)
-                    if on_scores is not None:
-                        on_scores(sample, scores)
-                    labels = scores.argmax()[0]
-                else:
+                if cached is not None:
                     labels = torch.from_numpy(cached)
+                elif on_scores is None:
+                    labels = predictor.labels(sample.image)
+                else:
+                    scores = predictor.scores(sample.image)
+                    on_scores(sample, scores)
+                    labels = scores.argmax()[0]
                 counting.submit(partial(count, sample, labels))
                 progress.advance()
                 if should_stop():

@@ -72,7 +72,7 @@ def official_layout(name: str, root: Path) -> None:
             )
     else:
         for split in ("train", "val"):
-            write_pair(root / f"images/{split}/a.png", root / f"labels/{split}/a.png", [0, 1, 11])
+            write_pair(root / f"images/{split}/a.png", root / f"labels/{split}/a.png", [0, 1, 255])
         (root / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\troad\t1\t2\t3\n1\tsky\t4\t5\t6\n")
     if name == "streets":
         from segnl.streets.files import generate

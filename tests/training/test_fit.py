@@ -56,7 +56,7 @@ def test_the_norm_is_chosen_and_logged_on_one_device(tiny_config, tmp_path, capl
 
 def test_a_batch_that_ranks_cannot_share_equally_is_refused_in_one_line(tiny_config, tmp_path):
     three = ProcessGroup(rank=0, world_size=3)
-    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images a step cannot be shared equally by 3 ranks"):
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 images per step cannot be shared equally by 3 ranks"):
         fit(load_recipe(tiny_config), tmp_path / "run", group=three)
     recipe = load_recipe(tiny_config, ["train.accumulate=2"])
     with pytest.raises(ConfigError, match="by 2 ranks in 2 micro-batches each"):
