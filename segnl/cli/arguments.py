@@ -36,6 +36,16 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     """Adds --checkpoint."""
     about = "a run's folder (its last checkpoint) or a file"
     command.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE", help=about)
+    add_trust_modules(command)
+
+
+def add_trust_modules(command: argparse.ArgumentParser) -> None:
+    """Adds --trust-modules."""
+    about = (
+        "Python module, or package of modules, that a checkpoint's recipe may import; its code runs on this machine "
+        "(may be repeated)"
+    )
+    command.add_argument("--trust-modules", action="append", default=[], metavar="NAME", help=about)
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
     )
     with process_group() as group:
         group.run_on_rank0(lambda: _prepare(args.json))
-        run = group.run_on_all(lambda: open_run(args.checkpoint, args.overrides, settings=settings))
+        run = group.run_on_all(
+            lambda: open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
+        )
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.convert.export import OPSET, export
 
-    report, out = export(args.checkpoint, args.out, half=args.half), args.out
+    report, out = export(args.checkpoint, args.out, half=args.half, trust_modules=args.trust_modules), args.out
     mib = f"{out.stat().st_size / 2**20:.1f} MiB"
     if out.suffix != ".onnx":
         dtype = "float16" if args.half else "as trained"

@@ -19,5 +19,5 @@ def run(args: argparse.Namespace) -> None:
     from segnl.evaluation.predict import predict_files
     from segnl.evaluation.predictor import load
 
-    num_images = predict_files(load(args.checkpoint), args.images, args.out)
+    num_images = predict_files(load(args.checkpoint, trust_modules=args.trust_modules), args.images, args.out)
     print(f"{num_images} masks are under {args.out}: ids/, colour/, overlay/")

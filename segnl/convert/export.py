@@ -7,6 +7,7 @@ feature size. It normalises the image itself. The recipe's windows, scales and f
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,8 @@ class ExportReport(NamedTuple):
     """A line that names the steps of the recipe's evaluation outside an ONNX graph, or no line."""
 
 
-def export(run_or_file: Path, out: Path, *, half: bool = False) -> ExportReport:
-    """Writes `out`, .onnx or .safetensors. half: float16 (safetensors only).
+def export(run_or_file: Path, out: Path, *, half: bool = False, trust_modules: Sequence[str] = ()) -> ExportReport:
+    """Writes `out`, .onnx or .safetensors. half: float16 (safetensors only). trust_modules: as `open_run` takes them.
 
     Raises ConfigError for another suffix, CheckpointError for a bad checkpoint, MachineError where a package is
     missing, the graph cannot be written, or onnxruntime's output differs from the network's (`out` is not written).
@@ -70,7 +71,7 @@ def export(run_or_file: Path, out: Path, *, half: bool = False) -> ExportReport:
         raise ConfigError(f"--half: weights in float16 are for {SUFFIX}; an ONNX file is converted by its own tools")
     if out.suffix == ".onnx":
         _packages()  # fails before the work begins
-    run = open_run(run_or_file)
+    run = open_run(run_or_file, trust_modules=trust_modules)
     ensure_writable(out.parent)
     return _export_onnx(run, out) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 

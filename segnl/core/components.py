@@ -32,7 +32,8 @@ class Components:
     def find(self, name: str) -> Any:
         """Returns the class of a component of segnl, or of the module with a dotted name such as `mylab.heads.swirl`.
 
-        Raises ConfigError for an unknown name, listing the known ones, and for a module without the attribute.
+        Raises ConfigError for an unknown name, listing the known ones, for a module that cannot be imported, and for
+        one without the attribute.
         """
         is_dotted = "." in name and all(word.isidentifier() for word in name.split("."))
         if not is_dotted and name not in self.names():
@@ -42,6 +43,9 @@ class Components:
             component = getattr(importlib.import_module(module), self.attribute, None)
         except ModuleNotFoundError as err:
             raise ConfigError(f"{self.key}: cannot import {module} ({err}); is its folder on PYTHONPATH?") from err
+        except (Exception, SystemExit) as err:  # somebody's module may raise anything
+            reason = (str(err).splitlines() or [""])[0]
+            raise ConfigError(f"{self.key}: importing {module} raised {type(err).__name__}: {reason}") from err
         if not (isinstance(component, type) and issubclass(component, self.base)):
             raise ConfigError(
                 f"{self.key}: module {name} has no {self.attribute}; its last line must be {self.attribute} = THE_CLASS"

@@ -1,6 +1,6 @@
 """Prediction with a trained network: from an image to its classes, by the inference settings of the recipe."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -118,9 +118,12 @@ def predictor_of(run: Run) -> Predictor:
     return Predictor(run.build_model(), run.recipe, run.class_table, device_of())
 
 
-def load(run_or_file: str | Path) -> Predictor:
+def load(run_or_file: str | Path, *, trust_modules: Sequence[str] = ()) -> Predictor:
     """Loads a trained network from a run's folder (its last checkpoint) or a checkpoint file.
 
-    Raises CheckpointError for a missing or damaged checkpoint.
+    trust_modules: Python modules, or packages of them, that its recipe may import (docs/security.md). A module that
+    is imported already needs no mention.
+
+    Raises CheckpointError for a missing or damaged checkpoint, and for one whose recipe names another module.
     """
-    return predictor_of(open_run(Path(run_or_file)))
+    return predictor_of(open_run(Path(run_or_file), trust_modules=trust_modules))

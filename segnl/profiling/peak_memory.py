@@ -8,7 +8,6 @@ takes from the system without torch's allocator.
 
 import copy
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from segnl.core.child_process import child_command, child_environment
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.precision import autocast
@@ -125,14 +125,12 @@ def profile(jobs: Sequence[ProfileJob]) -> list[Profile]:
     Raises MachineError with the last line of the process's standard error when it fails.
     """
     quiet = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    # A user's own head may be importable only from this process's path.
-    path = os.pathsep.join(folder for folder in sys.path if folder)
     process = subprocess.run(
-        [sys.executable, "-c", "from segnl.profiling.peak_memory import main; main()"],
+        child_command("from segnl.profiling.peak_memory import main; main()"),
         input=json.dumps([asdict(job) for job in jobs]),
         capture_output=True,
         text=True,
-        env=os.environ | quiet | {"PYTHONPATH": path},
+        env=child_environment() | quiet,
         check=False,
     )
     if process.returncode:

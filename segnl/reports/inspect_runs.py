@@ -19,15 +19,23 @@ from segnl.runs.run import Run, open_run
 
 
 def inspect_runs(
-    runs_or_files: Sequence[Path], out: Path, *, split: str = "val", num_images: int = 60, sheet: int = 8
+    runs_or_files: Sequence[Path],
+    out: Path,
+    *,
+    split: str = "val",
+    num_images: int = 60,
+    sheet: int = 8,
+    trust_modules: Sequence[str] = (),
 ) -> str:
     """Writes OUT/report.html and OUT/sheet.png, images with most disagreement first; returns a text that names them.
 
     num_images: images on the page. sheet: images on the contact sheet, one per row.
+    trust_modules: as `open_run` takes them.
+
     Raises ConfigError when the checkpoints were trained on different data sets.
     """
     ensure_writable(out)
-    runs = [open_run(path) for path in runs_or_files]
+    runs = [open_run(path, trust_modules=trust_modules) for path in runs_or_files]
     data = _common_data(runs, split)
     names = _names(runs)
     request = EvaluationRequest(split)

@@ -21,6 +21,7 @@ from segnl.models.segmenter import ModelConfig, model_schema
 from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.optim.optimisers.base import OptimiserConfig
 from segnl.optim.schedules.base import ScheduleConfig
+from segnl.runs.trust import untrusted_modules
 
 Size = tuple[SidePx, SidePx]
 
@@ -210,6 +211,8 @@ def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:
 
 
 def _with_defaults(mapping: JSONDict) -> JSONDict:
+    if untrusted_modules(mapping):  # a checkpoint's recipe runs no code here
+        return mapping
     try:
         return compose(mapping, "recipe").to_dict()
     except ConfigError:  # its component no longer exists, or it is no recipe: compared as it stands

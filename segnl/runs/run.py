@@ -20,6 +20,7 @@ from segnl.runs.checkpoint import (
     open_checkpoint,
 )
 from segnl.runs.recipe import Recipe, compose, differing_keys
+from segnl.runs.trust import require_trusted_modules
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,23 @@ class Run:
         return model
 
 
-def open_run(run_or_file: Path, overrides: Sequence[str] = (), *, settings: JSONDict | None = None) -> Run:
+def open_run(
+    run_or_file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    settings: JSONDict | None = None,
+    trust_modules: Sequence[str] = (),
+) -> Run:
     """Opens a run's last checkpoint or a checkpoint's file.
 
     settings: sections of the recipe that replace the checkpoint's own key by key; overrides: `a.b=c`, after them.
-    Raises CheckpointError when there is no checkpoint, it is damaged, or the settings would mean another network.
+    trust_modules: modules, or packages of them, that the checkpoint's recipe may import.
+
+    Raises CheckpointError when there is no checkpoint, it is damaged, its recipe names a module that is not trusted,
+    or the settings would mean another network.
     """
     checkpoint = open_checkpoint(run_or_file)
+    require_trusted_modules(checkpoint.recipe, trust_modules, file=str(checkpoint.path))
     mapping = merge(checkpoint.recipe, settings or {})
     for override in overrides:
         mapping = merge(mapping, parse_override(override))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from segnl.core.child_process import child_command, child_environment
 from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.files import ensure_writable
 from segnl.core.log import console_log, log
@@ -131,16 +132,14 @@ class JobPool:
 def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on."""
     ensure_writable(run.folder)
-    # The child needs the parent's import path: a user's own head may be beside the recipe.
-    path = os.pathsep.join(folder for folder in sys.path if folder)
     with (run.folder / OUTPUT).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from segnl.studies.jobs import child; child()"],
+            child_command("from segnl.studies.jobs import child; child()"),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | dict(environment) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},  # lines in their order
+            env=child_environment() | dict(environment) | {"PYTHONUNBUFFERED": "1"},  # lines in their order
             start_new_session=True,
         )
     job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.to_dict()}

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+from segnl.core.child_process import child_command, child_environment
+
+
+def test_a_file_in_the_working_directory_does_not_replace_the_standard_library(tmp_path, monkeypatch):
+    for name in ("random", "yaml", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as the command line does
+    process = subprocess.run(
+        child_command("import random, yaml, json, segnl; print('fine')"),
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.stdout, process.stderr) == ("fine\n", "")
+
+
+def test_a_child_finds_what_its_parent_finds(tmp_path, monkeypatch):
+    (tmp_path / "mylab_child.py").write_text("WORD = 'found'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    process = subprocess.run(
+        child_command("import mylab_child; print(mylab_child.WORD)"),
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stdout == "found\n"
