@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     if args.classes is not None:
         require_count("--classes", args.classes, most=65_536)
     report = cost(recipe, hw=(rows, columns), module=args.module, num_classes=args.classes)
-    print("\n".join(_lines(report)))
     if args.json is not None:
         write_atomic(args.json, json.dumps(report.to_dict(), indent=1).encode())
+    print("\n".join(_lines(report)))
 
 
 def _lines(report: "CostReport") -> list[str]:

@@ -92,10 +92,18 @@ def _prepare(json_file: Path | None) -> None:
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: Path | None) -> None:
-    """Prints the scores and the paths of all files; draws strata.png; writes the --json file."""
+    """Writes the --json file and strata.png, then prints the scores and the paths of all files."""
     from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
+    files = {} if json_file is None else {json_file: json.dumps(metrics, indent=1).encode()}
+    if request.with_strata:
+        from segnl.reports.strata_plot import strata_plot
+
+        title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
+        files[evaluation.folder / "strata.png"] = strata_plot(metrics["strata"], title=title)
+    for path, content in files.items():
+        write_atomic(path, content)
     if metrics["num_pixels"] == 0:
         print(f"split '{metrics['split']}': no labelled pixel, so nothing was scored")
     else:
@@ -109,14 +117,6 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
         )
         if "official" in metrics:
             print(f"cityscapesscripts, equal to segnl's own scores: {_official_text(metrics['official'])}")
-    files = {} if json_file is None else {json_file: json.dumps(metrics, indent=1).encode()}
-    if request.with_strata:
-        from segnl.reports.strata_plot import strata_plot
-
-        title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
-        files[evaluation.folder / "strata.png"] = strata_plot(metrics["strata"], title=title)
-    for path, content in files.items():
-        write_atomic(path, content)
     for folder, name in ((request.masks, "the masks"), (request.submission, "the submission")):
         if folder is not None:
             print(f"{folder}: {name} of {metrics['num_images']} images")

@@ -5,13 +5,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
 from segnl.cli.arguments import repeat_set
-from segnl.core.errors import ConfigError, StoppedError, as_segnl_error
-from segnl.core.log import console_log
+from segnl.cli.output import safe_output
+from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
+from segnl.core.log import console_log, printable
 
 COMMANDS = (train, eval, predict, compare, inspect, demo, cost, check, data, import_, export, curves, env)
 
@@ -32,8 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = list(sys.path)
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:
-        with console_log():
-            return _run(args)
+        with safe_output() as output, console_log():
+            code = _run(args)
+            output.flush()
+            if output.is_lost and code == 0:
+                code = _show(
+                    MachineError(f"standard output cannot be written ({output.error}); all files are complete")
+                )
+            return code
     finally:
         sys.path[:] = path
 
@@ -54,10 +60,14 @@ def _run(args: argparse.Namespace) -> int:
         if not isinstance(error, StoppedError) and not error.is_relayed:
             if args.debug:
                 traceback.print_exc()
-            prefix = f"segnl: rank {os.environ.get('RANK')}" if has_several_processes else "segnl"
-            with suppress(OSError):  # nobody reads any more; the code says it too
-                sys.stderr.write(f"{prefix}: error: {error}\n")  # one write, because several ranks share a terminal
+            return _show(error, f"segnl: rank {os.environ.get('RANK')}" if has_several_processes else "segnl")
         return error.exit_code
+
+
+def _show(error: SegnlError, prefix: str = "segnl") -> int:
+    """Writes the error's line to standard error and returns its exit code."""
+    sys.stderr.write(f"{prefix}: error: {printable(str(error))}\n")  # one write, because several ranks share a terminal
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from segnl.convert.torchvision import from_torchvision
 from segnl.core.config import JSONDict, load_mapping
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.core.files import ensure_writable
+from segnl.core.files import ensure_writable, read_bytes
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
@@ -100,7 +100,7 @@ def _mmseg_config(content: Mapping[str, Any], path: Path, config_file: Path | No
     text: Any
     if config_file is not None:
         try:
-            text = config_file.read_text(encoding="utf-8")
+            text = read_bytes(config_file).decode("utf-8")
         except (OSError, UnicodeDecodeError) as err:
             raise ConfigError(f"{config_file}: cannot be read ({err}); give mmsegmentation's config") from err
     else:

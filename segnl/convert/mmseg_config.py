@@ -16,6 +16,8 @@ _TRAINING_ONLY = {
     "init_cfg", "pretrained", "norm_eval", "with_cp", "frozen_stages", "zero_init_residual",
     "loss_decode", "ignore_index", "sampler", "threshold", "requires_grad",
 }  # fmt: skip
+MAX_VALUES = 1_000_000
+"""A config holds a few hundred; a small text can name billions."""
 _STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
 
 
@@ -31,7 +33,7 @@ def read_config_text(text: str, where: str) -> JSONDict:
     """
     try:
         module = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError) as err:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:  # the last: too many nested signs
         raise ConfigError(
             f"{where}: the config inside is not readable text ({err}); give mmsegmentation's config file"
         ) from err
@@ -41,9 +43,21 @@ def read_config_text(text: str, where: str) -> JSONDict:
             name = line.targets[0].id
             try:
                 values[name] = ast.literal_eval(_AsLiterals(values).visit(line.value))
-            except (ValueError, TypeError, RecursionError):  # its value needs running code
+            except (ValueError, TypeError, RecursionError, MemoryError):  # its value needs running code
                 values.pop(name, None)
+                continue
+            sizes: dict[int, int] = {}
+            if _num_values(values[name], sizes) > MAX_VALUES:
+                raise ConfigError(f"{where}: {name}: more than {MAX_VALUES:,} values by names that repeat one another")
     return values
+
+
+def _num_values(value: Any, sizes: dict[int, int]) -> int:
+    """Counts the values in a nested literal, those of a shared object each time that it occurs; sizes: by id."""
+    if id(value) not in sizes:
+        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else []
+        sizes[id(value)] = 1 + sum(_num_values(member, sizes) for member in inner)
+    return sizes[id(value)]
 
 
 class _AsLiterals(ast.NodeTransformer):

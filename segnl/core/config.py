@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field
 
 from segnl.core.errors import ConfigError
+from segnl.core.files import read_bytes
 
 JSONDict = dict[str, Any]
 AnyConfig = TypeVar("AnyConfig", bound="Config")
@@ -103,8 +104,8 @@ def parse_yaml(text: str, where: str) -> Any:
 def read_file(path: Path) -> JSONDict:
     """Reads a YAML file that must hold a mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
+        text = read_bytes(path).decode("utf-8")
+    except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise ConfigError(
             f"{path.absolute()}: cannot be read ({reason}); give the path of a YAML file, or the name of a shipped one "
@@ -149,6 +150,8 @@ def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
 
 def _over_its_base(path: Path, readers: tuple[Path, ...]) -> JSONDict:
     """readers: the files on whose behalf this one is read."""
+    if "\0" in str(path):
+        raise ConfigError(f"base: {str(path)!r}: holds a null character; expected a file name such as _base.yaml")
     if path.resolve() in readers:
         raise ConfigError(f"{path}: base: leads back to this file; remove one of the bases")
     mapping = read_file(path)

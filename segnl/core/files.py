@@ -1,9 +1,11 @@
 """File writes and locks that survive crashes, full disks and second processes. Imports no torch."""
 
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 import zipfile
 import zlib
@@ -49,6 +51,17 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the bytes of a regular file. Raises OSError for any other, such as a pipe that nobody writes to."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+        return file.read()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Messages of the toolkit: every package writes to the one logger `segnl`, and only the command line prints them."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,17 @@ from contextlib import contextmanager, suppress
 
 log = logging.getLogger("segnl")
 """Silent below WARNING until somebody listens, as loggers of libraries are."""
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Returns `text` with control characters escaped, apart from newline and tab.
+
+    A name from a foreign file may hold escape sequences, which a terminal would obey, and marks that reverse text.
+    """
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -22,7 +34,9 @@ class _ConsoleHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             stream, prefix = sys.stderr, f"segnl: {record.levelname.lower()}: "
         with suppress(OSError):
-            stream.write(f"{prefix}{record.getMessage()}\n")  # one write, because several processes share a terminal
+            stream.write(
+                f"{prefix}{printable(record.getMessage())}\n"
+            )  # one write, because several processes share a terminal
             stream.flush()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core.config import JSONDict
-from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.core.files import NPZ_FAULTS, read_bytes, write_atomic
 
 FORMAT = "segnl-result-1"
 
@@ -60,19 +60,19 @@ def write_record(path: Path, record: Record) -> None:
 def read_record(path: Path) -> Record | None:
     """Reads what `write_record` wrote; None for a file that is missing, damaged or of another kind."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
         checksum = content.pop("checksum")
         if content["format"] != FORMAT or checksum != digest_of(content):
             return None
         arrays: dict[str, Array] = {}
         if content["arrays"] is not None:
-            packed = path.with_suffix(".npz").read_bytes()
+            packed = read_bytes(path.with_suffix(".npz"))
             if hashlib.sha256(packed).hexdigest() != content["arrays"]:
                 return None
             with np.load(io.BytesIO(packed), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         return Record(content["key"], content["value"], arrays)
-    except (*NPZ_FAULTS, AttributeError):
+    except (*NPZ_FAULTS, AttributeError, RecursionError):
         return None
 
 

@@ -4,16 +4,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from segnl.core.errors import MachineError
+from segnl.core.files import read_bytes
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a log, oldest first; [] if there is no file."""
-    if not path.exists():
+    """Reads the complete lines of a log, oldest first; [] if there is no file.
+
+    Raises MachineError for a file that cannot be read.
+    """
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
         return []
+    except OSError as err:
+        raise MachineError(f"{path}: cannot be read ({err.strerror}); move it aside") from err
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in content.decode("utf-8", "replace").splitlines():
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue  # cut short by a kill or damaged by a power cut
         if isinstance(line, dict):
             lines.append(line)

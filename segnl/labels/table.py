@@ -10,6 +10,7 @@ import numpy.typing as npt
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
+from segnl.core.files import read_bytes
 
 _UNKNOWN = 254  # marks an id that no label may hold in the lookup table; hence at most 253 classes
 
@@ -156,7 +157,7 @@ class Row(NamedTuple):
 def read_tsv(path: Path) -> list[Row]:
     """Reads a class table with the columns index, name, r, g, b. Raises DataError naming the first bad line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err

@@ -12,20 +12,22 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
 from segnl.core import IGNORE
-from segnl.core.config import JSONDict
+from segnl.core.config import Config, JSONDict, validate
 from segnl.core.distributed import ProcessGroup
-from segnl.core.errors import CheckpointError, MachineError
-from segnl.core.files import write_atomic
+from segnl.core.errors import CheckpointError, ConfigError, MachineError
+from segnl.core.files import read_bytes, write_atomic
 from segnl.labels.table import ClassTable
+from segnl.models.weights.strict import require_finite
 
 FORMAT = "segnl-1"
 CHECKSUM_KEY = "seal"
@@ -92,7 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError when the file cannot be read, is damaged or of another kind.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as err:
         raise CheckpointError(f"{path}: cannot be read ({err.strerror}); give a run's folder or its file") from err
     metadata = _metadata(path, data)
@@ -104,19 +106,54 @@ def load_checkpoint(path: Path) -> Checkpoint:
     checksum = metadata.get(CHECKSUM_KEY, "")
     if hashlib.sha256(_with_checksum(data, checksum, NO_CHECKSUM)).hexdigest() != checksum:
         raise CheckpointError(f"{path}: damaged (its checksum does not match); use an earlier checkpoint")
+    contents = _contents(path, metadata)
     tensors = safetensors.torch.load(data)
     return Checkpoint(
         path=path,
-        step=int(metadata["step"]),
-        recipe=json.loads(metadata["recipe"]),
-        classes=json.loads(metadata["classes"]),
-        origin=json.loads(metadata["origin"]),
+        step=contents.step,
+        recipe=contents.recipe,
+        classes=contents.classes.model_dump(mode="json"),
+        origin=contents.origin,
         model=_with_prefix("model.", tensors),
         optim=_with_prefix("optim.", tensors),
         ema=_with_prefix("ema.", tensors),
-        loss_scale=json.loads(metadata.get("loss_scale", "{}")),
+        loss_scale=contents.loss_scale,
         checksum=checksum,
     )
+
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Classes(Config):
+    """As `class_table_to_dict` makes it."""
+
+    names: list[str]
+    palette: list[tuple[_Byte, _Byte, _Byte]]
+    file_ids: list[_Byte]
+    void_id: _Byte
+
+
+class _Contents(Config):
+    """What a checkpoint's metadata hold."""
+
+    step: Annotated[int, Field(ge=0)]
+    recipe: JSONDict
+    classes: _Classes
+    origin: JSONDict
+    loss_scale: JSONDict = Field(default_factory=dict)
+
+
+def _contents(path: Path, metadata: Mapping[str, str]) -> _Contents:
+    """Checks the metadata of a file whose checksum is right, which says nothing about who wrote it."""
+    texts = {key: metadata[key] for key in _Contents.model_fields if key in metadata}
+    try:
+        contents = validate(_Contents, {key: json.loads(text) for key, text in texts.items()}, file=str(path))
+        class_table_from_dict(contents.classes.model_dump(mode="json"))
+    except (ConfigError, ValueError, RecursionError) as err:
+        reason = str(err).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path}: its metadata are not those of a checkpoint ({reason})") from err
+    return contents
 
 
 def _metadata(path: Path, data: bytes) -> dict[str, str]:
@@ -222,17 +259,22 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = Fa
     """Copies a checkpoint's weights into a model built from its recipe.
 
     use_ema: takes the moving average instead of the weights that a training run continues from.
-    Raises CheckpointError unless all names and shapes agree.
+    Raises CheckpointError unless all names, shapes and types agree and every value is finite.
     """
     own, saved = model.state_dict(), checkpoint.ema if use_ema else checkpoint.model
+    require_finite(saved, str(checkpoint.path))
     wrong = sorted(own.keys() ^ saved.keys())
-    wrong += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
+    wrong += [name for name in own.keys() & saved.keys() if not _fits(saved[name], own[name])]
     if wrong:
         raise CheckpointError(
             f"{checkpoint.path}: {len(wrong)} tensors do not fit the model, '{wrong[0]}' first; "
             "the recipe describes another network than the one that was saved"
         )
     model.load_state_dict(saved)
+
+
+def _fits(saved: Tensor, own: Tensor) -> bool:
+    return saved.shape == own.shape and (saved.is_floating_point() or not own.is_floating_point())
 
 
 def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

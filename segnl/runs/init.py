@@ -10,6 +10,7 @@ from segnl.core.errors import CheckpointError
 from segnl.core.log import log
 from segnl.models.segmenter import Segmenter
 from segnl.models.weights.files import listed
+from segnl.models.weights.strict import require_finite
 from segnl.runs.checkpoint import Checkpoint, open_checkpoint
 from segnl.runs.recipe import Recipe, flatten
 
@@ -55,6 +56,7 @@ def load_init(model: Segmenter, recipe: Recipe, run_or_file: Path) -> InitReport
     """
     checkpoint = open_checkpoint(run_or_file)
     saved, own = checkpoint.ema or checkpoint.model, model.state_dict()
+    require_finite(saved, f"init: {checkpoint.path}")
     report = InitReport(str(checkpoint.path), checkpoint.checksum)
     num_classes = len(checkpoint.classes["names"])
     other_classes = f"{num_classes} classes in the file, {model.num_classes} here"
@@ -71,6 +73,8 @@ def load_init(model: Segmenter, recipe: Recipe, run_or_file: Path) -> InitReport
         for name in saved_names:
             if name not in own:
                 problem = f"the file's has {name}"
+            elif own[name].is_floating_point() and not saved[name].is_floating_point():
+                problem = f"{name} is {saved[name].dtype} in the file, {own[name].dtype} here".replace("torch.", "")
             elif own[name].shape != saved[name].shape and not is_per_class(name):
                 problem = f"{name} is {_shape(saved[name])} in the file, {_shape(own[name])} here"
             if problem:

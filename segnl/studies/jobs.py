@@ -139,7 +139,9 @@ def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[s
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=child_environment() | dict(environment) | {"PYTHONUNBUFFERED": "1"},  # lines in their order
+            env=child_environment()
+            | dict(environment)
+            | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
             start_new_session=True,
         )
     job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.to_dict()}

@@ -152,3 +152,16 @@ def test_a_value_that_needs_running_code_is_skipped() -> None:
 def test_text_that_is_not_python_is_refused() -> None:
     with pytest.raises(ConfigError, match="not readable"):
         read_config_text("model = dict(", "file")
+
+
+@pytest.mark.timeout(20)
+def test_names_that_repeat_one_another_cannot_grow_without_bound() -> None:
+    lines = ["a0 = [1, 2]", *(f"a{n} = [a{n - 1}, a{n - 1}]" for n in range(1, 60)), "model = dict(type=a59)"]
+    with pytest.raises(ConfigError, match=r"file: a\d+: more than 1,000,000 values"):
+        read_config_text("\n".join(lines), "file")
+
+
+@pytest.mark.parametrize("text", ["-" * 100_000 + "1", "(" * 100_000, "[" * 50_000 + "]" * 50_000])
+def test_deeply_nested_text_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^file: the config inside is not readable text [^\n]*$"):
+        read_config_text(f"model = {text}", "file")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,16 @@ def test_a_tag_that_does_not_fit_its_value_is_one_line(text):
     with pytest.raises(ConfigError, match=r"c\.yaml: ") as err:
         parse_yaml(text, "c.yaml")
     assert "\n" not in str(err.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_nobody_writes_to_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(ConfigError, match="a pipe or a device, not a file"):
+        load_mapping(tmp_path / "recipe.yaml")
+
+
+def test_a_null_character_in_base_is_one_line(tmp_path):
+    (tmp_path / "recipe.yaml").write_text('base: "a\\0b.yaml"\n')
+    with pytest.raises(ConfigError, match="holds a null character"):
+        load_mapping(tmp_path / "recipe.yaml")

@@ -1,12 +1,17 @@
+import hashlib
+import json
+import os
 import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from segnl.core.errors import CheckpointError
 from segnl.runs.checkpoint import (
+    NO_CHECKSUM,
     Checkpoint,
     checkpoint_path,
     checkpoints_of,
@@ -23,6 +28,8 @@ from segnl.runs.checkpoint import (
     step_of,
 )
 
+CLASSES = {"names": ["a"], "palette": [[0, 0, 0]], "file_ids": [0], "void_id": 255}
+
 
 def net(width: int = 3) -> nn.Sequential:
     torch.manual_seed(0)
@@ -30,7 +37,7 @@ def net(width: int = 3) -> nn.Sequential:
 
 
 def save(path: Path, model: nn.Module, step: int = 7, **optimiser: torch.Tensor) -> Path:
-    save_checkpoint(Checkpoint(path, step, {"a": {"b": [1]}}, {}, {}, model=model.state_dict(), optim=optimiser))
+    save_checkpoint(Checkpoint(path, step, {"a": {"b": [1]}}, CLASSES, {}, model=model.state_dict(), optim=optimiser))
     return path
 
 
@@ -184,3 +191,49 @@ def test_optimiser_state_survives_saving(kind):
     step(one, one_optimiser)
     step(other, other_optimiser)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("step", "null"),
+        ("step", "-1"),
+        ("step", "no number"),
+        ("recipe", "[]"),
+        ("recipe", "[" * 100_000),
+        ("classes", "null"),
+        ("classes", '{"names": ["a"], "palette": [[0, 0, 300]], "file_ids": [0], "void_id": 255}'),
+        ("classes", '{"names": ["a", "b"], "palette": [[0, 0, 0]], "file_ids": [0], "void_id": 255}'),
+        ("classes", json.dumps({"names": [str(i) for i in range(300)], "palette": [[0, 0, 0]] * 300,
+                                "file_ids": [i % 256 for i in range(300)], "void_id": 255})),
+        ("origin", "3"),
+        ("loss_scale", '"x"'),
+        ("classes", None),
+    ],
+)  # fmt: skip
+def test_metadata_of_a_wrong_type_are_one_line_although_the_checksum_is_right(tmp_path, key, text):
+    metadata = {
+        "format": "segnl-1",
+        "seal": NO_CHECKSUM,
+        "step": "3",
+        "recipe": "{}",
+        "classes": '{"names": ["a"], "palette": [[0, 0, 0]], "file_ids": [0], "void_id": 255}',
+        "origin": "{}",
+    }
+    if text is None:
+        del metadata[key]
+    else:
+        metadata[key] = text
+    data = safetensors.torch.save({"model.x": torch.zeros(1)}, metadata)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data.replace(NO_CHECKSUM.encode(), hashlib.sha256(data).hexdigest().encode(), 1))
+    with pytest.raises(CheckpointError, match="its metadata are not those of a checkpoint") as raised:
+        load_checkpoint(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_checkpoint_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="a pipe or a device, not a file"):
+        load_checkpoint(tmp_path / "x.safetensors")

@@ -1,6 +1,7 @@
 """Reading weight files of any origin without running code in them."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +48,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
-        raise CheckpointError(f"{path}: holds more than tensors ({_first_line(err)}); nothing of it was run") from err
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as err:
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(err))
+        reason = f" and wants to call {forbidden.group(1)}" if forbidden else ""
+        raise CheckpointError(f"{path}: holds more than tensors{reason}; nothing of it was run") from err
+    except Exception as err:  # a damaged or hostile pickle makes the reader raise nearly anything
         raise CheckpointError(f"{path}: damaged or not a weight file ({_first_line(err)}); fetch it again") from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
@@ -97,10 +100,17 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)} not tensors; expected a state_dict")
+    odd = [str(name) for name, value in content.items() if not _is_plain(value)]
+    if odd:
+        raise CheckpointError(f"{where}: {listed(odd)} sparse, quantised or without values; expected plain tensors")
     tensors = {str(name): value for name, value in content.items()}
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def listed(names: list[str], most: int = 6) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from segnl.core.errors import CheckpointError
@@ -37,7 +38,8 @@ def load_strict(
 
     skip: prefix of parameters that keep their values.
 
-    Raises CheckpointError naming tensors that are missing, unknown, or of another shape.
+    Raises CheckpointError naming tensors that are missing, unknown, of another shape or type, NaN or
+    infinite.
     """
     ours = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(skip)}
     names = {source_name(name): name for name in ours}
@@ -49,15 +51,28 @@ def load_strict(
         for name, tensor in state.items()
         if name in names and tensor.shape != ours[names[name]].shape
     ]
-    problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
-    if missing or unknown or shapes:
+    types = [
+        f"{name} {tensor.dtype} instead of {ours[names[name]].dtype}".replace("torch.", "")
+        for name, tensor in state.items()
+        if name in names and ours[names[name]].is_floating_point() and not tensor.is_floating_point()
+    ]
+    problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes), ("of another type", types)]
+    if any(tensors for _, tensors in problems):
         text = "; ".join(f"{problem}: {listed(tensors)}" for problem, tensors in problems if tensors)
         raise CheckpointError(f"{where}: the tensors do not fit the model; {text}; is the config the file's own?")
+    require_finite(state, where)
     values = {names[name]: tensor for name, tensor in state.items()}
     values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
     kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
     model.load_state_dict(values | kept, strict=True)
     return ImportReport(num_used=len(state), filled=counters)
+
+
+def require_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises CheckpointError naming tensors that hold NaN or infinity."""
+    wrong = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if wrong:
+        raise CheckpointError(f"{where}: {listed(wrong)} NaN or infinite; fetch the file again, or use an earlier one")
 
 
 def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:

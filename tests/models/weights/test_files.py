@@ -1,3 +1,4 @@
+import os
 import sys
 import types
 from collections import OrderedDict
@@ -110,3 +111,35 @@ def test_files_without_tensors_and_with_other_things_are_refused() -> None:
 
 def test_long_lists_are_cut() -> None:
     assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
+def test_a_refused_pickle_names_what_it_wants_to_call(tmp_path: Path) -> None:
+    class System:
+        def __reduce__(self) -> Any:
+            return (os.system, ("true",))
+
+    torch.save({"a": System()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"more than tensors and wants to call posix\.system; nothing of it"):
+        read_checkpoint(tmp_path / "evil.pth")
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x020.", b"\x80\x02K\x01b.", b"\x80\x02h\x05."])
+def test_a_pickle_that_runs_out_of_values_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged or not a weight file|holds more than tensors"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.empty(2, 2, device="meta"),
+        torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+    ],
+    ids=["sparse", "meta", "quantised"],
+)
+def test_odd_tensors_are_refused_by_name(tensor: torch.Tensor) -> None:
+    with pytest.raises(CheckpointError, match=r"odd\.weight sparse, quantised or without values"):
+        tensors_in({"odd.weight": tensor}, "x.pth")
