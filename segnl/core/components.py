@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segnl.core.config import suggest
+from pydantic_core import CoreSchema, core_schema
+
+from segnl.core.config import Config, error_at, parse, suggest
 from segnl.core.errors import ConfigError
 
 
@@ -52,20 +54,21 @@ class Components:
             )
         return component
 
-    def find_in(self, recipe: Mapping[str, Any], file: str) -> Any:
-        """Returns the class that the section of a recipe names; raises ConfigError naming `file` and the key."""
-        return self.find_at(recipe[self.key.partition(".")[0]], file)
-
-    def find_at(self, section: Any, file: str) -> Any:
-        """Returns the class that `section` names, the mapping which holds `key` in the recipe; raises as `find_in`."""
+    def settings(self, section: Any) -> Any:
+        """Returns a recipe's section as the settings of the component that it names; the validator of such a field."""
+        if isinstance(section, Config):
+            return section
         if not isinstance(section, Mapping):
-            place = self.key.removesuffix(".name")
-            raise ConfigError(f"{file}: {place}: holds {section!r}, expected keys and values such as 'name:'")
+            raise error_at((), f"holds {section!r}, expected keys and values such as 'name:'")
         name = section.get("name")
         if not isinstance(name, str):
-            reason = "missing; add it" if name is None else f"holds {name!r}, expected a word"
-            raise ConfigError(f"{file}: {self.key}: {reason}")
+            raise error_at(("name",), "missing; add it" if name is None else f"holds {name!r}, expected a word")
         try:
-            return self.find(name)
+            component = self.find(name)
         except ConfigError as err:
-            raise ConfigError(f"{file}: {err}") from err
+            raise error_at(("name",), str(err).removeprefix(f"{self.key}: ")) from err
+        return parse(getattr(component, "Config", component), section)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """Lets a field be declared as `Annotated[HeadConfig, HEADS]`: the settings of any head, chosen by `name`."""
+        return core_schema.no_info_plain_validator_function(self.settings)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 import yaml
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from segnl.core.errors import ConfigError
 from segnl.core.files import read_bytes
@@ -185,24 +186,40 @@ def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") 
     if not isinstance(mapping, dict):
         raise ConfigError(f"{file}: {at or 'the file'}: holds {mapping!r}, expected keys and values")
     try:
-        # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
-        return schema.model_validate_json(json.dumps(mapping))
+        return parse(schema, mapping)
     except pydantic.ValidationError as err:
         # An unknown key comes first: it is usually the misspelling of the one reported missing.
-        first = min(err.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
-        config_error = ConfigError(f"{file}: {_explain(schema, first, at)}")
+        first = min(err.errors(include_url=False), key=lambda error: error["type"] != "segnl")
+        dotted = ".".join([*([at] if at else []), *map(str, first["loc"])])
+        config_error = ConfigError(f"{file}: {_explain(first, dotted)}")
         if first["type"] in ("string_type", "path_type") and not isinstance(first["input"], list | dict):
-            config_error.text_key = ".".join([*([at] if at else []), *map(str, first["loc"])])
+            config_error.text_key = dotted
         raise config_error from err
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
 
 
-def _explain(schema: type[Config], error: Any, at: str) -> str:
-    location = [str(key) for key in error["loc"]]
-    dotted = ".".join([*([at] if at else []), *location])
-    if error["type"] == "extra_forbidden":
-        return f"{dotted}: unknown key{suggest(location[-1], _keys_beside(schema, location))}"
+def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
+    """Returns `mapping` as an instance of `schema`, for a pydantic validator: raises pydantic.ValidationError."""
+    try:
+        # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
+        return schema.model_validate_json(json.dumps(mapping))
+    except pydantic.ValidationError as err:
+        for location in (error["loc"] for error in err.errors() if error["type"] == "extra_forbidden"):
+            hint = suggest(str(location[-1]), _keys_beside(schema, location))
+            raise error_at(location, f"unknown key{hint}") from err
+        raise
+
+
+def error_at(location: tuple[str | int, ...], message: str) -> pydantic.ValidationError:
+    """Returns an error of the setting at `location`, below the value that a pydantic validator was given."""
+    error = PydanticCustomError("segnl", "{message}", {"message": message})
+    return pydantic.ValidationError.from_exception_data("settings", [{"type": error, "loc": location, "input": None}])
+
+
+def _explain(error: Any, dotted: str) -> str:
+    if error["type"] == "segnl":
+        return f"{dotted}: {error['msg']}"
     if error["type"] == "missing":
         return f"{dotted}: missing; add it"
     reason = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
@@ -211,10 +228,10 @@ def _explain(schema: type[Config], error: Any, at: str) -> str:
     return f"{dotted}: holds {json.dumps(error['input'], default=str)}; {reason[0].lower()}{reason[1:]}"
 
 
-def _keys_beside(schema: type[Config], location: Sequence[str]) -> list[str]:
+def _keys_beside(schema: type[Config], location: Sequence[str | int]) -> list[str]:
     """Returns the known keys at the place of an unknown one."""
     for key in location[:-1]:
-        field = schema.model_fields.get(key)
+        field = schema.model_fields.get(str(key))
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         schema = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), schema)
     return list(schema.model_fields)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class LossConfig(Config):
     """A number for each class, or a formula that weights rare classes up, from the training labels (`class_weights`);
     null: all classes weigh 1."""
 
+    @property
+    def needs_class_pixels(self) -> bool:
+        """Whether class weights follow from the number of each class's pixels."""
+        return isinstance(self.class_weight, str)
+
 
 @dataclass(frozen=True)
 class StepNormalizer:
@@ -65,6 +70,11 @@ class Loss(nn.Module):
         super().__init__()
         self.cfg, self.align_corners = cfg, align_corners
         self.register_buffer("class_weight", class_weight)
+
+    @classmethod
+    def build(cls, cfg: LossConfig, num_classes: int, class_pixels: Counts | None, *, align_corners: bool) -> Self:
+        """Returns the loss with the class weights of its settings; raises as `class_weights`."""
+        return cls(cfg, class_weights(cfg.class_weight, num_classes, class_pixels), align_corners=align_corners)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Returns the scalar loss of logits `b k H W` for label `b H W` (0..k-1, 255 ignored).

@@ -2,28 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import SerializeAsAny
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from segnl.core.arrays import Counts
 from segnl.losses.base import Loss, LossConfig, StepNormalizer
+from segnl.losses.find import LOSSES, build_loss
+
+
+def _single(loss: LossConfig) -> LossConfig:
+    if isinstance(loss, SumConfig):
+        raise ValueError("a sum in a sum; list its losses here")
+    return loss
 
 
 class SumConfig(LossConfig):
-    """Settings of the sum; `loss_schema` returns the subclass for certain losses."""
+    """Settings of the sum."""
 
     name: str = "sum"
-    losses: tuple[SerializeAsAny[LossConfig], ...]
+    losses: Annotated[tuple[Annotated[LossConfig, LOSSES, AfterValidator(_single)], ...], Field(min_length=1)]
     """The losses with their own settings; `weight` is the factor of each."""
     divide_by: Literal["valid"] = "valid"
     class_weight: None = None
     """Set by each loss for itself."""
 
+    @property
+    def needs_class_pixels(self) -> bool:
+        """Whether one of the losses needs them."""
+        return any(loss.needs_class_pixels for loss in self.losses)
+
 
 class SumLoss(Loss):
-    """Sum of losses, each times its own `weight`; `build_loss` makes it."""
+    """Sum of losses, each times its own `weight`."""
 
     Config = SumConfig
     cfg: SumConfig
@@ -31,6 +45,14 @@ class SumLoss(Loss):
     def __init__(self, cfg: SumConfig, losses: Sequence[Loss]) -> None:
         super().__init__(cfg)
         self.losses = nn.ModuleList(losses)
+
+    @classmethod
+    def build(  # type: ignore[override]  # `LOSSES.find` chose this class by the settings' name
+        cls, cfg: SumConfig, num_classes: int, class_pixels: Counts | None, *, align_corners: bool
+    ) -> Self:
+        """Builds each loss of the sum."""
+        build = partial(build_loss, num_classes=num_classes, class_pixels=class_pixels, align_corners=align_corners)
+        return cls(cfg, [build(loss) for loss in cfg.losses])
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Returns the sum for logits `b k H W` and label `b H W`."""

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
-from pydantic import Field, SerializeAsAny, create_model, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, validate
-from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import NormalInitConv2d
@@ -30,10 +28,10 @@ class BatchNormConfig(Config):
 
 
 class ModelConfig(Config):
-    """Section `model` of a recipe; `model_schema` returns the subclass for a certain backbone and head."""
+    """Section `model` of a recipe."""
 
-    backbone: SerializeAsAny[BackboneConfig]
-    head: SerializeAsAny[HeadConfig]
+    backbone: Annotated[BackboneConfig, BACKBONES]
+    head: Annotated[HeadConfig, HEADS]
     aux: AuxConfig | None = AuxConfig()
     align_corners: bool = False
     """Upsampling of logits: aligns the centres of the corner pixels (true) or the outer edges (false)."""
@@ -51,33 +49,10 @@ class ModelConfig(Config):
             raise ValueError("norm: group has no place for pretrained statistics; set backbone.weights to null")
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the plain values: the class is made at run time, by `model_schema`, and cannot be imported."""
-        return partial(model_config, file="pickled model settings"), (self.model_dump(mode="json"),)
-
-
-def model_schema(mapping: Any, *, file: str, at: str = "model") -> type[ModelConfig]:
-    """Returns the ModelConfig for the backbone and head that `mapping` names.
-
-    Raises ConfigError when a name is missing or unknown.
-    """
-    configs = {}
-    for key, components, example in (("backbone", BACKBONES, "resnet"), ("head", HEADS, "rcca")):
-        section = mapping.get(key) if isinstance(mapping, Mapping) else None
-        name = section.get("name") if isinstance(section, Mapping) else None
-        if not isinstance(name, str):
-            raise ConfigError(f"{file}: {at}.{key}.name: missing; add it, for instance {{name: {example}}}")
-        try:
-            configs[key] = (components.find(name).Config, ...)
-        except ConfigError as err:
-            raise ConfigError(f"{file}: {err}") from err
-    schema: type[ModelConfig] = create_model("ModelConfig", __base__=ModelConfig, **configs)  # type: ignore[call-overload]
-    return schema
-
 
 def model_config(mapping: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
     """Returns the checked section `model` of a recipe. Raises ConfigError with the dotted path of a wrong key."""
-    return validate(model_schema(mapping, file=file, at=at), dict(mapping), file=file, at=at)
+    return validate(ModelConfig, dict(mapping), file=file, at=at)
 
 
 class Logits(NamedTuple):

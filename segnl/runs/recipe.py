@@ -1,6 +1,5 @@
 """Recipes: everything that decides a training run, composed from the settings that each component declares."""
 
-import difflib
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,8 @@ from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.losses.base import LossConfig
-from segnl.losses.find import loss_schema
-from segnl.models.segmenter import ModelConfig, model_schema
+from segnl.losses.find import LOSSES
+from segnl.models.segmenter import ModelConfig
 from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.optim.optimisers.base import OptimiserConfig
 from segnl.optim.schedules.base import ScheduleConfig
@@ -116,17 +115,17 @@ class EvalConfig(Config):
 
 
 class Recipe(Config):
-    """All sections of a recipe; `compose` narrows those that name a component to the settings of that component."""
+    """All sections of a recipe; those that name a component hold the settings of that component."""
 
     init: Annotated[str, Field(min_length=1)] | None = None
     """A run's folder or a checkpoint file; the training starts from its weights, as far as they fit, instead of random
     ones and model.backbone.weights (docs/training.md)."""
     model: ModelConfig
-    data: DataConfig
+    data: Annotated[DataConfig, DATASETS]
     train: TrainConfig
-    optim: OptimiserConfig
-    schedule: ScheduleConfig
-    loss: LossConfig
+    optim: Annotated[OptimiserConfig, OPTIMISERS]
+    schedule: Annotated[ScheduleConfig, SCHEDULES]
+    loss: Annotated[LossConfig, LOSSES]
     eval: EvalConfig = EvalConfig()
 
     def to_dict(self) -> JSONDict:
@@ -140,10 +139,6 @@ class Recipe(Config):
         steps = math.ceil(self.train.epochs * num_images / self.train.batch_size)
         train = self.train.model_copy(update={"max_steps": steps, "epochs": None})
         return self.model_copy(update={"train": train})
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the plain values: the class of a composed recipe is made at run time and cannot be imported."""
-        return compose, (self.to_dict(), "pickled recipe")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -162,21 +157,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
-    """Validates a whole recipe against the settings of the components that it names; file: for messages."""
-    for key in ("model", "data", "optim", "schedule", "loss"):
-        if key not in mapping:
-            near = difflib.get_close_matches(key, [str(name) for name in mapping], n=1)
-            reason = f"is '{near[0]}' a misspelling of it?" if near else "add it"
-            raise ConfigError(f"{file}: {key}: missing; {reason}")
-    fields: dict[str, Any] = {
-        "model": (model_schema(mapping["model"], file=file), ...),
-        "data": (DATASETS.find_in(mapping, file).Config, ...),
-        "optim": (OPTIMISERS.find_in(mapping, file), ...),
-        "schedule": (SCHEDULES.find_in(mapping, file), ...),
-        "loss": (loss_schema(mapping, file), ...),
-    }
-    schema = pydantic.create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
-    return validate(schema, dict(mapping), file=file)
+    """Validates a whole recipe; file: for messages."""
+    return validate(Recipe, dict(mapping), file=file)
 
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and

@@ -14,7 +14,6 @@ from segnl.data.base import SegmentationData
 from segnl.data.check import class_pixels
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
-from segnl.losses.find import needs_class_pixels
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.folder import lock_run_folder
@@ -124,7 +123,7 @@ def build_trainer(
     with group.shared_errors():
         is_new = checkpoint is None and group.is_rank0  # the other ranks get their weights from rank 0
         model = build_model(recipe, data.table.num_classes, is_new=is_new)
-        if needs_class_pixels(recipe.loss) and group.is_rank0:
+        if recipe.loss.needs_class_pixels and group.is_rank0:
             pixels = class_pixels(data)
     pixels = group.run_on_rank0(lambda: pixels)
     trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group)

@@ -3,7 +3,7 @@ import torch
 
 from segnl.core.errors import ConfigError
 from segnl.losses.base import StepNormalizer
-from segnl.losses.find import build_loss, needs_class_pixels
+from segnl.losses.find import build_loss
 from segnl.runs.recipe import compose, load_recipe
 from tests.losses.test_base import PIXELS, example, make
 from tests.training.test_trainer import batch_of, trainer_for
@@ -26,7 +26,7 @@ def test_a_sum_is_the_weighted_sum_of_its_losses_each_with_its_own_settings(tiny
         expected = {name: expected[name] + weight * parts[name] for name in expected}
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(loss(logits.main, label), expected["main"])
-    assert needs_class_pixels(cfg)
+    assert cfg.needs_class_pixels
 
 
 def test_a_sum_trains_and_micro_batches_add_up(tiny_config):
@@ -57,13 +57,16 @@ def test_the_recipe_of_a_sum_reads_back_the_same(tiny_config):
 @pytest.mark.parametrize(
     ("loss", "says"),
     [
-        ("{name: sum}", "loss.losses: holds None; expected a list of losses such as [{name: cross_entropy}"),
-        ("{name: sum, losses: []}", "loss.losses: holds []; expected a list"),
+        ("{name: sum}", "loss.losses: missing; add it"),
+        ("{name: sum, losses: []}", "loss.losses: holds []; tuple should have at least 1 item"),
         ("{name: sum, losses: [dice]}", "loss.losses.0: holds 'dice', expected keys and values"),
         ("{name: sum, losses: [{name: dise}]}", "loss.losses.0.name: holds 'dise'; did you mean 'dice'?"),
         ("{name: sum, losses: [{name: dice, weigth: 2}]}", "loss.losses.0.weigth: unknown key; did you mean 'weight'?"),
         ("{name: sum, class_weight: enet, losses: [{name: dice}]}", 'loss.class_weight: holds "enet"'),
-        ("{name: sum, losses: [{name: sum, losses: []}]}", "loss.losses.0: a sum in a sum; list its losses here"),
+        (
+            "{name: sum, losses: [{name: sum, losses: [{name: dice}]}]}",
+            "loss.losses.0: a sum in a sum; list its losses here",
+        ),
     ],
 )
 def test_an_error_in_a_sum_is_one_line_with_its_key(loss, says, tiny_config):

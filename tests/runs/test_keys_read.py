@@ -14,7 +14,6 @@ from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.losses.find import needs_class_pixels
 from segnl.runs.build import build_data, build_model, padding_rgb
 from segnl.runs.recipe import Recipe, compose, load_recipe
 from segnl.training.trainer import Trainer
@@ -37,7 +36,7 @@ BY_THE_LOOP = {
     "data.worker_timeout_s",
 }
 
-# Read from the file, before there is a recipe: they choose the schema (runs/recipe.py: compose).
+# Read while the recipe is validated: they choose the settings' class (core/components.py).
 BY_COMPOSING = {"optim.name", "schedule.name", "loss.name"}
 
 SMALL = {
@@ -97,7 +96,7 @@ def small(path: Path, root: Path) -> Recipe:
 def step_and_score(recipe: Recipe) -> None:
     train = build_data(recipe, "train")
     model = build_model(recipe, train.table.num_classes, is_new=True)
-    pixels = class_pixels(train) if needs_class_pixels(recipe.loss) else None
+    pixels = class_pixels(train) if recipe.loss.needs_class_pixels else None
     trainer = Trainer(recipe, model, torch.device("cpu"), class_pixels=pixels)
     transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, recipe.train.batch_size, first_step=0, max_steps=1)

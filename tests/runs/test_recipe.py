@@ -13,7 +13,9 @@ from segnl.runs.recipe import compose, differing_keys, load_recipe
         ("optim.name=sdg", "optim.name: holds 'sdg'; did you mean 'sgd'?"),
         ("loss={name: 3}", "loss.name: holds 3, expected a word"),
         ("data.name=citiscapes", "data.name: holds 'citiscapes'; did you mean 'cityscapes'?"),
-        ("model.head=rcca", "model.head.name: missing"),
+        ("model.head=rcca", "model.head: holds 'rcca', expected keys and values such as 'name:'"),
+        ("model.backbone={name: resnett}", "model.backbone.name: holds 'resnett'; did you mean 'resnet'?"),
+        ("model.head.chanels=8", "model.head.chanels: unknown key; did you mean 'channels'?"),
         ("train.max_steps=0", "train.max_steps: holds 0"),
         ("train.max_step=3", "train.max_step: unknown key; did you mean 'max_steps'?"),
         ("eval.mode=slide", ": eval: mode slide needs window_hw and stride_hw"),
@@ -32,7 +34,10 @@ def test_a_fault_is_one_line_with_file_and_key(tiny_config, override, says):
 def test_a_missing_section_is_named(tiny_config):
     mapping = parse_yaml(tiny_config.read_text(), "x")
     mapping["optin"] = mapping.pop("optim")
-    with pytest.raises(ConfigError, match="optim: missing; is 'optin' a misspelling of it"):
+    with pytest.raises(ConfigError, match=r"optin: unknown key; did you mean 'optim'\?"):
+        compose(mapping, file="x.yaml")
+    mapping.pop("optin")
+    with pytest.raises(ConfigError, match="optim: missing; add it"):
         compose(mapping, file="x.yaml")
 
 
