@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segnl.core.errors import ConfigError
+from segnl.core.files import read_bytes
 
 
 def repeat_set(words: Sequence[str]) -> list[str]:
@@ -37,6 +38,27 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     about = "a run's folder (its last checkpoint) or a file"
     command.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE", help=about)
     add_trust_modules(command)
+
+
+def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
+    """Adds --json."""
+    command.add_argument("--json", type=_json_file, metavar="FILE", help=about)
+
+
+def _json_file(text: str) -> Path:
+    """Returns the path; refuses a file that is no JSON, such as a checkpoint or a study, so that it is not replaced."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; expected the name of a file")
+    try:
+        content = read_bytes(path).lstrip()
+    except FileNotFoundError:
+        return path
+    except OSError as err:
+        raise argparse.ArgumentTypeError(f"{path}: cannot be replaced ({err.strerror}); give another name") from err
+    if content and not content.startswith((b"{", b"[")):
+        raise argparse.ArgumentTypeError(f"{path}: exists and is no JSON file; give another name")
+    return path
 
 
 def add_trust_modules(command: argparse.ArgumentParser) -> None:

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config
+from segnl.cli.arguments import add_config, add_json
 from segnl.core.errors import DataError
 from segnl.core.files import write_atomic
 
@@ -20,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_config(command)
     add("--split", help="check this split only (default: train and val)")
-    add("--json", type=Path, metavar="FILE", help="also write the report there")
+    add_json(command, "also write the report there")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segnl.cli.arguments import add_json
+
 if TYPE_CHECKING:
     from segnl.studies.results import StudyResults
 
@@ -14,7 +16,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
     add("--jobs", type=int, default=1, metavar="N", help="training runs at a time, on one GPU each (default 1)")
-    add("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    add_json(command)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config, size_of
+from segnl.cli.arguments import add_config, add_json, size_of
 
 if TYPE_CHECKING:
     from segnl.profiling.cost import CostReport
@@ -18,7 +17,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
     add("--module", choices=("attention", "head", "model"), default="model", help="default model")
     add("--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing")
-    add("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    add_json(command)
 
 
 def run(args: argparse.Namespace) -> None:

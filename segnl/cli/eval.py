@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_checkpoint, add_set
-from segnl.core.errors import ConfigError
+from segnl.cli.arguments import add_checkpoint, add_json, add_set
 from segnl.core.files import ensure_writable, write_atomic
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="disable or scramble the attention: gamma0, shuffled or window=R (docs/compare.md)",
     )
-    add("--json", type=Path, metavar="FILE", help="also write metrics.json there")
+    add_json(command, "also write metrics.json there")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -86,8 +85,6 @@ def _prepare(json_file: Path | None) -> None:
     if json_file is None:
         return
     ensure_writable(json_file.parent)
-    if json_file.is_dir():
-        raise ConfigError(f"{json_file}: is a folder; expected the name of a file")
     json_file.unlink(missing_ok=True)
 
 

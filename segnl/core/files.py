@@ -95,11 +95,18 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def not_a_link(folder: Path) -> Path:
+    """Returns `folder`; raises ConfigError for a symbolic link, through which files would be written elsewhere."""
+    if folder.is_symlink():
+        raise ConfigError(f"{folder}: is a symbolic link to {os.readlink(folder)}; replace it by a folder")
+    return folder
+
+
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Locks `folder` for this process until the context or the process ends; raises ConfigError if another holds it."""
-    path = folder / LOCK
-    with path.open("a+") as file:
+    path = not_a_link(folder / LOCK)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core.config import JSONDict
-from segnl.core.files import NPZ_FAULTS, read_bytes, write_atomic
+from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, write_atomic
 
 FORMAT = "segnl-result-1"
 
@@ -85,7 +85,7 @@ class ResultCache:
     @classmethod
     def of(cls, folder: Path) -> "ResultCache":
         """Returns the cache in a run's or a study's folder."""
-        return cls(folder / "cache")
+        return cls(not_a_link(folder / "cache"))
 
     def path(self, name: str, key: JSONDict) -> Path:
         """Where the result lies or would lie: FOLDER/NAME-DIGEST.json; the path without suffix is for further files."""

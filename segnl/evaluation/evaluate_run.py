@@ -23,7 +23,7 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, inside, not_a_link, sha256_of, write_atomic
 from segnl.core.log import log
 from segnl.core.result_cache import Record, ResultCache
 from segnl.data.base import SegmentationData
@@ -204,7 +204,7 @@ def _own_preset(run: Run, request: EvaluationRequest) -> str | None:
 def _results_folder(run: Run, request: EvaluationRequest) -> Path:
     parts = [request.split, _own_preset(run, request) or run.recipe.eval.mode]
     parts += [request.ablation.slug] if request.ablation else []
-    folder = inside(run.folder / "eval", "-".join(parts))
+    folder = inside(not_a_link(run.folder / "eval"), "-".join(parts))
     return folder if run.is_last_checkpoint else folder / run.checkpoint.path.stem
 
 

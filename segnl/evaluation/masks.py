@@ -10,7 +10,7 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Mask, Pixels
-from segnl.core.files import inside, write_atomic
+from segnl.core.files import inside, not_a_link, write_atomic
 from segnl.data.reading import read_label
 from segnl.labels.table import ClassTable
 
@@ -59,8 +59,11 @@ def write_ids(path: Path, prediction: Pixels, table: ClassTable) -> None:
 
 
 def mask_path(folder: Path, sample_id: str) -> Path:
-    """Returns the path of an image's mask in a folder; raises ConfigError when that is outside of `folder`."""
-    return inside(folder, f"{sample_id}.png")
+    """Returns the path of an image's mask in a folder.
+
+    Raises ConfigError when the path is outside of `folder`, or `folder` is a symbolic link.
+    """
+    return inside(not_a_link(folder), f"{sample_id}.png")
 
 
 def read_ids(folder: Path, sample_id: str, table: ClassTable) -> Pixels:

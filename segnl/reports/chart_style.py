@@ -74,7 +74,11 @@ def style_axes(
 
 
 def figure_bytes(figure: "Figure", kind: str = "png") -> bytes:
-    """Returns the figure as a file of that kind: png, svg or pdf."""
+    """Returns the figure as a file of that kind: png, svg or pdf. `$` in a name begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     file = io.BytesIO()
     figure.savefig(file, format=kind)
     return file.getvalue()

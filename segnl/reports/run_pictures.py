@@ -10,7 +10,7 @@ from PIL import Image
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
-from segnl.core.files import write_atomic
+from segnl.core.files import not_a_link, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.check import class_pixels
 from segnl.data.loader import BatchKeys, BatchPlan
@@ -63,7 +63,7 @@ def write_run_pictures(folder: Path) -> Path:
         miou = evaluation.metrics["miou"]
         title += "" if miou is None else f", {100 * miou:.2f} % mIoU on {len(val)} validation images"
     for name, content in pictures.items():
-        write_atomic(folder / "pictures" / name, content)
+        write_atomic(not_a_link(folder / "pictures") / name, content)
     page = folder / "report.html"
     write_atomic(page, _page(title, [name for name in CAPTIONS if name in pictures]).encode())
     return page

@@ -286,3 +286,36 @@ def test_a_head_beside_the_user_is_found_and_the_process_is_left_as_it_was(tiny_
     assert main(["train", "--config", str(tiny_config), "--run", "r", "--set", head, "train.max_steps=1"]) == 0
     assert "trained 1 steps" in capsys.readouterr().out
     assert (list(sys.path), warnings.showwarning, list(warnings.filters)) == before
+
+
+@pytest.mark.parametrize("place", ["eval", "cache"])
+def test_results_are_not_written_through_a_link_in_the_run(run, tmp_path, capsys, place):
+    (tmp_path / "elsewhere").mkdir()
+    (run / place).symlink_to(tmp_path / "elsewhere")
+    assert f"{run / place}: is a symbolic link" in refused(capsys, 2, "eval", "--checkpoint", run)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_masks_are_not_written_through_a_link_in_the_folder(run, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "ids").symlink_to(tmp_path / "elsewhere")
+    says = refused(capsys, 2, "eval", "--checkpoint", run, "--masks", tmp_path / "masks")
+    assert "ids: is a symbolic link" in says
+    (tmp_path / "masks" / "masks.json").unlink()
+    image = tmp_path / "tiny" / "images" / "val" / "frame0.png"
+    says = refused(capsys, 2, "predict", "--checkpoint", run, image, "--out", tmp_path / "masks")
+    assert "ids: is a symbolic link" in says
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_json_does_not_replace_a_checkpoint_or_a_study(run, tmp_path, capsys, tiny_config):
+    checkpoint = checkpoints_of(run)[0]
+    for path in (checkpoint, tiny_config):
+        before = path.read_bytes()
+        for command, option, value in (("eval", "--checkpoint", run), ("compare", "--config", tiny_config)):
+            with pytest.raises(SystemExit) as stopped:
+                main([command, option, str(value), "--json", str(path)])
+            assert stopped.value.code == 2
+            assert "exists and is no JSON file" in capsys.readouterr().err
+        assert path.read_bytes() == before

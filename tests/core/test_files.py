@@ -111,3 +111,12 @@ def test_a_second_process_is_refused_and_a_dead_holder_keeps_nothing(tmp_path):
     process.join()
     with run_lock(tmp_path):
         pass
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match="is a symbolic link"), run_lock(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"

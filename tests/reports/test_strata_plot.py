@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from segnl.metrics.strata import Strata
+from segnl.reports.chart_style import figure_bytes, new_figure, style_axes
 from segnl.reports.strata_plot import strata_plot
 
 
@@ -26,3 +27,9 @@ def test_other_errors_are_another_picture() -> None:
 
 def test_what_is_undefined_is_left_out() -> None:
     assert picture(Strata(3)).shape[2] == 3
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_stands() -> None:
+    figure = new_figure(2, 2)
+    style_axes(figure.subplots(), title=r"a$\frac$", x_label="$x", y_label="$$")
+    assert figure_bytes(figure).startswith(b"\x89PNG")
