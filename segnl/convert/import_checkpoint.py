@@ -55,7 +55,7 @@ def import_checkpoint(
     recipe = compose(mapping, file=str(recipe_file))
     ensure_writable(out.parent)
     imported = import_file(file, settings)
-    num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).class_table(recipe.data)
+    num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).table_of(recipe.data)
     if num_classes != table.num_classes:
         raise CheckpointError(
             f"{file}: predicts {num_classes} classes, {recipe_file} has {table.num_classes}; "

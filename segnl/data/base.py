@@ -1,23 +1,31 @@
 """Base of every data set: its settings, its pairs of image and label files, reading a pair."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx
-from segnl.core.errors import DataError
-from segnl.data.reading import FileError, exif_orientation, read_image, read_label
+from segnl.core.errors import ConfigError, DataError
+from segnl.core.find_files import find_files
+from segnl.data.layout import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    Files,
+    FoldConfig,
+    files_by_id,
+    read_sample_list,
+    split_folder,
+)
+from segnl.data.reading import FileError, exif_orientation, read_colours, read_image, read_label
 from segnl.data.sample import Sample
+from segnl.labels.label_map import LabelMapSetting, mapped_table
 from segnl.labels.table import ClassTable
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-Files = dict[str, Path]
-"""Paths by sample id."""
 
 
 def _transform_entry(entry: Any) -> JSONDict:
@@ -31,6 +39,26 @@ class DataConfig(Config):
 
     name: str
     root: Path
+    image_folder: str | None = None
+    """Folder of the images below root, such as frames/{split}; null: the data set's own. {split} stands for the name
+    of the split's folder."""
+    label_folder: str | None = None
+    """Folder of the labels, as image_folder."""
+    image_suffix: str | None = None
+    """End of the images' names after what they share with their labels, such as _image.jpg; null: the data set's."""
+    label_suffix: str | None = None
+    """End of the labels' names, such as _mask or _gt.png."""
+    recursive: bool = True
+    """Whether sub-folders are read. A sample is named SUBFOLDER/NAME, and its label lies in the same sub-folder."""
+    splits: dict[str, str] = Field(default_factory=dict)
+    """Names of the splits' folders where they have others: {train: training, val: valid}."""
+    samples: str | None = None
+    """File below root that lists the samples of a split, one a line, such as lists/{split}.txt; null: all that are
+    there."""
+    fold: FoldConfig | None = None
+    """Cross-validation, such as {count: 5, number: 0}: both train and val are taken from the samples of train."""
+    label_map: LabelMapSetting | None = None
+    """Classes to train on, each with a list of ids, colours or classes of the label files (labels/label_map.py)."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
     scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
@@ -55,6 +83,18 @@ class DataConfig(Config):
         if scale[0] > scale[1]:
             raise ValueError("expected [smallest, largest]")
         return scale
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> "DataConfig":
+        has_split = self.image_folder is None or "{split}" in self.image_folder
+        train, val = self.splits.get("train", "train"), self.splits.get("val", "val")
+        if self.fold is None and "{split}" not in (self.samples or "") and not (has_split and train != val):
+            key, value = ("splits", self.splits) if has_split else ("image_folder", f"'{self.image_folder}'")
+            raise ValueError(
+                f"{key}: {value} gives train and val the same images; write {{split}} in it, or give "
+                "samples: lists/{split}.txt, or fold: {count: 5, number: 0}"
+            )
+        return self
 
     @property
     def title(self) -> str:
@@ -86,8 +126,10 @@ class SubmissionRules:
 class SegmentationData:
     """One split of a data set: pairs of image and label files, and the class table of the labels.
 
-    A subclass overrides `class_table`, `find_images`, `find_labels`, `label_folder` and `expected`, and names its
-    `Config` if it has settings of its own; one whose labels need decoding also overrides `read_ids`.
+    A subclass overrides `class_table` and says where its files lie: by `image_layout`, `label_layout`, `image_ends`,
+    `label_ends` and `folders`, which the recipe's keys replace; or by `find_images`, `find_labels`, `label_folder` and
+    `expected`, where these keys are refused. It names its `Config` if it has settings of its own; one whose labels need
+    decoding also overrides `read_ids`.
     allow_unmatched: collects files without a partner in `unmatched` instead of raising for the first (for `check`).
     needs_labels: False accepts a split without any label file; `has_labels` is False then, and all labels are ignored.
 
@@ -95,8 +137,18 @@ class SegmentationData:
     """
 
     Config: ClassVar[type[DataConfig]] = DataConfig
+    image_layout: ClassVar[str] = "images/{split}"
+    """Folder of the images below root."""
+    label_layout: ClassVar[str] = "labels/{split}"
+    image_ends: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    """Ends of the images' names after what they share with their labels."""
+    label_ends: ClassVar[tuple[str, ...]] = LABEL_SUFFIXES
+    folders: ClassVar[Mapping[str, str]] = {}
+    """Names of the splits' folders where these have other names than the splits."""
     how_to_get: ClassVar[str] = "see data/README.md"
     """Last words of the message about a missing root."""
+    label_hint: ClassVar[str] = ""
+    """Last words of the message about a folder without labels; empty: data.label_suffix is named where it helps."""
     has_cityscapes_layout: ClassVar[bool] = False
     """Whether `root` holds gtFine/ with labelIds and instanceIds, which the official Cityscapes evaluator reads."""
     counts_absent_classes: ClassVar[bool] = False
@@ -114,10 +166,15 @@ class SegmentationData:
         self.root = cfg.root_folder
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
-        self.table = self.class_table(cfg)
-        label_files = self.label_folder().rglob("*")
-        self.has_labels = needs_labels or any(path.is_file() and path.name[0] != "." for path in label_files)
+        self.table = self.table_of(cfg)
+        folder = self.label_folder()
+        self.has_labels = needs_labels or (folder.is_dir() and any(find_files(folder)))
+        self._kinds_found: set[str] = set() if self.has_labels else {"label"}
         images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
+        self._refuse_unread_keys()
+        chosen = self._chosen(images, labels)
+        if chosen is not None:
+            images, labels = ({key: files[key] for key in chosen & files.keys()} for files in (images, labels))
         self.unmatched = self._unmatched(images, labels) if self.has_labels else []
         if self.unmatched and not allow_unmatched:
             more = f" ({len(self.unmatched) - 1} more such files)" if len(self.unmatched) > 1 else ""
@@ -126,6 +183,42 @@ class SegmentationData:
         self._images = [images[sample_id] for sample_id in self.sample_ids]
         self._labels = [labels[sample_id] for sample_id in self.sample_ids] if self.has_labels else []
 
+    def _refuse_unread_keys(self) -> None:
+        """Raises ConfigError for a key about files where the data set finds its files without reading it."""
+        unread = [] if "image" in self._kinds_found else ["image_folder", "image_suffix", "recursive", "splits"]
+        unread += [] if "label" in self._kinds_found else ["label_folder", "label_suffix"]
+        for key in unread:
+            if getattr(self.cfg, key) != DataConfig.model_fields[key].get_default(call_default_factory=True):
+                raise ConfigError(f"data.{key}: data set '{self.cfg.name}' finds its files itself; leave it out")
+
+    def _chosen(self, images: Files, labels: Files) -> set[str] | None:
+        """Returns the sample ids of the split by data.samples and data.fold; None for all."""
+        chosen = None
+        if self.cfg.samples is not None:
+            chosen = read_sample_list(self.root / self._in_split(self.cfg.samples), images)
+        if self._fold is not None:
+            chosen = self._fold.ids_of(self.split, images.keys() | labels.keys() if chosen is None else chosen)
+        return chosen
+
+    @property
+    def _fold(self) -> FoldConfig | None:
+        return self.cfg.fold if self.split in ("train", "val") else None
+
+    @property
+    def split_name(self) -> str:
+        """The name of the split's folders; that of train for both splits of a fold."""
+        split = "train" if self._fold is not None else self.split
+        return self.cfg.splits.get(split, self.folders.get(split, split))
+
+    def _in_split(self, path: str) -> str:
+        return path.replace("{split}", self.split_name)
+
+    @classmethod
+    def table_of(cls, cfg: Any) -> ClassTable:
+        """Returns the classes to train on: those of `data.label_map`, or else the data set's. cfg: its own `Config`."""
+        own = cls.class_table(cfg)
+        return own if cfg.label_map is None else mapped_table(cfg.label_map, own)
+
     @classmethod
     def class_table(cls, cfg: Any) -> ClassTable:
         """Returns the classes of the data set; cfg: its own `Config`."""
@@ -133,26 +226,62 @@ class SegmentationData:
 
     def find_images(self) -> Files:
         """Finds the split's images by sample id. Raises DataError when there are none."""
-        raise NotImplementedError
+        return self._files(self.image_folder(), *self._ends(), kind="image")
 
     def find_labels(self) -> Files:
         """Finds the split's labels by sample id. Raises DataError when there are none."""
-        raise NotImplementedError
+        image_ends, label_ends = self._ends()
+        return self._files(self.label_folder(), label_ends, image_ends, kind="label")
+
+    def image_folder(self) -> Path:
+        """Returns the folder of the split's images, which may not exist."""
+        return self.root / self._in_split(self.cfg.image_folder or self.image_layout)
 
     def label_folder(self) -> Path:
         """Returns the folder of the split's labels, which may not exist."""
-        raise NotImplementedError
+        return self.root / self._in_split(self.cfg.label_folder or self.label_layout)
+
+    def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns the ends of the images' and of the labels' names."""
+        image_suffixes = tuple({Path(f"x{end}").suffix: None for end in self.image_ends})
+        label_suffixes = tuple({Path(f"x{end}").suffix: None for end in self.label_ends})
+        return (
+            _with_suffixes(self.cfg.image_suffix, image_suffixes) or self.image_ends,
+            _with_suffixes(self.cfg.label_suffix, label_suffixes) or self.label_ends,
+        )
+
+    def _files(self, folder: Path, ends: tuple[str, ...], partner_ends: tuple[str, ...], *, kind: str) -> Files:
+        self._kinds_found.add(kind)
+        is_shared = self.image_folder() == self.label_folder()
+        return files_by_id(
+            split_folder(folder),
+            ends,
+            kind=kind,
+            recursive=self.cfg.recursive,
+            partner_ends=partner_ends if is_shared else (),
+            hint=self.label_hint if kind == "label" else "",
+        )
 
     def expected(self, sample_id: str) -> tuple[str, str]:
         """Returns the file names that the image and the label of a sample should have, for messages."""
-        raise NotImplementedError
+        folders, ends = (self.image_folder(), self.label_folder()), self._ends()
+        image, label = (
+            f"{folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder}/{sample_id}{end[0]}"
+            for folder, end in zip(folders, ends, strict=True)
+        )
+        return image, label
 
     def _unmatched(self, images: Files, labels: Files) -> list[FileError]:
-        return [
-            FileError(files[sample_id], "missing", f"no {kind} belongs to it; expected {self.expected(sample_id)[i]}")
-            for files, partners, kind, i in ((images, labels, "label", 1), (labels, images, "image", 0))
-            for sample_id in sorted(files.keys() - partners.keys())
-        ]
+        errors = []
+        for files, partners, kind, i in ((images, labels, "label", 1), (labels, images, "image", 0)):
+            elsewhere = {partner.rpartition("/")[2]: path for partner, path in partners.items()}
+            for sample_id in sorted(files.keys() - partners.keys()):
+                detail = f"no {kind} belongs to it; expected {self.expected(sample_id)[i]}"
+                near = elsewhere.get(sample_id.rpartition("/")[2])
+                if near is not None:
+                    detail += f"; {near} has its name, but lies in another sub-folder"
+                errors.append(FileError(files[sample_id], "missing", detail))
+        return errors
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -175,11 +304,14 @@ class SegmentationData:
         return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
 
     def read_ids(self, i: int) -> Ids:
-        """Reads the label of pair `i` as the ids of its file, integer `H W`; `class_table` maps them to train ids.
+        """Reads the label of pair `i` as the ids of its file, integer `H W`; `table` maps them to train ids.
 
+        With a label map of colours the labels are read as RGB u8 `H W 3` instead.
         Override it for labels that are no images of ids. Raises FileError.
         """
-        return read_label(self._labels[i])
+        if self.table.reads_colours:
+            return read_colours(self._labels[i])
+        return read_label(self._labels[i], max_id=self.table.max_id)
 
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
@@ -187,7 +319,7 @@ class SegmentationData:
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
         raw = self.read_ids(i)
-        require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape)
+        require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape[:2])
         return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.sample_ids[i])
 
 
@@ -203,27 +335,12 @@ def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label
     raise FileError(label, "size", f"{sizes}; {fix}")
 
 
-def split_folder(folder: Path) -> Path:
-    """Returns the folder of a split as it is. Raises DataError naming the missing folder and the splits that exist."""
-    parent = folder.parent
-    if not parent.is_dir():
-        raise DataError(f"{parent}: no such folder; data.root must be the folder that holds {parent.name}/")
-    if not folder.is_dir():
-        splits = ", ".join(sorted(path.name for path in parent.iterdir() if path.is_dir())) or "none"
-        raise DataError(f"{parent}: no split '{folder.name}'; it has {splits}")
-    return folder
-
-
-def files_by_id(folder: Path, suffixes: tuple[str, ...], *, kind: str) -> Files:
-    """Finds the visible files of a folder with one of these suffixes. Raises DataError for none, or two of one stem."""
-    files: Files = {}
-    for path in sorted(folder.iterdir()):
-        # macOS leaves ._NAME.jpg beside NAME.jpg on other file systems.
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise DataError(f"{path}: {files[path.stem].name} has the same stem; keep one of them")
-        files[path.stem] = path
-    if not files:
-        raise DataError(f"{folder}: no {kind} files; expected *{', *'.join(suffixes)}")
-    return files
+def _with_suffixes(end: str | None, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the ends of names for data.image_suffix or data.label_suffix; () for null."""
+    if not end:
+        return ()
+    return (
+        (end,)
+        if Path(f"x{end}").suffix.lower() in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES)
+        else tuple(end + s for s in suffixes)
+    )

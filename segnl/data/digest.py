@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segnl.core.errors import DataError
 from segnl.core.files import sha256_of
+from segnl.core.find_files import name_text
 from segnl.data.base import SegmentationData
 
 RACY_NS = 2_000_000_000
@@ -23,8 +24,11 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     """
     table = data.table
     lines = [str([table.names, table.file_ids, table.ignore_ids, table.void_id])]
+    if table.has_label_map:
+        lines.append(str([sorted(table.label_values.items()), table.reads_colours, table.ignores_rest]))
     for i in range(len(data)) if indices is None else indices:
-        lines += [f"{path.name} {_file_digest(path)}" for path in data.files_of(i)]
+        folder = data.sample_ids[i].rpartition("/")[0]
+        lines += [f"{folder and folder + '/'}{name_text(path.name)} {_file_digest(path)}" for path in data.files_of(i)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from segnl.core.arrays import Pixels
+from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
 
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
@@ -54,29 +54,53 @@ def rgb_pixels(image: Image.Image, path: Path) -> Pixels:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_label(path: Path) -> Pixels:
-    """Decodes a label to ids u8 `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to 255.
+def read_label(path: Path, *, max_id: int = 255) -> Ids:
+    """Decodes a label to ids `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to max_id.
 
-    Raises FileError for a file that is missing, empty or truncated, for colours, and for 16-bit ids above 255.
+    Returns u8, or u16 where max_id is above 255.
+
+    Raises FileError for a file that is missing, empty or truncated, for colours, JPEG, and ids above max_id.
     """
     image = _decode(path)
+    _refuse_jpeg(image, path)
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
-        raise FileError(path, "format", f"label of mode {image.mode}; expected one channel of class ids, not colours")
+        detail = (
+            f"label of mode {image.mode}; expected one channel of class ids, not colours; data.label_map reads colours"
+        )
+        raise FileError(path, "format", detail)
     if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
         bits = image.info["grey_bits"]  # PIL scales the values of such a file: 0..15 become 0, 17 .. 255
         raise FileError(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
+    dtype = np.uint8 if max_id < 256 else np.uint16
     if image.mode in ("1", "L", "P"):
-        return np.array(image, dtype=np.uint8)
+        return np.array(image, dtype=dtype)
     if not image.mode.startswith("I"):
         raise FileError(path, "format", f"label of mode {image.mode}; expected 8-bit grey or palette")
     wide = np.asarray(image)
-    bad = (wide < 0) | (wide > 255)
+    bad = (wide < 0) | (wide > max_id)
     if bad.any():
         row, column = np.unravel_index(int(bad.argmax()), bad.shape)
         value = wide[row, column]
-        detail = f"16-bit label; pixel (row {row}, column {column}) holds {value}, expected at most 255"
+        detail = f"16-bit label; pixel (row {row}, column {column}) holds {value}, expected at most {max_id}"
         raise FileError(path, "format", f"{detail}: class ids, not instance ids or class * 1000")
-    return wide.astype(np.uint8)
+    return wide.astype(dtype)
+
+
+def read_colours(path: Path) -> Pixels:
+    """Decodes a label of colours to RGB u8 `H W 3`; a palette's colours are taken, grey is as many in each channel.
+
+    Raises FileError for a file that is missing, empty or truncated, for JPEG, and for other kinds.
+    """
+    image = _decode(path)
+    _refuse_jpeg(image, path)
+    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+        raise FileError(path, "format", f"label of mode {image.mode}; expected RGB colours of 8 bits")
+    return np.array(image.convert("RGB"))
+
+
+def _refuse_jpeg(image: Image.Image, path: Path) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise FileError(path, "format", "a JPEG label, and JPEG changes the values that it stores; export it as PNG")
 
 
 def exif_orientation(path: Path) -> int:

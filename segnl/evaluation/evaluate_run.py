@@ -37,7 +37,7 @@ from segnl.evaluation.presets import is_preset
 from segnl.evaluation.submission import Submission
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import Accumulator, PerImage
-from segnl.metrics.cityscapes_official import find_labels, official_scores
+from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
 from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, number_or_none, ratio
 from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
@@ -190,7 +190,10 @@ def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> Seg
             raise ConfigError("--official: needs a data set in Cityscapes' layout")
         if not data.has_labels:
             raise ConfigError(f"--official: {data.root} has no labels for split '{data.split}'; leave it out")
-        find_labels(data.root / "gtFine" / data.split)
+        if data.table.has_label_map:
+            raise ConfigError("--official: scores Cityscapes' own classes; leave out data.label_map")
+        for i in range(len(data)):
+            instances_of(data.label_path(i))
     for folder in (_results_folder(run, request), run.cache.folder, *([request.masks] if request.masks else [])):
         ensure_writable(folder)
     return data
@@ -371,7 +374,10 @@ def _finish(
     """Adds the official scores if requested, stores a new result, and writes it to RUN/eval."""
     masks = _masks_folder(run, record.key)
     if request.official and "official" not in record.value:
-        official = official_scores(data.root, data.split, masks)
+        labels = [data.label_path(i) for i in range(len(data))]
+        predictions = [mask_path(masks, sample_id) for sample_id in data.sample_ids]
+        frames = [Frame(*files, instances_of(files[1])) for files in zip(predictions, labels, strict=True)]
+        official = score_frames(frames)
         record = replace(record, value=record.value | {"official": official})
     if record is not stored:
         run.cache.store(NAME, record)

@@ -15,6 +15,7 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import remove_leftovers
+from segnl.core.find_files import find_files
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.data.base import SegmentationData
 from segnl.data.sample import Sample
@@ -36,7 +37,8 @@ class MaskFolder:
         self.kinds = KINDS if data.has_labels else KINDS[:-1]
         _require_own(folder, key)
         write_record(folder / MANIFEST, Record(key))
-        for written in (folder, *(folder / kind for kind in KINDS)):
+        in_kinds = {mask_path(folder / kind, sample_id).parent for sample_id in data.sample_ids for kind in KINDS}
+        for written in (folder, *in_kinds):
             remove_leftovers(written)
         self.written_ids = {
             sample_id
@@ -74,13 +76,14 @@ def require_no_evaluation(folder: Path) -> None:
 
 
 def _require_own(folder: Path, key: JSONDict) -> None:
-    mask = next((path for kind in KINDS for path in sorted((folder / kind).glob("[!.]*.png"))), None)
+    kinds = [folder / kind for kind in KINDS if (folder / kind).is_dir()]
+    mask = next((path for kind in kinds for path in find_files(kind) if path.suffix == ".png"), None)
     if mask is None:
         return
     path = folder / MANIFEST
     if not path.exists():
         raise ConfigError(
-            f"{folder}: holds masks such as {mask.parent.name}/{mask.name}, but no {MANIFEST} that says which "
+            f"{folder}: holds masks such as {mask.relative_to(folder)}, but no {MANIFEST} that says which "
             "evaluation wrote them; give another --masks folder"
         )
     record = read_record(path)

@@ -69,7 +69,7 @@ def mask_path(folder: Path, sample_id: str) -> Path:
 def read_ids(folder: Path, sample_id: str, table: ClassTable) -> Pixels:
     """Reads a mask of the data set's own ids as train ids u8 `H W`; raises DataError for a damaged file."""
     path = mask_path(folder, sample_id)
-    return table.to_train(read_label(path), str(path))
+    return table.from_file(read_label(path), str(path))
 
 
 def overlay(image: Pixels, prediction: Pixels, table: ClassTable) -> Pixels:

@@ -8,7 +8,7 @@ from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable
 from segnl.core.progress import Progress
-from segnl.data.base import IMAGE_SUFFIXES
+from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import read_image
 from segnl.evaluation.mask_folder import require_no_evaluation
 from segnl.evaluation.masks import WRITERS, write_masks

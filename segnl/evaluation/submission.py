@@ -34,6 +34,8 @@ class Submission:
         rules = data.submission
         if rules is None:
             raise ConfigError(f"--submission: no server scores '{data.cfg.name}'; cityscapes and ade20k have one")
+        if data.table.has_label_map:
+            raise ConfigError("--submission: the server scores the data set's own classes; leave out data.label_map")
         if path.suffix.lower() != ".zip":
             raise ConfigError(f"--submission {path}: expected a file that ends in .zip")
         if path.is_dir():

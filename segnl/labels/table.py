@@ -1,6 +1,7 @@
 """Class tables: ids in label files, train ids, names, colours. Imports no torch."""
 
-from collections.abc import Collection, Iterable, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ class ClassTable:
     names: one for each class, in train order.  palette: u8 `k 3`, RGB.
     file_ids: the id of each class in a label file; by default the train id itself.
     ignore_ids: file ids that are ignored.  void_id: id that `to_file` writes for an ignored pixel.
+    label_values: all values that label files may hold, with their train ids, or 255 for ignored: ids, or with
+    `reads_colours` colours as 0xRRGGBB. By default the file ids and ignore_ids; where given, these are only written.
+    ignores_rest: every other value of a label file is ignored instead of an error.
     title: the data set's name in messages.  unknown_hint: advice in the message about an unknown id.
     """
 
@@ -32,6 +36,9 @@ class ClassTable:
         file_ids: Sequence[int] | None = None,
         ignore_ids: Collection[int] = (IGNORE,),
         void_id: int = IGNORE,
+        label_values: Mapping[int, int] | None = None,
+        reads_colours: bool = False,
+        ignores_rest: bool = False,
         title: str = "the class table",
         unknown_hint: str = "correct the label",
     ) -> None:
@@ -45,10 +52,13 @@ class ClassTable:
         self.palette: Pixels = np.array(palette, dtype=np.uint8).reshape(-1, 3)
         self.palette.setflags(write=False)
         self._check()
-
-        self._train_of = np.full(256, _UNKNOWN, np.uint8)
-        self._train_of[list(self.ignore_ids)] = IGNORE
-        self._train_of[list(self.file_ids)] = np.arange(self.num_classes, dtype=np.uint8)
+        self.reads_colours = reads_colours
+        self.ignores_rest = ignores_rest
+        self.has_label_map = label_values is not None
+        written = dict.fromkeys(self.ignore_ids, IGNORE) | {file_id: i for i, file_id in enumerate(self.file_ids)}
+        self.label_values = dict(label_values) if label_values is not None else written
+        self._from_file = np.full(256, _UNKNOWN, np.uint8)
+        self._from_file[[void_id, *written]] = [IGNORE, *written.values()]
         self._file_of = np.full(256, void_id, np.uint8)
         self._file_of[: self.num_classes] = self.file_ids
         self._colour_of = np.zeros((256, 3), np.uint8)  # ignored pixels stay black
@@ -70,16 +80,36 @@ class ClassTable:
         if set(self.file_ids) & set(self.ignore_ids):
             raise ValueError(f"ids {sorted(set(self.file_ids) & set(self.ignore_ids))} are a class and ignored at once")
 
+    @property
+    def max_id(self) -> int:
+        """The largest id that a label file may hold, at least 255."""
+        return 255 if self.reads_colours else max([255, *self.label_values])
+
+    @functools.cached_property
+    def _train_of(self) -> Pixels:
+        """Train ids by the value in a label file; 16 MiB for colours."""
+        size = 2**24 if self.reads_colours else 2**16 if self.max_id > 255 else 256
+        train_of = np.full(size, IGNORE if self.ignores_rest else _UNKNOWN, np.uint8)
+        train_of[list(self.label_values)] = list(self.label_values.values())
+        return train_of
+
     def to_train(self, raw: Ids, where: str) -> Pixels:
-        """Maps a file's ids `H W` of any integer type to train ids u8 `H W`: 0..k-1, or 255 for ignored.
+        """Maps a file's ids to train ids u8 `H W`: 0..k-1, or 255 for ignored.
+
+        raw: ids `H W` of any integer type; with reads_colours RGB u8 `H W 3`.
 
         Raises DataError naming `where`, the first pixel with an unknown id, and the known ids.
         """
-        if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer):
-            raise ValueError(f"label of shape {raw.shape} and type {raw.dtype}; expected integers `H W`")
-        if raw.dtype != np.uint8:
-            self._refuse(raw, (raw < 0) | (raw > 255), where)
-            raw = raw.astype(np.uint8)
+        num_axes = 3 if self.reads_colours else 2
+        if raw.ndim != num_axes or not np.issubdtype(raw.dtype, np.integer):
+            shape = "`H W 3`" if self.reads_colours else "`H W`"
+            raise ValueError(f"label of shape {raw.shape} and type {raw.dtype}; expected integers {shape}")
+        if self.reads_colours:
+            red, green, blue = (raw[..., i].astype(np.int32) for i in range(3))
+            raw = red << 16 | green << 8 | blue
+        size = len(self._train_of)
+        if raw.dtype != np.uint8 and not self.reads_colours:
+            self._refuse(raw, (raw < 0) | (raw >= size), where)
         train: Pixels = self._train_of.take(raw)
         self._refuse(raw, train == _UNKNOWN, where)
         return train
@@ -88,11 +118,29 @@ class ClassTable:
         if not bad.any():
             return
         row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
-        value, known = int(raw[row, column]), _ranges({*self.file_ids, *self.ignore_ids})
+        value = int(raw[row, column])
+        if self.reads_colours:
+            held, known = f"the colour {colour_text(value)}", f"{len(self.label_values)} others"
+        else:
+            held, known = str(value), f"ids {_ranges(self.label_values)}"
+        hint = self.unknown_hint if self.reads_colours else scale_hint(raw) or self.unknown_hint
         raise DataError(
-            f"{where}: pixel (row {row}, column {column}) holds {value}, "
-            f"but {self.title} has ids {known}; {self.unknown_hint}"
+            f"{where}: pixel (row {row}, column {column}) holds {held}, but {self.title} has {known}; {hint}"
         )
+
+    def from_file(self, ids: Ids, where: str) -> Pixels:
+        """Maps ids `H W` that `to_file` wrote back to train ids u8 `H W`; raises DataError as `to_train` does."""
+        is_wide = (ids < 0) | (ids > 255) if ids.dtype != np.uint8 else np.zeros(ids.shape, np.bool_)
+        train: Pixels = self._from_file.take(np.where(is_wide, 0, ids))
+        bad = is_wide | (train == _UNKNOWN)
+        if bad.any():
+            row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
+            known = _ranges({*self.file_ids, *self.ignore_ids, self.void_id})
+            raise DataError(
+                f"{where}: pixel (row {row}, column {column}) holds {ids[row, column]}, but masks of {self.title} hold "
+                f"{known}; write it again"
+            )
+        return train
 
     def to_file(self, train: Pixels) -> Pixels:
         """Maps train ids u8 `H W` to the ids of the data set's own files and of its benchmark server."""
@@ -115,11 +163,14 @@ class ClassTable:
         """Reads classes from a tab-separated file with the columns index, name, r, g, b.
 
         index: the id in a label file. It may begin anywhere and have gaps; train ids follow the order of lines.
-        255 is always ignored.
-        Raises DataError for a file that is not such a table, ConfigError for an ignore id that is a class.
+        255 is ignored unless a line names it.
+        Raises DataError for a file that is not such a table, or has one class; ConfigError for an ignore id that is a
+        class.
         """
         rows = read_tsv(path)
-        ignored = {*ignore_ids, IGNORE}
+        if len(rows) == 1:
+            raise DataError(f"{path}: names 1 class, '{rows[0].name}'; {ONE_CLASS}")
+        ignored = {*ignore_ids} | ({IGNORE} - {row.file_id for row in rows})
         for row in rows:
             if row.file_id in ignored:
                 raise ConfigError(f"data.ignore_ids: {row.file_id} is the class '{row.name}' of {path}; remove one")
@@ -130,9 +181,37 @@ class ClassTable:
             [row.colour for row in rows],
             file_ids=[row.file_id for row in rows],
             ignore_ids=ignored,
+            void_id=free_id([row.file_id for row in rows]),
             title=path.parent.name or str(path),
             unknown_hint=f"correct the label, or name the id in {path.name} or in data.ignore_ids",
         )
+
+
+ONE_CLASS = "a network of one class is always right: name the background, or what else there is, as a class too"
+"""Reason and remedy for a table of a single class."""
+
+
+def free_id(file_ids: Iterable[int]) -> int:
+    """Returns the id that masks hold for an ignored pixel: 255, or the largest that no class has."""
+    used = set(file_ids)
+    return next(file_id for file_id in reversed(range(256)) if file_id not in used)
+
+
+def colour_text(value: int) -> str:
+    """Writes 0xRRGGBB as text such as `#ff00aa (255, 0, 170)`."""
+    return f"#{value:06x} ({value >> 16}, {value >> 8 & 255}, {value & 255})"
+
+
+def scale_hint(ids: Ids) -> str:
+    """Returns advice if the ids of a label look like grey levels, such as 0, 127, 255; else an empty text."""
+    values: list[int] = np.unique(ids[ids >= 0]).tolist()
+    step = values[1] - values[0] if len(values) > 1 else 0
+    is_scale = values[:1] == [0] and step >= 10 and all(abs(v - i * step) <= i for i, v in enumerate(values))
+    is_scale = is_scale and (len(values) > 2 or values[-1] == 255)
+    if not is_scale:
+        return ""
+    text = ", ".join(map(str, values[:6])) + (" ..." if len(values) > 6 else "")
+    return f"the label's values {text} look like grey levels: use them as index in classes.tsv or in data.label_map"
 
 
 def _ranges(ids: Iterable[int]) -> str:
@@ -174,8 +253,8 @@ def read_tsv(path: Path) -> list[Row]:
             raise DataError(f"{where}; expected a number, a name, three numbers, with tabs between")
         red, green, blue = map(int, colour)
         row = Row(int(index), name, (red, green, blue))
-        if row.file_id >= IGNORE or max(row.colour) > 255:
-            raise DataError(f"{where}; the index must be below 255 (ignored) and colours within 0..255")
+        if row.file_id > 255 or max(row.colour) > 255:
+            raise DataError(f"{where}; the index and the colours must be within 0..255")
         if any(row.file_id == earlier.file_id or name == earlier.name for earlier in rows):
             raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; use each once")
         rows.append(row)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
+from segnl.core.find_files import find_files
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
@@ -74,15 +75,22 @@ class CityscapesScores(NamedTuple):
 
 
 def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]:
-    """Scores the labelId PNGs below `predictions` against root/gtFine/split, by both implementations.
+    """Scores the labelId PNGs below `predictions` against root/gtFine/split as `score_frames` does.
+
+    Raises DataError for files that are missing or duplicate.
+    """
+    return score_frames(find_frames(root / "gtFine" / split, predictions))
+
+
+def score_frames(frames: Sequence[Frame]) -> dict[str, Any]:
+    """Scores labelId PNGs by both implementations.
 
     Returns {class_iou, class_iiou, category_iou, category_iiou, per_class, per_class_iiou, per_category,
     per_category_iiou}, None for undefined.
 
-    Raises DataError for files that are missing, duplicate, damaged, of another size, or hold unknown ids; MachineError
-    when the two implementations differ.
+    Raises DataError for files that are damaged, of another size, or hold unknown ids; MachineError when the two
+    implementations differ.
     """
-    frames = find_frames(root / "gtFine" / split, predictions)
     ours = count_frames(frames)
     theirs = run_cityscapesscripts(frames)
     check_agreement(ours, theirs)
@@ -100,15 +108,19 @@ def _plain(scores: PerName) -> dict[str, float | None]:
 
 def find_labels(labels: Path) -> list[tuple[Path, Path]]:
     """Finds CITY/*_gtFine_labelIds.png below `labels`, with their instances. Raises DataError when one is missing."""
-    pairs = []
-    for label in sorted(labels.glob("*/[!.]*_gtFine_labelIds.png")):
-        instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
-        if not instances.is_file():
-            raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
-        pairs.append((label, instances))
+    files = list(find_files(labels)) if labels.is_dir() else []
+    pairs = [(file, instances_of(file)) for file in files if file.name.endswith("_gtFine_labelIds.png")]
     if not pairs:
         raise DataError(f"{labels}: no */*_gtFine_labelIds.png; give the folder of Cityscapes with its gtFine")
     return pairs
+
+
+def instances_of(label: Path) -> Path:
+    """Returns the file of instance ids beside a file of labelIds. Raises DataError when it is missing."""
+    instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
+    if instances == label or not instances.is_file():
+        raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
+    return instances
 
 
 def find_frames(labels: Path, predictions: Path) -> list[Frame]:
@@ -119,7 +131,7 @@ def find_frames(labels: Path, predictions: Path) -> list[Frame]:
     Raises DataError when a file is missing or duplicate, or a prediction has no label (cityscapesscripts would score
     the rest without a warning).
     """
-    unused = set(predictions.rglob("*.png"))
+    unused = {path for path in find_files(predictions) if path.suffix == ".png"} if predictions.is_dir() else set()
     frames = []
     for label, instances in find_labels(labels):
         sample_id = label.name.removesuffix("_gtFine_labelIds.png")

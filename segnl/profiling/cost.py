@@ -78,7 +78,7 @@ def cost(
 def num_classes_of(recipe: Recipe) -> int:
     """Returns the number of classes of the recipe's data set, whose images need not exist."""
     try:
-        return DATASETS.find(recipe.data.name).class_table(recipe.data).num_classes
+        return DATASETS.find(recipe.data.name).table_of(recipe.data).num_classes
     except DataError as err:
         raise DataError(f"{err}; or say how many there are: --classes N") from err
 

@@ -2,7 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, files_by_id, split_folder
+from segnl.data.base import DataConfig
+from segnl.data.layout import files_by_id, split_folder
 
 
 def test_a_range_of_scales_is_in_order():

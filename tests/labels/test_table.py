@@ -86,7 +86,7 @@ def test_a_tsv_may_begin_at_any_index_and_have_gaps(tmp_path):
         (TSV + "0\tsky\t1\t2\n", "line 2"),
         (TSV + "0\tsky\t1\t2\tx\n", "line 2"),
         (TSV + "0\tsky\t1\t2\t256\n", "line 2"),
-        (TSV + "255\tsky\t1\t2\t3\n", "line 2"),
+        (TSV + "256\tsky\t1\t2\t3\n", "line 2"),
         (TSV + "0\tsky\t1\t2\t3\n00\troad\t1\t2\t3\n", "line 3 repeats"),
         (TSV + "0\tsky\t1\t2\t3\n1\tsky\t1\t2\t3\n", "line 3 repeats"),
     ],
@@ -103,7 +103,7 @@ def test_a_damaged_tsv_names_file_and_line(tmp_path, text, message):
 def test_a_missing_tsv_and_an_ignore_id_that_is_a_class_are_refused(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         ClassTable.from_tsv(tmp_path / "classes.tsv")
-    (tmp_path / "classes.tsv").write_text(TSV + "0\tsky\t1\t2\t3\n")
+    (tmp_path / "classes.tsv").write_text(TSV + "0\tsky\t1\t2\t3\n1\troad\t1\t2\t3\n")
     with pytest.raises(ConfigError, match=r"data\.ignore_ids: 0 is the class 'sky'"):
         ClassTable.from_tsv(tmp_path / "classes.tsv", ignore_ids=[0])
     with pytest.raises(ConfigError, match=r"data\.ignore_ids: holds \[-1\]"):

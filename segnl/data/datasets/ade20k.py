@@ -3,10 +3,14 @@
 Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData, SubmissionRules, files_by_id, split_folder
+from segnl.core.find_files import find_files
+from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
+from segnl.data.layout import Files
 from segnl.labels.table import ClassTable, read_tsv
 
 _ROWS = read_tsv(Path(__file__).with_suffix(".tsv"))  # names with their synonyms; ids 1..150, 0 is "other objects"
@@ -19,7 +23,6 @@ TABLE = ClassTable(
     title="ade20k",
     unknown_hint="expected SceneParse150's annotations (ADEChallengeData2016), 8-bit",
 )
-FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 
 
 class ADE20K(SegmentationData):
@@ -29,6 +32,9 @@ class ADE20K(SegmentationData):
     annotations.
     """
 
+    image_layout, label_layout = "images/{split}", "annotations/{split}"
+    image_ends, label_ends = (".jpg",), (".png",)
+    folders: ClassVar[Mapping[str, str]] = {"train": "training", "val": "validation", "test": "testing"}
     counts_absent_classes = True
     submission = SubmissionRules(r"ADE_(train|val|test)_\d{8}")
     how_to_get = "ADEChallengeData2016, which holds images/ and annotations/; see data/README.md"
@@ -37,25 +43,11 @@ class ADE20K(SegmentationData):
     def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
-    @property
-    def folder(self) -> str:
-        """The name of the split's folders."""
-        return FOLDERS.get(self.split, self.split)
-
     def find_images(self) -> Files:
-        images = split_folder(self.root / "images" / self.folder)
-        if not any(images.glob("*.jpg")) and any(images.rglob("*_seg.png")):
-            raise DataError(f"{images}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
-        return files_by_id(images, (".jpg",), kind="image")
-
-    def find_labels(self) -> Files:
-        return files_by_id(split_folder(self.label_folder()), (".png",), kind="label")
-
-    def label_folder(self) -> Path:
-        return self.root / "annotations" / self.folder
-
-    def expected(self, sample_id: str) -> tuple[str, str]:
-        return f"images/{self.folder}/{sample_id}.jpg", f"annotations/{self.folder}/{sample_id}.png"
+        folder = self.image_folder()
+        if folder.is_dir() and any(path.name.endswith("_seg.png") for path in find_files(folder)):
+            raise DataError(f"{folder}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
+        return super().find_images()
 
 
 DATASET = ADE20K

@@ -5,15 +5,14 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 from pathlib import Path
 
-from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData, SubmissionRules, split_folder
+from segnl.core.errors import ConfigError, DataError
+from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
+from segnl.data.layout import Files
 from segnl.labels.cityscapes import TABLE
 from segnl.labels.table import ClassTable
 
 IMAGE_END = "_leftImg8bit.png"
 LABEL_END = "_gtFine_labelIds.png"
-INSTANCE_END = "_gtFine_instanceIds.png"
-TRAIN_ID_END = "_gtFine_labelTrainIds.png"
 SAMPLE_ID = r"[A-Za-z-]+_\d{6}_\d{6}"
 
 
@@ -24,38 +23,28 @@ class Cityscapes(SegmentationData):
     labelTrainIds, so that the two cannot be confused.
     """
 
+    image_layout, label_layout = "leftImg8bit/{split}", "gtFine/{split}"
+    image_ends, label_ends = (IMAGE_END,), (LABEL_END,)
     has_cityscapes_layout = True
     submission = SubmissionRules(SAMPLE_ID, test_images=1525, test_hw=(1024, 2048))
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
+    label_hint = "only labelIds as downloaded are read, never labelTrainIds"
 
     @classmethod
     def class_table(cls, cfg: DataConfig) -> ClassTable:
         return TABLE
 
     def find_images(self) -> Files:
-        images = split_folder(self.root / "leftImg8bit" / self.split)
-        files = _by_id(images, IMAGE_END)
-        if not files:
-            raise DataError(f"{images}: no image files; expected CITY/*{IMAGE_END} ({self.how_to_get})")
-        return files
+        return _by_frame(super().find_images())
 
     def find_labels(self) -> Files:
-        labels = split_folder(self.label_folder())
-        files = _by_id(labels, LABEL_END)
-        if not files:
-            others = f", found *{TRAIN_ID_END}, which is not read" if _by_id(labels, TRAIN_ID_END) else ""
-            raise DataError(f"{labels}: no label files; expected CITY/*{LABEL_END}{others} ({self.how_to_get})")
-        return files
-
-    def label_folder(self) -> Path:
-        return self.root / "gtFine" / self.split
+        if "TrainIds" in (self.cfg.label_suffix or ""):
+            raise ConfigError(f"data.label_suffix: holds '{self.cfg.label_suffix}'; {self.label_hint}")
+        return _by_frame(super().find_labels())
 
     def expected(self, sample_id: str) -> tuple[str, str]:
-        city = sample_id.split("_")[0]
-        return (
-            f"leftImg8bit/{self.split}/{city}/{sample_id}{IMAGE_END}",
-            f"gtFine/{self.split}/{city}/{sample_id}{LABEL_END}",
-        )
+        folder = "" if "/" in sample_id else f"{sample_id.split('_')[0]}/"
+        return super().expected(f"{folder}{sample_id}")
 
     def files_of(self, i: int) -> list[Path]:
         has_instances = self.has_labels and self.instance_path(i).is_file()
@@ -64,11 +53,22 @@ class Cityscapes(SegmentationData):
     def instance_path(self, i: int) -> Path:
         """Returns the file of instance ids beside label `i`, which the official iIoU is weighted by."""
         label = self.label_path(i)
-        return label.with_name(label.name.removesuffix(LABEL_END) + INSTANCE_END)
+        return label.with_name(label.name.removesuffix("_labelIds.png") + "_instanceIds.png")
 
 
-def _by_id(folder: Path, end: str) -> Files:
-    return {path.name.removesuffix(end): path for path in folder.glob(f"*/[!.]*{end}")}
+def _by_frame(files: Files) -> Files:
+    """Names a sample CITY_SEQUENCE_FRAME, as the benchmark's server does, where it lies in the folder CITY.
+
+    Raises DataError for two files of one name.
+    """
+    by_frame: Files = {}
+    for sample_id, path in files.items():
+        city, _, frame = sample_id.rpartition("/")
+        name = frame if frame.startswith(f"{city}_") else sample_id
+        if name in by_frame:
+            raise DataError(f"{path}: {by_frame[name]} has the same name; keep one of them")
+        by_frame[name] = path
+    return by_frame
 
 
 DATASET = Cityscapes

@@ -1,18 +1,15 @@
-"""Any data set in a folder: images/SPLIT/STEM.jpg, labels/SPLIT/STEM.png and classes.tsv."""
+"""Any data set in a folder: images/SPLIT/NAME.jpg, labels/SPLIT/NAME.png and classes.tsv."""
 
-from pathlib import Path
-
-from segnl.data.base import IMAGE_SUFFIXES, DataConfig, Files, SegmentationData, files_by_id, split_folder
+from segnl.data.base import DataConfig, SegmentationData
+from segnl.labels.label_map import mapped_table
 from segnl.labels.table import ClassTable
-
-LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 
 
 class FolderConfig(DataConfig):
     """Settings of a folder data set."""
 
     ignore_ids: tuple[int, ...] = ()
-    """Label ids that are ignored; 255 always is."""
+    """Label ids that are ignored; 255 is unless it is a class."""
 
     @property
     def title(self) -> str:
@@ -20,7 +17,10 @@ class FolderConfig(DataConfig):
 
 
 class Folder(SegmentationData):
-    """Images and labels paired by file stem; a label holds ids of `classes.tsv` (columns index, name, r, g, b)."""
+    """images/SPLIT/NAME.jpg with labels/SPLIT/NAME.png, which hold ids of `classes.tsv` (columns index, name, r, g, b).
+
+    Without classes.tsv the classes are those of `data.label_map`.
+    """
 
     Config = FolderConfig
     cfg: FolderConfig
@@ -30,17 +30,11 @@ class Folder(SegmentationData):
     def class_table(cls, cfg: FolderConfig) -> ClassTable:
         return ClassTable.from_tsv(cfg.root_folder / "classes.tsv", cfg.ignore_ids)
 
-    def find_images(self) -> Files:
-        return files_by_id(split_folder(self.root / "images" / self.split), IMAGE_SUFFIXES, kind="image")
-
-    def find_labels(self) -> Files:
-        return files_by_id(split_folder(self.label_folder()), LABEL_SUFFIXES, kind="label")
-
-    def label_folder(self) -> Path:
-        return self.root / "labels" / self.split
-
-    def expected(self, sample_id: str) -> tuple[str, str]:
-        return f"images/{self.split}/{sample_id}.jpg or .png", f"labels/{self.split}/{sample_id}.png"
+    @classmethod
+    def table_of(cls, cfg: FolderConfig) -> ClassTable:
+        if cfg.label_map is not None and not (cfg.root_folder / "classes.tsv").exists():
+            return mapped_table(cfg.label_map, None, ignore_ids=cfg.ignore_ids)
+        return super().table_of(cfg)
 
 
 DATASET = Folder

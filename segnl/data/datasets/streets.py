@@ -5,10 +5,13 @@ segnl/streets/pairs.py has the table of ambiguous pairs, docs/streets.md the pic
 
 from pathlib import Path
 
+import numpy as np
+
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SubmissionRules
+from segnl.data.base import DataConfig, SubmissionRules
 from segnl.data.datasets.cityscapes import LABEL_END, SAMPLE_ID, Cityscapes
+from segnl.data.layout import Files
 from segnl.data.reading import read_label
 from segnl.streets.files import AMBIGUOUS_END, require_complete
 from segnl.streets.pairs import PAIRS
@@ -49,7 +52,7 @@ class Streets(Cityscapes):
         mask = read_label(path)
         if mask.max() > len(PAIRS):
             raise DataError(f"{path}: holds {mask.max()}, but there are {len(PAIRS)} pairs; generate it again")
-        return mask
+        return mask.astype(np.uint8)
 
 
 DATASET = Streets

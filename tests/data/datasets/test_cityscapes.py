@@ -42,7 +42,7 @@ def test_a_missing_label_is_named_with_its_place(cfg):
 def test_train_id_files_alone_are_refused_by_name(cfg):
     for path in (cfg.root / "gtFine").rglob("*_labelIds.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
-    message = r"no label files; expected CITY/\*_gtFine_labelIds\.png, found \*_gtFine_labelTrainIds\.png"
+    message = r"no label files; expected \*_gtFine_labelIds\.png; found 6 \.png .*; only labelIds .* never"
     with pytest.raises(DataError, match=message):
         Cityscapes(cfg, "val")
 
@@ -50,7 +50,7 @@ def test_train_id_files_alone_are_refused_by_name(cfg):
 def test_an_empty_split_is_refused(cfg):
     (cfg.root / "leftImg8bit/train").mkdir()
     (cfg.root / "gtFine/train").mkdir()
-    with pytest.raises(DataError, match=r"leftImg8bit/train: no image files; expected CITY/\*_leftImg8bit\.png"):
+    with pytest.raises(DataError, match=r"leftImg8bit/train: no image files; expected \*_leftImg8bit\.png"):
         Cityscapes(cfg, "train")
 
 
@@ -74,5 +74,5 @@ def test_labels_that_are_there_are_read_and_must_be_complete(cfg):
         Cityscapes(cfg, "val", needs_labels=False)
     for path in (cfg.root / "gtFine").rglob("*_labelIds.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
-    with pytest.raises(DataError, match="which is not read"):
+    with pytest.raises(DataError, match="only labelIds as downloaded are read"):
         Cityscapes(cfg, "val", needs_labels=False)

@@ -1,0 +1,46 @@
+"""Finds the files below a folder: one way for data sets, predictions and evaluators. Imports no torch."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from segnl.core.errors import DataError
+
+
+def find_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yields the files of a folder in the order of their names, then those of each sub-folder if `recursive`.
+
+    Names that begin with a dot are left out: macOS leaves ._NAME.jpg beside NAME.jpg on other file systems. Symbolic
+    links are followed; a link to one of the folders that it lies in is left out, since its files are found already.
+
+    Raises DataError for a folder that cannot be read.
+    """
+    yield from _find_files(folder, recursive, ())
+
+
+def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """parents: device and inode of the folders above this one."""
+    try:
+        status = folder.stat()
+        with os.scandir(folder) as entries:
+            visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+            is_folder = [entry.is_dir() for entry in visible]
+    except OSError as err:
+        raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
+    identity = (status.st_dev, status.st_ino)
+    if identity in parents:
+        return
+    yield from (folder / entry.name for entry, is_dir in zip(visible, is_folder, strict=True) if not is_dir)
+    if recursive:
+        for entry in (entry for entry, is_dir in zip(visible, is_folder, strict=True) if is_dir):
+            yield from _find_files(folder / entry.name, recursive, (*parents, identity))
+
+
+def name_text(name: str) -> str:
+    """Returns a file name as text that can be written and compared anywhere.
+
+    Unicode is composed: macOS writes e and an accent where others write one letter. Bytes that are not UTF-8 become
+    `\\xdf`.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
