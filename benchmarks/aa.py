@@ -16,7 +16,7 @@ from command import ROOT, run_segnl
 from study import arguments, run_study, study_result, write_result
 
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
-from segnl.metrics.significance import RunCounts, compare_heads
+from segnl.metrics.statistics.comparison import RunCounts, compare_heads
 from segnl.runs.run import finished_run
 from segnl.studies.study import load_study
 

@@ -23,11 +23,11 @@ from statistics_page import statistics_page
 from segnl.core.arrays import Floats, Mask
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
-from segnl.metrics.significance import (
-    LEVEL,
+from segnl.metrics.statistics.comparison import holm
+from segnl.metrics.statistics.contributions import miou_contributions
+from segnl.metrics.statistics.variance import (
+    ALPHA,
     Estimate,
-    holm,
-    miou_contributions,
     paired_difference,
     seeds_agree,
     spread_of,
@@ -155,10 +155,10 @@ def judged(studied: dict[str, Floats], true: Floats) -> dict[str, Any]:
     oracle = 1.959964 * error.std(axis=1)
     families = np.array([holm(list(p)) for p in studied["p"].T], np.float64)
     line: dict[str, Any] = {
-        "false_alarms": float((studied["p"][IDENTICAL] < 1 - LEVEL).mean()),
-        "false_alarms_holm": float((families[:, true == 0] < 1 - LEVEL).any(axis=1).mean()),
+        "false_alarms": float((studied["p"][IDENTICAL] < ALPHA).mean()),
+        "false_alarms_holm": float((families[:, true == 0] < ALPHA).any(axis=1).mean()),
         "difference": 100 * float(true[SHOWN]),
-        "found": float((families[:, SHOWN] < 1 - LEVEL).mean()),
+        "found": float((families[:, SHOWN] < ALPHA).mean()),
         "run_sd": 100 * float(np.sqrt(studied["run_var"].mean())),
         "seed_share": _seed_share(studied),
         "width": 200 * float(studied["half"][SHOWN].mean()),

@@ -5,7 +5,7 @@ from scipy.special import stdtrit
 
 from segnl.core.arrays import Floats
 from segnl.metrics.confusion import ratio
-from segnl.metrics.significance import HeadSpread, image_variance, satterthwaite
+from segnl.metrics.statistics.variance import HeadSpread, image_variance, satterthwaite
 
 BOOTSTRAP = 400
 """Sets of images drawn for an interval."""

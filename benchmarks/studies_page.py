@@ -8,7 +8,7 @@ from typing import Any
 
 from command import commit_text
 
-from segnl.metrics.significance import Comparison
+from segnl.metrics.statistics.comparison import Comparison
 from segnl.studies.results import HeadResult
 from segnl.studies.verdicts import head_verdicts, pair_verdict, same_recipe_verdicts
 
@@ -78,7 +78,9 @@ def _heads(result: Result) -> list[HeadResult]:
 
 def _pairs(result: Result) -> list[Comparison]:
     names = [field.name for field in dataclasses.fields(Comparison)]
-    return [Comparison(**{name: pair[name] for name in names if name in pair}) for pair in result["pairs"]]
+    pairs = [{name: pair[name] for name in names if name in pair} for pair in result["pairs"]]
+    lists = ("seeds_needed", "single_classes")
+    return [Comparison(**pair | {name: tuple(pair[name]) for name in lists if pair.get(name)}) for pair in pairs]
 
 
 def seeds_text(seeds: dict[str, list[int]]) -> str:

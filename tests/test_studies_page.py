@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segnl.metrics.significance import RunCounts
+from segnl.metrics.statistics.comparison import RunCounts
 
 ROOT = Path(__file__).resolve().parents[1]
 

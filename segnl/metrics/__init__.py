@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segnl.metrics.confusion import Confusion
-    from segnl.metrics.significance import RunCounts, class_differences, compare_heads
+    from segnl.metrics.statistics.comparison import RunCounts, class_differences, compare_heads
 
 _PUBLIC = {
     "Confusion": "segnl.metrics.confusion",
-    "RunCounts": "segnl.metrics.significance",
-    "class_differences": "segnl.metrics.significance",
-    "compare_heads": "segnl.metrics.significance",
+    "RunCounts": "segnl.metrics.statistics.comparison",
+    "class_differences": "segnl.metrics.statistics.comparison",
+    "compare_heads": "segnl.metrics.statistics.comparison",
 }
 __all__ = ["Confusion", "RunCounts", "class_differences", "compare_heads"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from segnl.core.config import JSONDict
 from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
-from segnl.metrics.significance import (
+from segnl.metrics.statistics.comparison import (
     ClassDifference,
     Comparison,
     RunCounts,
@@ -66,6 +66,10 @@ class StudyResults:
     def any_evaluation(self) -> Evaluation:
         """Those of the first run, for what is the same in all runs."""
         return self.evaluations[self.study.runs[0].name]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.any_evaluation.metrics["per_class"])
 
     def counted_runs(self, head: str) -> list[PlannedRun]:
         """Returns the head's runs that were not refused."""

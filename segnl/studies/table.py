@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from segnl.core.run_log import read_log
-from segnl.metrics.significance import ClassDifference, Comparison
+from segnl.metrics.statistics.comparison import ClassDifference, Comparison
 from segnl.reports.page import Cell, Column
 from segnl.reports.table_columns import OF_HEAD
 from segnl.studies.ablations import ablation_grid, ablations_dict

@@ -3,17 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from segnl.metrics.significance import LEVEL, MAX_SEEDS, Comparison
+from segnl.metrics.statistics.comparison import Comparison
+from segnl.metrics.statistics.planning import MAX_SEEDS
+from segnl.metrics.statistics.variance import ALPHA
 
 if TYPE_CHECKING:
     from segnl.studies.results import HeadResult, StudyResults
 
 ONE_SEED = "One seed per head: the scores hold for these networks and say nothing about the heads in general."
 HOW_TO_READ = (
-    "Differences are in points of mIoU, with the 95 % interval for new seeds and new images in brackets. A pair is "
-    "separable if its p value is below 0.05 after Holm's correction over all pairs of the study; a pair that is not "
+    "Differences are in points of mIoU, with the 95 % interval for new seeds {images} in brackets. A pair is "
+    "separable if its p value is below 0.05 after Holm's correction over the {pairs} of the study; a pair that is not "
     "separable may still differ."
 )
+ONE_GROUP = (
+    "All images are of one group (a single drive or scene): intervals and verdicts are for new seeds on these frames. "
+    "They say nothing about other images."
+)
+OTHER_RULE = 0.0005
+"""Of mIoU: a difference by the score's own rule is shown where it is this far from that over the ground truth."""
 BY_SEED = (
     "In this study, runs of the same seed score alike, whatever the head (p < 0.01), so the heads are compared seed by "
     "seed."
@@ -32,16 +40,19 @@ def bracket(low: float | None, high: float | None) -> str:
 
 def verdicts(results: "StudyResults") -> list[str]:
     """Returns the verdicts of a study, the main sentence first."""
-    return [*head_verdicts(results.heads, results.pairs), *same_recipe_verdicts(results.study.same_recipes)]
+    heads = head_verdicts(results.heads, results.pairs, results.class_names)
+    return [*heads, *same_recipe_verdicts(results.study.same_recipes)]
 
 
-def head_verdicts(heads: Sequence["HeadResult"], pairs: Sequence[Comparison]) -> list[str]:
+def head_verdicts(
+    heads: Sequence["HeadResult"], pairs: Sequence[Comparison], class_names: Sequence[str] = ()
+) -> list[str]:
     """Returns the verdicts on heads and pairs, the main sentence first. The first head is the control."""
     miou = {head.name: head.miou_mean for head in heads if head.miou_mean is not None}
     if not miou:
         return ["No run of this study counts; the reasons are below."]
     if any(pair.p is not None for pair in pairs):
-        return separability_verdicts(pairs)
+        return separability_verdicts(pairs, class_names)
     seeds = [head.runs for head in heads if head.miou_mean is not None]
     if len(miou) < 2:
         return [ONE_SEED if seeds == [1] else f"{seeds[0]} seeds of one head: no other head to compare."]
@@ -61,23 +72,43 @@ def _ranking(miou: Mapping[str, float]) -> str:
     return f"{text} Published repetitions of one recipe differ by 1 to 2 points: another seed may reverse the order."
 
 
-def separability_verdicts(pairs: Sequence[Comparison]) -> list[str]:
+def separability_verdicts(pairs: Sequence[Comparison], class_names: Sequence[str] = ()) -> list[str]:
     """Returns the study's result in a sentence, then each pair's verdict, then how to read them."""
     separable = [_ranked(pair) for pair in pairs if pair.is_separable]
     seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
     result = f"{seeds[0]} seeds per head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds per head: "
+    where = " on these frames" if pairs[0].num_groups == 1 else ""
     if separable:
         losers = {winner: [loser for other, loser in separable if other == winner] for winner, _ in separable}
         winners = sorted(losers, key=lambda head: (-len(losers[head]), head))
-        result += "; ".join(f"{head} is better than {_listed(losers[head])}" for head in winners)
+        result += "; ".join(f"{head} is better{where} than {_listed(losers[head])}" for head in winners)
         result += "; no other pair is separable." if len(separable) < len(pairs) else "."
     else:
-        result += "no two heads are separable." if len(pairs) > 1 else "the two heads are not separable."
-    by_seed = [BY_SEED] if any(pair.is_by_seed for pair in pairs) else []
-    return [result, *(pair_verdict(pair, len(pairs)) for pair in pairs), " ".join([HOW_TO_READ, *by_seed])]
+        result += (
+            f"no two heads are separable{where}." if len(pairs) > 1 else f"the two heads are not separable{where}."
+        )
+    return [result, *(pair_verdict(pair, len(pairs), class_names) for pair in pairs), _how_to_read(pairs, class_names)]
 
 
-def pair_verdict(pair: Comparison, num_pairs: int) -> str:
+def _how_to_read(pairs: Sequence[Comparison], class_names: Sequence[str]) -> str:
+    num_groups, single = pairs[0].num_groups, pairs[0].single_classes
+    images = {None: "and new images", 1: "on these frames"}.get(num_groups, "and new groups of images")
+    num_pairs = "pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    sentences = [HOW_TO_READ.format(images=images, pairs=num_pairs)]
+    if num_groups == 1:
+        sentences.append(ONE_GROUP)
+    elif num_groups is not None:
+        sentences.append(f"The images are of {num_groups} groups (drives or scenes), whose images resemble each other.")
+    if single and num_groups != 1:
+        unit = "image" if num_groups is None else "group of images"
+        names = _listed([_class_name(c, class_names) for c in single])
+        sentences.append(f"In one {unit} alone: {names}; how such a class varies over images is not in the intervals.")
+    if any(pair.is_by_seed for pair in pairs):
+        sentences.append(BY_SEED)
+    return " ".join(sentences)
+
+
+def pair_verdict(pair: Comparison, num_pairs: int, class_names: Sequence[str] = ()) -> str:
     """Returns such as `rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable`. num_pairs: of the study."""
     lead = f"{pair.a} - {pair.b}: "
     if pair.difference is None:
@@ -93,12 +124,26 @@ def pair_verdict(pair: Comparison, num_pairs: int) -> str:
     lead += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
     if pair.is_separable:
         p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
-        return f"{lead}{_ranked(pair)[0]} is better ({p_value})"
+        decisive = ""
+        if pair.decisive_class is not None:
+            decisive = f"; without the class {_class_name(pair.decisive_class, class_names)} it is not"
+        return f"{lead}{_ranked(pair)[0]} is better ({p_value}){decisive}{_by_score(pair)}"
     if pair.reason:
         return f"{lead}not separable, {pair.reason}"
-    is_separable_alone = pair.p < 1 - LEVEL and num_pairs > 1
+    is_separable_alone = pair.p < ALPHA and num_pairs > 1
     correction = f" after the correction for {num_pairs} pairs" if is_separable_alone else ""
-    return f"{lead}not separable{correction}; {_remedy(pair)}"
+    return f"{lead}not separable{correction}; {_remedy(pair)}{_by_score(pair)}"
+
+
+def _by_score(pair: Comparison) -> str:
+    """Returns the difference by the score's own rule where classes without ground truth move it."""
+    if pair.by_score is None or pair.difference is None or abs(pair.by_score - pair.difference) < OTHER_RULE:
+        return ""
+    return f"; {points(pair.by_score)} if classes count that are predicted but not in the ground truth"
+
+
+def _class_name(index: int, names: Sequence[str]) -> str:
+    return names[index] if index < len(names) else str(index)
 
 
 def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
@@ -125,9 +170,12 @@ def _remedy(pair: Comparison) -> str:
     if pair.needs_images:
         return "with these images, no number of seeds could show a difference of this size"
     if pair.seeds_needed is None:
+        return "the difference is within one standard error of 0, so no number of seeds can be planned from it"
+    low, high = pair.seeds_needed
+    if low == MAX_SEEDS:
         return f"showing a difference of this size would take more than {MAX_SEEDS} seeds per head"
-    more = pair.seeds_needed - min(pair.seeds_a, pair.seeds_b)
-    return f"showing a difference of this size would take about {pair.seeds_needed} seeds per head, {more} more"
+    number = f"about {low}" if high == low else f"{low} to {high or f'more than {MAX_SEEDS}'}"
+    return f"showing a difference of this size would take {number} seeds per head"
 
 
 def _listed(names: Sequence[str]) -> str:

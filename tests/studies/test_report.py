@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from segnl.evaluation.evaluate_run import evaluate_run
-from segnl.metrics.significance import Comparison
+from segnl.metrics.statistics.comparison import Comparison
 from segnl.models.ablation import Ablation
 from segnl.runs.run import open_run
 from segnl.studies.ablations import AblationResult

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.significance import ClassDifference, Comparison
+from segnl.metrics.statistics.comparison import ClassDifference, Comparison
 from segnl.studies.results import HeadResult
 from segnl.studies.table import (
     _cells,

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from segnl.metrics.significance import Comparison
-from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, pair_verdict, separability_verdicts
+from segnl.metrics.statistics.comparison import Comparison
+from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, ONE_GROUP, pair_verdict, separability_verdicts
 
-OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=9)
+OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=(9, 21))
 CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
 
 
@@ -15,10 +15,29 @@ CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.000
         (
             OPEN,
             "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; showing a difference of this size would "
-            "take about 9 seeds per head, 6 more",
+            "take 9 to 21 seeds per head",
+        ),
+        (
+            replace(OPEN, seeds_needed=(40, None)),
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; showing a difference of this size would "
+            "take 40 to more than 200 seeds per head",
         ),
         (
             replace(OPEN, seeds_needed=None),
+            "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; the difference is within one standard error "
+            "of 0, so no number of seeds can be planned from it",
+        ),
+        (
+            replace(CLEAR, decisive_class=1),
+            "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001); without the class car it is not",
+        ),
+        (
+            replace(CLEAR, by_score=-0.068),
+            "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001); -6.80 if classes count that are "
+            "predicted but not in the ground truth",
+        ),
+        (
+            replace(OPEN, seeds_needed=(200, None)),
             "rcca - aspp: +0.31 [-0.18, +0.82], 3 seeds: not separable; showing a difference of this size would "
             "take more than 200 seeds per head",
         ),
@@ -35,7 +54,7 @@ CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.000
         (
             replace(OPEN, p=0.03, p_holm=0.09, low=0.0001),
             "rcca - aspp: +0.31 [+0.01, +0.82], 3 seeds: not separable after the correction for 3 pairs; showing a "
-            "difference of this size would take about 9 seeds per head, 6 more",
+            "difference of this size would take 9 to 21 seeds per head",
         ),
         (
             Comparison("a", "b", 1, 1, 0.01, images_low=-0.01, images_high=0.03, reason="one seed"),
@@ -59,17 +78,31 @@ CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.000
     ],
 )
 def test_the_verdict_on_a_pair(pair, verdict):
-    assert pair_verdict(pair, 3) == verdict
+    assert pair_verdict(pair, 3, ["road", "car"]) == verdict
+
+
+def how_to_read(pairs, images="and new images"):
+    return HOW_TO_READ.format(pairs=pairs, images=images)
+
+
+def test_one_group_of_images_is_called_these_frames():
+    lead, _, last = separability_verdicts([replace(CLEAR, num_groups=1, single_classes=(0, 1))])
+    assert lead == "3 seeds per head: rcca is better on these frames than fcn."
+    assert last == f"{how_to_read('pair', 'on these frames')} {ONE_GROUP}"
+    groups = separability_verdicts([replace(OPEN, num_groups=7, single_classes=(1,))], ["road", "car"])[-1]
+    assert "for new seeds and new groups of images" in groups
+    assert "The images are of 7 groups" in groups
+    assert "In one group of images alone: car;" in groups
 
 
 def test_the_first_sentence_names_the_separable_heads():
-    other = Comparison("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=12)
+    other = Comparison("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=(12, 30))
     lead, *rest = separability_verdicts([other, CLEAR, OPEN])
     assert lead == "3 seeds per head: rcca is better than fcn; no other pair is separable."
     assert len(rest) == 4
-    assert rest[-1] == HOW_TO_READ
+    assert rest[-1] == how_to_read("3 pairs")
     by_seed = separability_verdicts([other, replace(CLEAR, is_by_seed=True)])
-    assert by_seed[-1] == f"{HOW_TO_READ} {BY_SEED}"
+    assert by_seed[-1] == f"{how_to_read('2 pairs')} {BY_SEED}"
     assert ", 3 seeds, seed by seed: rcca is better" in by_seed[2]
     assert separability_verdicts([other, OPEN])[0] == "3 seeds per head: no two heads are separable."
     assert separability_verdicts([OPEN])[0] == "3 seeds per head: the two heads are not separable."

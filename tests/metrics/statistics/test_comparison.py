@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segnl.metrics.significance import RunCounts, class_differences, compare_heads, holm
+from segnl.metrics.statistics.comparison import RunCounts, class_differences, compare_heads, holm
+from segnl.metrics.statistics.variance import spread_of, unpaired_difference
 
 
 @pytest.fixture
@@ -119,8 +120,8 @@ def test_fewer_seeds_are_asked_for_where_they_are_paired(rng):
         next(pair.seeds_needed for pair in compare_heads(each) if (pair.a, pair.b) == ("d", "a"))
         for each in (heads, unpaired)
     ]
-    assert 3 < needed[0] < 50
-    assert needed[1] is None
+    assert 3 < needed[0][0] < 50
+    assert needed[1] is None or needed[1][0] > needed[0][0]
 
 
 def test_heads_with_unequal_numbers_of_seeds_are_compared(rng):
@@ -228,7 +229,8 @@ def test_more_seeds_are_asked_for_the_smaller_the_difference(rng):
         (pair,) = compare_heads(heads)
         assert not pair.is_separable
         needed.append(pair.seeds_needed)
-    assert needed[0] > needed[1] > 3
+    assert needed[0][0] > needed[1][0] > 3
+    assert all(high is None or high > low for low, high in needed)
 
 
 def test_no_number_of_seeds_settles_what_the_images_leave_open(rng):
@@ -254,3 +256,102 @@ def test_a_difference_that_is_next_to_nothing_beside_the_seeds_does_not_ask_for_
     assert not pair.is_separable
     assert pair.seeds_needed is None
     assert not pair.needs_images
+
+
+def with_target(heads, extra=0):
+    """The same runs with labels: every class of `counts` is in every image; `extra` classes are in no label."""
+    widen = ((0, 0), (0, extra))
+    return {
+        head: [
+            RunCounts(
+                np.pad(run.intersection, widen), np.pad(run.union, widen), target=np.pad(run.intersection + 1, widen)
+            )
+            for run in runs
+        ]
+        for head, runs in heads.items()
+    }
+
+
+def test_a_stray_pixel_of_a_class_without_ground_truth_moves_no_verdict(rng):
+    heads = with_target(study(rng, accuracies=(0.7, 0.75)), extra=1)
+    (clean,) = compare_heads(heads)
+    heads["b"][0].union[3, 4] = 1
+    (pair,) = compare_heads(heads)
+    assert (pair.difference, pair.low, pair.p) == pytest.approx((clean.difference, clean.low, clean.p))
+    assert clean.by_score == pytest.approx(clean.difference)
+    assert pair.by_score < pair.difference - 0.04  # one run of three has a class of IoU 0 among five
+
+
+def test_a_class_that_decides_a_verdict_alone_is_named(rng):
+    heads = with_target(study(rng, accuracies=(0.7, 0.7)))
+    (pair,) = compare_heads(heads)
+    assert pair.decisive_class is None
+    for run in heads["b"]:
+        run.intersection[:, 2] = run.union[:, 2]
+    (pair,) = compare_heads(heads)
+    assert pair.is_separable
+    assert pair.decisive_class == 2
+
+
+def test_a_class_in_one_image_is_named_and_has_no_interval(rng):
+    heads = with_target(study(rng))
+    for run in (run for runs in heads.values() for run in runs):
+        for array in (run.intersection, run.union, run.target):
+            array[1:, 3] = 0
+    assert {pair.single_classes for pair in compare_heads(heads)} == {(3,)}
+    *others, single = class_differences(heads, "b", "a")
+    assert single.difference is not None
+    assert single.low is None
+    assert all(difference.low is not None for difference in others)
+
+
+def test_frames_of_a_group_count_as_one_image(rng):
+    """Repeating every image adds no information; without groups the interval over images would be narrower."""
+    heads = study(rng, accuracies=(0.7, 0.72), per_image=0.3, n=20)
+    frames = {
+        head: [RunCounts(np.repeat(run.intersection, 3, axis=0), np.repeat(run.union, 3, axis=0)) for run in runs]
+        for head, runs in heads.items()
+    }
+    (expected,), (naive,) = compare_heads(heads), compare_heads(frames)
+    (pair,) = compare_heads(frames, groups=[i // 3 for i in range(60)])
+    assert (pair.low, pair.high, pair.p) == pytest.approx((expected.low, expected.high, expected.p))
+    assert pair.num_groups == 20
+    assert naive.images_high - naive.images_low < 0.7 * (pair.images_high - pair.images_low)
+    by_class = class_differences(frames, "b", "a", groups=[i // 3 for i in range(60)])
+    for own, of_image in zip(by_class, class_differences(heads, "b", "a"), strict=True):
+        assert (own.low, own.high) == pytest.approx((of_image.low, of_image.high))
+
+
+def test_one_group_is_judged_by_its_seeds_alone(rng):
+    """Nothing shows how other groups would differ: the interval is that of the runs' scores."""
+    heads = study(rng, accuracies=(0.7, 0.72))
+    (pair,) = compare_heads(heads, groups=["drive"] * 30)
+    scores = {name: [(run.intersection.sum(0) / run.union.sum(0)).mean() for run in heads[name]] for name in ("b", "a")}
+    spreads = [spread_of(np.array(own)[:, None, None]) for own in scores.values()]
+    estimate = unpaired_difference(spreads, 0, 1)
+    assert pair.p == pytest.approx(estimate.p()[0])
+    assert pair.high - pair.difference == pytest.approx(estimate.half_width()[0])
+    assert estimate.seeds[0] == pytest.approx(sum(np.var(own, ddof=1) / 3 for own in scores.values()))
+    assert (pair.num_groups, pair.images_low) == (1, None)
+
+
+def test_against_the_control_there_are_fewer_pairs_and_a_weaker_correction(rng):
+    heads = study(rng, accuracies=(0.7, 0.7, 0.71, 0.72))
+    pairs = compare_heads(heads, against="a")
+    assert [(pair.a, pair.b) for pair in pairs] == [("b", "a"), ("c", "a"), ("d", "a")]
+    of_all = {(pair.a, pair.b): pair for pair in compare_heads(heads)}
+    for pair in pairs:
+        assert pair.p == of_all[pair.a, pair.b].p
+        assert pair.p_holm <= of_all[pair.a, pair.b].p_holm
+    with pytest.raises(ValueError, match="no head 'z'; expected one of a, b, c, d"):
+        compare_heads(heads, against="z")
+
+
+def test_planned_looks_widen_the_interval_and_raise_p(rng):
+    heads = study(rng, accuracies=(0.7, 0.72))
+    (once,), (early,) = compare_heads(heads), compare_heads(heads, looks=[3, 4, 5])
+    assert early.p == once.p
+    assert early.p_holm > once.p_holm
+    assert early.high - early.low > once.high - once.low
+    with pytest.raises(ValueError, match="expected the runs' number of seeds per head, 3, among them"):
+        compare_heads(heads, looks=[2, 4])
