@@ -7,13 +7,28 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from segnl.cli import check, compare, cost, curves, data, demo, env, eval, export, import_, inspect, predict, train
+from segnl.cli import (
+    check,
+    compare,
+    cost,
+    curves,
+    data,
+    demo,
+    env,
+    eval,
+    export,
+    import_,
+    inspect,
+    predict,
+    score,
+    train,
+)
 from segnl.cli.arguments import repeat_set
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.log import console_log, printable
 
-COMMANDS = (train, eval, predict, compare, inspect, demo, cost, check, data, import_, export, curves, env)
+COMMANDS = (train, eval, predict, compare, score, inspect, demo, cost, check, data, import_, export, curves, env)
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,

@@ -122,7 +122,7 @@ class ClassTable:
         if self.reads_colours:
             held, known = f"the colour {colour_text(value)}", f"{len(self.label_values)} others"
         else:
-            held, known = str(value), f"ids {_ranges(self.label_values)}"
+            held, known = str(value), f"ids {ranges(self.label_values)}"
         hint = self.unknown_hint if self.reads_colours else scale_hint(raw) or self.unknown_hint
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {held}, but {self.title} has {known}; {hint}"
@@ -135,7 +135,7 @@ class ClassTable:
         bad = is_wide | (train == _UNKNOWN)
         if bad.any():
             row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
-            known = _ranges({*self.file_ids, *self.ignore_ids, self.void_id})
+            known = ranges({*self.file_ids, *self.ignore_ids, self.void_id})
             raise DataError(
                 f"{where}: pixel (row {row}, column {column}) holds {ids[row, column]}, but masks of {self.title} hold "
                 f"{known}; write it again"
@@ -214,7 +214,7 @@ def scale_hint(ids: Ids) -> str:
     return f"the label's values {text} look like grey levels: use them as index in classes.tsv or in data.label_map"
 
 
-def _ranges(ids: Iterable[int]) -> str:
+def ranges(ids: Iterable[int]) -> str:
     """Writes ids as text such as `0..10, 255`."""
     runs: list[list[int]] = []
     for number in sorted(ids):

@@ -1,0 +1,81 @@
+"""Score masks from any toolkit: the exact mIoU, and what other projects' code prints for the same masks."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from segnl.cli.arguments import add_json
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add = command.add_argument
+    add(
+        "predictions",
+        type=Path,
+        metavar="PREDICTIONS",
+        help="a folder of masks (PNG or NumPy), an .npz with an array per sample id, or COCO's JSON (panoptic or RLE)",
+    )
+    add("--labels", type=Path, required=True, metavar="DIR", help="the ground truth, in any of these forms")
+    add(
+        "--classes",
+        required=True,
+        metavar="TSV",
+        help="the class table: index, name, r, g, b, separated by tabs; or cityscapes, or ade20k",
+    )
+    add(
+        "--ignore",
+        type=int,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="ids in the label files that are not scored; 255 never is",
+    )
+    add(
+        "--prediction-ids",
+        choices=("file", "train"),
+        default="file",
+        help="ids in the predictions: those of the label files (default), or train ids 0, 1, 2 ... in the order of the "
+        "class table",
+    )
+    add("--label-suffix", default="", metavar="TEXT", help="take these label files only, such as _gtFine_labelIds.png")
+    add("--prediction-suffix", default="", metavar="TEXT", help="the same for predictions")
+    add("--resize", action="store_true", help="resize masks of another size than their label instead of stopping")
+    add("--published", metavar="SCORE", help="a printed score, such as 0.712 or 71.2: find definitions that give it")
+    add_json(command, "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from segnl.core.files import ensure_writable, write_atomic
+    from segnl.evaluation.score_masks import ScoreRequest, score_masks
+    from segnl.metrics.scored_counts import counts_path, save_counts
+    from segnl.reports.score_page import write_score_page
+    from segnl.reports.score_text import score_text
+
+    if args.json is not None:
+        ensure_writable(args.json.parent)
+    score = score_masks(
+        ScoreRequest(
+            args.predictions,
+            args.labels,
+            args.classes,
+            ignore_ids=args.ignore,
+            prediction_ids=args.prediction_ids,
+            prediction_suffix=args.prediction_suffix,
+            label_suffix=args.label_suffix,
+            resize=args.resize,
+            published=args.published,
+        )
+    )
+    print(score_text(score, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
+    if args.json is None:
+        return
+    counts, page = counts_path(args.json), args.json.with_suffix(".html")
+    save_counts(counts, score.scored_counts())
+    write_score_page(page, score)
+    write_atomic(args.json, json.dumps(score.to_dict(), indent=1).encode())
+    print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")
+    print(f"{counts}: the counts of every image, for segnl compare")

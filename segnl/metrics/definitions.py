@@ -1,0 +1,306 @@
+"""Definitions of mIoU in use, by name: what the code of other projects prints for the same masks. Imports no torch.
+
+Each is written anew from the behaviour of the named function and tested against it where that package is installed.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.metrics.confusion import mean_of_defined, ratio
+from segnl.metrics.mask_counts import MaskCounts
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A way to reduce masks to one number.
+
+    score: the number, a fraction; NaN where the original prints none.  meaning: a sentence that says what it does
+    differently.  source: package, version, function.  long_side_px: of masks and labels when they are counted; None:
+    the label's own size.
+    """
+
+    name: str
+    score: Callable[[MaskCounts], float]
+    meaning: str
+    source: str
+    long_side_px: int | None = None
+
+
+def _label_size_union_present(counts: MaskCounts) -> float:
+    return counts.confusion.miou()
+
+
+def _absent_counts_zero(counts: MaskCounts) -> float:
+    return counts.confusion.miou_over_all()
+
+
+def _truth_present_only(counts: MaskCounts) -> float:
+    confusion = counts.confusion
+    return mean_of_defined(confusion.iou()[confusion.target() > 0])
+
+
+def _frequency_weighted(counts: MaskCounts) -> float:
+    return counts.confusion.frequency_weighted_iou()
+
+
+def _pixel_accuracy(counts: MaskCounts) -> float:
+    return counts.confusion.pixel_acc()
+
+
+def _ultralytics(counts: MaskCounts) -> float:
+    matrix = counts.total[:-1, :-1]  # pixels without a label or without a predicted class are not counted
+    intersection, target = matrix.diagonal(), matrix.sum(axis=1)
+    iou = ratio(intersection, target + matrix.sum(axis=0) - intersection)
+    return float(iou[target > 0].mean()) if target.any() else 0.0
+
+
+def _smp_overlap(counts: MaskCounts) -> tuple[Counts, Counts]:
+    """Returns intersection and union by image, `n k`, with predictions on ignored pixels as false positives."""
+    images = counts.images
+    return images.intersection, images.union + images.on_ignored
+
+
+def _smp_iou(intersection: Counts, union: Counts) -> Floats:
+    return np.nan_to_num(ratio(intersection, union), nan=1.0)  # its default zero_division
+
+
+def _smp_micro(counts: MaskCounts) -> float:
+    intersection, union = _smp_overlap(counts)
+    return float(ratio(intersection.sum(), union.sum()))
+
+
+def _smp_macro(counts: MaskCounts) -> float:
+    intersection, union = _smp_overlap(counts)
+    return float(_smp_iou(intersection.sum(axis=0), union.sum(axis=0)).mean())
+
+
+def _smp_micro_imagewise(counts: MaskCounts) -> float:
+    intersection, union = _smp_overlap(counts)
+    return float(_smp_iou(intersection.sum(axis=1), union.sum(axis=1)).mean())
+
+
+def _smp_macro_imagewise(counts: MaskCounts) -> float:
+    return float(_smp_iou(*_smp_overlap(counts)).mean())
+
+
+def _torchmetrics_jaccard_macro(counts: MaskCounts) -> float:
+    return float("nan") if counts.has_unassigned() else counts.confusion.miou()
+
+
+def _torchmetrics_jaccard_micro(counts: MaskCounts) -> float:
+    images = counts.images
+    return float("nan") if counts.has_unassigned() else float(ratio(images.intersection.sum(), images.union.sum()))
+
+
+def _torchmetrics_mean_iou(counts: MaskCounts) -> float:
+    if counts.has_unassigned(also_on_ignored=True):
+        return float("nan")
+    images = counts.images  # an ignored pixel takes the predicted class as its label, and so is correct
+    return mean_of_defined(ratio(images.intersection + images.on_ignored, images.union + images.on_ignored).ravel())
+
+
+def _hf_example(counts: MaskCounts) -> float:
+    rows = counts.total[1:]  # without the pixels labelled 0, and with those whose label is no class
+    intersection = np.append(0, counts.total.diagonal()[1:-1])
+    target = np.append(0, rows[:-1].sum(axis=1))
+    return mean_of_defined(ratio(intersection, target + rows[:, :-1].sum(axis=0) - intersection))
+
+
+def _mean_dice(counts: MaskCounts) -> float:
+    return mean_of_defined(counts.confusion.f1())
+
+
+def _mean_accuracy(counts: MaskCounts) -> float:
+    return counts.confusion.mean_acc()
+
+
+def _image_mean(counts: MaskCounts) -> float:
+    iou = ratio(counts.images.intersection, counts.images.union)
+    return mean_of_defined(np.array([mean_of_defined(of_image) for of_image in iou]))
+
+
+_ULTRALYTICS = "ultralytics 8.4.190, utils.metrics.SemanticMetrics"
+_SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats without ignore_index, metrics.iou_score"
+_SMP_IGNORED = "Predictions on ignored pixels count as errors (get_stats was given no ignore_index)."
+
+
+def _at(long_side_px: int) -> Definition:
+    return Definition(
+        f"ultralytics_at_{long_side_px}",
+        _ultralytics,
+        f"Labels and masks are resized first, so that the longer side has {long_side_px} pixels (nearest pixel; imgsz "
+        "in ultralytics). Then as ultralytics_label_size.",
+        f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
+        long_side_px,
+    )
+
+
+DEFINITIONS = (
+    Definition(
+        "label_size_union_present",
+        _label_size_union_present,
+        "The exact mIoU: one count over all images at the label's size, mean over the classes that occur in labels or "
+        "predictions. Cityscapes, mmsegmentation and segnl define it so.",
+        "cityscapesscripts 2.3.0, evalPixelLevelSemanticLabeling; mmsegmentation 1.2.2, IoUMetric",
+    ),
+    Definition(
+        "absent_counts_zero",
+        _absent_counts_zero,
+        "Mean over all classes; a class in neither labels nor predictions counts 0 instead of being left out.",
+        "CSAILVision/sceneparsing, the evaluation of ADE20K's benchmark",
+    ),
+    Definition(
+        "truth_present_only",
+        _truth_present_only,
+        "Mean over the classes in the labels; a class that is predicted but never labelled is left out instead of "
+        "counting 0.",
+        "the mean of ultralytics 8.4.190, with pixels predicted as no class kept",
+    ),
+    Definition(
+        "frequency_weighted",
+        _frequency_weighted,
+        "Each class is weighted by its labelled pixels, so large classes decide. This is not mIoU.",
+        "Long et al. 2015, Fully Convolutional Networks, arXiv:1411.4038 (fwIoU)",
+    ),
+    Definition(
+        "pixel_accuracy",
+        _pixel_accuracy,
+        "Correct fraction of all labelled pixels. This is not mIoU.",
+        "the usual definition (aAcc in mmsegmentation)",
+    ),
+    _at(640),
+    _at(256),
+    _at(128),
+    Definition(
+        "ultralytics_label_size",
+        _ultralytics,
+        "Mean over the classes in the labels; a labelled pixel that is predicted as no class is dropped instead of "
+        "counting as an error.",
+        _ULTRALYTICS,
+    ),
+    Definition(
+        "smp_micro",
+        _smp_micro,
+        f"All classes are added up before one division, so large classes decide. {_SMP_IGNORED} Often taken for mIoU.",
+        f"{_SMP}(reduction='micro')",
+    ),
+    Definition(
+        "smp_macro",
+        _smp_macro,
+        f"Mean over all classes, a class in neither labels nor predictions counting 1. {_SMP_IGNORED}",
+        f"{_SMP}(reduction='macro')",
+    ),
+    Definition(
+        "smp_micro_imagewise",
+        _smp_micro_imagewise,
+        f"As smp_micro, but for each image alone; then the mean over images. {_SMP_IGNORED}",
+        f"{_SMP}(reduction='micro-imagewise')",
+    ),
+    Definition(
+        "smp_macro_imagewise",
+        _smp_macro_imagewise,
+        "IoU of each class in each image alone, then the mean; a class that an image lacks in label and prediction "
+        f"counts 1. {_SMP_IGNORED}",
+        f"{_SMP}(reduction='macro-imagewise')",
+    ),
+    Definition(
+        "torchmetrics_jaccard_macro",
+        _torchmetrics_jaccard_macro,
+        "The exact mIoU, computed in float32. It stops with an error if a labelled pixel is predicted as no class.",
+        "torchmetrics 1.9.0, classification.MulticlassJaccardIndex(ignore_index=...)",
+    ),
+    Definition(
+        "torchmetrics_mean_iou_void_filled_with_prediction",
+        _torchmetrics_mean_iou,
+        "IoU of each class in each image alone, then the mean over those that occur. It has no ignore_index, so "
+        "ignored pixels are usually given the predicted class and count as correct.",
+        "torchmetrics 1.9.0, segmentation.MeanIoU(input_format='index')",
+    ),
+    Definition(
+        "hf_example_ignore_0",
+        _hf_example,
+        "The script passes ignore_index=0: the pixels of the first class are not counted, so its IoU is 0 in the mean, "
+        "while predictions on ignored pixels count as errors.",
+        "transformers, examples/pytorch/semantic-segmentation/run_semantic_segmentation.py; evaluate, metrics/mean_iou",
+    ),
+    Definition(
+        "torchmetrics_jaccard_micro",
+        _torchmetrics_jaccard_micro,
+        "All classes are added up before one division, so large classes decide. Often taken for mIoU.",
+        "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, OverallJaccardIndex; "
+        "segmentation_models_pytorch 0.6.0 with ignore_index, reduction='micro'",
+    ),
+    Definition(
+        "mean_dice",
+        _mean_dice,
+        "Mean F1 (Dice) instead of IoU; it is never lower than mIoU.",
+        "mmsegmentation 1.2.2, IoUMetric(iou_metrics=['mDice'])",
+    ),
+    Definition(
+        "mean_accuracy",
+        _mean_accuracy,
+        "Mean over classes of the correct fraction of their labelled pixels (recall); false positives do not count.",
+        "mmsegmentation 1.2.2, IoUMetric (mAcc)",
+    ),
+    Definition(
+        "image_mean",
+        _image_mean,
+        "mIoU of each image alone over the classes that occur in it, then the mean over images.",
+        "Csurka et al. 2013, What is a good evaluation measure for semantic segmentation?, BMVC",
+    ),
+)
+"""By name; the first is the exact number."""
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A printed number and the definitions that give it.
+
+    value: a fraction. tolerance: half of the last printed digit. matches: names. nearest: the name nearest to it.
+    """
+
+    text: str
+    value: float
+    tolerance: float
+    matches: tuple[str, ...]
+    nearest: str | None
+
+
+def published_score(text: str, scores: dict[str, float]) -> PublishedScore:
+    """Finds the definitions that give a printed number. text: a fraction such as 0.712, or percent such as 71.2.
+
+    scores: fractions by name, NaN for undefined. Raises ValueError for a text that is no number within 0..100.
+    """
+    plain = text.strip().removesuffix("%").strip()
+    whole, _, decimals = plain.partition(".")
+    if not (whole + decimals).isascii() or not (whole + decimals).isdecimal() or float(plain) > 100:
+        raise ValueError(f"{text!r}; expected a fraction such as 0.712 or percent such as 71.2")
+    scale = 0.01 if float(plain) > 1 or "%" in text else 1.0
+    value, tolerance = scale * float(plain), scale * 0.5 * 10.0 ** -len(decimals)
+    distances = {name: abs(score - value) for name, score in scores.items() if np.isfinite(score)}
+    matches = tuple(name for name, distance in distances.items() if distance <= tolerance * (1 + 1e-6))
+    return PublishedScore(
+        text, value, tolerance, matches, min(distances, key=lambda name: distances[name], default=None)
+    )
+
+
+def with_long_side(ids: Pixels, long_side_px: int) -> Pixels:
+    """Resizes ids as ultralytics does with a label: its rounding, and OpenCV's nearest pixel (the one to the left)."""
+    height, width = ids.shape
+    factor = long_side_px / max(height, width)
+    if factor == 1:
+        return ids
+    wh = (min(math.ceil(width * factor), long_side_px), min(math.ceil(height * factor), long_side_px))
+    return np.asarray(cv2.resize(ids, wh, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def definition_scores(counts: MaskCounts, resized: Mapping[int, MaskCounts]) -> dict[str, float]:
+    """Returns every definition's number by name. resized: the counts at each long side that a definition needs."""
+    return {
+        own.name: own.score(counts if own.long_side_px is None else resized[own.long_side_px]) for own in DEFINITIONS
+    }

@@ -1,0 +1,85 @@
+"""The file of per-image counts that `segnl score` keeps and `segnl compare` reads. Imports no torch.
+
+FILE.counts.npz: `about`, a JSON text with source, format and checksum, and the arrays of ScoredCounts.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segnl.core.arrays import Counts
+from segnl.core.errors import DataError
+from segnl.core.files import NPZ_FAULTS, write_atomic
+
+FORMAT = "segnl-counts-1"
+SUFFIX = ".counts.npz"
+_COUNTS = ("intersection", "target", "union")
+_TEXTS = ("sample_ids", "class_names", "label_digests", "prediction_digests")
+
+
+@dataclass(frozen=True)
+class ScoredCounts:
+    """Pixel counts of scored masks by image and class, int64 `n k` each.
+
+    source: what was scored. label_digests, prediction_digests: of each image's train ids and size.
+    """
+
+    source: str
+    sample_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    intersection: Counts
+    target: Counts
+    union: Counts
+    label_digests: tuple[str, ...]
+    prediction_digests: tuple[str, ...]
+
+
+def counts_path(json_file: Path) -> Path:
+    """Returns the path of the counts beside a --json file: out.counts.npz for out.json."""
+    return json_file.with_suffix(SUFFIX)
+
+
+def save_counts(path: Path, counts: ScoredCounts) -> None:
+    """Writes the file atomically."""
+    arrays: dict[str, npt.NDArray[Any]] = {name: getattr(counts, name) for name in _COUNTS}
+    arrays |= {name: np.array(getattr(counts, name), dtype=np.str_) for name in _TEXTS}
+    about = {"format": FORMAT, "source": counts.source, "checksum": _checksum(counts.source, arrays)}
+    file = io.BytesIO()
+    np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]  # its stub
+    write_atomic(path, file.getvalue())
+
+
+def load_counts(path: Path) -> ScoredCounts:
+    """Reads what `save_counts` wrote. Raises DataError for a missing, damaged, changed or foreign file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            arrays = {name: file[name] for name in (*_COUNTS, *_TEXTS)}
+        if about["format"] != FORMAT:
+            raise DataError(f"{path}: counts of format {about['format']!r}; expected {FORMAT}: score the masks again")
+        if about["checksum"] != _checksum(about["source"], arrays):
+            raise DataError(f"{path}: does not agree with its checksum; score the masks again")
+        shape = len(arrays["sample_ids"]), len(arrays["class_names"])
+        if {arrays[name].shape for name in _COUNTS} != {shape} or any(
+            arrays[name].dtype != np.int64 for name in _COUNTS
+        ):
+            raise ValueError(f"counts are not int64 of shape {shape}")
+    except NPZ_FAULTS as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else err
+        raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err
+    values: dict[str, Any] = {name: tuple(arrays[name].tolist()) for name in _TEXTS}
+    return ScoredCounts(about["source"], **values, **{name: arrays[name] for name in _COUNTS})
+
+
+def _checksum(source: str, arrays: dict[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256(source.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

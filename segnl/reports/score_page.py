@@ -1,0 +1,80 @@
+"""The page of `segnl score`: one HTML file that opens from disk without a network. Imports no torch."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segnl.core.arrays import Pixels
+from segnl.core.files import write_atomic
+from segnl.evaluation.masks import error_map, png
+from segnl.evaluation.score_masks import MaskScore
+from segnl.metrics.confusion import mean_of_defined
+from segnl.metrics.definitions import DEFINITIONS
+from segnl.reports.score_text import ABOUT_DEFINITIONS, UNDEFINED, difference_text, percent, published_text
+
+NUM_PICTURES = 6
+PICTURE_WIDTH = 420  # pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the page as data URLs of PNG files. accuracy: correct fraction of its labelled pixels."""
+
+    sample_id: str
+    accuracy: float
+    label: str
+    prediction: str
+    errors: str
+
+
+def write_score_page(path: Path, score: MaskScore) -> None:
+    """Writes the page: the scores, the definitions, the classes and the worst images."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("segnl.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    confusion = score.counts.confusion
+    html = environment.get_template("score.html").render(
+        score=score,
+        title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
+        published=published_text(score),
+        about_definitions=ABOUT_DEFINITIONS,
+        definitions=[(own, score.definitions[own.name], difference_text(score, own.name)) for own in DEFINITIONS],
+        undefined=UNDEFINED,
+        columns=[confusion.iou(), score.boundary_iou, confusion.recall(), confusion.precision(), confusion.f1()],
+        boundary_iou=mean_of_defined(score.boundary_iou),
+        share=confusion.target() / max(1, int(confusion.target().sum())),
+        confusion=confusion,
+        percent=percent,
+        pictures=[_picture(score, i, accuracy) for i, accuracy in score.worst(NUM_PICTURES)],
+    )
+    write_atomic(path, html.encode())
+
+
+def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:
+    prediction, label = score.read(i)
+    factor = min(1.0, PICTURE_WIDTH / label.shape[1])
+    wh = tuple(max(1, round(factor * length)) for length in label.shape[::-1])
+    small_label, small = (
+        np.asarray(cv2.resize(ids, wh, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8) for ids in (label, prediction)
+    )
+    blank = np.full((*small.shape, 3), 190, np.uint8)  # the masks come without their image
+    return Picture(
+        score.sample_ids[i],
+        accuracy,
+        _data_url(score.table.colour(small_label)),
+        _data_url(score.table.colour(small)),
+        _data_url(error_map(blank, small, small_label)),
+    )
+
+
+def _data_url(picture: Pixels) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode("ascii")

@@ -1,0 +1,62 @@
+"""Scores of masks as text for a terminal. Imports no torch."""
+
+import textwrap
+
+from segnl.evaluation.score_masks import MaskScore
+from segnl.metrics.confusion import mean_of_defined, table_text
+from segnl.metrics.definitions import DEFINITIONS
+
+ABOUT_DEFINITIONS = (
+    "Other projects define mIoU differently. For these same masks their code prints the numbers below; +/- is the "
+    "difference from the exact mIoU, in points."
+)
+ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
+UNDEFINED = "prints no number for these masks"
+
+
+def score_text(score: MaskScore, *, width: int) -> str:
+    """Returns warnings, scores and the definitions for a terminal of `width` characters."""
+    confusion, num_images = score.counts.confusion, len(score.sample_ids)
+    boundary = mean_of_defined(score.boundary_iou)
+    lines = [textwrap.fill(f"warning: {sentence}", width, subsequent_indent="  ") for sentence in score.warnings]
+    lines += [""] * bool(lines)
+    *table, images = table_text(confusion, list(score.table.names), num_images=num_images).splitlines()
+    width_of_names = max(24, *(len(name) for name in score.table.names))
+    lines += [*table, f"{'boundary IoU':<{width_of_names}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
+    lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), ""]
+    for own in DEFINITIONS:
+        value = score.definitions[own.name]
+        lines += [f"{percent(value):>7} {difference_text(score, own.name):>7}  {own.name}"]
+        lines += [textwrap.fill(own.meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+    if score.published is not None:
+        lines += ["", textwrap.fill(published_text(score), width)]
+    return "\n".join(lines)
+
+
+def percent(value: float) -> str:
+    """Formats a fraction as percent, such as 71.23; - for NaN."""
+    return f"{100 * value:.2f}" if value == value else "-"
+
+
+def difference_text(score: MaskScore, name: str) -> str:
+    """Formats a definition's difference from the exact mIoU in points; "" for the exact one and for undefined."""
+    value, exact = score.definitions[name], score.definitions[DEFINITIONS[0].name]
+    return "" if name == DEFINITIONS[0].name or value != value or exact != exact else f"{100 * (value - exact):+z.2f}"
+
+
+def published_text(score: MaskScore) -> str:
+    """Returns a sentence about which definitions give the published number; "" without one."""
+    published = score.published
+    if published is None:
+        return ""
+    if published.matches:
+        verb = "gives" if len(published.matches) == 1 else "give"
+        return f"Published {published.text}: {', '.join(published.matches)} {verb} this number for these masks."
+    if published.nearest is None:
+        return f"Published {published.text}: no definition gives a number for these masks."
+    nearest = 100 * score.definitions[published.nearest]
+    return (
+        f"Published {published.text}: no definition above gives this number for these masks. The nearest is "
+        f"{published.nearest} with {nearest:.2f} %. Then the masks, the images, the classes or the definition differ "
+        "from the published ones."
+    )

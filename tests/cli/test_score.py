@@ -1,0 +1,79 @@
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """Arguments for two small images of three classes."""
+    label = np.repeat(np.arange(3, dtype=np.uint8), 9)[None].repeat(13, axis=0)
+    for folder, ids in (("labels", label), ("predictions", np.roll(label, 2, axis=1))):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            Image.fromarray(ids).save(tmp_path / folder / f"{name}.png")
+    rows = "0\troad\t128\t64\t128\n1\tsky\t70\t130\t180\n2\ttree\t0\t128\t0\n"
+    (tmp_path / "classes.tsv").write_text(f"index\tname\tr\tg\tb\n{rows}")
+    labels, classes = str(tmp_path / "labels"), str(tmp_path / "classes.tsv")
+    return [str(tmp_path / "predictions"), "--labels", labels, "--classes", classes]
+
+
+def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "x.json"
+    assert main(["score", *folders, "--json", str(out), "--published", "0.64"]) == 0
+    text = capsys.readouterr().out
+    assert "mIoU                       63.64   mean over 3 of 3 classes" in text
+    assert "Published 0.64: label_size_union_present," in text
+    assert json.loads(out.read_text())["miou"] == pytest.approx(7 / 11)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["x.counts.npz", "x.html", "x.json"]
+    page = out.with_suffix(".html").read_text()
+    assert "63.64 % mIoU" in page
+    assert page.count("<img ") == 6
+
+
+def test_without_json_nothing_is_written(folders: list[str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["score", *folders]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_number_that_no_definition_gives_names_the_nearest(
+    folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", *folders, "--published", "70.9"]) == 0
+    assert "Published 70.9: no definition above gives this number" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(folders[0]) / "c.png").touch()
+    assert main(["score", *folders]) == 3
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segnl: error")]
+    assert errors == [
+        f"segnl: error: {folders[0]}/c.png: no label belongs to it, as for 1 of 3 predictions; labels are named like "
+        "'a': rename the files, or name the ends that differ with --label-suffix and --prediction-suffix"
+    ]
+
+
+def test_it_imports_no_torch_and_takes_less_than_five_seconds(folders: list[str], shared: Path, tmp_path: Path) -> None:
+    if (shared / "score").is_dir():
+        camvid = shared / "data" / "camvid"
+        folders = [str(shared / "score" / "predictions"), "--labels", str(camvid / "labels" / "val")]
+        folders += ["--classes", str(camvid / "classes.tsv"), "--ignore", "11"]
+    words = ["score", *folders, "--json", str(tmp_path / "x.json")]
+    code = f"import sys\nfrom segnl.cli.main import main\nmain({words!r})\nprint('torch' in sys.modules)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.endswith("False\n")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5  # not by the clock of a busy machine

@@ -1,0 +1,240 @@
+"""Masks of other toolkits: every form of file gives the same ids, and what cannot be paired or read is one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import DataError
+from segnl.data.mask_files import Masks, find_masks, pair_masks
+
+IDS = np.random.default_rng(0).integers(0, 4, (7, 11)).astype(np.uint8)
+IDS[0, :3] = 255
+
+
+def read(path: Path, sample_id: str = "a", suffix: str = "") -> np.ndarray:
+    return find_masks(path, suffix)[sample_id].read()
+
+
+def run_lengths(is_class: np.ndarray) -> list[int]:
+    """Runs of 0 and 1 in turn, 0 first, column by column."""
+    counts, value = [0], 0
+    for own in is_class.T.ravel().astype(int):
+        if own != value:
+            counts.append(0)
+            value = own
+        counts[-1] += 1
+    return counts
+
+
+def compressed(counts: list[int]) -> str:
+    """COCO's text form: from the fourth length on the difference from the one two before, 5 bits a character."""
+    text = ""
+    for i, count in enumerate(counts):
+        value, more = count - (counts[i - 2] if i > 2 else 0), True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text += chr((bits | (0x20 if more else 0)) + 48)
+    return text
+
+
+def results(*, is_text: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": "a",
+            "category_id": c,
+            "segmentation": {
+                "size": list(IDS.shape),
+                "counts": compressed(run_lengths(c == IDS)) if is_text else run_lengths(c == IDS),
+            },
+        }
+        for c in range(4)
+    ]
+
+
+def write_panoptic(folder: Path, *, listed: int = 4) -> Path:
+    """Segments 1000 + 300 c of class c; where there is no class the PNG is black."""
+    segment = np.where(IDS < 4, 1000 + 300 * IDS.astype(int), 0)
+    (folder / "pan").mkdir()
+    rgb = np.stack([segment % 256, segment // 256 % 256, segment // 256**2], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "pan" / "a.png")
+    info = [{"id": 1000 + 300 * c, "category_id": c} for c in range(listed)]
+    annotation = {"image_id": 1, "file_name": "a.png", "segments_info": info}
+    (folder / "pan.json").write_text(json.dumps({"annotations": [annotation]}))
+    return folder / "pan.json"
+
+
+def test_a_grey_png_a_palette_png_and_a_tiff_hold_their_values(tmp_path: Path) -> None:
+    palette = Image.fromarray(IDS).convert("L")
+    palette.putpalette(list(range(255, -1, -1)) * 3)
+    for name, image in (("a.png", Image.fromarray(IDS)), ("b/c.png", palette), ("d.tif", Image.fromarray(IDS))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / name)
+    masks = find_masks(tmp_path)
+    assert sorted(masks) == ["a", "b/c", "d"]
+    assert all(np.array_equal(mask.read(), IDS) for mask in masks.values())
+
+
+def test_numpy_files_and_one_npz_of_all_samples(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "folder" / "a.npy", IDS.astype(np.int64)[None])
+    np.savez(tmp_path / "folder" / "b.npz", IDS)
+    np.savez(tmp_path / "all.npz", a=IDS, b=IDS.T)
+    assert np.array_equal(read(tmp_path / "folder"), IDS)
+    assert np.array_equal(read(tmp_path / "folder", "b"), IDS)
+    assert np.array_equal(read(tmp_path / "all.npz", "b"), IDS.T)
+
+
+def test_coco_panoptic_gives_the_class_of_every_segment(tmp_path: Path) -> None:
+    assert np.array_equal(read(write_panoptic(tmp_path)), IDS)
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_run_lengths_give_the_class_of_every_pixel(tmp_path: Path, is_text: bool) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(results(is_text=is_text)))
+    assert np.array_equal(read(tmp_path / "r.json"), IDS)
+
+
+def test_run_lengths_of_pycocotools_are_read(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    random = np.random.default_rng(1)
+    is_class = np.kron(random.random((40, 3)) < 0.5, np.ones((23, 700), bool)).astype(np.uint8, order="F")
+    encoded = coco.encode(is_class)
+    encoded["counts"] = encoded["counts"].decode()
+    entry = {"image_id": 7, "category_id": 3, "segmentation": encoded}
+    (tmp_path / "r.json").write_text(json.dumps([entry]))
+    assert np.array_equal(read(tmp_path / "r.json", "7"), np.where(is_class == 1, 3, 255))
+
+
+def test_images_of_coco_are_named_by_their_file(tmp_path: Path) -> None:
+    content = {"images": [{"id": "a", "file_name": "x/frame.jpg"}], "annotations": results(is_text=False)}
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    assert list(find_masks(tmp_path / "r.json")) == ["x/frame"]
+
+
+def test_a_suffix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
+    for name in ("city/a_gtFine_labelIds.png", "city/a_gtFine_instanceIds.png", ".hidden.png", ".dir/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(IDS).save(tmp_path / name)
+    assert list(find_masks(tmp_path, "_gtFine_labelIds.png")) == ["city/a"]
+    assert list(find_masks(tmp_path, "_gtFine_labelIds")) == ["city/a"]
+
+
+def of(*sample_ids: str) -> Masks:
+    def never() -> Any:
+        raise AssertionError
+
+    from segnl.data.mask_files import Mask
+
+    return {own: Mask(f"file {own}", never) for own in sample_ids}
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "pairs"),
+    [
+        (("b", "a"), ("a", "b"), [("a", "a"), ("b", "b")]),
+        (("a", "b", "c"), ("b",), [("b", "b")]),
+        (("city/a", "city/b"), ("a", "b"), [("city/a", "a"), ("city/b", "b")]),
+        (("a",), ("out/a",), [("a", "out/a")]),
+        (("000000000139", "000000000285"), ("139",), [("000000000139", "139")]),
+    ],
+)
+def test_ids_are_paired_whole_then_by_name_then_as_numbers(
+    labels: tuple[str, ...], predictions: tuple[str, ...], pairs: list[tuple[str, str]]
+) -> None:
+    assert pair_masks(of(*labels), of(*predictions)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        (("a",), ("a", "b"), "file b: no label belongs to it, as for 1 of 2 predictions; labels are named like 'a'"),
+        (("a", "b"), ("x/a", "y/a"), "file y/a: file x/a has the same label, file a"),
+        (("x/a", "y/a"), ("a",), "file a: no label belongs to it"),
+    ],
+)
+def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        pair_masks(of(*labels), of(*predictions))
+
+
+def test_two_masks_of_one_sample_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(IDS).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.tif: a\.png is a mask of the same sample"):
+        find_masks(tmp_path)
+
+
+def write_results(path: Path, change: dict[str, Any], first: dict[str, Any] | None = None) -> Path:
+    entries = results(is_text=False)
+    entries[0]["segmentation"] |= change
+    entries[0] |= first or {}
+    path.write_text(json.dumps(entries))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": [5]}, "image a: run lengths of 5 pixels, but its size is 7x11"),
+        ({"counts": [-1, 78]}, "image a: run lengths of 77 pixels"),
+        ({"size": [100_000, 100_000]}, "image a: run lengths of size 100000x100000"),
+        ({"size": [0, 11]}, "image a: run lengths of size 0x11"),
+        ({"size": [7]}, r"annotations\.0\.segmentation\.size\.1: Field required"),
+        ({"counts": [0, 77]}, "image a: two masks overlap"),
+        ({"size": [11, 7]}, r"image a: masks of sizes \(11, 7\) and \(7, 11\)"),
+    ],
+)
+def test_wrong_run_lengths_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write_results(tmp_path / "r.json", change))
+
+
+def test_a_segment_that_is_not_listed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.png: holds segment 1900, which segments_info does not list"):
+        read(write_panoptic(tmp_path, listed=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"{", "cannot be read as JSON"),
+        ("a.json", b"3", "annotations: Input should be a valid list"),
+        ("a.json", b"[]", "annotations: List should have at least 1 item"),
+        ("a.json", b'[{"image_id": 1}]', r"annotations\.0\.category_id: Field required"),
+        ("a.json", b'[{"segments_info": [], "file_name": 3}]', r"annotations\.0\.file_name: Input should be"),
+        ("a.npz", b"PK", "cannot be read as an .npz"),
+        ("a.txt", b"", "expected a folder of masks"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find_masks(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("array", "advice"), [(np.zeros((5, 7)), "argmax"), (np.zeros((3, 5, 7), int), "one id per pixel")]
+)
+def test_an_array_of_scores_is_refused(tmp_path: Path, array: np.ndarray, advice: str) -> None:
+    np.savez(tmp_path / "a.npz", a=array)
+    with pytest.raises(DataError, match=advice):
+        read(tmp_path / "a.npz")
+
+
+def test_a_mask_of_colours_is_refused_with_advice(tmp_path: Path) -> None:
+    Image.new("RGB", (7, 5)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="not colours; convert the colours to class ids first"):
+        read(tmp_path)
+
+
+def test_a_missing_path_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_masks(tmp_path / "none")
+    with pytest.raises(DataError, match="no masks; expected"):
+        find_masks(tmp_path)
