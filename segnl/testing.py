@@ -7,12 +7,14 @@ component breaks its contract, and ConfigError where it is not found or refuses 
 import copy
 import pickle
 import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from segnl.core import IGNORE
@@ -27,6 +29,10 @@ from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.initialisation import initialise
 from segnl.models.segmenter import model_config, new_segmenter
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
+from segnl.runs.recipe import Recipe, compose
+from segnl.training.fit import fit
+from segnl.training.loggers.find import LOGGERS
 
 STAGE_CHANNELS = (4, 8, 12, 16)
 NUM_CLASSES = 3
@@ -255,6 +261,50 @@ def check_transform(name: str, **arguments: Any) -> None:
                 "the crop of one epoch and index changes with what was drawn before; "
                 "draw from self.py_random or self.random_generator only",
             )
+
+
+# ---- loggers ----
+
+
+def check_logger(name: str, **settings: Any) -> None:
+    """Checks a logger in two trainings of four steps with two validations, of which the second resumes from step 2.
+
+    Its exceptions are raised here. settings: keys beside the name in `train.loggers`.
+    """
+    (found,) = LOGGERS.find_listed([{"name": name, **settings}])
+    logger_class, cfg = found
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = _tiny_recipe(Path(folder))
+        runs = [Path(folder) / kind for kind in ("without", "with")]
+        fit(recipe, runs[0])
+        fit(recipe, runs[1], hooks=[logger_class(cfg, runs[1])])
+        checkpoints_of(runs[1])[0].unlink()
+        fit(recipe, runs[1], hooks=[logger_class(cfg, runs[1])])
+        without, logged = (load_checkpoint(checkpoints_of(run)[0]).model for run in runs)
+        for path, weight in without.items():
+            _require(torch.equal(weight, logged[path]), f"with the logger, the training ends with another {path}")
+
+
+def _tiny_recipe(folder: Path) -> Recipe:
+    """Returns a recipe of four steps, with its data set of four noise images in `folder`."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for kind, shape in (("images", (21, 29, 3)), ("labels", (21, 29))):
+            (folder / "data" / kind / split).mkdir(parents=True)
+            for i in range(2):
+                pixels = generator.integers(0, NUM_CLASSES, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / kind / split / f"{i}.png")
+    (folder / "data" / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\ta\t9\t9\t9\n1\tb\t8\t8\t8\n2\tc\t7\t7\t7\n")
+    backbone = {"name": "resnet", "depth": None, "block": "basic", "blocks": [1, 1, 1, 1], "width": 0.0625}
+    mapping = {
+        "model": {"backbone": backbone, "head": {"name": "fcn", "channels": 8}, "aux": None},
+        "data": {"name": "folder", "root": str(folder / "data"), "crop_hw": [17, 25], "workers": 0},
+        "train": {"max_steps": 4, "batch_size": 2, "save_every": 2, "eval_every": 2},
+        "optim": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"name": "poly"},
+        "loss": {"name": "cross_entropy"},
+    }
+    return compose(mapping, file="check_logger")
 
 
 # ---- common ----

@@ -11,12 +11,12 @@ import yaml
 from segnl.core.config import merge, parse_yaml
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
 from segnl.runs.recipe import compose
-from segnl.testing import check_backbone, check_dataset, check_loss, check_transform
+from segnl.testing import check_backbone, check_dataset, check_logger, check_loss, check_transform
 from segnl.training.fit import fit
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
-KINDS = ["Backbone", "Data set", "Loss", "Transform", "Optimiser", "Schedule"]
+KINDS = ["Backbone", "Data set", "Loss", "Transform", "Optimiser", "Schedule", "Logger"]
 
 
 def block(section: str, language: str) -> str:
@@ -77,6 +77,13 @@ def test_the_pages_schedule_halves_the_rate(page_files: Path, tiny_config: Path)
     assert rates == pytest.approx([0.4, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
 
 
+def test_the_pages_logger_writes_losses_and_scores(page_files: Path, tiny_config: Path) -> None:
+    mapping = merge(parse_yaml(tiny_config.read_text(), "tiny"), parse_yaml(block("Logger", "yaml"), "page"))
+    fit(compose(merge(mapping, {"train": {"max_steps": 2, "eval_every": 2}}), file="page"), page_files / "run")
+    lines = (page_files / "run" / "losses.csv").read_text()
+    assert re.fullmatch(r"1,\d\.\d{4}\n2,\d\.\d{4}\n2,,0\.\d{4}\n", lines)
+
+
 def test_the_pages_hook_prints_the_hardest_images(
     page_files: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +96,8 @@ def test_the_pages_hook_prints_the_hardest_images(
 
 
 def test_the_pages_checks_pass(page_files: Path) -> None:
-    namespace = {"check_backbone": check_backbone, "check_loss": check_loss, "check_transform": check_transform}
+    checks = (check_backbone, check_logger, check_loss, check_transform)
+    namespace = {check.__name__: check for check in checks}
     exec(block("Check your component", "python"), namespace)
     torch.manual_seed(0)
     namespace["test_my_components"]()

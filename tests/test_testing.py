@@ -8,7 +8,7 @@ import pytest
 from segnl.core.errors import ConfigError
 from segnl.losses.find import LOSSES
 from segnl.models.find import BACKBONES
-from segnl.testing import check_backbone, check_dataset, check_head, check_loss, check_transform
+from segnl.testing import check_backbone, check_dataset, check_head, check_logger, check_loss, check_transform
 from tests.conftest import write_tiny_data
 
 SMALL = {"resnet": {"depth": 18, "width": 0.0625}}
@@ -108,6 +108,15 @@ class Broken(Folder):
 
 DATASET = Broken
 """
+LOGGER = """\
+from segnl.training.loggers.base import Logger
+
+class Broken(Logger):
+    def on_step(self, trainer, report, batch):
+        trainer.model.classifier.bias.data.add_(1)
+
+LOGGER = Broken
+"""
 
 
 @pytest.mark.parametrize(
@@ -131,6 +140,7 @@ DATASET = Broken
         (check_loss, LOSS, ", ignore_index=255", " * 0 + (label == 255).long() * 0, reduction='none'", "not a scalar"),
         (check_loss, LOSS, "F.cross_entropy(logits, label, ignore_index=255)", "logits.sum()", "ignored pixels have a"),
         (check_transform, TRANSFORM, "", "", "draw from self.py_random or self.random_generator only"),
+        (check_logger, LOGGER, "", "", "with the logger, the training ends with another"),
         (check_dataset, DATASET, "", "", "label frame0 is int64 (37, 53); expected uint8 (37, 53)"),
         (
             check_dataset,

@@ -2,13 +2,14 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic
 from pydantic_core import CoreSchema, core_schema
 
-from segnl.core.config import Config, error_at, parse, suggest
+from segnl.core.config import Config, config_error, error_at, parse, suggest
 from segnl.core.errors import ConfigError
 
 
@@ -72,3 +73,19 @@ class Components:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         """Lets a field be declared as `Annotated[HeadConfig, HEADS]`: the settings of any head, chosen by `name`."""
         return core_schema.no_info_plain_validator_function(self.settings)
+
+    def find_listed(self, entries: Sequence[str | Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+        """Returns class and settings (its `Config`) of each entry of a list: a name, or a mapping with `name`.
+
+        Raises ConfigError for an unknown name or setting, and for a name that stands twice.
+        """
+        listed: dict[str, tuple[Any, Any]] = {}
+        for i, entry in enumerate(entries):
+            try:
+                cfg = self.settings({"name": entry} if isinstance(entry, str) else entry)
+            except pydantic.ValidationError as err:
+                raise config_error(err, file="recipe", at=f"{self.key}.{i}") from err
+            if cfg.name in listed:
+                raise ConfigError(f"recipe: {self.key}.{i}: {cfg.name} stands twice; name it once")
+            listed[cfg.name] = self.find(cfg.name), cfg
+        return list(listed.values())

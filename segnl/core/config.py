@@ -188,15 +188,20 @@ def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") 
     try:
         return parse(schema, mapping)
     except pydantic.ValidationError as err:
-        # An unknown key comes first: it is usually the misspelling of the one reported missing.
-        first = min(err.errors(include_url=False), key=lambda error: error["type"] != "segnl")
-        dotted = ".".join([*([at] if at else []), *map(str, first["loc"])])
-        config_error = ConfigError(f"{file}: {_explain(first, dotted)}")
-        if first["type"] in ("string_type", "path_type") and not isinstance(first["input"], list | dict):
-            config_error.text_key = dotted
-        raise config_error from err
+        raise config_error(err, file=file, at=at) from err
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
+
+
+def config_error(err: pydantic.ValidationError, *, file: str, at: str = "") -> ConfigError:
+    """Returns the first of pydantic's errors as one line with its dotted path below `at`."""
+    # An unknown key comes first: it is usually the misspelling of the one reported missing.
+    first = min(err.errors(include_url=False), key=lambda error: error["type"] != "segnl")
+    dotted = ".".join([*([at] if at else []), *map(str, first["loc"])])
+    error = ConfigError(f"{file}: {_explain(first, dotted)}")
+    if first["type"] in ("string_type", "path_type") and not isinstance(first["input"], list | dict):
+        error.text_key = dotted
+    return error
 
 
 def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:

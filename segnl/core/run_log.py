@@ -1,4 +1,4 @@
-"""Reads log.jsonl of a run: one JSON object a line, for each step and event (training/loggers/jsonl.py writes it)."""
+"""Reads log.jsonl of a run: one JSON object a line, for each step and event (training/jsonl_log.py writes it)."""
 
 import json
 from pathlib import Path

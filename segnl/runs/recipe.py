@@ -56,8 +56,9 @@ class TrainConfig(Config):
     without float16 arithmetic takes many times as long as in float32."""
     channels_last: bool = False
     """Memory layout: the same numbers up to rounding, and often faster."""
-    tensorboard: bool = False
-    """Whether RUN/events.* is written for TensorBoard beside log.jsonl; needs the extra `tensorboard`."""
+    loggers: tuple[str | dict[str, Any], ...] = ()
+    """Trackers beside log.jsonl: tensorboard, wandb, mlflow or a dotted name, each with settings where it is a mapping
+    (docs/training.md)."""
     pictures: bool = True
     """Whether `segnl train` evaluates the finished run and draws RUN/report.html and RUN/pictures/."""
     compile: bool = False
@@ -71,6 +72,16 @@ class TrainConfig(Config):
         if self.max_steps is None:
             raise ConfigError("train.epochs: the number of steps depends on the data set; give train.max_steps here")
         return self.max_steps
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read_the_former_key(cls, keys: Any) -> Any:
+        """Reads `tensorboard: true` of earlier recipes as `loggers: [tensorboard]`."""
+        if not isinstance(keys, dict) or not isinstance(loggers := keys.get("loggers", []), list | tuple):
+            return keys
+        others = {key: value for key, value in keys.items() if key not in ("loggers", "tensorboard")}
+        named = ("tensorboard",) if keys.get("tensorboard", False) is True else ()
+        return others | {"loggers": (*loggers, *named)}
 
     @pydantic.model_validator(mode="after")
     def _check_keys_together(self) -> "TrainConfig":
@@ -166,7 +177,7 @@ def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
 NON_TRAINING_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
-    | {"train.tensorboard", "train.pictures"}
+    | {"train.loggers", "train.pictures"}
 )
 
 

@@ -19,10 +19,10 @@ from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.folder import lock_run_folder
 from segnl.runs.recipe import Recipe
 from segnl.training.hooks import Hook
-from segnl.training.loggers.jsonl import JSONLLogger
-from segnl.training.loggers.tensorboard import TensorBoardLogger, ensure_installed
-from segnl.training.loggers.terminal import TerminalLogger
+from segnl.training.jsonl_log import JSONLLogger
+from segnl.training.loggers.find import build_loggers
 from segnl.training.saver import CheckpointSaver
+from segnl.training.terminal import TerminalLogger
 from segnl.training.trainer import Trainer
 from segnl.training.validator import Validator
 
@@ -42,14 +42,13 @@ def fit(
 
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
-    loggers = list[Hook]()
+    trackers, loggers = list[Hook](), list[Hook]()  # on rank 0 alone
     _check_batch_size(recipe, group)
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
                 ensure_writable(run)
-                if recipe.train.tensorboard:
-                    ensure_installed()
+                trackers = build_loggers(recipe.train.loggers, run)
             data = build_data(recipe, "train")
             recipe = recipe.with_steps(len(data))
             train, val_data = recipe.train, _validation_data(recipe)
@@ -74,9 +73,7 @@ def fit(
             if group.is_rank0:
                 if trainer.model.init_report is not None:
                     write_atomic(run / "init.json", json.dumps(trainer.model.init_report, indent=1).encode())
-                loggers += [TerminalLogger(run)]
-                loggers += [TensorBoardLogger(run, first_step=first_step)] if train.tensorboard else []
-                loggers += [JSONLLogger(run / "log.jsonl", first_step=first_step)]
+                loggers = [TerminalLogger(run), *trackers, JSONLLogger(run / "log.jsonl", first_step=first_step)]
         result = trainer.fit(stack.enter_context(closing(batches)), [*loggers, saver, *validators, *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)

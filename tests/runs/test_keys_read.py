@@ -32,7 +32,7 @@ BY_THE_LOOP = {
     "train.patience",
     "train.keep_every",
     "train.deterministic",
-    "train.tensorboard",
+    "train.loggers",
     "data.worker_timeout_s",
 }
 

@@ -1,1 +1,1 @@
-"""Loggers, a file each: hooks that write what happens in a training run somewhere."""
+"""Loggers that `train.loggers` names, a file each; log.jsonl and the terminal's lines are always written."""

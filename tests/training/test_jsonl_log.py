@@ -1,7 +1,7 @@
 import json
 
 from segnl.core.run_log import read_log
-from segnl.training.loggers.jsonl import JSONLLogger
+from segnl.training.jsonl_log import JSONLLogger
 
 
 def test_lines_come_back_in_order(tmp_path):
