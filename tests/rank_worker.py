@@ -125,10 +125,15 @@ def waited_for(config: Path, group: ProcessGroup) -> list[list[str]]:
 def errors(group: ProcessGroup) -> list[str]:
     """What each rank raises when rank 1 alone has an error, when rank 0 has one, and when all have the same."""
     results = []
+
+    def refuse_on_all() -> None:
+        with group.shared_errors():
+            refuse()
+
     for collective in (
         lambda: group.raise_on_all(DataError("torn.png") if group.rank == 1 else None),
         lambda: group.run_on_rank0(refuse),
-        lambda: group.run_on_all(refuse),
+        refuse_on_all,
     ):
         try:
             collective()

@@ -9,7 +9,8 @@ from segnl.cli.arguments import add_checkpoint, add_json, add_set
 from segnl.core.files import ensure_writable, write_atomic
 
 if TYPE_CHECKING:
-    from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest
+    from segnl.evaluation.evaluate_run import EvaluationRequest
+    from segnl.evaluation.evaluation import Evaluation
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -71,10 +72,10 @@ def run(args: argparse.Namespace) -> None:
         submission=args.submission,
     )
     with process_group() as group:
-        group.run_on_rank0(lambda: _prepare(args.json))
-        run = group.run_on_all(
-            lambda: open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
-        )
+        with group.shared_errors():
+            if group.is_rank0:
+                _prepare(args.json)
+            run = open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)

@@ -124,13 +124,6 @@ class ProcessGroup:
             error = err
         self.raise_on_all(error)
 
-    def run_on_all(self, function: Callable[[], T]) -> T:
-        """Calls `function` on every rank and returns its own value; a SegnlError of one rank is raised on all."""
-        values: list[T] = []
-        with self.shared_errors():
-            values.append(function())
-        return values[0]
-
     def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Returns rank 0's tensors by name, on the CPU; those of the other ranks are ignored."""
         if self.world_size == 1:

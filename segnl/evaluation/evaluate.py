@@ -61,27 +61,25 @@ def evaluate(
         if on_result is not None:
             on_result(sample, ids)
 
-    def evaluate_all() -> None:
-        with (
-            Background(1, max_pending=2) as counting,
-            Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
-        ):
-            for _, sample in samples:
-                cached = cached_labels(sample) if cached_labels is not None else None
-                if cached is not None:
-                    labels = torch.from_numpy(cached)
-                elif on_scores is None:
-                    labels = predictor.labels(sample.image)
-                else:
-                    scores = predictor.scores(sample.image)
-                    on_scores(sample, scores)
-                    labels = scores.argmax()[0]
-                counting.submit(partial(count, sample, labels))
-                progress.advance()
-                if should_stop():
-                    break
-
-    group.run_on_all(evaluate_all)
+    with (
+        group.shared_errors(),
+        Background(1, max_pending=2) as counting,
+        Progress("evaluate", len(indices), unit="image", is_shown=group.is_rank0) as progress,
+    ):
+        for _, sample in samples:
+            cached = cached_labels(sample) if cached_labels is not None else None
+            if cached is not None:
+                labels = torch.from_numpy(cached)
+            elif on_scores is None:
+                labels = predictor.labels(sample.image)
+            else:
+                scores = predictor.scores(sample.image)
+                on_scores(sample, scores)
+                labels = scores.argmax()[0]
+            counting.submit(partial(count, sample, labels))
+            progress.advance()
+            if should_stop():
+                break
     for rank, other in enumerate(group.all_gather_object(total)):
         if rank != group.rank:
             total.merge(other)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from segnl.core.arrays import Counts, Floats
-from segnl.evaluation.evaluate_run import Evaluation
+from segnl.evaluation.evaluation import Evaluation
 from segnl.reports.page import DifferenceChart, DotChart, DotRow, Interval
 from segnl.reports.plot import PlotGroup, Points, scatter_plot
 from segnl.streets.pairs import PAIRS

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.data.base import SegmentationData
-from segnl.evaluation.evaluate_run import Evaluation
+from segnl.evaluation.evaluation import Evaluation
 
 GAP, HEADER = 6, 26  # pixels
 LINE, SWATCH = 24, 14  # pixels, of the legend

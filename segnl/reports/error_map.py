@@ -14,7 +14,7 @@ from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
-from segnl.evaluation.evaluate_run import Evaluation
+from segnl.evaluation.evaluation import Evaluation
 from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import (
     COMPONENT_PX,

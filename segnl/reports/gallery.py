@@ -17,7 +17,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
-from segnl.evaluation.evaluate_run import Evaluation
+from segnl.evaluation.evaluation import Evaluation
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
 

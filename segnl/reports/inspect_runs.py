@@ -7,7 +7,8 @@ from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
-from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluation import Evaluation
 from segnl.reports.charts import score_charts
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps

@@ -15,7 +15,8 @@ from segnl.data.base import SegmentationData
 from segnl.data.check import class_pixels
 from segnl.data.loader import BatchKeys, BatchPlan
 from segnl.data.transforms import TrainTransform
-from segnl.evaluation.evaluate_run import Evaluation, evaluate_run
+from segnl.evaluation.evaluate_run import evaluate_run
+from segnl.evaluation.evaluation import Evaluation
 from segnl.evaluation.masks import overlay
 from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes

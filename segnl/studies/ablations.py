@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from segnl.core.log import log
-from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluation import Evaluation
 from segnl.models.ablation import NO_ATTENTION, Ablation, unavailable_reason
 from segnl.profiling.flops import on_fake_tensors
 from segnl.reports.page import Grid

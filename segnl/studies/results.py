@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segnl.core.config import JSONDict
-from segnl.evaluation.evaluate_run import Evaluation, EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.evaluation.evaluation import Evaluation
 from segnl.metrics.statistics.comparison import (
     ClassDifference,
     Comparison,
