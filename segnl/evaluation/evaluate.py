@@ -18,7 +18,6 @@ from segnl.evaluation.inference import ClassScores
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
 from segnl.metrics.confusion import Confusion
-from segnl.runs.recipe import Recipe
 
 OnResult = Callable[[Sample, Tensor], None]
 OnScores = Callable[[Sample, ClassScores], None]
@@ -29,7 +28,6 @@ def evaluate(
     predictor: Predictor,
     data: SegmentationData,
     *,
-    recipe: Recipe,
     on_result: OnResult | None = None,
     on_scores: OnScores | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -50,10 +48,10 @@ def evaluate(
     Raises DataError for a damaged image (none is skipped) and for an empty data set.
     """
     if len(data) == 0:
-        raise DataError(f"{recipe.data.root}: no images to score")
+        raise DataError(f"{data.root}: no images to score")
     total = accumulator or Accumulator(data.table.num_classes)
     indices = range(group.rank, len(data), group.world_size)
-    samples = eval_samples(data, workers=recipe.data.workers, timeout_s=recipe.data.worker_timeout_s, indices=indices)
+    samples = eval_samples(data, workers=data.cfg.workers, timeout_s=data.cfg.worker_timeout_s, indices=indices)
 
     def count(sample: Sample, labels: Tensor) -> None:
         ids = labels.cpu()  # H W; waits for the device

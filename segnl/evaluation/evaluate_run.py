@@ -205,7 +205,6 @@ class _Job:
                 evaluate(
                     predictor,
                     data,
-                    recipe=self.run.recipe,
                     on_result=on_result,
                     accumulator=accumulator,
                     cached_labels=functools.partial(self._cached_labels, mask_folder),

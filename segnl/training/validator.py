@@ -70,7 +70,6 @@ class Validator(Hook):
         confusion = evaluate(
             predictor,
             self.data,
-            recipe=trainer.recipe,
             on_scores=add_loss,
             should_stop=lambda: bool(trainer.stop),
             group=group,

@@ -1,4 +1,3 @@
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ def scored(config, workers=0):
     data = build_data(recipe, "val")
     predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
     seen = []
-    confusion = evaluate(predictor, data, recipe=recipe, on_result=lambda sample, labels: seen.append((sample, labels)))
+    confusion = evaluate(predictor, data, on_result=lambda sample, labels: seen.append((sample, labels)))
     return confusion, seen
 
 
@@ -40,31 +39,31 @@ def test_workers_do_not_change_the_count(tiny_config):
     assert np.array_equal(scored(tiny_config, 0)[0].matrix, scored(tiny_config, 2)[0].matrix)
 
 
-def recipe_data_predictor(config):
+def data_and_predictor(config):
     recipe = load_recipe(config)
     data = build_data(recipe, "val")
-    return recipe, data, Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
+    return data, Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
 
 
 def test_cached_labels_are_counted_without_running_the_network(tiny_config, monkeypatch):
-    recipe, data, predictor = recipe_data_predictor(tiny_config)
-    whole = evaluate(predictor, data, recipe=recipe)
+    data, predictor = data_and_predictor(tiny_config)
+    whole = evaluate(predictor, data)
     masks = {data.sample_ids[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
     calls = []
     plain = predictor.labels
     monkeypatch.setattr(predictor, "labels", lambda image: calls.append(image) or plain(image))
-    confusion = evaluate(predictor, data, recipe=recipe, cached_labels=lambda sample: masks.get(sample.id))
+    confusion = evaluate(predictor, data, cached_labels=lambda sample: masks.get(sample.id))
     assert np.array_equal(confusion.matrix, whole.matrix)
     assert len(calls) == 1
 
 
 def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
-    recipe, data, predictor = recipe_data_predictor(tiny_config)
+    data, predictor = data_and_predictor(tiny_config)
     whole = Accumulator(3, with_strata=True)
-    evaluate(predictor, data, recipe=recipe, accumulator=whole)
+    evaluate(predictor, data, accumulator=whole)
     shards = [Accumulator(3, with_strata=True) for _ in range(2)]
     for rank, shard in enumerate(shards):
-        evaluate(predictor, data, recipe=recipe, accumulator=shard, group=Unconnected(rank, 2))
+        evaluate(predictor, data, accumulator=shard, group=Unconnected(rank, 2))
     assert [len(shard.per_image) for shard in shards] == [2, 1]
     shards[0].merge(shards[1])
     assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
@@ -84,7 +83,7 @@ class Unconnected(ProcessGroup):
 
 
 def test_an_error_in_the_counting_thread_ends_the_evaluation(tiny_config):
-    recipe, data, predictor = recipe_data_predictor(tiny_config)
+    data, predictor = data_and_predictor(tiny_config)
     for first_bad in ("frame0", "frame2"):
 
         def refuse(sample, labels, first_bad=first_bad):
@@ -92,7 +91,7 @@ def test_an_error_in_the_counting_thread_ends_the_evaluation(tiny_config):
                 raise MachineError("disk full")
 
         with pytest.raises(MachineError, match="disk full"):
-            evaluate(predictor, data, recipe=recipe, on_result=refuse)
+            evaluate(predictor, data, on_result=refuse)
 
 
 class Oracle:
@@ -107,14 +106,12 @@ class Oracle:
 
 def ade20k(shared):
     cfg = DataConfig(name="ade20k", root=shared / "data/ADEChallengeData2016", crop_hw=(7, 11), workers=0)
-    return ADE20K(cfg, "val"), SimpleNamespace(data=cfg)
+    return ADE20K(cfg, "val")
 
 
 def test_perfect_predictions_of_the_three_real_ade20k_images_have_the_official_scores(shared):
-    data, recipe = ade20k(shared)
-    confusion = evaluate(
-        Oracle(data, lambda i, label: label % 150), data, recipe=recipe
-    )  # some class where the label is ignored
+    data = ade20k(shared)
+    confusion = evaluate(Oracle(data, lambda i, label: label % 150), data)  # some class where the label is ignored
     metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert (metrics["miou"], metrics["pixel_acc"], metrics["classes_averaged"]) == (1.0, 1.0, 15)
     assert metrics["miou_official150"] == pytest.approx(0.100, abs=1e-12)
@@ -128,9 +125,9 @@ def noisy(i, label):
 
 
 def test_noisy_predictions_of_the_real_images_equal_a_count_in_loops(shared):
-    data, recipe = ade20k(shared)
+    data = ade20k(shared)
     oracle = Oracle(data, noisy)
-    confusion = evaluate(oracle, data, recipe=recipe)
+    confusion = evaluate(oracle, data)
     intersection, target, prediction = [0] * 150, [0] * 150, [0] * 150
     for i in range(len(data)):
         label = data.read(i).label
