@@ -1,11 +1,13 @@
-"""Train and compare every head of a study; writes a table and a page."""
+"""Train and compare every head of a study, or compare results that exist already."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_json
+from segnl.cli.arguments import add_json, add_trust_modules
+from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from segnl.studies.results import StudyResults
@@ -14,18 +16,57 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("--config", type=Path, required=True, metavar="FILE", help="a study (docs/compare.md)")
+    add(
+        "results",
+        nargs="*",
+        metavar="RUN_OR_COUNTS",
+        help="instead of a study: runs or files of counts (segnl score --json) that exist already; NAME=FILE,FILE for "
+        "the seeds of one model",
+    )
+    add("--config", type=Path, metavar="FILE", help="a study (docs/compare.md)")
     add("--jobs", type=int, default=1, metavar="N", help="training runs at a time, on one GPU each (default 1)")
+    add("--split", help="of runs that exist already: the split to evaluate (default val)")
+    add(
+        "--group",
+        metavar="PATTERN",
+        help="of results that exist already: images that resemble each other, such as the frames of a video: `folder`, "
+        "or a regular expression whose match in a sample id names the group",
+    )
+    add_trust_modules(command)
     add_json(command)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    if (args.config is None) == (not args.results):
+        raise ConfigError("compare: give either --config STUDY, or results that exist already")
+    if args.results:
+        _compare_scored(args)
+        return
+    if args.split or args.group:
+        raise ConfigError("--split, --group: belong to results that exist already; a study's file has the split")
     from segnl.core.limits import require_jobs
     from segnl.studies.run import compare
 
     require_jobs(args.jobs)
     print_results(compare(args.config, args.json, num_jobs=args.jobs))
+
+
+def _compare_scored(args: argparse.Namespace) -> None:
+    """Compares results that exist already, and prints the verdict. Imports no torch if all are counts."""
+    from segnl.core.files import ensure_writable, write_atomic
+    from segnl.studies.compare_scored import compare_scored
+    from segnl.studies.scored_text import scored_text, scored_verdicts
+
+    if args.json is not None:
+        ensure_writable(args.json.parent)
+    comparison = compare_scored(
+        args.results, split=args.split or "val", group=args.group, trust_modules=args.trust_modules
+    )
+    print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
+    if args.json is not None:
+        content = comparison.to_dict() | {"verdicts": scored_verdicts(comparison), "complete": True}
+        write_atomic(args.json, json.dumps(content, indent=1).encode())
 
 
 def print_results(results: "StudyResults") -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from segnl.core.result_cache import Record
 from segnl.core.run_log import read_log
@@ -56,7 +57,12 @@ class LoggedHashes:
 
 def logged_hashes_of(run: PlannedRun) -> LoggedHashes:
     """Reads them from the run's log."""
-    lines = read_log(run.folder / "log.jsonl")
+    return logged_hashes(run.folder)
+
+
+def logged_hashes(folder: Path) -> LoggedHashes:
+    """Reads them from the log in a run's folder."""
+    lines = read_log(folder / "log.jsonl")
     starts = [line for line in lines if line.get("event") == "start"]
     has_ranks = any(line.get("ranks", 1) > 1 for line in starts)
     batches = {} if has_ranks else {line["step"]: line["batch"] for line in lines if "batch" in line}

@@ -1,0 +1,293 @@
+"""`segnl compare RUN_OR_COUNTS ...`: a verdict between results that exist already. Imports torch only to open runs.
+
+A result is a run (evaluated here) or a file of counts that `segnl score` kept. Nothing is trained, and nothing is made
+equal: what is known to be equal, what differs and what is not known is listed beside the verdict.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segnl.core.config import JSONDict
+from segnl.core.errors import ConfigError, DataError
+from segnl.metrics.confusion import mean_of_defined, number_or_none, ratio
+from segnl.metrics.scored_counts import SUFFIX, ScoredCounts, counts_path, load_counts
+from segnl.metrics.statistics.comparison import (
+    ClassDifference,
+    Comparison,
+    RunCounts,
+    class_differences,
+    compare_heads,
+)
+from segnl.studies.conditions import Condition, Training, conditions
+
+_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._ -]*)=(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result. seed, training: None for counts, which say nothing about how the masks came about."""
+
+    path: Path
+    counts: ScoredCounts
+    seed: int | None = None
+    training: Training | None = None
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes in label or prediction, a fraction; NaN without any."""
+        return mean_of_defined(ratio(self.counts.intersection.sum(axis=0), self.counts.union.sum(axis=0)))
+
+
+@dataclass(frozen=True)
+class ScoredComparison:
+    """Models compared by their results. models: results by name, the first is the control. groups: of each image."""
+
+    models: Mapping[str, Sequence[Result]]
+    pairs: Sequence[Comparison]
+    conditions: Sequence[Condition]
+    groups: Sequence[str] | None
+
+    @property
+    def any_counts(self) -> ScoredCounts:
+        """Counts of the first result, for what is the same in all."""
+        return next(iter(self.models.values()))[0].counts
+
+    @cached_property
+    def run_counts(self) -> dict[str, list[RunCounts]]:
+        return _run_counts(self.models)
+
+    def class_differences(self, pair: Comparison) -> dict[str, ClassDifference]:
+        """Returns the differences of a pair by class name."""
+        differences = class_differences(self.run_counts, pair.a, pair.b, groups=self.groups)
+        return {self.any_counts.class_names[own.index]: own for own in differences}
+
+    def to_dict(self) -> JSONDict:
+        """Returns the content of --json: fractions, null for what is unknown."""
+        keys = ("difference", "low", "high", "is_about_heads")
+        return {
+            "num_images": len(self.any_counts.sample_ids),
+            "num_groups": None if self.groups is None else len(set(self.groups)),
+            "heads": {name: _model_dict(results) for name, results in self.models.items()},
+            "pairs": [
+                asdict(pair)
+                | {"separable": pair.is_separable}
+                | {
+                    "per_class": {
+                        name: {key: getattr(own, key) for key in keys}
+                        for name, own in self.class_differences(pair).items()
+                    }
+                }
+                for pair in self.pairs
+            ],
+            "conditions": [asdict(condition) for condition in self.conditions],
+            "complete": True,
+        }
+
+
+def _model_dict(results: Sequence[Result]) -> dict[str, Any]:
+    miou = [result.miou for result in results]
+    return {
+        "miou_mean": number_or_none(float(np.mean(miou))),
+        "miou_sd": number_or_none(float(np.std(miou, ddof=1))) if len(miou) > 1 else None,
+        "runs": len(results),
+        "files": [str(result.path) for result in results],
+        "seeds": [result.seed for result in results],
+    }
+
+
+def compare_scored(
+    texts: Sequence[str], *, split: str = "val", group: str | None = None, trust_modules: Sequence[str] = ()
+) -> ScoredComparison:
+    """Compares results. texts: `RUN_OR_COUNTS`, or `NAME=RUN_OR_COUNTS,RUN_OR_COUNTS` for the seeds of one model.
+
+    Runs without a name whose recipes differ only in the seed are one model. split: on which runs are evaluated. group:
+    `folder`, or a regular expression whose match in a sample id names the group of images that resemble each other.
+    trust_modules: that the recipes of runs may import.
+
+    Raises ConfigError for fewer than two models or for results that cannot be compared, and what evaluation raises.
+    """
+    named, unnamed = _split(texts)
+    paths = [path for own in named.values() for path in own] + unnamed
+    repeated = [path for i, path in enumerate(paths) if path.resolve() in [own.resolve() for own in paths[:i]]]
+    if repeated:
+        raise ConfigError(f"{repeated[0]}: is given twice; a result counts once")
+    opened = {path: _open(path, split, trust_modules) for path in paths}
+    models = {name: [opened[path] for path in own] for name, own in named.items()}
+    models |= _by_recipe([opened[path] for path in unnamed], taken=models)
+    if len(models) < 2:
+        (name,) = models
+        raise ConfigError(
+            f"{name}: the only model among {len(paths)} results; give at least two, or name them: A=FILE,FILE "
+            "B=FILE,FILE"
+        )
+    models = _aligned(models)
+    sample_ids = next(iter(models.values()))[0].counts.sample_ids
+    groups = None if group is None else [_group_of(sample_id, group) for sample_id in sample_ids]
+    pairs = compare_heads(_run_counts(models), groups=groups)
+    trainings = {name: [result.training for result in results] for name, results in models.items()}
+    return ScoredComparison(models, pairs, conditions(trainings), groups)
+
+
+def _run_counts(models: Mapping[str, Sequence[Result]]) -> dict[str, list[RunCounts]]:
+    return {
+        name: [RunCounts(own.counts.intersection, own.counts.union, own.seed, own.counts.target) for own in results]
+        for name, results in models.items()
+    }
+
+
+def _split(texts: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Returns the paths by the names that were given, and the paths without one."""
+    named: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    for text in texts:
+        match = None if Path(text).exists() else _NAME.fullmatch(text)
+        if match is None:
+            unnamed.append(_existing(text))
+            continue
+        name, files = match.groups()
+        if name in named:
+            raise ConfigError(f"{name}: is named twice; list all its results at once: {name}=FILE,FILE")
+        named[name] = [_existing(file) for file in files.split(",")]
+    return named, unnamed
+
+
+def _existing(text: str) -> Path:
+    """Returns the path; out.counts or out.json stand for out.counts.npz."""
+    path = Path(text)
+    if path.suffix == ".json":
+        path = counts_path(path)
+    if not path.exists() and path.with_name(path.name + ".npz").exists():
+        return path.with_name(path.name + ".npz")
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file or folder; expected a run's folder, a checkpoint, or the {SUFFIX[1:]} that "
+            "segnl score --json wrote"
+        )
+    return path
+
+
+def _open(path: Path, split: str, trust_modules: Sequence[str]) -> Result:
+    if path.suffix == ".npz":
+        return Result(path, load_counts(path))
+    from segnl.studies.evaluated import evaluated
+
+    counts, training = evaluated(path, split, trust_modules)
+    return Result(path, counts, training.seed, training)
+
+
+def _by_recipe(results: Sequence[Result], *, taken: Mapping[str, Any]) -> dict[str, list[Result]]:
+    """Returns results by the name of their model: runs of one recipe are one, every other result stands alone."""
+    groups: list[list[Result]] = []
+    for result in results:
+        same = (own for own in groups if _is_same_recipe(own[0].training, result.training))
+        group = next(same, None)
+        if group is None:
+            groups.append([result])
+        elif result.seed in [own.seed for own in group]:
+            raise ConfigError(
+                f"{result.path}: has recipe and seed of another of these runs, so it is no further result; leave it out"
+            )
+        else:
+            group.append(result)
+    names = _names([[own.path for own in group] for group in groups])
+    for name in names:
+        if name in taken:
+            raise ConfigError(f"{name}: stands for two models; name both: NAME=FILE")
+    return dict(zip(names, groups, strict=True))
+
+
+def _is_same_recipe(training: Training | None, other: Training | None) -> bool:
+    if training is None or other is None or not (training.is_known and other.is_known):
+        return False
+    return training.differing_keys(other) in ([], ["train.seed"])
+
+
+def _names(groups: Sequence[Sequence[Path]]) -> list[str]:
+    """Returns a name for each group of paths: that of the file or folder, without the end that names a seed."""
+    places = [[Path(str(path.resolve()).removesuffix(SUFFIX)) for path in own] for own in groups]
+    for depth in range(1, 1 + max((len(own.parts) for group in places for own in group), default=1)):
+        names = []
+        for group in places:
+            name = "/".join(group[0].parts[-depth:]).removesuffix(".safetensors")
+            names.append(re.sub(r"-s\d+$", "", name) if len(group) > 1 else name)
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("two models have one name; name them: NAME=FILE")
+
+
+def _aligned(models: Mapping[str, Sequence[Result]]) -> dict[str, list[Result]]:
+    """Returns the models with their images in one order. Raises ConfigError where images, labels or classes differ."""
+    first = next(iter(models.values()))[0]
+    order = sorted(first.counts.sample_ids)
+    for name, results in models.items():
+        digests = [own.counts.prediction_digests for own in results if own.counts.prediction_digests]
+        if len(set(digests)) < len(digests):
+            raise ConfigError(f"{name}: two of its results hold the same masks; a result counts once")
+    return {name: [_in_order(own, order, first) for own in results] for name, results in models.items()}
+
+
+def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
+    counts = result.counts
+    if counts.class_names != first.counts.class_names:
+        raise ConfigError(
+            f"{result.path}: has the classes {', '.join(counts.class_names[:4])} ..., but {first.path} has "
+            f"{', '.join(first.counts.class_names[:4])} ...; only scores over the same classes can be compared"
+        )
+    if sorted(counts.sample_ids) != list(order):
+        differing = sorted({*counts.sample_ids} ^ {*order})
+        raise ConfigError(
+            f"{result.path}: is of other images than {first.path} ({len(differing)} are in only one of them, such as "
+            f"'{differing[0]}'); score both on the same images"
+        )
+    index = [counts.sample_ids.index(sample_id) for sample_id in order] if list(counts.sample_ids) != order else None
+    own = counts if index is None else _reordered(counts, index)
+    reference = (
+        first.counts if list(first.counts.sample_ids) == order else _reordered(first.counts, _index(first, order))
+    )
+    differs = (own.target != reference.target).any(axis=1)
+    if own.label_digests and reference.label_digests:
+        differs |= np.array(own.label_digests) != np.array(reference.label_digests)
+    if differs.any():
+        raise DataError(
+            f"{result.path}: was scored against another label of image '{order[int(differs.argmax())]}' than "
+            f"{first.path} ({int(differs.sum())} such images); score both against the same labels"
+        )
+    return replace(result, counts=own)
+
+
+def _index(result: Result, order: Sequence[str]) -> list[int]:
+    place = {sample_id: i for i, sample_id in enumerate(result.counts.sample_ids)}
+    return [place[sample_id] for sample_id in order]
+
+
+def _reordered(counts: ScoredCounts, index: Sequence[int]) -> ScoredCounts:
+    def texts(values: Sequence[str]) -> tuple[str, ...]:
+        return tuple(values[i] for i in index) if values else ()
+
+    return replace(
+        counts,
+        sample_ids=texts(counts.sample_ids),
+        intersection=counts.intersection[index],
+        target=counts.target[index],
+        union=counts.union[index],
+        label_digests=texts(counts.label_digests),
+        prediction_digests=texts(counts.prediction_digests),
+    )
+
+
+def _group_of(sample_id: str, group: str) -> str:
+    if group == "folder":
+        return sample_id.rpartition("/")[0]
+    try:
+        match = re.search(group, sample_id)
+    except re.error as err:
+        raise ConfigError(f"--group: {group!r} is no regular expression ({err})") from err
+    if match is None:
+        raise ConfigError(f"--group: {group!r} is not in the sample id '{sample_id}'; it must match in every id")
+    return match.group(1) if match.groups() else match.group()

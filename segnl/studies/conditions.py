@@ -1,0 +1,129 @@
+"""Conditions under which results came about: what is known to be equal, what differs, what is not known. No torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segnl.core.config import JSONDict
+
+State = Literal["equal", "differs", "not known"]
+
+ASPECTS: Mapping[str, tuple[str, ...]] = {
+    "training data": ("data.",),
+    "training steps and batch size": ("train.max_steps", "train.batch_size", "train.accumulate", "train.epochs"),
+    "crops and augmentation": (
+        "data.crop_hw",
+        "data.scale",
+        "data.flip",
+        "data.distort",
+        "data.augment",
+        "data.short_side_px",
+        "data.crop_max_class",
+    ),
+    "backbone and its first weights": ("model.backbone", "init"),
+    "head": ("model.head",),
+    "other parts of the network": ("model.",),
+    "optimiser, schedule, loss": ("optim.", "schedule.", "loss."),
+    "other training settings": ("train.",),
+    "inference settings": ("eval.",),
+}
+"""Beginnings of recipe keys by aspect; a key belongs to the aspect with the longest beginning that fits."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run was trained. is_known: False for imported weights, whose recipe says nothing about their training.
+
+    recipe: plain. differing: compares two recipes (runs.recipe.differing_keys, which imports torch). batches: hash of
+    all training batches in order, None where the log has none.
+    """
+
+    recipe: JSONDict
+    flat: Mapping[str, Any]
+    seed: int | None
+    is_known: bool
+    batches: str | None
+    differing: Callable[[JSONDict, JSONDict], list[str]]
+
+    def differing_keys(self, other: "Training") -> list[str]:
+        """Returns the dotted recipe keys in which the two trainings differ."""
+        return self.differing(self.recipe, other.recipe)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One aspect of how the compared models came about. detail: what differs, or why it is not known."""
+
+    aspect: str
+    state: State
+    detail: str
+
+
+def conditions(models: Mapping[str, Sequence[Training | None]]) -> list[Condition]:
+    """Returns what was equal between the models. models: the trainings of their results by name; None: only counts."""
+    unknown = [name for name, own in models.items() if any(one is None or not one.is_known for one in own)]
+    known = {name: [one for one in own if one is not None] for name, own in models.items() if name not in unknown}
+    keys = _differing_by_aspect(known)
+    scored = Condition("scored images, their labels, the classes", "equal", "compared image by image")
+    by_recipe = [_condition(aspect, keys[aspect], known, unknown) for aspect in ASPECTS]
+    return [scored, *by_recipe, _seeds(known, unknown), *_batches(known, unknown)]
+
+
+def _differing_by_aspect(known: Mapping[str, Sequence[Training]]) -> dict[str, list[str]]:
+    trainings = [one for own in known.values() for one in own]
+    differing = sorted({key for one in trainings[1:] for key in trainings[0].differing_keys(one)})
+    keys: dict[str, list[str]] = {aspect: [] for aspect in ASPECTS}
+    for key in (key for key in differing if key != "train.seed"):
+        starts = [(len(start), aspect) for aspect, own in ASPECTS.items() for start in own if key.startswith(start)]
+        keys[max(starts)[1] if starts else "other training settings"].append(key)
+    return keys
+
+
+def _condition(
+    aspect: str, keys: Sequence[str], known: Mapping[str, Sequence[Training]], unknown: Sequence[str]
+) -> Condition:
+    if keys:
+        values = [f"{key}: {_values(key, known)}" for key in keys[:4]]
+        more = f"; and {len(keys) - 4} more keys" if len(keys) > 4 else ""
+        return Condition(aspect, "differs", f"{'; '.join(values)}{more}")
+    if unknown:
+        return Condition(aspect, "not known", _unknown_text(unknown))
+    if aspect == "training data" and len({own[0].flat["data.root"] for own in known.values()}) > 1:
+        return Condition(aspect, "not known", f"the folders differ: {_values('data.root', known)}")
+    return Condition(aspect, "equal", "by the recipes")
+
+
+def _values(key: str, known: Mapping[str, Sequence[Training]]) -> str:
+    return ", ".join(f"{name} {own[0].flat.get(key, 'none')}" for name, own in known.items())
+
+
+def _unknown_text(names: Sequence[str]) -> str:
+    return f"nothing is recorded for {', '.join(names)}"
+
+
+def _seeds(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) -> Condition:
+    if unknown:
+        return Condition("seeds", "not known", _unknown_text(unknown))
+    seeds = {name: ", ".join(str(one.seed) for one in own) for name, own in known.items()}
+    if len(set(seeds.values())) == 1:
+        return Condition("seeds", "equal", next(iter(seeds.values())))
+    return Condition("seeds", "differs", "; ".join(f"{name}: {text}" for name, text in seeds.items()))
+
+
+def _batches(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) -> list[Condition]:
+    """Compares the logged hashes of the batches of equal seeds; nothing where the models share no seed."""
+    if unknown:
+        return [Condition("batches of training images", "not known", _unknown_text(unknown))]
+    by_seed: dict[int | None, set[str | None]] = {}
+    for one in (one for own in known.values() for one in own):
+        by_seed.setdefault(one.seed, set()).add(one.batches)
+    shared = [seed for seed in by_seed if all(seed in [one.seed for one in own] for own in known.values())]
+    if not shared:
+        return []
+    hashes = [by_seed[seed] for seed in shared]
+    aspect = "batches of training images, for equal seeds"
+    if any(None in own for own in hashes):
+        return [Condition(aspect, "not known", "a log has no hashes of its batches")]
+    if all(len(own) == 1 for own in hashes):
+        return [Condition(aspect, "equal", "by the hashes in log.jsonl")]
+    return [Condition(aspect, "differs", "by the hashes in log.jsonl")]

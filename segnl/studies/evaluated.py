@@ -1,0 +1,39 @@
+"""Counts of runs that exist already, through the one evaluation path (evaluation/evaluate_run.py)."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.metrics.scored_counts import ScoredCounts
+from segnl.runs.recipe import differing_keys, flatten
+from segnl.runs.run import open_run
+from segnl.studies.conditions import Training
+from segnl.studies.control import logged_hashes
+
+
+def evaluated(path: Path, split: str, trust_modules: Sequence[str]) -> tuple[ScoredCounts, Training]:
+    """Evaluates a run on a split, or takes its stored result. path: a run's folder or a checkpoint's file."""
+    run = open_run(path, trust_modules=trust_modules)
+    evaluation = evaluate_run(run, EvaluationRequest(split))
+    counts = ScoredCounts(
+        source=str(run.path),
+        sample_ids=evaluation.sample_ids,
+        class_names=tuple(evaluation.metrics["per_class"]),
+        intersection=evaluation.intersection,
+        target=evaluation.target,
+        union=evaluation.union,
+        label_digests=(),
+        prediction_digests=(),
+    )
+    is_known = "imported" not in run.checkpoint.origin
+    recipe = run.recipe.to_dict()
+    training = Training(
+        recipe,
+        flatten(recipe),
+        run.recipe.train.seed if is_known else None,
+        is_known,
+        logged_hashes(run.folder).all_batches if is_known else None,
+        partial(differing_keys, with_eval=True),
+    )
+    return counts, training

@@ -1,0 +1,110 @@
+"""Words for a comparison of results that exist already. Differences are in points: hundredths of mIoU. No torch."""
+
+import textwrap
+from collections.abc import Sequence
+
+from segnl.metrics.statistics.comparison import Comparison
+from segnl.studies.compare_scored import ScoredComparison
+from segnl.studies.conditions import Condition, State
+from segnl.studies.verdicts import bracket, points
+
+ONE_RESULT = (
+    "One result per model: this is a verdict about these masks, not about the methods behind them. Another training of "
+    "the same model often moves mIoU by 1 to 2 points. With several results per model (NAME=FILE,FILE), the interval "
+    "covers new trainings too."
+)
+SEVERAL_RESULTS = (
+    "The interval in brackets (95 %) covers new trainings and new images. A pair is separable if its p value is below "
+    "0.05, corrected for the number of pairs (Holm)."
+)
+INDEPENDENT = (
+    "Images are taken as independent. Frames of one video or tiles of one picture are not; then the true intervals are "
+    "wider: name such groups with --group."
+)
+ONE_GROUP = "All images are of one group, so nothing is said about other images."
+CONDITIONS = "What was equal between the models, as far as it is known:"
+
+
+def scored_text(comparison: ScoredComparison, *, width: int) -> str:
+    """Returns scores, verdicts and conditions for a terminal of `width` characters."""
+    lines = [*_score_lines(comparison), ""]
+    lines += [textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in scored_verdicts(comparison)]
+    lines += ["", CONDITIONS]
+    for state, detail in condition_lines(comparison.conditions):
+        lead = f"  {state:<9}  "
+        lines += [textwrap.fill(detail, width, initial_indent=lead, subsequent_indent=" " * len(lead))]
+    return "\n".join(lines)
+
+
+def condition_lines(conditions: Sequence[Condition]) -> list[tuple[State, str]]:
+    """Returns the conditions in few lines: the equal ones together, and the unknown ones of one reason together."""
+    equal = ", ".join(condition.aspect for condition in conditions if condition.state == "equal")
+    lines: list[tuple[State, str]] = [("equal", equal)]
+    lines += [("differs", f"{own.aspect} ({own.detail})") for own in conditions if own.state == "differs"]
+    unknown: dict[str, list[str]] = {}
+    for condition in conditions:
+        if condition.state == "not known":
+            unknown.setdefault(condition.detail, []).append(condition.aspect)
+    return [*lines, *(("not known", f"{', '.join(aspects)} ({reason})") for reason, aspects in unknown.items())]
+
+
+def _score_lines(comparison: ScoredComparison) -> list[str]:
+    num_images, num_classes = comparison.any_counts.target.shape
+    width_of_names = max(map(len, comparison.models))
+    lines = [f"{num_images} images, {num_classes} classes"]
+    for name, results in comparison.models.items():
+        miou = [100 * result.miou for result in results]
+        each = f"   mean of {', '.join(f'{value:.2f}' for value in miou)}" if len(miou) > 1 else ""
+        lines.append(f"{name:<{width_of_names}}  mIoU {sum(miou) / len(miou):6.2f} %{each}")
+    return lines
+
+
+def scored_verdicts(comparison: ScoredComparison) -> list[str]:
+    """Returns a sentence for each pair, then how to read them."""
+    pairs = comparison.pairs
+    several = any(pair.p is not None for pair in pairs)
+    sentences = [pair_sentence(pair, comparison.any_counts.class_names) for pair in pairs]
+    sentences += [SEVERAL_RESULTS] if several else []
+    sentences += [] if several and all(pair.p is not None for pair in pairs) else [ONE_RESULT]
+    if not several and len(pairs) > 1:
+        sentences += [
+            f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
+        ]
+    num_groups = pairs[0].num_groups
+    return [*sentences, ONE_GROUP if num_groups == 1 else INDEPENDENT] if num_groups in (None, 1) else sentences
+
+
+def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
+    """Returns such as `b - a: +1.37 points [+0.60, +2.05]: b is better on images like these`."""
+    lead = f"{pair.a} - {pair.b}: "
+    if pair.difference is None:
+        return f"{lead}cannot be compared, {pair.reason}."
+    lead += f"{points(pair.difference)} points"
+    better = pair.a if pair.difference > 0 else pair.b
+    if pair.p is not None:
+        interval = f"{lead} {bracket(pair.low, pair.high)}, {pair.seeds_a} and {pair.seeds_b} results: "
+        if not pair.is_separable:
+            return f"{interval}not separable (p = {pair.p_holm:.3f}){_by_score(pair)}."
+        p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
+        return f"{interval}{better} is better ({p_value}){_decisive(pair, class_names)}{_by_score(pair)}."
+    if pair.difference == 0 and pair.images_low == 0:
+        return f"{lead}: the counts are equal in every image."
+    if pair.images_low is None or pair.images_high is None:
+        where = "one group of images" if pair.num_groups == 1 else "the same in every image"
+        where = "one image" if pair.reason == "one image" else where
+        return f"{lead}, {where}: this says nothing about other images{_by_score(pair)}."
+    interval = f"{lead} {bracket(pair.images_low, pair.images_high)} (95 % interval over images): "
+    if pair.images_low <= 0 <= pair.images_high:
+        return f"{interval}not separable on images like these{_by_score(pair)}."
+    return f"{interval}{better} is better on images like these{_by_score(pair)}."
+
+
+def _decisive(pair: Comparison, class_names: Sequence[str]) -> str:
+    return "" if pair.decisive_class is None else f"; without the class {class_names[pair.decisive_class]} it is not"
+
+
+def _by_score(pair: Comparison) -> str:
+    """Returns the difference of the printed scores where classes without ground truth move it."""
+    if pair.by_score is None or pair.difference is None or abs(pair.by_score - pair.difference) < 0.0005:
+        return ""
+    return f"; {points(pair.by_score)} if classes count that are predicted but not in the ground truth"
