@@ -92,6 +92,18 @@ def pyramid_means(x: Tensor, bins: Sequence[int]) -> Tensor:
     return torch.cat(means, dim=2).to(x.dtype)
 
 
+def pyramid_spread(rows: Tensor, bins: Sequence[int], hw: tuple[int, int]) -> Tensor:
+    """Spreads weights of the cells of `pyramid_means`, `b q r`, over the positions of a map `h w`: `b q h w`.
+
+    The transpose of `pyramid_means`: sum_r rows_r mean_r = sum_j spread_j x_j. A row's sum stays the same.
+    """
+    (h, w), spread = hw, rows.new_zeros(*rows.shape[:2], *hw)
+    for s, cells in zip(bins, rows.split([s * s for s in bins], dim=2), strict=True):
+        by_row, by_column = (_shares(length, s, rows.device, rows.dtype) for length in (h, w))
+        spread += by_row.mT @ cells.unflatten(2, (s, s)) @ by_column
+    return spread
+
+
 def _shares(length: int, num: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Returns the share of each of `length` positions in each of `num` means, `num length`; every row sums to 1."""
     place = torch.arange(length, device=device)

@@ -106,7 +106,7 @@ def test_a_window_equals_a_loop_over_the_positions_inside(x, name, monkeypatch):
     with ablated(block, Ablation("window", radius)):
         context = block.aggregate(x).flatten(2)
     for position in range(h * w):
-        row = block.attend(x, divmod(position, w)).hops[0].row.flatten(1)  # b n
+        row = block.attend(x, [divmod(position, w)]).hops[0].rows[:, 0].flatten(1)  # b n
         near = torch.tensor(
             [max(abs(i // w - position // w), abs(i % w - position % w)) <= radius for i in range(h * w)]
         )

@@ -3,12 +3,15 @@
 Source: CCNet, Huang et al. 2019, arXiv:1811.11721.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import Config, SmallCount
-from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel
 from segnl.models.blocks.conv import to_rows
 from segnl.ops.criss_cross import criss_cross_context
 
@@ -81,27 +84,35 @@ class CrissCrossBlock(nn.Module):
         maps = rows.unflatten(1, x.shape[2:]).movedim(-1, 1)  # channels adjacent in memory, as the operator needs
         return criss_cross_context(*maps.split([len(weight) for weight in weights], dim=1))
 
-    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` (row, column) of x `b c h w` in every hop, and in all.
+    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the attention weights of the pixels of x `b c h w` in every hop, and in all hops together.
 
         Stores h + w numbers a position, not the matrix of all pairs.
         """
         inputs = [x]
         for _ in range(self.recurrence - 1):
             inputs.append(self.hop(inputs[-1]))
-        query_mask = x.new_zeros(x.shape[0], *x.shape[2:])
-        query_mask[:, pixel[0], pixel[1]] = 1.0
-        hops = [Hop(self._attended(query_mask, x), self.value_conv(x), is_signed=False) for x in inputs]
-        routing = hops[-1].row
-        for x in reversed(inputs[:-1]):
-            routing = self._attended(routing, x)
+        queries = x.new_zeros(x.shape[0], len(pixels), *x.shape[2:])
+        for i, (row, column) in enumerate(pixels):
+            queries[:, i, row, column] = 1.0
+        matrices = [row_and_column_weights(self.query_conv(x), self.key_conv(x)) for x in inputs]
+        hops = [
+            Hop(_times(queries, matrix), self.value_conv(x), is_signed=False, name=f"hop {number}")
+            for number, (matrix, x) in enumerate(zip(matrices, inputs, strict=True), start=1)
+        ]
+        if len(hops) == 1:
+            return AttentionRows([replace(hops[0], name="attention")])
+        routing = hops[-1].rows
+        for matrix in reversed(matrices[:-1]):
+            routing = _times(routing, matrix)
         return AttentionRows(hops, routing)
 
-    def _attended(self, row: Tensor, x: Tensor) -> Tensor:
-        """Returns row `b h w` times the attention matrix of x, `b h w`."""
-        over_row, over_column = row_and_column_weights(self.query_conv(x), self.key_conv(x))
-        along_rows = torch.einsum("bhw,bhwj->bhj", row, over_row)
-        return along_rows + torch.einsum("bhw,bhwi->biw", row, over_column)
+
+def _times(rows: Tensor, matrix: tuple[Tensor, Tensor]) -> Tensor:
+    """Returns rows `b q h w` times an attention matrix from `row_and_column_weights`, `b q h w`."""
+    over_row, over_column = matrix
+    along_rows = torch.einsum("bqhw,bhwj->bqhj", rows, over_row)
+    return along_rows + torch.einsum("bqhw,bhwi->bqiw", rows, over_column)
 
 
 def row_and_column_weights(query: Tensor, key: Tensor, *, radius: int | None = None) -> tuple[Tensor, Tensor]:

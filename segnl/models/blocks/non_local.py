@@ -3,6 +3,7 @@
 Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import Config
-from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel
 from segnl.models.blocks.conv import Pointwise, ZeroInitBatchNorm, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
@@ -90,24 +91,24 @@ class NonLocalBlock(nn.Module):
         """Returns g of every key position, `b d m`."""
         return self._pooled(self.g(x.flatten(2)), x)
 
-    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` (row, column) of x `b c h w`, not the matrix of all pairs.
+    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the attention weights of the pixels of x `b c h w`, not the matrix of all pairs.
 
         Raises ValueError where the block is not two-dimensional.
         """
         h, w = self._space(x) if self.dims == 2 else (0, 0)
         if h == 0:
             raise ValueError(f"dims: {self.dims}; attention rows are available for maps `b c h w` only")
-        position = pixel[0] * w + pixel[1]
+        positions = [row * w + column for row, column in pixels]
         query, key, _ = self.embeddings(x)
         if self.pairwise == "concatenation":
-            scores = (query[:, position, None] + key).relu()  # b m
+            scores = (query[:, positions, None] + key[:, None]).relu()  # b q m
         else:
-            scores = torch.einsum("bc,bcm->bm", query[:, :, position], key)
+            scores = torch.einsum("bcq,bcm->bqm", query[:, :, positions], key)
         is_signed = self.pairwise in ("dot_product", "concatenation")
-        row = scores / scores.shape[1] if is_signed else (scores * self.scale).softmax(dim=-1)
+        rows = scores / scores.shape[2] if is_signed else (scores * self.scale).softmax(dim=-1)
         key_hw = [length // step for length, step in zip((h, w), self._pool_kernel((h, w)), strict=True)]
-        return AttentionRows([Hop(row.unflatten(1, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
+        return AttentionRows([Hop(rows.unflatten(2, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
 
     def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy.

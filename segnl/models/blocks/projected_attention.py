@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.attention_rows import Hop, Pixel, pick
 from segnl.models.blocks.conv import NormActConfig
-from segnl.ops.context import pyramid_means
+from segnl.ops.context import pyramid_means, pyramid_spread
 from segnl.ops.non_local import softmax_context
 
 
@@ -48,17 +48,18 @@ class ProjectedAttention(nn.Module):
         context = softmax_context(query.flatten(2), key, value, scale=self._scale(query))
         return context.unflatten(2, query.shape[2:])
 
-    def attend(self, query_map: Tensor, key_map: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` of query_map `b c h w` over key_map `b e h w`.
+    def attend(self, query_map: Tensor, key_map: Tensor, pixels: Sequence[Pixel], *, name: str = "attention") -> Hop:
+        """Returns the attention weights of the pixels of query_map `b c h w` over key_map `b e h w`.
 
-        Raises ValueError where keys are pooled to grids.
+        Where keys are pooled to grids, a cell's weight is spread evenly over its positions: a value is a mean of
+        projected positions, so that the context is the same sum.
         """
-        if self.bins:
-            raise ValueError(f"bins: {self.bins}; attention rows are available only where keys are not pooled to grids")
-        query = self.query(query_map)[:, :, pixel[0], pixel[1]]  # b c
-        scores = torch.einsum("bc,bchw->bhw", query, self._keys(key_map)) * self._scale(query)
-        row = scores.flatten(1).softmax(dim=1).unflatten(1, scores.shape[1:])
-        return AttentionRows([Hop(row, self.value(key_map), is_signed=False)])
+        query, keys = pick(self.query(query_map), pixels), self._keys(key_map)  # b c q, b c h w
+        hw = (keys.shape[2], keys.shape[3])
+        keys = pyramid_means(keys, self.bins) if self.bins else keys.flatten(2)  # b c m
+        rows = (torch.einsum("bcq,bcm->bqm", query, keys) * self._scale(query)).softmax(dim=-1)
+        rows = pyramid_spread(rows, self.bins, hw) if self.bins else rows.unflatten(2, hw)
+        return Hop(rows, self.value(key_map), is_signed=False, name=name)
 
     def _keys(self, key_map: Tensor) -> Tensor:
         keys: Tensor = self.query(key_map) if self.key is None else self.key(key_map)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
+from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import NormActConfig, ZeroConv2d
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
@@ -77,6 +78,22 @@ class ANNHead(ContextHead):
         low, high = (stages[stage] for stage in self.in_stages)
         x = self.reduce(F.dropout2d(self.fusion(high, low), self.fusion_dropout, self.training))
         return HeadOutput(self.itself(x, x))
+
+    def query_hw(self, stages: Sequence[Tensor]) -> tuple[int, int]:
+        """Returns the size of the query stage."""
+        h, w = stages[self.in_stages[1]].shape[-2:]
+        return h, w
+
+    def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the weights of both attentions; a convolution stands between them, so there is no routing."""
+        low, high = (stages[stage] for stage in self.in_stages)
+        x = self.reduce(self.fusion(high, low))
+        return AttentionRows(
+            [
+                self.itself.attention.attend(x, x, pixels, name="self-attention"),
+                self.fusion.attention.attend(high, low, pixels, name="fusion"),
+            ]
+        )
 
 
 HEAD = ANNHead

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, Config, SmallCount
-from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.ops.resize import resize
 
@@ -77,9 +77,20 @@ class ContextHead(nn.Module):
         """Maps stages c2..c5, `b c h w` each, to the context; stages that the head does not use may be None."""
         raise NotImplementedError
 
-    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` (row, column); called by `attention_row`."""
-        raise ValueError(f"{type(self).__name__} has no attention rows; da, dnl, gc, non_local and rcca have")
+    def query_hw(self, stages: Sequence[Tensor]) -> tuple[int, int]:
+        """Returns the size of the map whose positions `attend` takes as pixels."""
+        return tuple(self.concat_stages(stages).shape[-2:])  # type: ignore[return-value]
+
+    @property
+    def attends(self) -> bool:
+        """Whether `attend` gives attention weights between positions."""
+        return type(self).attend is not ContextHead.attend
+
+    def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the attention weights of the pixels of the head's map; called by `attention_rows`."""
+        raise ValueError(
+            f"{type(self).__name__} has no attention between positions; ann, da, dnl, gc, isa, non_local and rcca have"
+        )
 
 
 class ConvContextConvHeadConfig(HeadConfig, NormActConfig):
@@ -145,32 +156,43 @@ class ConvContextConvHead(ContextHead):
         """Maps stages c2..c5 to the context `b d h w`."""
         return HeadOutput(self.shell(self.concat_stages(stages)))
 
-    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the context block's attention weights of position `pixel`."""
-        attend: Callable[[Tensor, tuple[int, int]], AttentionRows] | None = getattr(self.shell.context, "attend", None)
+    @property
+    def attends(self) -> bool:
+        """Whether the context block has attention weights."""
+        return hasattr(self.shell.context, "attend")
+
+    def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the context block's attention weights of the pixels."""
+        attend: Callable[[Tensor, Sequence[Pixel]], AttentionRows] | None = getattr(self.shell.context, "attend", None)
         if attend is None:
-            return super().attend(stages, pixel)
-        return attend(self.shell.before_context(self.concat_stages(stages)), pixel)
+            return super().attend(stages, pixels)
+        return attend(self.shell.before_context(self.concat_stages(stages)), pixels)
 
 
 @torch.no_grad()
-def attention_row(head: ContextHead, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-    """Returns the attention weights of position `pixel` (row, column) of the head's map for every hop.
+def attention_rows(head: ContextHead, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
+    """Returns the attention weights of the pixels (row, column) of the head's map for every hop.
 
-    stages: c2..c5, `b c h w` each. RCCA also has `routing`, the row of the product of its hops' attention matrices: one
-    hop reaches a cross, two hops the whole map.
+    stages: c2..c5, `b c h w` each. RCCA and ISA also have `routing`, the rows of the product of their hops' attention
+    matrices: one hop of RCCA reaches a cross, two hops the whole map.
 
-    Raises ValueError for a head without attention, a head in training mode, or a pixel outside the map.
+    Raises ValueError for a head without attention, a head in training mode, no pixel or one outside the map.
     """
     if head.training:
         raise ValueError(
             f"{type(head).__name__} is in training mode, where batch norm depends on the batch; call eval()"
         )
-    h, w = head.concat_stages(stages).shape[-2:]
+    if not len(pixels):
+        raise ValueError("pixels: none; expected at least one (row, column)")
+    h, w = head.query_hw(stages)
+    return head.attend(stages, [_checked(pixel, h, w) for pixel in pixels])
+
+
+def _checked(pixel: Pixel, h: int, w: int) -> Pixel:
     try:
         row, column = map(operator.index, pixel)
     except (TypeError, ValueError) as err:
         raise ValueError(f"pixel: {pixel!r}; expected (row, column), two integers") from err
     if not (0 <= row < h and 0 <= column < w):
         raise ValueError(f"pixel: {pixel}; expected (row, column) inside the map of {h} x {w}")
-    return head.attend(stages, (row, column))
+    return row, column

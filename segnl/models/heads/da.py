@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount
-from segnl.models.blocks.attention_rows import AttentionRows
+from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import NormActConfig, NormalInitConv2d
 from segnl.models.blocks.criss_cross import Gamma
 from segnl.models.blocks.projected_attention import ProjectedAttention
@@ -96,11 +96,10 @@ class DAHead(ContextHead):
                 logits[name] = self.classifiers[name](F.dropout2d(context, self.branch_dropout))
         return HeadOutput(branches["position"] + branches["channel"], logits)
 
-    def attend(self, stages: Sequence[Tensor], pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of position `pixel` in the branch between positions."""
+    def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the attention weights of the pixels in the branch between positions."""
         x = self.position[0](self.concat_stages(stages))
-        rows: AttentionRows = self.position[1].attention.attend(x, x, pixel)  # type: ignore[operator, union-attr]
-        return rows
+        return AttentionRows([self.position[1].attention.attend(x, x, pixels)])  # type: ignore[operator, union-attr, list-item]
 
 
 HEAD = DAHead

@@ -4,12 +4,13 @@ Source: Disentangled Non-Local Neural Networks, Yin et al. 2020, arXiv:2006.0666
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel, shared_rows
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 from segnl.ops.context import region_context
@@ -50,11 +51,13 @@ class DisentangledBlock(NonLocalBlock):
         mean = region_context(self.unary(x).flatten(2), x.flatten(2))  # b c 1
         return self.aggregate(x) + self.g(mean).transpose(1, 2)
 
-    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """Returns two parallel hops: the pairwise weights of position `pixel` and the weights of all positions."""
-        (pairs,) = super().attend(x, pixel).hops
-        shared = self.unary(x)[:, 0].flatten(1).softmax(dim=-1).unflatten(1, x.shape[2:])  # b h w
-        return AttentionRows([pairs, Hop(shared, pairs.values, is_signed=False)])
+    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns two parallel hops: the pairwise weights of the pixels, and the weights that all positions share."""
+        (pairs,) = super().attend(x, pixels).hops
+        shared = shared_rows(self.unary(x), len(pixels))
+        return AttentionRows(
+            [replace(pairs, name="pairwise"), Hop(shared, pairs.values, is_signed=False, name="shared")]
+        )
 
     def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns whitened theta and phi, and g."""

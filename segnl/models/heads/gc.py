@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, Config
-from segnl.models.blocks.attention_rows import AttentionRows, Hop
+from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel, shared_rows
 from segnl.models.blocks.conv import ZeroConv2d
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 from segnl.ops.context import region_context
@@ -58,10 +58,10 @@ class GlobalContextBlock(nn.Module):
             out = out * self.multiply(summary).sigmoid()
         return out if self.add is None else out + self.add(summary)
 
-    def attend(self, x: Tensor, pixel: tuple[int, int]) -> AttentionRows:
-        """Returns the attention weights of x `b c h w`, which are the same for every `pixel`."""
-        scores = torch.zeros_like(x[:, 0]) if self.unary is None else self.unary(x)[:, 0]  # b h w
-        return AttentionRows([Hop(scores.flatten(1).softmax(dim=-1).view(scores.shape), x, is_signed=False)])
+    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
+        """Returns the attention weights of x `b c h w`, which are the same for every pixel."""
+        scores = torch.zeros_like(x[:, :1]) if self.unary is None else self.unary(x)  # b 1 h w
+        return AttentionRows([Hop(shared_rows(scores, len(pixels)), x, is_signed=False, name="shared")])
 
 
 def _transform(channels: int, inner: int) -> nn.Sequential:

@@ -94,11 +94,11 @@ def test_tied_self_attention_projects_the_map_once() -> None:
 def test_a_row_times_its_values_is_its_positions_context(has_key: bool, is_scaled: bool) -> None:
     block = attention_of(asking=5, has_key=has_key, is_scaled=is_scaled)
     asking, answering = map_of(2, 5, 7, 11), map_of(2, 5, 3, 5) + 1
-    (hop,) = block.attend(asking, answering, (2, 9)).hops
-    assert hop.row.shape == (2, 3, 5)
+    hop = block.attend(asking, answering, [(2, 9), (6, 0)])
+    assert hop.rows.shape == (2, 2, 3, 5)
     assert not hop.is_signed
-    torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(hop.aggregate(), block(asking, answering)[:, :, 2, 9])
+    torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
+    torch.testing.assert_close(hop.aggregate(), block(asking, answering)[:, :, [2, 6], [9, 0]])
 
 
 @pytest.mark.parametrize("bins", [(), (1, 3, 8)])

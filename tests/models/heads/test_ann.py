@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segnl.models.blocks import projected_attention
 from segnl.models.heads.ann import ANNConfig, ANNHead, PooledAttention
+from segnl.models.heads.base import attention_rows
 from segnl.models.initialisation import initialise
 from segnl.ops.non_local import softmax_context
 
@@ -145,3 +146,16 @@ def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_stage_that_the_backbone_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"in_stages: 3; expected 0 \(c2\) to 2"):
         ANNHead(ANNConfig(), (4, 5, 6), 3)
+
+
+@torch.no_grad()
+def test_a_row_spread_over_the_cells_positions_times_their_values_is_the_context() -> None:
+    head, maps = awake(head_of()), stages(2, (13, 21))
+    itself, fusion = attention_rows(head, maps, [(3, 9), (6, 0)]).hops
+    x = head.reduce(head.fusion(maps[3], maps[2]))
+    at = (slice(None), slice(None), [3, 6], [9, 0])
+    torch.testing.assert_close(fusion.aggregate(), head.fusion.attention(maps[3], maps[2])[at])
+    torch.testing.assert_close(itself.aggregate(), head.itself.attention(x, x)[at])
+    assert fusion.rows.shape == (2, 2, 13, 21)
+    assert itself.rows.shape == (2, 2, 7, 11)
+    torch.testing.assert_close(fusion.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))

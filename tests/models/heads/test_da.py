@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from segnl.models.heads.base import attention_row
+from segnl.models.heads.base import attention_rows
 from segnl.models.heads.da import ChannelAttention, DAConfig, DAHead, PositionAttention
 from segnl.models.initialisation import initialise
 
@@ -109,12 +109,12 @@ def test_branch_dropout_drops_whole_channels() -> None:
 @torch.no_grad()
 def test_a_row_times_its_values_is_the_positions_context() -> None:
     head = head_of()
-    (hop,) = attention_row(head, stages(), (3, 9)).hops
-    assert hop.row.shape == (2, 7, 11)
+    (hop,) = attention_rows(head, stages(), [(3, 9), (6, 0)]).hops
+    assert hop.rows.shape == (2, 2, 7, 11)
     assert not hop.is_signed
-    torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
     gathered = positions_by_loops(head.position[1], head.position[0](stages()[3]))
-    torch.testing.assert_close(hop.aggregate(), gathered[:, :, 3, 9])
+    torch.testing.assert_close(hop.aggregate(), gathered[:, :, [3, 6], [9, 0]])
 
 
 def test_the_default_has_the_parameters_of_its_layers() -> None:

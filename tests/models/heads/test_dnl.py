@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from segnl.models.blocks.conv import Pointwise
-from segnl.models.heads.base import attention_row
+from segnl.models.heads.base import attention_rows
 from segnl.models.heads.dnl import DisentangledBlock, DisentangledConfig, DNLHead, DNLHeadConfig
 from segnl.models.initialisation import initialise
 
@@ -93,16 +93,16 @@ def test_both_hops_times_their_values_are_the_two_sums(pairwise: str) -> None:
         torch.nn.init.normal_(parameter, std=0.5)
     stages: list[Any] = [None, None, None, torch.randn(2, 6, 7, 11, dtype=torch.float64)]
     block, x = head.shell.context, head.shell.before_context(stages[3])
-    pairs, shared = attention_row(head, stages, (3, 9)).hops
-    both = block.context(x).unflatten(2, (7, 11))[:, :, 3, 9]
-    of_pairs = block.aggregate(x).unflatten(2, (7, 11))[:, :, 3, 9]
+    pairs, shared = attention_rows(head, stages, [(3, 9), (6, 0)]).hops
+    both = block.context(x).unflatten(2, (7, 11))[:, :, [3, 6], [9, 0]]
+    of_pairs = block.aggregate(x).unflatten(2, (7, 11))[:, :, [3, 6], [9, 0]]
     torch.testing.assert_close(pairs.aggregate(), of_pairs)
     torch.testing.assert_close(shared.aggregate(), both - of_pairs)
-    assert torch.equal(attention_row(head, stages, (0, 0)).hops[1].row, shared.row)
+    assert torch.equal(attention_rows(head, stages, [(0, 0)]).hops[1].rows, shared.rows[:, :1])
     assert not shared.is_signed
     assert pairs.is_signed is (pairwise == "dot_product")
     for hop in [shared] if pairs.is_signed else [pairs, shared]:
-        torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+        torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
 
 
 def test_the_default_has_the_parameters_of_its_layers() -> None:

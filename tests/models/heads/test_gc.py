@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from segnl.models.heads.base import attention_row
+from segnl.models.heads.base import attention_rows
 from segnl.models.heads.gc import GCHead, GCHeadConfig, GlobalContextBlock, GlobalContextConfig
 from segnl.models.initialisation import initialise
 
@@ -76,15 +76,15 @@ def test_all_positions_share_one_row(pooling: str) -> None:
     torch.manual_seed(0)
     head = GCHead(GCHeadConfig(channels=8, pooling=pooling), (0, 0, 0, 6), 3).eval().double()
     stages: list[Any] = [None, None, None, torch.randn(2, 6, 7, 11, dtype=torch.float64)]
-    (hop,) = attention_row(head, stages, (3, 9)).hops
-    (other,) = attention_row(head, stages, (0, 0)).hops
-    assert torch.equal(hop.row, other.row)
-    assert hop.row.shape == (2, 7, 11)
+    (hop,) = attention_rows(head, stages, [(3, 9)]).hops
+    (other,) = attention_rows(head, stages, [(0, 0)]).hops
+    assert torch.equal(hop.rows, other.rows)
+    assert hop.rows.shape == (2, 1, 7, 11)
     assert not hop.is_signed
-    torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 1, dtype=torch.float64))
     summary = summary_by_loops(head.shell.context, head.shell.before_context(stages[3]))
-    torch.testing.assert_close(hop.aggregate(), summary)
-    is_uniform = torch.allclose(hop.row, torch.full_like(hop.row, 1 / 77))
+    torch.testing.assert_close(hop.aggregate(), summary[..., None])
+    is_uniform = torch.allclose(hop.rows, torch.full_like(hop.rows, 1 / 77))
     assert is_uniform is (pooling == "mean")
 
 

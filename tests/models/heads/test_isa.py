@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from segnl.models.heads.base import attention_rows
 from segnl.models.heads.isa import ISAConfig, ISAHead, Relation
 
 Place = tuple[int, int]
@@ -122,3 +123,38 @@ def test_the_default_has_the_parameters_of_its_layers() -> None:
 def test_a_group_has_a_number_of_rows_and_one_of_columns(group_hw: Any) -> None:
     with pytest.raises(ValidationError, match="group_hw"):
         ISAConfig(group_hw=group_hw)
+
+
+def dense(relation: Relation, x: Tensor, key: Any) -> Tensor:
+    """The matrix of one attention over the padded map, position by position: those with the same key attend."""
+    attention, matrix = relation.attention, torch.zeros(len(PADDED), len(PADDED), dtype=torch.float64)
+    query, keys = attention.query(x)[0], attention.key(x)[0]
+    for i, (row, column) in enumerate(PADDED):
+        same = [j for j, place in enumerate(PADDED) if key(place) == key((row, column))]
+        scores = torch.stack([query[:, row, column] @ keys[:, PADDED[j][0], PADDED[j][1]] for j in same])
+        matrix[i, same] = (scores / math.sqrt(query.shape[0])).softmax(dim=0)
+    return matrix
+
+
+@torch.no_grad()
+def test_routing_is_the_product_of_both_attentions() -> None:
+    head, x = bare_head(), torch.randn(1, 4, *HW, dtype=torch.float64)
+    padded = torch.zeros(1, 4, 10, 16, dtype=torch.float64)
+    padded[:, :, TOP : TOP + 7, LEFT : LEFT + 11] = x
+    far = dense(head.long_range, padded, place_in_group)
+    near = dense(head.short_range, attended(head.long_range, padded, place_in_group), group)
+    pixels = [(0, 0), (3, 9), (6, 10)]
+    rows = attention_rows(head, [None, None, None, x], pixels)  # type: ignore[list-item]
+    queries = [PADDED.index((row + TOP, column + LEFT)) for row, column in pixels]
+    for ours, matrix in ((rows.hops[0].rows, far), (rows.hops[1].rows, near), (rows.routing, near @ far)):
+        expected = matrix[queries].unflatten(1, (10, 16))[None, :, TOP : TOP + 7, LEFT : LEFT + 11]
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("group_hw", [(7, 1), (1, 11)])  # no padding
+@torch.no_grad()
+def test_a_row_times_its_values_is_the_context(group_hw: Place) -> None:
+    head, x = bare_head(group_hw), torch.randn(2, 4, *HW, dtype=torch.float64)
+    second = attention_rows(head, [None, None, None, x], [(3, 9), (6, 0)]).hops[1]  # type: ignore[list-item]
+    expected = gathered(head, x)[:, :, [3, 6], [9, 0]]
+    torch.testing.assert_close(head.short_range.out(second.aggregate()[..., None])[..., 0], expected)

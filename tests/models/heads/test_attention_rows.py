@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from segnl.models.find import HEADS
-from segnl.models.heads.base import ContextHead, attention_row
+from segnl.models.heads.base import ContextHead, attention_rows
 
-PIXEL = (3, 9)
+PIXELS = [(3, 9), (6, 0)]
+ROWS, COLUMNS = [3, 6], [9, 0]
 
 
 def awake_head(name: str, **settings: Any) -> ContextHead:
@@ -33,27 +34,27 @@ def entering(head: ContextHead) -> Tensor:
 @torch.no_grad()
 def test_a_non_local_row_times_its_values_is_the_aggregate(pairwise: str, subsample: bool) -> None:
     head = awake_head("non_local", pairwise=pairwise, subsample=subsample)
-    (hop,) = attention_row(head, stages(), PIXEL).hops
+    (hop,) = attention_rows(head, stages(), PIXELS).hops
     aggregate = head.shell.context.aggregate(entering(head)).unflatten(2, (7, 11))
-    torch.testing.assert_close(hop.aggregate(), aggregate[:, :, PIXEL[0], PIXEL[1]])
-    assert hop.row.shape == ((2, 3, 5) if subsample else (2, 7, 11))
+    torch.testing.assert_close(hop.aggregate(), aggregate[:, :, ROWS, COLUMNS])
+    assert hop.rows.shape == ((2, 2, 3, 5) if subsample else (2, 2, 7, 11))
     is_softmax = pairwise in ("embedded_gaussian", "gaussian")
     assert hop.is_signed is not is_softmax
     if is_softmax:
-        torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+        torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("recurrence", [1, 2, 3])
 @torch.no_grad()
 def test_each_criss_cross_hop_gives_its_own_aggregate(recurrence: int) -> None:
     head = awake_head("rcca", recurrence=recurrence)
-    rows = attention_row(head, stages(), PIXEL)
+    rows = attention_rows(head, stages(), PIXELS)
     x = entering(head)
     assert len(rows.hops) == recurrence
     for hop in rows.hops:
         aggregate = head.shell.context.aggregate(x)
-        torch.testing.assert_close(hop.aggregate(), aggregate[:, :, PIXEL[0], PIXEL[1]])
-        torch.testing.assert_close(hop.row.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+        torch.testing.assert_close(hop.aggregate(), aggregate[:, :, ROWS, COLUMNS])
+        torch.testing.assert_close(hop.rows.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
         x = head.shell.context.hop(x)
 
 
@@ -75,19 +76,19 @@ def dense_attention(head: ContextHead, x: Tensor) -> Tensor:
 @torch.no_grad()
 def test_routing_equals_the_product_of_dense_attention_matrices() -> None:
     head = awake_head("rcca", recurrence=3)
-    rows = attention_row(head, stages(), PIXEL)
+    rows = attention_rows(head, stages(), PIXELS)
     x, product = entering(head), torch.eye(77, dtype=torch.float64)
     for _ in range(3):
         product = dense_attention(head, x) @ product  # A_3 A_2 A_1
         x = head.shell.context.hop(x)
-    torch.testing.assert_close(rows.routing, product[:, PIXEL[0] * 11 + PIXEL[1]].unflatten(1, (7, 11)))
-    torch.testing.assert_close(rows.routing.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(rows.routing, product[:, [3 * 11 + 9, 6 * 11]].unflatten(2, (7, 11)))
+    torch.testing.assert_close(rows.routing.sum(dim=(2, 3)), torch.ones(2, 2, dtype=torch.float64))
 
 
 def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
-    rows = attention_row(awake_head("rcca", recurrence=2), stages(), PIXEL)
-    assert (rows.hops[0].row[0] > 0).sum() == 7 + 11 - 1
-    assert (rows.routing[0] > 0).all()
+    rows = attention_rows(awake_head("rcca", recurrence=2), stages(), PIXELS)
+    assert (rows.hops[0].rows[0, 0] > 0).sum() == 7 + 11 - 1
+    assert (rows.routing[0, 0] > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -97,14 +98,28 @@ def test_one_hop_sees_a_cross_and_two_see_the_whole_map() -> None:
         ("rcca", (0, -1), "7 x 11"),
         ("rcca", (1.5, 2), "two integers"),
         ("rcca", (1, 2, 3), "two integers"),
-        ("fcn", (0, 0), "FCNHead has no attention rows"),
+        ("fcn", (0, 0), "FCNHead has no attention between positions"),
     ],
 )
 def test_bad_pixels_and_heads_without_attention_are_refused(name: str, pixel: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        attention_row(awake_head(name), stages(), pixel)
+        attention_rows(awake_head(name), stages(), [PIXELS[0], pixel])
 
 
 def test_a_head_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="call eval"):
-        attention_row(awake_head("rcca").train(), stages(), PIXEL)
+        attention_rows(awake_head("rcca").train(), stages(), PIXELS)
+
+
+def test_no_pixel_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least one"):
+        attention_rows(awake_head("rcca"), stages(), [])
+
+
+def test_heads_say_whether_they_attend() -> None:
+    attending = {"ann", "da", "dnl", "gc", "isa", "non_local", "rcca"}
+    for name in HEADS.names():
+        kind = HEADS.find(name)
+        settings = {"in_stages": (2, 3)} if name in ("ann", "unet") else {}
+        head = kind(kind.Config(channels=16, **settings), (4, 4, 6, 6), 3)
+        assert head.attends is (name in attending)
