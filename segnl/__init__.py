@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segnl import losses, metrics
     from segnl.api import (
+        attention,
         build_model,
         create_head,
         create_model,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "attention",
     "build_model",
     "create_head",
     "create_model",

@@ -12,7 +12,8 @@ from segnl.core.errors import ConfigError
 from segnl.data.base import SegmentationData
 from segnl.data.find import DATASETS
 from segnl.data.sample import Sample
-from segnl.evaluation.predictor import load
+from segnl.evaluation.attention import AttentionRow, ImageAttention, image_attention
+from segnl.evaluation.predictor import Image, Predictor, as_pixels, load
 from segnl.labels.table import ClassTable
 from segnl.models.find import BACKBONES, HEADS, backbone_variants
 from segnl.models.heads.base import ContextHead
@@ -23,6 +24,7 @@ from segnl.runs import recipe as recipes
 from segnl.runs.recipe import Recipe
 
 __all__ = [
+    "attention",
     "build_model",
     "create_head",
     "create_model",
@@ -112,6 +114,21 @@ class Head(nn.Module):
         """Maps `b c h w`, or a list of stages `b c h w`, to the context `b d h w`."""
         context: Tensor = self.head([stages] * self.num_stages if isinstance(stages, Tensor) else stages).context
         return context
+
+
+def attention(model: Predictor | SegmentationModel, image: Image, pixel: tuple[int, int]) -> dict[str, AttentionRow]:
+    """Returns where one pixel of an image looks: rows by the name of the measure.
+
+    model: from `load` or `create_model`, in evaluation mode. image: RGB, an array u8 `H W 3`, a tensor u8 `3 H W`, a
+    PIL image or a file. pixel: row and column in it. Names: "all hops" (rcca, isa: the product of the hops), then each
+    hop ("attention", or "hop 1" and so on); last "receptive field", the gradient of the pixel's highest logit with
+    respect to the features, which every head has.
+
+    Raises ValueError for a network in training mode or a pixel outside the image, DataError for an unreadable file.
+    """
+    if isinstance(model, Predictor):
+        return image_attention(model, as_pixels(image)).of_pixel(pixel)
+    return ImageAttention(model.segmenter, as_pixels(image)).of_pixel(pixel)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -263,3 +264,18 @@ def test_cross_entropy_equals_torchs() -> None:
     expected = F.cross_entropy(logits, label, torch.tensor(weight), ignore_index=255, label_smoothing=0.1)
     loss = segnl.losses.cross_entropy(logits, label, class_weight=weight, label_smoothing=0.1)
     torch.testing.assert_close(loss, expected)
+
+
+def test_attention_of_a_pixel_in_a_new_network_and_in_a_trained_one(street_runs: tuple[Path, Path]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (56, 88, 3)).astype(np.uint8)
+    model = segnl.create_model("rcca", backbone="resnet18", num_classes=3, channels=8).eval()
+    rows = segnl.attention(model, image, (30, 70))
+    assert list(rows) == ["all hops", "hop 1", "hop 2", "receptive field"]
+    assert rows["all hops"].weights.shape == (7, 11)
+    assert rows["all hops"].weights.sum() == pytest.approx(1, abs=1e-5)
+    run = segnl.load(street_runs[1])
+    by_array = segnl.attention(run, image, (30, 70))["hop 1"].weights
+    by_tensor = segnl.attention(run, torch.from_numpy(image).movedim(2, 0), (30, 70))["hop 1"].weights
+    np.testing.assert_array_equal(by_array, by_tensor)
+    with pytest.raises(ValueError, match="call eval"):
+        segnl.attention(model.train(), image, (30, 70))

@@ -76,3 +76,11 @@ def size_of(text: str) -> tuple[int, int]:
     if not (rows.isdecimal() and columns.isdecimal()):
         raise ConfigError(f"{text}: expected rows x columns, such as 256x512")
     return int(rows), int(columns)
+
+
+def pixel_of(text: str) -> tuple[int, int]:
+    """Returns (64, 120) for `64,120`; raises ConfigError for anything else."""
+    row, _, column = text.partition(",")
+    if not (row.isdecimal() and column.isdecimal()):
+        raise ConfigError(f"--attention {text}: expected ROW,COLUMN in pixels, such as 64,120")
+    return int(row), int(column)

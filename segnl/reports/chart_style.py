@@ -46,6 +46,24 @@ MARKS = (
 )
 
 
+# Opacity and RGB at equal steps, over a darkened grey photo. Brightness alone orders the first, so that any reader can
+# read it; the second is blue below 0 and orange above, and clear at 0.
+SEQUENTIAL = (
+    (0.0, (59, 15, 112)),
+    (0.62, (114, 31, 129)),
+    (0.8, (205, 64, 113)),
+    (0.9, (253, 149, 103)),
+    (0.97, (252, 253, 191)),
+)
+DIVERGING = (
+    (0.95, (120, 190, 255)),
+    (0.8, (33, 113, 201)),
+    (0.0, (128, 128, 128)),
+    (0.8, (214, 96, 10)),
+    (0.95, (255, 196, 110)),
+)
+
+
 def mark(index: int) -> Mark:
     """Returns the mark of series `index`: after eight, the colours repeat with other shapes; after 64 all repeats."""
     colour, shape = MARKS[index % 8], MARKS[(index + 3 * (index // 8)) % 8]

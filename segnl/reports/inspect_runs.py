@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
+from segnl.evaluation.attention import RunAttention
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
+from segnl.reports.attention import NUM_IMAGES, add_attention
+from segnl.reports.attention_picture import attention_picture
 from segnl.reports.charts import score_charts
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
@@ -26,22 +30,33 @@ def inspect_runs(
     split: str = "val",
     num_images: int = 60,
     sheet: int = 8,
+    attention_images: int = NUM_IMAGES,
+    pixel: tuple[int, int] | None = None,
+    sample_id: str | None = None,
     trust_modules: Sequence[str] = (),
 ) -> str:
     """Writes OUT/report.html and OUT/sheet.png, images with most disagreement first; returns a text that names them.
 
-    num_images: images on the page. sheet: images on the contact sheet, one per row.
-    trust_modules: as `open_run` takes them.
+    num_images: images on the page. sheet: images on the contact sheet, one per row. attention_images: images whose
+    attention is on the page; 0: none, and no OUT/attention.json with its averages.
+    pixel: row and column in the image `sample_id` (None: the page's first) of which OUT/attention.png shows where it
+    looks. trust_modules: as `open_run` takes them.
 
-    Raises ConfigError when the checkpoints were trained on different data sets.
+    Raises ConfigError when the checkpoints were trained on different data sets, or for an image or pixel that is not
+    there.
     """
     ensure_writable(out)
     runs = [open_run(path, trust_modules=trust_modules) for path in runs_or_files]
     data = _common_data(runs, split)
+    if sample_id is not None and sample_id not in data.sample_ids:
+        known = suggest(sample_id, data.sample_ids)
+        raise ConfigError(f"--image {sample_id}: no such image in split {split} of {data.root}{known}")
     names = _names(runs)
     request = EvaluationRequest(split)
     networks = {name: evaluate_run(run, request) for name, run in zip(names, runs, strict=True)}
     pictures = gallery(networks, data, num_images=num_images)
+    looks = {name: RunAttention(run, networks[name], data) for name, run in zip(names, runs, strict=True)}
+    attention = add_attention(pictures, looks, out / "attention.json", num_images=attention_images)
     maps = error_maps(networks, data)
     scores = _scores(networks)
     page = Page(
@@ -56,16 +71,35 @@ def inspect_runs(
         rows=_rows(networks, scores),
         gallery=pictures,
         best_note="Green and bold: the highest of the column, among these networks." if len(networks) > 1 else "",
+        attention=attention,
         error_map=error_map_plots([[maps[name]] for name in names]),
         charts=score_charts([[network] for network in networks.values()], data.table.names, networks[names[0]]),
     )
     count = write_page(out / "report.html", page)
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:sheet]]
     write_atomic(out / "sheet.png", contact_sheet(networks, data, indices))
-    return (
+    text = (
         f"{out / 'report.html'}: {count} images, {len(networks)} networks (opens in any browser, from disk)\n"
         f"{out / 'sheet.png'}: the first {len(indices)} of them in one picture"
     )
+    if pixel is None:
+        return text
+    shown = data.sample_ids.index(sample_id or pictures["images"][0]["id"])
+    _write_picture(out / "attention.png", looks, shown, pixel)
+    return f"{text}\n{out / 'attention.png'}: where pixel {pixel[0]},{pixel[1]} of {data.sample_ids[shown]} looks"
+
+
+def _write_picture(file: Path, runs: Mapping[str, RunAttention], i: int, pixel: tuple[int, int]) -> None:
+    """Writes where a pixel of image `i` looks. Raises ConfigError for a pixel outside the image."""
+    (run, *_) = runs.values()
+    sample = run.data.read(i)
+    height, width = sample.image.shape[:2]
+    if not (pixel[0] < height and pixel[1] < width):
+        raise ConfigError(
+            f"--attention {pixel[0]},{pixel[1]}: outside {sample.id}, which has {height} rows and {width} columns"
+        )
+    rows = {name: run.of_image(i).of_pixel(pixel) for name, run in runs.items()}
+    write_atomic(file, attention_picture(sample.image, pixel, rows))
 
 
 def _common_data(runs: Sequence[Run], split: str) -> SegmentationData:

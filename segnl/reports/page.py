@@ -10,7 +10,7 @@ from typing import Any
 
 from segnl.core.files import write_atomic
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
-from segnl.reports.chart_style import mark
+from segnl.reports.chart_style import DIVERGING, SEQUENTIAL, mark
 from segnl.reports.plot import PlotGroup
 
 MAX_BYTES = 24_000_000
@@ -91,6 +91,15 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Averages of attention: a table, curves and charts of classes; the rows themselves are in the gallery."""
+
+    table: Grid
+    curves: PlotGroup
+    charts: Sequence[DotChart]
+
+
+@dataclass(frozen=True)
 class Page:
     """Content of a page. rows: cells by head. gallery: from `gallery.gallery`. best_note: explains the marked cells."""
 
@@ -103,6 +112,7 @@ class Page:
     gallery: dict[str, Any]
     cost: PlotGroup | None = None
     ablations: Grid | None = None
+    attention: Attention | None = None
     error_map: PlotGroup | None = None
     learning: PlotGroup | None = None
     charts: Sequence[DotChart] = ()
@@ -127,6 +137,7 @@ def render(page: Page) -> str:
     )
     colours = {
         "marks": [{"colour": mark(i).colour, "shape": mark(i).shape} for i in range(len(page.rows))],
+        "scales": {"sequential": SEQUENTIAL, "diverging": DIVERGING},
         "wrong": WRONG_RGB,
         "ignored": IGNORED_RGB,
     }

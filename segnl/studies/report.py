@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
+from segnl.evaluation.attention import RunAttention
+from segnl.reports.attention import add_attention
 from segnl.reports.charts import cost_plots, difference_chart, score_charts
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
@@ -11,6 +13,7 @@ from segnl.reports.gallery import gallery
 from segnl.reports.learning_curves import learning_plots
 from segnl.reports.page import DifferenceChart, Fact, Page, write_page
 from segnl.runs.build import build_data
+from segnl.runs.run import finished_run
 from segnl.studies.ablations import ablation_grid
 from segnl.studies.control import is_varied, num_shared_tensors
 from segnl.studies.results import StudyResults
@@ -27,6 +30,12 @@ def write_report(results: StudyResults) -> None:
     data = build_data(study.runs[0].recipe, study.cfg.split)
     networks = {head: results.evaluations[study.runs_of(head)[0].name] for head in study.heads}
     pictures = gallery(networks, data, num_images=study.cfg.gallery)
+    looks = {
+        head: RunAttention(finished_run(run.folder, run.recipe), networks[head], data)
+        for head in study.heads
+        for run in study.runs_of(head)[:1]
+    }
+    attention = add_attention(pictures, looks, study.folder / "attention.json", num_images=study.cfg.attention_images)
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(study.folder / "sheet.png", contact_sheet(networks, data, indices))
     runs = [results.counted_runs(head) for head in study.heads]
@@ -43,6 +52,7 @@ def write_report(results: StudyResults) -> None:
         gallery=pictures,
         cost=cost_plots(heads_dict(results.heads)),
         ablations=ablation_grid(results.ablations),
+        attention=attention,
         error_map=error_map_plots([[maps[run.name] for run in own] for own in runs]),
         learning=learning_plots([[run.folder for run in own] for own in runs]),
         charts=score_charts(counted, data.table.names, results.any_evaluation),

@@ -48,6 +48,8 @@ class StudyConfig(Config):
     """A sentence for the readers of the page."""
     gallery: Annotated[int, Field(ge=0, le=10_000)] = 24
     """Images on the page, those with most disagreement between the heads first."""
+    attention_images: Annotated[int, Field(ge=0, le=100)] = 6
+    """Images on the page where a click on a pixel shows where each head looks; 0: no attention on the page."""
 
     @model_validator(mode="after")
     def _match_to_is_a_head(self) -> "StudyConfig":

@@ -1,6 +1,7 @@
 import pytest
 
-from segnl.cli.arguments import repeat_set
+from segnl.cli.arguments import pixel_of, repeat_set
+from segnl.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -14,3 +15,13 @@ from segnl.cli.arguments import repeat_set
 )
 def test_several_keys_may_follow_one_set_but_no_file(words, read):
     assert repeat_set(words) == read
+
+
+def test_a_pixel_is_a_row_and_a_column():
+    assert pixel_of("64,120") == (64, 120)
+
+
+@pytest.mark.parametrize("text", ["64", "64x120", "-1,3", "1.5,2", "1,2,3", ","])
+def test_any_other_text_for_a_pixel_is_refused(text):
+    with pytest.raises(ConfigError, match="expected ROW,COLUMN"):
+        pixel_of(text)

@@ -7,6 +7,7 @@ from segnl.cli.main import main
 from segnl.core.errors import ConfigError
 from segnl.reports.contact_sheet import GAP, HEADER
 from segnl.reports.inspect_runs import inspect_runs
+from segnl.runs.run import open_run
 
 
 def test_a_page_and_a_sheet_for_two_runs(street_runs, tmp_path):
@@ -72,3 +73,40 @@ def test_runs_of_other_images_under_the_same_names_are_refused(street_runs, tmp_
     fit(load_recipe(config, [f"data.root={tmp_path / 'streets'}"]), tmp_path / "fcn")
     with pytest.raises(ConfigError, match="other images or classes"):
         inspect_runs([street_runs[1], tmp_path / "fcn"], tmp_path / "out")
+
+
+def test_a_pixel_is_drawn_with_every_network(street_runs, tmp_path, capsys):
+    runs = list(map(str, street_runs))
+    command = ["inspect", "--checkpoint", *runs, "--out", str(tmp_path), "--images", "1", "--attention-images", "0"]
+    sample_id = open_run(street_runs[0]).open_data("val").sample_ids[2]
+    assert main([*command, "--attention", "30,100", "--image", sample_id]) == 0
+    assert f"where pixel 30,100 of {sample_id} looks" in capsys.readouterr().out
+    picture = Image.open(tmp_path / "attention.png")
+    assert picture.width > 5 * 320  # the image, rcca's three measures and the receptive fields
+    assert not (tmp_path / "attention.json").exists()
+    assert 'id="attention"' not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attention", "64,0"], "--attention 64,0: outside"),
+        (["--attention", "64"], "--attention 64: expected ROW,COLUMN"),
+        (["--attention", "3,9", "--image", "nowhere"], "--image nowhere: no such image"),
+        (["--image", "nowhere"], "--image nowhere: needs --attention"),
+        (["--attention-images", "-1"], "--attention-images: -1; expected 0 to 100"),
+    ],
+)
+def test_a_pixel_or_an_image_that_is_not_there_is_refused(street_runs, tmp_path, capsys, options, message):
+    command = ["inspect", "--checkpoint", str(street_runs[1]), "--out", str(tmp_path / "out"), "--images", "1"]
+    options = options if "--attention-images" in options else [*options, "--attention-images", "0"]
+    assert main([*command, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_page_has_attention_by_default(street_runs, tmp_path):
+    inspect_runs(street_runs, tmp_path, num_images=1, sheet=1)
+    text = (tmp_path / "report.html").read_text()
+    assert "Attention: where a pixel looks" in text
+    assert '"all hops"' in text
+    assert (tmp_path / "attention.json").exists()

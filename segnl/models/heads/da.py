@@ -99,7 +99,7 @@ class DAHead(ContextHead):
     def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
         """Returns the attention weights of the pixels in the branch between positions."""
         x = self.position[0](self.concat_stages(stages))
-        return AttentionRows([self.position[1].attention.attend(x, x, pixels)])  # type: ignore[operator, union-attr, list-item]
+        return AttentionRows([self.position[1].attention.attend(x, x, pixels)])  # type: ignore[operator, union-attr]
 
 
 HEAD = DAHead

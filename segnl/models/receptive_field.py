@@ -1,0 +1,48 @@
+"""Effective receptive field: which positions of the features change a position's logit.
+
+Source: Luo et al. 2016, "Understanding the Effective Receptive Field in Deep CNNs", arXiv:1701.04128. Here the gradient
+is that of one class's logit, with respect to the features that the head reads and not to the image's pixels, so that it
+shows the head's own view and not the backbone's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segnl.models.blocks.attention_rows import Pixel
+from segnl.models.segmenter import Segmenter
+
+MAX_NUMBERS = 2**22
+"""Numbers of the stages that one pass copies for its queries: 16 MiB."""
+
+
+def queries_per_pass(stages: Sequence[Tensor]) -> int:
+    """Returns the number of queries that `receptive_field` puts through the head at once."""
+    return min(32, max(1, MAX_NUMBERS // max(1, sum(stage[0].numel() for stage in stages))))
+
+
+def receptive_field(model: Segmenter, stages: Sequence[Tensor], logits: Tensor, pixels: Sequence[Pixel]) -> Tensor:
+    """Returns each pixel's effective receptive field on the deepest stage that the head reads, `q h w`.
+
+    stages, logits: of one image, b = 1. pixels: positions of the logits. A field is the absolute gradient of the
+    pixel's highest logit with respect to the stage, mean over channels, divided by its sum over positions (0 where
+    nothing reaches the logit).
+
+    Raises ValueError for a network in training mode.
+    """
+    if model.training:
+        raise ValueError("the network is in training mode; call eval()")
+    fields, count = [], queries_per_pass(stages)
+    for first in range(0, len(pixels), count):
+        batch = pixels[first : first + count]
+        rows, columns = zip(*batch, strict=True)
+        at = (list(range(len(batch))), logits[0, :, list(rows), list(columns)].argmax(dim=0), rows, columns)
+        inputs = [stage.detach().expand(len(batch), -1, -1, -1).requires_grad_() for stage in stages]
+        with torch.enable_grad():
+            score = model.classifier(model.head(inputs).context)[at].sum()  # in evaluation mode images do not mix
+            gradients = torch.autograd.grad(score, inputs, allow_unused=True)
+        deepest = next(gradient for gradient in reversed(gradients) if gradient is not None)
+        fields.append(deepest.abs().mean(dim=1))  # q h w
+    field = torch.cat(fields)
+    return field / field.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(field.dtype).tiny)
