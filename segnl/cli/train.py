@@ -13,6 +13,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--run", metavar="NAME", help="folder under checkpoints/ (default DATASET-CONFIG-sSEED)")
     add("--print", dest="only_print", action="store_true", help="show the resolved recipe and stop")
     add("--fresh", action="store_true", help="move an existing run aside and start over")
+    add(
+        "--extend",
+        choices=("continued", "restarted"),
+        help="train a finished run up to a larger train.max_steps or train.epochs; continued: with the learning rate "
+        "of a run of the new length; restarted: with its schedule from the beginning",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     with process_group() as group:
         folder = run_folder(recipe, args.config, args.run)
-        fit(recipe, folder, fresh=args.fresh, group=group)
+        fit(recipe, folder, fresh=args.fresh, extend=args.extend, group=group)
     if group.is_rank0 and recipe.train.pictures:
         _draw_pictures(folder)
 

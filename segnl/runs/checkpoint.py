@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,10 +227,10 @@ def quarantine_damaged(run: Path, newest_undamaged: Checkpoint) -> None:
             path.rename(path.with_suffix(".damaged"))
 
 
-def drop_old_checkpoints(run: Path, keep_every: int | None = None) -> None:
-    """Deletes all but the newest two (one is left if the disk spoils the other) and every keep_every-th step's."""
+def drop_old_checkpoints(run: Path, keep_every: int | None = None, *, kept: Sequence[int] = ()) -> None:
+    """Deletes all but the newest two (one is left if the disk spoils the other), every keep_every-th and the `kept`."""
     for path in checkpoints_of(run)[NUM_KEPT:]:
-        if keep_every is None or step_of(path) % keep_every:
+        if step_of(path) not in kept and (keep_every is None or step_of(path) % keep_every):
             path.unlink(missing_ok=True)
 
 

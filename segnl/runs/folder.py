@@ -7,9 +7,11 @@ from pathlib import Path
 from segnl.core.config import dump_yaml
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import LOCK, inside, remove_leftovers, run_lock, write_atomic
+from segnl.core.run_log import read_log
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, newest_checkpoint, quarantine_damaged
-from segnl.runs.recipe import Recipe, differing_keys
+from segnl.runs.extension import ALLOWED_KEYS, check_extension, extended_recipe, is_finished
+from segnl.runs.recipe import Recipe, ScheduleAfter, differing_keys
 
 RUNS = Path("checkpoints")
 
@@ -24,23 +26,39 @@ def run_folder(recipe: Recipe, config: Path, name: str | None) -> Path:
 
 
 @contextmanager
-def lock_run_folder(run: Path, recipe: Recipe, class_table: ClassTable, *, fresh: bool) -> Iterator[Checkpoint | None]:
+def lock_run_folder(
+    run: Path, recipe: Recipe, class_table: ClassTable, *, fresh: bool, extend: ScheduleAfter | None = None
+) -> Iterator[Checkpoint | None]:
     """Locks a run's folder, writes its recipe.yaml and yields its newest undamaged checkpoint; None for a new run.
 
-    fresh: moves an old run aside first.
+    The recipe.yaml of a finished run is not written again; that of an extended one stays as recipe-STEP.yaml.
+    fresh: moves an old run aside first. extend: lets a finished run go on to the recipe's train.max_steps.
 
-    Raises ConfigError when the folder is in use or holds another recipe, naming the keys that differ; CheckpointError
-    when it was trained on other classes, or all its checkpoints are damaged.
+    Raises ConfigError when the folder is in use or holds another recipe, naming the keys that differ, and when the run
+    cannot be extended; CheckpointError when it was trained on other classes, or all its checkpoints are damaged.
     """
+    if fresh and extend is not None:
+        raise ConfigError("--fresh, --extend: one begins anew and the other goes on; give one of them")
     if fresh:
         _move_aside(run)
     with run_lock(run):
         remove_leftovers(run)
         checkpoint = newest_checkpoint(run)
+        recipe = extended_recipe(recipe, checkpoint, extend)
+        if extend is not None:
+            check_extension(run, recipe, checkpoint, extend)
+        is_done = False
         if checkpoint is not None:
-            _check_same_training(recipe, class_table, checkpoint)
+            is_extended_now = recipe.train.num_steps != checkpoint.recipe["train"]["max_steps"]
+            _check_same_training(recipe, class_table, checkpoint, except_keys=ALLOWED_KEYS if extend else frozenset())
             quarantine_damaged(run, checkpoint)
-        write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
+            is_done = not is_extended_now and is_finished(run, checkpoint)
+            if not is_done:
+                _check_same_validations(run, recipe, checkpoint)
+            if is_extended_now:
+                write_atomic(run / f"recipe-{checkpoint.step}.yaml", dump_yaml(checkpoint.recipe).encode())
+        if not (is_done and (run / "recipe.yaml").exists()):
+            write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
         yield checkpoint
 
 
@@ -53,16 +71,38 @@ def _move_aside(run: Path) -> None:
     run.mkdir()
 
 
-def _check_same_training(recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint) -> None:
-    differing = differing_keys(recipe.to_dict(), checkpoint.recipe)
+def _check_same_training(
+    recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint, *, except_keys: frozenset[str]
+) -> None:
+    differing = [key for key in differing_keys(recipe.to_dict(), checkpoint.recipe) if key not in except_keys]
     if differing:
+        more = recipe.train.num_steps > checkpoint.recipe["train"]["max_steps"]
+        hint = (
+            "add --extend to train a finished run for more steps, " if differing == ["train.max_steps"] and more else ""
+        )
         raise ConfigError(
             f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "
-            "give another --run name, or --fresh to move the old run aside"
+            f"{hint}give another --run name, or --fresh to move the old run aside"
         )
     saved, current = checkpoint.classes, class_table_to_dict(class_table)
     if any(saved[key] != current[key] for key in ("names", "file_ids")):
         raise CheckpointError(
             f"{checkpoint.path}: was trained on other classes ({', '.join(saved['names'][:3])} ...) than those of "
             f"{recipe.data.root}; give its own data.root, or --fresh"
+        )
+
+
+def _check_same_validations(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Refuses other settings of `eval` after a validation: the best would be chosen among unlike scores."""
+    if recipe.train.eval_every is None:
+        return
+    validated = any(
+        line.get("event") == "eval" and line["step"] <= checkpoint.step for line in read_log(run / "log.jsonl")
+    )
+    differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
+    other = [key for key in differing if key.startswith("eval.") and key != "eval.batch_size"]
+    if validated and other:
+        raise ConfigError(
+            f"{run}: {', '.join(other)}: its validations so far had another value, and the best of both would mean "
+            "nothing; leave it until the training has ended (segnl eval takes any), or set train.eval_every=null"
         )

@@ -25,6 +25,23 @@ from segnl.runs.trust import untrusted_modules
 Size = tuple[SidePx, SidePx]
 
 
+ScheduleAfter = Literal["continued", "restarted"]
+
+
+class Extension(Config):
+    """End of a training that was extended (`segnl train --extend`).
+
+    continued: the learning rate goes on as in a training of all steps. restarted: the schedule begins anew, warm-up
+    included, and lasts until the new end.
+    """
+
+    at: Count
+    """Step after which the extension began."""
+    max_steps: Count
+    """Length that was planned until then; more than `at` where train.patience had ended the run."""
+    schedule: ScheduleAfter
+
+
 class TrainConfig(Config):
     """Training settings."""
 
@@ -32,6 +49,8 @@ class TrainConfig(Config):
     """Length of the training; either this or epochs."""
     epochs: Count | None = None
     """Length in passes over the training images; `Recipe.with_steps` turns it into max_steps."""
+    extended: tuple[Extension, ...] = ()
+    """Ends from which the run was extended; `segnl train --extend` writes it."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images per step over all ranks."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -73,20 +92,23 @@ class TrainConfig(Config):
             raise ConfigError("train.epochs: the number of steps depends on the data set; give train.max_steps here")
         return self.max_steps
 
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _read_the_former_key(cls, keys: Any) -> Any:
-        """Reads `tensorboard: true` of earlier recipes as `loggers: [tensorboard]`."""
-        if not isinstance(keys, dict) or not isinstance(loggers := keys.get("loggers", []), list | tuple):
-            return keys
-        others = {key: value for key, value in keys.items() if key not in ("loggers", "tensorboard")}
-        named = ("tensorboard",) if keys.get("tensorboard", False) is True else ()
-        return others | {"loggers": (*loggers, *named)}
+    def schedule_span(self, step: int) -> tuple[int, int]:
+        """Returns first step and length of the schedule that step `step`, counted from 0, belongs to."""
+        first = 0
+        for extension in self.extended:
+            if step < extension.at:
+                return first, extension.max_steps - first
+            if extension.schedule == "restarted":
+                first = extension.at
+        return first, self.num_steps - first
 
     @pydantic.model_validator(mode="after")
     def _check_keys_together(self) -> "TrainConfig":
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("give either max_steps or epochs, and leave the other out or null")
+        ends = [*(extension.at for extension in self.extended), self.max_steps or 0]
+        if self.extended and sorted(set(ends)) != ends:
+            raise ValueError("extended: its ends must be in order and below max_steps")
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience counts validations; set eval_every to auto or a number of steps")
         if self.batch_size % self.accumulate:
@@ -143,6 +165,11 @@ class Recipe(Config):
         """Returns plain values for YAML and JSON, with every default written out."""
         return self.model_dump(mode="json")
 
+    def learning_rate(self, step: int) -> float:
+        """Returns the base learning rate of step 0, 1, ... of the training."""
+        first, length = self.train.schedule_span(step)
+        return self.schedule.learning_rate(step - first, max_steps=length, lr=self.optim.lr)
+
     def with_steps(self, num_images: int) -> Self:
         """Returns the recipe with max_steps in place of epochs: an epoch shows each of `num_images` images once."""
         if self.train.epochs is None:
@@ -169,7 +196,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
     """Validates a whole recipe; file: for messages."""
-    return validate(Recipe, dict(mapping), file=file)
+    return validate(Recipe, _with_present_keys(mapping), file=file)
+
+
+def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
+    """Reads `train.tensorboard: true`, a key of earlier recipes, as `train.loggers: [tensorboard]`."""
+    train = mapping.get("train")
+    if not isinstance(train, Mapping) or not isinstance(train.get("tensorboard"), bool):
+        return dict(mapping)
+    others = {key: value for key, value in train.items() if key != "tensorboard"}
+    loggers = {"loggers": [*others.get("loggers", []), "tensorboard"]} if train["tensorboard"] else {}
+    return dict(mapping) | {"train": others | loggers}
 
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
+from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError, DataError, StoppedError
 from segnl.core.files import ensure_writable, write_atomic
@@ -12,12 +13,14 @@ from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
 from segnl.data.check import class_pixels
+from segnl.data.digest import listing_digest
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
+from segnl.runs.extension import extended_recipe
 from segnl.runs.folder import lock_run_folder
-from segnl.runs.recipe import Recipe
+from segnl.runs.recipe import Recipe, ScheduleAfter
 from segnl.training.hooks import Hook
 from segnl.training.jsonl_log import JSONLLogger
 from segnl.training.loggers.find import build_loggers
@@ -32,13 +35,15 @@ def fit(
     run: Path,
     *,
     fresh: bool = False,
+    extend: ScheduleAfter | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     hooks: Sequence[Hook] = (),
 ) -> None:
     """Trains `recipe` in the folder `run`, from its newest undamaged checkpoint if it has one.
 
-    fresh: moves an old run aside first. group: only rank 0 touches the folder. hooks: called after those that log,
-    save and validate.
+    fresh: moves an old run aside first. extend: lets a finished run go on to the recipe's train.max_steps, with its
+    schedule continued or restarted. group: only rank 0 touches the folder. hooks: called after those that log, save and
+    validate.
 
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
@@ -51,16 +56,22 @@ def fit(
                 trackers = build_loggers(recipe.train.loggers, run)
             data = build_data(recipe, "train")
             recipe = recipe.with_steps(len(data))
-            train, val_data = recipe.train, _validation_data(recipe)
-            folder = lock_run_folder(run, recipe, data.table, fresh=fresh) if group.is_rank0 else nullcontext()
-            checkpoint = stack.enter_context(folder)
-        trainer = build_trainer(recipe, data, broadcast_checkpoint(checkpoint, group), group)
+            val_data = _validation_data(recipe)
+            locked = lock_run_folder(run, recipe, data.table, fresh=fresh, extend=extend)
+            checkpoint = stack.enter_context(locked if group.is_rank0 else nullcontext())
+            listing = listing_digest(data) if group.is_rank0 else {}
+            if checkpoint is not None:
+                _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
+        checkpoint = broadcast_checkpoint(checkpoint, group)
+        recipe = extended_recipe(recipe, checkpoint, extend)
+        train = recipe.train
+        trainer = build_trainer(recipe, data, checkpoint, group)
         first_step, padding = trainer.step_number, padding_rgb(recipe.model.input)
         transform = TrainTransform(recipe.data, padding, train.seed)
         plan = BatchPlan(train.seed, train.batch_size, first_step, train.num_steps, group.rank, group.world_size)
         workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
         batches = train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
-        saver = CheckpointSaver(run, data.table)
+        saver = CheckpointSaver(run, data.table, listing)
         validators = [] if val_data is None else [Validator(run, val_data, saver, trainer)]
         is_out_of_patience = any(validator.is_out_of_patience for validator in validators)
         is_one_missing = any(validator.is_one_missing for validator in validators)
@@ -77,6 +88,17 @@ def fit(
         result = trainer.fit(stack.enter_context(closing(batches)), [*loggers, saver, *validators, *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
+
+
+def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict) -> None:
+    if before != now:
+        log.warning(
+            "%s: the training data have changed since its last checkpoint (%d images then, %d now, or other files); "
+            "the training continues with the present ones; --fresh begins anew",
+            run,
+            before["images"],
+            now["images"],
+        )
 
 
 def _validation_data(recipe: Recipe) -> SegmentationData | None:

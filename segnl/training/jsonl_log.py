@@ -34,7 +34,7 @@ class JSONLLogger(Hook):
 
     def on_start(self, trainer: Trainer) -> None:
         """Writes the start, with the hashes of the initial weights where it is the first."""
-        step, world = trainer.step_number, trainer.group.world_size
+        step, world, extended = trainer.step_number, trainer.group.world_size, trainer.recipe.train.extended
         self.write(
             event="start",
             step=step,
@@ -42,6 +42,7 @@ class JSONLLogger(Hook):
             ranks=world,
             norm=resolve_norm(trainer.recipe.model.norm, world=world),
             versions=versions(),
+            **({"extended": [entry.model_dump() for entry in extended]} if extended else {}),
             **({} if trainer.init is None else {"init_file": trainer.init}),
             **({} if step else {"init": module_hashes(initial_hashes(trainer.model))}),
         )

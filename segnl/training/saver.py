@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import NonFiniteError
 from segnl.data.sample import Batch
@@ -16,7 +17,8 @@ from segnl.training.trainer import StepReport, Trainer
 class CheckpointSaver(Hook):
     """Saves every train.save_every and train.keep_every steps and at the end, on rank 0; an error is every rank's."""
 
-    def __init__(self, run: Path, class_table: ClassTable) -> None:
+    def __init__(self, run: Path, class_table: ClassTable, data: JSONDict) -> None:
+        """data: the training data's `listing_digest`."""
         self.run, self.class_table = run, class_table
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
@@ -24,6 +26,7 @@ class CheckpointSaver(Hook):
             "git": git_state(Path(__file__).parent),
             "versions": versions(),
             "threads": torch.get_num_threads(),
+            "data": data,
         }
 
     def on_start(self, trainer: Trainer) -> None:
@@ -61,7 +64,8 @@ class CheckpointSaver(Hook):
                 )
         origin = self.origin | {"ranks": trainer.group.world_size}
         save_checkpoint(trainer.to_checkpoint(path, class_table_to_dict(self.class_table), origin))
-        drop_old_checkpoints(self.run, trainer.recipe.train.keep_every)
+        train = trainer.recipe.train
+        drop_old_checkpoints(self.run, train.keep_every, kept=[extension.at for extension in train.extended])
 
 
 def is_due(step: int, every: int | None) -> bool:

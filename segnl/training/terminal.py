@@ -21,6 +21,9 @@ class TerminalLogger(Hook):
         train = trainer.recipe.train
         images = train.batch_size // train.accumulate
         log.info("%s", norm_note(trainer.recipe.model.norm, images=images, world=trainer.group.world_size))
+        if train.extended and train.extended[-1].at == trainer.step_number:
+            schedule, lr = train.extended[-1].schedule, trainer.recipe.learning_rate(trainer.step_number)
+            log.info("%s: extended to %d steps, its schedule is %s: lr %.2g", self.run, train.num_steps, schedule, lr)
         self.progress = Progress(self.run.name, train.num_steps, done=trainer.step_number)
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:

@@ -188,7 +188,7 @@ class Trainer:
         Raises NonFiniteError, on every process and with nothing updated, when the loss or the gradient is not finite.
         """
         recipe, scale = self.recipe, None if self.loss_scale is None else self.loss_scale.value
-        lr = recipe.schedule.learning_rate(self.step_number, max_steps=recipe.train.num_steps, lr=recipe.optim.lr)
+        lr = recipe.learning_rate(self.step_number)
         set_learning_rate(self.optimiser, lr)
         purpose = ("step", self.step_number) + (() if self.group.is_rank0 else ("rank", self.group.rank))
         torch.manual_seed(seed_for(recipe.train.seed, *purpose))  # dropout

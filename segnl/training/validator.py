@@ -34,8 +34,11 @@ class Validator(Hook):
         self.train, step = trainer.recipe.train, trainer.step_number
         self.best, self.num_since_best = -math.inf, 0
         logged = trainer.group.run_on_rank0(lambda: _logged_validations(run, up_to_step=step))
-        for line in logged.values():
+        extended_at = self.train.extended[-1].at if self.train.extended else 0
+        for validated_step, line in logged.items():
             self._note(line["miou"], line.get("loss"))
+            if validated_step <= extended_at:
+                self.num_since_best = 0
         self.is_one_missing = step > 0 and is_validation_due(step, self.train) and step not in logged
         """Whether a kill left out the validation of the step that the training resumes from."""
 

@@ -30,6 +30,7 @@ BY_THE_LOOP = {
     "train.eval_every",
     "train.best_by",
     "train.patience",
+    "train.extended",
     "train.keep_every",
     "train.deterministic",
     "train.loggers",
