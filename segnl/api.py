@@ -51,15 +51,16 @@ def create_model(
     *,
     backbone: str = "resnet50",
     num_classes: int,
-    output_stride: int = 8,
+    output_stride: int | None = None,
     weights: str | Path | None = None,
     auxiliary: bool = False,
     **head_settings: Any,
 ) -> SegmentationModel:
     """Builds a network: images `b 3 H W` to logits `b k H W`, k = num_classes.
 
-    head, backbone: one of `list_heads()` and `list_backbones()`, or the dotted name of your own module.
-    output_stride: 8, 16 or 32; for backbones that have this setting. weights: of the backbone: "imagenet", another
+    head, backbone: one of `list_heads()` and `list_backbones()`, or the dotted name of your own module; a backbone may
+    also be `timm/NAME`, any of timm's networks. output_stride: 8, 16 or 32, for backbones that have this setting; None:
+    8, and for timm's the network's own. weights: of the backbone: "imagenet", another
     known name, or a file; None: random. auxiliary: adds an auxiliary head, whose logits `low_resolution` returns in
     training. head_settings: the keys that a recipe may hold under `model.head`.
 
@@ -70,11 +71,15 @@ def create_model(
     if num_classes < 1:
         raise ConfigError(f"segnl.create_model: num_classes: {num_classes}; expected at least 1")
     variants = backbone_variants()
+    if backbone.startswith("timm/"):
+        variants = {backbone: {"name": "timm", "model": backbone.removeprefix("timm/")}}
     if backbone not in variants and "." not in backbone:
         raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}{suggest(backbone, list(variants))}")
     section = variants.get(backbone, {"name": backbone})
-    if "output_stride" in BACKBONES.find(section["name"]).Config.model_fields:
-        section = section | {"output_stride": output_stride}
+    stride = BACKBONES.find(section["name"]).Config.model_fields.get("output_stride")
+    if stride is not None:
+        default = 8 if stride.default is not None else None
+        section = section | {"output_stride": output_stride or default}
     mapping = {
         "backbone": section | {"weights": None if weights is None else str(weights)},
         "head": {"name": head, **head_settings},

@@ -10,9 +10,13 @@ BACKBONES = Components("segnl.models.backbones", "BACKBONE", key="model.backbone
 
 
 def backbone_variants() -> dict[str, JSONDict]:
-    """Returns the section `model.backbone` of every backbone with a short name, such as `resnet50`."""
+    """Returns the section `model.backbone` of every backbone with a short name, such as `resnet50`.
+
+    `timm` has none: its networks are called timm/NAME.
+    """
     sections: dict[str, JSONDict] = {}
     for name in BACKBONES.names():
-        variants = BACKBONES.find(name).variants or {name: {}}
+        backbone = BACKBONES.find(name)
+        variants = backbone.variants or ({} if "model" in backbone.Config.model_fields else {name: {}})
         sections |= {short_name: {"name": name, **settings} for short_name, settings in variants.items()}
     return sections

@@ -103,7 +103,7 @@ class Segmenter(nn.Module):
     def frozen_modules(self) -> list[nn.Module]:
         """Returns the modules that `model.backbone.frozen` excludes from training."""
         if isinstance(self.frozen, bool):
-            return [self.backbone] if self.frozen else []
+            return [*self.backbone.frozen_part()] if self.frozen else []
         return [module for modules in self.backbone.stage_modules()[: self.frozen + 1] for module in modules]
 
     def train(self, mode: bool = True) -> "Segmenter":

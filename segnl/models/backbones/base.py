@@ -59,6 +59,10 @@ class Backbone(nn.Module):
         path = weights_path(weights)
         load_backbone(self, backbone_tensors(path), where=str(path))
 
+    def frozen_part(self) -> Sequence[nn.Module]:
+        """Returns the modules that `frozen: true` excludes from training: here, the whole backbone."""
+        return [self]
+
     def stage_modules(self) -> Sequence[Sequence[nn.Module]]:
         """Returns the modules of the stem and of each stage, for freezing by stages and layer-wise learning rates.
 

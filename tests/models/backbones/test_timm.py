@@ -1,0 +1,128 @@
+"""timm's networks as backbones. Needs the extra `timm`; nothing is downloaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import segnl
+from segnl.core.errors import CheckpointError, ConfigError
+from segnl.models.backbones.timm import TimmBackbone, TimmConfig
+from segnl.models.initialisation import seeded
+from segnl.models.segmenter import model_config, new_segmenter
+
+timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
+
+
+def backbone(model: str, **settings: object) -> TimmBackbone:
+    with seeded(0, "backbone"):
+        return TimmBackbone(TimmConfig.model_validate({"model": model, **settings})).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "arguments", "strides"),
+    [
+        ("resnet10t", {"output_stride": 8}, {"output_stride": 8, "out_indices": (1, 2, 3, 4)}, (4, 8, 8, 8)),
+        ("convnext_atto", {"output_stride": 16}, {"output_stride": 16}, (4, 8, 16, 16)),
+        ("efficientnet_b0", {}, {"out_indices": (1, 2, 3, 4)}, (4, 8, 16, 32)),
+        ("vit_tiny_patch16_224", {}, {"dynamic_img_size": True, "out_indices": (2, 5, 8, 11)}, (16, 16, 16, 16)),
+    ],
+)
+def test_stages_are_timm_s_own_feature_maps_to_the_bit(
+    model: str, settings: dict[str, object], arguments: dict[str, object], strides: tuple[int, ...]
+) -> None:
+    ours = backbone(model, **settings)
+    theirs = timm.create_model(model, features_only=True, **arguments).eval()
+    theirs.load_state_dict(ours.network.state_dict())
+    image = torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        stages, maps = ours(image), theirs(image)
+    assert ours.stage_strides == strides
+    assert ours.stage_channels == tuple(stage.shape[1] for stage in stages)
+    assert all(torch.equal(stage, feature_map) for stage, feature_map in zip(stages, maps, strict=True))
+
+
+def test_swin_s_maps_have_channels_second_and_take_any_size() -> None:
+    ours = backbone("swin_tiny_patch4_window7_224")
+    with torch.no_grad():
+        stages = ours(torch.randn(1, 3, 97, 130))
+    assert [stage.shape[1] for stage in stages] == [96, 192, 384, 768]
+
+
+def test_an_image_of_odd_size_is_padded_to_whole_patches() -> None:
+    ours = backbone("vit_tiny_patch16_224")
+    image = torch.randn(1, 3, 33, 47)
+    padded = torch.zeros(1, 3, 48, 48)
+    padded[:, :, :33, :47] = image
+    with torch.no_grad():
+        assert torch.equal(ours(image)[3], ours(padded)[3])
+        assert ours(image)[3].shape == (1, 192, 3, 3)
+
+
+def test_a_pyramid_has_the_strides_4_to_32_and_trains_while_the_network_is_frozen() -> None:
+    section = {"name": "timm", "model": "vit_tiny_patch16_224", "pyramid": True, "frozen": True}
+    cfg = model_config({"backbone": section, "head": {"name": "fcn", "channels": 16}, "aux": None}, file="test")
+    model = new_segmenter(cfg, 3, seed=0).train()
+    stages = model.backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(stage.shape[1:]) for stage in stages] == [(48, 16, 24), (96, 8, 12), (192, 4, 6), (192, 2, 3)]
+    assert model.backbone.stage_strides == (4, 8, 16, 32)
+    assert not any(weight.requires_grad for weight in model.backbone.network.parameters())
+    assert all(weight.requires_grad for weight in model.backbone.pyramid.parameters())
+    assert not model.backbone.network.training
+
+
+def test_initial_values_depend_on_the_seed_alone() -> None:
+    first, second = backbone("resnet10t").state_dict(), backbone("resnet10t").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("head", ["aspp", "non_local", "rcca", "ocr"])
+@pytest.mark.parametrize("model", ["resnet10t", "vit_tiny_patch16_224"])
+def test_heads_train_on_it(model: str, head: str) -> None:
+    network = segnl.create_model(head, backbone=f"timm/{model}", num_classes=3, channels=16).train()
+    logits = network(torch.randn(2, 3, 65, 97))
+    assert logits.shape == (2, 3, 65, 97)
+    logits.mean().backward()
+    assert all(weight.grad is not None for weight in network.segmenter.head.parameters())
+
+
+def test_weights_of_a_file_in_timm_s_names_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = timm.create_model("resnet10t").eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet10t.pth")
+    ours = backbone("resnet10t")
+    ours.load_pretrained(str(tmp_path / "resnet10t.pth"))
+    with torch.no_grad():
+        image = torch.randn(1, 3, 64, 64)
+        assert torch.equal(ours(image)[3], theirs.forward_features(image))
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(CheckpointError, match=r"not of resnet10t") as raised:
+        backbone("resnet10t").load_pretrained(str(tmp_path / "resnet18.pth"))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "resnet_51"}, r"timm has no 'resnet_51'; did you mean 'resnet"),
+        ({"model": "vit_tiny_patch16_224", "output_stride": 8}, r"timm cannot dilate vit_tiny_patch16_224"),
+        ({"model": "resnet10t", "pyramid": True}, "has maps of several strides already"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        backbone(**settings)  # type: ignore[arg-type]
+
+
+def test_recomputing_blocks_in_backward_changes_no_gradient() -> None:
+    gradients = []
+    for is_on in (False, True):
+        ours = backbone("vit_tiny_patch16_224").train()
+        ours.activation_checkpointing = is_on
+        torch.manual_seed(0)
+        ours(torch.randn(1, 3, 32, 32))[3].sum().backward()
+        gradients.append(ours.network.model.blocks[0].mlp.fc1.weight.grad)
+    assert torch.equal(*gradients)
