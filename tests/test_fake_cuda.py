@@ -215,7 +215,7 @@ def test_a_head_stays_on_the_device(head: dict[str, Any], dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", sorted({*BACKBONES.names()} - {"timm"}))
 def test_a_backbone_of_full_size_stays_on_the_device(name: str, dtype: torch.dtype) -> None:
     with fake_cuda():
         check_forward(network({"name": "rcca"}, {"name": name}), dtype)

@@ -19,7 +19,7 @@ def test_losses_keep_their_contract(name: str) -> None:
     check_loss(name)
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", sorted({*BACKBONES.names()} - {"timm"}))
 def test_backbones_keep_their_contract(name: str) -> None:
     check_backbone(name, **SMALL.get(name, {}))
 

@@ -127,7 +127,7 @@ class TimmBackbone(Backbone):
             )
 
     @property
-    def activation_checkpointing(self) -> bool:  # type: ignore[override]
+    def activation_checkpointing(self) -> bool:
         """Whether timm stores only the input of each block for backward."""
         return bool(getattr(self, "_activation_checkpointing", False))
 
