@@ -3,6 +3,7 @@
 Needs the extra `timm`. Source of the pyramid: ViTDet, Li et al. 2022, arXiv:2203.16527, section 3.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -161,9 +162,7 @@ class Pyramid(nn.Module):
 def _timm() -> ModuleType:
     if importlib.util.find_spec("timm") is None:
         raise ConfigError("model.backbone: timm is not installed; pip install 'segnl[timm]'")
-    import timm
-
-    return timm
+    return importlib.import_module("timm")
 
 
 def _build(cfg: TimmConfig, *, out_indices: Sequence[int] | None = None, **arguments: Any) -> Any:
