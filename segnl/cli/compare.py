@@ -56,7 +56,7 @@ def _compare_scored(args: argparse.Namespace) -> None:
     """Compares results that exist already, and prints the verdict. Imports no torch if all are counts."""
     from segnl.core.files import ensure_writable, write_atomic
     from segnl.studies.compare_scored import compare_scored
-    from segnl.studies.scored_text import scored_text, scored_verdicts
+    from segnl.studies.scored_text import scored_dict, scored_text
 
     if args.json is not None:
         ensure_writable(args.json.parent)
@@ -65,8 +65,7 @@ def _compare_scored(args: argparse.Namespace) -> None:
     )
     print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
     if args.json is not None:
-        content = comparison.to_dict() | {"verdicts": scored_verdicts(comparison), "complete": True}
-        write_atomic(args.json, json.dumps(content, indent=1).encode())
+        write_atomic(args.json, json.dumps(scored_dict(comparison), indent=1).encode())
 
 
 def print_results(results: "StudyResults") -> None:

@@ -159,7 +159,7 @@ DEFINITIONS = (
         _truth_present_only,
         "Mean over the classes in the labels; a class that is predicted but never labelled is left out instead of "
         "counting 0.",
-        "the mean of ultralytics 8.4.190, with pixels predicted as no class kept",
+        "ultralytics 8.4.190's mean, but with pixels predicted as no class kept",
     ),
     Definition(
         "frequency_weighted",
@@ -171,7 +171,7 @@ DEFINITIONS = (
         "pixel_accuracy",
         _pixel_accuracy,
         "Correct fraction of all labelled pixels. This is not mIoU.",
-        "the usual definition (aAcc in mmsegmentation)",
+        "aAcc in mmsegmentation 1.2.2",
     ),
     _at(640),
     _at(256),
@@ -224,15 +224,15 @@ DEFINITIONS = (
     Definition(
         "hf_example_ignore_0",
         _hf_example,
-        "The script passes ignore_index=0: the pixels of the first class are not counted, so its IoU is 0 in the mean, "
-        "while predictions on ignored pixels count as errors.",
+        "Hugging Face's example script passes ignore_index=0: pixels of the first class are not counted, so its IoU is "
+        "0 in the mean, while predictions on ignored pixels count as errors.",
         "transformers, examples/pytorch/semantic-segmentation/run_semantic_segmentation.py; evaluate, metrics/mean_iou",
     ),
     Definition(
         "torchmetrics_jaccard_micro",
         _torchmetrics_jaccard_micro,
         "All classes are added up before one division, so large classes decide. Often taken for mIoU.",
-        "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, OverallJaccardIndex; "
+        "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, SemanticSegmentationTask; "
         "segmentation_models_pytorch 0.6.0 with ignore_index, reduction='micro'",
     ),
     Definition(

@@ -11,7 +11,7 @@ ABOUT_DEFINITIONS = (
     "difference from the exact mIoU, in points."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
-UNDEFINED = "prints no number for these masks"
+UNDEFINED = "It prints no number for these masks."
 
 
 def score_text(score: MaskScore, *, width: int) -> str:
@@ -24,10 +24,12 @@ def score_text(score: MaskScore, *, width: int) -> str:
     width_of_names = max(24, *(len(name) for name in score.table.names))
     lines += [*table, f"{'boundary IoU':<{width_of_names}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), ""]
+    lines += [f"{'%':>7} {'points':>7}  definition [where it comes from]"]
     for own in DEFINITIONS:
-        value = score.definitions[own.name]
-        lines += [f"{percent(value):>7} {difference_text(score, own.name):>7}  {own.name}"]
-        lines += [textwrap.fill(own.meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+        value, package = score.definitions[own.name], own.source.partition(",")[0]
+        meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
+        lines += [f"{percent(value):>7} {difference_text(score, own.name):>7}  {own.name} [{package}]"]
+        lines += [textwrap.fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
     if score.published is not None:
         lines += ["", textwrap.fill(published_text(score), width)]
     return "\n".join(lines)

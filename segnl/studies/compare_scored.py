@@ -6,16 +6,15 @@ equal: what is known to be equal, what differs and what is not known is listed b
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.metrics.confusion import mean_of_defined, number_or_none, ratio
+from segnl.metrics.confusion import mean_of_defined, ratio
 from segnl.metrics.scored_counts import SUFFIX, ScoredCounts, counts_path, load_counts
 from segnl.metrics.statistics.comparison import (
     ClassDifference,
@@ -66,39 +65,6 @@ class ScoredComparison:
         """Returns the differences of a pair by class name."""
         differences = class_differences(self.run_counts, pair.a, pair.b, groups=self.groups)
         return {self.any_counts.class_names[own.index]: own for own in differences}
-
-    def to_dict(self) -> JSONDict:
-        """Returns the content of --json: fractions, null for what is unknown."""
-        keys = ("difference", "low", "high", "is_about_heads")
-        return {
-            "num_images": len(self.any_counts.sample_ids),
-            "num_groups": None if self.groups is None else len(set(self.groups)),
-            "heads": {name: _model_dict(results) for name, results in self.models.items()},
-            "pairs": [
-                asdict(pair)
-                | {"separable": pair.is_separable}
-                | {
-                    "per_class": {
-                        name: {key: getattr(own, key) for key in keys}
-                        for name, own in self.class_differences(pair).items()
-                    }
-                }
-                for pair in self.pairs
-            ],
-            "conditions": [asdict(condition) for condition in self.conditions],
-            "complete": True,
-        }
-
-
-def _model_dict(results: Sequence[Result]) -> dict[str, Any]:
-    miou = [result.miou for result in results]
-    return {
-        "miou_mean": number_or_none(float(np.mean(miou))),
-        "miou_sd": number_or_none(float(np.std(miou, ddof=1))) if len(miou) > 1 else None,
-        "runs": len(results),
-        "files": [str(result.path) for result in results],
-        "seeds": [result.seed for result in results],
-    }
 
 
 def compare_scored(

@@ -85,7 +85,8 @@ def _condition(
     if keys:
         values = [f"{key}: {_values(key, known)}" for key in keys[:4]]
         more = f"; and {len(keys) - 4} more keys" if len(keys) > 4 else ""
-        return Condition(aspect, "differs", f"{'; '.join(values)}{more}")
+        rest = f"; {_unknown_text(unknown)}" if unknown else ""
+        return Condition(aspect, "differs", f"{'; '.join(values)}{more}{rest}")
     if unknown:
         return Condition(aspect, "not known", _unknown_text(unknown))
     if aspect == "training data" and len({own[0].flat["data.root"] for own in known.values()}) > 1:

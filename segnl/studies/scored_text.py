@@ -1,10 +1,14 @@
 """Words for a comparison of results that exist already. Differences are in points: hundredths of mIoU. No torch."""
 
+import statistics
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from segnl.core.config import JSONDict
+from segnl.metrics.confusion import number_or_none
 from segnl.metrics.statistics.comparison import Comparison
-from segnl.studies.compare_scored import ScoredComparison
+from segnl.studies.compare_scored import Result, ScoredComparison
 from segnl.studies.conditions import Condition, State
 from segnl.studies.verdicts import bracket, points
 
@@ -46,6 +50,39 @@ def condition_lines(conditions: Sequence[Condition]) -> list[tuple[State, str]]:
         if condition.state == "not known":
             unknown.setdefault(condition.detail, []).append(condition.aspect)
     return [*lines, *(("not known", f"{', '.join(aspects)} ({reason})") for reason, aspects in unknown.items())]
+
+
+def scored_dict(comparison: ScoredComparison) -> JSONDict:
+    """Returns the content of --json: fractions, null for what is unknown."""
+    keys = ("difference", "low", "high", "is_about_heads")
+    class_names = comparison.any_counts.class_names
+    pairs = []
+    for pair in comparison.pairs:
+        classes = comparison.class_differences(pair)
+        pairs.append(
+            asdict(pair)
+            | {"separable": pair.is_separable, "verdict": pair_sentence(pair, class_names)}
+            | {"per_class": {name: {key: getattr(own, key) for key in keys} for name, own in classes.items()}}
+        )
+    return {
+        "num_images": len(comparison.any_counts.sample_ids),
+        "heads": {name: _model_dict(results) for name, results in comparison.models.items()},
+        "pairs": pairs,
+        "verdicts": scored_verdicts(comparison),
+        "conditions": [asdict(condition) for condition in comparison.conditions],
+        "complete": True,
+    }
+
+
+def _model_dict(results: Sequence[Result]) -> JSONDict:
+    miou = [result.miou for result in results]
+    return {
+        "miou_mean": number_or_none(statistics.fmean(miou)),
+        "miou_sd": number_or_none(statistics.stdev(miou)) if len(miou) > 1 else None,
+        "runs": len(results),
+        "files": [str(result.path) for result in results],
+        "seeds": [result.seed for result in results],
+    }
 
 
 def _score_lines(comparison: ScoredComparison) -> list[str]:

@@ -171,6 +171,7 @@ def test_the_command_imports_no_torch_for_counts(two: list[str], tmp_path: Path)
     assert content["complete"] is True
     assert set(content["heads"]) == {"weak", "strong"}
     assert content["pairs"][0]["per_class"].keys() == {"a", "b", "c"}
+    assert content["pairs"][0]["verdict"] == content["verdicts"][0]
     assert content["verdicts"][0] in " ".join(out.split())
 
 
