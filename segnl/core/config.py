@@ -6,7 +6,7 @@ A component declares its settings in its own file, as a subclass of `Config`; `r
 import difflib
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -143,9 +143,13 @@ def find_config(path: Path) -> Path:
 
 def load_mapping(path: Path, overrides: Sequence[str] = ()) -> JSONDict:
     """Reads `path` over its `base:`, a file beside it that may have a base too, and applies `a.b=c` overrides."""
-    mapping = _over_its_base(find_config(path), ())
-    for override in overrides:
-        mapping = merge(mapping, parse_override(override))
+    return override(_over_its_base(find_config(path), ()), overrides)
+
+
+def override(mapping: JSONDict, overrides: Sequence[str], *, text_keys: Collection[str] = ()) -> JSONDict:
+    """Returns `mapping` with `a.b=c` overrides; text_keys: dotted keys whose values are text in any case."""
+    for text in overrides:
+        mapping = merge(mapping, parse_override(text, is_text=text.partition("=")[0].strip() in text_keys))
     return mapping
 
 
@@ -164,15 +168,28 @@ def _over_its_base(path: Path, readers: tuple[Path, ...]) -> JSONDict:
     return merge(_over_its_base(path.parent / base_name, (*readers, path.resolve())), mapping)
 
 
-def parse_override(text: str) -> JSONDict:
-    """Converts `optim.lr=0.02` to {"optim": {"lr": 0.02}}; the value is YAML."""
+def parse_override(text: str, *, is_text: bool = False) -> JSONDict:
+    """Converts `optim.lr=0.02` to {"optim": {"lr": 0.02}}.
+
+    The value is YAML if it is a number, true, false or null, or begins with a bracket or a quote; text otherwise.
+    is_text: it is text in any case, such as the path 2024.
+    """
     dotted, equals, value = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected KEY.KEY=VALUE, such as optim.lr=0.02")
-    mapping: Any = parse_yaml(value, f"--set {dotted}")
-    if isinstance(mapping, str) and value.strip()[:1] not in ("'", '"'):
-        mapping = value.strip()  # in a path, ` #` begins no comment
+    value = value.strip()
+    mapping: Any = value
+    if not is_text:
+        has_form = value[:1] in ("[", "{", "'", '"')
+        try:
+            parsed = parse_yaml(value, f"--set {dotted}")
+        except ConfigError:
+            if has_form:
+                raise
+            parsed = value
+        if has_form or not isinstance(parsed, str | dict | list):  # in a path, ` #` begins no comment and `: ` no value
+            mapping = parsed
     for key in reversed(keys):
         mapping = {key: mapping}
     return dict(mapping)

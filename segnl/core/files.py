@@ -22,13 +22,23 @@ LOCK = ".lock"
 """The file in a run's folder that `run_lock` locks."""
 
 
+_WRITE_REMEDIES = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "change its permissions or choose another place",
+    errno.EROFS: "choose another place",
+}
+
+
 def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     """Writes `data` to `path` atomically: whatever dies when, a reader sees the whole old file or the whole new one.
 
     is_synced: False is faster for many files; a power cut can damage them then, a killed process cannot.
     Raises MachineError naming the path (disk full, no permission); the old file is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # A short name: that of the file itself may be as long as the file system allows.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: its files are private to the user, and the umask that other files follow cannot be read safely.
@@ -41,9 +51,8 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     except OSError as err:
         with suppress(OSError):
             temporary.unlink()
-        raise MachineError(
-            f"{path}: cannot be written ({err.strerror}); free some space or choose another place"
-        ) from err
+        remedy = _WRITE_REMEDIES.get(err.errno or 0, "free some space or choose another place")
+        raise MachineError(f"{path}: cannot be written ({err.strerror}); {remedy}") from err
     if is_synced:
         with suppress(OSError):  # the rename survives a power cut too, on file systems that can sync a folder
             folder = os.open(path.parent, os.O_RDONLY)

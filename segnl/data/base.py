@@ -22,7 +22,15 @@ from segnl.data.layout import (
     read_sample_list,
     split_folder,
 )
-from segnl.data.reading import FileError, exif_orientation, read_colours, read_image, read_label
+from segnl.data.reading import (
+    MAX_PIXELS,
+    FileError,
+    ImageFormat,
+    exif_orientation,
+    read_colours,
+    read_image,
+    read_label,
+)
 from segnl.data.sample import Sample
 from segnl.labels.label_map import LabelMapSetting, mapped_table
 from segnl.labels.table import ClassTable
@@ -59,6 +67,11 @@ class DataConfig(Config):
     """Cross-validation, such as {count: 5, number: 0}: both train and val are taken from the samples of train."""
     label_map: LabelMapSetting | None = None
     """Classes to train on, each with a list of ids, colours or classes of the label files (labels/label_map.py)."""
+    value_range: tuple[float, float] | None = None
+    """Stored values of images that become 0 and 255, those between in proportion: [0, 4095] for 12 bits. Only images of
+    more than 8 bits a channel are scaled; null refuses these."""
+    max_pixels: Annotated[int, Field(ge=1, le=2**33)] = MAX_PIXELS
+    """Pixels of the largest image that is decoded; raise it for files that you trust."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
     scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
@@ -84,6 +97,13 @@ class DataConfig(Config):
             raise ValueError("expected [smallest, largest]")
         return scale
 
+    @field_validator("value_range")
+    @classmethod
+    def _is_a_range(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value_range is not None and value_range[0] >= value_range[1]:
+            raise ValueError("expected [lowest, highest], which differ")
+        return value_range
+
     @model_validator(mode="after")
     def _splits_differ(self) -> "DataConfig":
         has_split = self.image_folder is None or "{split}" in self.image_folder
@@ -100,6 +120,11 @@ class DataConfig(Config):
     def title(self) -> str:
         """The data set's name for people and for the names of runs."""
         return self.name
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """How images are decoded."""
+        return ImageFormat(self.value_range, self.max_pixels)
 
     @property
     def root_folder(self) -> Path:
@@ -310,12 +335,12 @@ class SegmentationData:
         Override it for labels that are no images of ids. Raises FileError.
         """
         if self.table.reads_colours:
-            return read_colours(self._labels[i])
-        return read_label(self._labels[i], max_id=self.table.max_id)
+            return read_colours(self._labels[i], max_pixels=self.cfg.max_pixels)
+        return read_label(self._labels[i], max_id=self.table.max_id, max_pixels=self.cfg.max_pixels)
 
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
-        image = read_image(self._images[i])
+        image = read_image(self._images[i], self.cfg.image_format)
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
         raw = self.read_ids(i)

@@ -4,15 +4,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segnl.core import IGNORE
-from segnl.core.arrays import Counts, Ids
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
+from segnl.data.label_counts import LabelCounts, doubts
 from segnl.data.reading import FileError, exif_orientation, read_image
 
 
@@ -20,7 +16,7 @@ from segnl.data.reading import FileError, exif_orientation, read_image
 class DataReport:
     """Result of `check`.
 
-    notes: remarks that are no errors, such as an EXIF orientation, which is not applied.
+    notes: remarks that are no errors: an EXIF orientation, which is not applied; classes without a pixel.
     pixels_per_class, ignored_pixels: over the labels that could be read.
     """
 
@@ -54,7 +50,7 @@ def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None
     """
     errors = list(data.unmatched)
     notes: list[FileError] = []
-    counts = np.zeros(IGNORE + 1, np.int64)
+    counts = LabelCounts.none(data.table.num_classes)
     with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
         for pair_errors, pair_notes, pair_counts in pool.map(partial(_check_pair, data), range(len(data))):
             errors += pair_errors
@@ -62,12 +58,15 @@ def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None
             counts += pair_counts
             if on_pair is not None:
                 on_pair()
+    for sentence in doubts(data.table, counts):
+        note = FileError(data.label_folder(), "classes", sentence)
+        (notes if counts.num_present else errors).append(note)
     return DataReport(
         errors,
         notes,
         num_pairs=len(data),
-        pixels_per_class={name: int(counts[i]) for i, name in enumerate(data.table.names)},
-        ignored_pixels=int(counts[IGNORE]),
+        pixels_per_class={name: int(counts.by_class[i]) for i, name in enumerate(data.table.names)},
+        ignored_pixels=counts.ignored,
     )
 
 
@@ -84,27 +83,15 @@ def merge_reports(reports: Sequence[DataReport]) -> DataReport:
     )
 
 
-def class_pixels(data: SegmentationData) -> Counts:
-    """Counts the pixels of each class over all labels, int64 `k`. Raises DataError for a label that cannot be read."""
-    with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
-        of_labels = pool.map(lambda i: _count(data, data.label_path(i), data.read_ids(i)), range(len(data)))
-        return sum(of_labels, np.zeros(IGNORE + 1, np.int64))[: data.table.num_classes]
-
-
-def _count(data: SegmentationData, path: Path, raw: Ids) -> Counts:
-    """Counts a label's pixels by train id, int64 `256`; raw: its ids as stored."""
-    return np.bincount(data.table.to_train(raw, str(path)).ravel(), minlength=IGNORE + 1)
-
-
-def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[FileError], Counts]:
+def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[FileError], LabelCounts]:
     """Returns errors, notes and pixel counts of pair `i`: image and label each, then the two against each other."""
     image_path, label_path = data.image_path(i), data.label_path(i)
     errors: list[FileError] = []
     notes: list[FileError] = []
-    counts = np.zeros(IGNORE + 1, np.int64)
+    counts = LabelCounts.none(data.table.num_classes)
     image = raw = None
     try:
-        image = read_image(image_path)
+        image = read_image(image_path, data.cfg.image_format)
         if (orientation := exif_orientation(image_path)) != 1:
             detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
             notes.append(FileError(image_path, "orientation", detail))
@@ -112,14 +99,14 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
         errors.append(err)
     try:
         raw = data.read_ids(i)
-        counts = _count(data, label_path, raw)
+        counts = LabelCounts.of(data.table, raw, str(label_path))
     except FileError as err:
         errors.append(err)
     except DataError as err:
         errors.append(FileError(label_path, "id", str(err).removeprefix(f"{label_path}: ")))
     try:
         if image is not None and raw is not None:
-            require_same_size(image_path, image.shape[:2], label_path, raw.shape)
+            require_same_size(image_path, image.shape[:2], label_path, raw.shape[:2])
     except FileError as err:
         errors.append(err)
     return errors, notes, counts

@@ -5,10 +5,16 @@ which OpenCV turns into colours. Neither image nor label is rotated by an EXIF o
 the tag, and rotating only the image would pair the wrong pixels.
 """
 
+import os
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -17,12 +23,29 @@ from segnl.core.errors import DataError
 
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How the pixels of images become 8-bit channels.
+
+    value_range: the stored values that become 0 and 255, those between in proportion, for images of more than 8 bits;
+    None refuses such images. max_pixels: rows times columns.
+    """
+
+    value_range: tuple[float, float] | None = None
+    max_pixels: int = MAX_PIXELS
+
+
+DEFAULT_FORMAT = ImageFormat()
 
 
 class FileError(DataError):
     """A file that cannot be used; the detail says what is wrong and what to do.
 
-    kind: missing, empty, damaged, format, size or id.
+    kind: missing, unreadable, empty, damaged, format, size, id, orientation or classes.
     """
 
     def __init__(self, file: Path, kind: str, detail: str) -> None:
@@ -36,32 +59,55 @@ class FileError(DataError):
         return {"file": str(self.file), "kind": self.kind, "detail": self.detail}
 
 
-def read_image(path: Path) -> Pixels:
-    """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation, alpha dropped).
+def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
+    """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation).
 
-    Raises FileError for a file that is missing, empty, truncated, or holds more than 8 bits a channel in one channel.
+    Raises FileError for a file that is missing, empty, truncated or too large; that has more than 8 bits a channel,
+    unless image_format says how to read them; a fourth band that is not constant; or several pages.
     """
-    return rgb_pixels(_decode(path), path)
+    return rgb_pixels(_decode(path, image_format.max_pixels), path, image_format)
 
 
-def rgb_pixels(image: Image.Image, path: Path) -> Pixels:
-    """Returns the pixels of a PIL image, RGB u8 `H W 3`. path: its name in messages.
+def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
+    """Returns the pixels of a decoded PIL image, RGB u8 `H W 3`. path: its file, and its name in messages.
 
-    Raises FileError for more than 8 bits a channel in one channel.
+    Raises FileError as `read_image` does.
     """
-    if image.mode.startswith(("I", "F")):
-        raise FileError(path, "format", f"image of mode {image.mode}; expected 8 bits a channel: scale and save it so")
+    if image.mode.startswith(("I", "F")) or image.info.get(_IS_DEEP):
+        return _deep_pixels(image, path, image_format)
+    if image.mode in ("RGBA", "RGBX", "LA", "PA"):
+        lowest, highest = image.getchannel(len(image.getbands()) - 1).getextrema()
+        if lowest != highest:
+            detail = f"image of mode {image.mode}, whose last band holds {lowest}..{highest}; expected RGB or grey"
+            raise FileError(path, "format", f"{detail}: drop that band, or blend it in, and save the image again")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_label(path: Path, *, max_id: int = 255) -> Ids:
+def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> Pixels:
+    """Returns the pixels of an image of more than 8 bits a channel, scaled from value_range to 0..255."""
+    if image_format.value_range is None:
+        detail = "image of more than 8 bits a channel; expected 8 bits a channel, or data.value_range, the values that"
+        raise FileError(path, "format", f"{detail} become 0 and 255, such as [0, 4095] for 12 bits")
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float32)
+    else:  # PIL has kept the high bytes only
+        stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 3:
+            raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
+        values = stored[..., ::-1].astype(np.float32)
+    lowest, highest = image_format.value_range
+    levels = np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels) if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS) -> Ids:
     """Decodes a label to ids `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to max_id.
 
     Returns u8, or u16 where max_id is above 255.
 
     Raises FileError for a file that is missing, empty or truncated, for colours, JPEG, and ids above max_id.
     """
-    image = _decode(path)
+    image = _decode(path, max_pixels)
     _refuse_jpeg(image, path)
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
         detail = (
@@ -86,13 +132,15 @@ def read_label(path: Path, *, max_id: int = 255) -> Ids:
     return wide.astype(dtype)
 
 
-def read_colours(path: Path) -> Pixels:
+def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes a label of colours to RGB u8 `H W 3`; a palette's colours are taken, grey is as many in each channel.
 
     Raises FileError for a file that is missing, empty or truncated, for JPEG, and for other kinds.
     """
-    image = _decode(path)
+    image = _decode(path, max_pixels)
     _refuse_jpeg(image, path)
+    if image.info.get(_IS_DEEP):
+        raise FileError(path, "format", "label of more than 8 bits a channel; save its colours with 8")
     if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
         raise FileError(path, "format", f"label of mode {image.mode}; expected RGB colours of 8 bits")
     return np.array(image.convert("RGB"))
@@ -106,28 +154,96 @@ def _refuse_jpeg(image: Image.Image, path: Path) -> None:
 def exif_orientation(path: Path) -> int:
     """Returns 1 for pixels that are upright as stored; 2..8 for a tag, which is not applied."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DECODER_ERRORS:
         return 1
 
 
-def _decode(path: Path) -> Image.Image:
+_IS_DEEP = "segnl_is_deep"
+_PIL_LIMIT = threading.Lock()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens a file of any size, its pixels not decoded yet.
+
+    PIL's own limit holds for the whole process; ours for a call.
+    """
+    with _PIL_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+def _decode(path: Path, max_pixels: int) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise FileError(path, "empty", "the file is empty; download or export it again")
-        with Image.open(path) as image:
-            rawmode = image.tile[0][3] if image.tile else ""
-            rawmode = rawmode[0] if isinstance(rawmode, tuple) else rawmode
+        if path.is_dir():
+            raise FileError(path, "format", "is a folder; expected a file")
+        with _opened(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                detail = f"has {height}x{width} pixels, and at most {max_pixels:,} are decoded; raise data.max_pixels"
+                raise FileError(path, "format", f"{detail} for files that you trust, or cut it into tiles")
+            rawmode, max_value = _stored_as(image)
+            is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
+            pages = _num_pages(image)
+            if pages > 1:
+                detail = f"holds {pages} pages or frames; expected one image"
+                raise FileError(path, "format", f"{detail}: save each as a file of its own")
             image.load()
     except FileNotFoundError as err:
-        raise FileError(path, "missing", "no such file") from err
-    except Image.DecompressionBombError as err:
-        raise FileError(path, "format", f"too large to decode ({err}); cut it into tiles") from err
+        target = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
+        raise FileError(path, "missing", f"no such file{target}") from err
     except _DECODER_ERRORS as err:
+        if isinstance(err, OSError) and err.errno is not None:  # the system's own error, not a decoder's
+            detail = f"cannot be read ({err.strerror}); check its permissions and the disk"
+            raise FileError(path, "unreadable", detail) from err
         # One line, and without the path, which PIL repeats.
-        reason = str(getattr(err, "strerror", None) or err or type(err).__name__).splitlines()[0].split(" '")[0]
+        reason = str(err or type(err).__name__).splitlines()[0].split(" '")[0]
         raise FileError(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
+    image.info[_IS_DEEP] = is_deep
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
     return image
+
+
+def _stored_as(image: Image.Image) -> tuple[str, int]:
+    """Returns PIL's word for how the pixels are stored, such as `RGB;16B`, and the largest value of a PPM's channel."""
+    tile = getattr(image, "tile", None)
+    arguments = tile[0][3] if tile else ""
+    rawmode, *more = arguments if isinstance(arguments, tuple) else (arguments,)
+    return str(rawmode), int(more[0]) if image.format == "PPM" and more else 255
+
+
+_REDUCED_OR_MASK = 0b101  # bits of TIFF's NewSubfileType
+
+
+def _num_pages(image: Image.Image) -> int:
+    """Returns the number of pages or frames; a TIFF's previews and a phone's second picture in a JPEG do not count."""
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames == 1 or image.format == "MPO":
+        return 1
+    if image.format != "TIFF":
+        return int(num_frames)
+    pages = 0
+    for frame in range(num_frames):
+        image.seek(frame)
+        pages += not image.tag_v2.get(254, 0) & _REDUCED_OR_MASK  # type: ignore[attr-defined]  # a TIFF has it
+    image.seek(0)
+    return max(1, pages)
+
+
+def _jp2_bits(path: Path) -> int:
+    """Returns the bits a channel of a JPEG 2000 file, from the SIZ segment of its header; 8 where there is none."""
+    with path.open("rb") as file:
+        head = file.read(65_536)
+    start = head.find(b"\xff\x4f\xff\x51")
+    # After the two markers: lengths, sizes and offsets of 38 bytes, then one byte for each channel.
+    return (head[start + 42] & 0x7F) + 1 if start >= 0 and len(head) > start + 42 else 8

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
-from segnl.data.reading import read_image, rgb_pixels
+from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, InferenceSettings, infer
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
@@ -86,18 +86,19 @@ class Predictor:
         # A sliding window already passes the network in batches.
         batch_size = 1 if self.recipe.eval.mode == "slide" else self.recipe.eval.batch_size
         predictions: list[npt.NDArray[Any]] = []
-        for batch in _batches(map(as_pixels, image), batch_size):
+        image_format = self.recipe.data.image_format
+        for batch in _batches((as_pixels(item, image_format) for item in image), batch_size):
             scores = self.scores(np.stack(batch))
             predictions += list((scores.probabilities() if probabilities else scores.argmax()).cpu().numpy())
         return predictions
 
 
-def as_pixels(image: Image) -> Pixels:
+def as_pixels(image: Image, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
     """Returns the pixels `H W 3` of an image. Raises DataError for a file or PIL image that cannot be read as RGB."""
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image), image_format)
     if isinstance(image, PIL.Image.Image):
-        return rgb_pixels(image, Path(getattr(image, "filename", "") or "image"))
+        return rgb_pixels(image, Path(getattr(image, "filename", "") or "image"), image_format)
     return image.movedim(0, -1).cpu().numpy() if isinstance(image, Tensor) else image
 
 

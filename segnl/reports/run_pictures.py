@@ -12,7 +12,7 @@ from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
 from segnl.core.files import not_a_link, write_atomic
 from segnl.data.base import SegmentationData
-from segnl.data.check import class_pixels
+from segnl.data.label_counts import class_pixels
 from segnl.data.loader import BatchKeys, BatchPlan
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate_run import evaluate_run

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from segnl.core.config import Config, Count, JSONDict, SidePx, SmallCount, load_mapping, validate
+from segnl.core.config import Config, Count, JSONDict, SidePx, SmallCount, load_mapping, override, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
@@ -184,14 +184,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises ConfigError naming the file and the dotted key.
     """
-    mapping = load_mapping(path, overrides)
-    try:
-        return compose(mapping, str(path))
-    except ConfigError as err:  # data.root=2024 is a path, though YAML reads a number
-        texts = [text for text in overrides if text.partition("=")[0].strip() == err.text_key]
-        if not texts:
-            raise
-        return load_recipe(path, [text.replace("=", "='", 1) + "'" if text in texts else text for text in overrides])
+    return compose_overridden(load_mapping(path), overrides, file=str(path))
+
+
+def compose_overridden(mapping: JSONDict, overrides: Sequence[str], *, file: str) -> Recipe:
+    """Applies `a.b=c` overrides to a recipe and validates it. Raises ConfigError naming `file` and the dotted key."""
+    text_keys: set[str] = set()
+    while True:
+        try:
+            return compose(override(mapping, overrides, text_keys=text_keys), file)
+        except ConfigError as err:  # data.root=2024 is a path, though YAML reads a number
+            given = {text.partition("=")[0].strip() for text in overrides}
+            if err.text_key not in given - text_keys:
+                raise
+            text_keys.add(err.text_key)
 
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:

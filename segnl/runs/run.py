@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segnl.core.config import JSONDict, merge, parse_override
+from segnl.core.config import JSONDict, merge
 from segnl.core.errors import CheckpointError
 from segnl.core.result_cache import ResultCache
 from segnl.data.base import SegmentationData
@@ -19,7 +19,7 @@ from segnl.runs.checkpoint import (
     newest_checkpoint,
     open_checkpoint,
 )
-from segnl.runs.recipe import Recipe, compose, differing_keys
+from segnl.runs.recipe import Recipe, compose_overridden, differing_keys
 from segnl.runs.trust import require_trusted_modules
 
 
@@ -98,9 +98,7 @@ def open_run(
     checkpoint = open_checkpoint(run_or_file)
     require_trusted_modules(checkpoint.recipe, trust_modules, file=str(checkpoint.path))
     mapping = merge(checkpoint.recipe, settings or {})
-    for override in overrides:
-        mapping = merge(mapping, parse_override(override))
-    recipe = compose(mapping, file=str(checkpoint.path))
+    recipe = compose_overridden(mapping, overrides, file=str(checkpoint.path))
     changed = [key for key in differing_keys(recipe.to_dict(), checkpoint.recipe) if key.startswith("model.")]
     if changed:
         raise CheckpointError(f"{checkpoint.path}: was trained with another {', '.join(changed)}; drop that --set")

@@ -12,8 +12,8 @@ from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
-from segnl.data.check import class_pixels
 from segnl.data.digest import listing_digest
+from segnl.data.label_counts import class_pixels, require_labelled
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
@@ -60,6 +60,8 @@ def fit(
             locked = lock_run_folder(run, recipe, data.table, fresh=fresh, extend=extend)
             checkpoint = stack.enter_context(locked if group.is_rank0 else nullcontext())
             listing = listing_digest(data) if group.is_rank0 else {}
+            if group.is_rank0 and checkpoint is None:
+                require_labelled(data)
             if checkpoint is not None:
                 _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
         checkpoint = broadcast_checkpoint(checkpoint, group)

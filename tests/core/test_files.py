@@ -31,6 +31,13 @@ def test_a_file_has_the_permissions_that_the_umask_gives_at_that_time(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_name_as_long_as_the_file_system_allows_is_written_and_a_longer_one_named(tmp_path):
+    write_atomic(tmp_path / ("x" * 251 + ".png"), b"x")
+    assert os.listdir(tmp_path) == ["x" * 251 + ".png"]
+    with pytest.raises(MachineError, match=r"File name too long\); give a shorter name"):
+        write_atomic(tmp_path / ("x" * 252 + ".png"), b"x")
+
+
 def test_a_full_disk_keeps_the_old_file(tmp_path):
     path = tmp_path / "file.bin"
     write_atomic(path, b"old")

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.check import check, class_pixels
+from segnl.data.check import check
 from segnl.data.datasets.folder import Folder
+from segnl.data.label_counts import class_pixels
 
 
 def test_eight_bad_files_are_all_named_at_once(make_folder):

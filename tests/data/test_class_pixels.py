@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from segnl.data.check import class_pixels
+from segnl.data.label_counts import class_pixels
 from segnl.runs.build import build_data
 from segnl.runs.recipe import load_recipe
 

@@ -2,11 +2,12 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.data.reading import FileError, exif_orientation, read_image, read_label
+from segnl.data.reading import FileError, ImageFormat, exif_orientation, read_colours, read_image, read_label
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
 IDS = PIXELS[..., 0] % 5
@@ -107,13 +108,6 @@ def test_exif_orientation_rotates_neither_image_nor_label(tmp_path):
     np.testing.assert_array_equal(read_label(tmp_path / "label.png"), IDS)
 
 
-def test_an_image_too_large_to_decode_is_refused_in_one_line(tmp_path, monkeypatch):
-    Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(FileError, match="too large to decode"):
-        read_image(tmp_path / "a.png")
-
-
 def test_damaged_bytes_end_in_pixels_or_in_one_fault(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "a.png"
@@ -129,3 +123,117 @@ def test_damaged_bytes_end_in_pixels_or_in_one_fault(tmp_path):
                 assert read_image(path).ndim == 3
             except FileError as fault:
                 assert fault.kind in ("damaged", "format")  # noqa: PT017  either outcome is right
+
+
+def save_16_bit(path, pixels):
+    cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels)
+
+
+DEEP = np.random.default_rng(1).integers(0, 4096, (7, 11, 3), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+def test_colours_of_16_bits_are_refused_or_scaled_as_asked_not_cut_to_their_high_byte(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    save_16_bit(path, DEEP)
+    with pytest.raises(FileError, match=r"more than 8 bits a channel.*data\.value_range.*\[0, 4095\]"):
+        read_image(path)
+    image = read_image(path, ImageFormat(value_range=(0, 4095)))
+    expected = [[[round(int(value) * 255 / 4095) for value in pixel] for pixel in row] for row in DEEP]
+    assert np.abs(image.astype(int) - expected).max() == 0
+    assert image.flags.c_contiguous
+
+
+def test_grey_of_16_bits_is_scaled_and_values_beyond_the_range_are_clipped(tmp_path):
+    save_16_bit(tmp_path / "a.png", np.array([[100, 350, 600, 60_000, 0]], np.uint16))
+    image = read_image(tmp_path / "a.png", ImageFormat(value_range=(100, 600)))
+    assert image[0, :, 0].tolist() == [0, 128, 255, 255, 0]
+    assert image.shape == (1, 5, 3)
+
+
+def test_images_of_8_bits_do_not_change_with_a_range(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", ImageFormat(value_range=(0, 4095))), PIXELS)
+
+
+def test_jpeg_2000_of_12_bits_is_recognised(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.jp2")
+    assert read_image(tmp_path / "a.jp2").shape == (7, 11, 3)
+    data = bytearray((tmp_path / "a.jp2").read_bytes())
+    start = data.find(b"\xff\x4f\xff\x51") + 42
+    assert data[start] == 7  # 8 bits, less one
+    data[start] = 11
+    (tmp_path / "a.jp2").write_bytes(data)
+    with pytest.raises(FileError):
+        read_image(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_fourth_band_is_dropped_only_where_it_holds_nothing(tmp_path, suffix):
+    path, bands = tmp_path / f"a.{suffix}", np.dstack([PIXELS, np.full((7, 11), 255, np.uint8)])
+    Image.fromarray(bands).save(path)
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+    bands[2, 3, 3] = 9
+    Image.fromarray(bands).save(path)
+    with pytest.raises(FileError, match=r"mode RGBA, whose last band holds 9\.\.255"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
+def test_pages_after_the_first_are_not_dropped_silently(tmp_path, suffix):
+    first, *more = (Image.fromarray(np.roll(PIXELS, i)) for i in range(3))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more)
+    for read in (read_image, read_label):
+        with pytest.raises(FileError, match="holds 3 pages or frames"):
+            read(tmp_path / f"a.{suffix}")
+
+
+def test_the_preview_in_a_tiff_is_no_page(tmp_path):
+    first, preview = Image.fromarray(PIXELS), Image.fromarray(PIXELS[::2, ::2])
+    preview.encoderinfo = {"tiffinfo": {254: 1}}
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), PIXELS)
+
+
+def test_a_large_image_is_refused_unless_the_limit_is_raised_and_pils_limit_stays(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    with pytest.raises(FileError, match=r"has 7x11 pixels, and at most 76 are decoded; raise data\.max_pixels"):
+        read_image(tmp_path / "a.png", ImageFormat(max_pixels=76))
+    with pytest.raises(FileError, match="at most 76"):
+        read_label(tmp_path / "a.png", max_pixels=76)
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 20  # PIL refuses twice as many
+    try:
+        assert read_image(tmp_path / "a.png").shape == (7, 11, 3)
+        assert exif_orientation(tmp_path / "a.png") == 1
+        assert Image.MAX_IMAGE_PIXELS == 20
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def test_no_permission_a_folder_and_a_broken_link_are_told_from_damage(tmp_path, monkeypatch):
+    (tmp_path / "x.jpg").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for name, kind, message in (
+        ("x.jpg", "format", "is a folder; expected a file"),
+        ("link.png", "missing", r"no such file, a link to .*gone\.png, which is not there"),
+    ):
+        with pytest.raises(FileError, match=message) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.kind == kind
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(FileError, match=r"cannot be read \(Permission denied\); check its permissions") as caught:
+        read_image(tmp_path / "a.png")
+    assert caught.value.kind == "unreadable"
+
+
+def test_a_label_of_16_bit_colours_is_refused(tmp_path):
+    save_16_bit(tmp_path / "a.png", DEEP)
+    with pytest.raises(FileError, match="more than 8 bits"):
+        read_colours(tmp_path / "a.png")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from segnl.core.config import Config, load_mapping, merge
-from segnl.data.check import class_pixels
+from segnl.data.label_counts import class_pixels
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate

@@ -84,7 +84,9 @@ def test_a_recipe_survives_pickling(tiny_config):
     assert (again.loss.fraction, again.optim.betas, again.model.head.channels) == (0.5, (0.9, 0.999), 16)
 
 
-@pytest.mark.parametrize("root", ["2024", "007", "1e3", "/data/#1", "/data/a #1", "true", "null-set"])
+@pytest.mark.parametrize(
+    "root", ["2024", "007", "1e3", "/data/#1", "/data/a #1", "true", "null", "null-set", "/x/a: b", "@x", "~/x"]
+)
 def test_a_path_given_on_the_command_line_is_text(tiny_config, root):
     recipe = load_recipe(tiny_config, ["train.seed=3", f"data.root={root}"])
     assert (str(recipe.data.root), recipe.train.seed) == (root, 3)
