@@ -7,9 +7,23 @@ from typing import Any
 from segnl.core.errors import MachineError
 from segnl.core.files import read_bytes
 
+_NUMBER = (int, float, type(None))
+_TYPES = {
+    "event": (str,),
+    "step": (int,),
+    "ranks": (int,),
+    "batch": (str,),
+    "init": (dict,),
+    "loss": _NUMBER,
+    "lr": _NUMBER,
+    "miou": _NUMBER,
+    "images_per_s": (int, float),
+}
+"""Keys that segnl reads back. A line in which one holds something else counts as damaged."""
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a log, oldest first; [] if there is no file.
+    """Reads the complete lines of a log, oldest first; [] if there is no file. Damaged lines are left out.
 
     Raises MachineError for a file that cannot be read.
     """
@@ -25,6 +39,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except (ValueError, RecursionError):
             continue  # cut short by a kill or damaged by a power cut
-        if isinstance(line, dict):
+        if isinstance(line, dict) and all(_is_valid(line[key], types) for key, types in _TYPES.items() if key in line):
             lines.append(line)
     return lines
+
+
+def _is_valid(value: Any, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)

@@ -42,7 +42,7 @@ def read_curve(run: Path, name: str) -> Curve:
 
     Raises ConfigError when the log holds no training step.
     """
-    lines = read_log(run / "log.jsonl")
+    lines = [line for line in read_log(run / "log.jsonl") if "step" in line]
     steps = {line["step"]: line for line in lines if "loss" in line and "event" not in line}
     scores = {line["step"]: line for line in lines if line.get("event") == "eval" and line.get("miou") is not None}
     if not steps:
@@ -58,7 +58,7 @@ def read_curve(run: Path, name: str) -> Curve:
 
 
 def _column(lines: dict[int, dict[str, Any]], key: str) -> Floats:
-    return np.array([lines[step][key] for step in sorted(lines)], np.float64)
+    return np.array([lines[step].get(key, np.nan) for step in sorted(lines)], np.float64)
 
 
 def smoothed(values: Floats, width: int) -> Floats:

@@ -65,7 +65,7 @@ def logged_hashes(folder: Path) -> LoggedHashes:
     lines = read_log(folder / "log.jsonl")
     starts = [line for line in lines if line.get("event") == "start"]
     has_ranks = any(line.get("ranks", 1) > 1 for line in starts)
-    batches = {} if has_ranks else {line["step"]: line["batch"] for line in lines if "batch" in line}
+    batches = {} if has_ranks else {line["step"]: line["batch"] for line in lines if {"step", "batch"} <= line.keys()}
     return LoggedHashes(batches, next((line["init"] for line in starts if "init" in line), None))
 
 

@@ -129,4 +129,4 @@ def cross_entropy_sum(scores: ClassScores, label: Tensor) -> Tensor:
 def _logged_validations(run: Path, *, up_to_step: int) -> dict[int, dict[str, float | None]]:
     """Returns the log's lines of validations by step, the earliest first."""
     lines = [line for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
-    return {line["step"]: line for line in lines if line["step"] <= up_to_step}
+    return {line["step"]: line for line in lines if "step" in line and line["step"] <= up_to_step}
