@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segnl.core.errors import ConfigError, MachineError
 
-NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Exceptions of numpy and zipfile for an .npz that is truncated, damaged, or of another kind."""
 
 LOCK = ".lock"

@@ -74,7 +74,7 @@ class DataConfig(Config):
     """Pixels of the largest image that is decoded; raise it for files that you trust."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
-    scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
+    scale: tuple[Annotated[float, Field(ge=0.01, le=16)], Annotated[float, Field(ge=0.01, le=16)]] = (0.5, 2.0)
     """Range of the random factor, uniform, by which an image is resized before it is cropped."""
     short_side_px: SidePx | None = None
     """Length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
@@ -88,7 +88,7 @@ class DataConfig(Config):
     crop, flip and colour; null: these."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
-    worker_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    worker_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 
     @field_validator("scale")
     @classmethod

@@ -19,7 +19,7 @@ from segnl.ops.resize import resize
 
 Balance = Literal["enet", "enet_sqrt", "median_frequency"]
 ClassWeight = Annotated[
-    Annotated[Balance, Tag("formula")] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Tag("numbers")],
+    Annotated[Balance, Tag("formula")] | Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Tag("numbers")],
     Discriminator(lambda value: "numbers" if isinstance(value, list | tuple) else "formula"),
 ]
 

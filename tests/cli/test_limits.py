@@ -36,6 +36,8 @@ def refusal(capsys, *words):
         f"data.crop_hw=[{HUGE}, 64]",
         f"data.short_side_px={HUGE}",
         "data.scale=[0.5, 1e9]",
+        "data.worker_timeout_s=1e300",
+        "loss.class_weight=[1e300, 1.0, 1.0]",
         f"model.head.channels={HUGE}",
         f"model.head.recurrence={HUGE}",
         f"model.head.num_convs={HUGE}",
