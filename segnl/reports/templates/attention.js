@@ -182,13 +182,13 @@ function explain(chosen) {
   if (kinds.has("signed")) bars.push(scaleBar(true, ["− largest", "0", "+ largest"]));
   $("look-keys").replaceChildren(...bars);
   const meanings = {
-    softmax: "Attention: the weights of the head's own attention, which sum to 1. All hops: the product of the hops' attention, which positions can reach the pixel; it leaves out the residual and the factor gamma. Weights say where a head looks, not how much it uses what it sees there.",
-    signed: "Signed attention (dot product, concatenation): weights of any sign that need not sum to 1; numbers use their absolute values.",
-    gradient: "Effective receptive field: how strongly each position of the features would change this pixel's winning logit (absolute gradient, mean over channels, of the pixel's highest logit). It is no attention: it is shown for every head, and is all there is for heads that do not attend.",
+    softmax: "Attention: the weights of the head's own attention, which sum to 1; all hops: the product of the hops. They say where a head looks, not how much it uses what it sees.",
+    signed: "Signed attention (dot product, concatenation): weights of any sign, which need not sum to 1; the numbers use absolute values.",
+    gradient: "Effective receptive field: the absolute gradient of the pixel's highest logit with respect to the features, mean over channels. It is not attention; it is all there is for heads that do not attend.",
   };
   const coarse = chosen.map((measure, head) => [measure, data.heads[head]]).filter(([measure]) => measure.rows.length * measure.columns.length < measure.map[0] * measure.map[1])
     .map(([measure, name]) => `${name} at ${measure.rows.length} × ${measure.columns.length} of ${measure.map[0]} × ${measure.map[1]}`);
-  const grids = coarse.length ? ` To keep the page small, rows were computed for a grid of pixels: ${coarse.join(", ")}; the ring marks the nearest one.` : "";
+  const grids = coarse.length ? ` To bound time and size, rows were computed for a grid of pixels: ${coarse.join(", ")}; the ring marks the nearest one.` : "";
   $("look-meaning").textContent = `${Object.keys(meanings).filter((kind) => kinds.has(kind)).map((kind) => meanings[kind]).join(" ")}${grids}`;
 }
 
