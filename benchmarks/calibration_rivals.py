@@ -1,14 +1,21 @@
 """Other intervals for the same difference: common ones, and ones that were tried and not used."""
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import chdtrc, stdtrit
 
 from segnl.core.arrays import Floats
 from segnl.metrics.confusion import ratio
-from segnl.metrics.statistics.variance import HeadSpread, image_variance, satterthwaite
+from segnl.metrics.statistics.variance import Estimate, HeadSpread, image_variance, satterthwaite
 
 BOOTSTRAP = 400
 """Sets of images drawn for an interval."""
+
+
+def linearised_contributions(intersection: Floats, union: Floats) -> Floats:
+    """Returns contributions `... n k` by the delta method: the jackknife's without 1 / (1 - h), as segnl's were."""
+    total = union.sum(axis=-2, keepdims=True)
+    iou = ratio(intersection.sum(axis=-2, keepdims=True), total)
+    return np.asarray(iou + (intersection - iou * union) * ratio(intersection.shape[-2], total))
 
 
 def bootstrap(rng: np.random.Generator, intersection: Floats, union: Floats) -> tuple[Floats, Floats]:
@@ -41,12 +48,23 @@ def plain_sum(spreads: list[HeadSpread], a: int, b: int) -> Floats:
 
 def pooled(spreads: list[HeadSpread], a: int, b: int) -> Floats:
     """Returns half widths `m` with one variance over seeds for all heads of the study, else as segnl's."""
+    return pooled_difference(spreads, a, b).half_width()
+
+
+def pooled_difference(spreads: list[HeadSpread], a: int, b: int) -> Estimate:
+    """Estimates the difference of heads a and b with one variance over seeds for all heads of the study."""
     of_a, of_b = spreads[a], spreads[b]
     images, images_df = image_variance(of_a.per_image - of_b.per_image)
     residual = (of_a.residual / of_a.runs + of_b.residual / of_b.runs) / len(of_a.per_image)
     pooled_df = sum(spread.runs - 1 for spread in spreads)
     variance = sum((spread.runs - 1) * spread.seed_var for spread in spreads) / pooled_df
     seeds = np.maximum(variance * (1 / of_a.runs + 1 / of_b.runs), residual)
-    images = np.maximum(0, images - residual)
-    df = satterthwaite([seeds, images], [np.full_like(images, pooled_df), images_df])
-    return np.asarray(stdtrit(df, 0.975) * np.sqrt(seeds + images))
+    value = of_a.per_image.mean(axis=0) - of_b.per_image.mean(axis=0)
+    return Estimate(value, seeds, np.full_like(seeds, pooled_df), np.maximum(0, images - residual), images_df)
+
+
+def bartlett_p(spreads: list[HeadSpread]) -> Floats:
+    """Returns p values `m` of the test of equal variances of heads with equally many runs (Bartlett 1937)."""
+    variances, df, k = np.stack([spread.seed_var for spread in spreads]), spreads[0].runs - 1, len(spreads)
+    statistic = k * df * np.log(variances.mean(axis=0)) - df * np.log(variances).sum(axis=0)
+    return np.asarray(chdtrc(k - 1, statistic / (1 + (k / df - 1 / (k * df)) / (3 * (k - 1)))))

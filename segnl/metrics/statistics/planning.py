@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
-from segnl.core.arrays import Floats
+from segnl.core.arrays import Floats, Mask
 from segnl.metrics.statistics.variance import ALPHA, Estimate, satterthwaite
 
 POWER = 0.8
@@ -26,14 +26,14 @@ def detectable(variance: Floats, df: Floats, num_pairs: int) -> Floats:
 def detectable_with(
     estimate: Estimate, runs: tuple[int, int], num_seeds: Floats, num_pairs: int, *, is_by_seed: bool, excess: float = 1
 ) -> Floats:
-    """Returns `detectable` for other numbers of seeds per head.
+    """Returns `detectable` for other numbers of seeds per head: for several of them, or for several measures.
 
-    estimate: of one measure, from `runs` runs of the two heads.  excess: factor on its variance through the seeds.
+    estimate: from `runs` runs of the two heads.  excess: factor on its variance through the seeds.
     """
-    single = excess * float(estimate.seeds[0]) * 2 / (1 / runs[0] + 1 / runs[1])  # variance of one run of each
-    seeds, images = single / num_seeds, np.full_like(num_seeds, float(estimate.images[0]))
+    single = excess * estimate.seeds * 2 / (1 / runs[0] + 1 / runs[1])  # variance of one run of each
+    seeds, images = np.broadcast_arrays(single / num_seeds, estimate.images)
     seeds_df = (1 if is_by_seed else 2) * (num_seeds - 1)
-    df = satterthwaite([seeds, images], [seeds_df, np.full_like(num_seeds, float(estimate.images_df[0]))])
+    df = satterthwaite([seeds, images], [seeds_df, estimate.images_df])
     return detectable(seeds + images, df, num_pairs)
 
 
@@ -60,11 +60,11 @@ def seeds_needed(
 
 
 def is_out_of_reach(
-    estimate: Estimate, half: float, runs: tuple[int, int], most: int, num_pairs: int, *, is_by_seed: bool
-) -> bool:
+    estimate: Estimate, half: Floats, runs: tuple[int, int], most: int, num_pairs: int, *, is_by_seed: bool
+) -> Mask:
     """Tells whether `most` seeds per head would not show a difference even of the size of the interval's far end."""
     smallest = detectable_with(estimate, runs, np.array([float(most)]), num_pairs, is_by_seed=is_by_seed)
-    return bool(smallest[0] > abs(float(estimate.value[0])) + half)
+    return np.asarray(smallest > np.abs(estimate.value) + half)
 
 
 def nominal_alpha(looks: Sequence[int], num_seeds: int) -> float:

@@ -143,17 +143,17 @@ def unpaired_difference(spreads: Sequence[HeadSpread], a: int, b: int, *, with_s
     return Estimate(value, seeds, seeds_df, np.maximum(0, images - _residual(spreads[a], spreads[b])), images_df)
 
 
-def seeds_agree(contributions: Sequence[Floats]) -> Mask:
+def seeds_agree(contributions: Sequence[Floats], *, least_heads: int = MIN_PAIRED_HEADS) -> Mask:
     """Tests whether runs of one seed score alike whatever the head, `m`.
 
     contributions: of each head `s n m`, the seeds in one order.
     The F test of seeds in a layout of heads by seeds without repetition: the seeds' mean square over the residual's
-    (Scheffe 1959). False for fewer than MIN_PAIRED_HEADS heads: the residual is then the variance of the
+    (Scheffe 1959). False for fewer than `least_heads` heads: the residual is then the variance of the
     very differences that are judged, and the test passes where it happens to be small.
     """
     scores = np.stack([of_head.mean(axis=1) for of_head in contributions])  # heads s m
     heads, s, m = scores.shape
-    if heads < MIN_PAIRED_HEADS or s < 2:
+    if heads < least_heads or s < 2:
         return np.zeros(m, bool)
     by_seed = scores.mean(axis=0)
     residual = scores - by_seed - scores.mean(axis=1, keepdims=True) + by_seed.mean(axis=0)
