@@ -152,9 +152,11 @@ def _class_line(population: Population, studies: int) -> dict[str, float]:
     rng, parts = np.random.default_rng([SEED, 3, int(10 * population.rare[0])]), []
     for _ in range(0, studies, CHUNK):
         drawn = draw(rng, population, studies=CHUNK, seeds=3)
-        has_interval = (drawn.target[..., -1] > 0).sum(axis=1) > 1
+        num_holding = (drawn.target[..., -1] > 0).sum(axis=1)
+        has_interval = num_holding > 1
         of_class = [contributions(drawn, population, linearised=way)[..., -1] for way in (False, True)]
-        now, before = (judge(z, [(1, 0)]) for z in of_class)
+        now = judge(of_class[0], [(1, 0)], most_df=np.maximum(1, num_holding - 1))
+        before = judge(of_class[1], [(1, 0)])
         parts.append((now["value"][0], now["half"][0], before["half"][0], has_interval))
     value, now, before, has_interval = (np.concatenate(values) for values in zip(*parts, strict=True))
     error: Floats = np.abs(value - value.mean())[has_interval]

@@ -1,5 +1,7 @@
 """Judges many simulated studies at once, as compare_heads judges one."""
 
+from dataclasses import replace
+
 import numpy as np
 from attack_populations import Drawn, Population
 from calibration_rivals import linearised_contributions
@@ -37,14 +39,18 @@ def pairs_of(population: Population) -> list[tuple[int, int]]:
     return [(a, b) for b in heads for a in heads if a > b]
 
 
-def judge(z: Floats, pairs: list[tuple[int, int]], *, with_pretest: bool = False) -> dict[str, Floats]:
+def judge(
+    z: Floats, pairs: list[tuple[int, int]], *, with_pretest: bool = False, most_df: Floats | float = np.inf
+) -> dict[str, Floats]:
     """Returns each pair's value, half width and p, `pairs studies`, as compare_heads does; the studies are measures.
 
-    z: contributions to the mIoU, `studies heads seeds n`. with_pretest: pairs by seed whatever the number of heads.
+    z: contributions to the mIoU, `studies heads seeds n`.  with_pretest: pairs by seed whatever the number of heads.
+    most_df: bound of the degrees of freedom, as class_differences has it.
     """
     of_heads = [np.moveaxis(z[:, head], 0, 2) for head in range(z.shape[1])]
     spreads = [spread_of(own) for own in of_heads]
     unpaired = [unpaired_difference(spreads, a, b) for a, b in pairs]
+    unpaired = [replace(own, most_df=most_df) for own in unpaired]
     paired = [paired_difference(of_heads, a, b) for a, b in pairs]
     by_seed = seeds_agree(of_heads, least_heads=2 if with_pretest else MIN_PAIRED_HEADS)
 

@@ -12,7 +12,7 @@ from scipy.special import nctdtr, stdtrit
 
 from segnl.core.arrays import Floats, Mask
 from segnl.metrics.statistics.comparison import holm
-from segnl.metrics.statistics.planning import adjusted_p, is_out_of_reach, nominal_alpha, seeds_needed
+from segnl.metrics.statistics.planning import Looks, adjusted_p, is_out_of_reach, seeds_needed
 from segnl.metrics.statistics.variance import ALPHA, Estimate, spread_of, unpaired_difference
 
 SEED = 20261129
@@ -41,13 +41,14 @@ def look_lines(studies: int) -> Iterator[dict[str, Any]]:
         seeds = {rule: np.zeros(studies) for rule in stopped}
         for num_seeds in LOOKS:
             judged = judge(z[:, :, :num_seeds], pairs)
-            for rule, looks in (("plain", ()), ("stop rule", LOOKS)):
-                p = np.array([[adjusted_p(float(x), looks, num_seeds) for x in row] for row in judged["p"]])
+            planned = Looks(LOOKS[: LOOKS.index(num_seeds) + 1], LOOKS[-1])
+            for rule, looks in (("plain", None), ("stop rule", planned)):
+                p = np.array([[adjusted_p(float(x), looks) for x in row] for row in judged["p"]])
                 is_separable = np.array([holm(list(own)) for own in p.T], np.float64).T < ALPHA  # pairs studies
                 is_running = ~stopped[rule]
                 found[rule] |= is_running & is_separable[of_interest].any(axis=0)
                 seeds[rule] += np.where(is_running, num_seeds - seeds[rule], 0)
-                is_settled = is_separable | _hopeless(z[:, :, :num_seeds], pairs, looks, num_seeds)
+                is_settled = is_separable | _hopeless(z[:, :, :num_seeds], pairs, looks)
                 stopped[rule] |= is_settled.all(axis=0)
             if num_seeds in (LOOKS[0], LOOKS[-1]):
                 once = np.array([holm(list(own)) for own in judged["p"].T], np.float64).T[of_interest] < ALPHA
@@ -56,17 +57,16 @@ def look_lines(studies: int) -> Iterator[dict[str, Any]]:
             yield _look_line(heads, gain, rule, found[rule], seeds[rule])
 
 
-def _hopeless(z: Floats, pairs: list[tuple[int, int]], looks: tuple[int, ...], num_seeds: int) -> Mask:
+def _hopeless(z: Floats, pairs: list[tuple[int, int]], looks: Looks | None) -> Mask:
     """Tells where even the last look could not settle a pair, `pairs studies`; nowhere without a stop rule."""
-    if not looks:
+    if looks is None:
         return np.zeros((len(pairs), len(z)), bool)
     spreads = [spread_of(np.moveaxis(z[:, head], 0, 2)) for head in range(z.shape[1])]
     hopeless = []
     for a, b in pairs:
         estimate = unpaired_difference(spreads, a, b)
-        half = estimate.half_width(nominal_alpha(looks, num_seeds))
-        runs = num_seeds, num_seeds
-        hopeless.append(is_out_of_reach(estimate, half, runs, looks[-1], len(pairs), is_by_seed=False))
+        runs = looks.so_far[-1], looks.so_far[-1]
+        hopeless.append(is_out_of_reach(estimate, runs, looks.most, len(pairs), is_by_seed=False))
     return np.stack(hopeless)
 
 

@@ -60,7 +60,7 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
         "batch_size": recipe.train.batch_size,
         "crop_hw": recipe.data.crop_hw,
         "varies": study.cfg.varies,
-        "seeds": {head: study.cfg.seeds_of(head) for head in study.heads},
+        "seeds": {head: study.seeds_of(head) for head in study.heads},
         "heads": comparison["heads"],
         "runs": {
             head: {run.seed: comparison["runs"][run.name]["miou"] for run in study.runs_of(head)}

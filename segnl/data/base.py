@@ -1,5 +1,6 @@
 """Base of every data set: its settings, its pairs of image and label files, reading a pair."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,10 @@ class DataConfig(Config):
     more than 8 bits a channel are scaled; null refuses these."""
     max_pixels: Annotated[int, Field(ge=1, le=2**33)] = MAX_PIXELS
     """Pixels of the largest image that is decoded; raise it for files that you trust."""
+    group: str | None = None
+    """Images that resemble each other, such as the frames of a drive: a comparison counts each group as one image
+    (data/groups.py). `folder`: those of a folder; `image`: each image alone; a regular expression: the start of the
+    name, or what its parentheses hold, such as [^_]+; a list below root, such as groups.tsv; null: the data set's."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
     scale: tuple[Annotated[float, Field(ge=0.01, le=16)], Annotated[float, Field(ge=0.01, le=16)]] = (0.5, 2.0)
@@ -89,6 +94,15 @@ class DataConfig(Config):
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+
+    @field_validator("group")
+    @classmethod
+    def _is_pattern(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as err:
+            raise ValueError(f"'{group}' is no regular expression ({err})") from err
+        return group
 
     @field_validator("scale")
     @classmethod
@@ -180,6 +194,8 @@ class SegmentationData:
     """Whether the benchmark's own mean IoU is over all classes, absent ones counting 0 (ADE20K)."""
     submission: ClassVar[SubmissionRules | None] = None
     """None for a data set without a server."""
+    group: ClassVar[str | None] = None
+    """Groups of its images where the recipe's data.group names none, in the same words."""
     ambiguous_pairs: ClassVar[tuple[str, ...]] = ()
     """Names of the pairs of classes that look alike, for a data set that marks their pixels (`ambiguous_mask`)."""
 

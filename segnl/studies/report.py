@@ -93,7 +93,7 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
     commonest, miou = evaluation.most_frequent_class()
     backbone = recipe.to_dict()["model"]["backbone"]
     rows, columns = recipe.data.crop_hw
-    seeds = {head: ", ".join(map(str, study.cfg.seeds_of(head))) for head in study.heads}
+    seeds = {head: ", ".join(map(str, study.seeds_of(head))) for head in study.heads}
     has_same_seeds = len(set(seeds.values())) == 1
     seeds_text = seeds[study.heads[0]] if has_same_seeds else "; ".join(f"{head}: {seeds[head]}" for head in seeds)
     facts = [

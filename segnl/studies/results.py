@@ -2,9 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segnl.core.config import JSONDict
+from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
 from segnl.metrics.statistics.comparison import (
@@ -14,10 +15,13 @@ from segnl.metrics.statistics.comparison import (
     class_differences,
     compare_heads,
 )
+from segnl.metrics.statistics.references import References, fallen_runs, reference_intervals
+from segnl.runs.build import build_data
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
 from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes_of, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
+from segnl.studies.looks import unplanned_looks
 from segnl.studies.study import PlannedRun, Study
 
 
@@ -51,6 +55,8 @@ class StudyResults:
 
     pairs: comparisons of every two heads. classes: for each of these pairs, differences by class name.
     evaluations, hashes, logged: by run name. refused: by run name, the reason why a run does not count.
+    references: for each of these pairs, the intervals of other methods. fallen: by run name, how far a run is below its
+    siblings. unplanned_looks: how often the study was judged before with other seeds.
     """
 
     study: Study
@@ -62,6 +68,9 @@ class StudyResults:
     logged: Mapping[str, LoggedHashes]
     refused: Mapping[str, str]
     ablations: Sequence[AblationResult] = ()
+    references: Sequence[References] = ()
+    fallen: Mapping[str, float] = field(default_factory=dict)
+    unplanned_looks: int = 0
 
     @property
     def any_evaluation(self) -> Evaluation:
@@ -77,31 +86,79 @@ class StudyResults:
         return [run for run in self.study.runs_of(head) if run.name not in self.refused]
 
 
-def collect_results(study: Study) -> StudyResults:
-    """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
+@dataclass(frozen=True)
+class ScoredRuns:
+    """Evaluations of a study's runs, and counts by head of those that are valid; the rest by run name."""
+
+    study: Study
+    evaluations: Mapping[str, Evaluation]
+    hashes: Mapping[str, RunHashes]
+    logged: Mapping[str, LoggedHashes]
+    refused: Mapping[str, str]
+    counts: Mapping[str, Sequence[RunCounts]]
+    groups: Sequence[str] | None
+
+    def pairs(self) -> list[Comparison]:
+        """Compares the heads."""
+        study = self.study
+        against = study.heads[0] if study.cfg.compare.against == "control" and len(study.heads) > 1 else None
+        return compare_heads(self.counts, groups=self.groups, against=against, looks=study.looks)
+
+
+def score_runs(study: Study) -> ScoredRuns:
+    """Scores the runs of a study; what the runs' folders hold already is not computed again."""
     request = EvaluationRequest(study.cfg.split)
     evaluations = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes_of(run) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
-    counted = {head: [run for run in study.runs_of(head) if run.name not in refused] for head in study.heads}
+    counts: dict[str, list[RunCounts]] = {head: [] for head in study.heads}
+    for run in (run for head in study.heads for run in study.runs_of(head) if run.name not in refused):
+        own = evaluations[run.name]
+        counts[run.head].append(RunCounts(own.intersection, own.union, run.seed, own.target))
+    groups = image_groups(build_data(study.runs[0].recipe, study.cfg.split))
+    return ScoredRuns(study, evaluations, hashes, logged, refused, counts, groups)
+
+
+def collect_results(study: Study) -> StudyResults:
+    """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
+    scored = score_runs(study)
+    evaluations, counts, groups = scored.evaluations, scored.counts, scored.groups
+    counted = {head: [run for run in study.runs_of(head) if run.name not in scored.refused] for head in study.heads}
 
     class_names = list(evaluations[study.runs[0].name].metrics["per_class"])
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, len(class_names))
-    counts: dict[str, list[RunCounts]] = {head: [] for head in study.heads}
-    for run in (run for runs in counted.values() for run in runs):
-        own = evaluations[run.name]
-        counts[run.head].append(RunCounts(own.intersection, own.union, run.seed, own.target))
-    pairs = compare_heads(counts)
+    pairs = scored.pairs()
     classes = [
-        {class_names[difference.index]: difference for difference in class_differences(counts, pair.a, pair.b)}
+        {
+            class_names[difference.index]: difference
+            for difference in class_differences(counts, pair.a, pair.b, groups=groups)
+        }
         for pair in pairs
     ]
     heads = [
         _head_result(study, head, [evaluations[run.name] for run in counted[head]], costs[head]) for head in study.heads
     ]
-    ablations = ablate(study, counted, evaluations)
-    return StudyResults(study, heads, pairs, classes, evaluations, hashes, logged, refused, ablations)
+    return StudyResults(
+        study,
+        heads,
+        pairs,
+        classes,
+        evaluations,
+        scored.hashes,
+        scored.logged,
+        scored.refused,
+        ablations=ablate(study, counted, evaluations),
+        references=reference_intervals(counts, [(pair.a, pair.b) for pair in pairs], groups=groups),
+        fallen=_fallen(counted, evaluations),
+        unplanned_looks=unplanned_looks(study, pairs),
+    )
+
+
+def _fallen(counted: Mapping[str, Sequence[PlannedRun]], evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
+    miou = {head: [evaluations[run.name].metrics["miou"] for run in runs] for head, runs in counted.items()}
+    known = {head: scores for head, scores in miou.items() if None not in scores}
+    return {counted[head][i].name: fall for (head, i), fall in fallen_runs(known).items()}
 
 
 def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: JSONDict) -> HeadResult:

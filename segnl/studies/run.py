@@ -14,7 +14,7 @@ from segnl.runs.recipe import differing_keys
 from segnl.studies.control import run_hashes_of
 from segnl.studies.jobs import JobPool, slots, visible_gpus
 from segnl.studies.report import write_report
-from segnl.studies.results import StudyResults, collect_results
+from segnl.studies.results import StudyResults, collect_results, score_runs
 from segnl.studies.study import PlannedRun, Study, load_study
 from segnl.studies.table import csv_text, markdown, results_dict
 from segnl.training.fit import fit
@@ -33,9 +33,24 @@ def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -
         ensure_writable(folder)
     with run_lock(study.folder):
         train_all(study, num_jobs=num_jobs)
+        while study.looks is not None and not is_settled(study):
+            num_seeds = study.looks.so_far[-1] + 1
+            log.info("study %s: not settled with %d seeds per head, trains another", study.name, num_seeds - 1)
+            study = load_study(config, num_seeds=num_seeds)
+            train_all(study, num_jobs=num_jobs)
         results = collect_results(study)
         write_results(results, json_file)
     return results
+
+
+def is_settled(study: Study) -> bool:
+    """Tells whether a study with a stop rule ends here: no more seeds are planned, or none can change a verdict."""
+    looks = study.looks
+    if looks is None or looks.so_far[-1] >= looks.most:
+        return True
+    return all(
+        pair.is_separable or pair.is_out_of_reach or pair.difference is None for pair in score_runs(study).pairs()
+    )
 
 
 def train_all(study: Study, *, num_jobs: int = 1) -> None:

@@ -5,22 +5,50 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
 from segnl.core.result_cache import ResultCache
+from segnl.metrics.statistics.planning import Looks
 from segnl.models.ablation import Ablation, parse_ablation
 from segnl.runs.folder import RUNS
 from segnl.runs.recipe import Recipe, compose, differing_keys
 from segnl.studies.matching import Measure, Width, matched_widths, with_width
 
 Seeds = tuple[int, ...]
+MAX_LOOKS = 50
 ABLATIONS = ("gamma0", "shuffled", "window=0", "window=4")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class SeedsUntil(Config):
+    """Stop rule: seeds 0, 1, ... are added to every head until each pair is settled, or cannot be within `at_most`."""
+
+    at_least: Annotated[int, Field(ge=2)] = 3
+    at_most: Annotated[int, Field(ge=3, le=MAX_LOOKS)] = 10
+    until: Literal["settled"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SeedsUntil":
+        if self.at_least >= self.at_most:
+            raise ValueError(f"at_least: {self.at_least}; expected less than at_most, {self.at_most}")
+        return self
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds per head at which the study is judged."""
+        return tuple(range(self.at_least, self.at_most + 1))
+
+
+class CompareConfig(Config):
+    """Comparisons of a study."""
+
+    against: Literal["all", "control"] = "all"
+    """Whether all pairs of heads are tested or each head against the control alone: fewer tests, so more is found."""
 
 
 class StudyConfig(Config):
@@ -31,8 +59,9 @@ class StudyConfig(Config):
     heads: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]
     """By name, for table and page: keys that override the base, or a recipe file. The first head is the control, with
     which the others are compared."""
-    seeds: Seeds | dict[str, Seeds] = (0,)
-    """For all heads, or by head where each has its own seeds."""
+    seeds: Seeds | dict[str, Seeds] | SeedsUntil = (0,)
+    """For all heads, or by head where each has its own seeds, or a stop rule."""
+    compare: CompareConfig = CompareConfig()
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys that override every run's recipe."""
     varies: tuple[str, ...] = ("model.head",)
@@ -84,7 +113,12 @@ class StudyConfig(Config):
 
     @field_validator("seeds", mode="plain")
     @classmethod
-    def _distinct_whole_numbers(cls, value: Any) -> Seeds | dict[str, Seeds]:
+    def _distinct_whole_numbers(cls, value: Any) -> Seeds | dict[str, Seeds] | SeedsUntil:
+        if isinstance(value, dict) and value.keys() & SeedsUntil.model_fields.keys():
+            try:
+                return SeedsUntil.model_validate(value)
+            except ValidationError as err:
+                raise ValueError(_first_message(err)) from err
         lists = value if isinstance(value, dict) else {"": value}
         for seeds in lists.values():
             is_list = isinstance(seeds, list | tuple) and len(seeds) > 0
@@ -103,8 +137,16 @@ class StudyConfig(Config):
             raise ValueError(f"seeds: needs a list for each of `heads` and no other; look at {name}")
         return self
 
-    def seeds_of(self, head: str) -> Seeds:
-        return self.seeds[head] if isinstance(self.seeds, dict) else self.seeds
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds per head at which the stop rule judges the study; empty without one."""
+        return self.seeds.looks if isinstance(self.seeds, SeedsUntil) else ()
+
+
+def _first_message(err: ValidationError) -> str:
+    first = err.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
 
 
 @dataclass(frozen=True)
@@ -138,13 +180,22 @@ class Study:
     """By head, where the study matches them."""
 
     @property
+    def looks(self) -> Looks | None:
+        """The stop rule's looks up to this one; None without a stop rule."""
+        num_seeds, planned = len(self.runs_of(self.heads[0])), self.cfg.looks
+        return Looks(tuple(n for n in planned if n <= num_seeds), planned[-1]) if planned else None
+
+    def seeds_of(self, head: str) -> Seeds:
+        return tuple(run.seed for run in self.runs_of(head))
+
+    @property
     def heads(self) -> tuple[str, ...]:
         return tuple(self.cfg.heads)
 
     @property
     def shared_seed(self) -> int | None:
         """The first seed that all heads have; None where there is none: then they share the recipe only."""
-        first, *others = (self.cfg.seeds_of(head) for head in self.heads)
+        first, *others = (self.seeds_of(head) for head in self.heads)
         return next((seed for seed in first if all(seed in seeds for seeds in others)), None)
 
     @property
@@ -161,8 +212,10 @@ class Study:
         return tuple(run for run in self.runs if run.head == head)
 
 
-def load_study(path: Path, *, runs: Path = RUNS) -> Study:
+def load_study(path: Path, *, runs: Path = RUNS, num_seeds: int | None = None) -> Study:
     """Reads a study; its runs' folders are `runs`/NAME/HEAD-sSEED, where NAME is the file's name without its suffix.
+
+    num_seeds: of a study with a stop rule, the number of seeds per head; None: `at_least`.
 
     Raises ConfigError for any error in the file or in a recipe, and for a head whose recipe differs from the control's
     in more than `varies`.
@@ -177,7 +230,8 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
         to = cfg.match_to or next(iter(cfg.heads))
         widths = matched_widths(mappings, to, cfg.match, file=str(path), cache=ResultCache.of(folder))
         mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
-    rounds = itertools.zip_longest(*([(head, seed) for seed in cfg.seeds_of(head)] for head in cfg.heads))
+    seeds = _seeds_by_head(cfg, num_seeds)
+    rounds = itertools.zip_longest(*([(head, seed) for seed in seeds[head]] for head in cfg.heads))
     planned = []
     for head, seed in (pair for runs_of_round in rounds for pair in runs_of_round if pair is not None):
         # Runs are scored when all are trained; validations in between would cost time and change nothing.
@@ -198,6 +252,12 @@ def load_study(path: Path, *, runs: Path = RUNS) -> Study:
                 f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
             )
     return Study(path.stem, path, cfg, folder, tuple(planned), widths)
+
+
+def _seeds_by_head(cfg: StudyConfig, num_seeds: int | None) -> dict[str, Seeds]:
+    if isinstance(cfg.seeds, SeedsUntil):
+        return dict.fromkeys(cfg.heads, tuple(range(num_seeds or cfg.seeds.at_least)))
+    return cfg.seeds if isinstance(cfg.seeds, dict) else dict.fromkeys(cfg.heads, cfg.seeds)
 
 
 def _head_dict(path: Path, cfg: StudyConfig, head: str) -> JSONDict:

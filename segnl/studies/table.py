@@ -8,6 +8,7 @@ from typing import Any
 
 from segnl.core.run_log import read_log
 from segnl.metrics.statistics.comparison import ClassDifference, Comparison
+from segnl.metrics.statistics.references import References
 from segnl.reports.page import Cell, Column
 from segnl.reports.table_columns import OF_HEAD
 from segnl.studies.ablations import ablation_grid, ablations_dict
@@ -19,6 +20,12 @@ from segnl.studies.verdicts import bracket, pair_verdict, points, verdicts
 BEST = (
     "Green and bold: the best of the column. For mIoU, only a head that is separable from every other one is marked; "
     "for other scores none is, because they are not tested."
+)
+REFERENCES = "Other intervals"
+REFERENCES_NOTE = (
+    "For reviewers; no verdict rests on them. Welch: t test over the runs' scores, for new seeds on these images. "
+    "Bootstrap: hierarchical, over seeds and then images or groups of images, percentiles; with few seeds it is too "
+    "narrow. All are 95 % intervals in points without correction for several pairs."
 )
 UNMARKED = ("boundary_iou", "ambiguous_acc", "matched_channels")
 """Columns without a best value."""
@@ -33,14 +40,17 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "study": study.name,
         "split": study.cfg.split,
         "num_images": len(results.any_evaluation.sample_ids),
-        "seeds": study.cfg.seeds,
+        "seeds": study.seeds_of(study.heads[0]) if study.looks else study.cfg.seeds,
+        "looks": asdict(study.looks) if study.looks else None,
+        "unplanned_looks": results.unplanned_looks,
         "steps": study.runs[0].recipe.train.num_steps,
         "heads": heads_dict(results.heads),
-        "pairs": pairs_dict(results.pairs, results.classes),
+        "pairs": pairs_dict(results.pairs, results.classes, results.references, results.class_names),
         "verdicts": verdicts(results),
         "commonest_class_miou": results.any_evaluation.most_frequent_class()[1],
         "runs": {run.name: _run_dict(run, results.evaluations[run.name].metrics) for run in study.runs},
         "ablations": ablations_dict(results.ablations),
+        "fallen": dict(results.fallen),
         "control": control_dict(results.hashes, results.refused, results.logged),
         "complete": True,
     }
@@ -59,13 +69,22 @@ def heads_dict(heads: Sequence[HeadResult]) -> dict[str, Any]:
 
 
 def pairs_dict(
-    pairs: Sequence[Comparison], classes: Sequence[Mapping[str, ClassDifference]] = ()
+    pairs: Sequence[Comparison],
+    classes: Sequence[Mapping[str, ClassDifference]] = (),
+    references: Sequence[References] = (),
+    class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Returns `pairs` of compare's JSON; null for what is unknown. classes: for each pair, by class name."""
+    """Returns `pairs` of compare's JSON; null for what is unknown.
+
+    classes, references: for each pair, differences by class name, and the intervals of other methods.
+    """
     keys = ("difference", "low", "high", "is_about_heads")
     mappings = [
-        asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs))} for pair in pairs
+        asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, len(pairs), class_names)}
+        for pair in pairs
     ]
+    for mapping, own in zip(mappings, references, strict=False):
+        mapping["references"] = asdict(own)
     for mapping, of_pair in zip(mappings, classes, strict=False):
         mapping["per_class"] = {name: {key: getattr(own, key) for key in keys} for name, own in of_pair.items()}
     return mappings
@@ -177,6 +196,21 @@ def _cells(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> list[lis
     return [titles, *([head, *(f"{cell.text} {cell.note}".strip() for cell in cells)] for head, cells in rows.items())]
 
 
+def reference_cells(results: StudyResults) -> list[list[str]]:
+    """Returns each pair's interval beside those of other methods, the titles first."""
+    rows = [["pair", "difference", "ours", "Welch over seeds", "p", "bootstrap"]]
+    for pair, own in zip(results.pairs, results.references, strict=True):
+        intervals = [
+            bracket(pair.low, pair.high),
+            bracket(own.welch_low, own.welch_high),
+            "" if own.welch_p is None else f"{own.welch_p:.3f}",
+            bracket(own.bootstrap_low, own.bootstrap_high),
+        ]
+        value = "–" if pair.difference is None else points(pair.difference)
+        rows.append([f"{pair.a} - {pair.b}", value, *(text or "–" for text in intervals)])
+    return rows
+
+
 def markdown(results: StudyResults) -> str:
     """Returns verdicts, table and ablations with their explanations as Markdown."""
     first, *rest = verdicts(results)
@@ -186,6 +220,8 @@ def markdown(results: StudyResults) -> str:
     lines += [f"- **refused:** {name} {reason}" for name, reason in results.refused.items()]
     lines += ["", *markdown_table(_cells(results.heads, results.pairs)), ""]
     lines += [f"- {column.title}: {column.meaning}" for column in columns]
+    if any(own.welch_p is not None for own in results.references):
+        lines += ["", f"## {REFERENCES}", "", *markdown_table(reference_cells(results)), "", REFERENCES_NOTE]
     grid = ablation_grid(results.ablations)
     if grid:
         lines += ["", f"## {grid.title}", "", *(f"- {sentence}" for sentence in grid.sentences), ""]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segnl.metrics.statistics.comparison import Comparison
-from segnl.metrics.statistics.planning import MAX_SEEDS
+from segnl.metrics.statistics.planning import MAX_SEEDS, Looks
 from segnl.metrics.statistics.variance import ALPHA
 
 if TYPE_CHECKING:
@@ -40,8 +40,35 @@ def bracket(low: float | None, high: float | None) -> str:
 
 def verdicts(results: "StudyResults") -> list[str]:
     """Returns the verdicts of a study, the main sentence first."""
-    heads = head_verdicts(results.heads, results.pairs, results.class_names)
-    return [*heads, *same_recipe_verdicts(results.study.same_recipes)]
+    main, *others = head_verdicts(results.heads, results.pairs, results.class_names)
+    looks = look_verdicts(results.study.looks, results.unplanned_looks)
+    fallen = [fallen_verdict(name, fall) for name, fall in results.fallen.items()]
+    return [main, *looks, *others, *fallen, *same_recipe_verdicts(results.study.same_recipes)]
+
+
+def look_verdicts(looks: Looks | None, num_unplanned: int) -> list[str]:
+    """Returns a sentence on how often the study was judged; none for a single look."""
+    if num_unplanned:
+        times = "once" if num_unplanned == 1 else f"{num_unplanned} times"
+        return [
+            f"This study was judged {times} before, with other seeds. Intervals and p values do not allow for that, so "
+            "the verdicts below do not count as tests. A stop rule plans several looks: seeds: {at_least: 3, "
+            "at_most: 10, until: settled}."
+        ]
+    if looks is None:
+        return []
+    return [
+        f"Stop rule: judged with {_listed([str(n) for n in looks.so_far])} seeds per head, at most {looks.most}. "
+        "Intervals and p values allow for these looks."
+    ]
+
+
+def fallen_verdict(name: str, fall: float) -> str:
+    """Returns a sentence on a run that scored far below its siblings."""
+    return (
+        f"{name} scored {100 * fall:.1f} points below the other seeds of its head, more than chance explains: look at "
+        "its curves. How often such a run occurs, a few seeds cannot show, and no interval here contains it."
+    )
 
 
 def head_verdicts(
@@ -167,6 +194,8 @@ def _seeds(pair: Comparison) -> str:
 
 
 def _remedy(pair: Comparison) -> str:
+    if pair.is_out_of_reach:
+        return "the planned seeds would hardly settle it"
     if pair.needs_images:
         return "with these images, no number of seeds could show a difference of this size"
     if pair.seeds_needed is None:

@@ -35,6 +35,7 @@ BY_THE_LOOP = {
     "train.deterministic",
     "train.loggers",
     "data.worker_timeout_s",
+    "data.group",  # by a study: tests/data/test_groups.py
 }
 
 # Read while the recipe is validated: they choose the settings' class (core/components.py).

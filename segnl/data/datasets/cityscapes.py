@@ -26,6 +26,7 @@ class Cityscapes(SegmentationData):
     image_layout, label_layout = "leftImg8bit/{split}", "gtFine/{split}"
     image_ends, label_ends = (IMAGE_END,), (LABEL_END,)
     has_cityscapes_layout = True
+    group = r"(?:.*/)?([A-Za-z-]+_\d{6})_\d{6}"  # CITY_SEQUENCE: a sequence is one drive
     submission = SubmissionRules(SAMPLE_ID, test_images=1525, test_hw=(1024, 2048))
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
     label_hint = "only labelIds as downloaded are read, never labelTrainIds"

@@ -9,7 +9,15 @@ import numpy as np
 from segnl.core.arrays import Counts, Floats, Mask
 from segnl.metrics.confusion import number_or_none
 from segnl.metrics.statistics.contributions import class_contributions, group_sums, mean_over_classes
-from segnl.metrics.statistics.planning import MAX_SEEDS, adjusted_p, detectable, nominal_alpha, seeds_needed
+from segnl.metrics.statistics.planning import (
+    MAX_SEEDS,
+    Looks,
+    adjusted_p,
+    detectable,
+    is_out_of_reach,
+    nominal_alpha,
+    seeds_needed,
+)
 from segnl.metrics.statistics.variance import (
     ALPHA,
     Estimate,
@@ -51,6 +59,7 @@ class Comparison:
     num_groups: number of groups; None where each image stands for itself.
     seeds_needed: numbers of seeds per head, from and to, that would settle an open pair; `to` is None beyond MAX_SEEDS.
     needs_images: whether the variance over images alone leaves the pair open, so that no number of seeds settles it.
+    is_out_of_reach: whether the planned seeds cannot settle an open pair, whatever difference the interval holds.
     decisive_class: index of the class without which alone a separable pair is not separable.
     single_classes: indices of classes that are in one image (group): their chance is not in the interval.
     """
@@ -71,6 +80,7 @@ class Comparison:
     by_score: float | None = None
     seeds_needed: tuple[int, int | None] | None = None
     needs_images: bool = False
+    is_out_of_reach: bool = False
     decisive_class: int | None = None
     single_classes: tuple[int, ...] = ()
     reason: str = ""
@@ -99,17 +109,16 @@ def compare_heads(
     *,
     groups: Sequence[Hashable] | None = None,
     against: str | None = None,
-    looks: Sequence[int] = (),
+    looks: Looks | None = None,
 ) -> list[Comparison]:
     """Compares every head with every earlier one, or with one of them; heads: the valid runs by name.
 
     groups: of each image; images of one group, such as the frames of a drive, are not independent. None: all are.
     against: name of the control, if the others are compared with it alone: fewer pairs, a weaker correction.
-    looks: numbers of seeds per head at which the study was planned to be judged, in ascending order; the interval and
-    p_holm allow for the looks so far. Empty: it is judged once.
+    looks: planned, if the study is judged several times; intervals and p_holm allow for those so far.
 
     Raises ValueError when two runs do not hold counts of the same images and classes, when `groups` are not one for
-    each image, when there is no head `against`, or when `looks` lack the runs' number of seeds.
+    each image, or when there is no head `against`.
     """
     if against is not None and against not in heads:
         raise ValueError(f"against: no head '{against}'; expected one of {', '.join(heads)}")
@@ -119,7 +128,7 @@ def compare_heads(
     else:
         pairs = [(name, against) for name in names if name != against]
     compared = [_compare(study, a, b, len(pairs), looks) for a, b in pairs]
-    corrected = holm([pair.p and _adjusted(pair, looks) for pair in compared])
+    corrected = holm([None if pair.p is None else adjusted_p(pair.p, looks) for pair in compared])
     compared = [replace(pair, p_holm=p) for pair, p in zip(compared, corrected, strict=True)]
     return [_settled(study, pair) if pair.is_separable else pair for pair in compared]
 
@@ -129,7 +138,8 @@ def class_differences(
 ) -> list[ClassDifference]:
     """Compares every class's IoU of heads `a` and `b`; None where a run has no such class.
 
-    A class that is in one image (group) has no interval: nothing shows how it would vary over others.
+    A class that is in one image (group) has no interval: nothing shows how it would vary over others. One in m images
+    has m - 1 degrees of freedom at most.
     """
     if not heads[a] or not heads[b]:
         return []
@@ -140,6 +150,8 @@ def class_differences(
     half = np.full(value.shape, np.nan)
     if study.num_units > 1 or (is_about_heads and study.num_groups == 1):
         estimate = study.difference(study.by_class, a, b, with_seeds=is_about_heads)
+        most_df = np.where(study.num_holding < 0, np.inf, np.maximum(1, study.num_holding - 1))
+        estimate = replace(estimate, most_df=most_df)
         half = np.where(estimate.variance < _ROUNDING, np.nan, estimate.half_width())
         if study.num_units > 1:
             half[list(study.single_classes)] = np.nan
@@ -154,12 +166,11 @@ def class_differences(
 class _Study:
     """Contributions of the heads that have runs, by name: `by_class` `s n k`; n counts groups where there are some.
 
-    is_compared: the classes that the mIoU is over, `k`: those of the ground truth, if it is known.
+    num_holding: in how many images (groups) the ground truth holds each class, `k`; -1 where it is not known.
     """
 
     by_class: dict[str, Floats]
-    is_compared: Mask
-    single_classes: tuple[int, ...]
+    num_holding: Counts
     seeds: dict[str, tuple[int | None, ...]]
     num_groups: int | None
 
@@ -180,16 +191,25 @@ class _Study:
         }
         targets = [units(run.target) for run in runs if run.target is not None]
         k = runs[0].union.shape[1] if runs else 0
-        in_units = np.max([(target > 0).sum(axis=0) for target in targets], axis=0) if targets else np.full(k, -1)
-        single = tuple(int(c) for c in np.flatnonzero(in_units == 1))
+        num_holding = np.max([(target > 0).sum(axis=0) for target in targets], axis=0) if targets else np.full(k, -1)
         seeds = {name: tuple(run.seed for run in own) for name, own in heads.items() if own}
         num_groups = None if groups is None else len(set(groups))
-        return cls(by_class, np.asarray(in_units != 0), single, seeds, num_groups)
+        return cls(by_class, num_holding, seeds, num_groups)
 
     @property
     def num_units(self) -> int:
         """Number of independent images or groups."""
         return len(next(iter(self.by_class.values()))[0])
+
+    @property
+    def is_compared(self) -> Mask:
+        """The classes that the mIoU is over, `k`: those of the ground truth, if it is known."""
+        return np.asarray(self.num_holding != 0)
+
+    @property
+    def single_classes(self) -> tuple[int, ...]:
+        """The classes that the ground truth holds in one image (group)."""
+        return tuple(int(c) for c in np.flatnonzero(self.num_holding == 1))
 
     @cached_property
     def miou(self) -> dict[str, Floats]:
@@ -225,7 +245,7 @@ class _Study:
         return unpaired_difference(spreads, names.index(a), names.index(b), with_seeds=with_seeds)
 
 
-def _compare(study: _Study, a: str, b: str, num_pairs: int, looks: Sequence[int]) -> Comparison:
+def _compare(study: _Study, a: str, b: str, num_pairs: int, looks: Looks | None) -> Comparison:
     runs = len(study.seeds.get(a, ())), len(study.seeds.get(b, ()))
     if min(runs) == 0:
         return Comparison(a, b, *runs, None, reason=f"no run of {a if runs[0] == 0 else b} counts")
@@ -264,10 +284,10 @@ def _compare(study: _Study, a: str, b: str, num_pairs: int, looks: Sequence[int]
 
 
 def _with_interval(
-    pair: Comparison, estimate: Estimate, is_by_seed: bool, num_pairs: int, looks: Sequence[int]
+    pair: Comparison, estimate: Estimate, is_by_seed: bool, num_pairs: int, looks: Looks | None
 ) -> Comparison:
     value, runs = float(estimate.value[0]), (pair.seeds_a, pair.seeds_b)
-    half = float(estimate.half_width(nominal_alpha(looks, min(runs)))[0])
+    half = float(estimate.half_width(nominal_alpha(looks))[0])
     needed = seeds_needed(estimate, runs, num_pairs, is_by_seed=is_by_seed)
     without_seeds = detectable(estimate.images, estimate.images_df, num_pairs)[0]
     return replace(
@@ -277,17 +297,15 @@ def _with_interval(
         p=float(estimate.p()[0]),
         is_by_seed=is_by_seed,
         seeds_needed=needed,
+        is_out_of_reach=looks is not None
+        and bool(is_out_of_reach(estimate, runs, looks.most, num_pairs, is_by_seed=is_by_seed)[0]),
         needs_images=needed in (None, (MAX_SEEDS, None)) and bool(without_seeds > abs(value)),
     )
 
 
-def _adjusted(pair: Comparison, looks: Sequence[int]) -> float:
-    return adjusted_p(pair.p or 0.0, looks, min(pair.seeds_a, pair.seeds_b))
-
-
 def _settled(study: _Study, pair: Comparison) -> Comparison:
     """Returns a separable pair without advice on seeds, with the class that decides it alone, if there is one."""
-    pair = replace(pair, seeds_needed=None, needs_images=False)
+    pair = replace(pair, seeds_needed=None, needs_images=False, is_out_of_reach=False)
     classes = np.flatnonzero(study.is_compared)
     if len(classes) < 3 or not pair.p or not pair.p_holm:
         return pair

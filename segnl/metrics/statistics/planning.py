@@ -1,7 +1,7 @@
 """Planning of a study: seeds that an open pair still needs, and verdicts after several looks at the results."""
 
 import itertools
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -59,55 +59,65 @@ def seeds_needed(
     return (MAX_SEEDS if needed[0] is None else needed[0]), needed[1]
 
 
-def is_out_of_reach(
-    estimate: Estimate, half: Floats, runs: tuple[int, int], most: int, num_pairs: int, *, is_by_seed: bool
-) -> Mask:
-    """Tells whether `most` seeds per head would not show a difference even of the size of the interval's far end."""
-    smallest = detectable_with(estimate, runs, np.array([float(most)]), num_pairs, is_by_seed=is_by_seed)
-    return np.asarray(smallest > np.abs(estimate.value) + half)
+def is_out_of_reach(estimate: Estimate, runs: tuple[int, int], most: int, num_pairs: int, *, is_by_seed: bool) -> Mask:
+    """Tells whether `most` seeds per head are too few even for the far end of the difference's 80 % interval.
 
-
-def nominal_alpha(looks: Sequence[int], num_seeds: int) -> float:
-    """Returns the level at which a look is judged, so that all planned looks together err with probability ALPHA.
-
-    looks: the planned numbers of seeds per head, ascending; num_seeds: one of them. ALPHA for a single look.
+    Too few: they would show it with a probability below POWER.
     """
-    return _nominal_levels(tuple(looks), ALPHA)[_look(looks, num_seeds)] if len(looks) > 1 else ALPHA
+    smallest = detectable_with(estimate, runs, np.array([float(most)]), num_pairs, is_by_seed=is_by_seed)
+    return np.asarray(smallest > np.abs(estimate.value) + estimate.half_width(1 - POWER))
 
 
-def adjusted_p(p: float, looks: Sequence[int], num_seeds: int) -> float:
+@dataclass(frozen=True)
+class Looks:
+    """Times at which a study is judged by plan. so_far: numbers of seeds per head, ascending, this look's the last.
+
+    most: number of seeds per head at which the study ends in any case.
+    """
+
+    so_far: tuple[int, ...]
+    most: int
+
+    def __post_init__(self) -> None:
+        if not self.so_far or list(self.so_far) != sorted({*self.so_far}) or not 1 < self.most >= self.so_far[-1]:
+            raise ValueError(
+                f"looks: {self.so_far} of {self.most} seeds; expected ascending numbers, none above the last"
+            )
+
+
+def nominal_alpha(looks: Looks | None) -> float:
+    """Returns the level at which this look is judged, so that all planned looks together err with probability ALPHA.
+
+    None: the study is judged once, at ALPHA.
+    """
+    return ALPHA if looks is None else _nominal_level(looks, ALPHA)
+
+
+def adjusted_p(p: float, looks: Looks | None) -> float:
     """Returns the smallest total level at which a p value of this look rejects; p itself for a single look.
 
     Below ALPHA if and only if p is below `nominal_alpha`. Source: Liu and Anderson 2008 (sequential p values).
     """
-    if len(looks) < 2:
+    if looks is None:
         return p
-    look = _look(looks, num_seeds)
-    nominal = np.array([_nominal_levels(tuple(looks), level)[look] for level in _LEVELS])
+    nominal = np.array([_nominal_level(looks, level) for level in _LEVELS])
     if p <= nominal[0]:
         return p * _LEVELS[0] / float(nominal[0])
     return 1.0 if p >= nominal[-1] else float(np.exp(np.interp(np.log(p), np.log(nominal), np.log(_LEVELS))))
 
 
-def _look(looks: Sequence[int], num_seeds: int) -> int:
-    if num_seeds not in looks:
-        raise ValueError(f"looks: {list(looks)}; expected the runs' number of seeds per head, {num_seeds}, among them")
-    return list(looks).index(num_seeds)
+@lru_cache(maxsize=4096)
+def _nominal_level(looks: Looks, alpha: float) -> float:
+    """Returns the two-sided level of this look when the share of alpha that is spent grows as the number of seeds.
 
-
-@lru_cache(maxsize=1024)
-def _nominal_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """Returns the two-sided level of each look when the share of alpha that is spent grows as the number of seeds.
-
-    The information of a look is its share of the last look's seeds; the sum of the observations is then a Brownian
-    motion, which leaves the bounds for the first time at a look with the probability that is spent there. Spending
-    functions: Lan and DeMets 1983, the linear one Kim and DeMets 1987; recursion: Armitage, McPherson and Rowe 1969.
-    Estimates that share their images are more alike from look to look than assumed, which errs on the safe side.
+    The information of a look is its share of the most seeds; the sum of the observations is then a Brownian motion,
+    which leaves the bounds for the first time at a look with the probability that is spent there. Spending functions:
+    Lan and DeMets 1983, the linear one Kim and DeMets 1987; recursion: Armitage, McPherson and Rowe 1969. Estimates
+    that share their images are more alike from look to look than assumed, which errs on the safe side.
     """
-    times = np.array(looks, np.float64) / looks[-1]
+    times = np.array(looks.so_far, np.float64) / looks.most
     spent = np.diff(alpha * times, prepend=0.0)
     bound = -float(ndtri(spent[0] / 2)) * times[0] ** 0.5
-    levels = [float(spent[0])]
     x, weight = _nodes(bound)
     density = np.exp(-(x**2) / 2 / times[0]) / np.sqrt(2 * np.pi * times[0]) * weight
     for (before, now), to_spend in zip(itertools.pairwise(times), spent[1:], strict=True):
@@ -117,11 +127,10 @@ def _nominal_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
             bound = (low + high) / 2
             leaves = density @ (ndtr((x - bound) / sd) + ndtr((-x - bound) / sd))
             low, high = (bound, high) if leaves > to_spend else (low, bound)
-        levels.append(float(2 * ndtr(-bound / now**0.5)))
         y, weight = _nodes(bound)
         steps = np.exp(-((y[:, None] - x) ** 2) / 2 / sd**2) / np.sqrt(2 * np.pi) / sd
         x, density = y, (steps @ density) * weight
-    return tuple(levels)
+    return float(2 * ndtr(-bound / times[-1] ** 0.5))
 
 
 def _nodes(bound: float) -> tuple[Floats, Floats]:

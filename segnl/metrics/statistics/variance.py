@@ -47,13 +47,17 @@ def spread_of(contributions: Floats) -> HeadSpread:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Differences `m`, and the two components of their variance with their degrees of freedom."""
+    """Differences `m`, and the two components of their variance with their degrees of freedom.
+
+    most_df: bound of the sum's degrees of freedom, for a class that few images hold.
+    """
 
     value: Floats
     seeds: Floats
     seeds_df: Floats
     images: Floats
     images_df: Floats
+    most_df: Floats | float = np.inf
 
     @property
     def variance(self) -> Floats:
@@ -62,7 +66,8 @@ class Estimate:
     @property
     def df(self) -> Floats:
         """Satterthwaite's degrees of freedom of the sum."""
-        return satterthwaite([self.seeds, self.images], [self.seeds_df, self.images_df])
+        df = satterthwaite([self.seeds, self.images], [self.seeds_df, self.images_df])
+        return np.asarray(np.minimum(df, self.most_df))
 
     def half_width(self, alpha: float = ALPHA) -> Floats:
         """Returns half the width of the two-sided interval of level 1 - alpha."""
@@ -88,17 +93,19 @@ def satterthwaite(variances: Sequence[Floats], df: Sequence[Floats]) -> Floats:
 def image_variance(by_image: Floats) -> tuple[Floats, Floats]:
     """Returns the variance `m` of a difference through the choice of images, for these runs, and its df.
 
-    by_image: the difference in every image, `n m`; an image that is hard for both heads adds nothing. A class in few
-    images makes a few large contributions; their excess kurtosis lowers the degrees of freedom (the variance of a
-    variance: Cramer 1946). 0 for a single image or group.
+    by_image: the difference in every image, `n m`; an image that is hard for both heads adds nothing. 0 for a single
+    image or group. A class in few images makes a few large contributions; their excess kurtosis (its unbiased estimate,
+    Joanes and Gill 1998) lowers the degrees of freedom, since it adds to the variance of a variance (Cramer 1946).
     """
     n = len(by_image)
     if n < 2:  # a single group: these images are the population
         return np.zeros(by_image.shape[1]), np.ones(by_image.shape[1])
     centred = by_image - by_image.mean(axis=0)
     square = (centred**2).mean(axis=0)
-    excess = np.nan_to_num(np.maximum(0, ratio((centred**4).mean(axis=0), square**2) - 3))
-    return square / (n - 1), 2 / (2 / (n - 1) + excess / n)
+    excess = np.nan_to_num(ratio((centred**4).mean(axis=0), square**2) - 3)
+    if n > 3:
+        excess = (n - 1) / (n - 2) / (n - 3) * ((n + 1) * excess + 6)
+    return square / (n - 1), 2 / (2 / (n - 1) + np.maximum(0, excess) / n)
 
 
 def seed_variance(spreads: Sequence[HeadSpread], a: int, b: int) -> tuple[Floats, Floats]:

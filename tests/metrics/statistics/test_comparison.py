@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from segnl.metrics.statistics.comparison import RunCounts, class_differences, compare_heads, holm
+from segnl.metrics.statistics.planning import Looks
 from segnl.metrics.statistics.variance import spread_of, unpaired_difference
 
 
@@ -349,9 +350,10 @@ def test_against_the_control_there_are_fewer_pairs_and_a_weaker_correction(rng):
 
 def test_planned_looks_widen_the_interval_and_raise_p(rng):
     heads = study(rng, accuracies=(0.7, 0.72))
-    (once,), (early,) = compare_heads(heads), compare_heads(heads, looks=[3, 4, 5])
+    (once,), (early,) = compare_heads(heads), compare_heads(heads, looks=Looks((3,), 5))
     assert early.p == once.p
     assert early.p_holm > once.p_holm
     assert early.high - early.low > once.high - once.low
-    with pytest.raises(ValueError, match="expected the runs' number of seeds per head, 3, among them"):
-        compare_heads(heads, looks=[2, 4])
+    assert not early.is_out_of_reach
+    (hopeless,) = compare_heads({"a": heads["a"], "b": heads["a"][1:] + study(rng)["a"][:1]}, looks=Looks((3,), 4))
+    assert hopeless.is_out_of_reach
