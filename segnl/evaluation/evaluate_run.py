@@ -45,6 +45,11 @@ from segnl.runs.run import Run
 NAME = "evaluation"
 VERSION = 1
 """Incremented when the meaning or the computation of the stored counts changes."""
+FILE_KEYS = (
+    *("name", "image_folder", "label_folder", "image_suffix", "label_suffix"),
+    *("recursive", "splits", "samples", "fold"),
+)
+"""Keys under `data`, besides root, that say which files a split has."""
 RESULT_FILES = ("metrics.json", "per_image.npz", "strata.png")
 """Files of a result in RUN/eval/SPLIT-MODE; only `segnl eval --strata` draws the last one."""
 
@@ -73,8 +78,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates a run on a split, or returns its stored result if weights, data and settings are unchanged.
 
-    Writes the result to RUN/eval/SPLIT-MODE, or to SPLIT-PRESET if the settings are a preset's. An old result is
-    removed before the network runs, so a killed evaluation leaves none.
+    Writes the result to RUN/eval/SPLIT-MODE, or to SPLIT-PRESET if the settings are a preset's; that of other files
+    than those of the run's recipe to a folder of their own. An old result is removed before the network runs, so a
+    killed evaluation leaves none.
     group: each process evaluates its own images; all return the same evaluation.
 
     Raises ConfigError for a request that this run or data set does not support, CheckpointError when the data set has
@@ -141,6 +147,9 @@ class _Job:
         Without a stored result, an earlier one is removed from RUN/eval, so that it is not mistaken for the new one.
         """
         self.key = self._describe()
+        if self._is_other_data():
+            name = f"{self.folder.name}-on-{self.data.root.resolve().name}-{self.content[:8]}"
+            self.folder = inside(self.folder.parent, name)
         stored = self.run.cache.load(NAME, self.key)
         if stored is None or stored.value["masks"] != self._masks_digest():
             _remove_results(self.folder)
@@ -159,11 +168,26 @@ class _Job:
                 "has_labels": self.data.has_labels,
                 "short_side_px": recipe.data.short_side_px,
                 "content": content_digest(self.data),
-            },
+            }
+            | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
             "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size"}),
             "channels_last": recipe.train.channels_last,
             "ablation": ablation.name if ablation else None,
         }
+
+    @property
+    def content(self) -> str:
+        """The digest of the split's files and classes."""
+        return str(self.key["data"]["content"])
+
+    def _is_other_data(self) -> bool:
+        """Whether the files are others than those of the run's own recipe, whose result keeps its folder then."""
+        own = {"root": ".", **self.run.checkpoint.recipe["data"]}
+        used = self.run.recipe.data.model_dump(mode="json")
+        is_same = all(own.get(key, used[key]) == used[key] for key in FILE_KEYS)
+        if is_same and Path(own["root"]).expanduser().resolve() == self.data.root.resolve():
+            return False
+        return _last_result(self.folder).get("data", {}).get("content") != self.content
 
     def _masks_digest(self) -> str | None:
         """Returns the SHA-256 of the mask files; None if one is missing.
@@ -275,6 +299,7 @@ class _Job:
                 "checkpoint": run.path.name,
                 "step": run.checkpoint.step,
                 "split": data.split,
+                "data": {"name": data.cfg.name, "root": str(data.root.resolve()), "content": self.content},
                 "eval": run.recipe.eval.model_dump(mode="json"),
                 "preset": self.preset,
                 "ablation": ablation.name if ablation else None,
@@ -307,14 +332,19 @@ def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pix
 def _write_results(evaluation: Evaluation) -> None:
     """Writes the result to RUN/eval/SPLIT-MODE; metrics.json comes last, so it implies the other files."""
     file = evaluation.folder / "metrics.json"
-    try:
-        last_result = json.loads(file.read_bytes())["cache"]
-    except (OSError, ValueError, KeyError, TypeError):
-        last_result = None
-    if last_result != evaluation.metrics["cache"]:
+    if _last_result(evaluation.folder).get("cache") != evaluation.metrics["cache"]:
         _remove_results(evaluation.folder)
     evaluation.per_image.save(evaluation.folder / "per_image.npz")
     write_atomic(file, json.dumps(evaluation.metrics, indent=1).encode())
+
+
+def _last_result(folder: Path) -> JSONDict:
+    """Returns what metrics.json in the folder of a result holds; empty where there is none."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def _remove_results(folder: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable
+from segnl.core.find_files import find_files, name_text
+from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import read_image
@@ -18,6 +20,9 @@ from segnl.evaluation.predictor import Predictor
 def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> int:
     """Writes ids, colour masks and overlays of image files and of all images in folders; returns the number of images.
 
+    The masks of an image in a sub-folder of a folder lie in such a sub-folder of `out`. Files that are no images are
+    named in a warning.
+
     Raises DataError for a path without an image, ConfigError for two images with the same name.
     """
     ensure_writable(out)
@@ -27,32 +32,42 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
         Background(WRITERS, max_pending=2 * WRITERS) as writers,
         Progress("predict", len(files), unit="image") as progress,
     ):
-        for path in files:
-            image = read_image(path)
+        for image_id, path in files.items():
+            image = read_image(path, predictor.recipe.data.image_format)
             labels = predictor.predict(image)
-            writers.submit(partial(write_masks, out, path.stem, labels, predictor.class_table, image=image))
+            writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
             progress.advance()
     return len(files)
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
+def _image_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Finds images by SUBFOLDER/NAME below the folders, and by NAME for single files."""
+    found: list[tuple[str, Path]] = []
     for path in paths:
         if path.is_dir():
-            images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
-            if not images:
-                kinds = ", *".join(IMAGE_SUFFIXES)
-                raise DataError(f"{path}: holds no images (*{kinds}); subfolders are not searched")
-            files += images
+            found += _images_below(path)
         elif path.is_file():
-            files.append(path)
+            found.append((name_text(path.stem), path))
         else:
             raise DataError(f"{path}: no such file or folder")
     by_id: dict[str, Path] = {}
-    for path in files:
-        if path.stem in by_id:
+    for image_id, path in found:
+        earlier = by_id.setdefault(image_id, path)
+        if not earlier.samefile(path):  # a file that is named twice is one image
             raise ConfigError(
-                f"{path}: its masks would overwrite those of {by_id[path.stem]}; predict them into separate folders"
+                f"{path}: its masks would overwrite those of {earlier}; predict them into separate folders"
             )
-        by_id[path.stem] = path
-    return files
+    return by_id
+
+
+def _images_below(folder: Path) -> list[tuple[str, Path]]:
+    """Finds the images of a folder; says which files are left out."""
+    files = list(find_files(folder))
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if not images:
+        raise DataError(f"{folder}: holds no images; expected *{', *'.join(IMAGE_SUFFIXES)}")
+    if others:
+        names = ", ".join(str(path.relative_to(folder)) for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        log.warning("%s: leaves out %d files that are no images: %s", folder, len(others), names)
+    return [(name_text(str(path.relative_to(folder).with_suffix(""))), path) for path in images]

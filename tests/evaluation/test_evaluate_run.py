@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -409,3 +410,39 @@ def test_a_data_set_of_other_classes_is_refused(street_runs, tiny_config):
     run = Run(open_checkpoint(street_runs[0]), load_recipe(tiny_config))
     with pytest.raises(CheckpointError, match=r"predicts 19 classes .*, but .*tiny has 3"):
         evaluate_run(run)
+
+
+def test_other_data_has_a_folder_of_its_own_and_each_result_says_whose_it_is(run, tiny_data):
+    own = evaluated(run)
+    before = (own.folder / "metrics.json").read_bytes()
+    copy = tiny_data.with_name("copy")
+    shutil.copytree(tiny_data, copy)
+    same = evaluated(run, f"data.root={copy}")  # moved, not changed
+    assert (same.folder, same.is_from_cache) == (own.folder, True)
+    assert same.metrics["data"] == own.metrics["data"] | {"root": str(copy)}
+    evaluated(run)
+    label = Image.open(copy / "labels/val/frame0.png")
+    Image.fromarray(np.roll(np.asarray(label), 3)).save(copy / "labels/val/frame0.png")
+    other = evaluated(run, f"data.root={copy}")
+    content = other.metrics["data"]["content"]
+    assert other.folder.name == f"val-whole-on-copy-{content[:8]}"
+    assert content != own.metrics["data"]["content"]
+    assert (own.folder / "metrics.json").read_bytes() == before
+    fold = evaluated(run, "data.fold={count: 2, number: 1}")
+    assert fold.folder.name.startswith("val-whole-on-tiny-")
+    assert fold.metrics["num_images"] == 2
+    assert (own.folder / "metrics.json").read_bytes() == before
+
+
+def test_images_of_sub_folders_and_odd_names_are_scored_and_their_masks_lie_in_sub_folders(run, tiny_data, tmp_path):
+    for kind in ("images", "labels"):
+        folder = tiny_data / kind / "val"
+        (folder / "a").mkdir()
+        (folder / "frame0.png").rename(folder / "a/frame0.png")
+        (folder / "frame1.png").rename(folder / os.fsdecode(b"Stra\xdfe.png"))
+    evaluation = evaluated(run, masks=tmp_path / "masks")
+    assert evaluation.sample_ids == ("Stra\\xdfe", "a/frame0", "frame2")
+    for kind in ("ids", "colour", "overlay", "error"):
+        assert (tmp_path / "masks" / kind / "a/frame0.png").is_file()
+        assert (tmp_path / "masks" / kind / "Stra\\xdfe.png").is_file()
+    evaluated(run, masks=tmp_path / "masks")

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.evaluation.predict import predict_files
@@ -22,7 +24,7 @@ def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(predi
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing.png", "no such file"), ("labels", "holds no images .* subfolders are not searched")],
+    [("nothing.png", "no such file"), ("labels", r"holds no images; expected \*\.jpg")],
 )
 def test_a_path_without_an_image_is_named(predictor, tmp_path, name, message):
     (tmp_path / "labels").mkdir()
@@ -34,3 +36,25 @@ def test_every_image_of_a_folder_gets_its_masks(predictor, tiny_data, tmp_path):
     assert predict_files(predictor, [tiny_data / "images" / "val"], tmp_path / "out") == 3
     for kind in ("ids", "colour", "overlay"):
         assert len(list((tmp_path / "out" / kind).iterdir())) == 3
+
+
+def test_sub_folders_are_kept_and_a_file_that_is_named_twice_is_one_image(predictor, tiny_data, tmp_path, caplog):
+    folder = tmp_path / "mine"
+    (folder / "a").mkdir(parents=True)
+    image = Image.open(tiny_data / "images/val/frame0.png")
+    for name in ("x.png", "a/x.gif", "a/y.jfif", "z.jp2"):
+        image.convert("RGB").save(folder / name, "JPEG" if name.endswith("jfif") else None)
+    (folder / "notes.txt").write_text("mine")
+    assert predict_files(predictor, [folder, folder / "x.png"], tmp_path / "out") == 4
+    ids = sorted(str(path.relative_to(tmp_path / "out/ids")) for path in (tmp_path / "out/ids").rglob("*.png"))
+    assert ids == ["a/x.png", "a/y.png", "x.png", "z.png"]
+    assert "leaves out 1 files that are no images: notes.txt" in caplog.text
+
+
+def test_a_deep_image_is_read_as_the_recipe_asks(predictor, tmp_path):
+    Image.fromarray(np.full((37, 53), 4095, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        predict_files(predictor, [tmp_path / "deep.png"], tmp_path / "out")
+    data = predictor.recipe.data.model_copy(update={"value_range": (0.0, 4095.0)})
+    predictor.recipe = predictor.recipe.model_copy(update={"data": data})
+    assert predict_files(predictor, [tmp_path / "deep.png"], tmp_path / "out") == 1
