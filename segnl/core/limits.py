@@ -9,7 +9,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, MachineError
 
 MIB = 2**20
 _WORKER_MIB = 128  # what a forked loader process needs of its own: decoded images and queued batches
@@ -63,6 +63,26 @@ def require_workers(workers: int) -> None:
 def require_jobs(jobs: int) -> None:
     """Raises ConfigError when --jobs is more than this machine can carry."""
     require_count("--jobs", jobs, most=max_jobs(), reason=_machine())
+
+
+def free_shared_memory() -> int | None:
+    """Returns the free bytes of /dev/shm, through which worker processes send batches; None where there is none."""
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:  # macOS
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def require_shared_memory(workers: int, batch_bytes: int, *, batches: int) -> None:
+    """Raises MachineError when /dev/shm cannot hold `batches` batches of data.workers."""
+    free, need = free_shared_memory(), batches * batch_bytes
+    if workers and free is not None and free < need:
+        raise MachineError(
+            f"/dev/shm: {free / MIB:,.1f} MiB of shared memory are free, but {workers} data.workers need "
+            f"{need / MIB:,.1f} MiB for {batches} batches; enlarge it (docker: --shm-size), or lower data.workers, 0 "
+            "needs none"
+        )
 
 
 def require_memory(name: str, num_bytes: float) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segnl.core.errors import DataError, MachineError, SegnlError
-from segnl.core.limits import require_workers
+from segnl.core.limits import require_shared_memory, require_workers
 from segnl.core.seeds import seed_for
 from segnl.data.base import SegmentationData
 from segnl.data.sample import Batch, Sample, collate
@@ -29,6 +29,10 @@ Key = tuple[int, int]
 """(epoch, index)"""
 Transform = Callable[[Sample, int, int], Sample]
 
+BYTES_PER_PIXEL = 4  # of an image and its label, uint8
+LARGE_IMAGE_BYTES = BYTES_PER_PIXEL * 1024 * 2048
+PREFETCH = 2
+"""Batches that each worker keeps ready."""
 _POLL_S = 5.0  # how often a silent worker is checked: a killed one is noticed within this time
 
 
@@ -53,7 +57,11 @@ def train_batches(
     """
     if plan.batch_size < plan.world:
         raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
-    yield from _load(_Items(data, transform), BatchKeys(len(data), plan), _collate, workers, timeout_s)
+    rows, columns = data.cfg.crop_hw
+    batch_bytes = BYTES_PER_PIXEL * rows * columns * -(-plan.batch_size // plan.world)
+    require_shared_memory(workers, batch_bytes, batches=workers * PREFETCH)
+    keys = BatchKeys(len(data), plan)
+    yield from _load(_Items(data, transform), keys, _collate, workers, timeout_s, batch_bytes=batch_bytes)
 
 
 def eval_samples(
@@ -65,7 +73,7 @@ def eval_samples(
     """
     indices = range(len(data)) if indices is None else indices
     keys, workers = [[(index,)] for index in indices], min(workers, len(indices))
-    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s)
+    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s, batch_bytes=LARGE_IMAGE_BYTES)
     for index, (image, label) in zip(indices, pairs, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
 
@@ -148,21 +156,24 @@ def _load(
     collate_fn: Callable[[list[Any]], Any],
     workers: int,
     timeout_s: float,
+    *,
+    batch_bytes: int,
 ) -> Iterator[Any]:
-    """Yields the collated items of each list of keys, in order."""
+    """Yields the collated items of each list of keys, in order. batch_bytes: of the items of one list, roughly."""
     require_workers(workers)
     loader = DataLoader(
         items,
         batch_sampler=keys,
         collate_fn=collate_fn,
         num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_start_worker,
         timeout=min(_POLL_S, timeout_s) if workers else 0,
         # DataLoader draws a seed at its start: from the global generator, dropout would differ after a resume.
         generator=torch.Generator(),
     )
     arrivals = _start(loader)
-    while (collated := _next(arrivals, timeout_s)) is not None:
+    while (collated := _next(arrivals, timeout_s, workers=workers, batch_bytes=batch_bytes)) is not None:
         if isinstance(collated, _WorkerError):
             raise collated.kind(collated.message)
         yield collated
@@ -187,8 +198,12 @@ KILLED = (
 )
 
 
-def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
-    """Returns the next item, None after the last. Raises MachineError when a worker is dead or silent for timeout_s."""
+def _next(arrivals: Iterator[Any], timeout_s: float, *, workers: int = 0, batch_bytes: int = 0) -> Any:
+    """Returns the next item, None after the last.
+
+    Raises MachineError when a worker is dead, silent for timeout_s, or silent while shared memory has no room for a
+    batch: a worker drops such a batch, and nobody would ever send it.
+    """
     began = time.monotonic()
     while True:
         try:
@@ -198,6 +213,7 @@ def _next(arrivals: Iterator[Any], timeout_s: float) -> Any:
         except RuntimeError as err:
             text = str(err)
             if "DataLoader timed out" in text:
+                require_shared_memory(workers, batch_bytes, batches=1)
                 if time.monotonic() - began < timeout_s:
                     continue
                 why = f"sent nothing for {timeout_s:g} s; is the disk reachable? raise data.worker_timeout_s"

@@ -37,6 +37,7 @@ OF_HEAD = {
         "Width of the head, chosen so that the sizes of the networks agree; in brackets the remaining difference from "
         "the target in parameters or GFLOPs, whichever was matched.",
     ),
+    "steps": Column("Steps", "Length of the training; this study varies it, so its scores compare lengths too."),
     "params": Column(
         "Parameters",
         "Learned numbers of the network at prediction, without the auxiliary head of training. Fewer is cheaper.",

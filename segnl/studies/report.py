@@ -98,7 +98,7 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
     seeds_text = seeds[study.heads[0]] if has_same_seeds else "; ".join(f"{head}: {seeds[head]}" for head in seeds)
     facts = [
         ("Data", f"{recipe.data.title}, {num_images} {study.cfg.split} images, {num_classes} classes"),
-        ("Budget", f"{recipe.train.num_steps:,} steps of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
+        ("Budget", f"{study.steps_text} of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", seeds_text),
         ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
         (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
@@ -125,9 +125,10 @@ def _differences(results: StudyResults) -> list[DifferenceChart]:
 
 
 def _control(results: StudyResults) -> list[Fact]:
-    study, steps, varies = results.study, results.study.runs[0].recipe.train.num_steps, results.study.cfg.varies
+    study, varies = results.study, results.study.cfg.varies
+    steps = "" if len(set(study.steps.values())) > 1 else f"{study.steps_text}, "
     same_recipe = Fact(
-        f"The recipe, except for {', '.join(varies)} and the seed: data, {steps:,} steps, optimiser, loss, evaluation.",
+        f"The recipe, except for {', '.join(varies)} and the seed: data, {steps}optimiser, loss, evaluation.",
         "A study whose recipes differ elsewhere is refused before any training.",
     )
     seed = study.shared_seed

@@ -47,6 +47,8 @@ class HeadResult:
     matched_deviation: float | None = None
     ambiguous_acc: float | None = None
     is_match_target: bool = False
+    steps: int | None = None
+    """Length of the head's trainings."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: JSON
         train_images_per_s=statistics.median(rates) if rates else None,
         matched_channels=width.channels if width else None,
         matched_deviation=width.deviation if width else None,
+        steps=study.steps[head],
         is_match_target=width is not None and width.is_target,
         **cost,
     )

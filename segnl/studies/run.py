@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, run_lock, write_atomic
+from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic
 from segnl.core.log import log
 from segnl.runs.checkpoint import newest_checkpoint
 from segnl.runs.recipe import differing_keys
@@ -32,6 +32,7 @@ def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):
+        _claim_folder(study)
         train_all(study, num_jobs=num_jobs)
         while study.looks is not None and not is_settled(study):
             num_seeds = study.looks.so_far[-1] + 1
@@ -51,6 +52,23 @@ def is_settled(study: Study) -> bool:
     return all(
         pair.is_separable or pair.is_out_of_reach or pair.difference is None for pair in score_runs(study).pairs()
     )
+
+
+def _claim_folder(study: Study) -> None:
+    """Notes the study's file in its folder. Raises ConfigError where another file of that name has the folder."""
+    note, file = study.folder / "study.json", study.file.resolve()
+    own = {"file": str(file), "sha256": sha256_of(file)}
+    try:
+        before = json.loads(note.read_bytes())
+        other = Path(before["file"])
+        is_taken = other.exists() and not other.samefile(file) and before["sha256"] != own["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        is_taken = False
+    if is_taken:
+        raise ConfigError(
+            f"{study.file}: {study.folder} holds the study of {other}, another file of the same name; rename one"
+        )
+    write_atomic(note, json.dumps(own, indent=1).encode())
 
 
 def train_all(study: Study, *, num_jobs: int = 1) -> None:

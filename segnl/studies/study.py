@@ -208,6 +208,20 @@ class Study:
             groups.setdefault(next(same, head), []).append(head)
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
+    @property
+    def steps(self) -> dict[str, int]:
+        """Length of each head's trainings; they differ only where `varies` names train.max_steps."""
+        return {head: self.runs_of(head)[0].recipe.train.num_steps for head in self.heads}
+
+    @property
+    def steps_text(self) -> str:
+        """Such as "300 steps", or "fcn 300, rcca 600 steps"."""
+        numbers = set(self.steps.values())
+        parts = (
+            [f"{head} {steps:,}" for head, steps in self.steps.items()] if len(numbers) > 1 else [f"{max(numbers):,}"]
+        )
+        return f"{', '.join(parts)} steps"
+
     def runs_of(self, head: str) -> tuple[PlannedRun, ...]:
         return tuple(run for run in self.runs if run.head == head)
 

@@ -27,7 +27,7 @@ REFERENCES_NOTE = (
     "Bootstrap: hierarchical, over seeds and then images or groups of images, percentiles; with few seeds it is too "
     "narrow. All are 95 % intervals in points without correction for several pairs."
 )
-UNMARKED = ("boundary_iou", "ambiguous_acc", "matched_channels")
+UNMARKED = ("boundary_iou", "ambiguous_acc", "matched_channels", "steps")
 """Columns without a best value."""
 CHEAP = ("params", "gflops", "latency_ms", "peak_mib")
 """Columns in which the lowest value is the best."""
@@ -43,7 +43,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "seeds": study.seeds_of(study.heads[0]) if study.looks else study.cfg.seeds,
         "looks": asdict(study.looks) if study.looks else None,
         "unplanned_looks": results.unplanned_looks,
-        "steps": study.runs[0].recipe.train.num_steps,
+        "steps": study.steps if len(set(study.steps.values())) > 1 else study.runs[0].recipe.train.num_steps,
         "heads": heads_dict(results.heads),
         "pairs": pairs_dict(results.pairs, results.classes, results.references, results.class_names),
         "verdicts": verdicts(results),
@@ -102,6 +102,8 @@ def table_columns(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> d
     against = {"against": _control_column(heads[0].name, pairs)} if len(heads) > 1 else {}
     always = ("miou_mean", "train_images_per_s")
     known = {key for key in OF_HEAD if key in always or any(getattr(head, key) is not None for head in heads)}
+    if len({head.steps for head in heads}) == 1:
+        known -= {"steps"}
     in_order = {"miou_mean": OF_HEAD["miou_mean"]} | against | OF_HEAD
     return {key: column for key, column in in_order.items() if key in known | {"against"}}
 
@@ -169,6 +171,8 @@ def _cell(head: HeadResult, key: str, value: float | None, largest: float) -> Ce
         has_sd = key == "miou_mean" and head.miou_sd is not None
         note = f"± {100 * (head.miou_sd or 0):.2f} over {head.runs} seeds" if has_sd else ""
         return Cell(f"{100 * value:.1f}" if key == "ambiguous_acc" else f"{100 * value:.2f}", value, note)
+    if key == "steps":
+        return Cell(f"{value:,}")
     text = f"{value / 1e6:.2f} M" if key == "params" else f"{value:.2f}" if key == "gflops" else f"{value:.1f}"
     return Cell(text, value / largest if largest else None)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from segnl.core import limits
 from segnl.core.errors import DataError, MachineError
 from segnl.data import loader
 from segnl.data.loader import BatchKeys, BatchPlan, eval_samples, train_batches
@@ -130,6 +131,23 @@ def test_a_hung_worker_is_a_machine_error_after_its_timeout(make_folder):
     inner = TrainTransform(data.cfg, (124, 116, 104), 3)
     with pytest.raises(MachineError, match=r"sent nothing for 0\.6 s; .*data\.worker_timeout_s"):
         batches(data, workers=1, transform=Sleepy(inner, 2, "hang"), max_steps=4, timeout_s=0.6)
+
+
+def test_too_little_shared_memory_is_said_before_workers_start(make_folder, monkeypatch):
+    monkeypatch.setattr(limits, "free_shared_memory", lambda: 2 * 2 * 4 * 4 * 7 * 11 - 1)  # 2 workers, 2 batches each
+    monkeypatch.setattr(loader, "DataLoader", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(MachineError, match=r"/dev/shm: 0\.0 MiB of shared memory are free, but 2 data\.workers need"):
+        batches(make_folder(5), workers=2)
+
+
+def test_shared_memory_that_others_fill_is_said_at_the_first_poll(make_folder, monkeypatch):
+    monkeypatch.setattr(loader, "_POLL_S", 0.2)
+    data = make_folder(5)
+    free = iter([2**30, 100])  # enough at the start
+    monkeypatch.setattr(limits, "free_shared_memory", lambda: next(free))
+    transform = Sleepy(TrainTransform(data.cfg, (124, 116, 104), 3), 0, "sleep")
+    with pytest.raises(MachineError, match=r"shared memory are free, but 2 data\.workers need .* for 1 batches"):
+        batches(data, workers=2, transform=transform)
 
 
 def test_a_slow_worker_is_waited_for_beyond_one_poll(make_folder, monkeypatch):

@@ -202,3 +202,37 @@ def test_a_signal_stops_the_study_with_its_exit_code(study_file, tmp_path, monke
     assert err.value.exit_code == 143
     assert started == ["fcn-s0"]
     assert not (tmp_path / "checkpoints" / "tiny" / "report.html").exists()
+
+
+def test_a_study_of_lengths_gives_each_heads_own(study_file, tmp_path, monkeypatch):
+    text = study_file.read_text()
+    text = text.replace("rcca: {model: {head: {name: rcca, channels: 8}}}", "longer: {train: {max_steps: 4}}")
+    study_file.write_text(text + "varies: [train.max_steps]\n")
+    monkeypatch.chdir(tmp_path)
+    results = compare(study_file)
+    folder = tmp_path / "checkpoints" / "tiny"
+    mapping = json.loads((folder / "compare.json").read_text())
+    assert mapping["steps"] == {"fcn": 3, "longer": 4}
+    assert {head: values["steps"] for head, values in mapping["heads"].items()} == mapping["steps"]
+    page, table = (folder / "report.html").read_text(), (folder / "table.md").read_text()
+    assert "fcn 3, longer 4 steps of 2 crops" in page
+    assert "except for train.max_steps and the seed: data, optimiser" in page
+    assert "| Steps |" in table
+    assert "Steps" in terminal_text(results)
+    assert results.refused == {}
+
+
+def test_a_study_of_the_same_name_from_another_file_is_refused(copied):
+    (copied / "other").mkdir()
+    for name in ("base.yaml", "tiny.yaml"):
+        shutil.copy(copied / name, copied / "other" / name)
+    compare(copied / "other" / "tiny.yaml")  # the same study, copied
+    compare(copied / "tiny.yaml")
+    with (copied / "other" / "tiny.yaml").open("a") as file:
+        file.write("gallery: 3\n")
+    with pytest.raises(
+        ConfigError, match=r"holds the study of .*tiny\.yaml, another file of the same name; rename one"
+    ):
+        compare(copied / "other" / "tiny.yaml")
+    (copied / "tiny.yaml").unlink()  # moved, not another one
+    compare(copied / "other" / "tiny.yaml")
