@@ -34,9 +34,11 @@ from segnl.core.errors import as_segnl_error
 from segnl.core.files import write_atomic
 from segnl.core.log import printable
 from segnl.core.run_log import read_log
+from segnl.data.mask_files import find_masks
 from segnl.data.reading import read_image, read_label
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import PerImage, load_per_image
+from segnl.metrics.scored_counts import ScoredCounts, load_counts, save_counts
 from segnl.models.weights.files import read_checkpoint, tensors_in
 from segnl.reports.learning_curves import read_curve
 from segnl.runs.checkpoint import FORMAT, NO_CHECKSUM, load_checkpoint
@@ -81,6 +83,12 @@ model = dict(
                      loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
 """
 TABLE = "index\tname\tr\tg\tb\n0\troad\t128\t64\t128\n1\tsky\t70\t130\t180\n7\ttree\t0\t128\t0\n"
+COCO = json.dumps(
+    [
+        {"image_id": 1, "category_id": 1, "segmentation": {"size": [5, 7], "counts": [3, 12, 20]}},
+        {"image_id": 1, "category_id": 2, "segmentation": {"size": [5, 7], "counts": "b0:7"}},
+    ]
+)
 LOG = "".join(
     json.dumps({"step": step, "loss": 1.5 / step, "lr": 0.05, "images_per_s": 3.5}) + "\n" for step in range(1, 9)
 ) + json.dumps({"event": "eval", "step": 8, "miou": 0.31, "loss": 1.0}) + "\n"  # fmt: skip
@@ -199,6 +207,21 @@ def counts_bytes() -> bytes:
     return file.getvalue()
 
 
+def scored_counts_bytes() -> bytes:
+    counts = np.arange(6, dtype=np.int64).reshape(2, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        texts = ("x", "y")
+        save_counts(
+            Path(folder) / "a", ScoredCounts("masks", texts, ("a", "b", "c"), counts, counts, counts, texts, texts)
+        )
+        return (Path(folder) / "a").read_bytes()
+
+
+def read_masks(file: Path) -> None:
+    for mask in find_masks(file).values():
+        mask.read()
+
+
 def pickle_bytes() -> bytes:
     file = io.BytesIO()
     torch.save({"state_dict": {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}, "meta": {"epoch": 3}}, file)
@@ -214,6 +237,8 @@ def kinds() -> dict[str, tuple[str, Mutate, Callable[[Path], object]]]:
         "study": ("study.yaml", text_kind(STUDY), load_study),
         "log": ("log.jsonl", text_kind(LOG), read_run_log),
         "counts": ("per_image.npz", bytes_kind(counts_bytes()), read_scores),
+        "scored_counts": ("a.counts.npz", bytes_kind(scored_counts_bytes()), load_counts),
+        "coco_masks": ("results.json", text_kind(COCO), read_masks),
         "mask": ("mask.png", bytes_kind(png_bytes("P")), read_label),
         "image": ("image.png", bytes_kind(png_bytes("RGB")), read_image),
         "table": ("classes.tsv", text_kind(TABLE), ClassTable.from_tsv),

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 from segnl.cli.arguments import add_json
+from segnl.core.errors import ConfigError
+from segnl.core.files import ensure_writable, read_bytes, write_atomic
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -49,7 +51,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.files import ensure_writable, write_atomic
     from segnl.evaluation.score_masks import ScoreRequest, score_masks
     from segnl.metrics.scored_counts import counts_path, save_counts
     from segnl.reports.score_page import write_score_page
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.json is not None:
         ensure_writable(args.json.parent)
+        _require_own_page(args.json.with_suffix(".html"))
     score = score_masks(
         ScoreRequest(
             args.predictions,
@@ -74,8 +76,21 @@ def run(args: argparse.Namespace) -> None:
     if args.json is None:
         return
     counts, page = counts_path(args.json), args.json.with_suffix(".html")
+    args.json.unlink(missing_ok=True)  # so that a kill does not leave it beside counts of other masks
     save_counts(counts, score.scored_counts())
     write_score_page(page, score)
     write_atomic(args.json, json.dumps(score.to_dict(), indent=1).encode())
     print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")
     print(f"{counts}: the counts of every image, for segnl compare")
+
+
+def _require_own_page(page: Path) -> None:
+    """Raises ConfigError for a file that `segnl score` did not write, which would be replaced."""
+    try:
+        is_own = b'<meta name="generator" content="segnl">' in read_bytes(page)[:2000]
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise ConfigError(f"{page}: cannot be replaced ({err.strerror}); give --json another name") from err
+    if not is_own:
+        raise ConfigError(f"{page}: exists and is no page of segnl; give --json another name")

@@ -27,6 +27,8 @@ from segnl.data.reading import FileError, read_image, read_label
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 ARRAY_SUFFIXES = (".npy", ".npz")
+MAX_BITS = 40
+"""Of a compressed run length; longer ones are no lengths of an image."""
 MAX_PIXELS = 2**28
 """Largest image that run lengths may describe; a few bytes of them could ask for any amount of memory."""
 
@@ -132,7 +134,7 @@ def _checked(array: Any, path: Path, name: str = "") -> Ids:
     return np.asarray(array)
 
 
-class _RunLengths(BaseModel):
+class RunLengths(BaseModel):
     """A class's pixels in an image. size: rows, columns. counts: run lengths, or COCO's compressed text of them."""
 
     size: tuple[int, int]
@@ -144,7 +146,7 @@ class _Result(BaseModel):
 
     image_id: int | str
     category_id: int
-    segmentation: _RunLengths
+    segmentation: RunLengths
 
 
 class _Segment(BaseModel):
@@ -177,7 +179,8 @@ def _of_json(path: Path) -> Masks:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:
-        raise FileError(path, "damaged", f"cannot be read as JSON ({err})") from err
+        reason = str(err).splitlines()[0]
+        raise FileError(path, "damaged", f"cannot be read as JSON ({reason})") from err
     content = content if isinstance(content, dict) else {"annotations": content}
     annotations = content.get("annotations")
     first = annotations[0] if isinstance(annotations, list) and annotations else None
@@ -273,7 +276,7 @@ def _counts_of(text: str | list[int]) -> list[int]:
         bits = char - 48
         value |= (bits & 0x1F) << shift
         shift += 5
-        if bits & 0x20:
+        if bits & 0x20 and shift < MAX_BITS:
             continue
         if bits & 0x10:
             value -= 1 << shift

@@ -48,6 +48,17 @@ def test_without_json_nothing_is_written(folders: list[str], tmp_path: Path) -> 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_page_of_somebody_else_is_not_replaced(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.html").write_text("<html>mine</html>")
+    assert main(["score", *folders, "--json", str(tmp_path / "x.json")]) == 2
+    assert "x.html: exists and is no page of segnl; give --json another name" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+    assert main(["score", *folders, "--json", str(tmp_path / "y.json")]) == 0
+    assert main(["score", *folders, "--json", str(tmp_path / "y.json")]) == 0
+
+
 def test_a_number_that_no_definition_gives_names_the_nearest(
     folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

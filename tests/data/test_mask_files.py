@@ -187,6 +187,7 @@ def write_results(path: Path, change: dict[str, Any], first: dict[str, Any] | No
         ({"size": [0, 11]}, "image a: run lengths of size 0x11"),
         ({"size": [7]}, r"annotations\.0\.segmentation\.size\.1: Field required"),
         ({"counts": [0, 77]}, "image a: two masks overlap"),
+        ({"counts": "o" * 100_000}, "image a: run lengths of"),  # every character says that more follow
         ({"size": [11, 7]}, r"image a: masks of sizes \(11, 7\) and \(7, 11\)"),
     ],
 )
