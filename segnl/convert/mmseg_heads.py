@@ -48,8 +48,8 @@ class Translation:
 
     settings: JSONDict
     names: Names
-    takes_several: bool = False
-    """True for a head that reads two stages separately, whatever its input_transform."""
+    takes_several: tuple[int, ...] = ()
+    """Numbers of stages that a head may read separately, whatever its input_transform; none for other heads."""
     low_channels: int = 0
     """Channels of the backbone's first map, where the head reads that as its `low_stage`."""
     tied: Names = field(default_factory=dict)
@@ -104,7 +104,9 @@ def _head(reader: Reader, own: Translation, out_indices: Sequence[int]) -> Decod
     return DecodeHead(section, stage_channels, num_classes, dropout, bool(align_corners), norm, names, own.tied)
 
 
-def _stages(reader: Reader, out_indices: Sequence[int], *, takes_several: bool) -> tuple[list[int], list[int]]:
+def _stages(
+    reader: Reader, out_indices: Sequence[int], *, takes_several: tuple[int, ...]
+) -> tuple[list[int], list[int]]:
     """Returns the stages that a head reads (0 = c2), and their channels. Negative indices count from the last map."""
     transform = None if takes_several else reader.choice("input_transform", None, (None, "resize_concat"))
     indices, channels = (
@@ -122,8 +124,8 @@ def _stages(reader: Reader, out_indices: Sequence[int], *, takes_several: bool) 
     num_maps = len(out_indices)
     if not all(-num_maps <= index < num_maps for index in indices):
         raise ConfigError(f"{reader.where}.in_index: holds {indices!r}, but the backbone gives {num_maps} maps")
-    if takes_several and len(indices) != 2:
-        raise reader.error("in_index", indices, "two numbers")
+    if takes_several and len(indices) not in takes_several:
+        raise reader.error("in_index", indices, "two numbers" if takes_several == (2,) else "two to four numbers")
     return [out_indices[index] for index in indices], channels
 
 
@@ -235,6 +237,15 @@ def _psp(reader: Reader) -> Translation:
     return Translation({"name": "psp", "bins": bins}, names | {"head.join": "bottleneck"})
 
 
+def _uper(reader: Reader) -> Translation:
+    bins, finer = list(reader.integers("pool_scales", (1, 2, 3, 6))), range(3)
+    names = {f"head.pooling.levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
+    names |= {f"head.laterals.{index}": f"lateral_convs.{index}" for index in finer}
+    names |= {f"head.levels.{index}": f"fpn_convs.{index}" for index in finer}
+    names |= {"head.pooling.join": "bottleneck", "head.join": "fpn_bottleneck"}
+    return Translation({"name": "uper", "bins": bins}, names, takes_several=(2, 3, 4))
+
+
 # ---- attention between positions, groups, grids, bases and regions ----
 
 
@@ -303,7 +314,7 @@ def _ann(reader: Reader) -> Translation:
         names |= _projections(f"{ours}.attention", f"{theirs}.stages.0", num_convs=1)
         names |= {f"{ours}.out": f"{theirs}.stages.0.out_project", f"{ours}.join": f"{theirs}.bottleneck"}
     tied = {"context.stages.0.key_project": "context.stages.0.query_project"}
-    return Translation(settings, names, takes_several=True, tied=tied, dropout_key="fusion_dropout")
+    return Translation(settings, names, takes_several=(2,), tied=tied, dropout_key="fusion_dropout")
 
 
 def _ocr(reader: Reader) -> Translation:
@@ -328,5 +339,6 @@ _TRANSLATORS: dict[str, Callable[[Reader], Translation]] = {
     "NLHead": _nl,
     "OCRHead": _ocr,
     "PSPHead": _psp,
+    "UPerHead": _uper,
 }
 KNOWN_HEADS = ", ".join(name for name in _TRANSLATORS if name != "OCRHead")

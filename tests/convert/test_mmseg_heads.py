@@ -55,7 +55,7 @@ def test_settings_of_the_loss_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ({"type": "UPerHead"}, "mmseg.type: holds 'UPerHead'; known heads: ANNHead, ASPPHead, CCHead, DAHead"),
+        ({"type": "SETRUPHead"}, "mmseg.type: holds 'SETRUPHead'; known heads: ANNHead, ASPPHead, CCHead, DAHead"),
         ({"kernel_size": 2}, "kernel_size: holds 2"),
         ({"in_index": 4}, "in_index: holds [4], but the backbone gives 4 maps"),
         ({"in_index": 3.0}, "in_index: holds [3.0], expected integers"),

@@ -40,7 +40,8 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match="known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca"
+        ConfigError,
+        match="known: ann, aspp, da, deeplabv3plus, dnl, dpt, ema, fcn, gc, isa, linear, non_local, ocr, psp, rcca",
     ):
         HEADS.find("zzz")
 
