@@ -34,8 +34,8 @@ class UPerHead(ContextHead):
     def __init__(self, cfg: UPerConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         *finer, coarsest = cfg.in_stages
-        shared = {"channels": cfg.channels, "has_norm": cfg.has_norm, "leaky_slope": cfg.leaky_slope}
-        pooling = PSPConfig(in_stages=(coarsest,), bins=cfg.bins, **shared)
+        shared = cfg.model_dump(include={"channels", "bins", "has_norm", "leaky_slope"})
+        pooling = PSPConfig(in_stages=(coarsest,), **shared)
         self.pooling = PSPHead(pooling, stage_channels, num_classes)
         self.laterals = nn.ModuleList(cfg.conv(stage_channels[stage], cfg.channels, 1) for stage in finer)
         self.levels = nn.ModuleList(cfg.conv(cfg.channels, cfg.channels, 3) for _ in finer)
