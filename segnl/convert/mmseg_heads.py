@@ -239,10 +239,10 @@ def _psp(reader: Reader) -> Translation:
 
 def _uper(reader: Reader) -> Translation:
     bins, finer = list(reader.integers("pool_scales", (1, 2, 3, 6))), range(3)
-    names = {f"head.pooling.levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
+    names = {f"head.pool_levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
     names |= {f"head.laterals.{index}": f"lateral_convs.{index}" for index in finer}
     names |= {f"head.levels.{index}": f"fpn_convs.{index}" for index in finer}
-    names |= {"head.pooling.join": "bottleneck", "head.join": "fpn_bottleneck"}
+    names |= {"head.pool_join": "bottleneck", "head.join": "fpn_bottleneck"}
     return Translation({"name": "uper", "bins": bins}, names, takes_several=(2, 3, 4))
 
 

@@ -5,14 +5,13 @@ Source: PSPNet, Zhao et al. 2017, arXiv:1612.01105.
 
 from collections.abc import Sequence
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import NormActConfig
+from segnl.models.blocks.pyramid_pooling import pool_pyramid, pyramid_pooling
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.ops.context import pyramid_means
 
 
 class PSPConfig(HeadConfig, NormActConfig):
@@ -33,17 +32,13 @@ class PSPHead(ContextHead):
     def __init__(self, cfg: PSPConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         self.bins = cfg.bins
-        self.levels = nn.ModuleList(cfg.conv(self.in_channels, cfg.channels, 1, is_pooled=True) for _ in cfg.bins)
-        self.join = cfg.conv(self.in_channels + len(cfg.bins) * cfg.channels, cfg.channels, 3)
+        self.levels, self.join = pyramid_pooling(cfg, self.in_channels, cfg.channels, cfg.bins)
         self.out_channels = cfg.channels
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
         x = self.concat_stages(stages)
-        means = pyramid_means(x, self.bins).split([s * s for s in self.bins], dim=2)
-        grids = [mean.unflatten(2, (s, s)) for mean, s in zip(means, self.bins, strict=True)]  # b c s s
-        levels = [self.resize_to(level(grid), x) for level, grid in zip(self.levels, grids, strict=True)]
-        return HeadOutput(self.join(torch.cat([x, *levels], dim=1)))
+        return HeadOutput(pool_pyramid(x, self.levels, self.join, self.bins, align_corners=self.align_corners))
 
 
 HEAD = PSPHead

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import NormActConfig
+from segnl.models.blocks.pyramid_pooling import pool_pyramid, pyramid_pooling
 from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
-from segnl.models.heads.psp import PSPConfig, PSPHead
 
 
 class UPerConfig(HeadConfig, NormActConfig):
@@ -34,9 +34,8 @@ class UPerHead(ContextHead):
     def __init__(self, cfg: UPerConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes)
         *finer, coarsest = cfg.in_stages
-        shared = cfg.model_dump(include={"channels", "bins", "has_norm", "leaky_slope"})
-        pooling = PSPConfig(in_stages=(coarsest,), **shared)
-        self.pooling = PSPHead(pooling, stage_channels, num_classes)
+        self.bins = cfg.bins
+        self.pool_levels, self.pool_join = pyramid_pooling(cfg, stage_channels[coarsest], cfg.channels, cfg.bins)
         self.laterals = nn.ModuleList(cfg.conv(stage_channels[stage], cfg.channels, 1) for stage in finer)
         self.levels = nn.ModuleList(cfg.conv(cfg.channels, cfg.channels, 3) for _ in finer)
         self.join = cfg.conv(len(cfg.in_stages) * cfg.channels, cfg.channels, 3)
@@ -44,8 +43,8 @@ class UPerHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w` of the finest stage's size."""
-        self.pooling.align_corners = self.align_corners
-        coarser = self.pooling(stages).context
+        x = stages[self.in_stages[-1]]
+        coarser = pool_pyramid(x, self.pool_levels, self.pool_join, self.bins, align_corners=self.align_corners)
         outputs = [coarser]
         for index in reversed(range(len(self.laterals))):
             lateral = self.laterals[index](stages[self.in_stages[index]])

@@ -69,10 +69,10 @@ def test_uper_adds_levels_from_coarse_to_fine(align_corners: bool) -> None:
     head, maps = awake_head("uper", channels=4), stages()
     head.align_corners = align_corners
     pooled = [maps[3]]
-    for bins, level in zip((1, 2, 3, 6), head.pooling.levels, strict=True):
+    for bins, level in zip((1, 2, 3, 6), head.pool_levels, strict=True):
         pooled.append(resized(level(F.adaptive_avg_pool2d(maps[3], bins)), maps[3], align_corners=align_corners))
     levels = [lateral(x) for lateral, x in zip(head.laterals, maps[:3], strict=True)]
-    levels.append(head.pooling.join(torch.cat(pooled, dim=1)))
+    levels.append(head.pool_join(torch.cat(pooled, dim=1)))
     for index in (2, 1, 0):
         levels[index] = levels[index] + resized(levels[index + 1], levels[index], align_corners=align_corners)
     outputs = [*(conv(x) for conv, x in zip(head.levels, levels[:3], strict=True)), levels[3]]
