@@ -11,6 +11,7 @@ from segnl.core.errors import DataError
 from segnl.core.files import sha256_of
 from segnl.core.find_files import name_text
 from segnl.data.base import SegmentationData
+from segnl.labels.table import ClassTable
 
 RACY_NS = 2_000_000_000
 """A file changed this recently may change again within one tick of its file system's clock, unseen by its times."""
@@ -23,10 +24,7 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     keeps its size then, so every byte is read: about 1.4 GB/s where the files are in memory.
     Raises DataError for a file that cannot be read.
     """
-    table = data.table
-    lines = [str([table.names, table.file_ids, table.ignore_ids, table.void_id])]
-    if table.has_label_map:
-        lines.append(str([sorted(table.label_values.items()), table.reads_colours, table.ignores_rest]))
+    lines = _table_lines(data.table)
     for i in range(len(data)) if indices is None else indices:
         folder = data.sample_ids[i].rpartition("/")[0]
         lines += [f"{folder and folder + '/'}{name_text(path.name)} {_file_digest(path)}" for path in data.files_of(i)]
@@ -39,14 +37,20 @@ def listing_digest(data: SegmentationData) -> JSONDict:
     It reads no file, so it is fast, and misses a change that leaves the size of a file. The folder does not matter.
     Raises DataError for a file that cannot be found.
     """
-    table = data.table
-    lines = [str([table.names, table.file_ids, table.ignore_ids, table.void_id])]
+    lines = _table_lines(data.table)
     for i, sample_id in enumerate(data.sample_ids):
         try:
             lines.append(f"{sample_id} {[path.stat().st_size for path in data.files_of(i)]}")
         except OSError as err:
             raise DataError(f"{err.filename}: cannot be read ({err.strerror}); download or export it again") from err
     return {"images": len(data), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]}
+
+
+def _table_lines(table: ClassTable) -> list[str]:
+    lines = [str([table.names, table.file_ids, table.ignore_ids, table.void_id])]
+    if table.has_label_map:
+        lines.append(str([sorted(table.label_values.items()), table.reads_colours, table.ignores_rest]))
+    return lines
 
 
 def _file_digest(path: Path) -> str:
