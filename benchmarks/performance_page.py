@@ -37,6 +37,7 @@ def performance_page(results: Path) -> str:
         ("Dilated convolutions", "bench dilated", results / "ops" / "dilated.json", _dilated),
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
         ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
+        ("Small maps", "bench criss_cross_small", results / "criss_cross_small" / "cpu.json", _small_maps),
         ("Memory allocation", "bench malloc", results / "malloc" / "cpu.json", _malloc),
     ]
     for title, command, path, section in sections:
@@ -231,6 +232,27 @@ def _allocator_note(found: Result) -> list[str]:
         "In this run only segnl kept freed memory, as `segnl train` does: that, not the network, explains part of the",
         "float32 ratio (see Memory allocation).",
     ]
+
+
+def _small_maps(found: Result) -> list[str]:
+    lines = [
+        f"Criss-cross attention, forward and backward of {found['batch']} images, computed in groups that stay in",
+        "a core's cache, and one by one.",
+        "The ratio is groups over one by one, of processor time, round by round: median, and quartiles in brackets.",
+        "",
+        "| map | channels of query, value | one by one, ms | groups, ms | ratio | equal to the bit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in found["results"]:
+        ratio, milliseconds = case["groups_over_single"], case["milliseconds"]
+        cells = ["x".join(map(str, case["hw"])), ", ".join(map(str, case["channels"]))]
+        cells += [f"{milliseconds['single']:.2f}", f"{milliseconds['groups']:.2f}"]
+        cells += [
+            f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+            "yes" if case["is_equal"] else "no",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _malloc(found: Result) -> list[str]:

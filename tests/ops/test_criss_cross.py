@@ -162,3 +162,19 @@ def test_wrong_arguments_are_named() -> None:
         criss_cross_context(query, key, value.float())
     with pytest.raises(ValueError, match=r"query: torch.int64; expected float32"):
         criss_cross_context(query.long(), key, value)
+
+
+@pytest.mark.parametrize("hw", [(7, 11), (1, 11), (7, 1)])
+def test_images_of_a_group_are_those_computed_one_by_one(hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = maps(5, hw, torch.float32)
+    grad_output = torch.randn(5, 5, *hw)
+
+    def context_and_grads(group_numbers: int) -> list[Tensor]:
+        monkeypatch.setattr("segnl.ops.kernels.criss_cross.GROUP_NUMBERS", group_numbers)
+        context = criss_cross_context(*inputs)
+        return [context, *torch.autograd.grad(context, inputs, grad_output)]
+
+    alone = context_and_grads(1)
+    for group_numbers in (2 * (7 * 11 * 18 + 7 * 11 * 5), 10**9):  # two images and one left over, and all five
+        # float32 sums of at most 18 terms, in another order where memory is aligned otherwise
+        torch.testing.assert_close(context_and_grads(group_numbers), alone, rtol=1e-5, atol=1e-6)
