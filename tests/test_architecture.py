@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["core"],
     ["labels", "ops"],
-    ["models", "metrics", "streets", "optim"],
+    ["models", "metrics", "streets", "probe", "optim"],
     ["losses", "data"],
     ["runs"],
     ["evaluation"],

@@ -344,6 +344,14 @@ class SegmentationData:
         """Every file that belongs to pair `i` and that a score may depend on, the image first."""
         return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
 
+    def generated_from(self) -> str:
+        """Returns all that generated images and labels depend on, for the digest of the content; "" for files."""
+        return ""
+
+    def read_image(self, i: int) -> Pixels:
+        """Reads the image of pair `i`, RGB u8 `H W 3`. Override it for images that are no files. Raises FileError."""
+        return read_image(self._images[i], self.cfg.image_format)
+
     def read_ids(self, i: int) -> Ids:
         """Reads the label of pair `i` as the ids of its file, integer `H W`; `table` maps them to train ids.
 
@@ -356,7 +364,7 @@ class SegmentationData:
 
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
-        image = read_image(self._images[i], self.cfg.image_format)
+        image = self.read_image(i)
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
         raw = self.read_ids(i)

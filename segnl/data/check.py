@@ -9,7 +9,7 @@ from typing import Any
 from segnl.core.errors import DataError
 from segnl.data.base import SegmentationData, require_same_size
 from segnl.data.label_counts import LabelCounts, doubts
-from segnl.data.reading import FileError, exif_orientation, read_image
+from segnl.data.reading import FileError, exif_orientation
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     counts = LabelCounts.none(data.table.num_classes)
     image = raw = None
     try:
-        image = read_image(image_path, data.cfg.image_format)
+        image = data.read_image(i)
         if (orientation := exif_orientation(image_path)) != 1:
             detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
             notes.append(FileError(image_path, "orientation", detail))

@@ -25,9 +25,12 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     Raises DataError for a file that cannot be read.
     """
     lines = _table_lines(data.table)
-    for i in range(len(data)) if indices is None else indices:
+    indices = list(range(len(data)) if indices is None else indices)
+    for i in indices:
         folder = data.sample_ids[i].rpartition("/")[0]
         lines += [f"{folder and folder + '/'}{name_text(path.name)} {_file_digest(path)}" for path in data.files_of(i)]
+    if text := data.generated_from():  # there are no files
+        lines += [text, *(data.sample_ids[i] for i in indices)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

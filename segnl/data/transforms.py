@@ -154,6 +154,7 @@ class TrainTransform:
         transforms.append(A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
         if cfg.augment is not None:
             transforms.append(A.RandomCrop(*cfg.crop_hw))
+        self._is_identity = cfg.augment == ()  # for images of the crop's size
         self._compose = A.Compose(transforms)
 
     def __call__(self, sample: Sample, epoch: int, index: int) -> Sample:
@@ -161,6 +162,8 @@ class TrainTransform:
 
         Raises ConfigError when a transform of `data.augment` fails, or returns anything but uint8 of that size.
         """
+        if self._is_identity and sample.label.shape == self.crop_hw:
+            return sample
         seed_transforms(self._compose.transforms, self.seed, epoch, index)
         try:
             out = self._compose(image=sample.image, mask=sample.label)
