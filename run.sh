@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: ./run.sh COMMAND [ARGUMENTS]
 #   setup             make .venv and install segnl into it; every other command does so by itself when needed
-#   demo              a small street data set, every head trained on it and compared, one page to look at
+#   demo              what five heads can see: trains each with three seeds, prints the verdict, makes a page of pictures
 #   test [ARGS]       the tests; ARGS go to pytest
 #   lint, types       ruff check and ruff format --check; mypy
 #   docs              builds the documentation as a site into site/, strictly, and executes its quick start

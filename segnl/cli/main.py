@@ -20,6 +20,7 @@ from segnl.cli import (
     import_,
     inspect,
     predict,
+    probe,
     score,
     train,
 )
@@ -28,7 +29,23 @@ from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.log import console_log, printable
 
-COMMANDS = (train, eval, predict, compare, score, inspect, demo, cost, check, data, import_, export, curves, env)
+COMMANDS = (
+    train,
+    eval,
+    predict,
+    compare,
+    score,
+    inspect,
+    probe,
+    demo,
+    cost,
+    check,
+    data,
+    import_,
+    export,
+    curves,
+    env,
+)
 
 EPILOG = """\
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,

@@ -40,7 +40,7 @@ def listing_digest(data: SegmentationData) -> JSONDict:
     It reads no file, so it is fast, and misses a change that leaves the size of a file. The folder does not matter.
     Raises DataError for a file that cannot be found.
     """
-    lines = _table_lines(data.table)
+    lines = [*_table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
     for i, sample_id in enumerate(data.sample_ids):
         try:
             lines.append(f"{sample_id} {[path.stat().st_size for path in data.files_of(i)]}")

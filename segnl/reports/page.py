@@ -12,6 +12,7 @@ from segnl.core.files import write_atomic
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL, mark
 from segnl.reports.plot import PlotGroup
+from segnl.reports.sight import SightGroup
 
 MAX_BYTES = 24_000_000
 
@@ -121,6 +122,7 @@ class Page:
     refused: Sequence[str] = ()
     gallery_note: str = ""
     best_note: str = ""
+    sights: Sequence[SightGroup] = ()
     commands: Sequence[str] = ()
 
 

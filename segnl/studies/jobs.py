@@ -24,8 +24,10 @@ from segnl.core.files import ensure_writable
 from segnl.core.log import console_log, log
 from segnl.core.memory import keep_freed_memory
 from segnl.core.progress import Progress
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.runs.checkpoint import checkpoints_of
 from segnl.runs.recipe import compose
+from segnl.runs.run import finished_run
 from segnl.studies.control import run_hashes_of
 from segnl.studies.study import PlannedRun
 from segnl.training.fit import fit
@@ -53,7 +55,16 @@ def slots(num_jobs: int, gpus: Sequence[str], threads: int) -> list[dict[str, st
 class JobPool:
     """Pool of training processes, one for each of `environments`."""
 
-    def __init__(self, name: str, runs: Sequence[PlannedRun], environments: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        runs: Sequence[PlannedRun],
+        environments: Sequence[Mapping[str, str]],
+        *,
+        split: str | None = None,
+    ) -> None:
+        """split: each process also evaluates its run on that split, for the run's cache; None: it only trains."""
+        self.split = split
         self.name, self.waiting, self.num_runs = name, deque(runs), len(runs)
         self.environments = environments
         self.active: dict[int, tuple[PlannedRun, subprocess.Popen[str]]] = {}
@@ -93,7 +104,7 @@ class JobPool:
         for slot, environment in enumerate(self.environments):
             if self.waiting and slot not in self.active:
                 run = self.waiting.popleft()
-                self.active[slot] = run, start(run, environment)
+                self.active[slot] = run, start(run, environment, split=self.split)
                 progress.say(f"study {self.name}: {run.name} starts")
 
     def _poll(self, progress: Progress, *, is_stopping: bool) -> None:
@@ -129,8 +140,11 @@ class JobPool:
         return err
 
 
-def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on."""
+def start(run: PlannedRun, environment: Mapping[str, str], *, split: str | None = None) -> subprocess.Popen[str]:
+    """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on.
+
+    split: the process also evaluates the run on it.
+    """
     ensure_writable(run.folder)
     with (run.folder / OUTPUT).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -144,7 +158,13 @@ def start(run: PlannedRun, environment: Mapping[str, str]) -> subprocess.Popen[s
             | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
             start_new_session=True,
         )
-    job = {"head": run.head, "seed": run.seed, "folder": str(run.folder), "recipe": run.recipe.to_dict()}
+    job = {
+        "head": run.head,
+        "seed": run.seed,
+        "folder": str(run.folder),
+        "recipe": run.recipe.to_dict(),
+        "split": split,
+    }
     print(json.dumps(job), file=process.stdin, flush=True)
     return process
 
@@ -161,6 +181,8 @@ def child() -> None:
         with console_log():
             run_hashes_of(run)
             fit(recipe, run.folder)
+            if job["split"] is not None:
+                evaluate_run(finished_run(run.folder, recipe), EvaluationRequest(job["split"]))
     except Exception as err:
         error = as_segnl_error(err)
         if error is None:

@@ -237,7 +237,15 @@ def load_study(path: Path, *, runs: Path = RUNS, num_seeds: int | None = None) -
     path = find_config(path)
     cfg = validate(StudyConfig, read_file(path), file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
-    folder = inside(runs, path.stem)
+    return plan_study(cfg, path, inside(runs, path.stem), num_seeds=num_seeds)
+
+
+def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | None = None) -> Study:
+    """Plans the runs of a study in subfolders of `folder`. path: the study's file, to which its paths are relative.
+    num_seeds: as for `load_study`.
+
+    Raises ConfigError as `load_study` does.
+    """
     mappings = {head: merge(_head_dict(path, cfg, head), cfg.overrides) for head in cfg.heads}
     widths: dict[str, Width] = {}
     if cfg.match is not None:

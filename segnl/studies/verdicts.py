@@ -58,7 +58,7 @@ def look_verdicts(looks: Looks | None, num_unplanned: int) -> list[str]:
     if looks is None:
         return []
     return [
-        f"Stop rule: judged with {_listed([str(n) for n in looks.so_far])} seeds per head, at most {looks.most}. "
+        f"Stop rule: judged with {listed([str(n) for n in looks.so_far])} seeds per head, at most {looks.most}. "
         "Intervals and p values allow for these looks."
     ]
 
@@ -108,7 +108,7 @@ def separability_verdicts(pairs: Sequence[Comparison], class_names: Sequence[str
     if separable:
         losers = {winner: [loser for other, loser in separable if other == winner] for winner, _ in separable}
         winners = sorted(losers, key=lambda head: (-len(losers[head]), head))
-        result += "; ".join(f"{head} is better{where} than {_listed(losers[head])}" for head in winners)
+        result += "; ".join(f"{head} is better{where} than {listed(losers[head])}" for head in winners)
         result += "; no other pair is separable." if len(separable) < len(pairs) else "."
     else:
         result += (
@@ -128,7 +128,7 @@ def _how_to_read(pairs: Sequence[Comparison], class_names: Sequence[str]) -> str
         sentences.append(f"The images are of {num_groups} groups (drives or scenes), whose images resemble each other.")
     if single and num_groups != 1:
         unit = "image" if num_groups is None else "group of images"
-        names = _listed([_class_name(c, class_names) for c in single])
+        names = listed([_class_name(c, class_names) for c in single])
         sentences.append(f"In one {unit} alone: {names}; how such a class varies over images is not in the intervals.")
     if any(pair.is_by_seed for pair in pairs):
         sentences.append(BY_SEED)
@@ -176,7 +176,7 @@ def _class_name(index: int, names: Sequence[str]) -> str:
 def same_recipe_verdicts(groups: Sequence[Sequence[str]]) -> list[str]:
     """Returns a sentence for each group of heads that are one recipe under several names (an A/A study)."""
     return [
-        f"{_listed(names)} are one recipe under {len(names)} names: every difference between them is chance. The "
+        f"{listed(names)} are one recipe under {len(names)} names: every difference between them is chance. The "
         "correct answer is 'not separable'; about one study in twenty gets a wrong one."
         for names in groups
     ]
@@ -207,5 +207,6 @@ def _remedy(pair: Comparison) -> str:
     return f"showing a difference of this size would take {number} seeds per head"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Returns such as `fcn, aspp and rcca`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

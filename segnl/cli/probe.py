@@ -1,0 +1,60 @@
+"""Show what each head can see: from where a cue reaches a position."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segnl.cli.arguments import add_set
+
+if TYPE_CHECKING:
+    from segnl.studies.probe_results import ProbeResults
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add = command.add_argument
+    add("--config", type=Path, metavar="FILE", help="a recipe: probes its backbone and head, not a small network")
+    heads_help = "names in configs/compare/probe.yaml, or modules such as mylab.swirl"
+    add(
+        "--heads",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help=f"{heads_help} (default fcn,aspp,rcca_r1,rcca,non_local)",
+    )
+    add("--tasks", type=_names, default=("reach",), metavar="A,B", help="reach, association, counting (default reach)")
+    add("--seeds", type=int, default=3, metavar="N", help="training runs of each head (default 3)")
+    add("--jobs", type=int, default=2, metavar="N", help="runs at a time, one thread each (default 2)")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="receives runs, probe.json, pictures, page",
+    )
+    add_set(command)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from segnl.core.limits import require_count, require_jobs
+    from segnl.studies.probe import ProbeRequest, probe
+
+    require_jobs(args.jobs)
+    require_count("--seeds", args.seeds, most=1000)
+    request = ProbeRequest(args.out, args.config, args.heads, args.seeds, args.tasks, tuple(args.overrides))
+    print_probe(probe(request, num_jobs=args.jobs), args.out)
+
+
+def print_probe(results: "ProbeResults", out: Path) -> None:
+    """Prints tables and verdicts, and the names of the written files."""
+    from segnl.studies.probe_report import terminal_text
+
+    print(terminal_text(results, width=shutil.get_terminal_size((120, 40)).columns))
+    print(f"numbers: {out / 'probe.json'}")
+    print(f"page: {out / 'report.html'} (opens in any browser, from disk)")
