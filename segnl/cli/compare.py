@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--group",
         metavar="PATTERN",
         help="of results that exist already: images that resemble each other, such as the frames of a video: `folder`, "
-        "or a regular expression whose match in a sample id names the group",
+        "a regular expression that matches the start of every sample id, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)
     add_json(command)

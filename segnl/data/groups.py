@@ -1,40 +1,59 @@
-"""Groups of a data set's images that resemble each other, such as the frames of one drive (data.group)."""
+"""Groups of a data set's images that resemble each other, such as the frames of one drive. Imports no torch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segnl.core.errors import ConfigError, DataError
-from segnl.data.base import SegmentationData
+
+if TYPE_CHECKING:
+    from segnl.data.base import SegmentationData
 
 LIST_SUFFIXES = (".tsv", ".txt", ".csv")
 
 
-def image_groups(data: SegmentationData) -> list[str] | None:
+def image_groups(data: "SegmentationData") -> list[str] | None:
     """Returns the group of each image, in the order of `data.sample_ids`; None where each image stands for itself.
 
     Raises ConfigError for a pattern that a sample's name does not match, DataError for a list that lacks a sample.
     """
     setting = data.cfg.group if data.cfg.group is not None else data.group
-    if setting is None or setting == "image":
-        return None
     if setting == "folder":
         return [data.image_path(i).parent.name for i in range(len(data.sample_ids))]
+    return None if setting is None else named_groups(setting, data.sample_ids, lists=data.root)
+
+
+def named_groups(setting: str, sample_ids: Sequence[str], *, lists: Path, key: str = "data.group") -> list[str] | None:
+    """Returns the group of each sample by its id alone; None where each image stands for itself.
+
+    setting: in the words of data.group. lists: the folder of a list. key: what the setting is called, for messages.
+
+    Raises ConfigError for a pattern that a sample's name does not match, DataError for a list that lacks a sample.
+    """
+    if setting == "image":
+        return None
+    if setting == "folder":
+        return [sample_id.rpartition("/")[0] for sample_id in sample_ids]
     if setting.endswith(LIST_SUFFIXES):
-        return _listed_groups(data.root / setting, data.sample_ids)
-    return [_matched_group(setting, sample_id) for sample_id in data.sample_ids]
+        return _listed_groups(lists / setting, sample_ids)
+    return [_matched_group(setting, sample_id, key) for sample_id in sample_ids]
 
 
-def _matched_group(pattern: str, sample_id: str) -> str:
-    match = re.match(pattern, sample_id)
+def _matched_group(pattern: str, sample_id: str, key: str) -> str:
+    try:
+        match = re.match(pattern, sample_id)
+    except re.error as err:
+        raise ConfigError(f"{key}: '{pattern}' is no regular expression ({err})") from err
     if match is None:
         raise ConfigError(
-            f"data.group: '{pattern}' does not match the sample '{sample_id}'; expected a regular expression that "
-            "matches the start of every sample's name, `folder`, `image`, or a list below data.root such as groups.tsv"
+            f"{key}: '{pattern}' does not match the sample '{sample_id}'; expected a regular expression that matches "
+            "the start of every sample's name, `folder`, `image`, or a list such as groups.tsv (below data.root)"
         )
     return match[1] if match.groups() else match[0]
 
 
-def _listed_groups(file: Path, sample_ids: list[str]) -> list[str]:
+def _listed_groups(file: Path, sample_ids: Sequence[str]) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:

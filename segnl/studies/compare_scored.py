@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from segnl.core.errors import ConfigError, DataError
+from segnl.data.groups import named_groups
 from segnl.metrics.confusion import mean_of_defined, ratio
 from segnl.metrics.scored_counts import SUFFIX, ScoredCounts, counts_path, load_counts
 from segnl.metrics.statistics.comparison import (
@@ -30,12 +31,16 @@ _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._ -]*)=(.+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Result:
-    """One result. seed, training: None for counts, which say nothing about how the masks came about."""
+    """One result. seed, training: None for counts, which say nothing about how the masks came about.
+
+    groups: the group of each image by sample id, where the run's data set has groups.
+    """
 
     path: Path
     counts: ScoredCounts
     seed: int | None = None
     training: Training | None = None
+    groups: Mapping[str, str] | None = None
 
     @property
     def miou(self) -> float:
@@ -73,7 +78,7 @@ def compare_scored(
     """Compares results. texts: `RUN_OR_COUNTS`, or `NAME=RUN_OR_COUNTS,RUN_OR_COUNTS` for the seeds of one model.
 
     Runs without a name whose recipes differ only in the seed are one model. split: on which runs are evaluated. group:
-    `folder`, or a regular expression whose match in a sample id names the group of images that resemble each other.
+    images that resemble each other, in the words of data.group; None: as the first run's data set says, if any.
     trust_modules: that the recipes of runs may import.
 
     Raises ConfigError for fewer than two models or for results that cannot be compared, and what evaluation raises.
@@ -94,7 +99,11 @@ def compare_scored(
         )
     models = _aligned(models)
     sample_ids = next(iter(models.values()))[0].counts.sample_ids
-    groups = None if group is None else [_group_of(sample_id, group) for sample_id in sample_ids]
+    if group is not None:
+        groups = named_groups(group, sample_ids, lists=Path(), key="--group")
+    else:
+        by_id = next((own.groups for results in models.values() for own in results if own.groups), None)
+        groups = None if by_id is None else [by_id[sample_id] for sample_id in sample_ids]
     pairs = compare_heads(_run_counts(models), groups=groups)
     trainings = {name: [result.training for result in results] for name, results in models.items()}
     return ScoredComparison(models, pairs, conditions(trainings), groups)
@@ -143,8 +152,8 @@ def _open(path: Path, split: str, trust_modules: Sequence[str]) -> Result:
         return Result(path, load_counts(path))
     from segnl.studies.evaluated import evaluated
 
-    counts, training = evaluated(path, split, trust_modules)
-    return Result(path, counts, training.seed, training)
+    counts, training, groups = evaluated(path, split, trust_modules)
+    return Result(path, counts, training.seed, training, groups)
 
 
 def _by_recipe(results: Sequence[Result], *, taken: Mapping[str, Any]) -> dict[str, list[Result]]:
@@ -245,15 +254,3 @@ def _reordered(counts: ScoredCounts, index: Sequence[int]) -> ScoredCounts:
         label_digests=texts(counts.label_digests),
         prediction_digests=texts(counts.prediction_digests),
     )
-
-
-def _group_of(sample_id: str, group: str) -> str:
-    if group == "folder":
-        return sample_id.rpartition("/")[0]
-    try:
-        match = re.search(group, sample_id)
-    except re.error as err:
-        raise ConfigError(f"--group: {group!r} is no regular expression ({err})") from err
-    if match is None:
-        raise ConfigError(f"--group: {group!r} is not in the sample id '{sample_id}'; it must match in every id")
-    return match.group(1) if match.groups() else match.group()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.metrics.scored_counts import ScoredCounts
 from segnl.runs.recipe import differing_keys, flatten
@@ -12,8 +13,13 @@ from segnl.studies.conditions import Training
 from segnl.studies.control import logged_hashes
 
 
-def evaluated(path: Path, split: str, trust_modules: Sequence[str]) -> tuple[ScoredCounts, Training]:
-    """Evaluates a run on a split, or takes its stored result. path: a run's folder or a checkpoint's file."""
+def evaluated(
+    path: Path, split: str, trust_modules: Sequence[str]
+) -> tuple[ScoredCounts, Training, dict[str, str] | None]:
+    """Evaluates a run on a split, or takes its stored result. path: a run's folder or a checkpoint's file.
+
+    Returns its counts, how it was trained, and the group of each image by sample id; None where each stands alone.
+    """
     run = open_run(path, trust_modules=trust_modules)
     evaluation = evaluate_run(run, EvaluationRequest(split))
     counts = ScoredCounts(
@@ -36,4 +42,6 @@ def evaluated(path: Path, split: str, trust_modules: Sequence[str]) -> tuple[Sco
         logged_hashes(run.folder).all_batches if is_known else None,
         partial(differing_keys, with_eval=True),
     )
-    return counts, training
+    data = run.open_data(split)
+    groups = image_groups(data)
+    return counts, training, None if groups is None else dict(zip(data.sample_ids, groups, strict=True))

@@ -18,14 +18,17 @@ ONE_RESULT = (
     "covers new trainings too."
 )
 SEVERAL_RESULTS = (
-    "The interval in brackets (95 %) covers new trainings and new images. A pair is separable if its p value is below "
+    "The interval in brackets (95 %) covers new trainings{images}. A pair is separable if its p value is below "
     "0.05, corrected for the number of pairs (Holm)."
 )
 INDEPENDENT = (
     "Images are taken as independent. Frames of one video or tiles of one picture are not; then the true intervals are "
     "wider: name such groups with --group."
 )
-ONE_GROUP = "All images are of one group, so nothing is said about other images."
+ONE_GROUP = "All images are of one group (a single drive or scene), so nothing is said about other images."
+GROUPS = (
+    "The images are of {count} groups (drives or scenes), whose images resemble each other; each counts as one image."
+)
 CONDITIONS = "What was equal between the models, as far as it is known:"
 
 
@@ -101,14 +104,16 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     pairs = comparison.pairs
     several = any(pair.p is not None for pair in pairs)
     sentences = [pair_sentence(pair, comparison.any_counts.class_names) for pair in pairs]
-    sentences += [SEVERAL_RESULTS] if several else []
+    num_groups = pairs[0].num_groups
+    images = " on these images" if num_groups == 1 else " and new images"
+    sentences += [SEVERAL_RESULTS.format(images=images)] if several else []
     sentences += [] if several and all(pair.p is not None for pair in pairs) else [ONE_RESULT]
     if not several and len(pairs) > 1:
         sentences += [
             f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         ]
-    num_groups = pairs[0].num_groups
-    return [*sentences, ONE_GROUP if num_groups == 1 else INDEPENDENT] if num_groups in (None, 1) else sentences
+    about_groups = ONE_GROUP if num_groups == 1 else GROUPS.format(count=num_groups)
+    return [*sentences, INDEPENDENT if num_groups is None else about_groups]
 
 
 def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from segnl.cli.main import main
 from segnl.core.errors import ConfigError, DataError
 from segnl.metrics import RunCounts, compare_heads
 from segnl.metrics.scored_counts import ScoredCounts, save_counts
+from segnl.runs.checkpoint import load_checkpoint, save_checkpoint
 from segnl.studies.compare_scored import ScoredComparison, compare_scored
 from segnl.studies.scored_text import condition_lines, scored_text, scored_verdicts
 
@@ -144,7 +145,10 @@ def test_groups_of_images_are_named_by_folder_or_pattern(two: list[str]) -> None
     assert by_folder.pairs[0].num_groups == 4
     assert compare_scored(two).pairs[0].num_groups is None
     assert "one group of images" in scored_verdicts(compare_scored(two, group="drive"))[0]
-    for pattern, message in (("x", "is not in the sample id"), ("(", "is no regular expression")):
+    for pattern, message in (
+        ("x", "--group: 'x' does not match the sample"),
+        (r"\(drive(", "is no regular expression"),
+    ):
         with pytest.raises(ConfigError, match=message):
             compare_scored(two, group=pattern)
 
@@ -189,7 +193,9 @@ def trained(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("rcca-s1", ["train.seed=1"]),
         ("fcn-s0", ["model.head={name: fcn, channels: 16}", "train.max_steps=3"]),
     ):
-        words = [word for setting in ("train.max_steps=2", *settings) for word in ("--set", setting)]
+        words = [
+            word for setting in ("train.max_steps=2", r"data.group=frame(\d)", *settings) for word in ("--set", setting)
+        ]
         assert main(["train", "--config", str(tiny_config), "--run", name, *words]) == 0
     return tmp_path / "checkpoints"
 
@@ -216,8 +222,19 @@ def test_runs_are_evaluated_grouped_by_recipe_and_what_differs_is_read_from_it(
     assert "model.head.name: rcca rcca, fcn-s0 fcn" in stated["head"][1]
     assert stated["seeds"] == ("differs", "rcca: 0, 1; fcn-s0: 0")
     assert "fcn-s0 - rcca" in scored_text(comparison, width=100)
+    assert comparison.pairs[0].num_groups == 3  # the recipe's data.group
     with pytest.raises(ConfigError, match="has recipe and seed of another"):
         compare_scored([*runs, str(next((trained / "rcca-s0").glob("step*.safetensors")))])
+
+    # Nothing is known of how imported weights were trained, though they have a recipe.
+    trained_elsewhere = load_checkpoint(next((trained / "rcca-s0").glob("step*.safetensors")))
+    origin = trained_elsewhere.origin | {"imported": {"from": "mmseg", "file": "x.pth"}}
+    (tmp_path / "import").mkdir()
+    imported = replace(trained_elsewhere, path=tmp_path / "import" / "theirs.safetensors", origin=origin)
+    save_checkpoint(imported)
+    comparison = compare_scored([runs[2], str(imported.path)])
+    assert list(comparison.models) == ["fcn-s0", "theirs"]
+    assert conditions(comparison)["training data"] == ("not known", "nothing is recorded for theirs")
 
     # Masks of one of these runs, scored as foreign ones, are equal to it.
     run = trained / "rcca-s0"
