@@ -23,6 +23,8 @@ from segnl.core.errors import DataError
 
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -170,10 +172,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
     PIL's own limit holds for the whole process; ours for a call.
     """
+    Image.init()  # a build of PIL may lack some decoders
+    formats = [name for name in DECODERS if name in Image.OPEN]
     with _PIL_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
@@ -182,10 +186,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
     try:
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a pipe or a device"
+            raise FileError(path, "format", f"is {kind}; expected a file")
+        if size == 0:
             raise FileError(path, "empty", "the file is empty; download or export it again")
-        if path.is_dir():
-            raise FileError(path, "format", "is a folder; expected a file")
         with _opened(path) as image:
             width, height = image.size
             if width * height > max_pixels:

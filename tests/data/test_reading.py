@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -224,7 +225,7 @@ def test_no_permission_a_folder_and_a_broken_link_are_told_from_damage(tmp_path,
             read_image(tmp_path / name)
         assert caught.value.kind == kind
 
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
@@ -237,3 +238,18 @@ def test_a_label_of_16_bit_colours_is_refused(tmp_path):
     save_16_bit(tmp_path / "a.png", DEEP)
     with pytest.raises(FileError, match="more than 8 bits"):
         read_colours(tmp_path / "a.png")
+
+
+def test_postscript_under_the_name_of_a_picture_reaches_no_interpreter(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    for reader in (read_image, read_label, read_colours):
+        with pytest.raises(FileError, match="cannot be decoded"):
+            reader(tmp_path / "x.png")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_picture_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(FileError, match="is a pipe or a device; expected a file"):
+        read_image(tmp_path / "x.png")
