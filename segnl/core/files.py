@@ -112,8 +112,11 @@ def not_a_link(folder: Path) -> Path:
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Locks `folder` for this process until the context or the process ends; raises ConfigError if another holds it."""
+def run_lock(folder: Path, *, hint: str = "--run name") -> Iterator[None]:
+    """Locks `folder` for this process until the context or the process ends.
+
+    Raises ConfigError if another process holds it; hint: what else the user could give.
+    """
     path = not_a_link(folder / LOCK)
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
         try:
@@ -121,7 +124,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         except OSError as err:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another --run name") from err
+            raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another {hint}") from err
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

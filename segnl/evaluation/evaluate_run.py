@@ -22,7 +22,7 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, not_a_link, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, inside, not_a_link, run_lock, sha256_of, write_atomic
 from segnl.core.log import log
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
@@ -86,10 +86,12 @@ def evaluate_run(
     Raises ConfigError for a request that this run or data set does not support, CheckpointError when the data set has
     other classes, DataError for a damaged image, MachineError when a folder cannot be written.
     """
+    request = request or EvaluationRequest()
     with group.shared_errors():
-        job = _open_job(run, request or EvaluationRequest(), group)
+        job = _open_job(run, request, group)
     job.key, job.stored = group.run_on_rank0(job.look_up)
-    record = job.record()
+    with run_lock(request.masks, hint="--masks folder") if request.masks and group.is_rank0 else nullcontext():
+        record = job.record()
     return group.run_on_rank0(lambda: job.finish(record))
 
 

@@ -1,5 +1,6 @@
 """The page of a study: its results in the form that reports/page.py draws."""
 
+import shlex
 from collections.abc import Sequence
 
 from segnl.core.environment import machine
@@ -41,7 +42,7 @@ def write_report(results: StudyResults) -> None:
     runs = [results.counted_runs(head) for head in study.heads]
     counted = [[results.evaluations[run.name] for run in own] for own in runs]
     maps = error_maps({run.name: results.evaluations[run.name] for own in runs for run in own}, data)
-    folder = study.runs[0].folder
+    file, run = (shlex.quote(str(path)) for path in (study.file, study.runs[0].folder))
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
@@ -62,9 +63,9 @@ def write_report(results: StudyResults) -> None:
         gallery_note=_gallery_note(study),
         best_note=BEST,
         commands=[
-            f"python -m segnl compare --config {study.file}    # this study again; finished runs are not trained again",
-            f"python eval.py --checkpoint {folder}    # the scores of one run, class by class",
-            f"python -m segnl predict --checkpoint {folder} IMAGE_OR_DIR --out out    # masks for your own images",
+            f"segnl compare --config {file}    # this study again; finished runs are not trained again",
+            f"segnl eval --checkpoint {run}    # the scores of one run, class by class",
+            f"segnl predict --checkpoint {run} IMAGE_OR_DIR --out out    # masks for your own images",
         ],
     )
     write_page(study.folder / "report.html", page)

@@ -86,7 +86,23 @@ def test_a_killed_evaluation_leaves_no_metrics_and_the_next_one_resumes(run, tmp
     assert 0 < len(asked) < asked_for_all == 3
     for path in (tmp_path / "uninterrupted").rglob("*.png"):
         assert (masks / path.relative_to(tmp_path / "uninterrupted")).read_bytes() == path.read_bytes()
-    assert not list(masks.rglob(".*"))  # temporary files of the killed one
+    assert [path.name for path in masks.rglob(".*")] == [".lock"]  # no temporary files of the killed one
+
+
+def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_runs(run, tmp_path):
+    code = "import sys; from pathlib import Path; from segnl.core.files import run_lock\n"
+    code += "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    (tmp_path / "masks").mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "masks")], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"in use by process {holder.pid}; wait for it or give another --masks"):
+            scored(run, tmp_path / "masks")
+        assert [path.name for path in (tmp_path / "masks").iterdir()] == [".lock"]
+    finally:
+        holder.communicate()
 
 
 def test_with_all_masks_the_network_does_not_run_and_every_image_is_counted(run, tmp_path, asked):
