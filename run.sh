@@ -141,7 +141,7 @@ test) # two processes of one thread each: twice as fast on two cores, and no thr
 lint) "$venv/bin/ruff" check . && "$venv/bin/ruff" format --check . ;;
 types) exec "$venv/bin/python" -m mypy "$@" ;;
 docs) [ -x "$venv/bin/mkdocs" ] || setup "[docs]" && NO_MKDOCS_2_WARNING=1 exec "$venv/bin/mkdocs" build --strict "$@" ;;
-calibrate) exec "$venv/bin/python" benchmarks/calibrate.py "$@" ;;
+calibrate) "$venv/bin/python" benchmarks/calibrate.py "$@" && exec "$venv/bin/python" benchmarks/attack.py ;;
 bench) # a file that can be run says how in its first lines
     [ $# -gt 0 ] || { grep -l '^make [a-z]\|^./run.sh bench' benchmarks/*.py | sed 's|^benchmarks/|  |; s|\.py$||' && exit; }
     name=$1 && shift && exec "$venv/bin/python" "benchmarks/$name.py" "$@" ;;

@@ -1,9 +1,13 @@
-"""Text of docs/statistics.md, with tables from benchmarks/results/{calibration,aa}/. benchmarks/pages.py writes it."""
+"""Text of docs/statistics.md, with tables from benchmarks/results/{calibration,aa}/. benchmarks/pages.py writes it.
+
+The populations that attack the intervals, several looks and many heads are in attack_page.py.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from attack_page import attack_section
 from command import commit_text
 from studies_page import aa_section
 
@@ -25,13 +29,22 @@ should win again with new seeds and images.
 
 ## The model
 
-Data-set IoU is not a mean over images but a ratio of sums, intersections over unions. To first order it behaves like a
-mean. Image *i* contributes to class *c*
+Data-set IoU is not a mean over images but a ratio of sums, intersections over unions. The jackknife (Tukey 1958) treats
+it as a mean. Image *i* contributes to class *c*
 
-    IoU_c + n (I_ic - IoU_c U_ic) / sum_j U_jc            (n images; I, U: intersection and union in pixels)
+    IoU_c + (n - 1) (I_ic - IoU_c U_ic) / (U_c (1 - h_ic)),    less the mean of the second term over the images
 
-The mean of the contributions over the images is exactly IoU_c; their mean over the classes is the contribution to the
-mIoU. Their variance is that of the jackknife (leave one image out), without its n re-computations.
+with n images, I and U the intersection and union in pixels, U_c the sum of U_ic, and h_ic = U_ic / U_c. The mean of the
+contributions is exactly IoU_c; their mean over the classes is the contribution to the mIoU. Their variance is exactly
+that of leaving one image out at a time. Without 1 / (1 - h), the influence of the image that holds half of a rare class
+would be halved; h is cut off at 0.98, because without its only image a class has no IoU.
+
+Heads are compared over the classes of the ground truth. The score itself also counts a class that is only predicted, as
+0, so one stray pixel moves it by a whole class; the verdict shows that difference too where it is another.
+
+Images of one group (`data.group`: the frames of a drive) resemble each other. Their counts are summed first, and n is
+the number of groups. With a single group nothing shows how others would differ: the interval is then for new seeds on
+*these frames*.
 
 The contribution of head *h*, seed *s*, image *i* is modelled as
 
@@ -54,38 +67,51 @@ The interval is the difference plus or minus Student's t times the root of that 
 Satterthwaite's: those of the t distribution whose variance estimate is as uncertain as this sum. Three seeds per head
 give about four degrees of freedom when seeds dominate, and many when images do.
 
-Three refinements:
+Four refinements:
 
 - *Rare classes.* A class that occurs in three images makes a few large contributions, and their variance is less
-  certain than n - 1 degrees of freedom imply. Their excess kurtosis lowers the degrees of freedom.
+  certain than n - 1 degrees of freedom imply. Their excess kurtosis lowers the degrees of freedom. The interval of a
+  single class that m images hold has m - 1 degrees of freedom at most, and none if m is 1.
 - *Other heads of the study.* With two seeds, a head's own variance has one degree of freedom, which makes intervals
   very wide. Pooling the variance over all heads gives more, and fails when heads differ in variance (see the second
   table). So each head's variance is shrunk slightly towards the other heads' mean (prior degrees of freedom 0.5),
   upwards only. The extra half degree of freedom narrows the interval, most at two seeds.
 - *Pairing by seed.* Runs with the same seed share their batches and the initial weights of all modules that the heads
-  have in common, and often have similar scores whatever the head. Every study tests this with the F test of seeds in
-  the layout of heads by seeds, p < 0.01. If it is significant, heads are paired by seed: the variance over seeds is
-  then that of the differences between runs with the same seed, divided by S, with S - 1 degrees of freedom, shrunk
-  towards the other pairs as above. Otherwise pairing would only halve the degrees of freedom, and is not done. All
-  heads with several runs must have the same seeds; a refused run therefore prevents pairing.
+  have in common, and often have similar scores whatever the head. A study of four or more heads tests this with the F
+  test of seeds in the layout of heads by seeds, p < 0.01. If it is significant, heads are paired by seed: the variance
+  over seeds is then that of the differences between runs with the same seed, divided by S, with S - 1 degrees of
+  freedom, shrunk towards the other pairs as above. Otherwise pairing would only halve the degrees of freedom, and is
+  not done. All heads with several runs must have the same seeds; a refused run therefore prevents pairing. Two or three
+  heads are never paired: the test would then pass where the variance of the very differences that are judged happens
+  to be small.
+- *Several looks.* A stop rule (`seeds: {at_least: 3, at_most: 10, until: settled}`) judges the study after every
+  seed. Each look spends a part of the 5 % of false verdicts, in proportion to the number of seeds (Lan and DeMets 1983,
+  Kim and DeMets 1987), so that all looks together err in 5 % of studies. Intervals and p values allow for the looks so
+  far.
 
 ## The verdicts
 
 - All pairs of a study are tested, and the p values are corrected by Holm's method. "rcca is better" means p < 0.05
   after the correction; any other pair is "not separable" (not significantly different), which does not mean equal. The
   brackets are uncorrected 95 % intervals.
-- "Showing a difference of this size would take about 9 seeds per head": with that many, a true difference as large as
-  the estimated one would pass Holm's strictest step with a probability of 80 %. The estimate is based on few seeds; use
-  it for planning only.
+- "Showing a difference of this size would take 9 to 21 seeds per head": a true difference as large as the estimated
+  one would pass Holm's strictest step with a probability of 80 %, with 9 seeds if the spread over seeds is as
+  estimated, with 21 if it is as large as the upper bound of its 80 % interval (Browne 1995). A difference within one
+  standard error of 0 has no such numbers.
+- A run that scored far below the other seeds of its head is named: t test of the deleted residual over the runs of the
+  study, listing a run in one study of twenty by chance. A head that diverges in one seed of ten shows no such run in
+  most studies of three seeds; no method can see it there.
 - With one seed the variance over seeds is unknown, whatever the number of images. The interval is then for these
   networks on new images, marked "images only", without a p value.
 - Differences of single classes have intervals of the same kind, with no correction over the classes.
 
-Not covered: new training images, other recipes, images of another kind. Video frames of one scene count as independent
-images, which they are not.
+Not covered: new training images, other recipes, images of another kind, and seeds whose training fails in a way that
+did not occur in the study. `data.group` has to name the frames that belong together: otherwise they count as
+independent images, which they are not. Pieces of one long drive are not independent either (see the table).
 
-Special cases: a class in neither label nor prediction of a run is left out of its mean, as in the score. Heads may have
-different numbers of seeds; if either head has a single run, no seed variance is estimated. A single image gives no
+Special cases: counts without labels (`RunCounts.target` is None) are compared over the classes in label or prediction
+of each run. A class in one image or group is named, since its variation over images is not in the intervals. Heads may
+have different numbers of seeds; if either head has a single run, no seed variance is estimated. A single image gives no
 interval. Two heads that agree in every image differ by 0 [0, 0], which is not significant. If all runs of a head have
 exactly the same score, its seed variance is unknown, and the pair is treated as having one seed.
 """
@@ -139,7 +165,7 @@ images vary.
 def statistics_page(results: Path) -> str:
     """Returns the page: the method, and the tables if the calibration was run."""
     path = results / "calibration" / "calibration.json"
-    twice = aa_section(results / "aa")
+    twice = attack_section(results / "calibration" / "attack.json") + "\n" + aa_section(results / "aa")
     if not path.is_file():
         return f"{METHOD}\n## Calibration\n\nNot run yet: `make calibrate`.\n\n{twice}"
     result = json.loads(path.read_text())
