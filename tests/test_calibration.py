@@ -1,6 +1,7 @@
 """The smaller form of `make calibrate`: fewer studies of fewer images, so that the bounds leave room for chance."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +103,7 @@ def test_the_page_holds_a_row_for_every_cell(calibrate, tmp_path):
     result |= {"commit": "abc", "dirty": False, "machine": {"cpu": "some"}, "versions": {"numpy": "2"}}
     (tmp_path / "calibration").mkdir()
     (tmp_path / "calibration" / "calibration.json").write_text(json.dumps(result))
+    shutil.copy(calibrate.RESULT.with_name("attack.json"), tmp_path / "calibration")
     page = calibrate.statistics_page(tmp_path)
     assert page.count("50.0 % (0.50) |") == 2 * 9
     assert page.count("| one head 2x | ") == 3

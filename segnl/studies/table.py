@@ -15,7 +15,7 @@ from segnl.studies.ablations import ablation_grid, ablations_dict
 from segnl.studies.control import control_dict
 from segnl.studies.results import HeadResult, StudyResults
 from segnl.studies.study import PlannedRun
-from segnl.studies.verdicts import bracket, pair_verdict, points, verdicts
+from segnl.studies.verdicts import bracket, image_scope, pair_verdict, points, verdicts
 
 BEST = (
     "Green and bold: the best of the column. For mIoU, only a head that is separable from every other one is marked; "
@@ -111,8 +111,9 @@ def table_columns(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> d
 def _control_column(control: str, pairs: Sequence[Comparison]) -> Column:
     if any(pair.p is not None for pair in pairs):
         interval = (
-            "In brackets the 95 % interval for new seeds and new images: if it contains 0, the difference may be "
-            "chance. An interval marked 'images only' is for these networks on new images: there is only one seed."
+            f"In brackets the 95 % interval for new seeds {image_scope(pairs[0].num_groups)}: if it contains 0, the "
+            "difference may be chance. An interval marked 'images only' is for these networks on new images: there is "
+            "only one seed."
         )
     else:
         interval = (

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 ONE_SEED = "One seed per head: the scores hold for these networks and say nothing about the heads in general."
 HOW_TO_READ = (
     "Differences are in points of mIoU, with the 95 % interval for new seeds {images} in brackets. A pair is "
-    "separable if its p value is below 0.05 after Holm's correction over the {pairs} of the study; a pair that is not "
-    "separable may still differ."
+    "separable if its p value is below 0.05{correction}; a pair that is not separable may still differ."
 )
 ONE_GROUP = (
     "All images are of one group (a single drive or scene): intervals and verdicts are for new seeds on these frames. "
@@ -117,11 +116,15 @@ def separability_verdicts(pairs: Sequence[Comparison], class_names: Sequence[str
     return [result, *(pair_verdict(pair, len(pairs), class_names) for pair in pairs), _how_to_read(pairs, class_names)]
 
 
+def image_scope(num_groups: int | None) -> str:
+    """Returns the images that an interval for new seeds is about, in words that follow `new seeds`."""
+    return {None: "and new images", 1: "on these frames"}.get(num_groups, "and new groups of images")
+
+
 def _how_to_read(pairs: Sequence[Comparison], class_names: Sequence[str]) -> str:
     num_groups, single = pairs[0].num_groups, pairs[0].single_classes
-    images = {None: "and new images", 1: "on these frames"}.get(num_groups, "and new groups of images")
-    num_pairs = "pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
-    sentences = [HOW_TO_READ.format(images=images, pairs=num_pairs)]
+    correction = f" after Holm's correction over the {len(pairs)} pairs of the study" if len(pairs) > 1 else ""
+    sentences = [HOW_TO_READ.format(images=image_scope(num_groups), correction=correction)]
     if num_groups == 1:
         sentences.append(ONE_GROUP)
     elif num_groups is not None:

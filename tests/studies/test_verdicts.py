@@ -82,13 +82,14 @@ def test_the_verdict_on_a_pair(pair, verdict):
 
 
 def how_to_read(pairs, images="and new images"):
-    return HOW_TO_READ.format(pairs=pairs, images=images)
+    correction = f" after Holm's correction over the {pairs} of the study" if pairs else ""
+    return HOW_TO_READ.format(correction=correction, images=images)
 
 
 def test_one_group_of_images_is_called_these_frames():
     lead, _, last = separability_verdicts([replace(CLEAR, num_groups=1, single_classes=(0, 1))])
     assert lead == "3 seeds per head: rcca is better on these frames than fcn."
-    assert last == f"{how_to_read('pair', 'on these frames')} {ONE_GROUP}"
+    assert last == f"{how_to_read('', 'on these frames')} {ONE_GROUP}"
     groups = separability_verdicts([replace(OPEN, num_groups=7, single_classes=(1,))], ["road", "car"])[-1]
     assert "for new seeds and new groups of images" in groups
     assert "The images are of 7 groups" in groups

@@ -208,8 +208,8 @@ class _Study:
 
     @property
     def single_classes(self) -> tuple[int, ...]:
-        """The classes that the ground truth holds in one image (group)."""
-        return tuple(int(c) for c in np.flatnonzero(self.num_holding == 1))
+        """The classes that the ground truth holds in one image (group) of several."""
+        return () if self.num_units < 2 else tuple(int(c) for c in np.flatnonzero(self.num_holding == 1))
 
     @cached_property
     def miou(self) -> dict[str, Floats]:
