@@ -44,7 +44,7 @@ MAX_KEYS = 2048
 """Positions of a stored row; a larger map is summed over squares of positions."""
 MAX_WEIGHTS = 2**18
 """Stored weights of one image, network and measure: 256 kB before compression."""
-MAX_FIELDS, FIELD_SECONDS = 128, 5.0
+MAX_FIELDS, FIELD_SECONDS = 128, 2.0
 """Receptive fields of one image and network: how many, and the time for them."""
 MAX_CHARACTERS = 8_000_000
 """Of all rows of a page; with more, every second row and column of the grids is left out."""
@@ -230,9 +230,11 @@ def add_attention(
 ) -> Attention | None:
     """Gives the gallery's first images their rows and writes the averages to `file`; returns them for the page.
 
-    runs: by name, in the order of the gallery. None, and no file, for num_images = 0.
+    runs: by name, in the order of the gallery. None, and no file, for num_images = 0: one of an earlier page would not
+    belong to this one.
     """
     if num_images == 0:
+        file.unlink(missing_ok=True)
         return None
     add_rows(gallery, list(runs.values()), num_images=num_images)
     averages = {name: run.averages() for name, run in runs.items()}

@@ -165,6 +165,7 @@ def test_rows_stay_within_their_part_of_the_page(street_runs, tmp_path, monkeypa
 
 def test_no_images_means_no_attention(street_runs, tmp_path):
     pictures, looks = looks_of(street_runs)
+    (tmp_path / "attention.json").write_text("{}")  # of an earlier page
     assert add_attention(pictures, looks, tmp_path / "attention.json", num_images=0) is None
     assert not any("attention" in image for image in pictures["images"])
     assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,19 @@ def test_the_page_shows_the_ablations(study):
     assert '<h2 id="ablations-title">Does the context matter?</h2>' in page
     assert "rcca: attention switched off -3.00" in page
     assert '<td data-title="gamma0: attention switched off">-3.00</td>' in page
+
+
+def test_the_page_has_the_attention_of_every_heads_first_seed(study):
+    page = page_of(study, results_of(study))
+    assert "Attention: where a pixel looks" in page
+    networks = json.loads((study.folder / "attention.json").read_text())["networks"]
+    assert {name: next(iter(own["measures"])) for name, own in networks.items()} == {
+        "fcn": "receptive field",
+        "rcca": "all hops",
+    }
+    without = replace(study, cfg=study.cfg.model_copy(update={"attention_images": 0}))
+    assert "Attention: where a pixel looks" not in page_of(without, results_of(without))
+    assert not (study.folder / "attention.json").exists()
 
 
 WORDS = ["commonest", "Parameters", "GFLOPs", "Training images/s", "Ambiguous pairs"]
