@@ -13,6 +13,7 @@ from segnl.evaluation.attention import (
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.evaluation.predictor import load
 from segnl.metrics.attention import centres
+from segnl.models.find import HEADS
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.runs.run import open_run
 
@@ -20,9 +21,11 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (56, 88, 3)).astype(np.uint8) 
 
 
 def network(head, **settings):
+    if "channels" in HEADS.find(head).Config.model_fields:
+        settings = {"channels": 8} | settings
     backbone = {"name": "resnet", "blocks": [1, 1, 1, 1], "depth": None, "block": "basic", "width": 0.125}
     backbone |= {"stem": {"kind": "plain", "channels": 8}, "output_stride": 8}
-    mapping = {"backbone": backbone, "head": {"name": head, "channels": 8, **settings}, "aux": None}
+    mapping = {"backbone": backbone, "head": {"name": head, **settings}, "aux": None}
     return Segmenter(model_config(mapping, file="test"), 3, seed=0).eval()
 
 
@@ -150,3 +153,10 @@ def test_nothing_of_the_network_changes(street_runs):
     before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
     image_attention(predictor, IMAGE).of_pixel((3, 9))
     assert all(torch.equal(value, before[name]) for name, value in predictor.model.state_dict().items())
+
+
+@pytest.mark.parametrize("head", HEADS.names())
+def test_every_head_has_an_effective_receptive_field(head):
+    field = ImageAttention(network(head), IMAGE).of_pixel((30, 70))["receptive field"]
+    assert field.kind == "gradient"
+    assert field.weights.sum() == pytest.approx(1, abs=1e-5)
