@@ -5,6 +5,7 @@ component breaks its contract, and ConfigError where it is not found or refuses 
 """
 
 import copy
+import math
 import pickle
 import random
 import tempfile
@@ -25,6 +26,8 @@ from segnl.data.sample import Sample
 from segnl.data.transforms import TrainTransform
 from segnl.losses.base import Loss, StepNormalizer
 from segnl.losses.find import LOSSES
+from segnl.metrics.confusion import Confusion
+from segnl.metrics.scalars.find import build_metrics
 from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.initialisation import initialise
@@ -261,6 +264,25 @@ def check_transform(name: str, **arguments: Any) -> None:
                 "the crop of one epoch and index changes with what was drawn before; "
                 "draw from self.py_random or self.random_generator only",
             )
+
+
+# ---- metrics ----
+
+
+def check_metric(name: str, **settings: Any) -> None:
+    """Checks a metric on confusion matrices of 3 classes. settings: keys beside the name in `eval.metrics`."""
+    (metric,) = build_metrics([{"name": name, **settings}]).values()
+    some = np.random.default_rng(0).integers(1, 99, (NUM_CLASSES, NUM_CLASSES + 1))
+    absent = some.copy()
+    absent[1], absent[:, 1] = 0, 0
+    for what, matrix in (("every class", some), ("an absent class", absent), ("no pixel", 0 * some)):
+        confusion = Confusion(NUM_CLASSES, matrix)
+        value = metric.value(confusion)
+        _require(isinstance(value, float), f"with {what}, value returns a {type(value).__name__}, not a float")
+        _require(math.isfinite(value) or not matrix.any(), f"with {what}, the value is {value}")
+        _require(np.array_equal(confusion.matrix, matrix), "value changes the confusion matrix")
+        is_same = np.array_equal(metric.value(confusion), value, equal_nan=True)
+        _require(is_same, f"with {what}, the value is another one the second time")
 
 
 # ---- loggers ----

@@ -9,14 +9,17 @@ import torch
 import yaml
 
 from segnl.core.config import merge, parse_yaml
+from segnl.core.run_log import read_log
+from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
 from segnl.runs.recipe import compose
-from segnl.testing import check_backbone, check_dataset, check_logger, check_loss, check_transform
+from segnl.runs.run import open_run
+from segnl.testing import check_backbone, check_dataset, check_logger, check_loss, check_metric, check_transform
 from segnl.training.fit import fit
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
-KINDS = ["Backbone", "Data set", "Loss", "Transform", "Optimiser", "Schedule", "Logger"]
+KINDS = ["Backbone", "Data set", "Loss", "Transform", "Optimiser", "Schedule", "Metric", "Logger"]
 
 
 def block(section: str, language: str) -> str:
@@ -77,6 +80,19 @@ def test_the_pages_schedule_halves_the_rate(page_files: Path, tiny_config: Path)
     assert rates == pytest.approx([0.4, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
 
 
+def test_the_pages_metric_stands_beside_miou(page_files: Path, tiny_config: Path) -> None:
+    mapping = merge(parse_yaml(tiny_config.read_text(), "tiny"), parse_yaml(block("Metric", "yaml"), "page"))
+    mapping = merge(mapping, {"train": {"max_steps": 2, "eval_every": 2}})
+    fit(compose(mapping, file="page"), page_files / "run")
+    (line,) = [line for line in read_log(page_files / "run" / "log.jsonl") if line.get("event") == "eval"]
+    metrics = evaluate_run(open_run(page_files / "run")).metrics
+    assert metrics["metrics"] == line["metrics"]
+    iou = [value for value in metrics["per_class"].values() if value is not None]
+    assert metrics["metrics"]["mylab.metrics.worst"] == pytest.approx(sum(sorted(iou)[:2]) / 2)
+    f1 = [value for value in metrics["per_class_f1"].values() if value is not None]
+    assert metrics["metrics"]["mean_f1"] == pytest.approx(sum(f1) / len(f1))
+
+
 def test_the_pages_logger_writes_losses_and_scores(page_files: Path, tiny_config: Path) -> None:
     mapping = merge(parse_yaml(tiny_config.read_text(), "tiny"), parse_yaml(block("Logger", "yaml"), "page"))
     fit(compose(merge(mapping, {"train": {"max_steps": 2, "eval_every": 2}}), file="page"), page_files / "run")
@@ -96,7 +112,7 @@ def test_the_pages_hook_prints_the_hardest_images(
 
 
 def test_the_pages_checks_pass(page_files: Path) -> None:
-    checks = (check_backbone, check_logger, check_loss, check_transform)
+    checks = (check_backbone, check_logger, check_loss, check_metric, check_transform)
     namespace = {check.__name__: check for check in checks}
     exec(block("Check your component", "python"), namespace)
     torch.manual_seed(0)

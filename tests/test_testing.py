@@ -7,8 +7,17 @@ import pytest
 
 from segnl.core.errors import ConfigError
 from segnl.losses.find import LOSSES
+from segnl.metrics.scalars.find import METRICS
 from segnl.models.find import BACKBONES
-from segnl.testing import check_backbone, check_dataset, check_head, check_logger, check_loss, check_transform
+from segnl.testing import (
+    check_backbone,
+    check_dataset,
+    check_head,
+    check_logger,
+    check_loss,
+    check_metric,
+    check_transform,
+)
 from tests.conftest import write_tiny_data
 
 SMALL = {"resnet": {"depth": 18, "width": 0.0625}}
@@ -32,6 +41,11 @@ def test_the_folder_data_set_keeps_its_contract(tiny_data: Path) -> None:
 @pytest.mark.parametrize("name", ["ScaledCrop", "PhotometricDistortion", "Rotate", "RandomBrightnessContrast"])
 def test_transforms_keep_their_contract(name: str) -> None:
     check_transform(name)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_metrics_keep_their_contract(name: str) -> None:
+    check_metric(name)
 
 
 HEAD = """\
@@ -108,6 +122,15 @@ class Broken(Folder):
 
 DATASET = Broken
 """
+METRIC = """\
+from segnl.metrics.scalars.base import Metric
+
+class Broken(Metric):
+    def value(self, confusion):
+        return float(1 / confusion.target().min())
+
+METRIC = Broken
+"""
 LOGGER = """\
 from segnl.training.loggers.base import Logger
 
@@ -140,6 +163,14 @@ LOGGER = Broken
         (check_loss, LOSS, ", ignore_index=255", " * 0 + (label == 255).long() * 0, reduction='none'", "not a scalar"),
         (check_loss, LOSS, "F.cross_entropy(logits, label, ignore_index=255)", "logits.sum()", "ignored pixels have a"),
         (check_transform, TRANSFORM, "", "", "draw from self.py_random or self.random_generator only"),
+        (check_metric, METRIC, "", "", "with an absent class, the value is inf"),
+        (
+            check_metric,
+            METRIC,
+            "float(1 / confusion.target().min())",
+            "confusion.iou()",
+            "returns a ndarray, not a float",
+        ),
         (check_logger, LOGGER, "", "", "with the logger, the training ends with another"),
         (check_dataset, DATASET, "", "", "label frame0 is int64 (37, 53); expected uint8 (37, 53)"),
         (

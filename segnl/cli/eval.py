@@ -113,6 +113,8 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
                 counts_absent_classes="miou_official150" in metrics,
             )
         )
+        for name, value in metrics.get("metrics", {}).items():
+            print(f"{name}: {'-' if value is None else f'{value:.4f}'}")
         if "official" in metrics:
             print(f"cityscapesscripts, equal to segnl's own scores: {_official_text(metrics['official'])}")
     for folder, name in ((request.masks, "the masks"), (request.submission, "the submission")):

@@ -38,6 +38,7 @@ from segnl.evaluation.submission import Submission
 from segnl.metrics.accumulator import Accumulator, PerImage
 from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
 from segnl.metrics.confusion import mean_of_defined, metrics_dict, number_or_none
+from segnl.metrics.scalars.find import build_metrics, metric_values
 from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run
@@ -99,6 +100,7 @@ def _open_job(run: Run, request: EvaluationRequest, group: ProcessGroup) -> "_Jo
     """Opens the data and the folders. Fails before hours of work if the request cannot be met."""
     if request.submission and group.world_size > 1:
         raise ConfigError("--submission: needs a single process; score without torchrun")
+    build_metrics(run.recipe.eval.metrics)
     data = run.open_data(request.split, needs_labels=request.submission is None)
     if request.official:
         if not data.has_cityscapes_layout:
@@ -159,7 +161,7 @@ class _Job:
         return self.key, stored
 
     def _describe(self) -> JSONDict:
-        """Returns the key. eval.batch_size is left out: it changes no score, and a rerun may need a smaller one."""
+        """Returns the key, without eval.batch_size and eval.metrics, which change neither predictions nor counts."""
         recipe, checkpoint, ablation = self.run.recipe, self.run.checkpoint, self.request.ablation
         return {
             "version": VERSION,
@@ -172,7 +174,7 @@ class _Job:
                 "content": content_digest(self.data),
             }
             | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
-            "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size"}),
+            "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
             "channels_last": recipe.train.channels_last,
             "ablation": ablation.name if ablation else None,
         }
@@ -320,6 +322,9 @@ class _Job:
         if accuracy is not None:
             pairs = dict(zip(data.ambiguous_pairs, map(number_or_none, accuracy), strict=True))
             evaluation.metrics["ambiguous"] = {"mean": number_or_none(mean_of_defined(accuracy)), "pairs": pairs}
+        metrics = metric_values(build_metrics(run.recipe.eval.metrics), evaluation.confusion)
+        if metrics:
+            evaluation.metrics["metrics"] = {name: number_or_none(value) for name, value in metrics.items()}
         _write_results(evaluation)
         return evaluation
 

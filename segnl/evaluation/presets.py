@@ -25,8 +25,8 @@ Sources: open-mmlab/mmsegmentation 1.2.2; CSAILVision/semantic-segmentation-pyto
 CSAIL's code resizes with OpenCV or PIL, depending on its version; segnl always resizes bilinearly after normalisation.
 """
 
-EXECUTION_KEYS = ("batch_size", "precision")
-"""Keys of `eval` that no preset sets: they change how a score is computed, not what it means."""
+EXECUTION_KEYS = ("batch_size", "precision", "metrics")
+"""Keys of `eval` that no preset sets: they change how a score is computed or what else is, not what it means."""
 
 
 def preset_dict(name: str) -> JSONDict:

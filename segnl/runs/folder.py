@@ -100,7 +100,7 @@ def _check_same_validations(run: Path, recipe: Recipe, checkpoint: Checkpoint) -
         line.get("event") == "eval" and line["step"] <= checkpoint.step for line in read_log(run / "log.jsonl")
     )
     differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
-    other = [key for key in differing if key.startswith("eval.") and key != "eval.batch_size"]
+    other = [key for key in differing if key.startswith("eval.") and key not in ("eval.batch_size", "eval.metrics")]
     if validated and other:
         raise ConfigError(
             f"{run}: {', '.join(other)}: its validations so far had another value, and the best of both would mean "

@@ -137,6 +137,8 @@ class EvalConfig(Config):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
     """Number of windows that pass the network at once in mode slide."""
     precision: Precision = "float32"
+    metrics: tuple[str | dict[str, Any], ...] = ()
+    """Scores beside mIoU: mean_f1, cohen_kappa or a dotted name, each with settings where it is a mapping."""
 
     @pydantic.model_validator(mode="after")
     def _slide_needs_a_window(self) -> "EvalConfig":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,6 +47,8 @@ class Validation:
     is_best: bool
     predictor: Predictor
     data: SegmentationData
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Values of eval.metrics by name."""
 
 
 class Hook:

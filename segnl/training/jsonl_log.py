@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from segnl.core.environment import versions
@@ -57,10 +58,14 @@ class JSONLLogger(Hook):
         self.write(**{key: float(f"{x:.6g}") if isinstance(x, float) else x for key, x in line.items()})
 
     def on_validation(self, trainer: Trainer, validation: Validation) -> None:
-        """Writes mIoU and loss, null where they are undefined."""
-        numbers = {"miou": validation.confusion.miou(), "loss": validation.loss}
-        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        self.write(event="eval", split="val", step=validation.step, **finite)
+        """Writes mIoU, loss and the values of eval.metrics, null where they are undefined."""
+
+        def finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+        scores = finite({"miou": validation.confusion.miou(), "loss": validation.loss})
+        metrics = {"metrics": finite(validation.metrics)} if validation.metrics else {}
+        self.write(event="eval", split="val", step=validation.step, **scores, **metrics)
 
     def on_end(self, trainer: Trainer, result: FitResult) -> None:
         """Writes the end, unless it is an error of the data."""

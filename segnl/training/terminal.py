@@ -34,9 +34,10 @@ class TerminalLogger(Hook):
         )
 
     def on_validation(self, trainer: Trainer, validation: Validation) -> None:
-        """Shows mIoU and loss."""
+        """Shows mIoU, loss and the values of eval.metrics."""
         best = ", the best so far" if validation.is_best else ""
         scores = f"val mIoU {validation.confusion.miou():.4f}, loss {validation.loss:.4f}"
+        scores += "".join(f", {name} {value:.4f}" for name, value in validation.metrics.items())
         self.progress.say(f"step {validation.step}: {scores}{best}")
 
     def on_end(self, trainer: Trainer, result: FitResult) -> None:

@@ -58,7 +58,7 @@ def test_a_preset_is_a_whole_protocol_without_the_arithmetic() -> None:
         [513, 513],
         False,
     )
-    assert set(EvalConfig.model_fields) - set(mapping) == {"batch_size", "precision"}
+    assert set(EvalConfig.model_fields) - set(mapping) == {"batch_size", "precision", "metrics"}
     chosen = PRESETS["ade20k-csail"]
     assert is_preset("ade20k-csail", chosen.model_copy(update={"batch_size": 1, "precision": "bf16"}))
     assert not is_preset("ade20k-csail", chosen.model_copy(update={"flip": True}))

@@ -35,6 +35,7 @@ BY_THE_LOOP = {
     "train.deterministic",
     "train.loggers",
     "data.worker_timeout_s",
+    "eval.metrics",
     "data.group",  # by a study: tests/data/test_groups.py
 }
 

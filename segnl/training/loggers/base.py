@@ -80,9 +80,10 @@ def step_numbers(report: StepReport) -> dict[str, float]:
 
 
 def validation_numbers(validation: Validation) -> dict[str, float]:
-    """Returns mIoU, pixel accuracy, loss and the IoU of every class by name, as far as they are defined."""
+    """Returns mIoU, pixel accuracy, loss, eval.metrics and the IoU of every class by name, where they are defined."""
     confusion = validation.confusion
     numbers = {"val/miou": confusion.miou(), "val/pixel_acc": confusion.pixel_acc(), "val/loss": validation.loss}
+    numbers |= {f"val/{name}": value for name, value in validation.metrics.items()}
     ious = zip(validation.data.table.names, confusion.iou().tolist(), strict=True)
     numbers |= {f"val_iou/{name}": iou for name, iou in ious}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

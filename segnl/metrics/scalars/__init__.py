@@ -1,0 +1,1 @@
+"""Scores beside mIoU that `eval.metrics` names, a file each: one number from a confusion matrix."""
