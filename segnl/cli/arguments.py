@@ -8,14 +8,21 @@ from pathlib import Path
 from segnl.core.errors import ConfigError
 from segnl.core.files import read_bytes
 
+_VALUE_OF = {"--set": r"[A-Za-z_][\w.]*=", "--ignore": r"\d+$"}
+"""How a further value of an option looks that may have several."""
 
-def repeat_set(words: Sequence[str]) -> list[str]:
-    """Returns `--set a=1 --set b=2 FILE` for `--set a=1 b=2 FILE`; argparse's own lists would take the file too."""
+
+def repeat_options(words: Sequence[str]) -> list[str]:
+    """Returns `--set a=1 --set b=2 FILE` for `--set a=1 b=2 FILE`, and the same for --ignore.
+
+    argparse's own lists would take the file too.
+    """
     out: list[str] = []
     for word in words:
-        follows_value = out[-2:-1] == ["--set"] or (out and out[-1].startswith("--set="))
-        if follows_value and re.match(r"[A-Za-z_][\w.]*=", word):
-            out.append("--set")
+        options = [*out[-2:-1], *(last.partition("=")[0] for last in out[-1:] if last.startswith("--") and "=" in last)]
+        option = next((name for name in options if name in _VALUE_OF), None)
+        if option is not None and re.match(_VALUE_OF[option], word):
+            out.append(option)
         out.append(word)
     return out
 

@@ -24,7 +24,7 @@ from segnl.cli import (
     score,
     train,
 )
-from segnl.cli.arguments import repeat_set
+from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.log import console_log, printable
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path are as before when this returns.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
-    args = _parser().parse_args(repeat_set(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(repeat_options(sys.argv[1:] if argv is None else argv))
     path = list(sys.path)
     sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:

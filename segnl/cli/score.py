@@ -29,11 +29,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--ignore",
         type=int,
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="ID",
-        help="ids in the label files that are not scored; 255 never is",
+        help="ids in the label files that are not scored; several may follow; 255 is never scored",
     )
     add(
         "--prediction-ids",

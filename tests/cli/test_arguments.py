@@ -1,6 +1,6 @@
 import pytest
 
-from segnl.cli.arguments import pixel_of, repeat_set
+from segnl.cli.arguments import pixel_of, repeat_options
 from segnl.core.errors import ConfigError
 
 
@@ -11,10 +11,12 @@ from segnl.core.errors import ConfigError
         (["--set=a=1", "b=2"], ["--set=a=1", "--set", "b=2"]),
         (["FILE", "a=1"], ["FILE", "a=1"]),
         (["--set", "a=1", "dir/a=1"], ["--set", "a=1", "dir/a=1"]),
+        (["--ignore", "11", "12", "FILE"], ["--ignore", "11", "--ignore", "12", "FILE"]),
+        (["--ignore=11", "12", "13x"], ["--ignore=11", "--ignore", "12", "13x"]),
     ],
 )
-def test_several_keys_may_follow_one_set_but_no_file(words, read):
-    assert repeat_set(words) == read
+def test_several_values_may_follow_one_option_but_no_file(words, read):
+    assert repeat_options(words) == read
 
 
 def test_a_pixel_is_a_row_and_a_column():

@@ -42,6 +42,10 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     assert page.count("<img ") == 6
 
 
+def test_the_folder_may_follow_several_ignored_ids(folders: list[str]) -> None:
+    assert main(["score", *folders[1:], "--ignore", "7", "8", folders[0]]) == 0
+
+
 def test_without_json_nothing_is_written(folders: list[str], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert main(["score", *folders]) == 0
