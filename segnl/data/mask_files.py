@@ -296,9 +296,9 @@ def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
         by_name: dict[str, list[str]] = {}
         for label_id in labels:
             by_name.setdefault(name_of(label_id), []).append(label_id)
-        found = {own: by_name.get(name_of(own), []) for own in predictions}
-        if all(len(ids) == 1 for ids in found.values()):
-            pairs = sorted((ids[0], own) for own, ids in found.items())
+        label_ids = {own: by_name.get(name_of(own), []) for own in predictions}
+        if all(len(ids) == 1 for ids in label_ids.values()):
+            pairs = sorted((ids[0], own) for own, ids in label_ids.items())
             for (label_id, first), (next_id, second) in itertools.pairwise(pairs):
                 if label_id == next_id:
                     raise DataError(

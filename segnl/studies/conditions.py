@@ -61,8 +61,14 @@ class Condition:
 
 def conditions(models: Mapping[str, Sequence[Training | None]]) -> list[Condition]:
     """Returns what was equal between the models. models: the trainings of their results by name; None: only counts."""
-    unknown = [name for name, own in models.items() if any(one is None or not one.is_known for one in own)]
-    known = {name: [one for one in own if one is not None] for name, own in models.items() if name not in unknown}
+    unknown = [
+        name for name, own in models.items() if any(training is None or not training.is_known for training in own)
+    ]
+    known = {
+        name: [training for training in own if training is not None]
+        for name, own in models.items()
+        if name not in unknown
+    }
     keys = _differing_by_aspect(known)
     scored = Condition("scored images, their labels, the classes", "equal", "compared image by image")
     by_recipe = [_condition(aspect, keys[aspect], known, unknown) for aspect in ASPECTS]
@@ -70,8 +76,8 @@ def conditions(models: Mapping[str, Sequence[Training | None]]) -> list[Conditio
 
 
 def _differing_by_aspect(known: Mapping[str, Sequence[Training]]) -> dict[str, list[str]]:
-    trainings = [one for own in known.values() for one in own]
-    differing = sorted({key for one in trainings[1:] for key in trainings[0].differing_keys(one)})
+    trainings = [training for own in known.values() for training in own]
+    differing = sorted({key for training in trainings[1:] for key in trainings[0].differing_keys(training)})
     keys: dict[str, list[str]] = {aspect: [] for aspect in ASPECTS}
     for key in (key for key in differing if key != "train.seed"):
         starts = [(len(start), aspect) for aspect, own in ASPECTS.items() for start in own if key.startswith(start)]
@@ -105,7 +111,7 @@ def _unknown_text(names: Sequence[str]) -> str:
 def _seeds(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) -> Condition:
     if unknown:
         return Condition("seeds", "not known", _unknown_text(unknown))
-    seeds = {name: ", ".join(str(one.seed) for one in own) for name, own in known.items()}
+    seeds = {name: ", ".join(str(training.seed) for training in own) for name, own in known.items()}
     if len(set(seeds.values())) == 1:
         return Condition("seeds", "equal", next(iter(seeds.values())))
     return Condition("seeds", "differs", "; ".join(f"{name}: {text}" for name, text in seeds.items()))
@@ -116,9 +122,9 @@ def _batches(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) ->
     if unknown:
         return [Condition("batches of training images", "not known", _unknown_text(unknown))]
     by_seed: dict[int | None, set[str | None]] = {}
-    for one in (one for own in known.values() for one in own):
-        by_seed.setdefault(one.seed, set()).add(one.batches)
-    shared = [seed for seed in by_seed if all(seed in [one.seed for one in own] for own in known.values())]
+    for training in (training for own in known.values() for training in own):
+        by_seed.setdefault(training.seed, set()).add(training.batches)
+    shared = [seed for seed in by_seed if all(seed in [training.seed for training in own] for own in known.values())]
     if not shared:
         return []
     hashes = [by_seed[seed] for seed in shared]

@@ -94,8 +94,8 @@ def _score_lines(comparison: ScoredComparison) -> list[str]:
     lines = [f"{num_images} images, {num_classes} classes"]
     for name, results in comparison.models.items():
         miou = [100 * result.miou for result in results]
-        each = f"   mean of {', '.join(f'{value:.2f}' for value in miou)}" if len(miou) > 1 else ""
-        lines.append(f"{name:<{width_of_names}}  mIoU {sum(miou) / len(miou):6.2f} %{each}")
+        scores = f"   mean of {', '.join(f'{value:.2f}' for value in miou)}" if len(miou) > 1 else ""
+        lines.append(f"{name:<{width_of_names}}  mIoU {sum(miou) / len(miou):6.2f} %{scores}")
     return lines
 
 
