@@ -14,6 +14,7 @@ from segnl.cli import (
     curves,
     data,
     demo,
+    denoise,
     env,
     eval,
     export,
@@ -44,6 +45,7 @@ COMMANDS = (
     import_,
     export,
     curves,
+    denoise,
     env,
 )
 
