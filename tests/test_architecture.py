@@ -15,7 +15,7 @@ LAYERS = [
     ["core"],
     ["labels", "ops"],
     ["models", "metrics", "streets", "probe", "optim"],
-    ["losses", "data"],
+    ["losses", "data", "video"],
     ["runs"],
     ["evaluation"],
     ["training", "profiling", "convert"],

@@ -1,23 +1,24 @@
-"""Convert weights of mmsegmentation, CCNet or torchvision strictly: no missing or unused weight is accepted."""
+"""Convert weights of mmsegmentation, CCNet, torchvision or mmaction2 strictly: every weight is used or named."""
 
 import argparse
 from pathlib import Path
 
-from segnl.cli.arguments import add_config
+from segnl.cli.arguments import add_set
+from segnl.core.errors import ConfigError
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add("file", type=Path, metavar="FILE", help="the other project's checkpoint")
-    add("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision"))
+    add("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision", "mmaction"))
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
     add(
         "--peer-config",
         dest="source_config",
         type=Path,
         metavar="FILE",
-        help="mmsegmentation's config file, if its checkpoint holds none",
+        help="config file of mmsegmentation or mmaction2, if the checkpoint holds none",
     )
     add(
         "--recurrence",
@@ -32,15 +33,24 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default="abs",
         help="whether CCNet's in-place batch norm uses abs(weight) (abs) or weight (plain) (default abs)",
     )
-    add_config(command)
+    add("--config", type=Path, metavar="FILE", help="a recipe of the data set; not needed for --from mmaction")
+    add_set(command)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint
+    from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint, import_video
     from segnl.core.limits import require_count
 
     require_count("--recurrence", args.recurrence, most=256)
+    if args.source == "mmaction":
+        if args.config is not None or args.overrides:
+            raise ConfigError("--config, --set: a recipe says nothing about a video model; leave them out")
+        report = import_video(args.file, args.source_config, args.out)
+        print("\n".join([*report.lines(), f"{args.out}: ready; segnl.video.load({str(args.out)!r})"]))
+        return
+    if args.config is None:
+        raise ConfigError(f"--config: missing; --from {args.source} needs a recipe of the data set")
     settings = ImportSettings(args.source, args.source_config, args.recurrence, args.abn)
     report = import_checkpoint(args.file, settings, args.config, args.out, tuple(args.overrides))
     print("\n".join([*report.lines(), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from segnl.convert.ccnet import from_ccnet
 from segnl.convert.imported import ImportedModel
+from segnl.convert.mmaction import from_mmaction
 from segnl.convert.mmseg import from_mmseg
 from segnl.convert.mmseg_config import read_config_text
 from segnl.convert.torchvision import from_torchvision
@@ -19,6 +20,7 @@ from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, save_checkpoint
 from segnl.runs.recipe import compose
+from segnl.video.classifier import save
 
 Source = Literal["mmseg", "ccnet", "torchvision"]
 
@@ -35,6 +37,20 @@ class ImportSettings:
     """Of CCNet, whose files do not hold it."""
     abn: Literal["plain", "abs"] = "abs"
     """How CCNet's in-place batch norm used its weight (`from_ccnet`); its CUDA code took the absolute value."""
+
+
+def import_video(file: Path, config_file: Path | None, out: Path) -> ImportReport:
+    """Writes a video classifier of mmaction2 to `out`, which `segnl.video.load` opens.
+
+    config_file: mmaction2's own config, flattened; needed where the file does not hold it.
+
+    Raises ConfigError for a setting that segnl cannot represent, CheckpointError for tensors that do not fit.
+    """
+    ensure_writable(out.parent)
+    content = read_checkpoint(file)
+    model = from_mmaction(_source_config(content, file, config_file, "mmaction2"), content)
+    save(model, out)
+    return model.report
 
 
 def import_checkpoint(
@@ -82,7 +98,7 @@ def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
         raise ConfigError(f"--from {settings.source}: unknown; known: {', '.join(get_args(Source))}")
     content = read_checkpoint(path)
     if settings.source == "mmseg":
-        model = from_mmseg(_mmseg_config(content, path, settings.source_config), content)
+        model = from_mmseg(_mmseg_model(content, path, settings.source_config), content)
     elif settings.source == "ccnet":
         model = from_ccnet(content, recurrence=settings.recurrence, abn=settings.abn)
     else:
@@ -95,26 +111,32 @@ def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
     return model
 
 
-def _mmseg_config(content: Mapping[str, Any], path: Path, config_file: Path | None) -> JSONDict:
+def _mmseg_model(content: Mapping[str, Any], path: Path, config_file: Path | None) -> JSONDict:
     """Returns the section `model` of mmsegmentation's config, with its input convention inside."""
-    text: Any
-    if config_file is not None:
-        try:
-            text = read_bytes(config_file).decode("utf-8")
-        except (OSError, UnicodeDecodeError) as err:
-            raise ConfigError(f"{config_file}: cannot be read ({err}); give mmsegmentation's config") from err
-    else:
-        meta = content.get("meta")
-        text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
-    where = str(config_file or path)
-    if not isinstance(text, str):
-        raise CheckpointError(f"{where}: carries no config; give mmsegmentation's config file beside it")
-    config = read_config_text(text, where)
-    model = config.get("model")
-    if not isinstance(model, dict):
-        raise ConfigError(f"{where}: the config has no readable `model = dict(...)`; expected a flattened config")
+    config = _source_config(content, path, config_file, "mmsegmentation")
+    model: JSONDict = config["model"]
     if model.get("data_preprocessor") is None:
         norm = config.get("img_norm_cfg")  # mmsegmentation 0.x
         old = {**norm, "bgr_to_rgb": norm.get("to_rgb", True)} if isinstance(norm, dict) else None
         model = {**model, "data_preprocessor": config.get("data_preprocessor") or old}
     return model
+
+
+def _source_config(content: Mapping[str, Any], path: Path, config_file: Path | None, project: str) -> JSONDict:
+    """Returns the config in the file, or that in config_file, with its section `model`."""
+    text: Any
+    if config_file is not None:
+        try:
+            text = read_bytes(config_file).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as err:
+            raise ConfigError(f"{config_file}: cannot be read ({err}); give {project}'s config") from err
+    else:
+        meta = content.get("meta")
+        text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
+    where = str(config_file or path)
+    if not isinstance(text, str):
+        raise CheckpointError(f"{where}: carries no config; give {project}'s config file beside it")
+    config = read_config_text(text, where)
+    if not isinstance(config.get("model"), dict):
+        raise ConfigError(f"{where}: the config has no readable `model = dict(...)`; expected a flattened config")
+    return config

@@ -91,6 +91,8 @@ class Reader:
     its value is another than the method describes.
     """
 
+    project = "mmsegmentation"
+
     def __init__(self, config: Any, where: str) -> None:
         if not isinstance(config, Mapping):
             raise ConfigError(f"{where}: holds {config!r}, expected keys and values")
@@ -100,7 +102,7 @@ class Reader:
     def take(self, key: str, default: Any = _NEEDED) -> Any:
         """Returns the value of `key`, or `default`, and marks the key as read."""
         if default is _NEEDED and key not in self.unread:
-            raise ConfigError(f"{self.where}.{key}: missing; give mmsegmentation's whole config")
+            raise ConfigError(f"{self.where}.{key}: missing; give {self.project}'s whole config")
         return self.unread.pop(key, default)
 
     def checked(self, key: str, default: Any, is_valid: Callable[[Any], bool], expected: str) -> Any:
@@ -149,7 +151,7 @@ class Reader:
         """Raises ConfigError for keys that are left, unless they concern training only."""
         unknown = [key for key in self.unread if key not in _TRAINING_ONLY]
         if unknown:
-            raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of mmsegmentation, cannot be imported")
+            raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of {self.project}, cannot be imported")
 
 
 def is_integer(value: Any) -> bool:

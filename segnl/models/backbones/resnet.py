@@ -16,6 +16,7 @@ from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
 from segnl.models.blocks.conv import KaimingConv2d, ZeroInitBatchNorm
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
+from segnl.models.blocks.non_local_layout import LAYERS, NonLocalLayout, layer_index, non_local_positions
 from segnl.models.weights.pretrained import KEY, backbone_tensors, fetch, load_backbone, weights_path
 from segnl.models.weights.resnet import URLS, resnet_names
 
@@ -27,14 +28,6 @@ DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
     152: ("bottleneck", (3, 8, 36, 3)),
 }
 _STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
-
-# Layouts of Wang et al. 2018: every other, or every, block of res3 and res4, here layer2 and layer3.
-_PRESETS: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {
-    ("5", 50): {"layer2": (1, 3), "layer3": (1, 3, 5)},
-    ("5", 101): {"layer2": (1, 3), "layer3": (6, 13, 20)},
-    ("10", 50): {"layer2": (0, 1, 2, 3), "layer3": (0, 1, 2, 3, 4, 5)},
-}
 
 
 class StemConfig(Config):
@@ -76,8 +69,8 @@ class ResNetConfig(BackboneConfig):
     """Convolution of a bottleneck that has the stride: 2 (3x3), or 1 (the 1x1 before it), as in the paper."""
     zero_init_residual: bool = True
     """Starts the last batch norm of every block at 0."""
-    non_local: dict[str, tuple[int, ...]] | str | int | None = None
-    """Blocks that a non-local block follows: {layer3: [-2]} is the paper's default; "5" and "10" are its layouts."""
+    non_local: NonLocalLayout = None
+    """Blocks that a non-local block follows: {layer3: [-2]}, or "1", "5" or "10", the paper's layouts."""
     non_local_block: NonLocalConfig = NonLocalConfig()
 
     @model_validator(mode="after")
@@ -87,7 +80,7 @@ class ResNetConfig(BackboneConfig):
         if self.depth is not None and self.block is not None:
             raise ValueError("block: follows from depth; leave it out, or set depth to null")
         for name, dilations in self.dilations.items():
-            num_blocks = self.num_blocks[_layer_index(name, "dilations")]
+            num_blocks = self.num_blocks[layer_index(name, "dilations")]
             if len(dilations) != num_blocks:
                 raise ValueError(f"dilations.{name}: {len(dilations)} numbers; {name} has {num_blocks} blocks")
         self.non_local_at()
@@ -115,28 +108,8 @@ class ResNetConfig(BackboneConfig):
 
     def non_local_at(self) -> set[tuple[int, int]]:
         """Returns (layer 0..3, block) of every non-local block. Raises ValueError for a block that does not exist."""
-        layout = self.non_local
-        if layout is None:
-            return set()
-        if not isinstance(layout, dict):
-            preset = _PRESETS.get((str(layout), self.depth or 0))
-            if preset is None or self.blocks is not None:
-                known = ", ".join(f"'{name}' at depth {depth}" for name, depth in _PRESETS)
-                raise ValueError(
-                    f"non_local: no layout {layout!r} for this network; known: {known}; or write {{layer3: [-2]}}"
-                )
-            layout = preset
-        positions = set()
-        for name, indices in layout.items():
-            layer = _layer_index(name, "non_local")
-            count = self.num_blocks[layer]
-            for index in indices:
-                if not -count <= index < count:
-                    raise ValueError(
-                        f"non_local.{name}: no block {index}; {name} has {count}, 0 to {count - 1} or -{count} to -1"
-                    )
-                positions.add((layer, index % count))
-        return positions
+        is_published = self.blocks is None and self.depth is not None
+        return non_local_positions(self.non_local, self.num_blocks, self.depth if is_published else None)
 
 
 class StagePlan(NamedTuple):
@@ -323,12 +296,6 @@ def published_name(cfg: ResNetConfig) -> str:
             f"{KEY}: no {name}; with a deep stem there are {known}; or set model.backbone.stem.kind to plain"
         )
     return name
-
-
-def _layer_index(name: str, key: str) -> int:
-    if name not in LAYERS:
-        raise ValueError(f"{key}.{name}: no such layer; known: {', '.join(LAYERS)}")
-    return LAYERS.index(name)
 
 
 BACKBONE = ResNet

@@ -21,6 +21,13 @@ class KaimingConv2d(nn.Conv2d):
         _draw(self.weight, self.bias, "he")
 
 
+class KaimingConv3d(nn.Conv3d):
+    """Convolution over time, rows and columns, initialised as `KaimingConv2d`."""
+
+    def reset_parameters(self) -> None:
+        _draw(self.weight, self.bias, "he")
+
+
 class DilatedConv2d(KaimingConv2d):
     """Square convolution without stride that keeps the map's size; plain 3x3 ones by `segnl.ops.dilated_conv`."""
 

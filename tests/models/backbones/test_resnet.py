@@ -171,7 +171,10 @@ def test_the_streets_backbone_has_the_documented_receptive_field(name: str, said
         ({"dilations": {"layer4": [1, 2]}}, "layer4 has 3 blocks"),
         ({"dilations": {"layer5": [1]}}, "dilations.layer5: no such layer; known: layer1"),
         ({"non_local": {"layer3": [6]}}, "layer3 has 6, 0 to 5 or -6 to -1"),
-        ({"non_local": "7"}, "known: '5' at depth 50, '5' at depth 101, '10' at depth 50"),
+        (
+            {"non_local": "7"},
+            "known: '1' at depth 50, '1' at depth 101, '5' at depth 50, '5' at depth 101, '10' at depth 50",
+        ),
         ({"depth": 18, "non_local": "5"}, "no layout '5' for this network"),
     ],
 )

@@ -1,0 +1,238 @@
+"""Import of video classifiers of mmaction2 1.x: ResNet3d (I3D) and C2D with non-local blocks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segnl.convert.imported import out_channels
+from segnl.convert.mmseg_config import Reader, batch_norm_section, input_section, is_integer, leaky_slope
+from segnl.core.config import JSONDict, validate
+from segnl.core.errors import ConfigError
+from segnl.models.backbones.resnet import DEPTHS
+from segnl.models.blocks.non_local_layout import LAYERS
+from segnl.models.weights.files import tensors_in
+from segnl.models.weights.strict import ImportReport, load_strict, renamed
+from segnl.video.classifier import VideoClassifier, VideoConfig
+
+_WHERE = "mmaction"
+_CLASSIFIER = "cls_head.fc_cls"
+_TRAINING_KEYS = ("pretrained2d", "torchvision_pretrain", "partial_bn")
+_HEAD_TRAINING_KEYS = (
+    "type",
+    "in_channels",
+    "loss_cls",
+    "init_std",
+    "average_clips",
+    "topk",
+    "multi_class",
+    "label_smooth_eps",
+)
+_RECOGNIZER_TRAINING_KEYS = ("type", "train_cfg", "test_cfg", "init_cfg")
+_INPUT_TRAINING_KEYS = ("type", "format_shape", "blending", "non_blocking")
+
+
+class ImportedClassifier(VideoClassifier):
+    """A video classifier with weights of mmaction2."""
+
+    report: ImportReport
+
+
+class _Reader(Reader):
+    project = "mmaction2"
+
+
+def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassifier:
+    """Builds a video classifier of mmaction2 from its weights, in eval mode: clip `b 3 t h w` to logits `b k`.
+
+    config: of a Recognizer3D, or of its backbone alone (type ResNet3d, the default, or C2D). state: the recogniser's
+    state_dict, also wrapped. The clip is normalised already where it is floating.
+
+    Raises ConfigError for what segnl cannot represent, CheckpointError for tensors that do not fit.
+    """
+    if not isinstance(config, Mapping) or not isinstance(state, Mapping):
+        types = f"{type(config).__name__} and {type(state).__name__}"
+        raise ConfigError(f"{_WHERE}: config and state are {types}; expected a dictionary each")
+    config = config["model"] if "backbone" not in config and isinstance(config.get("model"), Mapping) else config
+    tensors = tensors_in(state, _WHERE)
+    section: JSONDict = {"num_classes": out_channels(tensors, f"{_CLASSIFIER}.weight", _WHERE)}
+    notes: list[str] = []
+    backbone, where = config, _WHERE
+    if "backbone" in config:
+        backbone, where = config["backbone"], f"{_WHERE}.backbone"
+        section |= _recognizer_section(config, section["num_classes"], notes)
+    section |= _backbone_section(backbone, where)
+    model = ImportedClassifier(validate(VideoConfig, section, file=_WHERE))
+    names = _names(model)
+    rename = renamed(names)
+    ours = {rename(name): value for name, value in model.state_dict().items()}
+    for name, value in tensors.items():
+        # Kernels without a time axis: C2D's convolutions, and the concatenation's score.
+        if name in ours and value.dim() == 4 and ours[name].dim() == 5:
+            tensors[name] = value[:, :, None]
+    model.report = load_strict(model, tensors, rename, where=_WHERE)
+    model.report.notes += notes
+    return model.eval()
+
+
+def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list[str]) -> JSONDict:
+    """Translates a Recognizer3D, but for its backbone."""
+    reader = _reader(config, _WHERE, ("Recognizer3D",), _RECOGNIZER_TRAINING_KEYS)
+    reader.take("backbone")
+    reader.choice("neck", None, (None,))
+    head = _reader(reader.take("cls_head"), f"{_WHERE}.cls_head", ("I3DHead",), _HEAD_TRAINING_KEYS)
+    head.choice("spatial_type", "avg", ("avg",))
+    head.choice("num_classes", num_classes, (num_classes,))
+    dropout = head.number("dropout_ratio", 0.5, lambda ratio: 0 <= ratio < 1, "a number from 0 to below 1")
+    head.finish()
+    preprocessor = reader.take("data_preprocessor", None)
+    reader.finish()
+    section: JSONDict = {"dropout": dropout}
+    if preprocessor is None:
+        notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
+        return section
+    keys = _reader(preprocessor, f"{_WHERE}.data_preprocessor", ("ActionDataPreprocessor",), _INPUT_TRAINING_KEYS)
+    mean, std, swaps = keys.take("mean", None), keys.take("std", None), keys.flag("to_rgb", default=False)
+    keys.finish()
+    # mmaction2 decodes videos as RGB; to_rgb would swap the channels.
+    numbers = {"mean": mean, "std": std, "bgr_to_rgb": not swaps}
+    return section | {"input": input_section(numbers, f"{_WHERE}.data_preprocessor", notes)}
+
+
+def _backbone_section(config: Any, where: str) -> JSONDict:
+    """Translates the backbone to the sections `backbone` and `batch_norm`."""
+    reader = _reader(config, where, ("ResNet3d", "C2D"), _TRAINING_KEYS)
+    kind = str(config.get("type", "ResNet3d")).removeprefix("mmaction.")
+    depth = reader.choice("depth", 50, tuple(DEPTHS))
+    reader.choice("num_stages", 4, (4,))
+    reader.choice("out_indices", (3,), ((3,), [3]))
+    if leaky_slope(reader.take("act_cfg", {"type": "ReLU"}), f"{where}.act_cfg") != 0:
+        raise ConfigError(f"{where}.act_cfg: expected ReLU")
+    section: JSONDict = {
+        "depth": depth,
+        "in_channels": reader.count("in_channels", 3),
+        "stride_conv": 1 if reader.choice("style", "pytorch", ("pytorch", "caffe")) == "caffe" else 2,
+        "dilations": _four(reader, "dilations", (1, 1, 1, 1)),
+    }
+    if kind == "C2D":
+        reader.choice("conv_cfg", None, (None, {"type": "Conv"}, {"type": "Conv2d"}))
+        section |= {
+            "strides": _four(reader, "strides", (1, 2, 2, 2)),
+            "stem_kernel": [1, 7, 7],
+            "stem_strides": [1, 2, 2],
+            "pool_strides": [1, 2, 2],
+            "is_pool_padded": False,
+            "inflated": "none",
+        }
+    else:
+        section |= _inflated_settings(reader, depth)
+    norm = batch_norm_section(_as_2d(reader.take("norm_cfg", {"type": "BN"})), f"{where}.norm_cfg")
+    if norm is None:
+        raise ConfigError(f"{where}.norm_cfg: holds None, which cannot be imported; expected BN3d")
+    reader.finish()
+    return {"backbone": section, "batch_norm": norm}
+
+
+def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
+    """Translates what a ResNet3d has and a C2D has not."""
+    reader.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
+    blocks = reader.take("stage_blocks", None)
+    if blocks is not None:
+        reader.unread["stage_blocks"] = blocks
+        blocks = _four(reader, "stage_blocks", ())
+    num_blocks = blocks or DEPTHS[depth][1]
+    settings: JSONDict = {
+        "blocks": blocks,
+        "base_channels": reader.count("base_channels", 64),
+        "strides": _four(reader, "spatial_strides", (1, 2, 2, 2)),
+        "time_strides": _four(reader, "temporal_strides", (1, 1, 1, 1)),
+        "stem_kernel": list(
+            reader.integers("conv1_kernel", (3, 7, 7), lambda sizes: len(sizes) == 3, "three integers")
+        ),
+        "has_pool": reader.flag("with_pool1", default=True),
+        "has_time_pool": reader.flag("with_pool2", default=True),
+        "inflated": _per_block(reader, "inflate", 1, num_blocks),
+        "inflate_style": reader.choice("inflate_style", "3x1x1", ("3x1x1", "3x3x3")),
+    }
+    for ours, theirs in (("stem_strides", "conv1_stride"), ("pool_strides", "pool1_stride")):
+        in_space, in_time = reader.count(f"{theirs}_s", 2), reader.count(f"{theirs}_t", 1)
+        settings[ours] = [in_time, in_space, in_space]
+    layout = _per_block(reader, "non_local", 0, num_blocks)
+    settings["non_local"] = {
+        name: [block for block, is_there in enumerate(blocks_there) if is_there]
+        for name, blocks_there in zip(LAYERS, layout, strict=True)
+    }
+    block = _reader(reader.take("non_local_cfg", {}), f"{reader.where}.non_local_cfg", (), ("zeros_init", "std"))
+    block.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
+    has_norm = batch_norm_section(_as_2d(block.take("norm_cfg", None)), f"{block.where}.norm_cfg") is not None
+    settings |= {
+        "has_non_local_norm": has_norm,
+        "non_local_block": {
+            "pairwise": block.choice(
+                "mode", "embedded_gaussian", ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+            ),
+            "reduction": block.count("reduction", 2),
+            "use_scale": block.flag("use_scale", default=True),
+            "subsample": block.flag("sub_sample", default=False),
+        },
+    }
+    block.finish()
+    return settings
+
+
+def _reader(config: Any, where: str, types: Sequence[str], training_keys: Sequence[str]) -> _Reader:
+    """Returns a reader of `config` without the keys that concern training only; refuses another type than `types`."""
+    reader = _Reader(config, where)
+    if types:
+        name = str(reader.take("type", types[0])).removeprefix("mmaction.")
+        if name not in types:
+            raise ConfigError(f"{where}.type: holds {name!r}; known: {', '.join(types)}")
+    for key in training_keys:
+        reader.take(key, None)
+    return reader
+
+
+def _four(reader: Reader, key: str, default: tuple[int, ...]) -> list[int]:
+    """Returns four integers of at least 1."""
+    return list(
+        reader.integers(key, default, lambda values: len(values) == 4 and min(values) >= 1, "four integers above 0")
+    )
+
+
+def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]) -> list[list[bool]]:
+    """Returns a value for each block of each layer, given as one number, one for each layer, or one for each block."""
+    value = reader.take(key, default)
+    layers: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * len(num_blocks)
+    if len(layers) == len(num_blocks):
+        layers = [
+            [layer] * count if is_integer(layer) else layer for layer, count in zip(layers, num_blocks, strict=True)
+        ]
+        lengths = [len(layer) if isinstance(layer, (list, tuple)) else 0 for layer in layers]
+        if lengths == list(num_blocks) and all(number in (0, 1) for layer in layers for number in layer):
+            return [[bool(number) for number in layer] for layer in layers]
+    raise reader.error(key, value, f"0 or 1 for all blocks, for each layer, or for each of the {num_blocks} blocks")
+
+
+def _as_2d(norm_cfg: Any) -> Any:
+    is_3d = isinstance(norm_cfg, Mapping) and norm_cfg.get("type") == "BN3d"
+    return {**norm_cfg, "type": "BN"} if is_3d else norm_cfg
+
+
+def _names(model: VideoClassifier) -> dict[str, str]:
+    """Returns the names of our modules, ours to mmaction2's."""
+    names = {"backbone.stem.0": "backbone.conv1.conv", "backbone.stem.1": "backbone.conv1.bn"}
+    names["classifier"] = _CLASSIFIER
+    for name, num_blocks in zip(LAYERS, model.cfg.backbone.num_blocks, strict=True):
+        for index in range(num_blocks):
+            block = f"backbone.{name}.{index}"
+            for number in (1, 2, 3):
+                names |= {f"{block}.conv{number}": f"{block}.conv{number}.conv"}
+                names |= {f"{block}.bn{number}": f"{block}.conv{number}.bn"}
+            names |= {f"{block}.downsample.0": f"{block}.downsample.conv"}
+            names |= {f"{block}.downsample.1": f"{block}.downsample.bn"}
+    # With sub-sampling, g and phi are a convolution and a pooling there.
+    pooled = ".0" if model.cfg.backbone.non_local_block.subsample else ""
+    theirs_of = {"theta": "theta.conv", "w_z": "conv_out.conv", "norm": "conv_out.bn", "score": "concat_project.conv"}
+    theirs_of |= {name: f"{name}{pooled}.conv" for name in ("g", "phi")}
+    for place in model.backbone.non_local:
+        ours, block = f"backbone.non_local.{place}", f"backbone.{place.replace('_', '.')}.non_local_block"
+        names |= {f"{ours}.{name}": f"{block}.{theirs}" for name, theirs in theirs_of.items()}
+    return names
