@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from command import ROOT, run_segnl
-from study import arguments, run_study, study_result, write_result
+from study import arguments, kept_counts, run_study, study_result, write_result
 
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.metrics.statistics.comparison import RunCounts, compare_heads
@@ -37,8 +37,8 @@ def main() -> None:
     for run in study.runs:
         evaluation = evaluate_run(finished_run(run.folder, run.recipe), EvaluationRequest(study.cfg.split))
         names.append(run.name)
-        counts.append(RunCounts(evaluation.intersection, evaluation.union))
-    write_result(args.out, study_result(study, args.jobs) | {"splits": splits(names, counts)})
+        counts.append(RunCounts(evaluation.intersection, evaluation.union, target=evaluation.target))
+    write_result(args.out, study_result(study, args.jobs) | {"splits": splits(names, counts)}, kept_counts(study))
 
 
 def splits(names: Sequence[str], counts: Sequence[RunCounts]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def studies_section(folder: Path) -> list[str]:
 
 def study_lines(result: Result) -> list[str]:
     """Returns one study: its recipe, verdicts, table, every run, and the ablations."""
-    first, *rest = head_verdicts(_heads(result), _pairs(result))
+    first, *rest = head_verdicts(heads_of(result), _pairs(result))
     size = "x".join(map(str, result["crop_hw"]))
     lines = [
         f"### {result['study']}: {', '.join(result['heads'])}",
@@ -67,7 +67,7 @@ def study_lines(result: Result) -> list[str]:
     return [*lines, "", origin(result)]
 
 
-def _heads(result: Result) -> list[HeadResult]:
+def heads_of(result: Result) -> list[HeadResult]:
     """Returns the heads with their scores, for the verdicts."""
     scores = {name: [miou for miou in runs.values() if miou is not None] for name, runs in result["runs"].items()}
     return [

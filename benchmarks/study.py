@@ -4,19 +4,23 @@
 
 Resumable, as the study is. Writes benchmarks/results/studies/STUDY.json, from which benchmarks/pages.py makes
 docs/results.md. The file holds every run's mIoU, the table, the verdicts, the ablations, and the origin of all this.
+STUDY.npz beside it holds the counts of every image, so that benchmarks/judge.py can judge the study again.
 Differences of single classes are only in checkpoints/STUDY/compare.json.
 """
 
 import argparse
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from command import ROOT, run_segnl
 
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.runs.checkpoint import newest_checkpoint
+from segnl.studies.results import score_runs
 from segnl.studies.study import Study, load_study
 
 RESULTS = ROOT / "benchmarks" / "results" / "studies"
@@ -24,7 +28,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "studies"
 
 def main() -> None:
     args = arguments(__doc__ or "", RESULTS).parse_args()
-    write_result(args.out, study_result(run_study(args.config, args.jobs), args.jobs))
+    study = run_study(args.config, args.jobs)
+    write_result(args.out, study_result(study, args.jobs), kept_counts(study))
 
 
 def arguments(text: str, out: Path, config: str | None = None) -> argparse.ArgumentParser:
@@ -39,7 +44,28 @@ def arguments(text: str, out: Path, config: str | None = None) -> argparse.Argum
 def run_study(config: str, jobs: int) -> Study:
     """Runs the study to its end; finished runs are not trained again."""
     run_segnl("compare", "--config", config, "--jobs", str(jobs))
-    return load_study(Path(config), runs=ROOT / "checkpoints")
+    study = load_study(Path(config), runs=ROOT / "checkpoints")
+    if study.looks is None:
+        return study
+    comparison = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
+    return load_study(Path(config), runs=ROOT / "checkpoints", num_seeds=len(comparison["seeds"]))
+
+
+def kept_counts(study: Study) -> dict[str, Any]:
+    """Returns the arrays from which benchmarks/judge.py judges the study again: the runs that count, and the groups.
+
+    head, seed: of each run. intersection, union: `runs n k`. target: `n k`. group: of each image; empty without groups.
+    """
+    scored = score_runs(study)
+    runs = [(head, run) for head, own in scored.counts.items() for run in own]
+    return {
+        "head": np.array([head for head, _ in runs]),
+        "seed": np.array([run.seed for _, run in runs]),
+        "intersection": np.stack([run.intersection for _, run in runs]),
+        "union": np.stack([run.union for _, run in runs]),
+        "target": runs[0][1].target,
+        "group": np.array(scored.groups or []),
+    }
 
 
 def study_result(study: Study, jobs: int) -> dict[str, Any]:
@@ -61,6 +87,7 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
         "crop_hw": recipe.data.crop_hw,
         "varies": study.cfg.varies,
         "seeds": {head: study.seeds_of(head) for head in study.heads},
+        "looks": comparison["looks"],
         "heads": comparison["heads"],
         "runs": {
             head: {run.seed: comparison["runs"][run.name]["miou"] for run in study.runs_of(head)}
@@ -78,12 +105,15 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
     }
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Writes STUDY.json into that folder."""
+def write_result(folder: Path, result: dict[str, Any], counts: dict[str, Any]) -> None:
+    """Writes STUDY.json and STUDY.npz into that folder."""
     path = folder / f"{result['study']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, **counts)
+    write_atomic(path.with_suffix(".npz"), arrays.getvalue())
     write_atomic(path, json.dumps(result, indent=1).encode() + b"\n")
-    print(f"written: {path}; to update the docs, run ./run.sh python benchmarks/pages.py")
+    print(f"written: {path} and its counts; to update the docs, run ./run.sh python benchmarks/pages.py")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segnl.metrics.statistics.comparison import RunCounts
+from segnl.metrics.statistics.comparison import RunCounts, compare_heads
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -142,3 +142,38 @@ def test_eight_runs_have_35_splits_each_compared_as_a_study(aa):
     )
     assert all(each["low"] < each["difference"] < each["high"] and 0 < each["p"] <= 1 for each in found)
     assert len(aa.splits(["x", "y", "z"], counts[:3])) == 1  # one run against two
+
+
+def test_a_kept_study_is_judged_again_from_its_counts(monkeypatch, tmp_path):
+    """The files of a study of two heads, with the interval of an older version."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import judge
+
+    rng = np.random.default_rng(0)
+    union = rng.integers(100, 200, (8, 3))
+    runs = {
+        (head, seed): np.minimum(union, (union * rng.normal(level, 0.01)).astype(np.int64))
+        for head, level in (("fcn", 0.6), ("rcca", 0.8))
+        for seed in range(3)
+    }
+    arrays = {
+        "head": [head for head, _ in runs],
+        "seed": [seed for _, seed in runs],
+        "intersection": list(runs.values()),
+        "union": [union] * 6,
+        "target": union,
+        "group": ["x"] * 4 + ["y"] * 4,
+    }
+    np.savez_compressed(tmp_path / "tiny.npz", **{name: np.array(values) for name, values in arrays.items()})
+    old = {"a": "rcca", "b": "fcn", "difference": 0.2, "verdict": "another"}
+    scores = {head: {str(seed): 0.5 for seed in range(3)} for head in ("fcn", "rcca")}
+    result = {"study": "tiny", "heads": {"fcn": {}, "rcca": {}}, "runs": scores, "pairs": [old], "verdicts": []}
+    (tmp_path / "tiny.json").write_text(json.dumps(result))
+    monkeypatch.setattr("sys.argv", ["judge.py", str(tmp_path / "tiny.json")])
+    judge.main()
+    judged = json.loads((tmp_path / "tiny.json").read_text())
+    (pair,) = judged["pairs"]
+    heads = {name: [RunCounts(runs[name, seed], union, seed, union) for seed in range(3)] for name in ("fcn", "rcca")}
+    (expected,) = compare_heads(heads, groups=arrays["group"])
+    assert (pair["low"], pair["high"], pair["num_groups"]) == (expected.low, expected.high, 2)
+    assert judged["verdicts"][0] == "3 seeds per head: rcca is better than fcn."

@@ -150,8 +150,10 @@ def separable_best(heads: Sequence[HeadResult], pairs: Sequence[Comparison]) -> 
     """Returns the head with the highest mIoU if it is separable from every other head that has runs."""
     miou = {head.name: head.miou_mean for head in heads if head.miou_mean is not None}
     best = max(miou, key=lambda head: miou[head], default=None)
-    own = [pair for pair in pairs if best in (pair.a, pair.b) and pair.difference is not None]
-    return best if own and all(pair.is_separable for pair in own) else None
+    own = [pair for pair in pairs if best in (pair.a, pair.b)]
+    known = [pair for pair in own if pair.difference is not None]
+    is_tested = len(own) == len(heads) - 1  # a study may compare with the control alone
+    return best if known and is_tested and all(pair.is_separable for pair in known) else None
 
 
 def _difference_cell(pair: Comparison | None) -> Cell:

@@ -108,12 +108,19 @@ def separability_verdicts(pairs: Sequence[Comparison], class_names: Sequence[str
         losers = {winner: [loser for other, loser in separable if other == winner] for winner, _ in separable}
         winners = sorted(losers, key=lambda head: (-len(losers[head]), head))
         result += "; ".join(f"{head} is better{where} than {listed(losers[head])}" for head in winners)
-        result += "; no other pair is separable." if len(separable) < len(pairs) else "."
+        pair_name = "tested pair" if _is_against_control(pairs) else "pair"
+        result += f"; no other {pair_name} is separable." if len(separable) < len(pairs) else "."
     else:
         result += (
             f"no two heads are separable{where}." if len(pairs) > 1 else f"the two heads are not separable{where}."
         )
     return [result, *(pair_verdict(pair, len(pairs), class_names) for pair in pairs), _how_to_read(pairs, class_names)]
+
+
+def _is_against_control(pairs: Sequence[Comparison]) -> bool:
+    """Tells whether heads were compared with one of them alone."""
+    heads = {name for pair in pairs for name in (pair.a, pair.b)}
+    return len({pair.b for pair in pairs}) == 1 and len(pairs) < len(heads) * (len(heads) - 1) // 2
 
 
 def image_scope(num_groups: int | None) -> str:
@@ -125,6 +132,8 @@ def _how_to_read(pairs: Sequence[Comparison], class_names: Sequence[str]) -> str
     num_groups, single = pairs[0].num_groups, pairs[0].single_classes
     correction = f" after Holm's correction over the {len(pairs)} pairs of the study" if len(pairs) > 1 else ""
     sentences = [HOW_TO_READ.format(images=image_scope(num_groups), correction=correction)]
+    if _is_against_control(pairs):
+        sentences.append(f"Heads are compared with {pairs[0].b} alone, not with each other.")
     if num_groups == 1:
         sentences.append(ONE_GROUP)
     elif num_groups is not None:

@@ -102,6 +102,7 @@ def test_the_highest_miou_is_marked_only_where_it_is_separable_from_all_others()
     clear = [*THREE, replace(THREE[0], a="aspp", b="rcca", difference=-0.02)]
     assert marked(clear) == ["rcca"]
     assert marked([*THREE, replace(clear[1], p_holm=0.2)]) == []
+    assert marked(THREE[:2]) == []  # against the control alone
     assert marked([*THREE, replace(clear[1], difference=None, p_holm=None)]) == ["rcca"]  # aspp has no run that counts
     assert marked([]) == []
 

@@ -86,6 +86,13 @@ def how_to_read(pairs, images="and new images"):
     return HOW_TO_READ.format(correction=correction, images=images)
 
 
+def test_verdicts_against_the_control_do_not_speak_of_other_pairs():
+    other = replace(OPEN, a="psp", b="fcn")
+    lead, *_, last = separability_verdicts([CLEAR, other])
+    assert lead == "3 seeds per head: rcca is better than fcn; no other tested pair is separable."
+    assert "Heads are compared with fcn alone, not with each other." in last
+
+
 def test_one_group_of_images_is_called_these_frames():
     lead, _, last = separability_verdicts([replace(CLEAR, num_groups=1, single_classes=(0, 1))])
     assert lead == "3 seeds per head: rcca is better on these frames than fcn."
@@ -102,15 +109,15 @@ def test_the_first_sentence_names_the_separable_heads():
     assert lead == "3 seeds per head: rcca is better than fcn; no other pair is separable."
     assert len(rest) == 4
     assert rest[-1] == how_to_read("3 pairs")
-    by_seed = separability_verdicts([other, replace(CLEAR, is_by_seed=True)])
-    assert by_seed[-1] == f"{how_to_read('2 pairs')} {BY_SEED}"
+    by_seed = separability_verdicts([other, replace(CLEAR, is_by_seed=True), OPEN])
+    assert by_seed[-1] == f"{how_to_read('3 pairs')} {BY_SEED}"
     assert ", 3 seeds, seed by seed: rcca is better" in by_seed[2]
     assert separability_verdicts([other, OPEN])[0] == "3 seeds per head: no two heads are separable."
     assert separability_verdicts([OPEN])[0] == "3 seeds per head: the two heads are not separable."
     unequal = [CLEAR, Comparison("one", "fcn", 3, 1, 0.1, reason="one seed"), Comparison("none", "fcn", 0, 3, None)]
     assert (
         separability_verdicts(unequal)[0]
-        == "1 to 3 seeds per head: rcca is better than fcn; no other pair is separable."
+        == "1 to 3 seeds per head: rcca is better than fcn; no other tested pair is separable."
     )
     both = replace(OPEN, p_holm=0.01)
     assert separability_verdicts([CLEAR, both])[0] == "3 seeds per head: rcca is better than fcn and aspp."
