@@ -19,6 +19,12 @@ class InputConfig(Config):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
 
+    @property
+    def padding_rgb(self) -> tuple[int, int, int]:
+        """The RGB value, 0..255, that normalises to nearly zero; it pads crops that reach beyond their image."""
+        mean = self.mean if self.order == "rgb" else self.mean[::-1]
+        return round(mean[0]), round(mean[1]), round(mean[2])
+
 
 class Normalise(nn.Module):
     """(pixel - mean) / std of RGB pixels, in the network's channel order.

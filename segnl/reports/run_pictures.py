@@ -22,7 +22,6 @@ from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.learning_curves import curves_figure, read_curve
-from segnl.runs.build import padding_rgb
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import open_run
 
@@ -81,7 +80,7 @@ def _validation_pictures(name: str, evaluation: Evaluation, val: SegmentationDat
 
 def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
     """Returns a PNG of the first crops of the run's first epoch, each beside its label laid over it."""
-    transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
+    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, NUM_CROPS, first_step=0, max_steps=1)
     crops = [transform(data.read(index), epoch, index) for epoch, index in next(iter(BatchKeys(len(data), plan)))]
     panels = [_narrow(np.hstack([crop.image, overlay(crop.image, crop.label, data.table)])) for crop in crops]

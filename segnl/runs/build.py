@@ -9,7 +9,6 @@ from segnl.core.errors import ConfigError
 from segnl.core.limits import require_workers
 from segnl.data.base import SegmentationData
 from segnl.data.find import DATASETS
-from segnl.models.input import InputConfig
 from segnl.models.segmenter import Segmenter, new_segmenter
 from segnl.runs.init import load_init
 from segnl.runs.recipe import Recipe
@@ -57,9 +56,3 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-
-
-def padding_rgb(cfg: InputConfig) -> tuple[int, int, int]:
-    """Returns the RGB value, 0..255, that normalises to nearly zero; it pads crops that reach beyond their image."""
-    mean = cfg.mean if cfg.order == "rgb" else cfg.mean[::-1]
-    return round(mean[0]), round(mean[1]), round(mean[2])

@@ -10,7 +10,7 @@ from segnl.core.run_log import read_log
 from segnl.data.digest import content_digest
 from segnl.data.loader import BatchKeys, BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
-from segnl.runs.build import build_data, build_model, padding_rgb
+from segnl.runs.build import build_data, build_model
 from segnl.runs.recipe import Recipe, deciding_keys
 from segnl.studies.study import PlannedRun
 from segnl.training.run_hashes import batch_hash, bytes_of, initial_hashes, module_hashes, short
@@ -94,7 +94,7 @@ def compute_run_hashes(recipe: Recipe) -> RunHashes:
     model = build_model(recipe, data.table.num_classes, is_new=True)
     batches = train_batches(
         data,
-        TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed),
+        TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed),
         _first_batches(recipe),
         workers=0,
         timeout_s=recipe.data.worker_timeout_s,

@@ -1,22 +1,22 @@
 """A training run in its folder: prepares or resumes the run, then lets the trainer take its steps."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError, DataError, StoppedError
-from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.files import ensure_writable
 from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
 from segnl.data.digest import listing_digest
 from segnl.data.label_counts import class_pixels, require_labelled
 from segnl.data.loader import BatchPlan, train_batches
+from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
-from segnl.runs.build import build_data, build_model, device_of, make_deterministic, padding_rgb
+from segnl.runs.build import build_data, build_model, device_of, make_deterministic
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.extension import extended_recipe
 from segnl.runs.folder import lock_run_folder
@@ -47,8 +47,8 @@ def fit(
 
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
-    trackers, loggers = list[Hook](), list[Hook]()  # on rank 0 alone
     _check_batch_size(recipe, group)
+    trackers, loggers = list[Hook](), list[Hook]()  # on rank 0 alone
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
@@ -66,30 +66,41 @@ def fit(
                 _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
         checkpoint = broadcast_checkpoint(checkpoint, group)
         recipe = extended_recipe(recipe, checkpoint, extend)
-        train = recipe.train
-        trainer = build_trainer(recipe, data, checkpoint, group)
-        first_step, padding = trainer.step_number, padding_rgb(recipe.model.input)
-        transform = TrainTransform(recipe.data, padding, train.seed)
-        plan = BatchPlan(train.seed, train.batch_size, first_step, train.num_steps, group.rank, group.world_size)
-        workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
-        batches = train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
-        saver = CheckpointSaver(run, data.table, listing)
-        validators = [] if val_data is None else [Validator(run, val_data, saver, trainer)]
-        is_out_of_patience = any(validator.is_out_of_patience for validator in validators)
-        is_one_missing = any(validator.is_one_missing for validator in validators)
-        if is_out_of_patience or (first_step >= train.num_steps and not is_one_missing):
-            if group.is_rank0:
-                early = ", ended by train.patience" if is_out_of_patience else ""
-                log.info("%s: already trained, %d of %d steps%s", run, first_step, train.num_steps, early)
+        trainer = build_trainer(recipe, data, checkpoint, group, run)
+        saver = CheckpointSaver(data.table, listing)
+        validator = None if val_data is None else Validator(val_data, saver, trainer)
+        if _is_finished(trainer, validator):
             return
         with group.shared_errors():
             if group.is_rank0:
-                if trainer.model.init_report is not None:
-                    write_atomic(run / "init.json", json.dumps(trainer.model.init_report, indent=1).encode())
-                loggers = [TerminalLogger(run), *trackers, JSONLLogger(run / "log.jsonl", first_step=first_step)]
-        result = trainer.fit(stack.enter_context(closing(batches)), [*loggers, saver, *validators, *hooks])
+                log_file = JSONLLogger(run / "log.jsonl", first_step=trainer.step_number)
+                loggers = [TerminalLogger(), *trackers, log_file]
+        batches = stack.enter_context(closing(_batches(trainer, data)))
+        result = trainer.fit(batches, [*loggers, saver, *([] if validator is None else [validator]), *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
+
+
+def _is_finished(trainer: Trainer, validator: Validator | None) -> bool:
+    """Returns whether earlier starts took all steps, with their validations, or ran out of patience."""
+    steps, num_steps = trainer.step_number, trainer.recipe.train.num_steps
+    is_out_of_patience = validator is not None and validator.is_out_of_patience
+    is_one_missing = validator is not None and validator.is_one_missing
+    if not is_out_of_patience and (steps < num_steps or is_one_missing):
+        return False
+    if trainer.group.is_rank0:
+        early = ", ended by train.patience" if is_out_of_patience else ""
+        log.info("%s: already trained, %d of %d steps%s", trainer.folder, steps, num_steps, early)
+    return True
+
+
+def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None, None]:
+    """Returns this process's batches, from the trainer's step to the last."""
+    recipe, group, train = trainer.recipe, trainer.group, trainer.recipe.train
+    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
+    plan = BatchPlan(train.seed, train.batch_size, trainer.step_number, train.num_steps, group.rank, group.world_size)
+    workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
+    return train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
 
 
 def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict) -> None:
@@ -135,9 +146,9 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
 
 
 def build_trainer(
-    recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, group: ProcessGroup = SINGLE_PROCESS
+    recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, group: ProcessGroup, run: Path
 ) -> Trainer:
-    """Returns a trainer at the start of a training run on `data`, or at the step of `checkpoint`."""
+    """Returns a trainer at the start of the training run in the folder `run`, or at the step of `checkpoint`."""
     if recipe.train.deterministic:
         make_deterministic()
     pixels = None
@@ -147,7 +158,7 @@ def build_trainer(
         if recipe.loss.needs_class_pixels and group.is_rank0:
             pixels = class_pixels(data)
     pixels = group.run_on_rank0(lambda: pixels)
-    trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group)
+    trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group, folder=run)
     if checkpoint is not None:
         trainer.restore(checkpoint)
     return trainer

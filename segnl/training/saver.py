@@ -1,5 +1,6 @@
 """The hook that saves a training run's checkpoints."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import NonFiniteError
+from segnl.core.files import write_atomic
 from segnl.data.sample import Batch
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import checkpoint_path, class_table_to_dict, drop_old_checkpoints, save_checkpoint
@@ -17,9 +19,9 @@ from segnl.training.trainer import StepReport, Trainer
 class CheckpointSaver(Hook):
     """Saves every train.save_every and train.keep_every steps and at the end, on rank 0; an error is every rank's."""
 
-    def __init__(self, run: Path, class_table: ClassTable, data: JSONDict) -> None:
+    def __init__(self, class_table: ClassTable, data: JSONDict) -> None:
         """data: the training data's `listing_digest`."""
-        self.run, self.class_table = run, class_table
+        self.class_table = class_table
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
         self.origin = {
@@ -30,8 +32,11 @@ class CheckpointSaver(Hook):
         }
 
     def on_start(self, trainer: Trainer) -> None:
-        """Notes the step that is on the disk, if any."""
+        """Notes the step that is on the disk, if any; writes the report of a run that starts from trained weights."""
         self.saved_step = trainer.step_number or None
+        if trainer.model.init_report is not None:
+            report = json.dumps(trainer.model.init_report, indent=1).encode()
+            trainer.group.run_on_rank0(lambda: write_atomic(trainer.folder / "init.json", report))
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
         """Saves where it is due."""
@@ -50,7 +55,7 @@ class CheckpointSaver(Hook):
         Raises NonFiniteError, and keeps the checkpoint before, when a weight is not finite; MachineError for the disk.
         """
         if trainer.step_number != self.saved_step:
-            path = checkpoint_path(self.run, trainer.step_number)
+            path = checkpoint_path(trainer.folder, trainer.step_number)
             trainer.group.run_on_rank0(lambda: self._write(trainer, path))
             self.saved_step = trainer.step_number
             trainer.call_hooks("on_save", path)
@@ -65,7 +70,7 @@ class CheckpointSaver(Hook):
         origin = self.origin | {"ranks": trainer.group.world_size}
         save_checkpoint(trainer.to_checkpoint(path, class_table_to_dict(self.class_table), origin))
         train = trainer.recipe.train
-        drop_old_checkpoints(self.run, train.keep_every, kept=[extension.at for extension in train.extended])
+        drop_old_checkpoints(trainer.folder, train.keep_every, kept=[extension.at for extension in train.extended])
 
 
 def is_due(step: int, every: int | None) -> bool:

@@ -1,7 +1,5 @@
 """What a person at the terminal sees of a training run: a progress bar or lines, and a word at start and end."""
 
-from pathlib import Path
-
 from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.data.sample import Batch
@@ -13,18 +11,16 @@ from segnl.training.trainer import StepReport, Trainer
 class TerminalLogger(Hook):
     """Shows progress on standard error and logs the norm in use, the validations and the end."""
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
-
     def on_start(self, trainer: Trainer) -> None:
         """Begins the progress bar."""
         train = trainer.recipe.train
         images = train.batch_size // train.accumulate
         log.info("%s", norm_note(trainer.recipe.model.norm, images=images, world=trainer.group.world_size))
         if train.extended and train.extended[-1].at == trainer.step_number:
-            schedule, lr = train.extended[-1].schedule, trainer.recipe.learning_rate(trainer.step_number)
-            log.info("%s: extended to %d steps, its schedule is %s: lr %.2g", self.run, train.num_steps, schedule, lr)
-        self.progress = Progress(self.run.name, train.num_steps, done=trainer.step_number)
+            run, schedule = trainer.folder, train.extended[-1].schedule
+            lr = trainer.recipe.learning_rate(trainer.step_number)
+            log.info("%s: extended to %d steps, its schedule is %s: lr %.2g", run, train.num_steps, schedule, lr)
+        self.progress = Progress(trainer.folder.name, train.num_steps, done=trainer.step_number)
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:
         """Moves the bar by one step."""
@@ -43,10 +39,11 @@ class TerminalLogger(Hook):
     def on_end(self, trainer: Trainer, result: FitResult) -> None:
         """Ends the bar and says what to do next."""
         self.progress.__exit__(None, None, None)
+        run = trainer.folder
         if result.stopped_by is not None:
-            log.info("%s: stopped after step %d; the same command resumes there", self.run, result.steps)
+            log.info("%s: stopped after step %d; the same command resumes there", run, result.steps)
         elif result.error is None:
-            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s", self.run, result.steps, self.run)
+            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s", run, result.steps, run)
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
         """Ends the bar."""

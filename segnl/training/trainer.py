@@ -83,9 +83,13 @@ class Trainer:
         *,
         class_pixels: Counts | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
+        folder: Path = Path(),
     ) -> None:
-        """class_pixels: int64 `k`, for class weights. group: rank 0's weights are copied to all processes."""
-        self.recipe, self.device, self.group, self.step_number = recipe, device, group, 0
+        """class_pixels: int64 `k`, for class weights. group: rank 0's weights are copied to all processes.
+
+        folder: the run's, where hooks write.
+        """
+        self.recipe, self.device, self.group, self.folder, self.step_number = recipe, device, group, folder, 0
         report = model.init_report
         self.init = None if report is None else {key: report[key] for key in ("file", "checksum")}
         """The file that the weights of step 0 came from; None: they were drawn."""

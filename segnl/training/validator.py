@@ -29,13 +29,13 @@ AUTO_VALIDATIONS = 5
 class Validator(Hook):
     """Scores the network on the validation split, as often as train.eval_every says."""
 
-    def __init__(self, run: Path, data: SegmentationData, saver: CheckpointSaver, trainer: Trainer) -> None:
-        """Reads the scores of earlier starts from the log in `run`."""
-        self.run, self.data, self.saver = run, data, saver
+    def __init__(self, data: SegmentationData, saver: CheckpointSaver, trainer: Trainer) -> None:
+        """Reads the scores of earlier starts from the run's log."""
+        self.data, self.saver = data, saver
         self.train, step = trainer.recipe.train, trainer.step_number
         self.best, self.num_since_best = -math.inf, 0
         self.metrics = build_metrics(trainer.recipe.eval.metrics)
-        logged = trainer.group.run_on_rank0(lambda: _logged_validations(run, up_to_step=step))
+        logged = trainer.group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
         extended_at = self.train.extended[-1].at if self.train.extended else 0
         for validated_step, line in logged.items():
             self._note(line["miou"], line.get("loss"))
@@ -85,7 +85,7 @@ class Validator(Hook):
         miou, loss = confusion.miou(), loss_sum / num_pixels if num_pixels else math.nan
         is_best = self._note(miou, loss)
         if is_best:
-            group.run_on_rank0(lambda: keep_as_best(checkpoint_path(self.run, trainer.step_number)))
+            group.run_on_rank0(lambda: keep_as_best(checkpoint_path(trainer.folder, trainer.step_number)))
         metrics = metric_values(self.metrics, confusion)
         validation = Validation(trainer.step_number, confusion, loss, is_best, predictor, self.data, metrics)
         trainer.call_hooks("on_validation", validation)
@@ -94,7 +94,7 @@ class Validator(Hook):
             if group.is_rank0:
                 log.info(
                     "%s: ends at step %d, train.patience: %d validations were not better than the best",
-                    self.run,
+                    trainer.folder,
                     trainer.step_number,
                     self.num_since_best,
                 )

@@ -6,7 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.models.input import InputConfig
-from segnl.runs.build import build_data, build_model, make_deterministic, padding_rgb
+from segnl.runs.build import build_data, build_model, make_deterministic
 from segnl.runs.recipe import load_recipe
 from tests.training.test_trainer import batch_of, trainer_for
 
@@ -38,7 +38,7 @@ def test_padding_normalises_to_nearly_nothing(order):
     from segnl.models.input import Normalise
 
     cfg = InputConfig(mean=(10.4, 100.0, 200.6), std=(50.0, 60.0, 70.0), order=order)
-    pixel = torch.tensor(padding_rgb(cfg), dtype=torch.uint8).view(1, 3, 1, 1)
+    pixel = torch.tensor(cfg.padding_rgb, dtype=torch.uint8).view(1, 3, 1, 1)
     assert Normalise(cfg)(pixel).abs().max() < 0.5 / 50
 
 

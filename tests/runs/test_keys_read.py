@@ -14,7 +14,7 @@ from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import Predictor
-from segnl.runs.build import build_data, build_model, padding_rgb
+from segnl.runs.build import build_data, build_model
 from segnl.runs.recipe import Recipe, compose, load_recipe
 from segnl.training.trainer import Trainer
 
@@ -101,7 +101,7 @@ def step_and_score(recipe: Recipe) -> None:
     model = build_model(recipe, train.table.num_classes, is_new=True)
     pixels = class_pixels(train) if recipe.loss.needs_class_pixels else None
     trainer = Trainer(recipe, model, torch.device("cpu"), class_pixels=pixels)
-    transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
+    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, recipe.train.batch_size, first_step=0, max_steps=1)
     batches = train_batches(train, transform, plan, workers=recipe.data.workers, timeout_s=900.0)
     assert trainer.step(next(batches)).loss > 0
