@@ -11,6 +11,7 @@ import numpy as np
 from segnl.core import IGNORE
 from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, not_a_link, write_atomic
+from segnl.core.png import png
 from segnl.data.reading import read_label
 from segnl.labels.table import ClassTable
 
@@ -102,15 +103,6 @@ def borders(prediction: Pixels) -> Mask:
     edge[:, :-1] |= prediction[:, 1:] != prediction[:, :-1]
     edge[:-1] |= prediction[1:] != prediction[:-1]
     return edge
-
-
-def png(picture: Pixels) -> bytes:
-    """Encodes 8-bit `H W` or RGB `H W 3` as the bytes of a PNG file."""
-    channels_last = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # OpenCV writes BGR
-    done, data = cv2.imencode(".png", channels_last)
-    if not done:
-        raise ValueError(f"picture {picture.shape} {picture.dtype}; expected uint8 `H W` or `H W 3`")
-    return data.tobytes()
 
 
 def _check(prediction: Pixels, image: Pixels, label: Pixels | None) -> None:

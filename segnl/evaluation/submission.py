@@ -14,9 +14,9 @@ from torch import Tensor
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.sample import Sample
-from segnl.evaluation.masks import png
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same masks give the same file
 

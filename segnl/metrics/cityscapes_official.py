@@ -23,7 +23,6 @@ from PIL import Image
 
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
-from segnl.core.find_files import find_files
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
@@ -74,14 +73,6 @@ class CityscapesScores(NamedTuple):
         return {name: _mean(getattr(self, name).values()) for name in self._fields}
 
 
-def official_scores(root: Path, split: str, predictions: Path) -> dict[str, Any]:
-    """Scores the labelId PNGs below `predictions` against root/gtFine/split as `score_frames` does.
-
-    Raises DataError for files that are missing or duplicate.
-    """
-    return score_frames(find_frames(root / "gtFine" / split, predictions))
-
-
 def score_frames(frames: Sequence[Frame]) -> dict[str, Any]:
     """Scores labelId PNGs by both implementations.
 
@@ -106,44 +97,12 @@ def _plain(scores: PerName) -> dict[str, float | None]:
     return {name: number_or_none(value) for name, value in scores.items()}
 
 
-def find_labels(labels: Path) -> list[tuple[Path, Path]]:
-    """Finds CITY/*_gtFine_labelIds.png below `labels`, with their instances. Raises DataError when one is missing."""
-    files = list(find_files(labels)) if labels.is_dir() else []
-    pairs = [(file, instances_of(file)) for file in files if file.name.endswith("_gtFine_labelIds.png")]
-    if not pairs:
-        raise DataError(f"{labels}: no */*_gtFine_labelIds.png; give the folder of Cityscapes with its gtFine")
-    return pairs
-
-
 def instances_of(label: Path) -> Path:
     """Returns the file of instance ids beside a file of labelIds. Raises DataError when it is missing."""
     instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
     if instances == label or not instances.is_file():
         raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
     return instances
-
-
-def find_frames(labels: Path, predictions: Path) -> list[Frame]:
-    """Pairs every CITY/*_gtFine_labelIds.png below `labels` with its instances and its one prediction.
-
-    A prediction is a PNG anywhere below `predictions` whose name begins with CITY_SEQUENCE_FRAME.
-
-    Raises DataError when a file is missing or duplicate, or a prediction has no label (cityscapesscripts would score
-    the rest without a warning).
-    """
-    unused = {path for path in find_files(predictions) if path.suffix == ".png"} if predictions.is_dir() else set()
-    frames = []
-    for label, instances in find_labels(labels):
-        sample_id = label.name.removesuffix("_gtFine_labelIds.png")
-        matches = sorted(path for path in unused if path.name.startswith(sample_id))
-        if len(matches) != 1:
-            names = f": {matches[0]}, {matches[1]}" if matches else ""
-            raise DataError(f"{predictions}: {len(matches)} predictions {sample_id}*.png{names}; expected exactly one")
-        unused.discard(matches[0])
-        frames.append(Frame(matches[0], label, instances))
-    if unused:
-        raise DataError(f"{min(unused)}: no label for this prediction below {labels}; complete the labels or remove it")
-    return frames
 
 
 def count_frames(frames: Sequence[Frame]) -> CityscapesScores:

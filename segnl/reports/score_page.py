@@ -9,7 +9,8 @@ import numpy as np
 
 from segnl.core.arrays import Pixels
 from segnl.core.files import write_atomic
-from segnl.evaluation.masks import error_map, png
+from segnl.core.png import png
+from segnl.evaluation.masks import error_map
 from segnl.evaluation.score_masks import MaskScore
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS

@@ -7,8 +7,6 @@ streets.json                                                            seed, si
 
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
 from segnl.core.files import remove_leftovers, write_atomic
+from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
 from segnl.streets.scene import VERSION, Scene, render_scene
 
@@ -147,34 +146,9 @@ def _write(paths: dict[str, Path], scene: Scene) -> None:
     for kind, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid() % 10**8:08d}")  # as remove_leftovers knows them
-        temporary.write_bytes(png(pixels[kind], is_photo=kind == "image"))
+        temporary.write_bytes(png(pixels[kind]))
         try:
             os.replace(temporary, path)
         except FileNotFoundError:  # a second process has finished the data set and removed leftovers
             if not _is_whole(path):
                 raise
-
-
-def png(pixels: Pixels | NDArray[np.uint16], *, is_photo: bool) -> bytes:
-    """Encodes `H W` (8 or 16 bits), `H W 3` or `H W 4` as PNG.
-
-    OpenCV takes three to five times as long for flat labels. A photo is noisy and has few repeats, so only its
-    differences between neighbours are Huffman-coded.
-    """
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    bits = pixels.dtype.itemsize * 8
-    lines = np.ascontiguousarray(pixels).astype(f">u{bits // 8}").view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, lines.shape[1] + 1), np.uint8)
-    filtered[:, 0] = is_photo  # PNG's filter 1 is the difference to the pixel on the left, 0 is none
-    filtered[:, 1:] = lines
-    if is_photo:
-        filtered[:, 1 + channels :] -= lines[:, :-channels]
-    packer = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY if is_photo else zlib.Z_DEFAULT_STRATEGY)
-    header = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
-    body = packer.compress(filtered.tobytes()) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _END_CHUNK
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

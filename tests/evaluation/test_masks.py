@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segnl.core.errors import ConfigError, MachineError
-from segnl.evaluation.masks import IGNORED_RGB, SHADOW, borders, error_map, overlay, png, write_masks
+from segnl.evaluation.masks import IGNORED_RGB, SHADOW, borders, error_map, overlay, write_masks
 from segnl.labels.table import ClassTable
 
 TABLE = ClassTable(["road", "car", "sky"], [(255, 0, 0), (0, 255, 0), (0, 0, 200)], file_ids=[7, 26, 23], void_id=0)
@@ -101,9 +100,3 @@ def test_sizes_that_differ_are_refused() -> None:
         write_masks(Path("unused"), "frame", prediction, TABLE, image=image, label=label[:, :10])
     with pytest.raises(ValueError, match=r"image \(6, 11, 3\)"):
         write_masks(Path("unused"), "frame", prediction, TABLE, image=image[:6])
-
-
-def test_png_keeps_every_pixel_of_a_picture_one_pixel_wide() -> None:
-    for picture in (np.arange(7, dtype=np.uint8)[:, None], np.arange(21, dtype=np.uint8).reshape(7, 1, 3)):
-        back = cv2.imdecode(np.frombuffer(png(picture), np.uint8), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(back if picture.ndim == 2 else back[:, :, ::-1], picture)

@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import io
 import json
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.streets.files import CITIES, MANIFEST, generate, image_files, png
+from segnl.streets.files import CITIES, MANIFEST, generate, image_files
 from segnl.streets.scene import render_scene
 
 HW = (64, 128)
@@ -20,16 +19,6 @@ HW = (64, 128)
 
 def digest(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
-
-
-@pytest.mark.parametrize("is_photo", [True, False])
-def test_a_png_is_read_back_exactly(is_photo: bool):
-    random = np.random.default_rng(0)
-    for shape, dtype in (((7, 11), np.uint8), ((7, 11), np.uint16), ((7, 11, 3), np.uint8), ((7, 11, 4), np.uint8)):
-        if is_photo and dtype == np.uint16:
-            continue  # a photo has 8 bits
-        pixels = random.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(pixels, is_photo=is_photo)))), pixels)
 
 
 def test_the_layout_is_that_of_cityscapes(tmp_path: Path):

@@ -1,0 +1,13 @@
+"""PNG files in memory. Imports no torch."""
+
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+
+def png(pixels: NDArray[Any]) -> bytes:
+    """Encodes `H W` (8 or 16 bits), RGB `H W 3` or RGBA `H W 4` as the bytes of a PNG file."""
+    if pixels.ndim == 3:  # OpenCV writes blue first
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    return cv2.imencode(".png", pixels)[1].tobytes()
