@@ -48,7 +48,7 @@ def fit(
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
     _check_batch_size(recipe, group)
-    trackers, loggers = list[Hook](), list[Hook]()  # on rank 0 alone
+    trackers = list[Hook]()  # on rank 0 alone
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
@@ -71,12 +71,10 @@ def fit(
         validator = None if val_data is None else Validator(val_data, saver, trainer)
         if _is_finished(trainer, validator):
             return
-        with group.shared_errors():
-            if group.is_rank0:
-                log_file = JSONLLogger(run / "log.jsonl", first_step=trainer.step_number)
-                loggers = [TerminalLogger(), *trackers, log_file]
+        loggers = [TerminalLogger(), *trackers, JSONLLogger()] if group.is_rank0 else []
+        validators = [] if validator is None else [validator]
         batches = stack.enter_context(closing(_batches(trainer, data)))
-        result = trainer.fit(batches, [*loggers, saver, *([] if validator is None else [validator]), *hooks])
+        result = trainer.fit(batches, [*loggers, saver, *validators, *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
 

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from segnl.core.environment import versions
 from segnl.core.errors import MachineError, NonFiniteError
@@ -20,8 +21,11 @@ from segnl.training.trainer import StepReport, Trainer
 class JSONLLogger(Hook):
     """Appends to log.jsonl; each line is on its way to the disk when the hook returns."""
 
-    def __init__(self, path: Path, *, first_step: int = 0) -> None:
-        """first_step: lines of later steps are dropped, since those steps will be taken again, and so is a cut line.
+    path: Path
+    _file: TextIO | None = None
+
+    def open(self, path: Path, *, first_step: int = 0) -> None:
+        """Opens the log. Lines of steps after `first_step` are dropped, since those are taken again; so is a cut line.
 
         Raises MachineError, as all its hooks do, when the file cannot be written.
         """
@@ -34,8 +38,9 @@ class JSONLLogger(Hook):
             raise MachineError(f"{path}: cannot be written ({err.strerror}); choose another place") from err
 
     def on_start(self, trainer: Trainer) -> None:
-        """Writes the start, with the hashes of the initial weights where it is the first."""
+        """Opens the log and writes the start, with the hashes of the initial weights where it is the first."""
         step, world, extended = trainer.step_number, trainer.group.world_size, trainer.recipe.train.extended
+        self.open(trainer.folder / "log.jsonl", first_step=step)
         self.write(
             event="start",
             step=step,
@@ -75,12 +80,14 @@ class JSONLLogger(Hook):
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
         """Writes that the loss or the gradient was not finite."""
-        if isinstance(error, NonFiniteError) and not self._file.closed:
+        if isinstance(error, NonFiniteError):
             self.write(event="non_finite", step=trainer.step_number, detail=str(error))
         self.close()
 
     def write(self, **line: object) -> None:
-        """Appends one line."""
+        """Appends one line; does nothing before the log is open and after it is closed."""
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
@@ -89,11 +96,12 @@ class JSONLLogger(Hook):
 
     def close(self) -> None:
         """Makes the log outlive a power cut."""
-        if self._file.closed:
+        if self._file is None:
             return
+        file, self._file = self._file, None
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         except OSError as err:
             raise MachineError(f"{self.path}: cannot be written ({err.strerror}); free some space") from err
