@@ -33,7 +33,8 @@ def build(contestant: str, case: Case) -> Callable[[], object]:
 
 def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[], Any]:
     """The labels of an image by windows of it and its mirror image; a 1x1 convolution at an eighth of the size."""
-    from segnl.evaluation.inference import InferenceSettings, infer, scaled_hw
+    from segnl.evaluation.inference import infer, scaled_hw
+    from segnl.runs.recipe import EvalConfig
 
     random = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, height, width, generator=random)
@@ -43,8 +44,8 @@ def slid(k: int, height: int, width: int, scales: Sequence[float]) -> Callable[[
         return F.conv2d(F.avg_pool2d(crop, 8, ceil_mode=True), weight)
 
     sizes = [scaled_hw((height, width), scale) for scale in scales]
-    settings = InferenceSettings((512, 512), (341, 341), input_hws=sizes, flip=True)
-    return lambda: infer(predict, image, (height, width), settings).argmax()
+    cfg = EvalConfig(mode="slide", window_hw=(512, 512), stride_hw=(341, 341), batch_size=1, flip=True)
+    return lambda: infer(predict, image, (height, width), cfg, input_hws=sizes).argmax()
 
 
 def labelling(logits: torch.Tensor, height: int, width: int) -> dict[str, Callable[[], Any]]:

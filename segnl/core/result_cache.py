@@ -12,7 +12,7 @@ file is ever deleted here, so a folder of results may hold other files too; it m
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,14 @@ class ResultCache:
         """Returns the result with this key; None where there is none that counts."""
         record = read_record(self.path(name, key))
         return record if record is not None and digest_of(record.key) == digest_of(key) else None
+
+    def value(self, name: str, key: JSONDict, compute: Callable[[], Any]) -> Any:
+        """Returns the value with this key; computes and keeps it where there is none that counts."""
+        record = self.load(name, key)
+        if record is None:
+            record = Record(key, compute())
+            self.store(name, record)
+        return record.value
 
     def store(self, name: str, record: Record) -> None:
         """Keeps a result, in place of an earlier one with the same key."""

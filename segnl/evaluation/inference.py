@@ -6,7 +6,6 @@ another, so that no tensor `b k H W` is needed. `infer` applies the inference se
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from segnl.core.errors import MachineError
 from segnl.ops.resize import resize, resize_rows, taps
 from segnl.ops.upsampled_labels import band_rows, upsampled_labels, winners
+from segnl.runs.recipe import EvalConfig
 
 HW = tuple[int, int]
 Predict = Callable[[Tensor], Tensor]
@@ -240,45 +240,38 @@ def count_windows(corners: Sequence[tuple[int, int]], window_hw: HW, hw: HW) -> 
     return coverage
 
 
-@dataclass(frozen=True)
-class InferenceSettings:
-    """Settings of `infer`.
-
-    window_hw, stride_hw: sliding windows; None: the whole image in one pass. input_hws: the sizes at which the network
-    sees the image, one per view; none: its own. flip: also predict the flipped image. batch_size: windows at once.
-    """
-
-    window_hw: HW | None = None
-    stride_hw: HW | None = None
-    input_hws: Sequence[HW] = ()
-    flip: bool = False
-    batch_size: int = 1
-    align_corners: bool = False
-
-
-def infer(predict: Predict, image: Tensor, out_hw: HW, settings: InferenceSettings) -> ClassScores:
+def infer(
+    predict: Predict,
+    image: Tensor,
+    out_hw: HW,
+    cfg: EvalConfig,
+    *,
+    input_hws: Sequence[HW] = (),
+    align_corners: bool = False,
+) -> ClassScores:
     """Returns the class scores of an image at out_hw, the label's own size.
 
-    image: f32 `b 3 H W`, already normalised, on the network's device.
+    image: f32 `b 3 H W`, already normalised, on the network's device. cfg: windows and flip. input_hws: the sizes at
+    which the network sees the image, one per view (`input_hws` in presets.py); none: its own.
     With one view the scores are its logits; with several, the mean of their softmax.
     """
     views: list[tuple[ClassScores, bool]] = []
     with torch.no_grad():
-        for input_hw in settings.input_hws or [(image.shape[2], image.shape[3])]:
+        for input_hw in input_hws or [(image.shape[2], image.shape[3])]:
             scaled = resize(image, input_hw, align_corners=False)
-            for was_flipped in (False, True) if settings.flip else (False,):
+            for was_flipped in (False, True) if cfg.flip else (False,):
                 view = scaled.flip(3) if was_flipped else scaled
-                if settings.window_hw is None or settings.stride_hw is None:
-                    scores = whole_inference(predict, view, out_hw, align_corners=settings.align_corners)
+                if cfg.mode == "whole" or cfg.window_hw is None or cfg.stride_hw is None:
+                    scores = whole_inference(predict, view, out_hw, align_corners=align_corners)
                 else:
                     scores = slide_inference(
                         predict,
                         view,
-                        settings.window_hw,
-                        settings.stride_hw,
+                        cfg.window_hw,
+                        cfg.stride_hw,
                         out_hw,
-                        align_corners=settings.align_corners,
-                        batch_size=settings.batch_size,
+                        align_corners=align_corners,
+                        batch_size=cfg.batch_size,
                     )
                 views.append((scores, was_flipped))
     return views[0][0] if len(views) == 1 else MeanProbabilities(views)

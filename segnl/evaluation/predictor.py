@@ -13,7 +13,7 @@ from torch import Tensor
 from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
 from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
-from segnl.evaluation.inference import ClassScores, InferenceSettings, infer
+from segnl.evaluation.inference import ClassScores, infer
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
@@ -53,16 +53,9 @@ class Predictor:
         # Before the conversion to float: bytes copy four times as fast.
         pixels = pixels.contiguous(memory_format=self._layout)
         hw = (images.shape[1], images.shape[2])
-        slides = cfg.mode == "slide"
-        settings = InferenceSettings(
-            window_hw=cfg.window_hw if slides else None,
-            stride_hw=cfg.stride_hw if slides else None,
-            input_hws=input_hws(cfg, self.recipe.data.short_side_px, hw),
-            flip=cfg.flip,
-            batch_size=cfg.batch_size,
-            align_corners=self.model.align_corners,
-        )
-        return infer(self.logits, self.model.input(pixels), hw, settings)
+        sizes = input_hws(cfg, self.recipe.data.short_side_px, hw)
+        align_corners = self.model.align_corners
+        return infer(self.logits, self.model.input(pixels), hw, cfg, input_hws=sizes, align_corners=align_corners)
 
     def labels(self, image: Pixels) -> Tensor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""

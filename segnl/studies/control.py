@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segnl.core.result_cache import Record
 from segnl.core.run_log import read_log
 from segnl.data.digest import content_digest
 from segnl.data.loader import BatchKeys, BatchPlan, train_batches
@@ -80,11 +79,7 @@ def run_hashes_of(run: PlannedRun) -> RunHashes:
         "num_images": len(data),
         "images": content_digest(data, images),
     }
-    record = run.cache.load(NAME, key)
-    if record is None:
-        record = Record(key, asdict(compute_run_hashes(run.recipe)))
-        run.cache.store(NAME, record)
-    value = record.value
+    value = run.cache.value(NAME, key, lambda: asdict(compute_run_hashes(run.recipe)))
     return RunHashes(value["init"], value["batches"], tuple(value["first"]))
 
 

@@ -48,11 +48,8 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, JSON
 
 def _counts(run: PlannedRun, num_classes: int) -> JSONDict:
     key = _network_key(run.recipe, num_classes)
-    record = run.cache.load("cost", key)
-    if record is None:
-        record = Record(key, network_counts(run.recipe, num_classes, run.recipe.data.crop_hw))
-        run.cache.store("cost", record)
-    params, gflops = record.value
+    crop_hw = run.recipe.data.crop_hw
+    params, gflops = run.cache.value("cost", key, lambda: network_counts(run.recipe, num_classes, crop_hw))
     return {"params": params, "gflops": gflops}
 
 

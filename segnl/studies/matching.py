@@ -12,7 +12,7 @@ from typing import Literal
 from segnl.core.config import JSONDict, merge
 from segnl.core.errors import ConfigError
 from segnl.core.log import log
-from segnl.core.result_cache import Record, ResultCache
+from segnl.core.result_cache import ResultCache
 from segnl.profiling.cost import network_counts, num_classes_of
 from segnl.profiling.flops import num_parameters, on_fake_tensors
 from segnl.runs.build import build_model
@@ -44,13 +44,12 @@ def matched_widths(
     recipes = {head: compose(mapping, file=f"{file}: heads.{head}") for head, mapping in mappings.items()}
     models = {head: [recipe.to_dict()["model"], recipe.data.crop_hw] for head, recipe in recipes.items()}
     key = {"version": 1, "to": to, "measure": measure, "models": models, "classes": num_classes_of(recipes[to])}
-    record = cache.load(NAME, key)
-    if record is None:
+
+    def solve() -> JSONDict:
         log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
-        widths = _solved(mappings, recipes, to, measure, file)
-        record = Record(key, {head: asdict(width) for head, width in widths.items()})
-        cache.store(NAME, record)
-    return {head: Width(**width) for head, width in record.value.items()}
+        return {head: asdict(width) for head, width in _solved(mappings, recipes, to, measure, file).items()}
+
+    return {head: Width(**width) for head, width in cache.value(NAME, key, solve).items()}
 
 
 def _solved(

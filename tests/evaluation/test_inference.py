@@ -14,17 +14,18 @@ import segnl.evaluation.inference as module
 from segnl.core.errors import MachineError
 from segnl.evaluation.inference import (
     ClassScores,
-    InferenceSettings,
     LogitScores,
     ResizedScores,
     slide_inference,
     whole_inference,
     window_starts,
 )
+from segnl.runs.recipe import EvalConfig
 
 
-def infer(predict, image: Tensor, out_hw: tuple[int, int], **settings) -> ClassScores:
-    return module.infer(predict, image, out_hw, InferenceSettings(**settings))
+def infer(predict, image: Tensor, out_hw: tuple[int, int], *, input_hws=(), align_corners=False, **cfg) -> ClassScores:
+    cfg = EvalConfig(mode="slide" if "window_hw" in cfg else "whole", **cfg)
+    return module.infer(predict, image, out_hw, cfg, input_hws=input_hws, align_corners=align_corners)
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,8 +169,9 @@ def test_nothing_holds_the_scores_of_a_whole_image(monkeypatch: pytest.MonkeyPat
 
 MEMORY = """
 import torch, torch.nn.functional as F
-from segnl.evaluation.inference import InferenceSettings, infer
+from segnl.evaluation.inference import infer
 from segnl.ops.upsampled_labels import winners
+from segnl.runs.recipe import EvalConfig
 
 torch.set_num_threads(1)
 weight = torch.randn(150, 3, 1, 1)
@@ -179,8 +181,9 @@ def memory_mib(key):
 
 def label(image, rows):
     hw = tuple(image.shape[2:])
-    settings = InferenceSettings((512, 512), (341, 341), input_hws=[(hw[0] // 2, hw[1] // 2), hw], flip=True)
-    scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, settings)
+    cfg = EvalConfig(mode="slide", window_hw=(512, 512), stride_hw=(341, 341), batch_size=1, flip=True)
+    sizes = [(hw[0] // 2, hw[1] // 2), hw]
+    scores = infer(lambda x: F.conv2d(F.avg_pool2d(x, 8, ceil_mode=True), weight), image, hw, cfg, input_hws=sizes)
     for first in rows:
         winners(scores.rows(first, first + 16))
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.run_log import read_log
-from segnl.evaluation.inference import InferenceSettings, infer
+from segnl.evaluation.inference import infer
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
-from segnl.runs.recipe import TrainConfig, load_recipe
+from segnl.runs.recipe import EvalConfig, TrainConfig, load_recipe
 from segnl.training.fit import fit
 from segnl.training.validator import cross_entropy_sum, is_validation_due
 
@@ -70,8 +70,8 @@ def test_the_loss_of_windows_is_that_of_their_mean_logits():
     torch.manual_seed(0)
     image, label = torch.randn(1, 3, 21, 33), torch.randint(0, 3, (1, 21, 33), dtype=torch.uint8)
     label[0, :2] = 255
-    settings = InferenceSettings(window_hw=(16, 20), stride_hw=(9, 11))
-    scores = infer(lambda x: F.avg_pool2d(x, 4), image, (21, 33), settings)
+    cfg = EvalConfig(mode="slide", window_hw=(16, 20), stride_hw=(9, 11))
+    scores = infer(lambda x: F.avg_pool2d(x, 4), image, (21, 33), cfg)
     expected = F.cross_entropy(scores.rows(0, 21), label.long(), ignore_index=255, reduction="sum")
     assert cross_entropy_sum(scores, label).item() == pytest.approx(expected.item(), rel=1e-5)
 
