@@ -55,7 +55,7 @@ class Hook:
     """Base class of hooks; a subclass overrides the moments it needs.
 
     Every process calls its hooks at the same moments, in the order of the list; `on_end` and `on_error` in the reverse
-    order, so that the log is closed last. `trainer.group.is_rank0` tells which process writes.
+    order, so that the log is closed last. `trainer.group.is_rank0` tells which process writes, `trainer.folder` where.
     """
 
     def on_start(self, trainer: Trainer) -> None:
