@@ -2,9 +2,14 @@
 
 A test of a package is skipped where it is not installed. None is a dependency of segnl:
 pip install torchmetrics==1.9.0 segmentation-models-pytorch==0.6.0 ultralytics==8.4.190 mmsegmentation==1.2.2
+
+definitions_recorded.json holds what these packages printed, and is compared everywhere. SEGNL_RECORD=1 writes it anew.
 """
 
+import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -60,6 +65,7 @@ NO_CLASS = {
     "predicted as no class": with_void_predictions(random_pairs(8)),
     "also one image": with_void_predictions(random_pairs(1, 1)),
 }
+ALL_CASES = CASES | NO_CLASS
 
 
 def matrix_of(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -81,22 +87,27 @@ def at_size(ids: np.ndarray, long_side_px: int) -> np.ndarray:
     return with_long_side(ids.astype(np.uint8), long_side_px).astype(np.int64)
 
 
-def assert_same(own: float, theirs: Any) -> None:
-    theirs = float(theirs)
-    if math.isnan(theirs):
-        assert math.isnan(own)
-    else:
-        assert own == pytest.approx(theirs, abs=2e-6)  # theirs is in float32
+RECORDED = Path(__file__).with_name("definitions_recorded.json")
+
+
+def assert_same(name: str, case: str, theirs: Any) -> None:
+    """Compares our number with a package's, and records that if asked to."""
+    if os.environ.get("SEGNL_RECORD"):
+        recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+        recorded.setdefault(case, {})[name] = None if math.isnan(theirs) else float(theirs)
+        RECORDED.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+    own = ours(name, ALL_CASES[case])
+    assert own == pytest.approx(float(theirs), abs=2e-6, nan_ok=True)  # theirs is in float32
 
 
 # ---- the packages ----
 
 
 @pytest.mark.parametrize("reduction", ["micro", "macro", "micro-imagewise", "macro-imagewise"])
-@pytest.mark.parametrize("case", [*CASES, *NO_CLASS])
+@pytest.mark.parametrize("case", ALL_CASES)
 def test_smp_without_ignore_index(case: str, reduction: str) -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
-    pairs = (CASES | NO_CLASS)[case]
+    pairs = ALL_CASES[case]
     stats = [
         smp.metrics.get_stats(
             torch.from_numpy(pred)[None], torch.from_numpy(label)[None], mode="multiclass", num_classes=K
@@ -105,7 +116,7 @@ def test_smp_without_ignore_index(case: str, reduction: str) -> None:
     ]
     tp, fp, fn, tn = (torch.cat(own) for own in zip(*stats, strict=True))
     theirs = smp.metrics.iou_score(tp, fp, fn, tn, reduction=reduction)
-    assert_same(ours(f"smp_{reduction.replace('-', '_')}", pairs), theirs)
+    assert_same(f"smp_{reduction.replace('-', '_')}", case, theirs)
 
 
 @pytest.mark.parametrize("average", ["macro", "micro"])
@@ -115,11 +126,11 @@ def test_torchmetrics_jaccard(case: str, average: str) -> None:
     metric = classification.MulticlassJaccardIndex(K, average=average, ignore_index=VOID)
     for pred, label in CASES[case]:
         metric.update(torch.from_numpy(pred)[None], torch.from_numpy(label)[None])
-    own = ours(f"torchmetrics_jaccard_{average}", CASES[case])
+    name = f"torchmetrics_jaccard_{average}"
     if case == "only images without labels":
-        assert math.isnan(own)  # 0/0, where torchmetrics gives nan or 0 by version and average
+        assert math.isnan(ours(name, CASES[case]))  # 0/0, where torchmetrics gives nan or 0 by version and average
     else:
-        assert_same(own, metric.compute())
+        assert_same(name, case, metric.compute())
 
 
 def test_torchmetrics_jaccard_stops_at_a_pixel_predicted_as_no_class() -> None:
@@ -137,7 +148,7 @@ def test_torchmetrics_mean_iou_with_ignored_pixels_filled(case: str) -> None:
     for pred, label in CASES[case]:
         filled = np.where(label == VOID, pred, label)
         metric.update(torch.from_numpy(pred)[None], torch.from_numpy(filled)[None])
-    assert_same(ours("torchmetrics_mean_iou_void_filled_with_prediction", CASES[case]), metric.compute())
+    assert_same("torchmetrics_mean_iou_void_filled_with_prediction", case, metric.compute())
 
 
 def test_torchmetrics_mean_iou_stops_at_a_pixel_predicted_as_no_class() -> None:
@@ -168,17 +179,17 @@ def ultralytics_miou(pairs: Pairs) -> float:
     return metric.miou
 
 
-@pytest.mark.parametrize("case", [*CASES, *NO_CLASS])
+@pytest.mark.parametrize("case", ALL_CASES)
 def test_ultralytics_at_the_labels_size(case: str, ultralytics: Any) -> None:
-    pairs = (CASES | NO_CLASS)[case]
-    assert_same(ours("ultralytics_label_size", pairs), ultralytics_miou(pairs))
+    assert_same("ultralytics_label_size", case, ultralytics_miou(ALL_CASES[case]))
 
 
 @pytest.mark.parametrize("long_side_px", LONG_SIDES_PX)
 def test_ultralytics_at_its_training_size(long_side_px: int, ultralytics: Any, tmp_path: Any) -> None:
     from ultralytics.data.dataset import SemanticDataset
 
-    pairs = with_void_predictions(random_pairs(8))
+    case = "predicted as no class"
+    pairs = ALL_CASES[case]
     for folder, index in (("predictions", 0), ("labels", 1)):
         (tmp_path / folder / "images").mkdir(parents=True)
         (tmp_path / folder / "masks").mkdir()
@@ -194,13 +205,13 @@ def test_ultralytics_at_its_training_size(long_side_px: int, ultralytics: Any, t
         return [dataset.get_image_and_label(i)["semantic_mask"].astype(np.int64) for i in range(len(pairs))]
 
     theirs = ultralytics_miou(list(zip(masks("predictions"), masks("labels"), strict=True)))
-    assert_same(ours(f"ultralytics_at_{long_side_px}", pairs), theirs)
+    assert_same(f"ultralytics_at_{long_side_px}", case, theirs)
 
 
-@pytest.mark.parametrize("case", [*CASES, *NO_CLASS])
+@pytest.mark.parametrize("case", ALL_CASES)
 def test_mmsegmentation_gives_the_exact_miou_dice_and_accuracy(case: str) -> None:
     iou_metric = pytest.importorskip("mmseg.evaluation.metrics.iou_metric", exc_type=ImportError).IoUMetric
-    pairs = (CASES | NO_CLASS)[case]
+    pairs = ALL_CASES[case]
     areas = [
         iou_metric.intersect_and_union(torch.from_numpy(pred), torch.from_numpy(label), K, VOID)
         for pred, label in pairs
@@ -209,15 +220,25 @@ def test_mmsegmentation_gives_the_exact_miou_dice_and_accuracy(case: str) -> Non
     with np.errstate(all="ignore"):
         for name, theirs in (("label_size_union_present", "IoU"), ("mean_dice", "Dice"), ("mean_accuracy", "Acc")):
             defined = metrics[theirs][~np.isnan(metrics[theirs])]
-            assert_same(ours(name, pairs), defined.mean() if defined.size else math.nan)
+            assert_same(name, case, defined.mean() if defined.size else math.nan)
+
+
+@pytest.mark.parametrize("case", ALL_CASES)
+def test_definitions_give_what_the_packages_printed(case: str) -> None:
+    recorded = json.loads(RECORDED.read_text())[case]
+    assert len(recorded) >= 8
+    for name, theirs in recorded.items():
+        assert ours(name, ALL_CASES[case]) == pytest.approx(
+            math.nan if theirs is None else theirs, abs=2e-6, nan_ok=True
+        )
 
 
 # ---- loops over pixels, from the formulas ----
 
 
-@pytest.mark.parametrize("case", [*CASES, *NO_CLASS])
+@pytest.mark.parametrize("case", ALL_CASES)
 def test_hugging_faces_script_ignores_the_first_class(case: str) -> None:
-    pairs = (CASES | NO_CLASS)[case]
+    pairs = ALL_CASES[case]
     iou = []
     for c in range(K):
         both = either = 0
@@ -227,7 +248,8 @@ def test_hugging_faces_script_ignores_the_first_class(case: str) -> None:
             either += int((((pred == c) | (label == c)) & kept).sum())
         if either:
             iou.append(both / either)
-    assert_same(ours("hf_example_ignore_0", pairs), np.mean(iou) if iou else math.nan)
+    expected = np.mean(iou) if iou else math.nan
+    assert ours("hf_example_ignore_0", pairs) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def per_class(pairs: Pairs) -> list[tuple[int, int, int]]:
@@ -242,9 +264,9 @@ def per_class(pairs: Pairs) -> list[tuple[int, int, int]]:
     return rows
 
 
-@pytest.mark.parametrize("case", [*CASES, *NO_CLASS])
+@pytest.mark.parametrize("case", ALL_CASES)
 def test_definitions_at_the_labels_size(case: str) -> None:
-    pairs = (CASES | NO_CLASS)[case]
+    pairs = ALL_CASES[case]
     rows = per_class(pairs)
     labelled = sum(row[2] for row in rows)
     expected = {
