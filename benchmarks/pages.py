@@ -1,4 +1,6 @@
-"""Generates docs/results.md, performance.md and statistics.md from benchmarks/results/; no number is typed by hand.
+"""Generates docs/results.md, performance.md, statistics.md and probe.md's table from benchmarks/results/.
+
+No number is typed by hand.
 
 ./run.sh python benchmarks/pages.py          tests/test_pages.py generates the pages again and compares
 """
@@ -9,6 +11,7 @@ from typing import Any
 
 from command import commit_text
 from performance_page import performance_page
+from probe_page import probe_page
 from statistics_page import statistics_page
 from studies_page import studies_section
 
@@ -144,4 +147,6 @@ def percent(value: float | None) -> str:
 if __name__ == "__main__":
     (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
     (ROOT / "docs" / "performance.md").write_text(performance_page(RESULTS), encoding="utf-8")
+    page = ROOT / "docs" / "probe.md"
+    page.write_text(probe_page(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     (ROOT / "docs" / "statistics.md").write_text(statistics_page(RESULTS), encoding="utf-8")

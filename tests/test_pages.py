@@ -25,6 +25,11 @@ def test_the_performance_page_is_what_the_result_files_say(pages: ModuleType) ->
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == pages.performance_page(pages.RESULTS)
 
 
+def test_the_probe_s_table_is_what_the_result_files_say(pages: ModuleType) -> None:
+    text = (ROOT / "docs" / "probe.md").read_text(encoding="utf-8")
+    assert text == pages.probe_page(text, pages.RESULTS)
+
+
 def test_the_statistics_page_is_what_the_result_file_says(pages: ModuleType) -> None:
     assert (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8") == pages.statistics_page(pages.RESULTS)
 

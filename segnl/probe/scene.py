@@ -27,8 +27,6 @@ COLOURS = {"red": (214, 60, 50), "green": (46, 160, 67), "blue": (52, 92, 214)}
 NUM_CLASSES = len(COLOURS)
 CHANCE = 1 / NUM_CLASSES
 """Expected accuracy on the targets of a network that sees no cue, whatever the task."""
-BLEND = 0.25
-"""Largest part of another class's colour in a cue's."""
 AMBIGUOUS = 0.04
 """Fraction of cues that are half of another class's colour. No head can be right on all of them, so that even the best
 ones differ between seeds: without a spread over seeds there is no interval."""
@@ -85,8 +83,7 @@ def render_scene(layout: Layout, *, seed: int, split: str, index: int) -> Scene:
         target_classes = np.full(len(targets), np.bincount(classes).argmax())
 
     colours = np.array(list(COLOURS.values()), np.float64)
-    blend = random.uniform(0, BLEND, (len(cues), 1))
-    blend[random.random(len(cues)) < AMBIGUOUS] = 0.5
+    blend = 0.5 * (random.random((len(cues), 1)) < AMBIGUOUS)
     others = (classes + random.integers(1, NUM_CLASSES, len(cues))) % NUM_CLASSES
     cue_rgb = (1 - blend) * colours[classes] + blend * colours[others]
     rgb = np.concatenate([cue_rgb, np.full((len(targets), 3), float(GREY))])

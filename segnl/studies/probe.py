@@ -104,7 +104,9 @@ def _study(request: ProbeRequest, task: str) -> Study:
     for text in request.overrides:
         overrides = merge(overrides, parse_override(text))
     values = {"base": shipped.base, "heads": heads, "seeds": tuple(range(request.num_seeds)), "overrides": overrides}
-    return plan_study(validate(StudyConfig, values, file="segnl probe"), file, inside(request.out, task))
+    study = plan_study(validate(StudyConfig, values, file="segnl probe"), file, inside(request.out, task))
+    probe_config(study.runs[0].recipe)  # raises before any training
+    return study
 
 
 def _shipped_heads(request: ProbeRequest, shipped: StudyConfig) -> tuple[JSONDict, JSONDict]:

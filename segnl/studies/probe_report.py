@@ -21,6 +21,11 @@ from segnl.studies.table import aligned
 from segnl.studies.verdicts import pair_verdict
 
 NUM_EXAMPLES = 3
+TITLES = {
+    "reach": "Reach: one cue, somewhere",
+    "association": "Association: which of three cues counts",
+    "counting": "Counting: the most frequent colour",
+}
 ABOUT = {
     "reach": "Each grey target has the class of the one coloured cue in its image, so only a head that carries "
     "information from the cue to the target can be right. Each square is a place of the cue, seen from a target in the "
@@ -45,7 +50,7 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
     study = results.studies[0]
     columns, rows = _table(results)
     page = Page(
-        title=f"What {len(study.heads)} heads can see",
+        title="What each head can see",
         kicker="segnl probe: where a cue may lie for a head to read it; same backbone, same images, same training",
         verdicts=[sentence for task in results.tasks for sentence in task_verdicts(task)],
         facts=_facts(results),
@@ -70,7 +75,7 @@ def _group(results: ProbeResults, index: int) -> SightGroup:
     data = build_data(study.runs[0].recipe, "val")
     return SightGroup(
         name=f"sights-{task.task}",
-        title=task.task.capitalize(),
+        title=TITLES[task.task],
         meaning=ABOUT[task.task] + (FRAME if pictures else ""),
         chance=CHANCE,
         reach=(task.reach.rows, task.reach.columns),

@@ -37,7 +37,7 @@ class ProbeConfig(DataConfig):
     """Fraction of the training targets that share a row or column with their cue. In split val, all offsets between
     cue and target occur equally often."""
     num_train: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
-    num_val: Annotated[int, Field(ge=2, le=1_000_000)] = 300
+    num_val: Annotated[int, Field(ge=2, le=1_000_000)] = 400
     data_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the images, the same for all training seeds."""
     scale: tuple[float, float] = (1.0, 1.0)
