@@ -273,7 +273,8 @@ class RunAttention:
                 if most_fields is None:
                     most_fields = min(NUM_FIELDS, SECONDS / image.seconds_per_field())
                 maps = image.attention(centres(grid_hw(image.map_hw, NUM_QUERIES)))
-                maps.append(image.receptive_field(centres(grid_hw(image.map_hw, most_fields))))
+                if most_fields >= 1 or not maps:  # at most one field an image where it takes long
+                    maps.append(image.receptive_field(centres(grid_hw(image.map_hw, most_fields))))
                 fractions: dict[HW, Floats] = {}
                 for measure in maps:
                     if measure.hw not in fractions:

@@ -34,7 +34,7 @@ from segnl.evaluation.attention import (
 )
 from segnl.metrics.attention import centres, class_fractions, label_at, own_class_share
 from segnl.reports.page import Attention, DotChart, DotRow, Grid
-from segnl.reports.plot import PlotGroup, Points, line_plot
+from segnl.reports.plot import Plot, PlotGroup, Points, line_plot
 
 NUM_IMAGES = 6
 """Images of a page that have attention, unless the caller says otherwise."""
@@ -142,7 +142,10 @@ def image_rows(image: ImageAttention, label: Pixels, num_classes: int) -> list[R
     """Returns the rows of all measures of one image; the grids are as fine as time and size allow."""
     grid = grid_hw(image.map_hw, MAX_WEIGHTS / min(MAX_KEYS, image.map_hw[0] * image.map_hw[1]))
     rows = [rows_of(maps, grid, label, num_classes) for maps in image.attention(centres(grid))]
-    fields = grid_hw(image.map_hw, min(MAX_FIELDS, FIELD_SECONDS / image.seconds_per_field()))
+    most = min(MAX_FIELDS, FIELD_SECONDS / image.seconds_per_field())
+    if most < 1 and rows:  # its attention is there; a head without attention has one field, however long it takes
+        return rows
+    fields = grid_hw(image.map_hw, most)
     return [*rows, rows_of(image.receptive_field(centres(fields)), fields, label, num_classes)]
 
 
@@ -250,10 +253,10 @@ def main_measure(averages: JSONDict) -> str | None:
 def attention_of(networks: Mapping[str, JSONDict]) -> Attention:
     """Returns the averages by network as a table, curves and charts of classes."""
     attending = {name: main for name, averages in networks.items() if (main := main_measure(averages))}
-    plots = [_within_plot("Effective receptive field", networks, dict.fromkeys(networks, RECEPTIVE_FIELD))]
-    if attending:
-        plots.insert(0, _within_plot("Attention", networks, attending))
-    measures = attending or dict.fromkeys(networks, RECEPTIVE_FIELD)
+    fields = {name: RECEPTIVE_FIELD for name, averages in networks.items() if RECEPTIVE_FIELD in averages["measures"]}
+    titles = {"Attention": attending, "Effective receptive field": fields}
+    plots = [_within_plot(title, networks, measures) for title, measures in titles.items() if measures]
+    measures = attending or fields
     return Attention(
         table=_table(networks),
         curves=PlotGroup(
@@ -267,7 +270,7 @@ def attention_of(networks: Mapping[str, JSONDict]) -> Attention:
     )
 
 
-def _within_plot(title: str, networks: Mapping[str, JSONDict], measures: Mapping[str, str]) -> Any:
+def _within_plot(title: str, networks: Mapping[str, JSONDict], measures: Mapping[str, str]) -> Plot:
     points = []
     for index, (name, averages) in enumerate(networks.items()):
         if name in measures:

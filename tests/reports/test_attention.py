@@ -163,6 +163,18 @@ def test_rows_stay_within_their_part_of_the_page(street_runs, tmp_path, monkeypa
     assert 1 <= len(heads[0][1][0]["rows"]) < full[0]
 
 
+def test_where_one_field_takes_too_long_only_heads_without_attention_have_one(street_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageAttention, "seconds_per_field", lambda _: 100.0)
+    monkeypatch.setattr(module, "VERSION", "slow")
+    monkeypatch.setattr("segnl.evaluation.attention.VERSION", "slow")
+    pictures, looks = looks_of(street_runs)
+    averages = add_attention(pictures, looks, tmp_path / "attention.json", num_images=1)
+    of_fcn, of_rcca = pictures["images"][0]["attention"]["heads"]
+    assert [measure["name"] for measure in of_rcca] == ["all hops", "hop 1", "hop 2"]
+    assert [(len(measure["rows"]), len(measure["columns"])) for measure in of_fcn] == [(1, 1)]
+    assert [len(plot.series) for plot in averages.curves.plots] == [1, 1]
+
+
 def test_no_images_means_no_attention(street_runs, tmp_path):
     pictures, looks = looks_of(street_runs)
     (tmp_path / "attention.json").write_text("{}")  # of an earlier page
