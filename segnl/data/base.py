@@ -195,7 +195,7 @@ class SegmentationData:
     submission: ClassVar[SubmissionRules | None] = None
     """None for a data set without a server."""
     group: ClassVar[str | None] = None
-    """Groups of its images where the recipe's data.group names none, in the same words."""
+    """Regular expression of its images' groups, as in the recipe's data.group, where that is null."""
     ambiguous_pairs: ClassVar[tuple[str, ...]] = ()
     """Names of the pairs of classes that look alike, for a data set that marks their pixels (`ambiguous_mask`)."""
 

@@ -16,9 +16,14 @@ LIST_SUFFIXES = (".tsv", ".txt", ".csv")
 def image_groups(data: "SegmentationData") -> list[str] | None:
     """Returns the group of each image, in the order of `data.sample_ids`; None where each image stands for itself.
 
-    Raises ConfigError for a pattern that a sample's name does not match, DataError for a list that lacks a sample.
+    The data set's own pattern holds only where it matches all names: files in its layout may have other ones.
+    Raises ConfigError for a pattern of the recipe that a sample's name does not match, DataError for a list that lacks
+    a sample.
     """
-    setting = data.cfg.group if data.cfg.group is not None else data.group
+    setting = data.cfg.group
+    if setting is None:
+        is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in data.sample_ids)
+        setting = data.group if is_matched else "image"
     if setting == "folder":
         return [data.image_path(i).parent.name for i in range(len(data.sample_ids))]
     return None if setting is None else named_groups(setting, data.sample_ids, lists=data.root)

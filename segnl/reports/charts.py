@@ -106,15 +106,16 @@ def _cost_point(index: int, head: Mapping[str, Any], cost: float) -> Points:
 
 
 def difference_chart(
-    head: str, control: str, classes: Mapping[str, Interval], *, is_about_heads: bool
+    head: str, control: str, classes: Mapping[str, Interval], *, is_about_heads: bool, images: str = "and new images"
 ) -> DifferenceChart:
     """Returns the differences of IoU by class, the largest gain first.
 
-    is_about_heads: the intervals hold for new seeds and new images; otherwise for these networks on new images only.
+    is_about_heads: the intervals hold for new seeds; otherwise for these networks on new images only.
+    images: that the intervals for new seeds are about, in words that follow `new seeds`.
     """
     ends = [abs(value) for interval in classes.values() for value in interval if value is not None]
     of_networks = "these same networks on new images: one seed shows no more"
-    scope = "new seeds and new images" if is_about_heads else of_networks
+    scope = f"new seeds {images}" if is_about_heads else of_networks
     return DifferenceChart(
         title=f"{head} against {control}, class by class",
         meaning=f"Points of IoU that {head} gains (right) or loses (left) in each class. The bar is the 95 % interval "

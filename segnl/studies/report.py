@@ -20,7 +20,7 @@ from segnl.studies.control import is_varied, num_shared_tensors
 from segnl.studies.results import StudyResults
 from segnl.studies.study import Study
 from segnl.studies.table import BEST, heads_dict, table_columns, table_rows
-from segnl.studies.verdicts import verdicts
+from segnl.studies.verdicts import image_scope, verdicts
 
 SHEET_IMAGES = 6
 
@@ -119,6 +119,7 @@ def _differences(results: StudyResults) -> list[DifferenceChart]:
             control,
             {name: (own.difference, own.low, own.high) for name, own in classes.items()},
             is_about_heads=all(own.is_about_heads for own in classes.values()),
+            images=image_scope(pair.num_groups),
         )
         for pair, classes in zip(results.pairs, results.classes, strict=True)
         if pair.b == control and classes

@@ -36,6 +36,7 @@ def test_cityscapes_images_are_grouped_by_sequence_and_streets_are_not():
     groups = image_groups(data(None, sample_ids=frames, own=Cityscapes.group))
     assert groups == ["frankfurt_000000", "frankfurt_000001", "frankfurt_000001", "lindau_000000"]
     assert image_groups(data(None, sample_ids=frames, own=Streets.group)) is None
+    assert image_groups(data(None, sample_ids=[*frames, "other"], own=Cityscapes.group)) is None
 
 
 def test_a_pattern_that_a_name_does_not_match_is_one_line_with_the_name():

@@ -29,7 +29,7 @@ class Streets(Cityscapes):
 
     Config = StreetsConfig
     submission = SubmissionRules(SAMPLE_ID)  # no server, but the layout and the evaluator are Cityscapes'
-    group = "image"  # every street is drawn anew
+    group = ""  # every street is drawn anew
     ambiguous_pairs = tuple(pair.name for pair in PAIRS)
     how_to_get = "make it with `segnl data streets --out data/streets`"
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from segnl.core.arrays import Counts, Floats, Mask
-from segnl.metrics.confusion import number_or_none
+from segnl.metrics.confusion import number_or_none, ratio
 from segnl.metrics.statistics.contributions import class_contributions, group_sums, mean_over_classes
 from segnl.metrics.statistics.planning import (
     MAX_SEEDS,
@@ -177,7 +177,8 @@ class _Study:
     @classmethod
     def of(cls, heads: Mapping[str, Sequence[RunCounts]], groups: Sequence[Hashable] | None) -> "_Study":
         runs = [run for own in heads.values() for run in own]
-        shapes = {counts.shape for run in runs for counts in (run.intersection, run.union)}
+        counts = [counts for run in runs for counts in (run.intersection, run.union, run.target) if counts is not None]
+        shapes = {own.shape for own in counts}
         if len(shapes) > 1:
             raise ValueError(f"counts of shapes {sorted(shapes)}; expected the same images and classes in every run")
 
@@ -219,11 +220,13 @@ class _Study:
     @cached_property
     def without_class(self) -> dict[str, Floats]:
         """Contributions to the mIoU over the compared classes but one, `s n k`."""
-        classes = np.flatnonzero(self.is_compared)
-        return {
-            name: np.stack([mean_over_classes(own[..., classes[classes != c]]) for c in classes], axis=-1)
-            for name, own in self.by_class.items()
-        }
+        without = {}
+        for name, own in self.by_class.items():
+            compared = own[..., self.is_compared]
+            is_defined = np.isfinite(compared)
+            sums = np.nansum(compared, axis=-1, keepdims=True) - np.nan_to_num(compared)
+            without[name] = ratio(sums, is_defined.sum(axis=-1, keepdims=True) - is_defined)
+        return without
 
     @cached_property
     def is_by_seed(self) -> bool:

@@ -212,6 +212,9 @@ def test_the_public_names_are_importable_from_metrics():
 def test_counts_of_other_images_are_refused(rng):
     with pytest.raises(ValueError, match="expected the same images and classes in every run"):
         compare_heads({"a": [counts(rng, n=5)], "b": [counts(rng, n=6)]})
+    run = counts(rng, n=5)
+    with pytest.raises(ValueError, match="expected the same images and classes in every run"):
+        compare_heads({"a": [replace(run, target=run.union[:, :2])], "b": [run]})
 
 
 def test_holm_multiplies_step_by_step_and_keeps_the_order():
