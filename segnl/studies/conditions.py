@@ -20,7 +20,7 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
         "data.short_side_px",
         "data.crop_max_class",
     ),
-    "backbone and its first weights": ("model.backbone", "init"),
+    "backbone and the source of its weights": ("model.backbone", "init"),
     "head": ("model.head",),
     "other parts of the network": ("model.",),
     "optimiser, schedule, loss": ("optim.", "schedule.", "loss."),
@@ -34,15 +34,15 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
 class Training:
     """How a run was trained. is_known: False for imported weights, whose recipe says nothing about their training.
 
-    recipe: plain. differing: compares two recipes (runs.recipe.differing_keys, which imports torch). batches: hash of
-    all training batches in order, None where the log has none.
+    recipe: plain. differing: compares two recipes (runs.recipe.differing_keys, which imports torch). batches: hashes of
+    the training batches by step; empty where the log has none.
     """
 
     recipe: JSONDict
     flat: Mapping[str, Any]
     seed: int | None
     is_known: bool
-    batches: str | None
+    batches: Mapping[int, str]
     differing: Callable[[JSONDict, JSONDict], list[str]]
 
     def differing_keys(self, other: "Training") -> list[str]:
@@ -120,17 +120,21 @@ def _seeds(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) -> C
 def _batches(known: Mapping[str, Sequence[Training]], unknown: Sequence[str]) -> list[Condition]:
     """Compares the logged hashes of the batches of equal seeds; nothing where the models share no seed."""
     if unknown:
-        return [Condition("batches of training images", "not known", _unknown_text(unknown))]
-    by_seed: dict[int | None, set[str | None]] = {}
-    for training in (training for own in known.values() for training in own):
-        by_seed.setdefault(training.seed, set()).add(training.batches)
-    shared = [seed for seed in by_seed if all(seed in [training.seed for training in own] for own in known.values())]
-    if not shared:
+        return [Condition("training batches", "not known", _unknown_text(unknown))]
+    first, *others = known.values()
+    pairs = [(a, b) for own in others for a in first for b in own if a.seed == b.seed]
+    if not pairs:
         return []
-    hashes = [by_seed[seed] for seed in shared]
-    aspect = "batches of training images, for equal seeds"
-    if any(None in own for own in hashes):
+    aspect = "training batches of equal seeds"
+    if not all(a.batches and b.batches for a, b in pairs):
         return [Condition(aspect, "not known", "a log has no hashes of its batches")]
-    if all(len(own) == 1 for own in hashes):
-        return [Condition(aspect, "equal", "by the hashes in log.jsonl")]
-    return [Condition(aspect, "differs", "by the hashes in log.jsonl")]
+    shared = [a.batches.keys() & b.batches.keys() for a, b in pairs]
+    differing = [
+        step
+        for (a, b), steps in zip(pairs, shared, strict=True)
+        for step in steps
+        if a.batches[step] != b.batches[step]
+    ]
+    if differing:
+        return [Condition(aspect, "differs", f"from step {min(differing)} on, by the hashes in log.jsonl")]
+    return [Condition(aspect, "equal", "by the hashes in log.jsonl, in the steps that both have")]

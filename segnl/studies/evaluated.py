@@ -39,7 +39,7 @@ def evaluated(
         flatten(recipe),
         run.recipe.train.seed if is_known else None,
         is_known,
-        logged_hashes(run.folder).all_batches if is_known else None,
+        logged_hashes(run.folder).batches if is_known else {},
         partial(differing_keys, with_eval=True),
     )
     data = run.open_data(split)

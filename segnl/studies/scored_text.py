@@ -13,8 +13,8 @@ from segnl.studies.conditions import Condition, State
 from segnl.studies.verdicts import bracket, points
 
 ONE_RESULT = (
-    "One result per model: this is a verdict about these masks, not about the methods behind them. Another training of "
-    "the same model often moves mIoU by 1 to 2 points. With several results per model (NAME=FILE,FILE), the interval "
+    "{which}: this is a verdict about these masks, not about the methods behind them. Another training of the same "
+    "model often moves mIoU by 1 to 2 points. With several results of every model (NAME=FILE,FILE), the interval "
     "covers new trainings too."
 )
 SEVERAL_RESULTS = (
@@ -94,7 +94,10 @@ def _score_lines(comparison: ScoredComparison) -> list[str]:
     lines = [f"{num_images} images, {num_classes} classes"]
     for name, results in comparison.models.items():
         miou = [100 * result.miou for result in results]
-        scores = f"   mean of {', '.join(f'{value:.2f}' for value in miou)}" if len(miou) > 1 else ""
+        seeds = [result.seed for result in results if result.seed is not None]
+        of_seeds = f" of seeds {', '.join(map(str, seeds))}" if len(seeds) == len(results) else ""
+        values = ", ".join(f"{value:.2f}" for value in miou)
+        scores = f"   mean of {len(miou)} results{of_seeds}: {values}" if len(miou) > 1 else ""
         lines.append(f"{name:<{width_of_names}}  mIoU {sum(miou) / len(miou):6.2f} %{scores}")
     return lines
 
@@ -107,13 +110,21 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     num_groups = pairs[0].num_groups
     images = " on these images" if num_groups == 1 else " and new images"
     sentences += [SEVERAL_RESULTS.format(images=images)] if several else []
-    sentences += [] if several and all(pair.p is not None for pair in pairs) else [ONE_RESULT]
+    sentences += (
+        [] if several and all(pair.p is not None for pair in pairs) else [ONE_RESULT.format(which=_single(comparison))]
+    )
     if not several and len(pairs) > 1:
         sentences += [
             f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         ]
     about_groups = ONE_GROUP if num_groups == 1 else GROUPS.format(count=num_groups)
     return [*sentences, INDEPENDENT if num_groups is None else about_groups]
+
+
+def _single(comparison: ScoredComparison) -> str:
+    """Returns which models have a single result."""
+    single = [name for name, results in comparison.models.items() if len(results) == 1]
+    return "One result per model" if len(single) == len(comparison.models) else f"One result of {', '.join(single)}"
 
 
 def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
