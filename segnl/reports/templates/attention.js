@@ -30,7 +30,7 @@ function makeLookPanel(head) {            // head: null for the photo
   }
   const numbers = make("span", { className: "numbers" }), measure = make("span", { className: "measure" });
   const name = head === null ? make("span", { textContent: "Image" }) : named(head + 2);
-  const caption = make("figcaption", {}, make("span", { className: "line" }, name, measure), numbers);
+  const caption = make("figcaption", {}, make("span", { className: "first" }, name, measure), numbers);
   frame.addEventListener("pointerdown", (event) => { if (event.button === 0) pointAt(event, frame); });
   frame.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse" && event.buttons & 1) pointAt(event, frame); });
   return { head, photo, canvas, frame, numbers, measure, figure: make("figure", { className: `panel ${head === null ? "source" : "head"}` }, frame, caption) };
