@@ -56,7 +56,7 @@ def confusion(config: Path, group: ProcessGroup) -> list[list[int]]:
     recipe = load_recipe(config)
     data = build_data(recipe, "train")  # five images
     predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, CPU)
-    return evaluate(predictor, data, group=group).matrix.tolist()
+    return evaluate(predictor, data, group=group).confusion.matrix.tolist()
 
 
 def poisoned(config: Path, group: ProcessGroup) -> list[object]:

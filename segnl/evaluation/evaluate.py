@@ -17,7 +17,6 @@ from segnl.data.sample import Sample
 from segnl.evaluation.inference import ClassScores
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.accumulator import Accumulator
-from segnl.metrics.confusion import Confusion
 
 OnResult = Callable[[Sample, Tensor], None]
 OnScores = Callable[[Sample, ClassScores], None]
@@ -31,25 +30,24 @@ def evaluate(
     on_result: OnResult | None = None,
     on_scores: OnScores | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    accumulator: Accumulator | None = None,
     cached_labels: CachedLabels | None = None,
+    with_strata: bool = False,
     group: ProcessGroup = SINGLE_PROCESS,
-) -> Confusion:
-    """Returns the confusion matrix over all of `data`.
+) -> Accumulator:
+    """Returns the counts over all of `data`: the confusion matrix, each image's, and the strata if asked for.
 
     Worker processes decode, this thread runs the network, and another thread counts, all at the same time.
     group: each process evaluates its own images (rank, rank + world size, ...); all return the sum of their counts.
     on_result: called in the counting thread, in order, with each sample and its prediction, train ids u8 `H W`, CPU.
     on_scores: called in this thread with each sample and its class scores, before they are reduced to a prediction.
     should_stop: called after each image; if true, the evaluation ends early and its result is not to be used.
-    accumulator: receives the counts, for callers that need more than the matrix.
     cached_labels: returns a sample's prediction, train ids u8 `H W`, or None if the network has to run.
 
     Raises DataError for a damaged image (none is skipped) and for an empty data set.
     """
     if len(data) == 0:
         raise DataError(f"{data.root}: no images to score")
-    total = accumulator or Accumulator(data.table.num_classes)
+    total = Accumulator(data.table.num_classes, with_strata=with_strata)
     indices = range(group.rank, len(data), group.world_size)
     samples = eval_samples(data, workers=data.cfg.workers, timeout_s=data.cfg.worker_timeout_s, indices=indices)
 
@@ -81,4 +79,4 @@ def evaluate(
     for rank, other in enumerate(group.all_gather_object(total)):
         if rank != group.rank:
             total.merge(other)
-    return total.confusion
+    return total

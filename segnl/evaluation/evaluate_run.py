@@ -35,7 +35,7 @@ from segnl.evaluation.masks import WRITERS, mask_path, read_ids, write_ids
 from segnl.evaluation.predictor import predictor_of
 from segnl.evaluation.presets import is_preset
 from segnl.evaluation.submission import Submission
-from segnl.metrics.accumulator import Accumulator, PerImage
+from segnl.metrics.accumulator import PerImage
 from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
 from segnl.metrics.confusion import mean_of_defined, metrics_dict, number_or_none
 from segnl.metrics.scalars.find import build_metrics, metric_values
@@ -209,7 +209,6 @@ class _Job:
         needs_strata = request.with_strata and (stored is None or "strata" not in stored.value)
         if stored is not None and not (request.masks or request.submission or needs_strata):
             return stored
-        accumulator = Accumulator(data.table.num_classes, with_strata=request.with_strata)
         more_counts: dict[str, dict[str, Counts]] = {}
         index_of = {sample_id: i for i, sample_id in enumerate(data.sample_ids)}
         with Background(WRITERS, max_pending=2 * WRITERS) as writers:
@@ -230,28 +229,28 @@ class _Job:
             predictor = predictor_of(self.run)
             with ablated(predictor.model, request.ablation) if request.ablation else nullcontext():
                 self._log_start(mask_folder)
-                evaluate(
+                counts = evaluate(
                     predictor,
                     data,
                     on_result=on_result,
-                    accumulator=accumulator,
                     cached_labels=functools.partial(self._cached_labels, mask_folder),
+                    with_strata=request.with_strata,
                     group=group,
                 )
             with group.shared_errors():
                 writers.wait()
         if submission:
             submission.write()
-        strata = {} if accumulator.strata is None else {"strata": accumulator.strata.to_dict()}
+        strata = {} if counts.strata is None else {"strata": counts.strata.to_dict()}
         if stored is not None:
             return stored if stored.value == stored.value | strata else replace(stored, value=stored.value | strata)
-        for counts in group.all_gather_object(more_counts):
-            more_counts |= counts
-        arrays = accumulator.per_image.to_arrays()
+        for of_rank in group.all_gather_object(more_counts):
+            more_counts |= of_rank
+        arrays = counts.per_image.to_arrays()
         for name in more_counts[data.sample_ids[0]]:
             arrays[name] = np.stack([more_counts[sample_id][name] for sample_id in data.sample_ids])
         metrics = metrics_dict(
-            accumulator.confusion,
+            counts.confusion,
             data.table.names,
             num_images=len(data),
             counts_absent_classes=data.counts_absent_classes,

@@ -78,7 +78,7 @@ class Validator(Hook):
             on_scores=add_loss,
             should_stop=lambda: bool(trainer.stop),
             group=group,
-        )
+        ).confusion
         if any(group.all_gather_object(bool(trainer.stop))):
             return
         loss_sum, num_pixels = group.all_reduce_sum(sums.cpu()).tolist()

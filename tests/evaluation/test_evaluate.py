@@ -19,7 +19,8 @@ def scored(config, workers=0):
     data = build_data(recipe, "val")
     predictor = Predictor(build_model(recipe, 3, is_new=True), recipe, data.table, device_of())
     seen = []
-    confusion = evaluate(predictor, data, on_result=lambda sample, labels: seen.append((sample, labels)))
+    counts = evaluate(predictor, data, on_result=lambda sample, labels: seen.append((sample, labels)))
+    confusion = counts.confusion
     return confusion, seen
 
 
@@ -46,23 +47,20 @@ def data_and_predictor(config):
 
 def test_cached_labels_are_counted_without_running_the_network(tiny_config, monkeypatch):
     data, predictor = data_and_predictor(tiny_config)
-    whole = evaluate(predictor, data)
+    whole = evaluate(predictor, data).confusion
     masks = {data.sample_ids[i]: predictor.predict(data.read(i).image) for i in (0, 2)}
     calls = []
     plain = predictor.labels
     monkeypatch.setattr(predictor, "labels", lambda image: calls.append(image) or plain(image))
-    confusion = evaluate(predictor, data, cached_labels=lambda sample: masks.get(sample.id))
+    confusion = evaluate(predictor, data, cached_labels=lambda sample: masks.get(sample.id)).confusion
     assert np.array_equal(confusion.matrix, whole.matrix)
     assert len(calls) == 1
 
 
 def test_shards_of_the_images_add_up_to_all_of_them(tiny_config):
     data, predictor = data_and_predictor(tiny_config)
-    whole = Accumulator(3, with_strata=True)
-    evaluate(predictor, data, accumulator=whole)
-    shards = [Accumulator(3, with_strata=True) for _ in range(2)]
-    for rank, shard in enumerate(shards):
-        evaluate(predictor, data, accumulator=shard, group=Unconnected(rank, 2))
+    whole = evaluate(predictor, data, with_strata=True)
+    shards = [evaluate(predictor, data, with_strata=True, group=Unconnected(rank, 2)) for rank in range(2)]
     assert [len(shard.per_image) for shard in shards] == [2, 1]
     shards[0].merge(shards[1])
     assert np.array_equal(shards[0].confusion.matrix, whole.confusion.matrix)
@@ -110,7 +108,9 @@ def ade20k(shared):
 
 def test_perfect_predictions_of_the_three_real_ade20k_images_have_the_official_scores(shared):
     data = ade20k(shared)
-    confusion = evaluate(Oracle(data, lambda i, label: label % 150), data)  # some class where the label is ignored
+    confusion = evaluate(
+        Oracle(data, lambda i, label: label % 150), data
+    ).confusion  # some class where the label is ignored
     metrics = metrics_dict(confusion, data.table.names, num_images=len(data), counts_absent_classes=True)
     assert (metrics["miou"], metrics["pixel_acc"], metrics["classes_averaged"]) == (1.0, 1.0, 15)
     assert metrics["miou_official150"] == pytest.approx(0.100, abs=1e-12)
@@ -126,7 +126,7 @@ def noisy(i, label):
 def test_noisy_predictions_of_the_real_images_equal_a_count_in_loops(shared):
     data = ade20k(shared)
     oracle = Oracle(data, noisy)
-    confusion = evaluate(oracle, data)
+    confusion = evaluate(oracle, data).confusion
     intersection, target, prediction = [0] * 150, [0] * 150, [0] * 150
     for i in range(len(data)):
         label = data.read(i).label

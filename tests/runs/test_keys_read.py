@@ -106,7 +106,7 @@ def step_and_score(recipe: Recipe) -> None:
     batches = train_batches(train, transform, plan, workers=recipe.data.workers, timeout_s=900.0)
     assert trainer.step(next(batches)).loss > 0
     val = build_data(recipe, "val")
-    confusion = evaluate(Predictor(trainer.model, recipe, val.table, trainer.device), val)
+    confusion = evaluate(Predictor(trainer.model, recipe, val.table, trainer.device), val).confusion
     assert 0 <= confusion.miou() <= 1
 
 

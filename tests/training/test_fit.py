@@ -250,7 +250,7 @@ def test_the_ema_is_scored_and_loaded(tiny_config, tmp_path):
     state = loaded.model.state_dict()
     assert all(torch.equal(state[name], checkpoint.ema[name]) for name in state)
     assert not torch.equal(state["classifier.weight"], checkpoint.model["classifier.weight"])
-    confusion = evaluate(loaded, build_data(loaded.recipe, "val"))
+    confusion = evaluate(loaded, build_data(loaded.recipe, "val")).confusion
     assert val_scores(run) == [(6, confusion.miou())]
 
 
