@@ -32,7 +32,9 @@ from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.initialisation import initialise
 from segnl.models.segmenter import model_config, new_segmenter
-from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
+from segnl.optim.find import OPTIMISERS, SCHEDULES
+from segnl.optim.optimisers.base import set_learning_rate
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, optimiser_tensors, restore_optimiser
 from segnl.runs.recipe import Recipe, compose
 from segnl.training.fit import fit
 from segnl.training.loggers.find import LOGGERS
@@ -264,6 +266,61 @@ def check_transform(name: str, **arguments: Any) -> None:
                 "the crop of one epoch and index changes with what was drawn before; "
                 "draw from self.py_random or self.random_generator only",
             )
+
+
+# ---- optimisers and schedules ----
+
+
+def check_optimiser(name: str, **settings: Any) -> None:
+    """Checks an optimiser on a linear layer. settings: keys of a recipe under `optim`; lr is 0.01 unless set."""
+    cfg = validate(OPTIMISERS.find(name), {"name": name, "lr": 0.01, **settings}, file="check_optimiser", at="optim")
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 5, generator=generator), torch.randn(64, 3, generator=generator)
+    start = [torch.randn(shape, generator=generator) for shape in ((3, 5), (3,))]
+
+    def new() -> tuple[nn.Linear, torch.optim.Optimizer]:
+        layer = nn.Linear(5, 3)
+        layer.load_state_dict(dict(zip(("weight", "bias"), start, strict=True)))
+        groups = [{"params": [p], "lr_mult": 1.0, "weight_decay": cfg.weight_decay} for p in layer.parameters()]
+        return layer, cfg.build(groups)
+
+    def take(num_steps: int, layer: nn.Linear, optimiser: torch.optim.Optimizer, lr: float = cfg.lr) -> float:
+        for _ in range(num_steps):
+            set_learning_rate(optimiser, lr)
+            optimiser.zero_grad()
+            loss = (layer(x) - y).square().mean()
+            loss.backward()
+            optimiser.step()
+        return float(loss.detach())
+
+    layer, optimiser = new()
+    first = take(1, layer, optimiser)
+    _require(take(20, layer, optimiser) < first, "the loss does not fall in 20 steps of a linear layer")
+    weights, state = copy.deepcopy(layer.state_dict()), copy.deepcopy(optimiser_tensors(optimiser, layer))
+    take(2, layer, optimiser)
+    resumed, its_optimiser = new()
+    resumed.load_state_dict(weights)
+    restore_optimiser(its_optimiser, resumed, state)
+    take(2, resumed, its_optimiser)
+    for path, weight in layer.state_dict().items():
+        is_same = torch.equal(weight, resumed.state_dict()[path])
+        _require(is_same, f"resumed, it gives another {path}; keep all state as tensors in `state[parameter]`")
+    take(1, layer, optimiser, lr=0.0)
+    is_still = all(torch.equal(weight, resumed.state_dict()[path]) for path, weight in layer.state_dict().items())
+    _require(is_still, "a step moves the weights where every group's lr is 0")
+
+
+def check_schedule(name: str, **settings: Any) -> None:
+    """Checks a learning-rate schedule. settings: keys of a recipe under `schedule`."""
+    cfg = validate(SCHEDULES.find(name), {"name": name, **settings}, file="check_schedule", at="schedule")
+    for done, expected in ((0.0, 1.0), (1.0, 0.0)):
+        _require(abs(cfg.factor(done) - expected) < 1e-9, f"factor({done:g}) is {cfg.factor(done)}, not {expected:g}")
+    for max_steps in (1, 7, 1000):
+        rates = [cfg.learning_rate(step, max_steps=max_steps, lr=0.5) for step in range(max_steps)]
+        wrong = [rate for rate in rates if not 0 <= rate <= 0.5]
+        _require(not wrong, f"a training of {max_steps} steps has the rate {wrong[0] if wrong else 0}, with lr 0.5")
+        again = [cfg.learning_rate(step, max_steps=max_steps, lr=0.5) for step in reversed(range(max_steps))]
+        _require(again[::-1] == rates, "the rate of a step depends on the steps asked for before")
 
 
 # ---- metrics ----

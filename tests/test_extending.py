@@ -8,13 +8,14 @@ import pytest
 import torch
 import yaml
 
+from segnl import testing
 from segnl.core.config import merge, parse_yaml
 from segnl.core.run_log import read_log
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
 from segnl.runs.recipe import compose
 from segnl.runs.run import open_run
-from segnl.testing import check_backbone, check_dataset, check_logger, check_loss, check_metric, check_transform
+from segnl.testing import check_dataset
 from segnl.training.fit import fit
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -112,8 +113,8 @@ def test_the_pages_hook_prints_the_hardest_images(
 
 
 def test_the_pages_checks_pass(page_files: Path) -> None:
-    checks = (check_backbone, check_logger, check_loss, check_metric, check_transform)
-    namespace = {check.__name__: check for check in checks}
+    names = [name for name in vars(testing) if name.startswith("check_")]
+    namespace = {name: getattr(testing, name) for name in names}
     exec(block("Check your component", "python"), namespace)
     torch.manual_seed(0)
     namespace["test_my_components"]()

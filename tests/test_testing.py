@@ -9,6 +9,7 @@ from segnl.core.errors import ConfigError
 from segnl.losses.find import LOSSES
 from segnl.metrics.scalars.find import METRICS
 from segnl.models.find import BACKBONES
+from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.testing import (
     check_backbone,
     check_dataset,
@@ -16,6 +17,8 @@ from segnl.testing import (
     check_logger,
     check_loss,
     check_metric,
+    check_optimiser,
+    check_schedule,
     check_transform,
 )
 from tests.conftest import write_tiny_data
@@ -41,6 +44,16 @@ def test_the_folder_data_set_keeps_its_contract(tiny_data: Path) -> None:
 @pytest.mark.parametrize("name", ["ScaledCrop", "PhotometricDistortion", "Rotate", "RandomBrightnessContrast"])
 def test_transforms_keep_their_contract(name: str) -> None:
     check_transform(name)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS.names())
+def test_optimisers_keep_their_contract(name: str) -> None:
+    check_optimiser(name)
+
+
+@pytest.mark.parametrize("name", SCHEDULES.names())
+def test_schedules_keep_their_contract(name: str) -> None:
+    check_schedule(name, warmup_steps=3)
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -122,6 +135,34 @@ class Broken(Folder):
 
 DATASET = Broken
 """
+OPTIMISER = """\
+from torch import optim
+from segnl.optim.optimisers.base import OptimiserConfig
+
+class Counting(optim.SGD):
+    steps = 0
+
+    def step(self):
+        self.steps += 1
+        for group in self.param_groups:
+            group["lr"] /= self.steps
+        super().step()
+
+class Broken(OptimiserConfig):
+    def build(self, groups):
+        return Counting(groups, lr=self.lr)
+
+OPTIMISER = Broken
+"""
+SCHEDULE = """\
+from segnl.optim.schedules.base import ScheduleConfig
+
+class Broken(ScheduleConfig):
+    def factor(self, done):
+        return 1 - done ** 2 / 2
+
+SCHEDULE = Broken
+"""
 METRIC = """\
 from segnl.metrics.scalars.base import Metric
 
@@ -163,6 +204,11 @@ LOGGER = Broken
         (check_loss, LOSS, ", ignore_index=255", " * 0 + (label == 255).long() * 0, reduction='none'", "not a scalar"),
         (check_loss, LOSS, "F.cross_entropy(logits, label, ignore_index=255)", "logits.sum()", "ignored pixels have a"),
         (check_transform, TRANSFORM, "", "", "draw from self.py_random or self.random_generator only"),
+        (check_optimiser, OPTIMISER, "", "", "resumed, it gives another weight; keep all state as tensors"),
+        (check_optimiser, OPTIMISER, "/= self.steps", "= 0.1", "moves the weights where every group's lr is 0"),
+        (check_optimiser, OPTIMISER, "/= self.steps", "= -0.1", "the loss does not fall"),
+        (check_schedule, SCHEDULE, "", "", "factor(1) is 0.5, not 0"),
+        (check_schedule, SCHEDULE, "1 - done ** 2 / 2", "1 + done - 2 * done ** 4", "with lr 0.5"),
         (check_metric, METRIC, "", "", "with an absent class, the value is inf"),
         (
             check_metric,
