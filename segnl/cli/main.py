@@ -20,6 +20,7 @@ from segnl.cli import (
     export,
     import_,
     inspect,
+    new,
     predict,
     probe,
     score,
@@ -31,6 +32,7 @@ from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedErro
 from segnl.core.log import console_log, printable
 
 COMMANDS = (
+    new,
     train,
     eval,
     predict,

@@ -1,0 +1,94 @@
+"""Look at a folder of images and labels, and write a recipe that trains on it."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segnl.core.config import JSONDict
+    from segnl.data.folder_layout import FolderPlan
+
+HEADER = """\
+# Written by `segnl new {folder}`. {notes}
+# To change: model.head (any of segnl's heads), train.max_steps and batch_size, data.crop_hw and scale.
+# model.backbone.weights: imagenet downloads pretrained weights and starts from them; the score is usually much better.
+"""
+CROP_PX, LARGE_PX, HUGE_PX = 256, 512, 2048
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add = command.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder with images and labels, in any usual layout")
+    add("--out", type=Path, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
+    add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
+    add("--seed", type=int, default=0, help="of the split into train and val, if the folder has none (default 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from segnl.core.config import dump_yaml
+    from segnl.core.errors import ConfigError
+    from segnl.core.files import write_atomic
+    from segnl.data.find import DATASETS
+    from segnl.data.folder_layout import plan_folder
+    from segnl.runs.recipe import compose
+
+    folder = args.folder.resolve()
+    out = args.out or Path(f"{folder.name}.yaml")
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; give another name with --out")
+    plan = plan_folder(folder, seed=args.seed)
+    recipe = _recipe(plan, args.head)
+    config = compose(recipe, file=str(out))  # refuses an unknown head before anything is written
+    for name, text in _files(plan).items():
+        path = folder / name
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
+        write_atomic(path, text.encode())
+        plan.notes.append(f"wrote {path}")
+    counts = {split: len(DATASETS.find("folder")(config.data, split)) for split in ("train", "val")}
+    header = HEADER.format(
+        folder=args.folder, notes=f"{counts['train']} training and {counts['val']} validation images."
+    )
+    write_atomic(out, (header + dump_yaml(recipe)).encode())
+    print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
+    config_file = shlex.quote(str(out))
+    print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")
+    print(f"  segnl train --config {config_file} --run {shlex.quote(folder.name)}")
+    print(f"  segnl eval --checkpoint {shlex.quote(f'checkpoints/{folder.name}')}")
+
+
+def _recipe(plan: "FolderPlan", head: str) -> "JSONDict":
+    """Returns a recipe for images of this size; settings as in configs/folder/_base.yaml."""
+    short = min(plan.image_hw)
+    crop = max(32, min(CROP_PX, short // 8 * 8))
+    zoom = min(1.0, LARGE_PX / short)
+    inference: JSONDict = {"mode": "whole"}
+    if max(plan.image_hw) > HUGE_PX:
+        inference = {"mode": "slide", "window_hw": [1024, 1024], "stride_hw": [768, 768]}
+    rows, columns = plan.image_hw
+    plan.notes.append(
+        f"size: images of about {rows}x{columns}; crops of {crop}x{crop}, images scaled by {zoom / 2:.2g} to {2 * zoom:.2g}"
+    )
+    return {
+        "model": {
+            "backbone": {"name": "resnet", "depth": 18, "output_stride": 8, "stem": {"kind": "plain"}},
+            "head": {"name": head},
+            "aux": {"channels": 64, "weight": 0.4},
+        },
+        "data": plan.data | {"crop_hw": [crop, crop], "scale": [round(zoom / 2, 3), round(2 * zoom, 3)], "workers": 2},
+        "train": {"max_steps": 2000, "batch_size": 8, "save_every": 200},
+        "optim": {"name": "adamw", "lr": 0.001, "weight_decay": 0.02},
+        "schedule": {"name": "poly", "power": 0.9, "warmup_steps": 50},
+        "loss": {"name": "cross_entropy"},
+        "eval": inference,
+    }
+
+
+def _files(plan: "FolderPlan") -> dict[str, str]:
+    """Returns the text of the files for the data set's folder, by name."""
+    rows = [f"{index}\t{name}\t{red}\t{green}\t{blue}" for index, name, (red, green, blue) in plan.rows]
+    table = {"classes.tsv": "\n".join(["index\tname\tr\tg\tb", *rows]) + "\n"} if rows else {}
+    return table | plan.lists

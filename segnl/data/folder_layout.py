@@ -1,0 +1,314 @@
+"""Looks at a folder of images and labels, and decides how a recipe reads it (`segnl new`). Imports no torch."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from segnl.core import IGNORE
+from segnl.core.config import JSONDict
+from segnl.core.errors import DataError
+from segnl.core.find_files import find_files
+from segnl.core.seeds import seed_for
+from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from segnl.data.reading import read_colours, read_label
+
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+LABEL_WORDS = (
+    *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
+    *("ground_truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "targets", "semantic"),
+)
+IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "photos", "frames", "rgb", "input", "inputs", "pictures")
+LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_target", "_l")
+IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
+FOREIGN = {
+    ".json": "COCO or LabelMe annotations: convert them to PNG masks of class ids first",
+    ".parquet": "a Hugging Face data set: export its images and masks as files",
+    ".zip": "an archive: unpack it",
+}
+MAX_LABELS = 5000
+"""Labels that are looked at; of more, that many spread evenly."""
+MAX_COLOURS = 64
+"""More colours than these in labels are no classes, but the traces of JPEG or of smooth edges."""
+VAL_FRACTION = 0.2
+LISTS = "segnl_splits"
+
+
+@dataclass
+class FolderPlan:
+    """How a recipe reads a folder. data: keys of its section `data`. rows: of classes.tsv (index, name, colour); none
+    where it exists, or where `data.label_map` names the classes. lists: text of the split's lists by file. notes: what
+    was decided and why. image_hw: rows and columns of the image in the middle.
+    """
+
+    data: JSONDict
+    rows: list[tuple[int, str, tuple[int, int, int]]] = field(default_factory=list)
+    lists: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    image_hw: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A picture file. template: its folder below the root with `{split}` for the split, and without sub-folders."""
+
+    path: Path
+    template: str
+    split: str | None
+    is_label: bool
+
+
+def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
+    """Decides how `root` is read. seed: of the split into train and val, where the folder has none.
+
+    Raises DataError where no pairs of images and labels are found, saying what is there.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    files = list(find_files(root, recursive=True))
+    found = [_look_at(root, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    images, labels, data = _pairs(root, files, found)
+    plan = FolderPlan({"name": "folder", "root": str(root)} | data)
+    plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
+    _plan_splits(plan, root, images, seed)
+    _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)])
+    plan.image_hw = _middle_size([images[sample_id].path for sample_id in sorted(images)])
+    return plan
+
+
+def _look_at(root: Path, path: Path) -> _Found:
+    parts = path.relative_to(root).parts[:-1]
+    split, depth, is_label = None, 0, None
+    template = list(parts)
+    for index, part in enumerate(parts):
+        word = part.lower()
+        of_split = next((name for name, words in SPLIT_WORDS.items() if word in words), None)
+        if of_split is not None and split is None:
+            split, depth, template[index] = part, index + 1, "{split}"
+        elif word in LABEL_WORDS or word in IMAGE_WORDS:
+            is_label, depth = word in LABEL_WORDS, max(depth, index + 1)
+    if is_label is None:
+        is_label = path.suffix.lower() in LABEL_SUFFIXES and path.stem.lower().endswith(LABEL_ENDS)
+    return _Found(path, str(PurePosixPath(*template[:depth])), split, is_label)
+
+
+def _pairs(
+    root: Path, files: Sequence[Path], found: Sequence[_Found]
+) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
+    """Returns images and labels by split and sample id, and the keys of `data` that say where they lie."""
+    labels = [item for item in found if item.is_label]
+    images = [item for item in found if not item.is_label]
+    data: JSONDict = {}
+    if not labels:  # a.jpg and a.png side by side
+        others = Counter(item.path.suffix for item in found if item.path.suffix != ".png")
+        labels = [item for item in found if item.path.suffix == ".png"]
+        if not (others and labels):
+            raise DataError(f"{root}: {_no_pairs(files)}")
+        image_suffix = others.most_common(1)[0][0]
+        images = [item for item in found if item.path.suffix == image_suffix]
+        data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
+    label_template = Counter(item.template for item in labels).most_common(1)[0][0]
+    image_templates = Counter(item.template for item in images)
+    if not image_templates:
+        raise DataError(f"{root}: {_no_pairs(files)}")
+    image_template = image_templates.most_common(1)[0][0]
+    labels = [item for item in labels if item.template == label_template]
+    images = [item for item in images if item.template == image_template]
+    image_end, label_end = _ends(images, labels, root)
+    data |= {"image_folder": image_template, "label_folder": label_template}
+    if image_end:
+        data["image_suffix"] = image_end
+    if label_end:
+        data["label_suffix"] = label_end
+    by_id = [
+        {_sample_id(item, root, end): item for item in items}
+        for items, end in ((images, image_end), (labels, label_end))
+    ]
+    common = by_id[0].keys() & by_id[1].keys()
+    if not common:
+        raise DataError(f"{root}: {_no_pairs(files)}")
+    return {key: by_id[0][key] for key in common}, {key: by_id[1][key] for key in common}, data
+
+
+def _sample_id(item: _Found, root: Path, end: str) -> str:
+    depth = 0 if item.template == "." else len(PurePosixPath(item.template).parts)
+    below = PurePosixPath(*item.path.relative_to(root).parts[depth:]).with_suffix("")
+    return f"{item.split or ''}:{str(below).removesuffix(end)}"
+
+
+def _ends(images: Sequence[_Found], labels: Sequence[_Found], root: Path) -> tuple[str, str]:
+    """Returns what the stems of images and of labels end in after what they share, of the pairs of ends with most
+    samples in common.
+    """
+    best, most = ("", ""), 0
+    for image_end in ("", *_present(images, IMAGE_ENDS)):
+        image_ids = {_sample_id(item, root, image_end) for item in images if item.path.stem.endswith(image_end)}
+        for label_end in ("", *_present(labels, LABEL_ENDS)):
+            label_ids = {_sample_id(item, root, label_end) for item in labels if item.path.stem.endswith(label_end)}
+            if len(image_ids & label_ids) > most:
+                best, most = (image_end, label_end), len(image_ids & label_ids)
+    return best
+
+
+def _present(items: Sequence[_Found], ends: Iterable[str]) -> list[str]:
+    """Returns those ends that stems have, as they are written there."""
+    stems = [item.path.stem for item in items]
+    return sorted({stem[-len(end) :] for stem in stems for end in ends if stem.lower().endswith(end)})
+
+
+def _no_pairs(files: Sequence[Path]) -> str:
+    for suffix, advice in FOREIGN.items():
+        if any(path.suffix.lower() == suffix for path in files):
+            return f"holds {suffix} files, perhaps {advice}"
+    suffixes = Counter(path.suffix.lower() for path in files).most_common(3)
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
+    return (
+        f"no pairs of images and labels ({kinds}); expected folders such as images/ and labels/, or names such as "
+        "a.jpg and a_mask.png (data/README.md)"
+    )
+
+
+def _template(data: Mapping[str, str], kind: str) -> str:
+    return f"{data[f'{kind}_folder']}/*{data.get(f'{kind}_suffix', '')}"
+
+
+def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], seed: int) -> None:
+    """Takes the splits of the folder's own names or lists; deals the samples where it has none."""
+    own = {item.split for item in images.values() if item.split is not None}
+    names = {name: sorted(own & {*_spellings(own, words)}) for name, words in SPLIT_WORDS.items()}
+    if names["train"] and names["val"]:
+        plan.data["splits"] = {name: found[0] for name, found in names.items() if found and found[0] != name}
+        counts = Counter(item.split for item in images.values())
+        plan.notes.append("splits: " + ", ".join(f"{split} {counts[split]}" for split in sorted(counts, key=str)))
+        return
+    if names["train"]:  # val is dealt from it
+        for kind in ("image_folder", "label_folder"):
+            plan.data[kind] = plan.data[kind].replace("{split}", names["train"][0])
+        images = {key: item for key, item in images.items() if item.split == names["train"][0]}
+    for train in find_files(root, recursive=True):
+        val = train.with_name("val.txt")
+        if train.name == "train.txt" and val.is_file() and "{split}" not in plan.data["image_folder"]:
+            plan.data["samples"] = str(PurePosixPath(train.relative_to(root).parent) / "{split}.txt")
+            plan.notes.append(f"splits: the lists {plan.data['samples']}")
+            return
+    sample_ids = sorted(key.partition(":")[2] for key in images)
+    order = np.random.default_rng(seed_for(seed, "split")).permutation(len(sample_ids))
+    num_val = max(1, round(VAL_FRACTION * len(sample_ids)))
+    for name, chosen in (("val", order[:num_val]), ("train", order[num_val:])):
+        plan.lists[f"{LISTS}/{name}.txt"] = "".join(f"{sample_ids[i]}\n" for i in sorted(chosen))
+    plan.data["samples"] = f"{LISTS}/{{split}}.txt"
+    plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
+
+
+def _spellings(own: Iterable[str], words: Sequence[str]) -> list[str]:
+    return [name for name in own if name.lower() in words]
+
+
+def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
+    """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
+    if (root / "classes.tsv").is_file():
+        plan.notes.append("classes: classes.tsv, which was there")
+        return
+    step = max(1, -(-len(labels) // MAX_LABELS))
+    labels = labels[::step]
+    with Image.open(labels[0]) as first:
+        mode, palette = first.mode, first.getpalette() or []
+    known = _named_colours(root)
+    if mode in ("RGB", "RGBA"):
+        colours = _colours(labels, root)
+        names = [known.get(colour, f"colour_{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}") for colour in colours]
+        names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+        plan.data["label_map"] = {
+            name: [f"#{bytes(colour).hex()}"] for name, colour in zip(names, colours, strict=True)
+        }
+        plan.notes.append(f"labels: RGB, {len(colours)} colours; data.label_map names each: rename and join them there")
+        return
+    ids = sorted(set().union(*(np.unique(read_label(path, max_id=65_535)).tolist() for path in labels)))
+    is_binary = len(ids) == 2 and ids[1] == IGNORE
+    is_scale = len(ids) == 3 and ids[1] in (127, 128) and ids[2] == IGNORE
+    if IGNORE in ids and not is_binary and not is_scale:
+        ids.remove(IGNORE)
+        plan.notes.append("ignored: 255; if it is a class, add it to classes.tsv")
+    if len(ids) < 2:
+        raise DataError(f"{root}: the labels hold {ids or 'nothing'} only; expected two classes at least")
+    if ids[-1] > IGNORE:
+        plan.data["label_map"] = {f"class_{i}": [i] for i in ids}
+        plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; data.label_map names each of the {len(ids)}")
+        return
+    names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
+    for file_id, name in zip(ids, names, strict=True):
+        of_palette = palette[3 * file_id : 3 * file_id + 3]
+        colour = tuple(of_palette) if len(of_palette) == 3 and mode == "P" else _colour(file_id)
+        plan.rows.append((file_id, name, (colour[0], colour[1], colour[2])))
+    kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
+    plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
+    plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in classes.tsv")
+
+
+def _colours(labels: Sequence[Path], root: Path) -> list[tuple[int, int, int]]:
+    colours: set[int] = set()
+    for path in labels:
+        pixels = read_colours(path).astype(np.uint32)
+        colours |= set(np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]).tolist())
+        if len(colours) > MAX_COLOURS:
+            raise DataError(
+                f"{path}: with the labels before it, more than {MAX_COLOURS} colours; expected one for each class. "
+                "Were the labels saved as JPEG, or with smooth edges?"
+            )
+    if len(colours) < 2:
+        raise DataError(f"{root}: the labels hold one colour only; expected two classes at least")
+    return [(c >> 16, c >> 8 & 255, c & 255) for c in sorted(colours)]
+
+
+def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
+    """Reads names of colours from class_dict.csv (name, r, g, b) or labelmap.txt (name:r,g,b::), where there is one."""
+    out: dict[tuple[int, int, int], str] = {}
+    for name, separator in (("class_dict.csv", ","), ("labelmap.txt", ":")):
+        path = root / name
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.reader(file, delimiter=separator):
+                cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
+                numbers = [cell.strip() for cell in cells[1:4]]
+                if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+                    red, green, blue = map(int, numbers)
+                    out[red, green, blue] = cells[0].strip()
+    return out
+
+
+def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
+    """Returns a name for each id: of codes.txt or classes.txt, where it has one a line for each id."""
+    for name in ("codes.txt", "classes.txt", "names.txt"):
+        path = root / name
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+        lines = [line.strip() for line in lines if line.strip()]
+        if len(set(lines)) == len(lines) > ids[-1]:
+            return [lines[file_id] for file_id in ids]
+    return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
+
+
+def _colour(file_id: int) -> tuple[int, int, int]:
+    """Returns Pascal VOC's colour of an id: its bits, three at a time, from the highest bit of red, green and blue."""
+    red = green = blue = 0
+    for bit in range(8):
+        red |= (file_id >> 3 * bit & 1) << 7 - bit
+        green |= (file_id >> 3 * bit + 1 & 1) << 7 - bit
+        blue |= (file_id >> 3 * bit + 2 & 1) << 7 - bit
+    return red, green, blue
+
+
+def _middle_size(images: Sequence[Path]) -> tuple[int, int]:
+    sizes: list[tuple[int, int]] = []
+    for path in images[:: max(1, len(images) // 100)]:
+        with Image.open(path) as image:
+            sizes.append((image.height, image.width))
+    return sorted(sizes, key=lambda hw: hw[0] * hw[1])[len(sizes) // 2]

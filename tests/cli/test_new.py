@@ -1,0 +1,138 @@
+"""`segnl new`: from a folder as people have it to a recipe that trains."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.cli.main import main
+from segnl.core.config import read_file
+from segnl.data.find import DATASETS
+from segnl.runs.recipe import load_recipe
+
+COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+
+
+def ids(i: int) -> np.ndarray:
+    random = np.random.default_rng(i)
+    return np.kron(random.integers(0, 3, (5, 7)), np.ones((8, 8), int))[:37, :53].astype(np.uint8)
+
+
+def write(root: Path, image: str, label: str, number: int, paint: Callable[[np.ndarray], Image.Image]) -> None:
+    for name, picture in ((image, Image.new("RGB", (53, 37), (number, 9, 9))), (label, paint(ids(number)))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(root / name)
+
+
+def binary(label: np.ndarray) -> Image.Image:
+    return Image.fromarray((label > 0).astype(np.uint8) * 255)
+
+
+def palette(label: np.ndarray) -> Image.Image:
+    image = Image.fromarray(np.where(label == 2, 255, label).astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 128, 0, 0] + [0] * 756 + [224, 224, 192])
+    return image
+
+
+def colours(label: np.ndarray) -> Image.Image:
+    return Image.fromarray(COLOURS[label])
+
+
+LAYOUTS = {
+    "splits above": ("{split}/images/a{i}.jpg", "{split}/masks/a{i}.png", Image.fromarray),
+    "splits below": ("images/{split}/a{i}.png", "labels/{split}/a{i}.png", Image.fromarray),
+    "nested": ("images/{split}/town{i}/a.png", "labels/{split}/town{i}/a.png", Image.fromarray),
+    "suffix beside": ("{split}/a{i}.jpg", "{split}/a{i}_mask.png", binary),
+    "no splits": ("img/a{i}.jpg", "gt/a{i}_gt.png", binary),
+    "jpeg and png": ("a{i}.jpg", "a{i}.png", Image.fromarray),
+    "colours": ("images/a{i}.jpg", "annotations/a{i}.png", colours),
+    "palette": ("JPEGImages/a{i}.jpg", "SegmentationClass/a{i}.png", palette),
+}
+
+
+@pytest.mark.parametrize("spelling", [("train", "val"), ("training", "validation")])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_becomes_a_recipe_with_all_its_pairs(layout, spelling, tmp_path, monkeypatch, capsys):
+    image, label, paint = LAYOUTS[layout]
+    if spelling[0] == "training" and "{split}" not in image:
+        pytest.skip("this layout has no splits")
+    root = tmp_path / "mine"
+    for i in range(10):
+        split = spelling[i >= 7]
+        write(root, image.format(split=split, i=i), label.format(split=split, i=i), i, paint)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", str(root)]) == 0
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    sizes = [len(DATASETS.find("folder")(recipe.data, split)) for split in ("train", "val")]
+    assert sizes == ([7, 3] if "{split}" in image else [8, 2])
+    data = DATASETS.find("folder")(recipe.data, "train")
+    assert data.table.num_classes == (2 if paint in (binary, palette) else 3)
+    assert set(np.unique(data.read(0).label)) <= {0, 1, 2, 255}
+    assert "segnl train --config mine.yaml" in capsys.readouterr().out
+
+
+def test_the_recipe_trains_and_is_scored(tmp_path, monkeypatch):
+    for i in range(6):
+        write(tmp_path / "pets", f"images/a{i}.jpg", f"masks/a{i}.png", i, binary)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "pets", "--head", "fcn"]) == 0
+    small = ["model.backbone.width=0.125", "train.max_steps=2", "train.batch_size=2", "data.workers=0"]
+    small += ["model.head.channels=8", "train.pictures=false"]
+    options = [word for override in small for word in ("--set", override)]
+    assert main(["train", "--config", "pets.yaml", "--run", "pets", *options]) == 0
+    assert main(["eval", "--checkpoint", "checkpoints/pets"]) == 0
+
+
+def test_lists_of_a_voc_folder_are_its_splits(tmp_path, monkeypatch):
+    for i in range(4):
+        write(tmp_path / "voc", f"JPEGImages/a{i}.jpg", f"SegmentationClass/a{i}.png", i, palette)
+    lists = tmp_path / "voc" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a0\na2\na3\n")
+    (lists / "val.txt").write_text("a1\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "voc"]) == 0
+    assert read_file(tmp_path / "voc.yaml")["data"]["samples"] == "ImageSets/Segmentation/{split}.txt"
+    assert (tmp_path / "voc" / "classes.tsv").read_text().splitlines()[2] == "1\tforeground\t128\t0\t0"
+
+
+def test_names_of_colours_are_taken_from_class_dict_csv(tmp_path, monkeypatch):
+    for i in range(4):
+        write(tmp_path / "c", f"images/a{i}.jpg", f"labels/a{i}.png", i, colours)
+    (tmp_path / "c" / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,128,0,0\ntree,0,128,0\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "c"]) == 0
+    label_map = read_file(tmp_path / "c.yaml")["data"]["label_map"]
+    assert label_map == {"sky": ["#000000"], "tree": ["#008000"], "road": ["#800000"]}
+
+
+def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "m", f"images/a{i}.jpg", f"masks/a{i}.png", i, binary)
+    table = "index\tname\tr\tg\tb\n0\tsky\t1\t1\t1\n255\tpet\t2\t2\t2\n"
+    (tmp_path / "m" / "classes.tsv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "m"]) == 0
+    assert (tmp_path / "m" / "classes.tsv").read_text() == table
+    assert main(["new", "m"]) == 2
+    assert "m.yaml: exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ([], "no pairs of images and labels (no files)"),
+        (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
+        (["a.jpg", "a.json"], "perhaps COCO or LabelMe annotations"),
+        (["a.zip"], "perhaps an archive: unpack it"),
+    ],
+)
+def test_a_folder_without_pairs_is_one_line_that_says_what_is_there(files, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "x").mkdir()
+    for name in files:
+        (tmp_path / "x" / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "x"]) == 3
+    assert says in capsys.readouterr().err
