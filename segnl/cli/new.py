@@ -68,10 +68,8 @@ def _recipe(plan: "FolderPlan", head: str) -> "JSONDict":
     inference: JSONDict = {"mode": "whole"}
     if max(plan.image_hw) > HUGE_PX:
         inference = {"mode": "slide", "window_hw": [1024, 1024], "stride_hw": [768, 768]}
-    rows, columns = plan.image_hw
-    plan.notes.append(
-        f"size: images of about {rows}x{columns}; crops of {crop}x{crop}, images scaled by {zoom / 2:.2g} to {2 * zoom:.2g}"
-    )
+    size, zooms = "x".join(map(str, plan.image_hw)), f"{zoom / 2:.2g} to {2 * zoom:.2g}"
+    plan.notes.append(f"size: images of about {size}; crops of {crop}x{crop}, images scaled by {zooms}")
     return {
         "model": {
             "backbone": {"name": "resnet", "depth": 18, "output_stride": 8, "stem": {"kind": "plain"}},

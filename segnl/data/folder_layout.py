@@ -185,7 +185,8 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
     own = {item.split for item in images.values() if item.split is not None}
     names = {name: sorted(own & {*_spellings(own, words)}) for name, words in SPLIT_WORDS.items()}
     if names["train"] and names["val"]:
-        plan.data["splits"] = {name: found[0] for name, found in names.items() if found and found[0] != name}
+        renamed = {name: found[0] for name, found in names.items() if found and found[0] != name}
+        plan.data |= {"splits": renamed} if renamed else {}
         counts = Counter(item.split for item in images.values())
         plan.notes.append("splits: " + ", ".join(f"{split} {counts[split]}" for split in sorted(counts, key=str)))
         return
