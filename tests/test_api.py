@@ -234,7 +234,7 @@ def test_a_data_set_works_under_torchs_loader(
 def test_a_wrong_argument_of_open_dataset_is_one_line(tiny_data: Path) -> None:
     with pytest.raises(ConfigError, match=r"ignore_id: unknown key; did you mean 'ignore_ids'\?"):
         segnl.open_dataset("folder", tiny_data, ignore_id=[9])
-    with pytest.raises(ConfigError, match="known: ade20k, cityscapes, folder, streets"):
+    with pytest.raises(ConfigError, match="known: ade20k, cityscapes, folder, probe, streets"):
         segnl.open_dataset("zzz", tiny_data)
     with pytest.raises(DataError, match="no split 'dev'; it has train, val"):
         segnl.open_dataset("folder", tiny_data, "dev", ignore_ids=[9])

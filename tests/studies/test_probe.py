@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 
 from segnl.cli.main import main
+from segnl.core.config import merge
 from segnl.core.errors import ConfigError
 from segnl.models.segmenter import Segmenter
 from segnl.runs.recipe import compose
 from segnl.studies.probe import STUDY, ProbeRequest, probe
-from segnl.studies.probe_results import control_recipe, reach_of
+from segnl.studies.probe_results import (
+    TargetCounts,
+    control_recipe,
+    reach_of,
+    task_results,
+    task_verdicts,
+)
 from segnl.studies.study import load_study
 
 SMALL = ("data.crop_hw=[28,44]", "data.num_val=3", "train.max_steps=2", "train.batch_size=2")
@@ -116,3 +123,14 @@ def test_the_control_of_a_recipe_has_its_convolutions_and_no_context(tmp_path: P
     near, far = reach_of(control_recipe(recipe)), reach_of(control_recipe(wide))
     assert (near.rows, near.columns) == (2, 2)
     assert far.rows > near.rows
+
+
+def test_a_backbone_that_sees_everything_is_said_to(tmp_path: Path) -> None:
+    recipe = load_study(STUDY, runs=tmp_path).runs_of("fcn")[0].recipe
+    deep = compose(merge(recipe.to_dict(), {"model": {"backbone": {"name": "resnet", "depth": 18}}}), "")
+    reach = reach_of(deep)
+    assert (reach.rows, reach.columns) == (12, 12)
+    offsets = np.array([[[0, 3], [11, -11], [4, 0]]])
+    counts = {head: {0: TargetCounts(np.array([[16, 0, 8]]), 16, offsets)} for head in ("fcn", "rcca")}
+    (sentence,) = task_verdicts(task_results("reach", counts, reach, (12, 12)))
+    assert sentence.startswith("The convolutions alone see the whole image")

@@ -99,5 +99,4 @@ def test_one_seed_says_nothing_about_the_heads() -> None:
 def test_the_words_for_a_head_name_chance_where_it_is() -> None:
     accuracy = {"cross": Accuracy.of([0.98, 0.99, 0.99]), "off": Accuracy.of([0.31, 0.34, 0.36])}
     assert sight_sentence(Sight("rcca_r1", 3, accuracy, None)) == "cross 99 %, off at chance (34 %)"
-    wide = {"off": Accuracy.of([0.2, 0.9, 0.9])}  # its interval has chance in it, and much else
-    assert sight_sentence(Sight("rcca", 3, wide, None)) == "off 67 %"
+    assert sight_sentence(Sight("rcca", 3, {"off": Accuracy.of([0.2, 0.9, 0.9])}, None)) == "off 67 %"
