@@ -31,6 +31,8 @@ class Curve:
     lr: Floats
     eval_steps: Floats
     miou: Floats
+    eval_loss: Floats
+    """Mean cross-entropy of the validations; NaN in logs that have none."""
 
     def smooth_loss(self) -> Floats:
         """Returns the loss smoothed over a fortieth of the steps."""
@@ -54,11 +56,12 @@ def read_curve(run: Path, name: str) -> Curve:
         lr=_column(steps, "lr"),
         eval_steps=_column(scores, "step"),
         miou=_column(scores, "miou"),
+        eval_loss=_column(scores, "loss"),
     )
 
 
 def _column(lines: dict[int, dict[str, Any]], key: str) -> Floats:
-    return np.array([lines[step].get(key, np.nan) for step in sorted(lines)], np.float64)
+    return np.array([lines[step].get(key) for step in sorted(lines)], np.float64)  # None becomes NaN
 
 
 def smoothed(values: Floats, width: int) -> Floats:
@@ -108,15 +111,22 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
         label = f"{curve.name}, last mIoU {100 * curve.miou[-1]:.1f} %" if curve.miou.size else curve.name
         loss.plot(curve.steps, curve.loss, color=mark(i).colour, alpha=0.18, linewidth=0.6, zorder=1)
         loss.plot(curve.steps, curve.smooth_loss(), label=label, linewidth=1.8, zorder=3, **style)
+        if np.isfinite(curve.eval_loss).any():
+            points = {"color": mark(i).colour, "marker": mark(i).marker, "markersize": 4.5}
+            loss.plot(curve.eval_steps, curve.eval_loss, linestyle=":", linewidth=1.2, zorder=2, **points)
         # Equal schedules cover one another; later ones are thinner, so that earlier ones remain visible.
         lr.plot(curve.steps, curve.lr, linewidth=1.4 + 1.6 * min(4, len(curves) - 1 - i), **style)
         if curve.miou.size:
             percent = 100 * curve.miou
             miou.plot(curve.eval_steps, percent, marker=mark(i).marker, markersize=4.5, linewidth=1.6, **style)
-    for axes, label in ((loss, "training loss"), (lr, "learning rate"), (miou, "validation mIoU (%)")):
+    has_eval_loss = any(np.isfinite(curve.eval_loss).any() for curve in curves)
+    loss_label = "loss (points: validation)" if has_eval_loss else "training loss"
+    for axes, label in ((loss, loss_label), (lr, "learning rate"), (miou, "validation mIoU (%)")):
         style_axes(axes, y_label=label)
     # The top of the smoothed loss, because single bad batches must not flatten the curve.
-    loss.set_ylim(0, 1.08 * max(float(curve.smooth_loss().max()) for curve in curves))
+    highest = max(float(curve.smooth_loss().max()) for curve in curves)
+    eval_losses = [value for curve in curves for value in curve.eval_loss.tolist() if value <= 2 * highest]
+    loss.set_ylim(0, 1.08 * max([highest, *eval_losses]))
     lr.set_ylim(bottom=0)
     lr.set_xlim(0, 1.02 * max(float(curve.steps[-1]) for curve in curves))
     if not has_miou:

@@ -31,7 +31,7 @@ MAX_NAMED = 40
 """Classes whose names fit beside a matrix or under bars."""
 
 CAPTIONS = {
-    "curves.png": "Loss, learning rate and validation mIoU against steps.",
+    "curves.png": "Loss (points: cross-entropy on val), learning rate and validation mIoU against steps.",
     "predictions.png": "Validation images, their labels and the predictions; black is ignored.",
     "iou.png": "IoU of each class on the validation split.",
     "confusion.png": "Confusion matrix of the validation split: pixels, and per cent of each label class's pixels.",

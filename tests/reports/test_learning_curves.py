@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,12 +67,22 @@ def colours_in(png):
 def curve(name, *, loss=1.0, miou=()):
     steps = np.arange(1.0, 41.0)
     at = np.linspace(10, 40, len(miou))
-    return Curve(name, steps, np.full(40, loss), np.linspace(0.01, 0, 40), at, np.array(miou))
+    return Curve(
+        name, steps, np.full(40, loss), np.linspace(0.01, 0, 40), at, np.array(miou), np.full(len(miou), np.nan)
+    )
 
 
 def test_every_run_is_drawn_in_its_colour():
     colours = colours_in(curves_figure([curve("a", loss=1.0, miou=[0.2, 0.4]), curve("b", loss=2.0, miou=[0.1, 0.5])]))
     assert [tuple(bytes.fromhex(mark.colour[1:])) in colours for mark in MARKS[:3]] == [True, True, False]
+
+
+def test_the_validation_loss_is_drawn_beside_the_training_loss():
+    own = curve("a", miou=[0.2, 0.4])
+    drawn = replace(own, eval_loss=np.array([1.5, 0.5]))
+    assert curves_figure([drawn]) != curves_figure([own])
+    far_away = replace(own, eval_loss=np.array([1e6, np.nan]))  # leaves the training loss visible
+    assert curves_figure([far_away]) != curves_figure([drawn])
 
 
 def test_the_command_draws_runs_with_and_without_validation(tmp_path, capsys):
