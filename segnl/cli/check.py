@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
 def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
     from segnl.data.find import DATASETS
 
-    dataset = DATASETS.find(recipe.data.name)
-    splits = [dataset(recipe.data, split or "train", allow_unmatched=True)]
+    dataset, num_bands = DATASETS.find(recipe.data.name), recipe.model.input.channels
+    splits = [dataset(recipe.data, split or "train", allow_unmatched=True, num_bands=num_bands)]
     if split is None:
         try:
-            splits.append(dataset(recipe.data, "val", allow_unmatched=True))
+            splits.append(dataset(recipe.data, "val", allow_unmatched=True, num_bands=num_bands))
         except DataError as err:
             print(f"note: val is not checked: {err}")
     return splits

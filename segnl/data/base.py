@@ -135,10 +135,9 @@ class DataConfig(Config):
         """The data set's name for people and for the names of runs."""
         return self.name
 
-    @property
-    def image_format(self) -> ImageFormat:
-        """How images are decoded."""
-        return ImageFormat(self.value_range, self.max_pixels)
+    def image_format(self, num_bands: int = 3) -> ImageFormat:
+        """Returns how images of that many bands are decoded."""
+        return ImageFormat(self.value_range, self.max_pixels, num_bands)
 
     @property
     def root_folder(self) -> Path:
@@ -171,6 +170,7 @@ class SegmentationData:
     decoding also overrides `read_ids`.
     allow_unmatched: collects files without a partner in `unmatched` instead of raising for the first (for `check`).
     needs_labels: False accepts a split without any label file; `has_labels` is False then, and all labels are ignored.
+    num_bands: of images; other numbers than 3 (RGB) are the recipe's model.input.channels.
 
     Raises DataError for a folder that is missing or empty, an unknown split, an image without label or the reverse.
     """
@@ -200,8 +200,15 @@ class SegmentationData:
     """Names of the pairs of classes that look alike, for a data set that marks their pixels (`ambiguous_mask`)."""
 
     def __init__(
-        self, cfg: DataConfig, split: str, *, allow_unmatched: bool = False, needs_labels: bool = True
+        self,
+        cfg: DataConfig,
+        split: str,
+        *,
+        allow_unmatched: bool = False,
+        needs_labels: bool = True,
+        num_bands: int = 3,
     ) -> None:
+        self.image_format = cfg.image_format(num_bands)
         self.cfg = cfg
         self.split = split
         self.root = cfg.root_folder
@@ -349,8 +356,8 @@ class SegmentationData:
         return ""
 
     def read_image(self, i: int) -> Pixels:
-        """Reads the image of pair `i`, RGB u8 `H W 3`. Override it for images that are no files. Raises FileError."""
-        return read_image(self._images[i], self.cfg.image_format)
+        """Reads the image of pair `i`, RGB u8 `H W 3` or `H W bands`. Override it for images that are no files. Raises FileError."""
+        return read_image(self._images[i], self.image_format)
 
     def read_ids(self, i: int) -> Ids:
         """Reads the label of pair `i` as the ids of its file, integer `H W`; `table` maps them to train ids.

@@ -34,11 +34,13 @@ class ImageFormat:
     """How the pixels of images become 8-bit channels.
 
     value_range: the stored values that become 0 and 255, those between in proportion, for images of more than 8 bits;
-    None refuses such images. max_pixels: rows times columns.
+    None refuses such images. max_pixels: rows times columns. num_bands: 3 for RGB, which grey images become too; with
+    another number an image must have as many.
     """
 
     value_range: tuple[float, float] | None = None
     max_pixels: int = MAX_PIXELS
+    num_bands: int = 3
 
 
 DEFAULT_FORMAT = ImageFormat()
@@ -62,7 +64,7 @@ class FileError(DataError):
 
 
 def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
-    """Decodes an image to RGB u8 `H W 3`, its pixels as stored (no EXIF rotation).
+    """Decodes an image to RGB u8 `H W 3`, or `H W num_bands`, its pixels as stored (no EXIF rotation).
 
     Raises FileError for a file that is missing, empty, truncated or too large; that has more than 8 bits a channel,
     unless image_format says how to read them; a fourth band that is not constant; or several pages.
@@ -71,17 +73,21 @@ def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels
 
 
 def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
-    """Returns the pixels of a decoded PIL image, RGB u8 `H W 3`. path: its file, and its name in messages.
+    """Returns the pixels of a decoded PIL image as `read_image` does. path: its file, and its name in messages.
 
     Raises FileError as `read_image` does.
     """
     if image.mode.startswith(("I", "F")) or image.info.get(_IS_DEEP):
         return _deep_pixels(image, path, image_format)
+    if image_format.num_bands != 3:
+        modes = {"1": "L", "P": "RGB", "PA": "RGBA"}
+        bands = np.array(image.convert(modes[image.mode]) if image.mode in modes else image)
+        return _require_bands(bands if bands.ndim == 3 else bands[:, :, None], path, image_format.num_bands)
     if image.mode in ("RGBA", "RGBX", "LA", "PA"):
         lowest, highest = image.getchannel(len(image.getbands()) - 1).getextrema()
         if lowest != highest:
             detail = f"image of mode {image.mode}, whose last band holds {lowest}..{highest}; expected RGB or grey"
-            raise FileError(path, "format", f"{detail}: drop that band, or blend it in, and save the image again")
+            raise FileError(path, "format", f"{detail}: save it without that band, or set model.input.channels")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -94,12 +100,27 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
         stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 3:
+        if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
             raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
-        values = stored[..., ::-1].astype(np.float32)
+        values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first
+        if image_format.num_bands == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
+            values = values[..., :3]
     lowest, highest = image_format.value_range
     levels = np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(levels) if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
+    if levels.ndim == 2:
+        levels = np.repeat(levels[:, :, None], 3 if image_format.num_bands == 3 else 1, axis=2)
+    return _require_bands(np.ascontiguousarray(levels), path, image_format.num_bands)
+
+
+def _require_bands(pixels: Pixels, path: Path, num_bands: int) -> Pixels:
+    if pixels.shape[2] != num_bands:
+        raise FileError(path, "format", f"image of {pixels.shape[2]} bands, but model.input.channels is {num_bands}")
+    return pixels
+
+
+def rgb_view(image: Pixels) -> Pixels:
+    """Returns an image `H W bands` as RGB u8 `H W 3` for people: its first three bands, or its first one as grey."""
+    return image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, axis=2)
 
 
 def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS) -> Ids:

@@ -86,7 +86,7 @@ class ScaledCrop(A.DualTransform):
         source = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
         flags = interpolation | cv2.WARP_INVERSE_MAP
         out = cv2.warpAffine(pixels, source, (window_hw[1], window_hw[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(out, dtype=np.uint8)
+        return np.asarray(out, dtype=np.uint8).reshape(*out.shape[:2], *pixels.shape[2:])  # OpenCV drops an axis of 1
 
 
 class PhotometricDistortion(A.ImageOnlyTransform):
@@ -143,9 +143,11 @@ class TrainTransform:
     an image larger than the crop, a random window of it is cut.
     """
 
-    def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, int, int], seed: int) -> None:
+    def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, ...], seed: int) -> None:
         self.seed = seed
-        self.crop_hw = cfg.crop_hw
+        self.crop_hw, self.num_bands = cfg.crop_hw, len(pad_rgb)
+        if cfg.augment is None and cfg.distort and self.num_bands != 3:
+            raise ConfigError("data.distort: changes hues, which RGB images have only; set it to false")
         entries: list[JSONDict] = [{"name": "ScaledCrop"}]
         entries += [{"name": "HorizontalFlip", "p": 0.5}] if cfg.flip else []
         entries += [{"name": "PhotometricDistortion"}] if cfg.distort else []
@@ -170,11 +172,14 @@ class TrainTransform:
         except (ValueError, TypeError, LookupError, ArithmeticError, CropSizeError, cv2.error) as err:
             raise ConfigError(f"data.augment: cannot transform image {sample.id}: {_reason(err)}") from err
         image, label = out["image"], out["mask"]
-        if (image.shape, label.shape) != ((*self.crop_hw, 3), self.crop_hw) or {image.dtype, label.dtype} != {_UINT8}:
+        if (image.shape, label.shape) != ((*self.crop_hw, self.num_bands), self.crop_hw) or {
+            image.dtype,
+            label.dtype,
+        } != {_UINT8}:
             rows, columns = self.crop_hw
             raise ConfigError(
                 f"data.augment: makes image {sample.id} {image.dtype} {image.shape}, its label {label.dtype} "
-                f"{label.shape}; expected uint8 ({rows}, {columns}, 3) and ({rows}, {columns})"
+                f"{label.shape}; expected uint8 ({rows}, {columns}, {self.num_bands}) and ({rows}, {columns})"
             )
         return Sample(image, label, sample.id)
 

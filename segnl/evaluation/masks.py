@@ -12,7 +12,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, not_a_link, write_atomic
 from segnl.core.png import png
-from segnl.data.reading import read_label
+from segnl.data.reading import read_label, rgb_view
 from segnl.labels.table import ClassTable
 
 KINDS = ("ids", "colour", "overlay", "error")
@@ -40,6 +40,7 @@ def write_masks(
     Raises ValueError when the three differ in size, ConfigError when the id leads out of the folder, MachineError
     when a file cannot be written.
     """
+    image = rgb_view(image)
     _check(prediction, image, label)
     pictures = {
         "ids": table.to_file(prediction),

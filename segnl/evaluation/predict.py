@@ -33,7 +33,7 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
         Progress("predict", len(files), unit="image") as progress,
     ):
         for image_id, path in files.items():
-            image = read_image(path, predictor.recipe.data.image_format)
+            image = read_image(path, predictor.image_format)
             labels = predictor.predict(image)
             writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
             progress.advance()

@@ -31,6 +31,7 @@ class Predictor:
     def __init__(self, model: Segmenter, recipe: Recipe, class_table: ClassTable, device: torch.device) -> None:
         self.recipe, self.class_table, self.device = recipe, class_table, device
         self.model = model.to(device)
+        self.image_format = recipe.data.image_format(recipe.model.input.channels)
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
 
     def logits(self, image: Tensor) -> Tensor:
@@ -44,8 +45,10 @@ class Predictor:
 
         image: u8 `H W 3`, RGB, or images of one size, `b H W 3`.
         """
-        if image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB (a tensor: `3 H W`)")
+        channels = self.recipe.model.input.channels
+        if image.ndim not in (3, 4) or image.shape[-1] != channels or image.dtype != np.uint8:
+            expected = f"uint8 `H W {channels}`{', RGB' if channels == 3 else ''} (a tensor: `{channels} H W`)"
+            raise ValueError(f"image: {image.dtype} {image.shape}; expected {expected}")
         self.model.eval()
         cfg = self.recipe.eval
         images = image if image.ndim == 4 else image[None]
@@ -79,8 +82,7 @@ class Predictor:
         # A sliding window already passes the network in batches.
         batch_size = 1 if self.recipe.eval.mode == "slide" else self.recipe.eval.batch_size
         predictions: list[npt.NDArray[Any]] = []
-        image_format = self.recipe.data.image_format
-        for batch in _batches((as_pixels(item, image_format) for item in image), batch_size):
+        for batch in _batches((as_pixels(item, self.image_format) for item in image), batch_size):
             scores = self.scores(np.stack(batch))
             predictions += list((scores.probabilities() if probabilities else scores.argmax()).cpu().numpy())
         return predictions

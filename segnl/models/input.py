@@ -1,33 +1,82 @@
-"""Normalisation of pixel values on the device."""
+"""Input of the network: number of channels, and normalisation of pixel values on the device."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config
+from segnl.core.errors import ConfigError
 
-ThreeNumbers = tuple[float, float, float]
+Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=4)]
+Widening = Literal["repeat", "mean", "zero"]
 
 
 class InputConfig(Config):
     """Input convention; the defaults are ImageNet's, as in the weights of torchvision and mmsegmentation."""
 
-    mean: ThreeNumbers = (123.675, 116.28, 103.53)
-    """On the scale 0..255, in the channel order `order`."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
+    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    """Bands of an image: 3 for RGB, 4 for RGB and infrared, 1 for grey or thermal."""
+    mean: Numbers = (123.675, 116.28, 103.53)
+    """One for each channel, on the scale 0..255, in the channel order `order`."""
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=4)] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
+    widening: Widening = "repeat"
+    """How the first convolution of backbone.weights, of 3 channels, gets another number (segnl/models/input.py)."""
+
+    @model_validator(mode="after")
+    def _one_number_a_channel(self) -> "InputConfig":
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.channels:
+                raise ValueError(
+                    f"{name}: has {len(numbers)} numbers; expected one for each of {self.channels} channels"
+                )
+        if self.order == "bgr" and self.channels != 3:
+            raise ValueError(f"order: bgr needs 3 channels, there are {self.channels}")
+        return self
+
+
+def first_convolution(backbone: nn.Module, channels: int) -> nn.Conv2d:
+    """Returns the first convolution of a backbone that reads images of `channels`; raises ConfigError for none."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == channels and module.groups == 1:
+            return module
+    raise ConfigError("model.input.channels: this backbone has no first convolution to widen; leave it at 3")
+
+
+def set_channels(conv: nn.Conv2d, channels: int) -> None:
+    """Gives a convolution another number of input channels and new initial weights, kept frozen if they were."""
+    shape = (conv.out_channels, channels, *conv.kernel_size)
+    conv.in_channels = channels
+    conv.weight = nn.Parameter(conv.weight.new_empty(shape), requires_grad=conv.weight.requires_grad)
+    conv.reset_parameters()
+
+
+def widened(weight: Tensor, channels: int, widening: Widening) -> Tensor:
+    """Returns the weights of a first convolution for another number of channels.
+
+    weight: `d 3 y x`, for RGB; returns `d channels y x`. One channel gets their sum, so a grey image has the effect of
+    the same image in RGB. Otherwise `repeat` takes R, G, B, R, ... and `mean` their mean for all, both times
+    3 / channels, so the sum over channels keeps its scale; `zero` keeps them, with zeros for further channels.
+    """
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if widening == "mean":
+        return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
+    if widening == "repeat":
+        return weight[:, [i % 3 for i in range(channels)]] * (3 / channels)
+    return torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)[:, :channels]
 
     @property
-    def padding_rgb(self) -> tuple[int, int, int]:
-        """The RGB value, 0..255, that normalises to nearly zero; it pads crops that reach beyond their image."""
+    def padding_rgb(self) -> tuple[int, ...]:
+        """The pixel, RGB or a level for each band, that normalises to nearly zero; it pads crops beyond their image."""
         mean = self.mean if self.order == "rgb" else self.mean[::-1]
-        return round(mean[0]), round(mean[1]), round(mean[2])
+        return tuple(round(level) for level in mean)
 
 
 class Normalise(nn.Module):
-    """(pixel - mean) / std of RGB pixels, in the network's channel order.
+    """(pixel - mean) / std of pixels, in the network's channel order.
 
     Adds nothing to the state_dict: mean, std and order come from the recipe, which every checkpoint contains.
     """
@@ -37,25 +86,25 @@ class Normalise(nn.Module):
 
     def __init__(self, cfg: InputConfig) -> None:
         super().__init__()
-        self.order = cfg.order
-        self.register_buffer("mean", torch.tensor(cfg.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)
+        self.order, self.channels = cfg.order, cfg.channels
+        self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps an RGB image `b 3 H W`, uint8 or floating in 0..255, to float32 of the same shape and memory format.
 
-        Raises ValueError unless the image has three channels.
+        With another number of channels `b channels H W`. Raises ValueError unless the image has as many.
         """
-        if image.dim() != 4 or image.shape[1] != 3:
-            raise ValueError(f"image: shape {tuple(image.shape)}; expected `b 3 H W`")
+        if image.dim() != 4 or image.shape[1] != self.channels:
+            raise ValueError(f"image: shape {tuple(image.shape)}; expected `b {self.channels} H W`")
         if self.order == "bgr":
             image = image.flip(1)
         if image.stride(1) != 1:
             return _normalised(image, self.mean, self.std)
         # Channels are adjacent in memory: repeating mean and std along a row takes a quarter of broadcasting's time.
-        rows, width = image.permute(0, 2, 3, 1).flatten(2), image.shape[3]  # b H W*3
+        rows, width = image.permute(0, 2, 3, 1).flatten(2), image.shape[3]  # b H W*channels
         mean, std = (values.flatten().repeat(width) for values in (self.mean, self.std))
-        return _normalised(rows, mean, std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+        return _normalised(rows, mean, std).unflatten(2, (width, self.channels)).permute(0, 3, 1, 2)
 
 
 def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

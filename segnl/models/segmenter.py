@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, validate
-from segnl.models.backbones.base import BackboneConfig
+from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import BACKBONES, HEADS
 from segnl.models.heads.base import HeadConfig
 from segnl.models.initialisation import initialise, seeded
-from segnl.models.input import InputConfig, Normalise
+from segnl.models.input import InputConfig, Normalise, first_convolution, set_channels, widened
 from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
 from segnl.ops.resize import resize
 
@@ -79,6 +79,8 @@ class Segmenter(nn.Module):
         self.input = Normalise(cfg.input)
         with nullcontext() if seed is None else seeded(seed, "backbone"):
             self.backbone = BACKBONES.find(cfg.backbone.name)(cfg.backbone)
+            if cfg.input.channels != 3:
+                set_channels(first_convolution(self.backbone, 3), cfg.input.channels)
         channels = self.backbone.stage_channels
         with nullcontext() if seed is None else seeded(seed, "head"):
             self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
@@ -145,8 +147,12 @@ class SegmentationModel(nn.Module):
 
     def low_resolution(self, image: Tensor) -> Logits:
         """Maps images `b 3 H W` to logits `b k h w` at feature size, for the losses of segnl.losses."""
-        if image.dim() != 4 or image.shape[1] != 3 or not (image.is_floating_point() or image.dtype == torch.uint8):
-            raise ValueError(f"image: {image.dtype} {tuple(image.shape)}; expected uint8 or floating `b 3 H W`")
+        channels = self.segmenter.input.channels
+        is_number = image.is_floating_point() or image.dtype == torch.uint8
+        if image.dim() != 4 or image.shape[1] != channels or not is_number:
+            raise ValueError(
+                f"image: {image.dtype} {tuple(image.shape)}; expected uint8 or floating `b {channels} H W`"
+            )
         if not image.is_floating_point():
             image = self.segmenter.input(image).to(self.segmenter.classifier.weight.dtype)
         logits: Logits = self.segmenter(image)
@@ -169,5 +175,18 @@ def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int, *, load_backbon
     """
     model = Segmenter(cfg, num_classes, seed=seed)
     if load_backbone and cfg.backbone.weights is not None:
-        model.backbone.load_pretrained(cfg.backbone.weights)
+        if cfg.input.channels == 3:
+            model.backbone.load_pretrained(cfg.backbone.weights)
+        else:
+            _load_widened(model.backbone, cfg.backbone.weights, cfg.input)
     return model
+
+
+def _load_widened(backbone: Backbone, weights: str, cfg: InputConfig) -> None:
+    """Loads weights for RGB images into a backbone for another number of channels."""
+    conv = first_convolution(backbone, cfg.channels)
+    set_channels(conv, 3)
+    backbone.load_pretrained(weights)
+    weight = widened(conv.weight.detach(), cfg.channels, cfg.widening)
+    set_channels(conv, cfg.channels)
+    conv.weight.data.copy_(weight)

@@ -73,7 +73,7 @@ def select_module(model: Segmenter, name: ModuleName) -> nn.Module:
 @torch.no_grad()
 def inputs_of(model: Segmenter, module: nn.Module, name: ModuleName, hw: tuple[int, int]) -> list[Tensor]:
     """Returns the module's inputs when the network sees one image of `hw` pixels: the image, the stages, or a map."""
-    image = torch.zeros(1, 3, *hw)
+    image = torch.zeros(1, model.input.channels, *hw)
     if name == "model":
         return [image]
     stages = list(model.backbone(image))

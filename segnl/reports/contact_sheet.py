@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.data.base import SegmentationData
+from segnl.data.reading import rgb_view
 from segnl.evaluation.evaluation import Evaluation
 
 GAP, HEADER = 6, 26  # pixels
@@ -66,7 +67,7 @@ def _legend(
 
 
 def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:
-    image = data.read(i).image
+    image = rgb_view(data.read(i).image)
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     colours = [_resized(data.table.colour(mask), (width, height), cv2.INTER_NEAREST_EXACT) for mask in masks]
     return [_resized(image, (width, height), cv2.INTER_AREA), *colours]

@@ -17,6 +17,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
+from segnl.data.reading import rgb_view
 from segnl.evaluation.evaluation import Evaluation
 
 MAX_WIDTH, THUMB_WIDTH = 768, 112  # pixels
@@ -81,8 +82,8 @@ def _image(networks: Mapping[str, Evaluation], data: SegmentationData, i: int) -
     return {
         "id": sample.id,
         "hw": list(hw),
-        "photo": _jpeg(sample.image, hw),
-        "thumb": _jpeg(sample.image, thumb_hw),
+        "photo": _jpeg(rgb_view(sample.image), hw),
+        "thumb": _jpeg(rgb_view(sample.image), thumb_hw),
         "label": pack(_shrunk(sample.label, hw)),
         "masks": [pack(_shrunk(network.mask(i, data.table), hw)) for network in networks.values()],
         "ambiguous": None if ambiguous is None else pack(_shrunk(ambiguous, hw)),

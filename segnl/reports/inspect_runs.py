@@ -8,6 +8,7 @@ from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
+from segnl.data.reading import rgb_view
 from segnl.evaluation.attention import RunAttention
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
@@ -99,7 +100,7 @@ def _write_picture(file: Path, runs: Mapping[str, RunAttention], i: int, pixel: 
             f"--attention {pixel[0]},{pixel[1]}: outside {sample.id}, which has {height} rows and {width} columns"
         )
     rows = {name: run.of_image(i).of_pixel(pixel) for name, run in runs.items()}
-    write_atomic(file, attention_picture(sample.image, pixel, rows))
+    write_atomic(file, attention_picture(rgb_view(sample.image), pixel, rows))
 
 
 def _common_data(runs: Sequence[Run], split: str) -> SegmentationData:

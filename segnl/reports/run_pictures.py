@@ -14,6 +14,7 @@ from segnl.core.files import not_a_link, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.label_counts import class_pixels
 from segnl.data.loader import BatchKeys, BatchPlan
+from segnl.data.reading import rgb_view
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.evaluation.evaluation import Evaluation
@@ -83,7 +84,9 @@ def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
     transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, NUM_CROPS, first_step=0, max_steps=1)
     crops = [transform(data.read(index), epoch, index) for epoch, index in next(iter(BatchKeys(len(data), plan)))]
-    panels = [_narrow(np.hstack([crop.image, overlay(crop.image, crop.label, data.table)])) for crop in crops]
+    images = [rgb_view(crop.image) for crop in crops]
+    pairs = [(image, overlay(image, crop.label, data.table)) for image, crop in zip(images, crops, strict=True)]
+    panels = [_narrow(np.hstack(pair)) for pair in pairs]
     file = io.BytesIO()
     Image.fromarray(_grid(panels, columns=3)).save(file, "PNG")
     return file.getvalue()

@@ -23,7 +23,9 @@ def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> Segm
     this machine can carry.
     """
     require_workers(recipe.data.workers)
-    return DATASETS.find(recipe.data.name)(recipe.data, split, needs_labels=needs_labels)
+    channels = recipe.model.input.channels
+    bands = {} if channels == 3 else {"num_bands": channels}  # a data set of one's own may have RGB images only
+    return DATASETS.find(recipe.data.name)(recipe.data, split, needs_labels=needs_labels, **bands)
 
 
 def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:

@@ -151,6 +151,8 @@ def is_conditional(key: str, recipe: Recipe) -> bool:
         return recipe.model.backbone.depth is None  # blocks and block stand for it, which composing has checked
     if key == "model.backbone.stride_conv":
         return recipe.model.backbone.block_kind == "basic"  # which has no choice
+    if key == "model.input.widening":
+        return recipe.model.input.channels == 3  # as in the file of weights
     if key == "optim.gamma_lr_mult":
         return recipe.model.head.name not in ("rcca", "non_local")
     if key == "model.head.last_channels":

@@ -14,6 +14,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.config import Config
 from segnl.core.errors import MachineError
 from segnl.core.files import write_atomic
+from segnl.data.reading import rgb_view
 from segnl.labels.table import ClassTable
 from segnl.training.hooks import Hook, Validation
 from segnl.training.trainer import StepReport
@@ -112,5 +113,5 @@ def strip(image: Pixels, label: Pixels, prediction: Pixels, table: ClassTable) -
     factor = min(1.0, PANEL_PX / width)
     wh = (max(1, round(width * factor)), max(1, round(height * factor)))
     colours = [(table.colour(ids), Image.Resampling.NEAREST) for ids in (label, prediction)]
-    panels = [(image, Image.Resampling.BOX), *colours]
+    panels = [(rgb_view(image), Image.Resampling.BOX), *colours]
     return np.hstack([np.asarray(Image.fromarray(pixels).resize(wh, how), np.uint8) for pixels, how in panels])
