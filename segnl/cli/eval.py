@@ -115,6 +115,9 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: P
         )
         for name, value in metrics.get("metrics", {}).items():
             print(f"{name}: {'-' if value is None else f'{value:.4f}'}")
+        labelled = [name for name, pixels in metrics["per_class_pixels"].items() if pixels]
+        if len(labelled) == 1 and len(metrics["per_class"]) > 1:
+            print(f"note: all labelled pixels are '{labelled[0]}', so the score says nothing; see `segnl check`")
         if "official" in metrics:
             print(f"cityscapesscripts, equal to segnl's own scores: {_official_text(metrics['official'])}")
     for folder, name in ((request.masks, "the masks"), (request.submission, "the submission")):

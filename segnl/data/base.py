@@ -14,6 +14,7 @@ from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
+from segnl.data.groups import groups_of
 from segnl.data.layout import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -245,7 +246,10 @@ class SegmentationData:
         if self.cfg.samples is not None:
             chosen = read_sample_list(self.root / self._in_split(self.cfg.samples), images)
         if self._fold is not None:
-            chosen = self._fold.ids_of(self.split, images.keys() | labels.keys() if chosen is None else chosen)
+            pool = images.keys() | labels.keys() if chosen is None else chosen
+            files = {sample_id: images.get(sample_id, labels.get(sample_id, Path())) for sample_id in sorted(pool)}
+            groups = groups_of(files, self) or [*files]
+            chosen = self._fold.ids_of(self.split, dict(zip(files, groups, strict=True)))
         return chosen
 
     @property

@@ -1,7 +1,7 @@
 """Groups of a data set's images that resemble each other, such as the frames of one drive. Imports no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,21 @@ def image_groups(data: "SegmentationData") -> list[str] | None:
     Raises ConfigError for a pattern of the recipe that a sample's name does not match, DataError for a list that lacks
     a sample.
     """
+    return groups_of(dict.fromkeys(data.sample_ids), data)
+
+
+def groups_of(images: Mapping[str, Path | None], data: "SegmentationData") -> list[str] | None:
+    """Returns the group of each image as `image_groups` does, for other images than those of the split.
+
+    images: paths by sample id; None for those of the split.
+    """
     setting = data.cfg.group
     if setting is None:
-        is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in data.sample_ids)
+        is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in images)
         setting = data.group if is_matched else "image"
     if setting == "folder":
-        return [data.image_path(i).parent.name for i in range(len(data.sample_ids))]
-    return None if setting is None else named_groups(setting, data.sample_ids, lists=data.root)
+        return [(path or data.image_path(i)).parent.name for i, path in enumerate(images.values())]
+    return None if setting is None else named_groups(setting, [*images], lists=data.root)
 
 
 def named_groups(setting: str, sample_ids: Sequence[str], *, lists: Path, key: str = "data.group") -> list[str] | None:

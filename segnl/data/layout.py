@@ -1,7 +1,7 @@
 """Layout of a data set on disk: where images and labels lie, how their names end, which samples a split has."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,10 @@ Files = dict[str, Path]
 
 
 class FoldConfig(Config):
-    """Cross-validation: the samples of split train are dealt to folds, of which one is split val, the others train."""
+    """Cross-validation: the samples of split train are dealt to folds, of which one is split val, the others train.
+
+    Samples of one group (data.group), such as the frames of a drive, are in one fold.
+    """
 
     count: Annotated[int, Field(ge=2, le=1000)]
     number: Annotated[int, Field(ge=0)]
@@ -37,17 +40,23 @@ class FoldConfig(Config):
             raise ValueError(f"number {self.number}; expected 0 to {self.count - 1}")
         return self
 
-    def ids_of(self, split: str, sample_ids: Iterable[str]) -> set[str]:
-        """Returns those of the samples that belong to split `train` or `val`; sizes of folds differ by one at most.
+    def ids_of(self, split: str, group_of: Mapping[str, str]) -> set[str]:
+        """Returns those of the samples that belong to split `train` or `val`.
 
-        Raises DataError for fewer samples than folds.
+        group_of: the group of each sample. Groups are dealt in random order, each to the smallest fold, so without
+        groups the sizes of folds differ by one at most. Raises DataError for fewer groups than folds.
         """
-        ordered = sorted(sample_ids)
-        if len(ordered) < self.count:
-            raise DataError(f"data.fold: {len(ordered)} samples for {self.count} folds; expected one each at least")
-        order = np.random.default_rng(seed_for(self.seed, "folds")).permutation(len(ordered))
-        held_out = {ordered[i] for i in order[self.number :: self.count]}
-        return held_out if split == "val" else set(ordered) - held_out
+        members: dict[str, set[str]] = {}
+        for sample_id in sorted(group_of):
+            members.setdefault(group_of[sample_id], set()).add(sample_id)
+        groups = [*members.values()]
+        if len(groups) < self.count:
+            raise DataError(f"data.fold: {len(groups)} groups or samples for {self.count} folds; expected as many")
+        folds: list[set[str]] = [set() for _ in range(self.count)]
+        for i in np.random.default_rng(seed_for(self.seed, "folds")).permutation(len(groups)):
+            min(folds, key=len).update(groups[i])
+        held_out = folds[self.number]
+        return held_out if split == "val" else set(group_of) - held_out
 
 
 def split_folder(folder: Path) -> Path:

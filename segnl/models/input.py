@@ -36,6 +36,12 @@ class InputConfig(Config):
             raise ValueError(f"order: bgr needs 3 channels, there are {self.channels}")
         return self
 
+    @property
+    def padding_rgb(self) -> tuple[int, ...]:
+        """The pixel, RGB or a level for each band, that normalises to nearly zero; it pads crops beyond their image."""
+        mean = self.mean if self.order == "rgb" else self.mean[::-1]
+        return tuple(round(level) for level in mean)
+
 
 def first_convolution(backbone: nn.Module, channels: int) -> nn.Conv2d:
     """Returns the first convolution of a backbone that reads images of `channels`; raises ConfigError for none."""
@@ -67,12 +73,6 @@ def widened(weight: Tensor, channels: int, widening: Widening) -> Tensor:
     if widening == "repeat":
         return weight[:, [i % 3 for i in range(channels)]] * (3 / channels)
     return torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)[:, :channels]
-
-    @property
-    def padding_rgb(self) -> tuple[int, ...]:
-        """The pixel, RGB or a level for each band, that normalises to nearly zero; it pads crops beyond their image."""
-        mean = self.mean if self.order == "rgb" else self.mean[::-1]
-        return tuple(round(level) for level in mean)
 
 
 class Normalise(nn.Module):

@@ -173,6 +173,20 @@ def test_folds_share_the_samples_and_each_is_held_out_once(tmp_path):
     assert again == held_out[2] != another
 
 
+def test_a_group_is_in_one_fold(tmp_path):
+    names = [f"{drive}_{i}" for drive, frames in (("a", 5), ("b", 2), ("c", 4), ("d", 1)) for i in range(frames)]
+    write_pairs(tmp_path, *names)
+    held_out = []
+    for number in range(3):
+        fold = {"count": 3, "number": number}
+        train, val = (open_split(tmp_path, split, fold=fold, group="[^_]+").sample_ids for split in ("train", "val"))
+        assert not {name[0] for name in train} & {name[0] for name in val}
+        held_out += val
+    assert sorted(held_out) == names
+    with pytest.raises(DataError, match="4 groups or samples for 5 folds"):
+        open_split(tmp_path, fold={"count": 5, "number": 0}, group="[^_]+")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -15,7 +15,7 @@ from segnl.data.transforms import TrainTransform
 from segnl.models.ablation import Ablation, ablated
 from segnl.models.segmenter import SegmentationModel, Segmenter
 from segnl.probe.scene import CHANCE
-from segnl.runs.build import build_model, padding_rgb
+from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe, compose
 from segnl.studies.probe import STUDY
 from segnl.studies.probe_results import Reach, TargetCounts, control_recipe, probe_config, reach_of, regions_of
@@ -34,7 +34,7 @@ def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recip
 def trained(recipe: Recipe) -> Segmenter:
     data = Probe(probe_config(recipe), "train")
     trainer = Trainer(recipe, build_model(recipe, data.table.num_classes, is_new=True), torch.device("cpu"))
-    transform = TrainTransform(recipe.data, padding_rgb(recipe.model.input), recipe.train.seed)
+    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
     plan = BatchPlan(recipe.train.seed, recipe.train.batch_size, 0, recipe.train.num_steps)
     for batch in train_batches(data, transform, plan, workers=0, timeout_s=9.0):
         trainer.step(batch)
