@@ -360,7 +360,10 @@ class SegmentationData:
         return ""
 
     def read_image(self, i: int) -> Pixels:
-        """Reads the image of pair `i`, RGB u8 `H W 3` or `H W bands`. Override it for images that are no files. Raises FileError."""
+        """Reads the image of pair `i`, RGB u8 `H W 3` or `H W bands`. Raises FileError.
+
+        Override it for images that are no files.
+        """
         return read_image(self._images[i], self.image_format)
 
     def read_ids(self, i: int) -> Ids:

@@ -99,7 +99,9 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
         stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        cv2.utils.logging.setLogLevel(level)
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
             raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
         values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first

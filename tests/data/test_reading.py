@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.data.reading import FileError, ImageFormat, exif_orientation, read_colours, read_image, read_label
+from segnl.data.reading import FileError, ImageFormat, exif_orientation, read_colours, read_image, read_label, rgb_view
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
 IDS = PIXELS[..., 0] % 5
@@ -253,3 +253,26 @@ def test_a_pipe_in_place_of_a_picture_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "x.png")
     with pytest.raises(FileError, match="is a pipe or a device; expected a file"):
         read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_four_bands_of_16_bits_keep_their_order(tmp_path, suffix, capfd):
+    path, bands = tmp_path / f"a.{suffix}", np.dstack([DEEP, DEEP[..., :1] // 2])
+    cv2.imwrite(str(path), bands[..., [2, 1, 0, 3]])
+    capfd.readouterr()
+    image = read_image(path, ImageFormat(value_range=(0, 4095), num_bands=4))
+    np.testing.assert_array_equal(image, np.rint(bands * (255 / 4095)).astype(np.uint8))
+    assert "WARN" not in capfd.readouterr().err
+    with pytest.raises(FileError, match=r"image of 4 bands, but model\.input\.channels is 3"):
+        read_image(path, ImageFormat(value_range=(0, 4095)))
+
+
+def test_one_band_is_read_from_grey_images_only(tmp_path):
+    Image.fromarray(PIXELS[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(PIXELS).save(tmp_path / "rgb.png")
+    image = read_image(tmp_path / "grey.png", ImageFormat(num_bands=1))
+    np.testing.assert_array_equal(image[..., 0], PIXELS[..., 0])
+    with pytest.raises(FileError, match="image of 3 bands"):
+        read_image(tmp_path / "rgb.png", ImageFormat(num_bands=1))
+    assert rgb_view(image).shape == (7, 11, 3)
+    assert rgb_view(np.dstack([PIXELS, image])).tolist() == PIXELS.tolist()
