@@ -1,7 +1,9 @@
 """A trained head draws the picture that its arithmetic prescribes, and a broken one the picture that it must."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from segnl.studies.probe_results import Reach, TargetCounts, control_recipe, pro
 from segnl.studies.study import load_study
 from segnl.training.trainer import Trainer
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"data": {"crop_hw": [36, 44], "num_val": 200}, "train": {"max_steps": 260}}
 
 
@@ -118,3 +121,13 @@ def test_a_window_of_radius_two_cuts_the_cross_off(recipe_of: Callable[[str], Re
     # Two positions away a position still holds what the convolutions have brought it.
     assert is_at_chance(counts, masks["cross"] & (distance > 2 + max(reach.rows, reach.columns)))
     assert is_at_chance(counts, masks["off"])
+
+
+def test_the_kept_result_has_the_cross_of_one_hop_and_the_whole_of_two() -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "probe" / "reach.json").read_text())
+    heads = kept["heads"]
+    assert heads["rcca_r1"]["accuracy"]["cross"] >= 0.95
+    assert heads["rcca_r1"]["interval"]["off"][0] < kept["chance"] + 0.05
+    assert heads["rcca"]["accuracy"]["off"] >= 0.95
+    assert heads["non_local"]["accuracy"]["off"] >= 0.95
+    assert min(heads[name]["seeds"] for name in ("fcn", "aspp", "rcca_r1", "rcca", "non_local")) >= 3
