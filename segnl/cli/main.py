@@ -25,6 +25,7 @@ from segnl.cli import (
     probe,
     score,
     train,
+    video_demo,
 )
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
@@ -48,6 +49,7 @@ COMMANDS = (
     export,
     curves,
     denoise,
+    video_demo,
     env,
 )
 
@@ -115,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2].rstrip("_")
+        name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")
         text = module.__doc__ or ""
         command = commands.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
