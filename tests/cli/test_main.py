@@ -151,7 +151,7 @@ def test_an_unknown_head_lists_the_known_ones(tiny_config, capsys):
     line = refused(capsys, 2, "train", "--config", tiny_config, "--set", "model.head.name=rcaa")
     assert "did you mean 'rcca'?" in line
     line = refused(capsys, 2, "train", "--config", tiny_config, "--set", "model.head.name=zzz")
-    assert "known: ann, aspp, da, deeplabv3plus, dnl, ema, fcn, gc, isa, non_local, ocr, psp, rcca" in line
+    assert "known: ann, aspp, da, deeplabv3plus, dnl, dpt, ema, fcn, gc, isa, linear, non_local, ocr, psp, rcca" in line
 
 
 def test_a_missing_data_folder_is_a_data_error(tiny_config, capsys, tmp_path, monkeypatch):
