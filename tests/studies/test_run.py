@@ -59,7 +59,7 @@ def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
 def copied(finished, tmp_path, monkeypatch):
     """The finished study in a folder of its own, which is the working folder."""
     shutil.copytree(finished, tmp_path / "copy")
-    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").unlink()  # names the original, which tests do not change
+    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").unlink()  # it names the original
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
 
