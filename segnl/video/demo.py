@@ -100,7 +100,7 @@ def _train(name: str, seed: int, steps: int) -> VideoClassifier:
             loss.backward()
             optimiser.step()
             schedule.step()
-            mean_loss += 0.05 * (float(loss) - mean_loss) if step else float(loss)
+            mean_loss += 0.05 * (loss.item() - mean_loss) if step else loss.item()
             progress.advance(f"loss {mean_loss:.3f}")
     return model.eval()
 
