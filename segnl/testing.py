@@ -200,6 +200,9 @@ def check_loss(name: str, **settings: Any) -> None:
     half = loss.of_step(low.bfloat16(), label, StepNormalizer(loss.divisor(label)))
     full = loss.of_step(low, label, StepNormalizer(loss.divisor(label)))
     _require(_largest_gap(half, full) < 0.05 * max(1.0, float(full.detach())), "bfloat16 logits give another loss")
+    weight = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)
+    is_weighted = not torch.allclose(loss_class(cfg, weight)(logits, label), loss(logits, label))
+    _require(is_weighted, "loss.class_weight changes nothing; apply self.class_weight in forward")
 
 
 # ---- data sets ----

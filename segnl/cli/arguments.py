@@ -36,7 +36,7 @@ def add_config(command: argparse.ArgumentParser) -> None:
 
 def add_set(command: argparse.ArgumentParser) -> None:
     """Adds --set."""
-    about = "change one key; several may follow one --set, and it may be repeated"
+    about = "change a key of the recipe, such as optim.lr=0.02; several may follow, and --set may be repeated"
     command.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=about)
 
 

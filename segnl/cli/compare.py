@@ -20,16 +20,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "results",
         nargs="*",
         metavar="RUN_OR_COUNTS",
-        help="instead of a study: runs or files of counts (segnl score --json) that exist already; NAME=FILE,FILE for "
+        help="instead of a study: trained runs, or out.json and out.counts.npz of segnl score; NAME=FILE,FILE for "
         "the seeds of one model",
     )
-    add("--config", type=Path, metavar="FILE", help="a study (docs/compare.md)")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a study: a YAML file that lists heads and seeds, such as configs/compare/camvid.yaml (docs/compare.md)",
+    )
     add("--jobs", type=int, default=1, metavar="N", help="training runs at a time, on one GPU each (default 1)")
-    add("--split", help="of runs that exist already: the split to evaluate (default val)")
+    add("--split", help="with RUN_OR_COUNTS only: the split to evaluate (default val)")
     add(
         "--group",
         metavar="PATTERN",
-        help="of results that exist already: images that resemble each other, such as the frames of a video: `folder`, "
+        help="with RUN_OR_COUNTS only: images to count as one, such as the frames of a video: `folder`, "
         "a regular expression that matches the start of every sample id, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)

@@ -42,15 +42,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--strata",
         action="store_true",
-        help="also count where the errors are: near boundaries, in small objects, by row, by distance from the centre "
+        help="also count errors by place: near boundaries, in small objects, by row, by distance from the centre "
         "(several times slower than decoding and counting an image)",
     )
     add(
         "--ablate",
         metavar="NAME",
-        help="disable or scramble the attention: gamma0, shuffled or window=R (docs/compare.md)",
+        help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (at most R positions away)",
     )
-    add_json(command, "also write metrics.json there")
+    add_json(command, "also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -54,7 +54,8 @@ COMMANDS = (
 )
 
 EPILOG = """\
-exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 training went non-finite, 6 disk or environment,
+a recipe is a YAML file that describes one training run; a study is one that lists heads and seeds
+exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 NaN or infinity in training, 6 disk or environment,
 130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training run saves first, and the same command resumes it)
 """
 

@@ -23,7 +23,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("folder", type=Path, metavar="FOLDER", help="folder with images and labels, in any usual layout")
     add("--out", type=Path, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
     add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
-    add("--seed", type=int, default=0, help="of the split into train and val, if the folder has none (default 0)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the split into train and val, used if the folder has none (default 0)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Show what each head can see: from where a cue reaches a position."""
+"""Show what each head can see: from how far away it can use information."""
 
 import argparse
 import shutil
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("--config", type=Path, metavar="FILE", help="a recipe: probes its backbone and head, not a small network")
-    heads_help = "names in configs/compare/probe.yaml, or modules such as mylab.swirl"
+    add("--config", type=Path, metavar="FILE", help="probe this recipe's network instead of a small one")
+    heads_help = "any heads, rcca_r1 (rcca with one pass), or modules such as mylab.heads.swirl"
     add(
         "--heads",
         type=_names,
@@ -23,7 +23,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"{heads_help} (default fcn,aspp,rcca_r1,rcca,non_local)",
     )
-    add("--tasks", type=_names, default=("reach",), metavar="A,B", help="reach, association, counting (default reach)")
+    add(
+        "--tasks",
+        type=_names,
+        default=("reach",),
+        metavar="A,B",
+        help="reach, association, counting: what the head must do (docs/probe.md; default reach)",
+    )
     add("--seeds", type=int, default=3, metavar="N", help="training runs of each head (default 3)")
     add("--jobs", type=int, default=2, metavar="N", help="runs at a time, one thread each (default 2)")
     add(
@@ -31,7 +37,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="receives runs, probe.json, pictures, page",
+        help="folder for the runs, probe.json, pictures and the page",
     )
     add_set(command)
 

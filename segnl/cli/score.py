@@ -19,7 +19,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="PREDICTIONS",
         help="a folder of masks (PNG or NumPy), an .npz with an array per sample id, or COCO's JSON (panoptic or RLE)",
     )
-    add("--labels", type=Path, required=True, metavar="DIR", help="the ground truth, in any of these forms")
+    add(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the ground truth, in any form listed under PREDICTIONS",
+    )
     add(
         "--classes",
         required=True,
@@ -44,7 +50,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--label-suffix", default="", metavar="TEXT", help="take these label files only, such as _gtFine_labelIds.png")
     add("--prediction-suffix", default="", metavar="TEXT", help="the same for predictions")
     add("--resize", action="store_true", help="resize masks of another size than their label instead of stopping")
-    add("--published", metavar="SCORE", help="a printed score, such as 0.712 or 71.2: find definitions that give it")
+    add(
+        "--published",
+        metavar="SCORE",
+        help="a score from a paper or a log, such as 0.712 or 71.2: find definitions that give it",
+    )
     add_json(command, "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)")
 
 

@@ -16,8 +16,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--extend",
         choices=("continued", "restarted"),
-        help="train a finished run up to a larger train.max_steps or train.epochs; continued: with the learning rate "
-        "of a run of the new length; restarted: with its schedule from the beginning",
+        help="train a finished run up to a larger train.max_steps or train.epochs; continued: with the learning rates "
+        "that a run of the new length would have; restarted: the schedule starts over at the old end",
     )
 
 
