@@ -48,7 +48,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--ablate",
         metavar="NAME",
-        help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (at most R positions away)",
+        help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (R positions at most)",
     )
     add_json(command, "also write the scores to FILE")
 
