@@ -1,4 +1,4 @@
-"""Look at a folder of images and labels, and write a recipe that trains on it."""
+"""Look at a folder of images and labels or annotations, and write a recipe that trains on it."""
 
 import argparse
 import shlex
@@ -20,7 +20,12 @@ CROP_PX, LARGE_PX, HUGE_PX = 256, 512, 2048
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder with images and labels, in any usual layout")
+    add(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with images and labels, in any usual layout; or COCO, YOLO, LabelMe",
+    )
     add("--out", type=Path, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
     add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
     add(
@@ -53,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_atomic(path, text.encode())
         plan.notes.append(f"wrote {path}")
+    if plan.drawn is not None:
+        plan.notes.append(plan.drawn.write())
     counts = {split: len(DATASETS.find("folder")(config.data, split)) for split in ("train", "val")}
     header = HEADER.format(
         folder=args.folder, notes=f"{counts['train']} training and {counts['val']} validation images."

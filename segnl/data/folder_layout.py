@@ -1,6 +1,7 @@
 """Looks at a folder of images and labels, and decides how a recipe reads it (`segnl new`). Imports no torch."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +13,15 @@ from PIL import Image
 from segnl.core import IGNORE
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
-from segnl.core.find_files import find_files
+from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
-from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from segnl.data.annotations import coco, labelme, yolo
+from segnl.data.annotations.base import AnnotatedImage, Annotations
+from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
+from segnl.data.annotations.labels import is_current, record_of, write_labels
+from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import read_colours, read_label
 
-SPLIT_WORDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
     *("ground_truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "targets", "semantic"),
@@ -30,7 +30,8 @@ IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "photos", "frames
 LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_target", "_l")
 IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
 FOREIGN = {
-    ".json": "COCO or LabelMe annotations: convert them to PNG masks of class ids first",
+    ".json": "annotations, but neither COCO instances nor LabelMe: convert them to PNG masks of class ids first",
+    ".txt": "YOLO labels: these need a data.yaml with names, train and val",
     ".parquet": "a Hugging Face data set: export its images and masks as files",
     ".zip": "an archive: unpack it",
 }
@@ -54,6 +55,27 @@ class FolderPlan:
     lists: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     image_hw: tuple[int, int] = (0, 0)
+    drawn: "DrawnLabels | None" = None
+    """Labels to draw from annotations, where the folder has no label images."""
+
+
+@dataclass(frozen=True)
+class DrawnLabels:
+    """Labels of the annotations' images by sample id. record: of what they are drawn from."""
+
+    root: Path
+    record: JSONDict
+    images: dict[str, AnnotatedImage]
+    colours: Sequence[tuple[int, int, int]]
+
+    def write(self) -> str:
+        """Draws those that are not there yet; returns a note. Raises DataError for one that cannot be drawn."""
+        num_drawn = write_labels(self.root, self.record, self.images, self.colours)
+        folder = self.root / DRAWN_LABELS
+        return (
+            f"wrote {num_drawn} of {len(self.images)} labels to {folder}: copies, which do not follow later changes of "
+            "the annotations; segnl new tells when they are stale"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,14 +95,67 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    files = list(find_files(root, recursive=True))
+    drawn = root / DRAWN_LABELS
+    files = [path for path in find_files(root, recursive=True) if not path.is_relative_to(drawn)]
     found = [_look_at(root, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    images, labels, data = _pairs(root, files, found)
+    try:
+        images, labels, data = _pairs(root, files, found)
+    except DataError:
+        for annotation_format in (coco, labelme, yolo):
+            annotations = annotation_format.find(root, files)
+            if annotations is not None:
+                return _plan_annotations(root, annotations, seed)
+        raise
     plan = FolderPlan({"name": "folder", "root": str(root)} | data)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
     _plan_splits(plan, root, images, seed)
     _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)])
     plan.image_hw = _middle_size([images[sample_id].path for sample_id in sorted(images)])
+    return plan
+
+
+def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> FolderPlan:
+    """Plans labels to be drawn. The splits are lists, since annotations may leave images out."""
+    folder = Path(os.path.commonpath([image.path.parent for image in annotations.images]))
+    by_split: dict[str, dict[str, AnnotatedImage]] = {}
+    splits_of: dict[str, set[str]] = {}
+    for image in annotations.images:
+        sample_id, split = name_text(str(image.path.relative_to(folder).with_suffix(""))), image.split or ""
+        if sample_id in by_split.setdefault(split, {}):
+            raise DataError(f"{image.path}: two annotations or images are called '{sample_id}'; keep one of them")
+        by_split[split][sample_id] = image
+        splits_of.setdefault(sample_id, set()).add(split)
+    record = record_of(root, annotations)
+    has_labels = is_current(root, record)
+    data: JSONDict = {"image_folder": str(folder.relative_to(root)), "label_folder": DRAWN_LABELS}
+    plan = FolderPlan({"name": "folder", "root": str(root)} | data)
+    plan.notes += [f"annotations: {annotations.kind}, {len(splits_of)} images", *annotations.notes]
+    plan.notes.append(f"drawn: {annotations.rule}")
+    if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
+        by_split.pop("val", None)
+    doubled = next((own for own in splits_of if sum(own in images for images in by_split.values()) > 1), None)
+    if doubled is not None:
+        raise DataError(f"{root}: '{doubled}' is in splits {' and '.join(sorted(splits_of[doubled]))}; keep it in one")
+    if "train" in by_split and "val" in by_split:
+        counts = {split: len(by_split[split]) for split in ("train", "val", "test") if split in by_split}
+        plan.notes.append("splits: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+        _list_splits(plan, {split: list(by_split[split]) for split in counts})
+    else:
+        dealt = by_split.get("train") or by_split.get("") or by_split.get("val") or by_split["test"]
+        _deal(plan, list(dealt), seed)
+        by_split = {"train": dealt} | ({"test": by_split["test"]} if dealt is not by_split.get("test", dealt) else {})
+        if "test" in by_split:
+            _list_splits(plan, {"test": list(by_split["test"])})
+    images = {sample_id: image for split in by_split.values() for sample_id, image in split.items()}
+    colours = [_colour(index) for index in range(len(annotations.class_names))]
+    plan.drawn = DrawnLabels(root, record, images, colours)
+    if has_labels and (root / "classes.tsv").is_file():
+        plan.notes.append("classes: classes.tsv, which was there")
+    else:
+        plan.rows = list(zip(range(len(colours)), annotations.class_names, colours, strict=True))
+        names = annotations.class_names
+        plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename in classes.tsv")
+    plan.image_hw = _middle_size([image.path for image in images.values()])
     return plan
 
 
@@ -166,7 +241,7 @@ def _present(items: Sequence[_Found], ends: Iterable[str]) -> list[str]:
 
 def _no_pairs(files: Sequence[Path]) -> str:
     for suffix, advice in FOREIGN.items():
-        if any(path.suffix.lower() == suffix for path in files):
+        if any(path.suffix.lower() == suffix and (suffix != ".txt" or _is_yolo(path)) for path in files):
             return f"holds {suffix} files, perhaps {advice}"
     suffixes = Counter(path.suffix.lower() for path in files).most_common(3)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
@@ -174,6 +249,10 @@ def _no_pairs(files: Sequence[Path]) -> str:
         f"no pairs of images and labels ({kinds}); expected folders such as images/ and labels/, or names such as "
         "a.jpg and a_mask.png (data/README.md)"
     )
+
+
+def _is_yolo(path: Path) -> bool:
+    return path.parent.name == "labels" or path.parent.parent.name == "labels"
 
 
 def _template(data: Mapping[str, str], kind: str) -> str:
@@ -200,13 +279,24 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
             plan.data["samples"] = str(PurePosixPath(train.relative_to(root).parent) / "{split}.txt")
             plan.notes.append(f"splits: the lists {plan.data['samples']}")
             return
-    sample_ids = sorted(key.partition(":")[2] for key in images)
+    _deal(plan, [key.partition(":")[2] for key in images], seed)
+
+
+def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
+    """Draws the samples of val, the rest is train."""
+    sample_ids = sorted(sample_ids)
     order = np.random.default_rng(seed_for(seed, "split")).permutation(len(sample_ids))
     num_val = max(1, round(VAL_FRACTION * len(sample_ids)))
-    for name, chosen in (("val", order[:num_val]), ("train", order[num_val:])):
-        plan.lists[f"{LISTS}/{name}.txt"] = "".join(f"{sample_ids[i]}\n" for i in sorted(chosen))
-    plan.data["samples"] = f"{LISTS}/{{split}}.txt"
+    _list_splits(
+        plan, {"val": [sample_ids[i] for i in order[:num_val]], "train": [sample_ids[i] for i in order[num_val:]]}
+    )
     plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
+
+
+def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
+    for split, sample_ids in splits.items():
+        plan.lists[f"{LISTS}/{split}.txt"] = "".join(f"{sample_id}\n" for sample_id in sorted(sample_ids))
+    plan.data["samples"] = f"{LISTS}/{{split}}.txt"
 
 
 def _spellings(own: Iterable[str], words: Sequence[str]) -> list[str]:

@@ -17,6 +17,12 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"),
     *(".gif", ".ppm", ".pgm", ".jp2", ".avif"),
 )
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Usual names of a split's folders."""
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless ones only
 Files = dict[str, Path]
 """Paths by sample id."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
@@ -248,18 +249,27 @@ def _read_results(path: Path, sample_id: str, results: Sequence[_Result]) -> Ids
     for result in results:
         if result.segmentation.size != hw:
             raise FileError(path, "size", f"{where}: masks of sizes {hw} and {result.segmentation.size}; expected one")
-        counts = _counts_of(result.segmentation.counts)
-        if min(counts, default=0) < 0 or sum(counts) != hw[0] * hw[1]:
-            raise FileError(
-                path, "damaged", f"{where}: run lengths of {sum(counts)} pixels, but its size is {hw[0]}x{hw[1]}"
-            )
-        is_class = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(hw, order="F")  # column by column
+        is_class = decode_run_lengths(result.segmentation, path, where)
         if (out[is_class] != IGNORE).any():
             raise FileError(
                 path, "format", f"{where}: two masks overlap; expected one class per pixel, not single objects"
             )
         out[is_class] = result.category_id
     return out
+
+
+def decode_run_lengths(lengths: RunLengths, path: Path, where: str) -> npt.NDArray[np.bool_]:
+    """Returns whether a pixel belongs to the mask, bool `H W`.
+
+    The size is the caller's to check. Raises FileError, which begins with `path` and `where`, for lengths of another
+    number of pixels.
+    """
+    counts, hw = _counts_of(lengths.counts), lengths.size
+    if min(counts, default=0) < 0 or sum(counts) != hw[0] * hw[1]:
+        raise FileError(
+            path, "damaged", f"{where}: run lengths of {sum(counts)} pixels, but its size is {hw[0]}x{hw[1]}"
+        )
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(hw, order="F")  # column by column
 
 
 def _counts_of(text: str | list[int]) -> list[int]:

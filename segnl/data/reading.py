@@ -176,6 +176,25 @@ def _refuse_jpeg(image: Image.Image, path: Path) -> None:
         raise FileError(path, "format", "a JPEG label, and JPEG changes the values that it stores; export it as PNG")
 
 
+def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Reads rows and columns of an image from its header.
+
+    Raises FileError for a file that is missing, no image, or too large.
+    """
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+    except FileNotFoundError as err:
+        raise FileError(path, "missing", "no such file") from err
+    except _DECODER_ERRORS as err:
+        raise FileError(path, "damaged", "cannot be read as an image; download or export it again") from err
+    if width * height > max_pixels:
+        raise FileError(
+            path, "format", f"has {height}x{width} pixels; expected at most {max_pixels:,}: cut it in tiles"
+        )
+    return height, width
+
+
 def exif_orientation(path: Path) -> int:
     """Returns 1 for pixels that are upright as stored; 2..8 for a tag, which is not applied."""
     try:

@@ -125,7 +125,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
     [
         ([], "no pairs of images and labels (no files)"),
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
-        (["a.jpg", "a.json"], "perhaps COCO or LabelMe annotations"),
+        (["a.jpg", "a.json"], "perhaps annotations, but neither COCO instances nor LabelMe"),
         (["a.zip"], "perhaps an archive: unpack it"),
     ],
 )

@@ -1,0 +1,133 @@
+"""Contract of the annotation formats: images with shapes of named classes, drawn as labels of ids. Imports no torch.
+
+A format is a file in this folder with `find(root, files) -> Annotations | None`: None where the folder holds no such
+annotations. Id 0 is the background, 255 is ignored, and the classes are 1, 2, 3 ...
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Ids
+from segnl.core.errors import DataError
+from segnl.core.files import read_bytes
+from segnl.data.layout import SPLIT_WORDS
+from segnl.data.reading import FileError, image_hw
+
+BACKGROUND_WORDS = ("background", "_background_", "__background__")
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image and its label. split: train, val, test, or None. draw: returns ids u8 `H W`; raises DataError."""
+
+    path: Path
+    split: str | None
+    draw: Callable[[], Ids]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotated images of a folder. class_names: by id, the background first. files: all that the labels depend on.
+    rule: how shapes become pixels. notes: what was decided.
+    """
+
+    kind: str
+    class_names: Sequence[str]
+    images: Sequence[AnnotatedImage]
+    files: Sequence[Path]
+    rule: str
+    notes: list[str] = field(default_factory=list)
+
+
+def read_json(path: Path, content: bytes | None = None) -> Any:
+    """Returns the content of a JSON file. Raises FileError for one that cannot be read."""
+    try:
+        return json.loads(read_bytes(path) if content is None else content)
+    except (OSError, ValueError, RecursionError) as err:
+        reason = str(err).splitlines()[0]
+        raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
+
+
+def json_files(files: Iterable[Path], *keys: str) -> list[tuple[Path, bytes]]:
+    """Returns the JSON files in whose text all of `keys` stand, with their bytes."""
+    out = []
+    for path in files:
+        if path.suffix.lower() == ".json":
+            try:
+                content = read_bytes(path)
+            except OSError as err:
+                raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
+            if all(f'"{key}"'.encode() in content for key in keys):
+                out.append((path, content))
+    return out
+
+
+def ids_of(names: Iterable[str], path: Path) -> tuple[list[str], dict[str, int]]:
+    """Returns the classes by id, and the id of each name: 0 for a name of the background, 1, 2, 3 ... for the others.
+
+    Raises FileError for more names than ids. path: for messages.
+    """
+    own = list(dict.fromkeys(names))
+    background = next((name for name in own if name.lower() in BACKGROUND_WORDS), None)
+    classes = ["background", *(name for name in own if name != background)]
+    if len(classes) > IGNORE:
+        raise FileError(path, "classes", f"names {len(classes) - 1} classes; expected at most {IGNORE - 1}")
+    ids = {name: index for index, name in enumerate(classes[1:], start=1)}
+    return classes, ids | ({} if background is None else {background: 0})
+
+
+def split_in(name: str) -> str | None:
+    """Returns train, val or test if a word of `name` means it, such as instances_val2017 or Training."""
+    words = re.findall(r"[a-z]+", name.lower())
+    return next((split for split, spellings in SPLIT_WORDS.items() if any(word in spellings for word in words)), None)
+
+
+def split_of(root: Path, path: Path) -> str | None:
+    """Returns the split that a folder above `path` is named by, the nearest first."""
+    parents = reversed(path.relative_to(root).parts[:-1])
+    return next((split for part in parents if (split := split_in(part)) is not None), None)
+
+
+def require_hw(path: Path, where: str, image: Path, hw: tuple[int, int]) -> None:
+    """Raises FileError unless the image has the size that its annotations say."""
+    own = image_hw(image)
+    if own != hw:
+        raise FileError(
+            path,
+            "size",
+            f"{where}: height and width are {hw[0]} and {hw[1]}, but {image.name} has {own[0]}x{own[1]} pixels; "
+            "annotate the image as it is, or restore the image that was annotated",
+        )
+
+
+def fill_polygon(label: Ids, points: Any, value: int) -> None:
+    """Fills a polygon, its outline included. points: x, y from the image's left top corner, in pixels, `n 2`.
+
+    A point counts as the pixel that it lies in; one beyond the border as the nearest pixel inside (OpenCV's fillPoly).
+    """
+    rows, columns = label.shape
+    inside = np.floor(points).clip(0, (columns - 1, rows - 1)).astype(np.int32)
+    cv2.fillPoly(label, [inside], value)
+
+
+def images_by_name(files: Iterable[Path], suffixes: Sequence[str]) -> Mapping[str, list[Path]]:
+    """Returns the image files by the last part of their paths."""
+    out: dict[str, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() in suffixes:
+            out.setdefault(path.name, []).append(path)
+    return out
+
+
+def require_images(images: Sequence[AnnotatedImage], path: Path, example: str) -> None:
+    """Raises DataError where none of the annotated images is there."""
+    if not images:
+        raise DataError(f"{path}: none of its images is in the folder, such as {example}; give the folder of both")

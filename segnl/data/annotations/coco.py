@@ -1,0 +1,223 @@
+"""COCO instances: a JSON file a split, with polygons or run lengths (RLE) of objects, by category.
+
+Format: cocodataset.org, "Data format", object detection. Polygons are drawn by pycocotools (the extra `coco`), as
+COCO's own evaluation does.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Ids
+from segnl.core.errors import DataError, MachineError
+from segnl.data.annotations.base import (
+    AnnotatedImage,
+    Annotations,
+    ids_of,
+    images_by_name,
+    json_files,
+    read_json,
+    require_hw,
+    require_images,
+    split_in,
+    split_of,
+)
+from segnl.data.layout import IMAGE_SUFFIXES
+from segnl.data.mask_files import RunLengths, decode_run_lengths
+from segnl.data.reading import FileError
+
+RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Image(BaseModel):
+    id: int | str
+    file_name: str
+    height: int
+    width: int
+
+
+class _Category(BaseModel):
+    id: int
+    name: str
+
+
+class _Object(BaseModel):
+    image_id: int | str
+    category_id: int
+    iscrowd: bool = False
+    segmentation: list[list[Number]] | RunLengths
+
+
+class _Instances(BaseModel):
+    images: list[_Image]
+    annotations: list[_Object]
+    categories: list[_Category]
+
+
+def find(root: Path, files: Sequence[Path]) -> Annotations | None:
+    """Finds COCO instances, and their images by name anywhere in the folder.
+
+    Raises DataError for files that contradict the format or each other.
+    """
+    candidates = json_files(files, "images", "annotations", "categories", "segmentation")
+    if any(path.name.startswith("instances_") for path, _ in candidates):  # beside keypoints of the same images
+        candidates = [(path, content) for path, content in candidates if path.name.startswith("instances_")]
+    if not candidates:
+        return None
+    parsed = [(path, _parse(path, content)) for path, content in candidates]
+    categories = _categories(parsed)
+    used = {own.category_id for _, instances in parsed for own in instances.annotations}
+    classes, id_of_name = ids_of((name for key, name in sorted(categories.items()) if key in used), parsed[0][0])
+    ids = {key: id_of_name[name] for key, name in categories.items() if key in used}
+    notes = []
+    if len(ids) < len(categories):
+        unused = [name for key, name in categories.items() if key not in used]
+        notes.append(f"left out: {len(unused)} categories without an object, such as {unused[0]}")
+    if any(isinstance(own.segmentation, list) for _, instances in parsed for own in instances.annotations):
+        _pycocotools_mask()  # missing: say so before hours of work
+    by_name = images_by_name(files, IMAGE_SUFFIXES)
+    images: list[AnnotatedImage] = []
+    for path, instances in parsed:
+        of_file = _images(root, path, instances, ids, by_name)
+        images += of_file
+        missing = len(instances.images) - len(of_file)
+        if missing:
+            notes.append(f"left out: {missing} of {len(instances.images)} images of {path.name} are not in the folder")
+    path, first = parsed[0]
+    require_images(images, path, first.images[0].file_name if first.images else "images: []")
+    return Annotations("COCO instances", classes, images, [path for path, _ in parsed], RULE, notes)
+
+
+def _parse(path: Path, content: bytes) -> _Instances:
+    mapping = read_json(path, content)
+    try:
+        instances = _Instances.model_validate(mapping)
+    except ValidationError as err:
+        error = err.errors()[0]
+        place = ".".join(str(part) for part in error["loc"] if not re.search(r"[\[A-Z]", str(part)))
+        raise FileError(
+            path, "format", f"{place}: {error['msg']}; expected COCO instances with polygons or run lengths (RLE)"
+        ) from err
+    known_images = {own.id: own for own in instances.images}
+    known_categories = {own.id for own in instances.categories}
+    if len(known_images) < len(instances.images):
+        doubled = Counter(own.id for own in instances.images).most_common(1)[0][0]
+        raise FileError(path, "format", f"images: two have id {doubled}; give each its own")
+    for i, own in enumerate(instances.annotations):
+        if own.image_id not in known_images:
+            raise FileError(
+                path, "format", f"annotations.{i}.image_id: no image has id {own.image_id}; export it again"
+            )
+        if own.category_id not in known_categories:
+            raise FileError(path, "format", f"annotations.{i}.category_id: no category has id {own.category_id}")
+        if isinstance(own.segmentation, list):
+            image = known_images[own.image_id]
+            _check_polygons(path, i, own.segmentation, (image.height, image.width))
+    return instances
+
+
+def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[int, int]) -> None:
+    """Refuses what pycocotools would take for a box, or for an outline of any length."""
+    if not polygons:
+        detail = "is empty: the object has a box, but no outline; annotate it, or remove it"
+        raise FileError(path, "format", f"annotations.{i}.segmentation: {detail}")
+    for j, polygon in enumerate(polygons):
+        where = f"annotations.{i}.segmentation.{j}"
+        if len(polygon) < 6 or len(polygon) % 2:
+            detail = f"{len(polygon)} numbers; expected x, y of three points at least; mend or remove it"
+            raise FileError(path, "format", f"{where}: {detail}")
+        points = np.reshape(polygon, (-1, 2))
+        if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
+            raise FileError(
+                path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; mend it"
+            )
+
+
+def _categories(parsed: Sequence[tuple[Path, _Instances]]) -> dict[int, str]:
+    out: dict[int, str] = {}
+    for path, instances in parsed:
+        for own in instances.categories:
+            if out.setdefault(own.id, own.name) != own.name:
+                detail = f"categories: id {own.id} is '{own.name}', but '{out[own.id]}' in {parsed[0][0].name}"
+                raise FileError(path, "classes", f"{detail}; export the splits with one list of categories")
+    return out
+
+
+def _images(
+    root: Path, path: Path, instances: _Instances, ids: Mapping[int, int], by_name: Mapping[str, list[Path]]
+) -> list[AnnotatedImage]:
+    split = split_in(path.stem) or split_of(root, path)
+    objects: dict[int | str, list[_Object]] = {}
+    for own in instances.annotations:
+        objects.setdefault(own.image_id, []).append(own)
+    out = []
+    for image in instances.images:
+        file = _file_of(root, path, image.file_name, split, by_name)
+        if file is not None:
+            out.append(AnnotatedImage(file, split, partial(_draw, path, file, image, objects.get(image.id, []), ids)))
+    return out
+
+
+def _file_of(
+    root: Path, path: Path, file_name: str, split: str | None, by_name: Mapping[str, list[Path]]
+) -> Path | None:
+    """Returns the image that ends in `file_name`: the one beside the JSON file, the only one, or that of the split."""
+    parts = tuple(part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in ("/", ".."))
+    if not parts:
+        return None
+    matching = [own for own in by_name.get(parts[-1], []) if own.parts[-len(parts) :] == parts]
+    if path.parent.joinpath(*parts) in matching:
+        return path.parent.joinpath(*parts)
+    if len(matching) > 1:
+        matching = [own for own in matching if split is not None and split_of(root, own) == split] or matching
+    if len(matching) > 1:
+        raise DataError(
+            f"{path}: image '{file_name}' may be {matching[0]} or {matching[1]}; write its folder before it"
+        )
+    return matching[0] if matching else None
+
+
+def _draw(path: Path, file: Path, image: _Image, objects: Sequence[_Object], ids: Mapping[int, int]) -> Ids:
+    where = f"image {image.file_name}"
+    hw = (image.height, image.width)
+    require_hw(path, where, file, hw)
+    masks: list[tuple[bool, int, int, Any]] = []  # whether no crowd, minus the area, the id, the mask's run lengths
+    for own in objects:
+        value = IGNORE if own.iscrowd else ids[own.category_id]
+        if isinstance(own.segmentation, RunLengths):
+            if own.segmentation.size != hw:
+                raise FileError(path, "size", f"{where}: run lengths of size {own.segmentation.size}; expected {hw}")
+            lengths: Any = own.segmentation
+            area = int(decode_run_lengths(lengths, path, where).sum())
+        else:
+            mask = _pycocotools_mask()
+            lengths = mask.merge(mask.frPyObjects(own.segmentation, *hw))
+            area = int(mask.area(lengths))
+        masks.append((not own.iscrowd, -area, value, lengths))
+    label = np.zeros(hw, np.uint8)
+    for _, _, value, lengths in sorted(masks, key=lambda own: own[:2]):
+        if isinstance(lengths, RunLengths):
+            label[decode_run_lengths(lengths, path, where)] = value
+        else:
+            label[_pycocotools_mask().decode(lengths) > 0] = value
+    return label
+
+
+def _pycocotools_mask() -> Any:
+    """Imports pycocotools. Raises MachineError naming the extra where it is not installed."""
+    try:
+        from pycocotools import mask
+    except ImportError as err:
+        raise MachineError(
+            "COCO polygons: pycocotools is not installed; pip install 'segnl[coco]', or in a checkout "
+            "./run.sh extra coco"
+        ) from err
+    return mask

@@ -1,0 +1,146 @@
+"""LabelMe: a JSON file beside each image, with its shapes. Format: github.com/wkentaro/labelme."""
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Ids
+from segnl.core.errors import DataError
+from segnl.data.annotations.base import (
+    AnnotatedImage,
+    Annotations,
+    fill_polygon,
+    ids_of,
+    json_files,
+    read_json,
+    require_hw,
+    split_of,
+)
+from segnl.data.layout import IMAGE_SUFFIXES
+from segnl.data.reading import FileError
+
+RULE = "later shapes over earlier ones; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
+IGNORED = "__ignore__"
+"""LabelMe's own name for pixels that are ignored."""
+LEAST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+
+
+class _Shape(BaseModel):
+    label: str
+    points: list[tuple[Number, Number]]
+    shape_type: str = "polygon"
+    mask: str | None = None
+
+
+class _File(BaseModel):
+    imagePath: str  # noqa: N815  the format's name
+    imageHeight: int | None = None  # noqa: N815
+    imageWidth: int | None = None  # noqa: N815
+    shapes: list[_Shape]
+
+
+def find(root: Path, files: Sequence[Path]) -> Annotations | None:
+    """Finds LabelMe's JSON files and their images: `imagePath`, or the image of the same name beside.
+
+    labels.txt gives the order of the classes; without it they are sorted. Raises DataError for files of another form.
+    """
+    candidates = json_files(files, "shapes", "imagePath")
+    if not candidates:
+        return None
+    parsed = [(path, _parse(path, content)) for path, content in candidates]
+    listed = _listed(root)
+    used = {shape.label for _, content in parsed for shape in content.shapes}
+    unlisted = sorted(used - {IGNORED} - set(listed))
+    classes, ids = ids_of([*listed, *unlisted], parsed[0][0])
+    present = {path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    beside = {path.with_suffix(""): path for path in present}
+    images = []
+    for path, content in parsed:
+        named = path.parent / content.imagePath.replace("\\", "/")
+        image = named if named in present else beside.get(path.with_suffix(""))
+        if image is None:
+            detail = f"imagePath: '{content.imagePath}' is not there, nor an image of the name {path.stem}"
+            raise DataError(f"{path}: {detail}; put the image beside it")
+        images.append(AnnotatedImage(image, split_of(root, image), partial(_draw, path, image, content, ids)))
+    notes = [f"left out: {num} images without a JSON file"] if (num := len(present) - len(images)) > 0 else []
+    sources = [path for path, _ in parsed] + ([root / "labels.txt"] if listed else [])
+    return Annotations("LabelMe", classes, images, sources, RULE, notes)
+
+
+def _parse(path: Path, content: bytes) -> _File:
+    mapping = read_json(path, content)
+    try:
+        parsed = _File.model_validate(mapping)
+    except ValidationError as err:
+        error = err.errors()[0]
+        place = ".".join(map(str, error["loc"]))
+        raise FileError(path, "format", f"{place}: {error['msg']}; expected a file as LabelMe writes it") from err
+    for i, shape in enumerate(parsed.shapes):
+        least = LEAST_POINTS.get(shape.shape_type)
+        if least is None:
+            detail = f"'{shape.shape_type}' has no area; expected {', '.join(LEAST_POINTS)}; change or remove it"
+            raise FileError(path, "format", f"shapes.{i}.shape_type: {detail}")
+        if len(shape.points) < least:
+            detail = f"{len(shape.points)} points of a {shape.shape_type}; expected {least} at least; remove it"
+            raise FileError(path, "format", f"shapes.{i}.points: {detail}")
+    return parsed
+
+
+def _listed(root: Path) -> list[str]:
+    """Returns the classes of labels.txt, a line each, without `__ignore__`; [] where there is none."""
+    path = root / "labels.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return [name for line in lines if (name := line.strip()) and name != IGNORED]
+
+
+def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Ids:
+    if content.imageHeight is None or content.imageWidth is None:
+        raise FileError(path, "format", "imageHeight, imageWidth: missing; open and save it in LabelMe again")
+    hw = (content.imageHeight, content.imageWidth)
+    require_hw(path, content.imagePath, image, hw)
+    label = np.zeros(hw, np.uint8)
+    for i, shape in enumerate(content.shapes):
+        value = IGNORE if shape.label == IGNORED else ids[shape.label]
+        _draw_shape(label, shape, value, path, f"shapes.{i}")
+    return label
+
+
+def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
+    points = np.array(shape.points)
+    if shape.shape_type == "polygon":
+        fill_polygon(label, points, value)
+    elif shape.shape_type == "rectangle":
+        (left, top), (right, bottom) = points[0], points[1]
+        fill_polygon(label, [(left, top), (right, top), (right, bottom), (left, bottom)], value)
+    elif shape.shape_type == "circle":  # centre, and a point of the outline
+        radius = float(np.hypot(*(points[1] - points[0])))
+        x, y = np.floor(points[0]).astype(int).tolist()
+        cv2.circle(label, (x, y), min(round(radius), 2 * max(label.shape)), value, thickness=-1)
+    else:
+        _draw_mask(label, shape, value, path, where)
+
+
+def _draw_mask(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
+    """Draws a mask: a PNG in base64, and the corners of the pixels that it covers, both inside."""
+    left, top = np.floor(shape.points[0]).astype(int)
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
+            hw: Any = (image.height, image.width)
+            is_inside = left >= 0 and top >= 0 and top + hw[0] <= label.shape[0] and left + hw[1] <= label.shape[1]
+            pixels = np.asarray(image.convert("L")) > 0 if is_inside else None
+    except (OSError, SyntaxError, ValueError, binascii.Error) as err:
+        raise FileError(path, "damaged", f"{where}.mask: no PNG in base64; save it in LabelMe again") from err
+    if pixels is None:
+        raise FileError(path, "size", f"{where}.mask: leaves its image; save it in LabelMe again")
+    label[top : top + hw[0], left : left + hw[1]][pixels] = value

@@ -1,0 +1,292 @@
+"""Labels drawn from COCO instances, YOLO polygons and LabelMe shapes."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import DataError
+from segnl.core.find_files import find_files
+from segnl.data.annotations import coco, labelme, yolo
+from segnl.data.annotations.base import Annotations
+
+HW = (37, 53)
+POLYGON = [4.0, 3.0, 30.0, 5.5, 25.0, 30.0, 6.0, 28.0]
+TRIANGLE = [10.0, 8.0, 20.0, 9.0, 14.0, 20.0]
+
+
+def write_image(path: Path, hw: tuple[int, int] = HW) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (hw[1], hw[0]), (9, 9, 9)).save(path)
+
+
+def write_coco(root: Path, objects: list[dict[str, Any]], name: str = "instances_train2017.json", **over: Any) -> Path:
+    write_image(root / "train2017" / "a.jpg")
+    content: dict[str, Any] = {
+        "images": [{"id": 7, "file_name": "a.jpg", "height": HW[0], "width": HW[1]}],
+        "annotations": [{"id": i, "image_id": 7} | own for i, own in enumerate(objects)],
+        "categories": [{"id": 3, "name": "car"}, {"id": 90, "name": "cat"}],
+    } | over
+    path = root / "annotations" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def find(module: Any, root: Path) -> Annotations:
+    annotations = module.find(root, list(find_files(root)))
+    assert annotations is not None
+    return annotations
+
+
+def drawn(module: Any, root: Path) -> np.ndarray:
+    (image,) = find(module, root).images
+    return image.draw()
+
+
+def test_coco_polygons_are_the_pixels_of_pycocotools(tmp_path):
+    mask = pytest.importorskip("pycocotools.mask")
+    objects = [{"category_id": 90, "segmentation": [TRIANGLE]}, {"category_id": 3, "segmentation": [POLYGON]}]
+    write_coco(tmp_path, objects)
+    assert find(coco, tmp_path).class_names == ["background", "car", "cat"]
+    large, small = (mask.decode(mask.frPyObjects([own], *HW))[..., 0] > 0 for own in (POLYGON, TRIANGLE))
+    expected = np.zeros(HW, int)
+    expected[large] = 1
+    expected[small] = 2  # the smaller one is in front, although it comes first in the file
+    assert (large & small).any()
+    np.testing.assert_array_equal(drawn(coco, tmp_path), expected)
+
+
+def test_coco_parts_of_an_object_are_its_union(tmp_path):
+    mask = pytest.importorskip("pycocotools.mask")
+    other = [40.0, 30.0, 50.0, 30.0, 50.0, 35.0]
+    write_coco(tmp_path, [{"category_id": 3, "segmentation": [POLYGON, other]}])
+    expected = mask.decode(mask.merge(mask.frPyObjects([POLYGON, other], *HW)))
+    np.testing.assert_array_equal(drawn(coco, tmp_path), expected)
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_coco_run_lengths_are_decoded_and_crowds_are_ignored_behind_objects(is_compressed, tmp_path):
+    mask = pytest.importorskip("pycocotools.mask")
+    random = np.random.default_rng(0)
+    large, small = random.random(HW) < 0.6, np.zeros(HW, bool)
+    small[5:9, 11:30] = True
+
+    def lengths(pixels: np.ndarray) -> dict[str, Any]:
+        if is_compressed:
+            encoded = mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+            return {"size": list(HW), "counts": encoded["counts"].decode()}
+        flat = pixels.flatten(order="F")
+        ends = np.flatnonzero(np.diff(flat, prepend=False, append=not flat[-1]))
+        return {"size": list(HW), "counts": np.diff(ends, prepend=0).tolist()}
+
+    crowd = {"category_id": 3, "iscrowd": 1, "segmentation": lengths(large)}
+    write_coco(tmp_path, [{"category_id": 90, "segmentation": lengths(small)}, crowd])
+    expected = np.where(small, 1, np.where(large, 255, 0))  # car has a crowd only, and is a class all the same
+    expected[small] = 2
+    np.testing.assert_array_equal(drawn(coco, tmp_path), expected)
+
+
+def test_coco_run_lengths_need_no_pycocotools(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, "_pycocotools_mask", lambda: pytest.fail("imported"))
+    write_coco(tmp_path, [{"category_id": 3, "segmentation": {"size": HW, "counts": [37, 37, 51 * 37]}}])
+    expected = np.zeros(HW, int)
+    expected[:, 1] = 1
+    np.testing.assert_array_equal(drawn(coco, tmp_path), expected)
+
+
+def test_coco_images_that_are_not_there_are_left_out_and_counted(tmp_path):
+    images = [{"id": i, "file_name": f"{name}.jpg", "height": HW[0], "width": HW[1]} for i, name in enumerate("abc")]
+    lengths = {"size": HW, "counts": [HW[0] * HW[1]]}
+    objects = [{"image_id": 2, "category_id": 3, "segmentation": lengths}]
+    write_coco(tmp_path, objects, images=images)
+    annotations = find(coco, tmp_path)
+    assert [image.path.name for image in annotations.images] == ["a.jpg"]
+    assert "left out: 2 of 3 images of instances_train2017.json are not in the folder" in annotations.notes
+
+
+BOX = {"category_id": 3, "segmentation": []}
+BAD_COCO = {
+    "a box": ([BOX], {}, "annotations.0.segmentation: is empty"),
+    "four numbers": ([{"category_id": 3, "segmentation": [[1, 2, 3, 4]]}], {}, "segmentation.0: 4 numbers"),
+    "far outside": ([{"category_id": 3, "segmentation": [[0, 0, 1e9, 0, 0, 9]]}], {}, "lies far outside of its image"),
+    "no number": ([{"category_id": 3, "segmentation": [[0, 0, float("nan"), 0, 0, 9]]}], {}, "annotations.0.segment"),
+    "category": ([{"category_id": 4, "segmentation": [TRIANGLE]}], {}, "no category has id 4"),
+    "image": ([{"category_id": 3, "image_id": 8, "segmentation": [TRIANGLE]}], {}, "no image has id 8"),
+    "key": ([{"segmentation": [TRIANGLE]}], {}, "annotations.0.category_id: Field required"),
+    "lengths": ([{"category_id": 3, "segmentation": {"size": HW, "counts": [5, 10**12]}}], {}, "run lengths of"),
+    "size": ([{"category_id": 3, "segmentation": {"size": [53, 37], "counts": [1961]}}], {}, "size (53, 37)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COCO)
+def test_bad_coco_is_one_line_with_file_and_key(case, tmp_path, monkeypatch):
+    objects, over, says = BAD_COCO[case]
+    monkeypatch.setattr(coco, "_pycocotools_mask", lambda: None)
+    path = write_coco(tmp_path, objects, **over)
+    with pytest.raises(DataError) as caught:
+        drawn(coco, tmp_path)
+    assert str(caught.value).startswith(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_of_another_size_than_its_annotations_is_refused(tmp_path):
+    write_coco(tmp_path, [{"category_id": 3, "segmentation": {"size": HW, "counts": [HW[0] * HW[1]]}}])
+    write_image(tmp_path / "train2017" / "a.jpg", (53, 37))
+    with pytest.raises(DataError, match=r"image a\.jpg: height and width are 37 and 53, but a\.jpg has 53x37 pixels"):
+        drawn(coco, tmp_path)
+
+
+def test_json_that_is_cut_off_is_one_line(tmp_path):
+    path = write_coco(tmp_path, [{"category_id": 3, "segmentation": [TRIANGLE]}])
+    path.write_text(path.read_text()[:-5])
+    with pytest.raises(DataError, match=r"cannot be read as JSON \(.*line 1 column"):
+        find(coco, tmp_path)
+
+
+def write_yolo(root: Path, lines: str, data: str = "train: images/train\nval: images/val\nnames: [car, cat]\n") -> Path:
+    write_image(root / "images" / "train" / "a.jpg")
+    (root / "data.yaml").write_text(data.replace("val: images/val\n", ""))
+    path = root / "labels" / "train" / "a.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lines)
+    return path
+
+
+def test_yolo_rectangles_are_their_pixels_and_smaller_ones_are_in_front(tmp_path):
+    def line(number: int, top: int, left: int, bottom: int, right: int) -> str:
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        return f"{number} " + " ".join(f"{(x + 0.5) / HW[1]} {(y + 0.5) / HW[0]}" for x, y in corners)
+
+    write_yolo(tmp_path, f"{line(1, 5, 10, 9, 20)}\n\n{line(0, 2, 3, 30, 52)}\n")
+    expected = np.zeros(HW, int)
+    expected[2:31, 3:53] = 1
+    expected[5:10, 10:21] = 2
+    assert find(yolo, tmp_path).class_names == ["background", "car", "cat"]
+    np.testing.assert_array_equal(drawn(yolo, tmp_path), expected)
+
+
+def test_yolo_polygons_hold_every_pixel_inside_and_none_beyond_their_outline(tmp_path):
+    points = np.array(POLYGON).reshape(-1, 2)
+    write_yolo(tmp_path, "0 " + " ".join(f"{x / HW[1]:.9f} {y / HW[0]:.9f}" for x, y in points + 1e-4))
+    label = drawn(yolo, tmp_path)
+    floored = np.floor(points)
+    edges = np.roll(floored, -1, axis=0) - floored
+    for row in range(HW[0]):
+        for column in range(HW[1]):
+            to_pixel = (column, row) - floored  # signed distances to the edges, positive inside (clockwise on screen)
+            distance = (edges[:, 0] * to_pixel[:, 1] - edges[:, 1] * to_pixel[:, 0]) / np.hypot(*edges.T)
+            if distance.min() >= 0:
+                assert label[row, column] == 1, (row, column)
+            elif distance.min() < -1:  # the outline is a pixel wide at most
+                assert label[row, column] == 0, (row, column)
+
+
+@pytest.mark.parametrize("place", ["../train/images", "train/images", "/content/elsewhere/../train/images"])
+def test_yolo_paths_of_exports_that_were_moved_are_found(place, tmp_path):
+    write_image(tmp_path / "train" / "images" / "a.jpg")
+    (tmp_path / "train" / "labels").mkdir()
+    (tmp_path / "train" / "labels" / "a.txt").write_text("0 0 0 1 0 1 1\n")
+    (tmp_path / "data.yaml").write_text(f"path: /elsewhere\ntrain: {place}\nnc: 1\nnames: {{0: car}}\n")
+    if place.startswith("/"):
+        with pytest.raises(DataError, match=r"data\.yaml: train: '/content.* is not in"):
+            find(yolo, tmp_path)
+    else:
+        assert drawn(yolo, tmp_path).max() == 1
+
+
+BAD_YOLO = {
+    "0 0.5 0.5 0.1 0.1": "line 1 is a box",
+    "2 0 0 1 0 1 1": "line 1: class 2; data.yaml names 0 to 1",
+    "0 0 0 1 0 1 1\n0 0 0 1 0 1": "line 2: expected a class and x, y of points",
+    "0 0 0 1 0": "line 1 is a box",
+    "0 0 0": "line 1: 1 points; expected three at least",
+    "0 10 10 100 10 100 100": "line 1: a point outside of 0..1",
+    "0 0 0 nan 0 1 1": "line 1: a point outside of 0..1",
+    "car 0 0 1 0 1 1": "line 1: expected a class",
+}
+
+
+@pytest.mark.parametrize("lines", BAD_YOLO)
+def test_bad_yolo_is_one_line_with_file_and_number(lines, tmp_path):
+    path = write_yolo(tmp_path, lines)
+    with pytest.raises(DataError) as caught:
+        drawn(yolo, tmp_path)
+    assert str(caught.value).startswith(f"{path}: {BAD_YOLO[lines]}")
+
+
+def write_labelme(root: Path, shapes: list[dict[str, Any]], **over: Any) -> Path:
+    write_image(root / "a.jpg")
+    content = {"imagePath": "a.jpg", "imageHeight": HW[0], "imageWidth": HW[1], "imageData": None, "shapes": shapes}
+    path = root / "a.json"
+    path.write_text(json.dumps(content | over))
+    return path
+
+
+def test_labelme_shapes_are_drawn_in_their_order(tmp_path):
+    picture = np.zeros((4, 6), np.uint8)
+    picture[1:3, 2:5] = 1
+    packed = io.BytesIO()
+    Image.fromarray(picture * 255).save(packed, "PNG")
+    shapes: list[dict[str, Any]] = [
+        {"label": "cat", "shape_type": "rectangle", "points": [[40.2, 30.9], [3.5, 2.5]]},
+        {"label": "car", "points": [[5, 5], [20, 5], [20, 9], [5, 9]]},
+        {"label": "__ignore__", "shape_type": "rectangle", "points": [[45, 0], [60, 99]]},
+        {"label": "_background_", "shape_type": "rectangle", "points": [[5, 12], [7, 13]]},
+        {"label": "car", "shape_type": "circle", "points": [[25, 20], [28, 20]]},
+        {"label": "car", "shape_type": "mask", "points": [[30, 15], [35, 18]]}
+        | {"mask": base64.b64encode(packed.getvalue()).decode()},
+    ]
+    write_labelme(tmp_path, shapes)
+    expected = np.zeros(HW, int)
+    expected[2:31, 3:41] = 2
+    expected[5:10, 5:21] = 1
+    expected[:, 45:] = 255
+    expected[12:14, 5:8] = 0
+    rows, columns = np.indices(HW)
+    expected[np.hypot(rows - 20, columns - 25) <= 3] = 1
+    expected[16:18, 32:35] = 1
+    assert find(labelme, tmp_path).class_names == ["background", "car", "cat"]
+    label = drawn(labelme, tmp_path)
+    differs = np.argwhere(label != expected)  # OpenCV rounds the outline of the circle
+    assert len(differs) <= 12
+    assert all(abs(np.hypot(r - 20, c - 25) - 3) < 1 for r, c in differs)
+
+
+def test_labels_txt_gives_the_order_of_labelmes_classes(tmp_path):
+    write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ncar\n")
+    assert find(labelme, tmp_path).class_names == ["background", "cat", "car"]
+
+
+BAD_LABELME = {
+    "line": ([{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.shape_type: 'line' has"),
+    "points": ([{"label": "a", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.points: 2 points of a polygon"),
+    "huge": ([{"label": "a", "points": [[0, 0], [9, 1e12], [9, 9]]}], {}, "shapes.0.points.1.1: Input should be less"),
+    "key": ([{"points": []}], {}, "shapes.0.label: Field required"),
+    "image": ([], {"imagePath": "b/c.jpg", "other": 1}, "height and width are 37 and 53, but a.jpg has 5x5"),
+    "mask": (
+        [{"label": "a", "shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "x"}],
+        {},
+        "shapes.0.mask: no P",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELME)
+def test_bad_labelme_is_one_line_with_file_and_key(case, tmp_path):
+    shapes, over, says = BAD_LABELME[case]
+    path = write_labelme(tmp_path, shapes, **over)
+    if case == "image":
+        write_image(tmp_path / "a.jpg", (5, 5))
+    with pytest.raises(DataError) as caught:
+        drawn(labelme, tmp_path)
+    assert str(caught.value).startswith(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
