@@ -131,6 +131,10 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     plan = FolderPlan({"name": "folder", "root": str(root)} | data)
     plan.notes += [f"annotations: {annotations.kind}, {len(splits_of)} images", *annotations.notes]
     plan.notes.append(f"drawn: {annotations.rule}")
+    if "" in by_split and ("train" in by_split or "val" in by_split):
+        without_split = by_split.pop("")
+        by_split["train"] = by_split.get("train", {}) | without_split
+        plan.notes.append(f"splits: {len(without_split)} images of no split are train")
     if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
         by_split.pop("val", None)
     doubled = next((own for own in splits_of if sum(own in images for images in by_split.values()) > 1), None)

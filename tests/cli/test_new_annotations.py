@@ -106,6 +106,17 @@ def test_labels_of_earlier_annotations_are_stale(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "again.yaml").exists()
 
 
+def test_images_of_no_split_are_train_beside_those_of_val(tmp_path, monkeypatch, capsys):
+    labelme(tmp_path / "mine")
+    for suffix in (".jpg", ".json"):
+        (tmp_path / "mine" / "val").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"0{suffix}").rename(tmp_path / "mine" / "val" / f"0{suffix}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    assert "splits: 5 images of no split are train" in capsys.readouterr().out
+    assert (tmp_path / "mine" / "segnl_splits" / "val.txt").read_text() == "val/0\n"
+
+
 def test_a_foreign_folder_of_that_name_is_left_alone(tmp_path, monkeypatch, capsys):
     labelme(tmp_path / "mine")
     (tmp_path / "mine" / "segnl_labels").mkdir()

@@ -265,10 +265,16 @@ def test_labels_txt_gives_the_order_of_labelmes_classes(tmp_path):
     assert find(labelme, tmp_path).class_names == ["background", "cat", "car"]
 
 
+def test_class_names_fit_into_a_line_of_the_table(tmp_path):
+    write_labelme(tmp_path, [{"label": "big\t cat\n", "points": [[0, 0], [9, 0], [9, 9]]}])
+    assert find(labelme, tmp_path).class_names == ["background", "big cat"]
+
+
 BAD_LABELME = {
     "line": ([{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.shape_type: 'line' has"),
     "points": ([{"label": "a", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.points: 2 points of a polygon"),
     "huge": ([{"label": "a", "points": [[0, 0], [9, 1e12], [9, 9]]}], {}, "shapes.0.points.1.1: Input should be less"),
+    "name": ([{"label": " ", "points": [[0, 0], [9, 9], [0, 9]]}], {}, "a class has an empty name"),
     "key": ([{"points": []}], {}, "shapes.0.label: Field required"),
     "image": ([], {"imagePath": "b/c.jpg", "other": 1}, "height and width are 37 and 53, but a.jpg has 5x5"),
     "mask": (

@@ -47,17 +47,17 @@ class Annotations:
     notes: list[str] = field(default_factory=list)
 
 
-def read_json(path: Path, content: bytes | None = None) -> Any:
+def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises FileError for one that cannot be read."""
     try:
-        return json.loads(read_bytes(path) if content is None else content)
+        return json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
 
 
-def json_files(files: Iterable[Path], *keys: str) -> list[tuple[Path, bytes]]:
-    """Returns the JSON files in whose text all of `keys` stand, with their bytes."""
+def json_files(files: Iterable[Path], *keys: str) -> list[Path]:
+    """Returns the JSON files in whose text all of `keys` stand."""
     out = []
     for path in files:
         if path.suffix.lower() == ".json":
@@ -66,22 +66,25 @@ def json_files(files: Iterable[Path], *keys: str) -> list[tuple[Path, bytes]]:
             except OSError as err:
                 raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
             if all(f'"{key}"'.encode() in content for key in keys):
-                out.append((path, content))
+                out.append(path)
     return out
 
 
 def ids_of(names: Iterable[str], path: Path) -> tuple[list[str], dict[str, int]]:
     """Returns the classes by id, and the id of each name: 0 for a name of the background, 1, 2, 3 ... for the others.
 
-    Raises FileError for more names than ids. path: for messages.
+    A class is written with single spaces, since it stands in classes.tsv. path: for messages.
+    Raises FileError for more names than ids, and for an empty one.
     """
     own = list(dict.fromkeys(names))
+    if any(not name.split() for name in own):
+        raise FileError(path, "classes", "a class has an empty name; give it one")
     background = next((name for name in own if name.lower() in BACKGROUND_WORDS), None)
     classes = ["background", *(name for name in own if name != background)]
     if len(classes) > IGNORE:
         raise FileError(path, "classes", f"names {len(classes) - 1} classes; expected at most {IGNORE - 1}")
     ids = {name: index for index, name in enumerate(classes[1:], start=1)}
-    return classes, ids | ({} if background is None else {background: 0})
+    return [" ".join(name.split()) for name in classes], ids | ({} if background is None else {background: 0})
 
 
 def split_in(name: str) -> str | None:

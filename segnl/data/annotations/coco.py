@@ -68,11 +68,11 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     Raises DataError for files that contradict the format or each other.
     """
     candidates = json_files(files, "images", "annotations", "categories", "segmentation")
-    if any(path.name.startswith("instances_") for path, _ in candidates):  # beside keypoints of the same images
-        candidates = [(path, content) for path, content in candidates if path.name.startswith("instances_")]
+    if any(path.name.startswith("instances_") for path in candidates):  # beside keypoints of the same images
+        candidates = [path for path in candidates if path.name.startswith("instances_")]
     if not candidates:
         return None
-    parsed = [(path, _parse(path, content)) for path, content in candidates]
+    parsed = [(path, _parse(path)) for path in candidates]
     categories = _categories(parsed)
     used = {own.category_id for _, instances in parsed for own in instances.annotations}
     classes, id_of_name = ids_of((name for key, name in sorted(categories.items()) if key in used), parsed[0][0])
@@ -96,8 +96,8 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     return Annotations("COCO instances", classes, images, [path for path, _ in parsed], RULE, notes)
 
 
-def _parse(path: Path, content: bytes) -> _Instances:
-    mapping = read_json(path, content)
+def _parse(path: Path) -> _Instances:
+    mapping = read_json(path)
     try:
         instances = _Instances.model_validate(mapping)
     except ValidationError as err:

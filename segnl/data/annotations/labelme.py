@@ -58,7 +58,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     candidates = json_files(files, "shapes", "imagePath")
     if not candidates:
         return None
-    parsed = [(path, _parse(path, content)) for path, content in candidates]
+    parsed = [(path, _parse(path)) for path in candidates]
     listed = _listed(root)
     used = {shape.label for _, content in parsed for shape in content.shapes}
     unlisted = sorted(used - {IGNORED} - set(listed))
@@ -78,8 +78,8 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     return Annotations("LabelMe", classes, images, sources, RULE, notes)
 
 
-def _parse(path: Path, content: bytes) -> _File:
-    mapping = read_json(path, content)
+def _parse(path: Path) -> _File:
+    mapping = read_json(path)
     try:
         parsed = _File.model_validate(mapping)
     except ValidationError as err:

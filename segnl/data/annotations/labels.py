@@ -19,6 +19,7 @@ FOLDER = "segnl_labels"
 RECORD = "drawn_from.json"
 FORMAT = "segnl-labels-1"
 """Changes whenever the same annotations are drawn in another way."""
+_DECISIVE = ("format", "kind", "classes", "annotation_files", "sha256")
 
 
 def record_of(root: Path, annotations: Annotations) -> JSONDict:
@@ -48,7 +49,7 @@ def is_current(root: Path, record: JSONDict) -> bool:
         stored = json.loads(read_bytes(folder / RECORD))
     except (OSError, ValueError, RecursionError) as err:
         raise ConfigError(f"{folder}: holds other files than labels that segnl drew; move it aside") from err
-    if stored != record:
+    if not isinstance(stored, dict) or any(stored.get(key) != record[key] for key in _DECISIVE):
         raise ConfigError(
             f"{folder}: the labels are stale: the annotations have changed since they were drawn; move it and "
             "segnl_splits aside, and run segnl new again"
