@@ -102,17 +102,24 @@ class ProcessGroup:
         value: T = result[0]
         return value
 
-    def raise_on_all(self, error: SegnlError | None) -> None:
-        """Raises on every rank if `error` is not None on any: a rank's own error, else a relayed one."""
+    def error_of_any(self, error: SegnlError | None) -> SegnlError | None:
+        """Returns an error on every rank if `error` is not None on any: a rank's own error, else a relayed one."""
         errors = self.all_gather_object(error)
         if error is not None:  # of several equal errors the first rank prints its own
             error.is_relayed = repr(error) in map(repr, errors[: self.rank])
-            raise error
+            return error
         for rank, remote in enumerate(errors):
             if remote is not None:
                 remote.args = (f"rank {rank}: {remote}",)
                 remote.is_relayed = True
-                raise remote
+                return remote
+        return None
+
+    def raise_on_all(self, error: SegnlError | None) -> None:
+        """Raises on every rank what `error_of_any` returns, if that is not None."""
+        error = self.error_of_any(error)
+        if error is not None:
+            raise error
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:

@@ -28,9 +28,10 @@ def run_folder(recipe: Recipe, config: Path, name: str | None) -> Path:
 @contextmanager
 def lock_run_folder(
     run: Path, recipe: Recipe, class_table: ClassTable, *, fresh: bool, extend: ScheduleAfter | None = None
-) -> Iterator[Checkpoint | None]:
-    """Locks a run's folder, writes its recipe.yaml and yields its newest undamaged checkpoint; None for a new run.
+) -> Iterator[tuple[Recipe, Checkpoint | None]]:
+    """Locks a run's folder, writes its recipe.yaml, and yields that recipe and the run's newest undamaged checkpoint.
 
+    The recipe is the given one with the run's extensions. The checkpoint of a new run is None.
     The recipe.yaml of a finished run is not written again; that of an extended one stays as recipe-STEP.yaml.
     fresh: moves an old run aside first. extend: lets a finished run go on to the recipe's train.max_steps.
 
@@ -59,7 +60,7 @@ def lock_run_folder(
                 write_atomic(run / f"recipe-{checkpoint.step}.yaml", dump_yaml(checkpoint.recipe).encode())
         if not (is_done and (run / "recipe.yaml").exists()):
             write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
-        yield checkpoint
+        yield recipe, checkpoint
 
 
 def _move_aside(run: Path) -> None:

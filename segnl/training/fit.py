@@ -1,7 +1,7 @@
 """A training run in its folder: prepares or resumes the run, then lets the trainer take its steps."""
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from segnl.core.config import JSONDict
@@ -18,7 +18,6 @@ from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
-from segnl.runs.extension import extended_recipe
 from segnl.runs.folder import lock_run_folder
 from segnl.runs.recipe import Recipe, ScheduleAfter
 from segnl.training.hooks import Hook
@@ -48,48 +47,50 @@ def fit(
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
     _check_batch_size(recipe, group)
-    trackers = list[Hook]()  # on rank 0 alone
+    recipe_loggers = list[Hook]()  # the other ranks have none
+    listing: JSONDict = {}
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
                 ensure_writable(run)
-                trackers = build_loggers(recipe.train.loggers, run)
+                recipe_loggers = build_loggers(recipe.train.loggers, run)
             data = build_data(recipe, "train")
-            recipe = recipe.with_steps(len(data))
-            val_data = _validation_data(recipe)
-            locked = lock_run_folder(run, recipe, data.table, fresh=fresh, extend=extend)
-            checkpoint = stack.enter_context(locked if group.is_rank0 else nullcontext())
-            listing = listing_digest(data) if group.is_rank0 else {}
-            if group.is_rank0 and checkpoint is None:
-                require_labelled(data)
-            if checkpoint is not None:
-                _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
+            timed_recipe = recipe.with_steps(len(data))
+            val_data = _validation_data(timed_recipe)
+            final_recipe, checkpoint = timed_recipe, None
+            if group.is_rank0:
+                locked = lock_run_folder(run, timed_recipe, data.table, fresh=fresh, extend=extend)
+                final_recipe, checkpoint = stack.enter_context(locked)
+                listing = listing_digest(data)
+                if checkpoint is None:
+                    require_labelled(data)
+                else:
+                    _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
+        final_recipe = group.run_on_rank0(lambda: final_recipe)  # a broadcast
         checkpoint = broadcast_checkpoint(checkpoint, group)
-        recipe = extended_recipe(recipe, checkpoint, extend)
-        trainer = build_trainer(recipe, data, checkpoint, group, run)
+        trainer = build_trainer(final_recipe, data, checkpoint, group, run)
         saver = CheckpointSaver(data.table, listing)
         validator = None if val_data is None else Validator(val_data, saver, trainer)
         if _is_finished(trainer, validator):
+            if group.is_rank0:
+                early = ", ended by train.patience" if validator is not None and validator.is_out_of_patience else ""
+                steps, num_steps = trainer.step_number, final_recipe.train.num_steps
+                log.info("%s: already trained, %d of %d steps%s", run, steps, num_steps, early)
             return
-        loggers = [TerminalLogger(), *trackers, JSONLLogger()] if group.is_rank0 else []
+        all_loggers = [TerminalLogger(), *recipe_loggers, JSONLLogger()] if group.is_rank0 else []
         validators = [] if validator is None else [validator]
         batches = stack.enter_context(closing(_batches(trainer, data)))
-        result = trainer.fit(batches, [*loggers, saver, *validators, *hooks])
+        result = trainer.fit(batches, [*all_loggers, saver, *validators, *hooks])
     if result.stopped_by is not None:
         raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
 
 
 def _is_finished(trainer: Trainer, validator: Validator | None) -> bool:
     """Returns whether earlier starts took all steps, with their validations, or ran out of patience."""
-    steps, num_steps = trainer.step_number, trainer.recipe.train.num_steps
-    is_out_of_patience = validator is not None and validator.is_out_of_patience
-    is_one_missing = validator is not None and validator.is_one_missing
-    if not is_out_of_patience and (steps < num_steps or is_one_missing):
-        return False
-    if trainer.group.is_rank0:
-        early = ", ended by train.patience" if is_out_of_patience else ""
-        log.info("%s: already trained, %d of %d steps%s", trainer.folder, steps, num_steps, early)
-    return True
+    if validator is not None and validator.is_out_of_patience:
+        return True
+    is_validation_missing = validator is not None and validator.is_validation_missing
+    return trainer.step_number >= trainer.recipe.train.num_steps and not is_validation_missing
 
 
 def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None, None]:
@@ -139,8 +140,10 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
         raise err
     rows, columns = recipe.data.crop_hw
     images = train.batch_size // group.world_size
-    uint8_bytes, float_bytes = 4 * images, 12 * images // train.accumulate
-    require_memory("train.batch_size crops of data.crop_hw", (uint8_bytes + float_bytes) * rows * columns)
+    channels = recipe.model.input.channels
+    crop_bytes = (channels + 1) * images  # per pixel: uint8 image and label
+    input_bytes = 4 * channels * images // train.accumulate  # per pixel: float32, of one micro-batch
+    require_memory("train.batch_size crops of data.crop_hw", (crop_bytes + input_bytes) * rows * columns)
 
 
 def build_trainer(
@@ -149,13 +152,10 @@ def build_trainer(
     """Returns a trainer at the start of the training run in the folder `run`, or at the step of `checkpoint`."""
     if recipe.train.deterministic:
         make_deterministic()
-    pixels = None
     with group.shared_errors():
         is_new = checkpoint is None and group.is_rank0  # the other ranks get their weights from rank 0
         model = build_model(recipe, data.table.num_classes, is_new=is_new)
-        if recipe.loss.needs_class_pixels and group.is_rank0:
-            pixels = class_pixels(data)
-    pixels = group.run_on_rank0(lambda: pixels)
+    pixels = group.run_on_rank0(lambda: class_pixels(data)) if recipe.loss.needs_class_pixels else None
     trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group, folder=run)
     if checkpoint is not None:
         trainer.restore(checkpoint)

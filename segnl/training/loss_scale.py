@@ -32,7 +32,7 @@ class LossScale:
         if self.good_steps >= GROW_AFTER:
             self.value, self.good_steps = min(2 * self.value, MAX_SCALE), 0
 
-    def overflowed(self) -> bool:
+    def halve(self) -> bool:
         """Halves the scale after gradients that were not finite; returns whether there was a smaller scale to try."""
         if self.value <= MIN_SCALE:
             return False

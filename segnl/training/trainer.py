@@ -89,7 +89,12 @@ class Trainer:
 
         folder: the run's, where hooks write.
         """
-        self.recipe, self.device, self.group, self.folder, self.step_number = recipe, device, group, folder, 0
+        self.recipe = recipe
+        self.device = device
+        self.group = group
+        self.folder = folder
+        self.step_number = 0
+        """Steps taken, those of earlier starts included."""
         report = model.init_report
         self.init = None if report is None else {key: report[key] for key in ("file", "checksum")}
         """The file that the weights of step 0 came from; None: they were drawn."""
@@ -101,23 +106,25 @@ class Trainer:
         self.loss = build_loss(recipe.loss, model.num_classes, class_pixels, align_corners=align_corners).to(device)
         self.layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
+        """The network itself, whose weights are updated and saved."""
         if resolve_norm(recipe.model.norm, world=group.world_size) == "sync":
             synchronise(self.model, group, on_cuda=device.type == "cuda")
         self.model.backbone.activation_checkpointing = recipe.train.activation_checkpointing
         self.network: nn.Module = self.model
+        """Called by a step: `model`, wrapped by DistributedDataParallel and torch.compile where these are used."""
         if group.world_size > 1:
             set_process_group(self.model, group)
             # Without its broadcast of buffers in every step: rank 0's are saved and scored, and need no copy elsewhere.
             self.network = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimiser = build_optimiser(recipe.optim, self.model)
-        if recipe.train.compile:  # a wrapper: the model beside it keeps its names and is evaluated as it stands
+        if recipe.train.compile:  # `model` keeps its names and is evaluated as it stands
             self.network = torch.compile(self.network, backend=COMPILE_BACKEND)  # type: ignore[assignment]
         self.ema = ModelEMA(self.model, recipe.train.ema) if recipe.train.ema is not None else None
         self.loss_scale = LossScale() if recipe.train.precision == "fp16" else None
 
     @property
     def evaluated_model(self) -> Segmenter:
-        """The network that is scored: the EMA where there is one."""
+        """The network that validations score: the EMA of `model` if there is one, else `model`."""
         return self.model if self.ema is None else self.ema.model
 
     def fit(self, batches: Iterator[Batch], hooks: Sequence[Hook] = ()) -> FitResult:
@@ -126,21 +133,11 @@ class Trainer:
         batches: this process's images, from step `step_number` on; all processes have equally many.
         Raises what a step or a hook raises, and data errors after the hooks' `on_end`, which saves what was learned.
         """
-        self.hooks, num_images = hooks, self.recipe.train.batch_size
+        self.hooks = hooks
         with stop_signals() as self.stop:
             try:
                 self.call_hooks("on_start")
-                while not self.is_finished:
-                    began = time.perf_counter()
-                    batch, divisor, result = self._next_batch(batches)
-                    if batch is None:
-                        break
-                    data_s = time.perf_counter() - began
-                    report = self.step(batch, divisor)
-                    rate = num_images / (time.perf_counter() - began)
-                    self.call_hooks("on_step", replace(report, data_s=data_s, images_per_s=rate), batch)
-                else:  # not after `break`
-                    result = FitResult(self.step_number)
+                result = self._take_steps(batches)
                 if isinstance(batches, Generator):
                     batches.close()  # ends the loader's workers
                 self.call_hooks("on_end", result)
@@ -156,8 +153,23 @@ class Trainer:
         for hook in reversed(self.hooks) if moment in ("on_end", "on_error") else self.hooks:
             getattr(hook, moment)(self, *args)
 
-    def _next_batch(self, batches: Iterator[Batch]) -> tuple[Batch | None, Tensor, FitResult]:
-        """Returns the next batch and the divisor of its step's loss, or None and why the training ends.
+    def _take_steps(self, batches: Iterator[Batch]) -> FitResult:
+        """Takes steps until a hook, a signal, a data error or the end of the batches ends the training."""
+        num_images = self.recipe.train.batch_size
+        while not self.is_finished:
+            began = time.perf_counter()
+            received = self._next_batch(batches)
+            if isinstance(received, FitResult):
+                return received
+            batch, divisor = received
+            data_s = time.perf_counter() - began
+            report = self.step(batch, divisor)
+            rate = num_images / (time.perf_counter() - began)
+            self.call_hooks("on_step", replace(report, data_s=data_s, images_per_s=rate), batch)
+        return FitResult(self.step_number)
+
+    def _next_batch(self, batches: Iterator[Batch]) -> tuple[Batch, Tensor] | FitResult:
+        """Returns the next batch with the divisor of its step's loss, or why the training ends.
 
         The one place in a step where processes wait for one another, apart from the exchange of gradients: one sum
         holds the divisor, and who met an error or a signal. A signal takes precedence: Ctrl-C and SIGTERM may reach
@@ -173,14 +185,11 @@ class Trainer:
         sums = self.group.all_reduce_sum(torch.cat([divisor.new_tensor(votes), divisor.flatten()]))
         (has_error, *stops), divisor = sums[: len(votes)].tolist(), sums[len(votes) :].reshape(divisor.shape)
         stopped_by = next((number for number, vote in zip(STOP_SIGNALS, stops, strict=True) if vote), None)
-        if stopped_by is None and has_error:
-            try:
-                self.group.raise_on_all(error)
-            except SegnlError as err:
-                error = err
-        is_over = stopped_by is not None or bool(has_error)
-        result = FitResult(self.step_number, stopped_by, None if stopped_by is not None else error)
-        return None if is_over else batch, divisor, result
+        if stopped_by is not None:
+            return FitResult(self.step_number, stopped_by)
+        if has_error:
+            return FitResult(self.step_number, error=self.group.error_of_any(error))
+        return FitResult(self.step_number) if batch is None else (batch, divisor)
 
     def step(self, batch: Batch, divisor: Tensor | None = None) -> StepReport:
         """Learns from one batch, of which this process holds its share.
@@ -208,7 +217,7 @@ class Trainer:
             return dict(zip(losses, summed().tolist(), strict=True))
 
         began = time.perf_counter()
-        norm = self._gradient_norm()
+        norm = nn.utils.get_total_norm(self._unscale_gradients())  # Euclidean, the same on all processes
         grad_norm = float(norm)  # the step's only wait for the device
         updating = time.perf_counter()
         is_skipped = not math.isfinite(grad_norm)
@@ -234,7 +243,7 @@ class Trainer:
         image, label = self._to_device(batch.image), self._to_device(batch.label).long()  # b 3 H W, b H W
         step = StepNormalizer(self._to_device(divisor), num, self.group)
         # DistributedDataParallel takes the mean over processes, but their losses are summands of one loss. float16 has
-        # no room for that factor: there `_gradient_norm` applies it together with the loss scale.
+        # no room for that factor: there `_unscale_gradients` applies it together with the loss scale.
         factor = self.group.world_size if self.loss_scale is None else self.loss_scale.value
         sums: dict[str, Tensor] = {}
         forward_s = backward_s = 0.0
@@ -268,13 +277,13 @@ class Trainer:
             return nullcontext()
         return self.network.no_sync()  # type: ignore[operator]  # a compiled network passes it on
 
-    def _gradient_norm(self) -> Tensor:
-        """Divides the gradients by the loss scale and returns their Euclidean norm, which all processes have alike."""
+    def _unscale_gradients(self) -> list[Tensor]:
+        """Divides the gradients by the loss scale, in place, and returns them."""
         grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if self.loss_scale is not None:
             for grad in grads:
                 grad.mul_(self.group.world_size / self.loss_scale.value)
-        return nn.utils.get_total_norm(grads)
+        return grads
 
     def _handle_non_finite(
         self, grad_norm: float, losses: dict[str, float], own: dict[str, Tensor], sample_ids: Sequence[str]
@@ -285,7 +294,7 @@ class Trainer:
         """
         loss = sum(losses.values())
         is_loss_finite = math.isfinite(loss)
-        if is_loss_finite and self.loss_scale is not None and self.loss_scale.overflowed():
+        if is_loss_finite and self.loss_scale is not None and self.loss_scale.halve():
             return
         is_own = is_loss_finite or not math.isfinite(float(sum(own.values())))
         all_ids = self.group.all_gather_object(list(sample_ids) if is_own else [])

@@ -41,7 +41,7 @@ class Validator(Hook):
             self._note(line["miou"], line.get("loss"))
             if validated_step <= extended_at:
                 self.num_since_best = 0
-        self.is_one_missing = step > 0 and is_validation_due(step, self.train) and step not in logged
+        self.is_validation_missing = step > 0 and is_validation_due(step, self.train) and step not in logged
         """Whether a kill left out the validation of the step that the training resumes from."""
 
     @property
@@ -51,7 +51,7 @@ class Validator(Hook):
 
     def on_start(self, trainer: Trainer) -> None:
         """Makes up for a missing validation."""
-        if self.is_one_missing:
+        if self.is_validation_missing:
             self.validate(trainer)
 
     def on_step(self, trainer: Trainer, report: StepReport, batch: Batch) -> None:

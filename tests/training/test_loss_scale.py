@@ -29,14 +29,14 @@ def test_the_scale_moves_as_torchs_grad_scaler_moves_it(monkeypatch):
         theirs.step(sgd)
         theirs.update()
         sgd.zero_grad()
-        ours.stepped() if is_finite else ours.overflowed()
+        ours.stepped() if is_finite else ours.halve()
         assert ours.value == theirs.get_scale()
 
 
 def test_the_scale_stays_within_its_limits():
     scale = LossScale(value=2)
-    assert scale.overflowed()
-    assert not scale.overflowed()
+    assert scale.halve()
+    assert not scale.halve()
     assert scale.value == 1
     scale = LossScale(value=MAX_SCALE, good_steps=loss_scale.GROW_AFTER - 1)
     scale.stepped()
