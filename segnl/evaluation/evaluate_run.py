@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,9 @@ from segnl.evaluation.presets import is_preset
 from segnl.evaluation.submission import Submission
 from segnl.metrics.accumulator import PerImage
 from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
-from segnl.metrics.confusion import mean_of_defined, metrics_dict, number_or_none
+from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, number_or_none
 from segnl.metrics.scalars.find import build_metrics, metric_values
-from segnl.metrics.strata import boundary_counts, boundary_width, pair_counts
+from segnl.metrics.strata import boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run
 
@@ -79,9 +79,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates a run on a split, or returns its stored result if weights, data and settings are unchanged.
 
-    Writes the result to RUN/eval/SPLIT-MODE, or to SPLIT-PRESET if the settings are a preset's; that of other files
-    than those of the run's recipe to a folder of their own. An old result is removed before the network runs, so a
-    killed evaluation leaves none.
+    Writes the result to RUN/eval/SPLIT-MODE, or to SPLIT-PRESET if the settings are a preset's. A result on files other
+    than those of the run's own recipe goes to a folder SPLIT-MODE-on-DATA-DIGEST. An old result is removed before the
+    network runs, so a killed evaluation leaves none.
     group: each process evaluates its own images; all return the same evaluation.
 
     Raises ConfigError for a request that this run or data set does not support, CheckpointError when the data set has
@@ -89,15 +89,21 @@ def evaluate_run(
     """
     request = request or EvaluationRequest()
     with group.shared_errors():
-        job = _open_job(run, request, group)
-    job.key, job.stored = group.run_on_rank0(job.look_up)
+        data = _open_data(run, request, group)
+        usual_folder = _usual_folder(run, request)
+        for written in (usual_folder, run.cache.folder, *([request.masks] if request.masks else [])):
+            ensure_writable(written)
+    key, folder, stored = group.run_on_rank0(lambda: _look_up(run, request, data, usual_folder))
+    if stored is None and group.is_rank0:
+        _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
+    job = _Job(run, request, group, data, key, folder, stored)
     with run_lock(request.masks, hint="--masks folder") if request.masks and group.is_rank0 else nullcontext():
-        record = job.record()
+        record = job.evaluate_or_reuse()
     return group.run_on_rank0(lambda: job.finish(record))
 
 
-def _open_job(run: Run, request: EvaluationRequest, group: ProcessGroup) -> "_Job":
-    """Opens the data and the folders. Fails before hours of work if the request cannot be met."""
+def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:
+    """Opens the split. Fails before hours of work if the request cannot be met."""
     if request.submission and group.world_size > 1:
         raise ConfigError("--submission: needs a single process; score without torchrun")
     build_metrics(run.recipe.eval.metrics)
@@ -110,101 +116,113 @@ def _open_job(run: Run, request: EvaluationRequest, group: ProcessGroup) -> "_Jo
         if data.table.has_label_map:
             raise ConfigError("--official: scores Cityscapes' own classes; leave out data.label_map")
         for i in range(len(data)):
-            instances_of(data.label_path(i))
-    preset = request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
+            instances_of(data.label_path(i))  # fails now if an instance file is missing
+    return data
+
+
+def _usual_folder(run: Run, request: EvaluationRequest) -> Path:
+    """Returns RUN/eval/SPLIT-MODE[-ABLATION], the folder of results on the files of the run's own recipe."""
     ablation = [request.ablation.slug] if request.ablation else []
-    folder = inside(
-        not_a_link(run.folder / "eval"), "-".join([request.split, preset or run.recipe.eval.mode, *ablation])
-    )
-    folder = folder if run.is_last_checkpoint else folder / run.path.stem
-    for written in (folder, run.cache.folder, *([request.masks] if request.masks else [])):
-        ensure_writable(written)
-    return _Job(run, request, group, data, preset, folder)
+    name = "-".join([request.split, _preset(run, request) or run.recipe.eval.mode, *ablation])
+    folder = inside(not_a_link(run.folder / "eval"), name)
+    return folder if run.is_last_checkpoint else folder / run.path.stem
 
 
-@dataclass
+def _preset(run: Run, request: EvaluationRequest) -> str | None:
+    """Returns the requested preset's name; None without one, or where overrides have changed its settings."""
+    return request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
+
+
+def _look_up(
+    run: Run, request: EvaluationRequest, data: SegmentationData, usual_folder: Path
+) -> tuple[JSONDict, Path, Record | None]:
+    """Returns the result's key, its folder in RUN/eval, and the stored result.
+
+    The stored result is None if there is none or its masks have changed. A result on files other than those of the
+    run's own recipe goes to a folder SPLIT-MODE-on-DATA-DIGEST.
+    """
+    content = content_digest(data)
+    key, folder = _key(run, request, data, content), usual_folder
+    if _is_other_data(run, data, content, usual_folder):
+        name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
+        folder = inside(usual_folder.parent, name)
+    stored = run.cache.load(NAME, key)
+    if stored is not None and stored.value["masks"] != _masks_digest(_cached_ids_folder(run, key), data):
+        stored = None
+    return key, folder, stored
+
+
+def _key(run: Run, request: EvaluationRequest, data: SegmentationData, content: str) -> JSONDict:
+    """Returns everything that predictions and counts depend on: all but eval.batch_size and eval.metrics."""
+    recipe, checkpoint, ablation = run.recipe, run.checkpoint, request.ablation
+    return {
+        "version": VERSION,
+        "checkpoint": {"step": checkpoint.step, "checksum": checkpoint.checksum},
+        "data": {
+            "name": recipe.data.name,
+            "split": data.split,
+            "has_labels": data.has_labels,
+            "short_side_px": recipe.data.short_side_px,
+            "content": content,
+        }
+        | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
+        "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
+        "channels_last": recipe.train.channels_last,
+        "ablation": ablation.name if ablation else None,
+    }
+
+
+def _is_other_data(run: Run, data: SegmentationData, content: str, usual_folder: Path) -> bool:
+    """Returns whether the files are other ones than those of the run's own recipe.
+
+    They are the same, only moved or copied, if the last result in the usual folder has the same content.
+    """
+    own = {"root": ".", **run.checkpoint.recipe["data"]}
+    used = run.recipe.data.model_dump(mode="json")
+    has_same_keys = all(own.get(key, used[key]) == used[key] for key in FILE_KEYS)
+    if has_same_keys and Path(own["root"]).expanduser().resolve() == data.root.resolve():
+        return False
+    return _last_result(usual_folder).get("data", {}).get("content") != content
+
+
+def _cached_ids_folder(run: Run, key: JSONDict) -> Path:
+    """Returns RUN/cache/evaluation-DIGEST/ids, the folder of the stored result's masks."""
+    return run.cache.path(NAME, key).with_suffix("") / "ids"
+
+
+def _masks_digest(folder: Path, data: SegmentationData) -> str | None:
+    """Returns the SHA-256 of the mask files in a folder; None if one is missing.
+
+    It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
+    """
+    paths = [mask_path(folder, sample_id) for sample_id in data.sample_ids]
+    if not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class _Job:
     """One evaluation: the request and what follows from it.
 
-    preset: None as well where overrides have changed its settings. folder: RUN/eval/SPLIT-MODE.
-    key: everything that predictions and counts depend on. stored: a valid result of an earlier evaluation, whose masks
-    are read instead of running the network.
+    key, folder, stored: see `_look_up`. With a stored result, its masks are read instead of running the network.
     """
 
     run: Run
     request: EvaluationRequest
     group: ProcessGroup
     data: SegmentationData
-    preset: str | None
+    key: JSONDict
     folder: Path
-    key: JSONDict = field(default_factory=dict)
-    stored: Record | None = None
+    stored: Record | None
 
     @property
-    def masks(self) -> Path:
-        """Folder of the cached masks."""
-        return self.run.cache.path(NAME, self.key).with_suffix("") / "ids"
+    def cached_ids_folder(self) -> Path:
+        """Folder of the masks that belong to the stored result, or will."""
+        return _cached_ids_folder(self.run, self.key)
 
-    def look_up(self) -> tuple[JSONDict, Record | None]:
-        """Returns key and stored result, which is None if there is none or its masks have changed.
-
-        Without a stored result, an earlier one is removed from RUN/eval, so that it is not mistaken for the new one.
-        """
-        self.key = self._describe()
-        if self._is_other_data():
-            name = f"{self.folder.name}-on-{self.data.root.resolve().name}-{self.content[:8]}"
-            self.folder = inside(self.folder.parent, name)
-        stored = self.run.cache.load(NAME, self.key)
-        if stored is None or stored.value["masks"] != self._masks_digest():
-            _remove_results(self.folder)
-            stored = None
-        return self.key, stored
-
-    def _describe(self) -> JSONDict:
-        """Returns the key, without eval.batch_size and eval.metrics, which change neither predictions nor counts."""
-        recipe, checkpoint, ablation = self.run.recipe, self.run.checkpoint, self.request.ablation
-        return {
-            "version": VERSION,
-            "checkpoint": {"step": checkpoint.step, "checksum": checkpoint.checksum},
-            "data": {
-                "name": recipe.data.name,
-                "split": self.data.split,
-                "has_labels": self.data.has_labels,
-                "short_side_px": recipe.data.short_side_px,
-                "content": content_digest(self.data),
-            }
-            | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
-            "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
-            "channels_last": recipe.train.channels_last,
-            "ablation": ablation.name if ablation else None,
-        }
-
-    @property
-    def content(self) -> str:
-        """The digest of the split's files and classes."""
-        return str(self.key["data"]["content"])
-
-    def _is_other_data(self) -> bool:
-        """Whether the files are others than those of the run's own recipe, whose result keeps its folder then."""
-        own = {"root": ".", **self.run.checkpoint.recipe["data"]}
-        used = self.run.recipe.data.model_dump(mode="json")
-        is_same = all(own.get(key, used[key]) == used[key] for key in FILE_KEYS)
-        if is_same and Path(own["root"]).expanduser().resolve() == self.data.root.resolve():
-            return False
-        return _last_result(self.folder).get("data", {}).get("content") != self.content
-
-    def _masks_digest(self) -> str | None:
-        """Returns the SHA-256 of the mask files; None if one is missing.
-
-        It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
-        """
-        paths = [mask_path(self.masks, sample_id) for sample_id in self.data.sample_ids]
-        if not all(path.is_file() for path in paths):
-            return None
-        return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
-
-    def record(self) -> Record:
-        """Returns the result: the stored one where it answers the request, else that of a pass over the images."""
+    def evaluate_or_reuse(self) -> Record:
+        """Returns the stored result if it answers the request; otherwise that of a pass over the images."""
         data, group, request, stored = self.data, self.group, self.request, self.stored
         needs_strata = request.with_strata and (stored is None or "strata" not in stored.value)
         if stored is not None and not (request.masks or request.submission or needs_strata):
@@ -219,7 +237,7 @@ class _Job:
                 mask = labels.numpy()
                 if stored is None:
                     more_counts[sample.id] = _boundary_and_pairs(data, index_of[sample.id], mask, sample.label)
-                    path = mask_path(self.masks, sample.id)
+                    path = mask_path(self.cached_ids_folder, sample.id)
                     writers.submit(functools.partial(write_ids, path, mask, data.table))
                 if mask_folder is not None:
                     mask_folder.write(sample, labels)
@@ -243,7 +261,7 @@ class _Job:
             submission.write()
         strata = {} if counts.strata is None else {"strata": counts.strata.to_dict()}
         if stored is not None:
-            return stored if stored.value == stored.value | strata else replace(stored, value=stored.value | strata)
+            return replace(stored, value=stored.value | strata)
         for of_rank in group.all_gather_object(more_counts):
             more_counts |= of_rank
         arrays = counts.per_image.to_arrays()
@@ -255,7 +273,8 @@ class _Job:
             num_images=len(data),
             counts_absent_classes=data.counts_absent_classes,
         )
-        return Record(self.key, strata | {"metrics": metrics, "masks": group.run_on_rank0(self._masks_digest)}, arrays)
+        masks_digest = group.run_on_rank0(lambda: _masks_digest(self.cached_ids_folder, data))
+        return Record(self.key, strata | {"metrics": metrics, "masks": masks_digest}, arrays)
 
     def _mask_folder(self, writers: Background) -> MaskFolder | None:
         """Opens the --masks folder, on rank 0 first: that removes what a killed evaluation left half written."""
@@ -268,8 +287,9 @@ class _Job:
 
     def _cached_labels(self, mask_folder: MaskFolder | None, sample: Sample) -> Pixels | None:
         """Returns a stored prediction, train ids u8 `H W`; None if the network has to run."""
+        # The first call is made in any case: it notices a damaged file of the --masks folder, which is written again.
         resumed = mask_folder.cached_labels(sample) if mask_folder is not None else None
-        return resumed if self.stored is None else read_ids(self.masks, sample.id, self.data.table)
+        return resumed if self.stored is None else read_ids(self.cached_ids_folder, sample.id, self.data.table)
 
     def _log_start(self, mask_folder: MaskFolder | None) -> None:
         if not self.group.is_rank0:
@@ -283,49 +303,60 @@ class _Job:
             log.info("%s: evaluating on %s%s", self.run.folder, self.data.split, suffix)
 
     def finish(self, record: Record) -> Evaluation:
-        """Adds the official scores if requested, stores a new result, and writes it to RUN/eval."""
-        run, data, ablation = self.run, self.data, self.request.ablation
+        """Adds the official scores if requested, stores what is new, and writes the result to RUN/eval."""
         if self.request.official and "official" not in record.value:
-            labels = [data.label_path(i) for i in range(len(data))]
-            predictions = [mask_path(self.masks, sample_id) for sample_id in data.sample_ids]
-            frames = [Frame(*files, instances_of(files[1])) for files in zip(predictions, labels, strict=True)]
-            record = replace(record, value=record.value | {"official": score_frames(frames)})
-        if record is not self.stored:
-            run.cache.store(NAME, record)
+            record = replace(record, value=record.value | {"official": self._official_scores()})
+        is_new = self.stored is None or record.value != self.stored.value
+        if is_new:
+            self.run.cache.store(NAME, record)
+        per_image = PerImage.from_arrays(record.arrays)
         evaluation = Evaluation(
             folder=self.folder,
-            masks=self.masks,
-            cache=run.cache,
+            masks=self.cached_ids_folder,
+            cache=self.run.cache,
             key=self.key,
-            metrics=record.value["metrics"]
-            | {
-                "checkpoint": run.path.name,
-                "step": run.checkpoint.step,
-                "split": data.split,
-                "data": {"name": data.cfg.name, "root": str(data.root.resolve()), "content": self.content},
-                "eval": run.recipe.eval.model_dump(mode="json"),
-                "preset": self.preset,
-                "ablation": ablation.name if ablation else None,
-                "git": run.checkpoint.origin["git"],
-                "cache": self.masks.parent.name,
-            }
-            | {name: record.value[name] for name in ("strata", "official") if name in record.value},
-            sample_ids=tuple(data.sample_ids),
-            per_image=PerImage.from_arrays(record.arrays),
+            metrics=self._metrics_json(record, per_image.total()),
+            sample_ids=tuple(self.data.sample_ids),
+            per_image=per_image,
             boundary=record.arrays["boundary"],
             pairs=record.arrays.get("pairs"),
             is_from_cache=self.stored is not None,
         )
-        evaluation.metrics["boundary_iou"] = number_or_none(mean_of_defined(evaluation.boundary_iou()))
-        accuracy = evaluation.pair_accuracy()
-        if accuracy is not None:
-            pairs = dict(zip(data.ambiguous_pairs, map(number_or_none, accuracy), strict=True))
-            evaluation.metrics["ambiguous"] = {"mean": number_or_none(mean_of_defined(accuracy)), "pairs": pairs}
-        metrics = metric_values(build_metrics(run.recipe.eval.metrics), evaluation.confusion)
-        if metrics:
-            evaluation.metrics["metrics"] = {name: number_or_none(value) for name, value in metrics.items()}
         _write_results(evaluation)
         return evaluation
+
+    def _official_scores(self) -> JSONDict:
+        """Returns what cityscapesscripts makes of the cached masks."""
+        labels = [self.data.label_path(i) for i in range(len(self.data))]
+        predictions = [mask_path(self.cached_ids_folder, sample_id) for sample_id in self.data.sample_ids]
+        frames = [Frame(*files, instances_of(files[1])) for files in zip(predictions, labels, strict=True)]
+        return score_frames(frames)
+
+    def _metrics_json(self, record: Record, confusion: Confusion) -> JSONDict:
+        """Returns the content of metrics.json: the record's scores, what they are scores of, and what follows."""
+        run, data, ablation = self.run, self.data, self.request.ablation
+        scored = {
+            "checkpoint": run.path.name,
+            "step": run.checkpoint.step,
+            "split": data.split,
+            "data": {"name": data.cfg.name, "root": str(data.root.resolve()), "content": self.key["data"]["content"]},
+            "eval": run.recipe.eval.model_dump(mode="json"),
+            "preset": _preset(run, self.request),
+            "ablation": ablation.name if ablation else None,
+            "git": run.checkpoint.origin["git"],
+            "cache": self.cached_ids_folder.parent.name,
+        }
+        on_request = {name: record.value[name] for name in ("strata", "official") if name in record.value}
+        boundaries = boundary_iou(record.arrays["boundary"].sum(axis=0))
+        derived: JSONDict = {"boundary_iou": number_or_none(mean_of_defined(boundaries))}
+        if "pairs" in record.arrays:
+            accuracy = pair_accuracy(record.arrays["pairs"].sum(axis=0))
+            pairs = dict(zip(data.ambiguous_pairs, map(number_or_none, accuracy), strict=True))
+            derived["ambiguous"] = {"mean": number_or_none(mean_of_defined(accuracy)), "pairs": pairs}
+        recipe_metrics = metric_values(build_metrics(run.recipe.eval.metrics), confusion)
+        if recipe_metrics:
+            derived["metrics"] = {name: number_or_none(value) for name, value in recipe_metrics.items()}
+        return record.value["metrics"] | scored | on_request | derived
 
 
 def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pixels) -> dict[str, Counts]:

@@ -13,6 +13,7 @@ from segnl.evaluation.masks import read_ids
 from segnl.labels.table import ClassTable
 from segnl.metrics.accumulator import PerImage
 from segnl.metrics.confusion import Confusion, ratio
+from segnl.metrics.strata import boundary_iou, pair_accuracy
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,12 @@ class Evaluation:
         """Returns the boundaries' IoU over the whole split, f64 `k`; NaN for a class in neither label nor prediction.
 
         A boundary is the pixels of a class within 0.5 % of the image's diagonal from its edge.
-        Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here for whole classes, not for single objects.
         """
-        intersection, target, prediction = self.boundary.sum(axis=0)
-        return ratio(intersection, target + prediction - intersection)
+        return boundary_iou(self.boundary.sum(axis=0))
 
     def pair_accuracy(self) -> Floats | None:
         """Returns the correctly predicted fraction of each ambiguous pair's pixels, f64 `pairs`; None without pairs."""
-        if self.pairs is None:
-            return None
-        correct, total = self.pairs.sum(axis=0).T
-        return ratio(correct, total)
+        return None if self.pairs is None else pair_accuracy(self.pairs.sum(axis=0))
 
     def most_frequent_class(self) -> tuple[int, float]:
         """Returns the class with most labelled pixels, and the mIoU of predicting it everywhere."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
-from segnl.core.arrays import Counts, Mask, Pixels
+from segnl.core.arrays import Counts, Floats, Mask, Pixels
 from segnl.metrics.confusion import Confusion, mean_of_defined, number_or_none, ratio
 
 WIDTHS_PX = (1, 3, 5, 10, 20)
@@ -67,13 +67,12 @@ class Strata:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns `strata` of metrics.json: fractions, null for undefined, means over the classes that occur."""
-        intersection, target, prediction = np.moveaxis(self.counts["boundary"], 1, 0)  # widths k each
-        boundary_iou = ratio(intersection, target + prediction - intersection)
+        iou_by_width = boundary_iou(self.counts["boundary"])  # widths k
         widths = [str(width) for width in WIDTHS_PX]
         correct, pixels, components = self.counts["component"].T
         sizes = zip(COMPONENT_PX, ratio(correct, pixels), pixels.tolist(), components.tolist(), strict=True)
         return {
-            "boundary_iou": dict(zip(widths, map(number_or_none, map(mean_of_defined, boundary_iou)), strict=True)),
+            "boundary_iou": dict(zip(widths, map(number_or_none, map(mean_of_defined, iou_by_width)), strict=True)),
             "trimap_iou": dict(zip(widths, self._mious("trimap"), strict=True)),
             "recall_by_component": [
                 {"min_px": min_px, "recall": number_or_none(recall), "pixels": num_pixels, "components": num_components}
@@ -120,6 +119,16 @@ def boundary_counts(pred: Pixels, label: Pixels, width: int, num_classes: int) -
     return np.stack([np.bincount(ids, minlength=256)[:num_classes] for ids in ids_of])
 
 
+def boundary_iou(counts: Counts) -> Floats:
+    """Returns the boundaries' IoU, f64 `... k`; NaN for a class in neither label nor prediction.
+
+    counts: sums of `boundary_counts`, `... 3 k`.
+    Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562; here for whole classes, not for single objects.
+    """
+    intersection, target, prediction = np.moveaxis(counts, -2, 0)  # ... k each
+    return ratio(intersection, target + prediction - intersection)
+
+
 def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels, num_pairs: int) -> Counts:
     """Counts correct pixels and all pixels of each ambiguous pair, int64 `pairs 2`; sum over a split, then divide.
 
@@ -132,6 +141,15 @@ def pair_counts(pred: Pixels, label: Pixels, ambiguous: Pixels, num_pairs: int) 
     total = np.bincount(ambiguous.ravel(), minlength=num_pairs + 1)
     correct = np.bincount(ambiguous[pred == label], minlength=num_pairs + 1)
     return np.stack([correct, total], axis=1)[1:].astype(np.int64)
+
+
+def pair_accuracy(counts: Counts) -> Floats:
+    """Returns the correctly predicted fraction of each ambiguous pair's pixels, f64 `pairs`.
+
+    counts: sums of `pair_counts`, `pairs 2`.
+    """
+    correct, total = counts.T
+    return ratio(correct, total)
 
 
 def component_counts(pred: Pixels, label: Pixels) -> Counts:
