@@ -43,7 +43,7 @@ def write_masks(
     image = rgb_view(image)
     _check(prediction, image, label)
     pictures = {
-        "ids": table.to_file(prediction),
+        "ids": table.to_mask(prediction),
         "colour": table.colour(prediction),
         "overlay": overlay(image, prediction, table),
     }
@@ -57,7 +57,7 @@ def write_masks(
 
 def write_ids(path: Path, prediction: Pixels, table: ClassTable) -> None:
     """Writes train ids u8 `H W` as a PNG with the data set's own ids. Not synced: see `write_atomic`."""
-    write_atomic(path, png(table.to_file(prediction)), is_synced=False)
+    write_atomic(path, png(table.to_mask(prediction)), is_synced=False)
 
 
 def mask_path(folder: Path, sample_id: str) -> Path:
@@ -71,7 +71,7 @@ def mask_path(folder: Path, sample_id: str) -> Path:
 def read_ids(folder: Path, sample_id: str, table: ClassTable) -> Pixels:
     """Reads a mask of the data set's own ids as train ids u8 `H W`; raises DataError for a damaged file."""
     path = mask_path(folder, sample_id)
-    return table.from_file(read_label(path), str(path))
+    return table.from_mask(read_label(path), str(path))
 
 
 def overlay(image: Pixels, prediction: Pixels, table: ClassTable) -> Pixels:

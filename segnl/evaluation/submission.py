@@ -61,7 +61,7 @@ class Submission:
             raise DataError(f"{sample.id}: a mask of {hw}, but the server expects {expected}; use the original images")
 
         def compress() -> None:
-            self._files[f"{sample.id}.png"] = png(self.data.table.to_file(prediction.numpy()))
+            self._files[f"{sample.id}.png"] = png(self.data.table.to_mask(prediction.numpy()))
 
         self.background.submit(compress)
 

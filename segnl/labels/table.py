@@ -21,7 +21,7 @@ class ClassTable:
 
     names: one for each class, in train order.  palette: u8 `k 3`, RGB.
     file_ids: the id of each class in a label file; by default the train id itself.
-    ignore_ids: file ids that are ignored.  void_id: id that `to_file` writes for an ignored pixel.
+    ignore_ids: file ids that are ignored.  void_id: id that `to_mask` writes for an ignored pixel.
     label_values: all values that label files may hold, with their train ids, or 255 for ignored: ids, or with
     `reads_colours` colours as 0xRRGGBB. By default the file ids and ignore_ids; where given, these are only written.
     ignores_rest: every other value of a label file is ignored instead of an error.
@@ -57,10 +57,10 @@ class ClassTable:
         self.has_label_map = label_values is not None
         written = dict.fromkeys(self.ignore_ids, IGNORE) | {file_id: i for i, file_id in enumerate(self.file_ids)}
         self.label_values = dict(label_values) if label_values is not None else written
-        self._from_file = np.full(256, _UNKNOWN, np.uint8)
-        self._from_file[[void_id, *written]] = [IGNORE, *written.values()]
-        self._file_of = np.full(256, void_id, np.uint8)
-        self._file_of[: self.num_classes] = self.file_ids
+        self._train_of_mask = np.full(256, _UNKNOWN, np.uint8)
+        self._train_of_mask[[void_id, *written]] = [IGNORE, *written.values()]
+        self._mask_of = np.full(256, void_id, np.uint8)
+        self._mask_of[: self.num_classes] = self.file_ids
         self._colour_of = np.zeros((256, 3), np.uint8)  # ignored pixels stay black
         self._colour_of[: self.num_classes] = self.palette
 
@@ -128,10 +128,10 @@ class ClassTable:
             f"{where}: pixel (row {row}, column {column}) holds {held}, but {self.title} has {known}; {hint}"
         )
 
-    def from_file(self, ids: Ids, where: str) -> Pixels:
-        """Maps ids `H W` that `to_file` wrote back to train ids u8 `H W`; raises DataError as `to_train` does."""
+    def from_mask(self, ids: Ids, where: str) -> Pixels:
+        """Maps ids `H W` that `to_mask` wrote back to train ids u8 `H W`; raises DataError as `to_train` does."""
         is_wide = (ids < 0) | (ids > 255) if ids.dtype != np.uint8 else np.zeros(ids.shape, np.bool_)
-        train: Pixels = self._from_file.take(np.where(is_wide, 0, ids))
+        train: Pixels = self._train_of_mask.take(np.where(is_wide, 0, ids))
         bad = is_wide | (train == _UNKNOWN)
         if bad.any():
             row, column = (int(index) for index in np.unravel_index(int(bad.argmax()), bad.shape))
@@ -142,9 +142,9 @@ class ClassTable:
             )
         return train
 
-    def to_file(self, train: Pixels) -> Pixels:
+    def to_mask(self, train: Pixels) -> Pixels:
         """Maps train ids u8 `H W` to the ids of the data set's own files and of its benchmark server."""
-        return self._file_of.take(self._checked(train))
+        return self._mask_of.take(self._checked(train))
 
     def colour(self, train: Pixels) -> Pixels:
         """Paints train ids u8 `H W` as RGB u8 `H W 3`; ignored pixels are black."""

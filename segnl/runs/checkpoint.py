@@ -316,7 +316,7 @@ def class_table_to_dict(table: ClassTable) -> JSONDict:
         "names": list(table.names),
         "palette": table.palette.tolist(),
         "file_ids": list(table.file_ids),
-        "void_id": int(table.to_file(void)[0, 0]),
+        "void_id": int(table.to_mask(void)[0, 0]),
     }
 
 

@@ -39,7 +39,7 @@ def test_counts_agree_with_a_loop_over_pixels():
 def test_255_is_a_class_where_the_table_names_it(tmp_path):
     data = open_labels(tmp_path, [HALF], "0\tbackground\t0\t0\t0\n255\troad\t1\t1\t1\n")
     assert class_pixels(data).tolist() == [9, 6]
-    assert data.table.to_file(data.read(0).label).tolist() == HALF.tolist()
+    assert data.table.to_mask(data.read(0).label).tolist() == HALF.tolist()
     assert data.table.void_id == 254
     require_labelled(data)
     assert check(data).notes == []

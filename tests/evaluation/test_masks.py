@@ -38,7 +38,7 @@ def test_ids_files_hold_the_benchmarks_ids_unchanged(tmp_path: Path) -> None:
     ]
     ids = read(paths[0])
     assert (ids.dtype, ids.shape) == (np.uint8, HW)
-    np.testing.assert_array_equal(ids, TABLE.to_file(prediction))
+    np.testing.assert_array_equal(ids, TABLE.to_mask(prediction))
     assert sorted(set(ids.ravel().tolist())) == [0, 7, 23, 26]
     np.testing.assert_array_equal(read(paths[1]), TABLE.colour(prediction))  # RGB, not BGR
     assert not list(tmp_path.glob("**/.*"))

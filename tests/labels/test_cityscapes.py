@@ -30,10 +30,10 @@ def test_the_table_maps_every_id_as_cityscapesscripts_does():
 
 def test_a_server_gets_label_ids_7_to_33():
     train = np.arange(19, dtype=np.uint8)[None]
-    ids = TABLE.to_file(train)[0].tolist()
+    ids = TABLE.to_mask(train)[0].tolist()
     assert ids == [label.id for label in SCORED]
     assert (min(ids), max(ids)) == (7, 33)
-    assert TABLE.to_file(np.array([[255]], np.uint8)).tolist() == [[0]]
+    assert TABLE.to_mask(np.array([[255]], np.uint8)).tolist() == [[0]]
 
 
 def test_seven_categories_and_eight_things():

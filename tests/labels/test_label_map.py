@@ -24,11 +24,11 @@ def test_many_ids_of_one_class_and_ids_to_ignore_agree_with_a_loop_over_pixels()
 def test_masks_hold_the_first_id_of_a_class_and_are_read_back():
     table = mapped_table({"ground": (9, 4), "above": ("sky",)}, OWN)
     train = np.array([[0, 1, 255]], np.uint8)
-    assert table.to_file(train).tolist() == [[9, 0, 255]]
-    assert table.from_file(table.to_file(train), "").tolist() == train.tolist()
+    assert table.to_mask(train).tolist() == [[9, 0, 255]]
+    assert table.from_mask(table.to_mask(train), "").tolist() == train.tolist()
     assert table.palette.tolist() == [[3, 3, 3], [1, 1, 1]]
     with pytest.raises(DataError, match=r"mask\.png: pixel \(row 0, column 0\) holds 4, but masks .* hold 0, 9, 255"):
-        table.from_file(np.array([[4]], np.uint8), "mask.png")
+        table.from_mask(np.array([[4]], np.uint8), "mask.png")
 
 
 def test_colours_of_label_files_are_classes():
@@ -36,7 +36,7 @@ def test_colours_of_label_files_are_classes():
     raw = np.array([[[0, 0, 0], [255, 0, 128], [0, 0, 1], [255, 255, 255]]], np.uint8)
     assert table.to_train(raw, "").tolist() == [[0, 1, 1, 255]]
     assert table.palette.tolist() == [[0, 0, 0], [255, 0, 128]]
-    assert table.to_file(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 1, 255]]
+    assert table.to_mask(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 1, 255]]
     raw[0, 2] = 9
     with pytest.raises(DataError, match=r"\(row 0, column 2\) holds the colour #090909 \(9, 9, 9\), but"):
         table.to_train(raw, "label")
@@ -53,7 +53,7 @@ def test_255_is_a_class_where_the_map_names_it_and_ignored_elsewhere():
     mask = np.array([[0, 255]], np.uint8)
     table = mapped_table({"background": (0,), "road": (255,)}, None)
     assert table.to_train(mask, "").tolist() == [[0, 1]]
-    assert table.to_file(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 255, 254]]
+    assert table.to_mask(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 255, 254]]
     assert mapped_table({"background": (0,), "road": (1,)}, None).to_train(mask, "").tolist() == [[0, 255]]
 
 

@@ -33,11 +33,11 @@ def test_an_unknown_id_names_file_pixel_value_and_the_known_ids(value):
         table.to_train(raw, "x/label.png")
 
 
-def test_to_file_undoes_to_train_and_gives_ignored_pixels_their_own_id():
+def test_to_mask_undoes_to_train_and_gives_ignored_pixels_their_own_id():
     table = three_classes(file_ids=[1, 2, 3], ignore_ids=[0], void_id=0)
     train = np.array([[0, 1, 2, 255]], np.uint8)
-    assert table.to_file(train).tolist() == [[1, 2, 3, 0]]
-    assert table.to_train(table.to_file(train), "").tolist() == train.tolist()
+    assert table.to_mask(train).tolist() == [[1, 2, 3, 0]]
+    assert table.to_train(table.to_mask(train), "").tolist() == train.tolist()
 
 
 def test_colour_paints_classes_and_leaves_ignored_pixels_black():
@@ -46,7 +46,7 @@ def test_colour_paints_classes_and_leaves_ignored_pixels_black():
 
 
 def test_a_train_id_beyond_the_classes_is_refused():
-    for convert in (three_classes().to_file, three_classes().colour):
+    for convert in (three_classes().to_mask, three_classes().colour):
         with pytest.raises(ValueError, match="train id 3"):
             convert(np.array([[3]], np.uint8))
 
@@ -72,7 +72,7 @@ def test_a_tsv_may_begin_at_any_index_and_have_gaps(tmp_path):
     assert table.names == ("sky, upper", "road")
     assert table.palette.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert table.to_train(np.array([[5, 9, 0, 255]], np.uint8), "").tolist() == [[0, 1, 255, 255]]
-    assert table.to_file(np.array([[0, 1, 255]], np.uint8)).tolist() == [[5, 9, 255]]
+    assert table.to_mask(np.array([[0, 1, 255]], np.uint8)).tolist() == [[5, 9, 255]]
     with pytest.raises(DataError, match=f"{tmp_path.name} has ids 0, 5, 9, 255; .*data.ignore_ids"):
         table.to_train(np.array([[1]], np.uint8), "label")
 

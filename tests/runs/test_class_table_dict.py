@@ -11,5 +11,5 @@ def test_a_table_survives_json_as_far_as_predictions_need_it():
     again = class_table_from_dict(json.loads(json.dumps(class_table_to_dict(table))))
     predicted = np.array([[0, 1, 255]], np.uint8)
     assert again.names == table.names
-    assert np.array_equal(again.to_file(predicted), table.to_file(predicted))
+    assert np.array_equal(again.to_mask(predicted), table.to_mask(predicted))
     assert np.array_equal(again.colour(predicted), table.colour(predicted))

@@ -57,7 +57,7 @@ def test_file_ids_are_train_ids_plus_one_and_0_is_ignored():
     raw = np.arange(151, dtype=np.uint8)[None]
     train = TABLE.to_train(raw, "")
     assert train[0].tolist() == [255, *range(150)]
-    assert TABLE.to_file(train).tolist() == raw.tolist()
+    assert TABLE.to_mask(train).tolist() == raw.tolist()
 
 
 def test_151_is_refused_naming_pixel_value_and_known_ids():
