@@ -118,32 +118,32 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     """Plans labels to be drawn. The splits are lists, since annotations may leave images out."""
     folder = Path(os.path.commonpath([image.path.parent for image in annotations.images]))
     by_split: dict[str, dict[str, AnnotatedImage]] = {}
-    splits_of: dict[str, set[str]] = {}
     for image in annotations.images:
         sample_id, split = name_text(str(image.path.relative_to(folder).with_suffix(""))), image.split or ""
         if sample_id in by_split.setdefault(split, {}):
             raise DataError(f"{image.path}: two annotations or images are called '{sample_id}'; keep one of them")
         by_split[split][sample_id] = image
-        splits_of.setdefault(sample_id, set()).add(split)
     record = record_of(root, annotations)
     has_labels = is_current(root, record)
     data: JSONDict = {"image_folder": str(folder.relative_to(root)), "label_folder": DRAWN_LABELS}
     plan = FolderPlan({"name": "folder", "root": str(root)} | data)
-    plan.notes += [f"annotations: {annotations.kind}, {len(splits_of)} images", *annotations.notes]
+    plan.notes += [f"annotations: {annotations.kind}, {len(annotations.images)} images", *annotations.notes]
     plan.notes.append(f"drawn: {annotations.rule}")
+    if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
+        by_split.pop("val", None)
+    counts = Counter(sample_id for of_split in by_split.values() for sample_id in of_split)
+    doubled = next((sample_id for sample_id, count in counts.items() if count > 1), None)
+    if doubled is not None:
+        splits = " and ".join(sorted(split or "none" for split in by_split if doubled in by_split[split]))
+        raise DataError(f"{root}: '{doubled}' is in splits {splits}; keep it in one")
     if "" in by_split and ("train" in by_split or "val" in by_split):
         without_split = by_split.pop("")
         by_split["train"] = by_split.get("train", {}) | without_split
         plan.notes.append(f"splits: {len(without_split)} images of no split are train")
-    if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
-        by_split.pop("val", None)
-    doubled = next((own for own in splits_of if sum(own in images for images in by_split.values()) > 1), None)
-    if doubled is not None:
-        raise DataError(f"{root}: '{doubled}' is in splits {' and '.join(sorted(splits_of[doubled]))}; keep it in one")
     if "train" in by_split and "val" in by_split:
-        counts = {split: len(by_split[split]) for split in ("train", "val", "test") if split in by_split}
-        plan.notes.append("splits: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
-        _list_splits(plan, {split: list(by_split[split]) for split in counts})
+        lists = {split: list(by_split[split]) for split in SPLIT_WORDS if split in by_split}
+        plan.notes.append("splits: " + ", ".join(f"{split} {len(names)}" for split, names in lists.items()))
+        _list_splits(plan, lists)
     else:
         dealt = by_split.get("train") or by_split.get("") or by_split.get("val") or by_split["test"]
         _deal(plan, list(dealt), seed)

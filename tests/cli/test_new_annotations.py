@@ -127,14 +127,15 @@ def test_a_foreign_folder_of_that_name_is_left_alone(tmp_path, monkeypatch, caps
     assert [path.name for path in (tmp_path / "mine" / "segnl_labels").iterdir()] == ["note.txt"]
 
 
-def test_an_image_in_train_and_val_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("name", "says"), [("train", "train and val"), ("all", "none and val")])
+def test_an_image_in_two_splits_is_refused(name, says, tmp_path, monkeypatch, capsys):
     for i in range(3):
         write_image(tmp_path / "mine" / "images" / f"{i}.jpg")
-    coco_file(tmp_path / "mine" / "train.json", ["0.jpg", "1.jpg"])
+    coco_file(tmp_path / "mine" / f"{name}.json", ["0.jpg", "1.jpg"])
     coco_file(tmp_path / "mine" / "val.json", ["1.jpg", "2.jpg"])
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 3
-    assert "'1' is in splits train and val; keep it in one" in capsys.readouterr().err
+    assert f"'1' is in splits {says}; keep it in one" in capsys.readouterr().err
 
 
 def test_val_is_dealt_where_yolo_names_one_folder_for_both(tmp_path, monkeypatch):
