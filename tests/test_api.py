@@ -175,12 +175,13 @@ def test_build_model_starts_as_a_training_does(tiny_config: Path) -> None:
 
 @pytest.mark.parametrize("name", HEADS.names())
 def test_a_head_alone_maps_one_map_or_all_stages_to_its_context(name: str) -> None:
-    head = segnl.create_head(name, 6, channels=8, num_classes=3)
+    small = {"channels": 8} if "channels" in HEADS.find(name).Config.model_fields else {}
+    head = segnl.create_head(name, 6, num_classes=3, **small)
     x = torch.randn(2, 6, 7, 11, requires_grad=True)
     context = pickle.loads(pickle.dumps(head))(x)
     assert context.shape == (2, head.out_channels, 7, 11)
     context.sum().backward()
-    head = segnl.create_head(name, [4, 5, 6, 7], channels=8, num_classes=3)
+    head = segnl.create_head(name, [4, 5, 6, 7], num_classes=3, **small)
     stages = [torch.randn(2, channels, 7, 11) for channels in (4, 5, 6, 7)]
     assert head(stages).shape == (2, head.out_channels, 7, 11)
 

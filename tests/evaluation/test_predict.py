@@ -56,5 +56,6 @@ def test_a_deep_image_is_read_as_the_recipe_asks(predictor, tmp_path):
     with pytest.raises(DataError, match="more than 8 bits a channel"):
         predict_files(predictor, [tmp_path / "deep.png"], tmp_path / "out")
     data = predictor.recipe.data.model_copy(update={"value_range": (0.0, 4095.0)})
-    predictor.recipe = predictor.recipe.model_copy(update={"data": data})
-    assert predict_files(predictor, [tmp_path / "deep.png"], tmp_path / "out") == 1
+    recipe = predictor.recipe.model_copy(update={"data": data})
+    asked = Predictor(predictor.model, recipe, predictor.class_table, predictor.device)
+    assert predict_files(asked, [tmp_path / "deep.png"], tmp_path / "out") == 1

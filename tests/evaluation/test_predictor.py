@@ -91,7 +91,7 @@ def test_probabilities_are_the_softmax_of_one_view_or_the_mean_of_several(tiny_c
 
 def test_an_image_that_is_not_8_bits_rgb_is_one_line(tiny_config, tmp_path):
     one = predictor(tiny_config)
-    with pytest.raises(DataError, match=r"image: image of mode F; expected 8 bits a channel"):
+    with pytest.raises(DataError, match=r"image: image of more than 8 bits a channel; expected 8 bits a channel"):
         one.predict(Image.fromarray(IMAGE[..., 0].astype(np.float32)))
     with pytest.raises(DataError, match=r"nothing\.png: no such file"):
         one.predict(tmp_path / "nothing.png")

@@ -49,6 +49,7 @@ def test_the_json_holds_every_run_and_the_grid_every_meaning():
 
 def test_a_study_ablates_its_attention_heads_and_no_others(finished, tmp_path, monkeypatch, caplog):
     shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").unlink()  # it names the original
     monkeypatch.chdir(tmp_path / "copy")
     with (tmp_path / "copy" / "tiny.yaml").open("a") as file:
         file.write("ablations: [gamma0, window=1]\n")

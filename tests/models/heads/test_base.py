@@ -40,5 +40,5 @@ def test_a_head_has_no_auxiliary_logits_by_default() -> None:
 
 
 def test_attend_refuses_a_head_without_attention() -> None:
-    with pytest.raises(ValueError, match="has no attention rows; da, dnl, gc"):
+    with pytest.raises(ValueError, match="has no attention between positions; ann, da, dnl, gc"):
         head_of((3,)).attend(stages(), (0, 0))
