@@ -231,7 +231,7 @@ def test_an_unknown_head_is_refused_with_the_known_ones(model: Any) -> None:
     with pytest.raises(ConfigError, match="holds 'SETRUPHead'; known heads: ANNHead, ASPPHead, CCHead, DAHead"):
         from_mmseg({**config, "decode_head": {"type": "SETRUPHead"}}, state)
     with pytest.raises(ConfigError, match="known heads and models: ANNHead, ASPPHead"):
-        from_mmseg({"type": "UPerHead"}, state)
+        from_mmseg({"type": "SETRUPHead"}, state)
     with pytest.raises(ConfigError, match=r"holds 'OCRHead' \(OCRHead only as the second of a cascade of two\)"):
         from_mmseg({"type": "OCRHead"}, state)
     cascade = [config["decode_head"]] * 2
