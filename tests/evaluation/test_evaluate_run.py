@@ -51,7 +51,8 @@ evaluate_run(open_run(Path(sys.argv[1])))
 
 @pytest.fixture
 def street_run(street_runs, tmp_path):
-    shutil.copytree(street_runs[1], tmp_path / "rcca")
+    # Another test may have evaluated it already.
+    shutil.copytree(street_runs[1], tmp_path / "rcca", ignore=shutil.ignore_patterns("cache", "eval"))
     return tmp_path / "rcca"
 
 
