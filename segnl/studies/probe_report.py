@@ -28,15 +28,20 @@ TITLES = {
 }
 ABOUT = {
     "reach": "Each grey target has the class of the one coloured cue in its image, so only a head that carries "
-    "information from the cue to the target can be right. Each square is a place of the cue, seen from a target in the "
-    "middle: the brighter, the more often the head is right.",
+    "information from the cue to the target can be right. In each picture the target is in the middle, and each square "
+    "is one position of the cue: the brighter, the more often the head is right there.",
     "association": "Three cues of three classes, each with a mark of another hue; a target has the class of the cue "
-    "with its own hue, so a head has to find the one cue that counts. Each square is a place of that cue, seen from a "
-    "target in the middle.",
+    "with its own hue, so a head has to find the one cue that counts. Each square is one position of that cue, "
+    "with the target in the middle.",
     "counting": "Nine cues; the targets have the most frequent colour. A mean over the image is enough, and no single "
     "place matters.",
 }
-FRAME = " The frame is what the convolutions see without any context."
+FRAME = (
+    " The frame is the area that the convolutions of the network cover by themselves, without the head. Near: inside "
+    "the frame. Cross: further away, in the target's row or column. Off: in another row and another column. Pale grey "
+    "squares did not occur."
+)
+ONE_PASS = "rcca is criss-cross attention applied twice, rcca_r1 applied once."
 COSTS = ("params", "gflops", "train_images_per_s", "latency_ms", "peak_mib")
 
 
@@ -49,10 +54,12 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
             write_atomic(out / name, sight_png(picture, chance=CHANCE, reach=group.reach))
     study = results.studies[0]
     columns, rows = _table(results)
+    verdicts = [sentence for task in results.tasks for sentence in task_verdicts(task)]
+    verdicts += [ONE_PASS] if {"rcca", "rcca_r1"} <= {*study.heads} else []
     page = Page(
         title="What each head can see",
-        kicker="segnl probe: where a cue may lie for a head to read it; same backbone, same images, same training",
-        verdicts=[sentence for task in results.tasks for sentence in task_verdicts(task)],
+        kicker="segnl probe: from how far away each head can use information; same backbone, images and training",
+        verdicts=verdicts,
         facts=_facts(results),
         columns=columns,
         rows=rows,
@@ -60,7 +67,7 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
         sights=groups,
         refused=[f"{name} {reason}" for name, reason in results.refused.items()],
         commands=[
-            f"python -m segnl probe --heads {','.join(study.heads)} --tasks {','.join(t.task for t in results.tasks)} "
+            f"segnl probe --heads {','.join(study.heads)} --tasks {','.join(t.task for t in results.tasks)} "
             f"--seeds {len(study.seeds_of(study.heads[0]))} --out {out}    # again; finished runs are not trained again"
         ],
     )
@@ -93,7 +100,7 @@ def _facts(results: ProbeResults) -> list[tuple[str, str]]:
     rows, columns = recipe.data.crop_hw
     backbone = recipe.model.backbone
     return [
-        ("Images", f"{rows}x{columns} pixels, made as they are read"),
+        ("Images", f"{rows}x{columns} pixels, generated during training"),
         ("Budget", f"{recipe.train.num_steps:,} steps of {recipe.train.batch_size} images"),
         ("Seeds", ", ".join(map(str, study.seeds_of(study.heads[0])))),
         ("Backbone", backbone.name),

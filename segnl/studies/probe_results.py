@@ -260,32 +260,64 @@ def task_verdicts(results: TaskResults) -> list[str]:
             "The convolutions alone see the whole image, so this says nothing about the heads: give it more cells, "
             "such as --set data.crop_hw=[768,768]."
         ]
-    return [comparison_sentence(region, pairs) for region, pairs in reversed(list(results.pairs.items()))]
+    sentences = [comparison_sentence(region, pairs) for region, pairs in reversed(list(results.pairs.items()))]
+    summary = reach_sentence(results.pairs)
+    return [summary, *sentences] if summary else sentences
+
+
+def reach_sentence(pairs: Mapping[str, Sequence[Comparison]]) -> str:
+    """Returns which heads use a cue from anywhere, which in their row and column only, and which only nearby.
+
+    A head counts as using the cues of a region if it is significantly better there than another head, and significantly
+    worse than none. Empty where no difference in the region `off` is significant.
+    """
+    users = {region: _users(pairs.get(region, ())) for region in COMPARED}
+    heads = sorted({head for pair in pairs.get("off", ()) for head in (pair.a, pair.b)})
+    anywhere = users["off"]
+    aligned = [head for head in users["cross"] if head not in anywhere]
+    nearby = [head for head in heads if head not in anywhere and head not in aligned]
+    if not anywhere or not (aligned or nearby):
+        return ""
+    texts = [f"{listed(anywhere)} {'use' if len(anywhere) > 1 else 'uses'} a cue from anywhere in the image"]
+    texts += [f"{listed(aligned)} only in the target's row and column, or nearby"] if aligned else []
+    texts += [f"{listed(nearby)} only nearby"] if nearby else []
+    return "; ".join(texts) + "."
+
+
+def _users(pairs: Sequence[Comparison]) -> list[str]:
+    """Returns the heads that are significantly better than another one and significantly worse than none."""
+    wins = _wins(pairs)
+    return sorted({winner for winner, _ in wins} - {loser for _, loser in wins})
+
+
+def _wins(pairs: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """Returns winner and loser of each pair whose difference is significant."""
+    return [
+        (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a) for pair in pairs if pair.is_separable
+    ]
 
 
 def comparison_sentence(region: str, pairs: Sequence[Comparison]) -> str:
-    """Returns which heads are separably better than which at reading a cue in that region."""
-    lead = f"A cue {REGIONS[region]}:"
+    """Returns which heads are significantly better than which at using a cue in that region."""
+    lead = f"{region.capitalize()} (a cue {REGIONS[region]}):"
     if not pairs:
         return f"{lead} one head, nothing to compare."
     if all(pair.p is None for pair in pairs):
         return f"{lead} {pairs[0].reason or 'nothing to compare'}: this says nothing about the heads."
     losers: dict[str, list[str]] = {}
-    for pair in pairs:
-        if pair.is_separable:
-            better, worse = (pair.a, pair.b) if (pair.difference or 0) >= 0 else (pair.b, pair.a)
-            losers.setdefault(better, []).append(worse)
+    for winner, loser in _wins(pairs):
+        losers.setdefault(winner, []).append(loser)
     groups: dict[tuple[str, ...], list[str]] = {}
     for head, worse_heads in sorted(losers.items()):
         groups.setdefault(tuple(sorted(worse_heads)), []).append(head)
     texts = [
-        f"{listed(heads)} {'read' if len(heads) > 1 else 'reads'} it better than {listed(worse_heads)}"
+        f"{listed(heads)} {'are' if len(heads) > 1 else 'is'} significantly better than {listed(worse_heads)}"
         for worse_heads, heads in sorted(groups.items(), key=lambda group: -len(group[0]))
     ]
     num_open = sum(not pair.is_separable for pair in pairs)
-    rest = "; no other pair is separable" if num_open else ""
+    rest = "; no other difference is significant" if num_open else ""
     seeds = min(min(pair.seeds_a, pair.seeds_b) for pair in pairs)
-    result = "; ".join(texts) + rest if texts else "no two heads are separable"
+    result = "; ".join(texts) + rest if texts else "no difference is significant"
     return f"{lead} {result} ({seeds} seeds per head)."
 
 

@@ -11,6 +11,7 @@ from segnl.studies.probe_results import (
     TargetCounts,
     accuracy_map,
     comparison_sentence,
+    reach_sentence,
     regions_of,
     sight_sentence,
     task_results,
@@ -82,7 +83,21 @@ def test_a_head_that_is_better_in_every_seed_is_said_to_be_better() -> None:
     assert set(results.pairs) == {"cross", "off"}
     assert all(pair.is_separable and pair.a == "rcca" for pairs in results.pairs.values() for pair in pairs)
     text = comparison_sentence("off", results.pairs["off"])
-    assert text.endswith("beyond the convolutions: rcca reads it better than fcn (3 seeds per head).")
+    assert text.endswith("beyond the convolutions): rcca is significantly better than fcn (3 seeds per head).")
+    assert reach_sentence(results.pairs) == "rcca uses a cue from anywhere in the image; fcn only nearby."
+
+
+def test_a_head_that_wins_on_the_cross_alone_is_said_to_use_its_row_and_column() -> None:
+    def pair(a: str, b: str, p: float) -> Comparison:
+        return Comparison(a, b, 3, 3, 0.5, p=p, p_holm=p)
+
+    cross = [pair("rcca", "fcn", 0.001), pair("rcca_r1", "fcn", 0.001), pair("rcca", "rcca_r1", 0.6)]
+    off = [pair("rcca", "fcn", 0.001), pair("rcca_r1", "fcn", 0.9), pair("rcca", "rcca_r1", 0.001)]
+    assert reach_sentence({"cross": cross, "off": off}) == (
+        "rcca uses a cue from anywhere in the image; rcca_r1 only in the target's row and column, or nearby; "
+        "fcn only nearby."
+    )
+    assert reach_sentence({"cross": cross, "off": [pair("rcca", "fcn", 0.9)]}) == ""
 
 
 def runs_of(first: int) -> dict[int, TargetCounts]:
