@@ -21,6 +21,7 @@ from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import read_colours, read_label
+from segnl.labels.table import read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
@@ -309,13 +310,13 @@ def _spellings(own: Iterable[str], words: Sequence[str]) -> list[str]:
 
 def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
     """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
-    if (root / "classes.tsv").is_file():
-        plan.notes.append("classes: classes.tsv, which was there")
-        return
     step = max(1, -(-len(labels) // MAX_LABELS))
     labels = labels[::step]
     with Image.open(labels[0]) as first:
         mode, palette = first.mode, first.getpalette() or []
+    if (root / "classes.tsv").is_file():
+        _use_table(plan, root, labels, is_coloured=mode in ("RGB", "RGBA"))
+        return
     known = _named_colours(root)
     if mode in ("RGB", "RGBA"):
         colours = _colours(labels, root)
@@ -326,7 +327,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
         }
         plan.notes.append(f"labels: RGB, {len(colours)} colours; data.label_map names each: rename and join them there")
         return
-    ids = sorted(set().union(*(np.unique(read_label(path, max_id=65_535)).tolist() for path in labels)))
+    ids = _ids(labels)
     is_binary = len(ids) == 2 and ids[1] == IGNORE
     is_scale = len(ids) == 3 and ids[1] in (127, 128) and ids[2] == IGNORE
     if IGNORE in ids and not is_binary and not is_scale:
@@ -346,6 +347,30 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
     plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
     plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in classes.tsv")
+
+
+def _use_table(plan: FolderPlan, root: Path, labels: Sequence[Path], *, is_coloured: bool) -> None:
+    """Takes the classes of the folder's own classes.tsv; ids and colours that it does not name are ignored."""
+    rows = read_tsv(root / "classes.tsv")
+    plan.notes.append("classes: classes.tsv, which was there")
+    if is_coloured:
+        plan.data["label_map"] = {row.name: [f"#{bytes(row.colour).hex()}"] for row in rows}
+        unknown = sorted({*_colours(labels, root)} - {row.colour for row in rows})
+        if unknown:
+            plan.data["label_map"]["ignore"] = "rest"
+        names = [f"#{bytes(colour).hex()}" for colour in unknown]
+    else:
+        unknown_ids = sorted({*_ids(labels)} - {row.file_id for row in rows} - {IGNORE})
+        if unknown_ids:
+            plan.data["ignore_ids"] = unknown_ids
+        names = [str(file_id) for file_id in unknown_ids]
+    if names:
+        listed = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
+        plan.notes.append(f"ignored: {listed}, which classes.tsv does not name; add what should be a class")
+
+
+def _ids(labels: Sequence[Path]) -> list[int]:
+    return sorted(set().union(*(np.unique(read_label(path, max_id=65_535)).tolist() for path in labels)))
 
 
 def _colours(labels: Sequence[Path], root: Path) -> list[tuple[int, int, int]]:

@@ -136,3 +136,26 @@ def test_a_folder_without_pairs_is_one_line_that_says_what_is_there(files, says,
     monkeypatch.chdir(tmp_path)
     assert main(["new", "x"]) == 3
     assert says in capsys.readouterr().err
+
+
+def test_ids_that_the_folder_s_own_table_does_not_name_are_ignored(tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "m", f"images/a{i}.jpg", f"masks/a{i}.png", i, Image.fromarray)
+    (tmp_path / "m" / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\tsky\t1\t1\t1\n2\tpet\t2\t2\t2\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "m"]) == 0
+    assert read_file(tmp_path / "m.yaml")["data"]["ignore_ids"] == [1]
+    assert "ignored: 1, which classes.tsv does not name" in capsys.readouterr().out
+
+
+def test_colours_of_the_folder_s_own_table_are_its_classes(tmp_path, monkeypatch):
+    for i in range(4):
+        write(tmp_path / "c", f"images/a{i}.jpg", f"masks/a{i}.png", i, colours)
+    table = "index\tname\tr\tg\tb\n0\tsky\t0\t0\t0\n1\troad\t128\t0\t0\n"
+    (tmp_path / "c" / "classes.tsv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "c"]) == 0
+    recipe = load_recipe(tmp_path / "c.yaml")
+    data = DATASETS.find("folder")(recipe.data, "train")
+    assert data.table.names == ("sky", "road")
+    assert set(np.unique(data.read(0).label)) == {0, 1, 255}
