@@ -109,6 +109,10 @@ def class_bars(names: tuple[str, ...] | list[str], values: Floats, label: str, *
     figure = new_figure(8, 1.2 + 0.22 * min(len(names), 3 * MAX_NAMED))
     axes = figure.subplots()
     axes.barh(range(len(names)), np.nan_to_num(values[order]), color=MARKS[0].colour, log=is_log)
+    if is_log:
+        # Plain numbers: by default they are formulas, which charts show as they stand.
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
     axes.set_yticks(range(len(names)), [f"{names[k]}{' (none)' if np.isnan(values[k]) else ''}" for k in order])
     axes.invert_yaxis()
     style_axes(axes, x_label=label, grid_along="x")

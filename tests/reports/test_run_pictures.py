@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from segnl.cli.main import main
+from segnl.reports import chart_style, run_pictures
 from segnl.reports.run_pictures import CAPTIONS, class_bars, confusion_figure
 
 
@@ -50,3 +51,10 @@ def test_many_classes_and_undefined_values_are_drawn():
     values = np.where(np.arange(150) % 3 == 0, np.nan, 50.0)
     assert class_bars(names, values, "IoU (%)").startswith(b"\x89PNG")
     assert confusion_figure(np.zeros((150, 150), np.int64), names).startswith(b"\x89PNG")
+
+
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers(monkeypatch):
+    monkeypatch.setattr(run_pictures, "figure_bytes", lambda figure: chart_style.figure_bytes(figure, "svg"))
+    picture = run_pictures.class_bars(["a", "b"], np.array([2e6, 3e7]), "pixels", is_log=True)
+    assert b"mathdefault" not in picture
+    assert b"10,000,000" in picture
