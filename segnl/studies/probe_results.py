@@ -261,33 +261,35 @@ def task_verdicts(results: TaskResults) -> list[str]:
             "such as --set data.crop_hw=[768,768]."
         ]
     sentences = [comparison_sentence(region, pairs) for region, pairs in reversed(list(results.pairs.items()))]
-    summary = reach_sentence(results.pairs)
+    summary = reach_sentence(results.pairs, results.sights)
     return [summary, *sentences] if summary else sentences
 
 
-def reach_sentence(pairs: Mapping[str, Sequence[Comparison]]) -> str:
+def reach_sentence(pairs: Mapping[str, Sequence[Comparison]], sights: Sequence[Sight]) -> str:
     """Returns which heads use a cue from anywhere, which in their row and column only, and which only nearby.
 
-    A head counts as using the cues of a region if it is significantly better there than another head, and significantly
-    worse than none. Empty where no difference in the region `off` is significant.
+    A head uses the cues of a region if it is significantly better there than another head, and does not if its accuracy
+    is near chance. Heads of which neither is known are named as open. Empty where no head uses a cue off the cross.
     """
-    users = {region: _users(pairs.get(region, ())) for region in COMPARED}
+    winners = {region: {winner for winner, _ in _wins(pairs.get(region, ()))} for region in COMPARED}
+    at_chance = {region: {sight.name for sight in sights if _is_at_chance(sight, region)} for region in COMPARED}
     heads = sorted({head for pair in pairs.get("off", ()) for head in (pair.a, pair.b)})
-    anywhere = users["off"]
-    aligned = [head for head in users["cross"] if head not in anywhere]
-    nearby = [head for head in heads if head not in anywhere and head not in aligned]
+    anywhere = [head for head in heads if head in winners["off"] - at_chance["off"]]
+    aligned = [head for head in heads if head in at_chance["off"] & winners["cross"] - at_chance["cross"]]
+    nearby = [head for head in heads if head in at_chance["off"] & at_chance["cross"]]
     if not anywhere or not (aligned or nearby):
         return ""
     texts = [f"{listed(anywhere)} {'use' if len(anywhere) > 1 else 'uses'} a cue from anywhere in the image"]
     texts += [f"{listed(aligned)} only in the target's row and column, or nearby"] if aligned else []
     texts += [f"{listed(nearby)} only nearby"] if nearby else []
+    unsettled = [head for head in heads if head not in {*anywhere, *aligned, *nearby}]
+    texts += [f"open for {listed(unsettled)}"] if unsettled else []
     return "; ".join(texts) + "."
 
 
-def _users(pairs: Sequence[Comparison]) -> list[str]:
-    """Returns the heads that are significantly better than another one and significantly worse than none."""
-    wins = _wins(pairs)
-    return sorted({winner for winner, _ in wins} - {loser for _, loser in wins})
+def _is_at_chance(sight: Sight, region: str) -> bool:
+    mean = sight.accuracy[region].mean if region in sight.accuracy else None
+    return mean is not None and abs(mean - CHANCE) < NEAR_CHANCE
 
 
 def _wins(pairs: Sequence[Comparison]) -> list[tuple[str, str]]:
@@ -329,7 +331,7 @@ def sight_sentence(sight: Sight) -> str:
             continue
         if own.mean is None:
             continue
-        is_chance = abs(own.mean - CHANCE) < NEAR_CHANCE
+        is_chance = _is_at_chance(sight, name)
         percent = f"{100 * own.mean:.0f} %"
         texts.append(f"{name} at chance ({percent})" if is_chance else f"{name} {percent}")
     return ", ".join(texts)

@@ -84,20 +84,24 @@ def test_a_head_that_is_better_in_every_seed_is_said_to_be_better() -> None:
     assert all(pair.is_separable and pair.a == "rcca" for pairs in results.pairs.values() for pair in pairs)
     text = comparison_sentence("off", results.pairs["off"])
     assert text.endswith("beyond the convolutions): rcca is significantly better than fcn (3 seeds per head).")
-    assert reach_sentence(results.pairs) == "rcca uses a cue from anywhere in the image; fcn only nearby."
 
 
-def test_a_head_that_wins_on_the_cross_alone_is_said_to_use_its_row_and_column() -> None:
+def test_the_summary_claims_only_what_is_significant_or_at_chance() -> None:
     def pair(a: str, b: str, p: float) -> Comparison:
         return Comparison(a, b, 3, 3, 0.5, p=p, p_holm=p)
 
-    cross = [pair("rcca", "fcn", 0.001), pair("rcca_r1", "fcn", 0.001), pair("rcca", "rcca_r1", 0.6)]
+    def sight(name: str, cross: float, off: float) -> Sight:
+        return Sight(name, 3, {"cross": Accuracy.of([cross]), "off": Accuracy.of([off])}, None)
+
+    cross = [pair("rcca", "fcn", 0.001), pair("rcca_r1", "fcn", 0.001), pair("gc", "fcn", 0.4)]
     off = [pair("rcca", "fcn", 0.001), pair("rcca_r1", "fcn", 0.9), pair("rcca", "rcca_r1", 0.001)]
-    assert reach_sentence({"cross": cross, "off": off}) == (
+    off += [pair("gc", "fcn", 0.4)]
+    sights = [sight("fcn", 0.31, 0.34), sight("rcca_r1", 0.98, 0.31), sight("rcca", 0.98, 0.98), sight("gc", 0.5, 0.5)]
+    assert reach_sentence({"cross": cross, "off": off}, sights) == (
         "rcca uses a cue from anywhere in the image; rcca_r1 only in the target's row and column, or nearby; "
-        "fcn only nearby."
+        "fcn only nearby; open for gc."
     )
-    assert reach_sentence({"cross": cross, "off": [pair("rcca", "fcn", 0.9)]}) == ""
+    assert reach_sentence({"cross": cross, "off": [pair("rcca", "fcn", 0.9)]}, sights) == ""
 
 
 def runs_of(first: int) -> dict[int, TargetCounts]:
