@@ -39,7 +39,7 @@ def lock_run_folder(
     cannot be extended; CheckpointError when it was trained on other classes, or all its checkpoints are damaged.
     """
     if fresh and extend is not None:
-        raise ConfigError("--fresh, --extend: one begins anew and the other goes on; give one of them")
+        raise ConfigError("--fresh, --extend: one starts over and the other continues; give one of them")
     if fresh:
         _move_aside(run)
     with run_lock(run):

@@ -31,7 +31,7 @@ ScheduleAfter = Literal["continued", "restarted"]
 class Extension(Config):
     """End of a training that was extended (`segnl train --extend`).
 
-    continued: the learning rate goes on as in a training of all steps. restarted: the schedule begins anew, warm-up
+    continued: the learning rate is that of a training of all steps. restarted: the schedule begins anew, warm-up
     included, and lasts until the new end.
     """
 

@@ -166,8 +166,8 @@ def write_attention(model: VideoClassifier, clips: Clips, path: Path) -> Path:
                 panel.set_xticks([])
                 panel.set_yticks([])
         axes[2 * row, frame].plot(pixel[1], pixel[0], "w+", markersize=9, markeredgewidth=2)
-        truth = "same colour" if clips.label[index] else "another colour"
-        figure.text(0.01, 0.975 - 0.455 * row, f"{truth}; the model says: {answer}", fontsize=9, va="top")
+        actual = "same colour" if clips.label[index] else "another colour"
+        figure.text(0.01, 0.975 - 0.455 * row, f"{actual}; the model says: {answer}", fontsize=9, va="top")
     note = "Below each clip: what the pixel marked + attends to, over every position of every frame."
     figure.text(0.01, 0.02, note, fontsize=9)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.1, top=0.9, wspace=0.05, hspace=0.45)

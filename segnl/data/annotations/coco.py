@@ -132,12 +132,12 @@ def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[i
     for j, polygon in enumerate(polygons):
         where = f"annotations.{i}.segmentation.{j}"
         if len(polygon) < 6 or len(polygon) % 2:
-            detail = f"{len(polygon)} numbers; expected x, y of three points at least; mend or remove it"
+            detail = f"{len(polygon)} numbers; expected x, y of three points at least; correct or remove it"
             raise FileError(path, "format", f"{where}: {detail}")
         points = np.reshape(polygon, (-1, 2))
         if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
             raise FileError(
-                path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; mend it"
+                path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; correct it"
             )
 
 
