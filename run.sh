@@ -45,8 +45,9 @@ fingerprint() { # one line that changes with the Python, the requirements and th
 
 is_done() { [ -f "$stamp" ] && [ ! -e "$building" ] && [ "$(fingerprint)" = "$(cat "$stamp")" ]; }
 
-is_updatable() { # a finished .venv of this checkout whose Python runs: only the requirements changed
-    [ -f "$stamp" ] && [ ! -e "$building" ] && is_supported "$venv/bin/python" && grep -qF ", in $root" "$stamp"
+is_updatable() { # a finished .venv of this checkout whose Python and an installer run: only the requirements changed
+    [ -f "$stamp" ] && [ ! -e "$building" ] && is_supported "$venv/bin/python" && grep -qF ", in $root" "$stamp" &&
+        { command -v uv || [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip --version; } >/dev/null 2>&1
 }
 
 start_empty() {
@@ -63,7 +64,7 @@ install_with() { # $1: uv or pip; $2: [EXTRA] or nothing
     if [ "$1" = pip ]; then
         "$own" -m pip install --no-input -r requirements.txt -r requirements-dev.txt -e ".$2"
     else
-        uv=$(command -v uv) || { uv=$venv/bin/uv && "$own" -m pip install --quiet uv; } || return 1
+        uv=$(command -v uv) || { uv=$venv/bin/uv && [ -x "$uv" ]; } || "$own" -m pip install --quiet uv || return 1
         "$uv" pip install --python "$own" -r requirements.txt -r requirements-dev.txt -e ".$2"
     fi
 }
@@ -86,8 +87,7 @@ make_venv() { # $1: [EXTRA] or nothing; runs under the lock, asks nothing, print
     # Certificates of the system, as pip and git take them: a company's own are there.
     export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
     find_python
-    update=
-    if is_updatable; then update=yes && : >"$building"; else say "this happens once; on Linux it downloads about 5 GB"; fi
+    if is_updatable; then update=yes && : >"$building"; else update='' && say "on Linux this downloads about 5 GB, once"; fi
     for installer in ${SEGNL_INSTALLER:-uv pip}; do
         [ -n "$update" ] || start_empty || die "$venv cannot be made; make $root writable"
         if install_with "$installer" "$1" && verify; then

@@ -31,6 +31,7 @@ PYTHON = (
 *version_info*) [ -z "${FAKE_OLD:-}" ] ;;
 *"import torch"*) step verify ;;
 "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; step venv ;;
+"-m pip --version") [ -z "${FAKE_NO_PIP:-}" ] ;;
 "-m pip install --quiet uv") step get-uv; cp "$FAKE_UV" "${0%/*}/uv" ;;
 "-m pip install "*) step pip ;;
 "-m "*) shift; echo "ran $* threads ${OMP_NUM_THREADS:-}" ;;
@@ -200,6 +201,19 @@ def test_changed_requirements_update_the_environment(checkout: Checkout) -> None
     assert (checkout.venv / "kept").exists()
     assert checkout.run("extra", "watch").returncode == 0
     assert checkout.steps() == ["uv", "verify"]
+
+
+def test_an_environment_that_no_installer_can_change_is_made_anew(checkout: Checkout) -> None:
+    uv = checkout.root.parent / "bin" / "uv"
+    checkout.run()
+    checkout.steps()
+    (checkout.venv / "old").touch()
+    uv.rename(checkout.env["FAKE_UV"])  # the uv that made .venv without pip has gone
+    (checkout.root / "requirements.txt").write_text("# changed\n")
+    done = checkout.run(FAKE_NO_PIP="yes")
+    assert done.returncode == 0, done.stderr
+    assert checkout.steps() == ["venv", "get-uv", "uv", "verify"]
+    assert not (checkout.venv / "old").exists()
 
 
 def test_a_checkout_that_moved_gets_a_new_environment(checkout: Checkout) -> None:
