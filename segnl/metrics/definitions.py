@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.arrays import Pixels
 from segnl.metrics.confusion import mean_of_defined, ratio
 from segnl.metrics.mask_counts import MaskCounts
 
@@ -31,25 +31,9 @@ class Definition:
     long_side_px: int | None = None
 
 
-def _label_size_union_present(counts: MaskCounts) -> float:
-    return counts.confusion.miou()
-
-
-def _absent_counts_zero(counts: MaskCounts) -> float:
-    return counts.confusion.miou_over_all()
-
-
 def _truth_present_only(counts: MaskCounts) -> float:
     confusion = counts.confusion
     return mean_of_defined(confusion.iou()[confusion.target() > 0])
-
-
-def _frequency_weighted(counts: MaskCounts) -> float:
-    return counts.confusion.frequency_weighted_iou()
-
-
-def _pixel_accuracy(counts: MaskCounts) -> float:
-    return counts.confusion.pixel_acc()
 
 
 def _ultralytics(counts: MaskCounts) -> float:
@@ -59,37 +43,13 @@ def _ultralytics(counts: MaskCounts) -> float:
     return float(iou[target > 0].mean()) if target.any() else 0.0
 
 
-def _smp_overlap(counts: MaskCounts) -> tuple[Counts, Counts]:
-    """Returns intersection and union by image, `n k`, with predictions on ignored pixels as false positives."""
+def _smp(counts: MaskCounts, axis: int | tuple[int, ...] | None) -> float:
+    """Adds up counts `n k` over `axis` before the division, then takes the mean; predictions on ignored pixels err."""
     images = counts.images
-    return images.intersection, images.union + images.on_ignored
-
-
-def _smp_iou(intersection: Counts, union: Counts) -> Floats:
-    return np.nan_to_num(ratio(intersection, union), nan=1.0)  # its default zero_division
-
-
-def _smp_micro(counts: MaskCounts) -> float:
-    intersection, union = _smp_overlap(counts)
-    return float(ratio(intersection.sum(), union.sum()))
-
-
-def _smp_macro(counts: MaskCounts) -> float:
-    intersection, union = _smp_overlap(counts)
-    return float(_smp_iou(intersection.sum(axis=0), union.sum(axis=0)).mean())
-
-
-def _smp_micro_imagewise(counts: MaskCounts) -> float:
-    intersection, union = _smp_overlap(counts)
-    return float(_smp_iou(intersection.sum(axis=1), union.sum(axis=1)).mean())
-
-
-def _smp_macro_imagewise(counts: MaskCounts) -> float:
-    return float(_smp_iou(*_smp_overlap(counts)).mean())
-
-
-def _torchmetrics_jaccard_macro(counts: MaskCounts) -> float:
-    return float("nan") if counts.has_unassigned() else counts.confusion.miou()
+    intersection, union = images.intersection, images.union + images.on_ignored
+    iou = ratio(intersection.sum(axis), union.sum(axis))
+    # Its zero_division, by default 1, does not apply to the single ratio of `micro`.
+    return float(iou if axis is None else np.nan_to_num(iou, nan=1.0).mean())
 
 
 def _torchmetrics_jaccard_micro(counts: MaskCounts) -> float:
@@ -111,14 +71,6 @@ def _hf_example(counts: MaskCounts) -> float:
     return mean_of_defined(ratio(intersection, target + rows[:, :-1].sum(axis=0) - intersection))
 
 
-def _mean_dice(counts: MaskCounts) -> float:
-    return mean_of_defined(counts.confusion.f1())
-
-
-def _mean_accuracy(counts: MaskCounts) -> float:
-    return counts.confusion.mean_acc()
-
-
 def _image_mean(counts: MaskCounts) -> float:
     iou = ratio(counts.images.intersection, counts.images.union)
     return mean_of_defined(np.array([mean_of_defined(of_image) for of_image in iou]))
@@ -129,28 +81,17 @@ _SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats without ignore_inde
 _SMP_IGNORED = "Predictions on ignored pixels count as errors (get_stats was given no ignore_index)."
 
 
-def _at(long_side_px: int) -> Definition:
-    return Definition(
-        f"ultralytics_at_{long_side_px}",
-        _ultralytics,
-        f"Labels and masks are resized first, so that the longer side has {long_side_px} pixels (nearest pixel; imgsz "
-        "in ultralytics). Then as ultralytics_label_size.",
-        f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
-        long_side_px,
-    )
-
-
 DEFINITIONS = (
     Definition(
         "label_size_union_present",
-        _label_size_union_present,
+        lambda counts: counts.confusion.miou(),
         "The exact mIoU: one count over all images at the label's size, mean over the classes that occur in labels or "
         "predictions. Cityscapes, mmsegmentation and segnl define it so.",
         "cityscapesscripts 2.3.0, evalPixelLevelSemanticLabeling; mmsegmentation 1.2.2, IoUMetric",
     ),
     Definition(
         "absent_counts_zero",
-        _absent_counts_zero,
+        lambda counts: counts.confusion.miou_over_all(),
         "Mean over all classes; a class in neither labels nor predictions counts 0 instead of being left out.",
         "CSAILVision/sceneparsing, the evaluation of ADE20K's benchmark",
     ),
@@ -163,19 +104,27 @@ DEFINITIONS = (
     ),
     Definition(
         "frequency_weighted",
-        _frequency_weighted,
+        lambda counts: counts.confusion.frequency_weighted_iou(),
         "Each class is weighted by its labelled pixels, so large classes decide. This is not mIoU.",
         "Long et al. 2015, Fully Convolutional Networks, arXiv:1411.4038 (fwIoU)",
     ),
     Definition(
         "pixel_accuracy",
-        _pixel_accuracy,
+        lambda counts: counts.confusion.pixel_acc(),
         "Correct fraction of all labelled pixels. This is not mIoU.",
         "aAcc in mmsegmentation 1.2.2",
     ),
-    _at(640),
-    _at(256),
-    _at(128),
+    *(
+        Definition(
+            f"ultralytics_at_{long_side_px}",
+            _ultralytics,
+            f"Labels and masks are resized first, so that the longer side has {long_side_px} pixels (nearest pixel; "
+            "imgsz in ultralytics). Then as ultralytics_label_size.",
+            f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
+            long_side_px,
+        )
+        for long_side_px in (640, 256, 128)
+    ),
     Definition(
         "ultralytics_label_size",
         _ultralytics,
@@ -185,32 +134,32 @@ DEFINITIONS = (
     ),
     Definition(
         "smp_micro",
-        _smp_micro,
+        lambda counts: _smp(counts, axis=None),
         f"All classes are added up before one division, so large classes decide. {_SMP_IGNORED} Often taken for mIoU.",
         f"{_SMP}(reduction='micro')",
     ),
     Definition(
         "smp_macro",
-        _smp_macro,
+        lambda counts: _smp(counts, axis=0),
         f"Mean over all classes, a class in neither labels nor predictions counting 1. {_SMP_IGNORED}",
         f"{_SMP}(reduction='macro')",
     ),
     Definition(
         "smp_micro_imagewise",
-        _smp_micro_imagewise,
+        lambda counts: _smp(counts, axis=1),
         f"As smp_micro, but for each image alone; then the mean over images. {_SMP_IGNORED}",
         f"{_SMP}(reduction='micro-imagewise')",
     ),
     Definition(
         "smp_macro_imagewise",
-        _smp_macro_imagewise,
+        lambda counts: _smp(counts, axis=()),
         "IoU of each class in each image alone, then the mean; a class that an image lacks in label and prediction "
         f"counts 1. {_SMP_IGNORED}",
         f"{_SMP}(reduction='macro-imagewise')",
     ),
     Definition(
         "torchmetrics_jaccard_macro",
-        _torchmetrics_jaccard_macro,
+        lambda counts: float("nan") if counts.has_unassigned() else counts.confusion.miou(),
         "The exact mIoU, computed in float32. It stops with an error if a labelled pixel is predicted as no class.",
         "torchmetrics 1.9.0, classification.MulticlassJaccardIndex(ignore_index=...)",
     ),
@@ -237,13 +186,13 @@ DEFINITIONS = (
     ),
     Definition(
         "mean_dice",
-        _mean_dice,
+        lambda counts: mean_of_defined(counts.confusion.f1()),
         "Mean F1 (Dice) instead of IoU; it is never lower than mIoU.",
         "mmsegmentation 1.2.2, IoUMetric(iou_metrics=['mDice'])",
     ),
     Definition(
         "mean_accuracy",
-        _mean_accuracy,
+        lambda counts: counts.confusion.mean_acc(),
         "Mean over classes of the correct fraction of their labelled pixels (recall); false positives do not count.",
         "mmsegmentation 1.2.2, IoUMetric (mAcc)",
     ),
