@@ -20,7 +20,6 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.config import JSONDict
 from segnl.core.progress import Progress
-from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
 from segnl.evaluation.evaluation import Evaluation
 from segnl.evaluation.inference import HW
@@ -260,11 +259,7 @@ class RunAttention:
         """
         settings = {"images": NUM_IMAGES, "queries": NUM_QUERIES, "fields": NUM_FIELDS, "seconds": SECONDS}
         key = {"version": VERSION, "evaluation": self.evaluation.key, **settings}
-        record = self.evaluation.cache.load(NAME, key)
-        if record is None:
-            record = Record(key, value=self._averages())
-            self.evaluation.cache.store(NAME, record)
-        value: JSONDict = record.value
+        value: JSONDict = self.evaluation.cache.value(NAME, key, self._averages)
         return value
 
     def _averages(self) -> JSONDict:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
-from segnl.core.arrays import Floats, Pixels
+from segnl.core.arrays import Pixels
 from segnl.core.config import JSONDict
 from segnl.core.files import write_atomic
 from segnl.core.progress import Progress
@@ -67,28 +67,24 @@ class Rows:
     kind: str
     codes: Pixels
     numbers: Numbers
-    extent: tuple[float, float]
-    map_hw: tuple[int, int]
+    extent: Sequence[float]
+    map_hw: Sequence[int]
 
-    def coarser(self, step: int) -> "Rows":
-        """Leaves out all but every `step`-th row and column of the grid, beginning half a step inside."""
-        first_row, first_column = (min(step // 2, size - 1) for size in self.codes.shape[:2])
-        keep = np.s_[first_row::step, first_column::step]
-        return Rows(self.name, self.kind, self.codes[keep], self.numbers[keep], self.extent, self.map_hw)
-
-    def to_dict(self, grid_points: Floats) -> JSONDict:
-        """Returns what the page's script reads. grid_points: f64 `gh gw 2`, the queries as fractions."""
-        rows, columns = grid_points[:, 0, 0], grid_points[0, :, 1]
+    def to_dict(self, step: int = 1) -> JSONDict:
+        """Returns what the page's script reads of every `step`-th query in each direction, from half a step inside."""
+        gh, gw = self.codes.shape[:2]
+        at_rows, at_columns = (np.arange(min(step // 2, size - 1), size, step) for size in (gh, gw))
+        keep = np.ix_(at_rows, at_columns)
         return {
             "name": self.name,
             "kind": self.kind,
             "hw": list(self.codes.shape[2:]),
             "extent": [round(value, 6) for value in self.extent],
             "map": list(self.map_hw),
-            "rows": [round(float(value), 5) for value in rows],
-            "columns": [round(float(value), 5) for value in columns],
-            "codes": _pack(self.codes),
-            "numbers": _pack(self.numbers.astype("<f4")),
+            "rows": np.round((at_rows + 0.5) / gh, 5).tolist(),
+            "columns": np.round((at_columns + 0.5) / gw, 5).tolist(),
+            "codes": _pack(self.codes[keep]),
+            "numbers": _pack(self.numbers[keep].astype("<f4")),
         }
 
 
@@ -103,12 +99,6 @@ def encode(weights: npt.NDArray[np.float32], *, is_signed: bool) -> tuple[Pixels
         signed = np.rint(np.copysign(127 * root, weights)).astype(np.int8)
         return signed.view(np.uint8), largest
     return np.rint(255 * root).astype(np.uint8), largest
-
-
-def decode(codes: Pixels, largest: Numbers, *, is_signed: bool) -> Floats:
-    """Returns the weights of `encode`, f64 `q n`, within the error that this module states."""
-    steps = codes.view(np.int8) / 127 if is_signed else codes / 255
-    return np.copysign(steps**2, steps) * largest[:, None].astype(np.float64)
 
 
 def pooled(weights: npt.NDArray[np.float32], most: int) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
@@ -162,7 +152,7 @@ def add_rows(gallery: dict[str, Any], runs: Sequence[RunAttention], *, num_image
             rows.append([_stored_rows(run, i) for run in runs])
             progress.advance()
     for step in (1, 2, 4, 8, 16):
-        packed = [[[_to_dict(own, step) for own in head] for head in heads] for heads in rows]
+        packed = [[[own.to_dict(step) for own in head] for head in heads] for heads in rows]
         if len(json.dumps(packed)) <= MAX_CHARACTERS:
             break
     else:
@@ -170,16 +160,6 @@ def add_rows(gallery: dict[str, Any], runs: Sequence[RunAttention], *, num_image
     for image, heads in zip(images, packed, strict=False):
         i = runs[0].data.sample_ids.index(image["id"])
         image["attention"] = {"start": _telling_pixel(runs, i), "heads": heads}
-
-
-def _to_dict(rows: Rows, step: int) -> JSONDict:
-    """Returns the rows of every `step`-th query for the page."""
-    gh, gw = rows.codes.shape[:2]
-    points = centres((gh, gw)).reshape(gh, gw, 2)
-    if step == 1:
-        return rows.to_dict(points)
-    first_row, first_column = (min(step // 2, size - 1) for size in (gh, gw))
-    return rows.coarser(step).to_dict(points[first_row::step, first_column::step])
 
 
 def _stored_rows(run: RunAttention, i: int) -> list[Rows]:
@@ -195,15 +175,8 @@ def _stored_rows(run: RunAttention, i: int) -> list[Rows]:
         run.evaluation.cache.store(NAME, record)
         return rows
     return [
-        Rows(
-            own["name"],
-            own["kind"],
-            record.arrays[f"codes{n}"],
-            record.arrays[f"numbers{n}"],
-            (own["extent"][0], own["extent"][1]),
-            (own["map_hw"][0], own["map_hw"][1]),
-        )
-        for n, own in enumerate(record.value)
+        Rows(**stored, codes=record.arrays[f"codes{n}"], numbers=record.arrays[f"numbers{n}"])
+        for n, stored in enumerate(record.value)
     ]
 
 

@@ -11,7 +11,7 @@ from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.metrics.attention import centres
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.reports import attention as module
-from segnl.reports.attention import Rows, add_attention, decode, encode, image_rows, pooled, rows_of
+from segnl.reports.attention import Rows, add_attention, encode, image_rows, pooled, rows_of
 from segnl.reports.gallery import gallery
 from segnl.runs.run import open_run
 
@@ -61,12 +61,18 @@ def unpacked(text, dtype):
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
 
 
+def decode(codes, largest, *, is_signed):
+    """The weights of `encode`, f64 `q n`, as the page's script computes them."""
+    steps = codes.view(np.int8) / 127 if is_signed else codes / 255
+    return np.copysign(steps**2, steps) * largest[:, None].astype(np.float64)
+
+
 @torch.no_grad()
 def test_the_pages_data_of_two_hops_equals_the_dense_product_on_7_x_11():
     model = rcca()
     image = ImageAttention(model, IMAGE)
     dense = dense_routing(model, image)
-    all_hops = image_rows(image, LABEL, 3)[0].to_dict(centres((7, 11)).reshape(7, 11, 2))
+    all_hops = image_rows(image, LABEL, 3)[0].to_dict()
     assert (all_hops["name"], all_hops["kind"], all_hops["hw"]) == ("all hops", "softmax", [7, 11])
     codes = unpacked(all_hops["codes"], np.uint8).reshape(77, 77)
     numbers = unpacked(all_hops["numbers"], "<f4").reshape(77, 4)
@@ -115,7 +121,7 @@ def test_own_class_shares_are_those_of_the_exact_weights():
 def test_a_coarser_grid_keeps_rows_with_their_places():
     codes = np.arange(7 * 11, dtype=np.uint8).reshape(7, 11, 1, 1)
     rows = Rows("attention", "softmax", codes, np.zeros((7, 11, 4), np.float32), (1.0, 1.0), (7, 11))
-    packed = module._to_dict(rows, 2)
+    packed = rows.to_dict(2)
     assert (len(packed["rows"]), len(packed["columns"])) == (3, 5)
     kept = unpacked(packed["codes"], np.uint8).reshape(3, 5)
     for i, y in enumerate(packed["rows"]):

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from segnl.evaluation.attention import ImageAttention
-from segnl.metrics.attention import centres
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.reports.attention import attention_of, image_rows
 from segnl.reports.gallery import pack
@@ -73,10 +72,7 @@ def file(networks, images, tmp_path_factory):
         }
         if n < 2:  # the last image has no rows
             rows = [image_rows(ImageAttention(model, image), label, 3) for model in networks.values()]
-            heads = [
-                [own.to_dict(centres(own.codes.shape[:2]).reshape(*own.codes.shape[:2], 2)) for own in head]
-                for head in rows
-            ]
+            heads = [[own.to_dict() for own in head] for head in rows]
             entry["attention"] = {"start": [0.5, 0.25], "heads": heads}
         entries.append(entry)
     numbers = {"distance": 0.2, "distance_px": 20.0, "entropy_bits": 4.0, "own_class": 0.5}
