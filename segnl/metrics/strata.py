@@ -4,6 +4,7 @@ Every stratum is a sum of integers over images, so the sum over ranks is exact. 
 the larger of rows and columns: a square of side 2 width + 1 around each pixel. Imports no torch.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -19,27 +20,23 @@ COMPONENT_PX = (0, 64, 256, 1024, 4096, 16384, 65536)
 """Smallest number of pixels of a connected component in each size class; 256 is 16x16."""
 NUM_ROWS = 10
 NUM_RINGS = 5
+NUM_BINS = {"size": len(COMPONENT_PX), "distance": len(WIDTHS_PX) + 1, "row": NUM_ROWS, "ring": NUM_RINGS}
+"""Bins of `bins_of`, by name."""
 
 
 class Strata:
     """Counts of one evaluation, split by the location of a pixel in the image and in the label.
 
-    counts, all int64, by name:
+    counts, all int64: confusion matrices `bins k k+1` by the names in NUM_BINS, and
         boundary       `widths 3 k`     intersection, target and prediction counts of the boundaries
-        trimap         `widths k k+1`   confusion within so many pixels of a boundary of the label
-        component      `sizes 3`        correct pixels, pixels, components, by size of the label's component
-        row, ring      `bins k k+1`     confusion by tenth of the height; by distance from the centre
+        components     `sizes`          components of the labels by size
     """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = k = num_classes
-        self.counts: dict[str, Counts] = {
-            "boundary": np.zeros((len(WIDTHS_PX), 3, k), np.int64),
-            "trimap": np.zeros((len(WIDTHS_PX), k, k + 1), np.int64),
-            "component": np.zeros((len(COMPONENT_PX), 3), np.int64),
-            "row": np.zeros((NUM_ROWS, k, k + 1), np.int64),
-            "ring": np.zeros((NUM_RINGS, k, k + 1), np.int64),
-        }
+        self.counts: dict[str, Counts] = {name: np.zeros((bins, k, k + 1), np.int64) for name, bins in NUM_BINS.items()}
+        self.counts["boundary"] = np.zeros((len(WIDTHS_PX), 3, k), np.int64)
+        self.counts["components"] = np.zeros(len(COMPONENT_PX), np.int64)
 
     def update(self, pred: Pixels, label: Pixels) -> None:
         """Counts one image: train ids u8 `H W`, 0..k-1 or 255.
@@ -47,18 +44,11 @@ class Strata:
         Predictions are ignored where the label is, so the edge of an ignored region is a boundary in both and no error.
         Raises ValueError for other shapes and values; nothing is counted then.
         """
-        confusion = Confusion(self.num_classes)
-        confusion.counts(pred, label)  # raises for shapes that differ and values out of range
+        Confusion(self.num_classes).counts(pred, label)  # raises for shapes that differ and values out of range
+        add_by_bin({name: self.counts[name] for name in NUM_BINS}, bins_of(label), pred, label)
         for index, width in enumerate(WIDTHS_PX):
             self.counts["boundary"][index] += boundary_counts(pred, label, width, self.num_classes)
-            near = is_near_boundary(label, width, border_counts=False)
-            self.counts["trimap"][index] += confusion.counts(pred[near], label[near])
-        self.counts["component"] += component_counts(pred, label)
-        for index, rows in enumerate(np.array_split(np.arange(label.shape[0]), NUM_ROWS)):
-            self.counts["row"][index] += confusion.counts(pred[rows], label[rows])
-        ring = ring_of(label.shape)
-        for index in range(NUM_RINGS):
-            self.counts["ring"][index] += confusion.counts(pred[ring == index], label[ring == index])
+        self.counts["components"] += component_sizes(label)[1]
 
     def merge(self, other: "Strata") -> None:
         """Adds another rank's counts, of as many classes."""
@@ -68,22 +58,56 @@ class Strata:
     def to_dict(self) -> dict[str, Any]:
         """Returns `strata` of metrics.json: fractions, null for undefined, means over the classes that occur."""
         iou_by_width = boundary_iou(self.counts["boundary"])  # widths k
+        # A trimap holds the pixels of all bins up to its width.
+        trimaps = self.counts["distance"].cumsum(axis=0)[: len(WIDTHS_PX)]
         widths = [str(width) for width in WIDTHS_PX]
-        correct, pixels, components = self.counts["component"].T
-        sizes = zip(COMPONENT_PX, ratio(correct, pixels), pixels.tolist(), components.tolist(), strict=True)
+        recall, pixels = recall_by_bin(self.counts["size"]), self.counts["size"].sum(axis=(1, 2)).tolist()
+        sizes = zip(COMPONENT_PX, recall, pixels, self.counts["components"].tolist(), strict=True)
         return {
             "boundary_iou": dict(zip(widths, map(number_or_none, map(mean_of_defined, iou_by_width)), strict=True)),
-            "trimap_iou": dict(zip(widths, self._mious("trimap"), strict=True)),
+            "trimap_iou": dict(zip(widths, map(number_or_none, iou_by_bin(trimaps)), strict=True)),
             "recall_by_component": [
                 {"min_px": min_px, "recall": number_or_none(recall), "pixels": num_pixels, "components": num_components}
                 for min_px, recall, num_pixels, num_components in sizes
             ],
-            "iou_by_row": self._mious("row"),
-            "iou_by_distance": self._mious("ring"),
+            "iou_by_row": [number_or_none(iou) for iou in iou_by_bin(self.counts["row"])],
+            "iou_by_distance": [number_or_none(iou) for iou in iou_by_bin(self.counts["ring"])],
         }
 
-    def _mious(self, name: str) -> list[float | None]:
-        return [number_or_none(Confusion(self.num_classes, matrix).miou()) for matrix in self.counts[name]]
+
+def bins_of(label: Pixels) -> dict[str, Pixels]:
+    """Returns each pixel's bin, u8 `H W`, by the names in NUM_BINS. label: train ids u8 `H W`, 255 ignored.
+
+    distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so on; the last bin is farther than all.
+    """
+    is_far = [~is_near_boundary(label, width, border_counts=False) for width in WIDTHS_PX]
+    bands = [len(rows) for rows in np.array_split(np.arange(label.shape[0]), NUM_ROWS)]
+    row = np.broadcast_to(np.repeat(np.arange(NUM_ROWS, dtype=np.uint8), bands)[:, None], label.shape)
+    return {
+        "size": component_sizes(label)[0],
+        "distance": np.sum(is_far, axis=0, dtype=np.uint8),
+        "row": row,
+        "ring": ring_of(label.shape).astype(np.uint8),
+    }
+
+
+def add_by_bin(counts: Mapping[str, Counts], bins: Mapping[str, Pixels], pred: Pixels, label: Pixels) -> None:
+    """Adds one image's labelled pixels to the matrices `bins k k+1`. pred, label: train ids u8 `H W`, 255 ignored."""
+    scored = label != IGNORE
+    for name, matrix in counts.items():
+        num_bins, k, columns = matrix.shape
+        cell = (bins[name][scored].astype(np.intp) * k + label[scored]) * columns + np.minimum(pred[scored], k)
+        matrix += np.bincount(cell, minlength=num_bins * k * columns).reshape(matrix.shape)
+
+
+def iou_by_bin(counts: Counts) -> Floats:
+    """Returns the mean IoU in each bin over the classes that occur there, f64 `bins`; NaN where nothing is labelled."""
+    return np.array([Confusion(matrix.shape[0], matrix).miou() for matrix in counts])
+
+
+def recall_by_bin(counts: Counts) -> Floats:
+    """Returns the fraction of each bin's pixels that is correct, f64 `bins`; NaN where there are none."""
+    return ratio(np.trace(counts[:, :, :-1], axis1=1, axis2=2), counts.sum(axis=(1, 2)))
 
 
 def is_near_boundary(ids: Pixels, width: int, *, border_counts: bool) -> Mask:
@@ -152,31 +176,20 @@ def pair_accuracy(counts: Counts) -> Floats:
     return ratio(correct, total)
 
 
-def component_counts(pred: Pixels, label: Pixels) -> Counts:
-    """Counts by size of the label's components (8 neighbours): correct pixels, pixels, components; int64 `sizes 3`."""
-    out = np.zeros((len(COMPONENT_PX), 3), np.int64)
-    for index in np.unique(label[label != IGNORE]):
-        component, pixels, size = _components(label == index)
-        correct = np.bincount(component[(label == index) & (pred == index)], minlength=len(pixels) + 1)[1:]
-        np.add.at(out, size, np.stack([correct, pixels, np.ones_like(pixels)], axis=1))
-    return out
+def component_sizes(label: Pixels) -> tuple[Pixels, Counts]:
+    """Returns the size class of each pixel's component (8 neighbours), u8 `H W`, 255 where ignored, and their counts.
 
-
-def component_size_of(label: Pixels) -> Pixels:
-    """Returns the size class (place in COMPONENT_PX) of each pixel's component, u8 `H W`; 255 where ignored."""
-    out = np.full(label.shape, IGNORE, np.uint8)
+    A size class is a place in COMPONENT_PX; counts: components of each, int64 `sizes`.
+    """
+    out, counts = np.full(label.shape, IGNORE, np.uint8), np.zeros(len(COMPONENT_PX), np.int64)
     for index in np.unique(label[label != IGNORE]):
-        component, _, size = _components(label == index)
-        is_class = component > 0
+        is_class = label == index
+        number, component = cv2.connectedComponents(is_class.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+        pixels = np.bincount(component.ravel(), minlength=number)[1:]  # 0 is the rest of the image
+        size = np.searchsorted(COMPONENT_PX, pixels, side="right") - 1
         out[is_class] = size[component[is_class] - 1]
-    return out
-
-
-def _components(is_class: Mask) -> tuple[npt.NDArray[np.int32], Counts, npt.NDArray[np.intp]]:
-    """Returns each pixel's component `H W` (0: none), and of components 1.. the number of pixels and the size class."""
-    number, component = cv2.connectedComponents(is_class.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    pixels = np.bincount(component.ravel(), minlength=number)[1:]  # 0 is the rest of the image
-    return np.asarray(component, np.int32), pixels, np.searchsorted(COMPONENT_PX, pixels, side="right") - 1
+        counts += np.bincount(size, minlength=len(counts))
+    return out, counts
 
 
 def ring_of(hw: tuple[int, ...]) -> npt.NDArray[np.intp]:

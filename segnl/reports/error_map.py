@@ -9,28 +9,27 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segnl.core import IGNORE
-from segnl.core.arrays import Counts, Floats, Pixels
+from segnl.core.arrays import Counts
 from segnl.core.progress import Progress
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
 from segnl.evaluation.evaluation import Evaluation
-from segnl.metrics.confusion import Confusion
 from segnl.metrics.strata import (
     COMPONENT_PX,
+    NUM_BINS,
     NUM_RINGS,
     NUM_ROWS,
     WIDTHS_PX,
-    component_size_of,
-    is_near_boundary,
-    ring_of,
+    add_by_bin,
+    bins_of,
+    iou_by_bin,
+    recall_by_bin,
 )
 from segnl.reports.plot import Plot, PlotGroup, Points, category_plot, mean_and_range
 
 ErrorMap = Mapping[str, Counts]
 """Confusion matrices `bins k k+1` by the names in NUM_BINS."""
 
-NUM_BINS = {"size": len(COMPONENT_PX), "distance": len(WIDTHS_PX) + 1, "row": NUM_ROWS, "ring": NUM_RINGS}
 NAME, VERSION = "error_map", 1
 """Of the counts in a run's cache; VERSION is raised when they change their meaning."""
 
@@ -54,46 +53,9 @@ def _count(runs: Sequence[Evaluation], data: SegmentationData) -> list[dict[str,
             label = data.read(i).label
             bins = bins_of(label)
             for run, counts in zip(runs, maps, strict=True):
-                add(counts, bins, run.mask(i, data.table), label)
+                add_by_bin(counts, bins, run.mask(i, data.table), label)
             progress.advance()
     return maps
-
-
-def bins_of(label: Pixels) -> dict[str, Pixels]:
-    """Returns each pixel's bin, u8 `H W`, by the names in NUM_BINS. label: train ids u8 `H W`, 255 ignored.
-
-    distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so on; the last bin is farther than all.
-    """
-    is_far = [~is_near_boundary(label, width, border_counts=False) for width in WIDTHS_PX]
-    bands = [len(rows) for rows in np.array_split(np.arange(label.shape[0]), NUM_ROWS)]
-    row = np.broadcast_to(np.repeat(np.arange(NUM_ROWS, dtype=np.uint8), bands)[:, None], label.shape)
-    return {
-        "size": component_size_of(label),
-        "distance": np.sum(is_far, axis=0, dtype=np.uint8),
-        "row": row,
-        "ring": ring_of(label.shape).astype(np.uint8),
-    }
-
-
-def add(counts: ErrorMap, bins: Mapping[str, Pixels], prediction: Pixels, label: Pixels) -> None:
-    """Adds one image's labelled pixels to the counts. prediction: train ids u8 `H W`, 255 ignored."""
-    scored = label != IGNORE
-    for name, matrix in counts.items():
-        num_bins, k, columns = matrix.shape
-        cell = (bins[name][scored].astype(np.intp) * k + label[scored]) * columns + np.minimum(prediction[scored], k)
-        matrix += np.bincount(cell, minlength=num_bins * k * columns).reshape(matrix.shape)
-
-
-def iou_by_bin(counts: Counts) -> Floats:
-    """Returns the mean IoU in each bin over the classes that occur there, f64 `bins`; NaN where nothing is labelled."""
-    return np.array([Confusion(matrix.shape[0], matrix).miou() for matrix in counts])
-
-
-def recall_by_bin(counts: Counts) -> Floats:
-    """Returns the fraction of each bin's pixels that is correct, f64 `bins`; NaN where there are none."""
-    total = counts.sum(axis=(1, 2))
-    correct = np.trace(counts[:, :, :-1], axis1=1, axis2=2)
-    return np.where(total > 0, correct / np.maximum(total, 1), np.nan)
 
 
 SIZES = [f"{pixels // 1024}k" if pixels >= 1024 else str(pixels) for pixels in COMPONENT_PX]

@@ -13,7 +13,7 @@ from segnl.metrics.strata import (
     WIDTHS_PX,
     Strata,
     boundary_width,
-    component_counts,
+    component_sizes,
     is_near_boundary,
     pair_counts,
     ring_of,
@@ -92,11 +92,13 @@ def test_recall_goes_to_the_size_of_the_truths_component() -> None:
     pred = label.copy()
     pred[0, 0] = 1
     pred[10:20, 10:20] = 0
-    found = component_counts(pred, label)
-    assert COMPONENT_PX[:3] == (0, 64, 256)
-    assert found[0].tolist() == [13, 14, 1]
-    assert found[1].tolist() == [100 + 100, 100 + 200, 2]
-    assert not found[2:].any()
+    strata = Strata(2)
+    strata.update(pred, label)
+    small, middle, *others = strata.to_dict()["recall_by_component"]
+    assert small == {"min_px": 0, "recall": 13 / 14, "pixels": 14, "components": 1}
+    assert middle == {"min_px": 64, "recall": (100 + 100) / (100 + 200), "pixels": 100 + 200, "components": 2}
+    assert COMPONENT_PX[2] == others[0]["min_px"] == 256
+    assert all(size["recall"] is None and size["components"] == 0 for size in others)
 
 
 def test_rows_and_rings_part_the_image() -> None:
@@ -148,7 +150,7 @@ def test_every_pixel_has_the_size_of_its_own_component() -> None:
     for rows, columns, pixels in ((slice(0, 2), slice(0, 5), 10), (slice(10, 20), slice(0, 10), 100)):
         expected[rows, columns] = max(i for i, least in enumerate(COMPONENT_PX) if least <= pixels)
     expected[10:20, 10:40] = max(i for i, least in enumerate(COMPONENT_PX) if least <= 300)
-    np.testing.assert_array_equal(module.component_size_of(label), expected)
+    np.testing.assert_array_equal(component_sizes(label)[0], expected)
 
 
 def test_pair_counts_add_up_to_accuracy_on_each_pair():

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from segnl.evaluation.evaluate_run import evaluate_run
-from segnl.metrics.confusion import Confusion
-from segnl.metrics.strata import WIDTHS_PX, Strata
+from segnl.metrics.strata import NUM_BINS, add_by_bin, bins_of, iou_by_bin
 from segnl.reports import error_map as module
-from segnl.reports.error_map import NUM_BINS, add, bins_of, error_map_plots, error_maps, iou_by_bin, recall_by_bin
+from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.runs.run import open_run
 
 K, HW = 3, (47, 71)
@@ -23,32 +22,8 @@ def maps(seed=0):
 
 def counted(pred, label):
     counts = {name: np.zeros((bins, K, K + 1), np.int64) for name, bins in NUM_BINS.items()}
-    add(counts, bins_of(label), pred, label)
+    add_by_bin(counts, bins_of(label), pred, label)
     return counts
-
-
-def test_rows_rings_and_sizes_are_those_of_eval_with_strata():
-    pred, label = maps()
-    strata = Strata(K)
-    strata.update(pred, label)
-    mapping, counts = strata.to_dict(), counted(pred, label)
-    assert np.array_equal(counts["row"], strata.counts["row"])
-    assert np.array_equal(counts["ring"], strata.counts["ring"])
-    recall = [np.nan if size["recall"] is None else size["recall"] for size in mapping["recall_by_component"]]
-    np.testing.assert_allclose(recall_by_bin(counts["size"]), recall, rtol=1e-14)
-    np.testing.assert_allclose(iou_by_bin(counts["row"]), np.array(mapping["iou_by_row"], float), rtol=1e-14)
-
-
-def test_the_bins_by_distance_add_up_to_the_trimaps_and_to_all_pixels():
-    pred, label = maps(1)
-    strata, everything = Strata(K), Confusion(K)
-    strata.update(pred, label)
-    everything.update(pred, label)
-    counts = counted(pred, label)["distance"]
-    for index in range(len(WIDTHS_PX)):
-        assert np.array_equal(counts[: index + 1].sum(axis=0), strata.counts["trimap"][index])
-    for matrices in counted(pred, label).values():
-        assert np.array_equal(matrices.sum(axis=0), everything.matrix)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from segnl.metrics.strata import NUM_BINS
 from segnl.reports.charts import class_chart, cost_plots, difference_chart
-from segnl.reports.error_map import NUM_BINS, error_map_plots
+from segnl.reports.error_map import error_map_plots
 from segnl.reports.gallery import pack
 from segnl.reports.page import Cell, Column, Fact, Page, write_page
 from segnl.reports.plot import PlotGroup, Points, line_plot
