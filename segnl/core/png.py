@@ -1,5 +1,6 @@
 """PNG files in memory. Imports no torch."""
 
+import base64
 from typing import Any
 
 import cv2
@@ -11,3 +12,8 @@ def png(pixels: NDArray[Any]) -> bytes:
     if pixels.ndim == 3:  # OpenCV writes blue first
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def png_url(pixels: NDArray[Any]) -> str:
+    """Returns `png(pixels)` as a data URL, for a page of one file."""
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")

@@ -12,14 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core.arrays import Counts, Floats, Pixels
-from segnl.core.errors import DataError
-from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.core.files import write_atomic
 from segnl.metrics.confusion import Confusion, LabelMap, ratio
 from segnl.metrics.strata import Strata
-
-FIELDS = ("stems", "num_classes", "image", "truth", "predicted", "pixels")
-"""Arrays of per_image.npz: sorted sample ids, number of classes, and for each nonzero cell its image, label, prediction
-and number of pixels."""
 
 
 class PerImage:
@@ -88,7 +83,11 @@ class PerImage:
         return sorted((pair for pair in scored if np.isfinite(pair[1])), key=lambda pair: (pair[1], pair[0]))[:num]
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Returns the arrays of per_image.npz, by the names in FIELDS."""
+        """Returns the arrays of per_image.npz.
+
+        stems: sorted sample ids. num_classes. image, truth, predicted, pixels: of each nonzero cell its image, label,
+        prediction and number of pixels.
+        """
         none = np.zeros(0, np.int64)
         cells = [self._cells[sample_id] for sample_id in self.sample_ids]
         index = np.concatenate([none, *(index for index, _ in cells)])
@@ -116,15 +115,6 @@ class PerImage:
         file = io.BytesIO()
         np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]  # its stub knows only positional arrays
         write_atomic(path, file.getvalue())
-
-
-def load_per_image(path: Path) -> PerImage:
-    """Reads what `PerImage.save` wrote. Raises DataError for any other file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return PerImage.from_arrays({name: file[name] for name in FIELDS})
-    except NPZ_FAULTS as err:
-        raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
 
 
 class Accumulator:

@@ -6,10 +6,8 @@ m / 64,516). The square root keeps the many small weights of a wide row (docs/ad
 share are computed before that, from the exact weights.
 """
 
-import base64
 import itertools
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from segnl.evaluation.attention import (
     grid_hw,
 )
 from segnl.metrics.attention import centres, class_fractions, label_at, own_class_share
+from segnl.reports.gallery import pack
 from segnl.reports.page import Attention, DotChart, DotRow, Grid
 from segnl.reports.plot import Plot, PlotGroup, Points, line_plot
 
@@ -83,8 +82,8 @@ class Rows:
             "map": list(self.map_hw),
             "rows": np.round((at_rows + 0.5) / gh, 5).tolist(),
             "columns": np.round((at_columns + 0.5) / gw, 5).tolist(),
-            "codes": _pack(self.codes[keep]),
-            "numbers": _pack(self.numbers[keep].astype("<f4")),
+            "codes": pack(self.codes[keep]),
+            "numbers": pack(self.numbers[keep].astype("<f4")),
         }
 
 
@@ -194,11 +193,6 @@ def _telling_pixel(runs: Sequence[RunAttention], i: int) -> list[float]:
         return [0.5, 0.5]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return [round((float(row) + 0.5) / label.shape[0], 5), round((float(column) + 0.5) / label.shape[1], 5)]
-
-
-def _pack(array: npt.NDArray[Any]) -> str:
-    """Returns the array's bytes as base64 of a zlib stream."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode("ascii")
 
 
 def add_attention(

@@ -1,6 +1,5 @@
 """One PNG for a paper's figure: where a pixel looks, a row for each network, a panel for each measure."""
 
-import io
 from collections.abc import Mapping
 
 import cv2
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segnl.core.arrays import Pixels
+from segnl.core.png import png
 from segnl.evaluation.attention import RECEPTIVE_FIELD, AttentionRow
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL
 
@@ -49,9 +49,7 @@ def attention_picture(
     for is_signed in sorted(kinds):
         ends = ("-largest", "0", "+largest") if is_signed else ("0", "1/4", "largest")
         left += _scale(sheet, draw, left, size[1] - SCALE + GAP, ends, is_signed=is_signed, font=font) + 10 * GAP
-    file = io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return png(np.asarray(sheet))
 
 
 def overlay(photo: Pixels, row: AttentionRow) -> Pixels:

@@ -1,6 +1,5 @@
 """One PNG for a paper's figure: a row for each image, columns for the image, its label and every network."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -9,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
+from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.reading import rgb_view
 from segnl.evaluation.evaluation import Evaluation
@@ -47,9 +47,7 @@ def contact_sheet(
         for column, panel in enumerate(row):
             sheet.paste(Image.fromarray(panel), (GAP + column * (width + GAP), top))
         top += row[0].shape[0] + GAP
-    file = io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return png(np.asarray(sheet))
 
 
 def _legend(

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
@@ -90,9 +91,9 @@ def _image(networks: Mapping[str, Evaluation], data: SegmentationData, i: int) -
     }
 
 
-def pack(ids: Pixels) -> str:
-    """Returns u8 `H W` as base64 of a zlib stream of its rows."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(ids).tobytes(), 9)).decode("ascii")
+def pack(array: npt.NDArray[Any]) -> str:
+    """Returns an array's bytes as base64 of a zlib stream."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode("ascii")
 
 
 def _shrunk(ids: Pixels, hw: tuple[int, int]) -> Pixels:

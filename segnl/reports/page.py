@@ -6,13 +6,16 @@ It holds the verdict, the table, the charts and a gallery of images and masks.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segnl.core.files import write_atomic
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL, mark
 from segnl.reports.plot import PlotGroup
 from segnl.reports.sight import SightGroup
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MAX_BYTES = 24_000_000
 
@@ -126,8 +129,8 @@ class Page:
     commands: Sequence[str] = ()
 
 
-def render(page: Page) -> str:
-    """Returns the page as HTML, with its styles, scripts and their data inlined."""
+def template(name: str) -> "Template":
+    """Returns a template of segnl/reports/templates; a name that it is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -137,14 +140,19 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def render(page: Page) -> str:
+    """Returns the page as HTML, with its styles, scripts and their data inlined."""
     colours = {
         "marks": [{"colour": mark(i).colour, "shape": mark(i).shape} for i in range(len(page.rows))],
         "scales": {"sequential": SEQUENTIAL, "diverging": DIVERGING},
         "wrong": WRONG_RGB,
         "ignored": IGNORED_RGB,
     }
-    template = environment.get_template("page.html")
-    return template.render(page=page, heads=list(page.rows), mark=mark, payload=page.gallery | colours)
+    payload = page.gallery | colours
+    return template("page.html").render(page=page, heads=list(page.rows), mark=mark, payload=payload)
 
 
 def write_page(path: Path, page: Page) -> int:

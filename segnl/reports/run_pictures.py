@@ -1,16 +1,15 @@
 """Pictures of a finished run, in RUN/pictures/, and RUN/report.html, which shows them on one page."""
 
 import html
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
 from segnl.core.files import not_a_link, write_atomic
+from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.label_counts import class_pixels
 from segnl.data.loader import BatchKeys, BatchPlan
@@ -87,9 +86,7 @@ def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
     images = [rgb_view(crop.image) for crop in crops]
     pairs = [(image, overlay(image, crop.label, data.table)) for image, crop in zip(images, crops, strict=True)]
     panels = [_narrow(np.hstack(pair)) for pair in pairs]
-    file = io.BytesIO()
-    Image.fromarray(_grid(panels, columns=3)).save(file, "PNG")
-    return file.getvalue()
+    return png(_grid(panels, columns=3))
 
 
 def _narrow(pair: Pixels) -> Pixels:

@@ -1,19 +1,18 @@
 """The page of `segnl score`: one HTML file that opens from disk without a network. Imports no torch."""
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from segnl.core.arrays import Pixels
 from segnl.core.files import write_atomic
-from segnl.core.png import png
+from segnl.core.png import png_url
 from segnl.evaluation.masks import error_map
 from segnl.evaluation.score_masks import MaskScore
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
+from segnl.reports.page import template
 from segnl.reports.score_text import ABOUT_DEFINITIONS, UNDEFINED, difference_text, percent, published_text
 
 NUM_PICTURES = 6
@@ -33,17 +32,8 @@ class Picture:
 
 def write_score_page(path: Path, score: MaskScore) -> None:
     """Writes the page: the scores, the definitions, the classes and the worst images."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("segnl.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     confusion = score.counts.confusion
-    html = environment.get_template("score.html").render(
+    html = template("score.html").render(
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
         published=published_text(score),
@@ -71,11 +61,7 @@ def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:
     return Picture(
         score.sample_ids[i],
         accuracy,
-        _data_url(score.table.colour(small_label)),
-        _data_url(score.table.colour(small)),
-        _data_url(error_map(blank, small, small_label)),
+        png_url(score.table.colour(small_label)),
+        png_url(score.table.colour(small)),
+        png_url(error_map(blank, small, small_label)),
     )
-
-
-def _data_url(picture: Pixels) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(picture)).decode("ascii")

@@ -1,13 +1,12 @@
 """Pictures of what heads see: accuracy by the offset between a position and a cue, as SVG for a page and as PNG."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from segnl.core.arrays import Floats, Pixels
+from segnl.core.png import png_url
 from segnl.reports.chart_style import INK, figure_bytes, new_figure
 
 LEVELS = 40
@@ -68,7 +67,7 @@ class SightGroup:
     @property
     def example_urls(self) -> list[str]:
         """Returns the example images as data URLs."""
-        return [f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}" for image in self.examples]
+        return [png_url(image) for image in self.examples]
 
 
 def scale_colours() -> list[str]:
@@ -77,14 +76,6 @@ def scale_colours() -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(colormaps[SCALE](i / LEVELS)) for i in range(LEVELS + 1)]
-
-
-def _png(image: Pixels) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
-    return file.getvalue()
 
 
 def sight_png(picture: SightPicture, *, chance: float, reach: tuple[int, int]) -> bytes:
