@@ -4,7 +4,6 @@ An image passes the network once, whole and in float32, at the size of its recip
 the recipe scores by windows, several scales or in half precision.
 """
 
-import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from segnl.metrics.attention import (
     shares,
 )
 from segnl.metrics.confusion import number_or_none
-from segnl.models.heads.base import attention_rows
+from segnl.models.heads.base import attention_rows, checked_pixel
 from segnl.models.receptive_field import queries_per_pass, receptive_field
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
@@ -177,13 +176,7 @@ class ImageAttention:
 
         Raises ValueError for a pixel outside the image.
         """
-        try:
-            row, column = map(operator.index, pixel)
-        except (TypeError, ValueError) as err:
-            raise ValueError(f"pixel: {pixel!r}; expected (row, column), two integers") from err
-        height, width = self.image_hw
-        if not (0 <= row < height and 0 <= column < width):
-            raise ValueError(f"pixel: {pixel}; expected (row, column) inside the image of {height} x {width}")
+        row, column = checked_pixel(pixel, self.image_hw, "image")
         point = (np.array([[row, column]]) + 0.5) / np.array(self.image_hw)
         return {
             maps.name: AttentionRow(

@@ -12,7 +12,7 @@ from torch import Tensor
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.progress import Progress
 from segnl.metrics.statistics.comparison import Comparison, RunCounts, compare_heads
-from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
+from segnl.models.blocks.non_local import NonLocalConfig
 from segnl.models.initialisation import initialise
 from segnl.video.classifier import VideoClassifier, VideoConfig, save
 from segnl.video.clips import Clips, make_clips
@@ -124,20 +124,8 @@ def attention_of(model: VideoClassifier, clip: Tensor, position: tuple[int, int,
         model(clip[None])
     finally:
         handle.remove()
-    return attention_row(block, inputs[0], position)[0]  # type: ignore[arg-type]
-
-
-def attention_row(block: NonLocalBlock, x: Tensor, position: tuple[int, int, int]) -> Tensor:
-    """Returns the softmax weights `b t h w` of one position (frame, row, column) of x `b c t h w`.
-
-    Of the pooled map, `b t h/2 w/2`, where the block sub-samples.
-    """
-    _, _, _, height, width = x.shape
-    query, key, _ = block.embeddings(x)
-    index = (position[0] * height + position[1]) * width + position[2]
-    scores = torch.einsum("bc,bcm->bm", query[:, :, index], key) * block.scale
-    pooled = 2 if block.subsample else 1
-    return scores.softmax(dim=-1).unflatten(1, (x.shape[2], height // pooled, width // pooled))
+    (hop,) = block.attend(inputs[0], [position]).hops  # type: ignore[operator]
+    return hop.rows[0, 0]
 
 
 def write_attention(model: VideoClassifier, clips: Clips, path: Path) -> Path:

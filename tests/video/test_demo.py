@@ -31,7 +31,7 @@ def test_the_row_is_that_of_the_block(subsample: bool) -> None:
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, 6, 3, 4, 6, dtype=torch.float64)
-    row = demo.attention_row(block, x, (2, 1, 4))  # b t h w
+    row = block.attend(x, [(2, 1, 4)]).hops[0].rows[:, 0]  # b t h w
     expected = block.aggregate(x).unflatten(2, (3, 4, 6))[:, :, 2, 1, 4]
     torch.testing.assert_close(torch.einsum("bm,bdm->bd", row.flatten(1), block.values(x)), expected)
 

@@ -6,13 +6,14 @@ Source: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971.
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from segnl.core.config import Config
-from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel
+from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import Pointwise, ZeroInitBatchNorm, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 
@@ -91,15 +92,13 @@ class NonLocalBlock(nn.Module):
         """Returns g of every key position, `b d m`."""
         return self._pooled(self.g(x.flatten(2)), x)
 
-    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
-        """Returns the attention weights of the pixels of x `b c h w`, not the matrix of all pairs.
+    def attend(self, x: Tensor, pixels: Sequence[tuple[int, ...]]) -> AttentionRows:
+        """Returns the attention weights of some positions of x `b c *`, not the matrix of all pairs.
 
-        Raises ValueError where the block is not two-dimensional.
+        pixels: `dims` numbers each, (row, column) for maps `b c h w`.
         """
-        h, w = self._space(x) if self.dims == 2 else (0, 0)
-        if h == 0:
-            raise ValueError(f"dims: {self.dims}; attention rows are available for maps `b c h w` only")
-        positions = [row * w + column for row, column in pixels]
+        space = self._space(x)
+        positions = [int(position) for position in np.ravel_multi_index(np.transpose(pixels), space)]
         query, key, _ = self.embeddings(x)
         if self.pairwise == "concatenation":
             scores = (query[:, positions, None] + key[:, None]).relu()  # b q m
@@ -107,8 +106,8 @@ class NonLocalBlock(nn.Module):
             scores = torch.einsum("bcq,bcm->bqm", query[:, :, positions], key)
         is_signed = self.pairwise in ("dot_product", "concatenation")
         rows = scores / scores.shape[2] if is_signed else (scores * self.scale).softmax(dim=-1)
-        key_hw = [length // step for length, step in zip((h, w), self._pool_kernel((h, w)), strict=True)]
-        return AttentionRows([Hop(rows.unflatten(2, key_hw), self.values(x).unflatten(2, key_hw), is_signed)])
+        keys = [length // step for length, step in zip(space, self._pool_kernel(space), strict=True)]
+        return AttentionRows([Hop(rows.unflatten(2, keys), self.values(x).unflatten(2, keys), is_signed)])
 
     def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns theta `b c n`, phi `b c m` and g `b d m`, views of rows that the operators read without a copy.

@@ -185,14 +185,15 @@ def attention_rows(head: ContextHead, stages: Sequence[Tensor], pixels: Sequence
     if not len(pixels):
         raise ValueError("pixels: none; expected at least one (row, column)")
     h, w = head.query_hw(stages)
-    return head.attend(stages, [_checked(pixel, h, w) for pixel in pixels])
+    return head.attend(stages, [checked_pixel(pixel, (h, w), "map") for pixel in pixels])
 
 
-def _checked(pixel: Pixel, h: int, w: int) -> Pixel:
+def checked_pixel(pixel: Pixel, hw: tuple[int, ...], what: str) -> Pixel:
+    """Returns (row, column) as plain integers; raises ValueError outside the `what` of size hw."""
     try:
         row, column = map(operator.index, pixel)
     except (TypeError, ValueError) as err:
         raise ValueError(f"pixel: {pixel!r}; expected (row, column), two integers") from err
-    if not (0 <= row < h and 0 <= column < w):
-        raise ValueError(f"pixel: {pixel}; expected (row, column) inside the map of {h} x {w}")
+    if not (0 <= row < hw[0] and 0 <= column < hw[1]):
+        raise ValueError(f"pixel: {pixel}; expected (row, column) inside the {what} of {hw[0]} x {hw[1]}")
     return row, column

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel, shared_rows
+from segnl.models.blocks.attention_rows import AttentionRows, Hop, shared_rows
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
 from segnl.ops.context import region_context
@@ -51,7 +51,7 @@ class DisentangledBlock(NonLocalBlock):
         mean = region_context(self.unary(x).flatten(2), x.flatten(2))  # b c 1
         return self.aggregate(x) + self.g(mean).transpose(1, 2)
 
-    def attend(self, x: Tensor, pixels: Sequence[Pixel]) -> AttentionRows:
+    def attend(self, x: Tensor, pixels: Sequence[tuple[int, ...]]) -> AttentionRows:
         """Returns two parallel hops: the pairwise weights of the pixels, and the weights that all positions share."""
         (pairs,) = super().attend(x, pixels).hops
         shared = shared_rows(self.unary(x), len(pixels))
