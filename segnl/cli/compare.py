@@ -30,6 +30,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a study: a YAML file that lists heads and seeds, such as configs/compare/camvid.yaml (docs/compare.md)",
     )
     add("--jobs", type=int, default=1, metavar="N", help="training runs at a time, on one GPU each (default 1)")
+    add(
+        "--engine",
+        default="local",
+        metavar="ENGINE",
+        help="where runs are trained: local, this machine (default); ray, a Ray cluster that this machine belongs to, "
+        "or a new one; ray://HOST:PORT, the one with that head node (docs/clusters.md)",
+    )
+    add("--only", type=int, metavar="N", help="train run N of the study, from 1, and stop: for array jobs of SLURM")
     add("--split", help="with RUN_OR_COUNTS only: the split to evaluate (default val)")
     add(
         "--group",
@@ -45,16 +53,23 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     if (args.config is None) == (not args.results):
         raise ConfigError("compare: give either --config STUDY, or results that exist already")
+    if args.only is not None and (args.results or args.engine != "local" or args.jobs != 1 or args.json):
+        raise ConfigError("--only: trains one run of a study in this process; give --config STUDY and nothing else")
     if args.results:
+        if args.engine != "local":
+            raise ConfigError("--engine: belongs to a study; results that exist already are not trained")
         _compare_scored(args)
         return
     if args.split or args.group:
         raise ConfigError("--split, --group: belong to results that exist already; a study's file has the split")
     from segnl.core.limits import require_jobs
-    from segnl.studies.run import compare
+    from segnl.studies.run import compare, train_only
 
+    if args.only is not None:
+        train_only(args.config, args.only)
+        return
     require_jobs(args.jobs)
-    print_results(compare(args.config, args.json, num_jobs=args.jobs))
+    print_results(compare(args.config, args.json, num_jobs=args.jobs, engine=args.engine))
 
 
 def _compare_scored(args: argparse.Namespace) -> None:

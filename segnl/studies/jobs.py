@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -52,22 +54,79 @@ def slots(num_jobs: int, gpus: Sequence[str], threads: int) -> list[dict[str, st
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num_jobs)]
 
 
-class JobPool:
-    """Pool of training processes, one for each of `environments`."""
+class TrainingProcess(Protocol):
+    """A training that was started: a process of this machine, or a task on another (studies/ray_cluster.py).
 
-    def __init__(
-        self,
-        name: str,
-        runs: Sequence[PlannedRun],
-        environments: Sequence[Mapping[str, str]],
-        *,
-        split: str | None = None,
-    ) -> None:
-        """split: each process also evaluates its run on that split, for the run's cache; None: it only trains."""
-        self.split = split
+    step: the last one in its log. is_running: False while it waits for a place.
+    """
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def is_running(self) -> bool: ...
+    def poll(self) -> int | None:
+        """Returns the exit code, below 0 for a signal; None until the training has ended."""
+
+    def news(self) -> list[str]:
+        """Returns what happened to it since the last call, such as "starts"."""
+
+    def stop(self) -> None:
+        """Lets it save a checkpoint and end."""
+
+    def wait(self) -> None:
+        """Waits for its end."""
+
+
+class LocalProcess:
+    """A training in a process of this machine."""
+
+    is_running = True
+
+    def __init__(self, run: PlannedRun, *, environment: Mapping[str, str], split: str | None) -> None:
+        self._log = run.folder / "log.jsonl"
+        self._process = start(run, environment, split=split)
+        self._news = ["starts"]
+
+    @property
+    def step(self) -> int:
+        return last_step(self._log)
+
+    def poll(self) -> int | None:
+        code = self._process.poll()
+        if code is not None:
+            self._process.communicate()  # closes its standard input
+        return code
+
+    def news(self) -> list[str]:
+        news, self._news = self._news, []
+        return news
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        self._process.wait()
+
+
+Launch = Callable[[PlannedRun], TrainingProcess]
+
+
+def local_launchers(num_jobs: int, gpus: Sequence[str], threads: int, *, split: str | None = None) -> list[Launch]:
+    """Returns what starts a run in each slot of this machine.
+
+    split: each process also evaluates its run on that split, for the run's cache; None: it only trains.
+    """
+    return [partial(LocalProcess, environment=slot, split=split) for slot in slots(num_jobs, gpus, threads)]
+
+
+class JobPool:
+    """Pool of trainings, as many at a time as there are `launchers`, one for each slot."""
+
+    def __init__(self, name: str, runs: Sequence[PlannedRun], launchers: Sequence[Launch]) -> None:
         self.name, self.waiting, self.num_runs = name, deque(runs), len(runs)
-        self.environments = environments
-        self.active: dict[int, tuple[PlannedRun, subprocess.Popen[str]]] = {}
+        self.launchers = launchers
+        self.active: dict[int, tuple[PlannedRun, TrainingProcess]] = {}
         self.signalled: set[str] = set()
         self.failed: dict[str, int] = {}
         saved = {run.name: checkpoints_of(run.folder) for run in runs}
@@ -86,7 +145,7 @@ class JobPool:
                     if stop:
                         self._stop_all()
                     else:
-                        self._fill(progress)
+                        self._fill()
                     time.sleep(POLL_EVERY_S)
                     self._poll(progress, is_stopping=bool(stop))
         finally:
@@ -100,20 +159,20 @@ class JobPool:
         if self.failed:
             raise self._failure()
 
-    def _fill(self, progress: Progress) -> None:
-        for slot, environment in enumerate(self.environments):
+    def _fill(self) -> None:
+        for slot, launch in enumerate(self.launchers):
             if self.waiting and slot not in self.active:
                 run = self.waiting.popleft()
-                self.active[slot] = run, start(run, environment, split=self.split)
-                progress.say(f"study {self.name}: {run.name} starts")
+                self.active[slot] = run, launch(run)
 
     def _poll(self, progress: Progress, *, is_stopping: bool) -> None:
         for slot, (run, process) in list(self.active.items()):
             code = process.poll()
-            self.steps[run.name] = max(self.steps[run.name], last_step(run.folder / "log.jsonl"))
+            for event in process.news():
+                progress.say(f"study {self.name}: {run.name} {event}")
+            self.steps[run.name] = max(self.steps[run.name], process.step)
             if code is None:
                 continue
-            process.communicate()  # closes its standard input
             del self.active[slot]
             if code == 0:
                 self.steps[run.name] = run.recipe.train.num_steps
@@ -121,14 +180,16 @@ class JobPool:
             elif not is_stopping:
                 self.failed[run.name] = code
                 progress.say(f"study {self.name}: {run.name} failed: {failure_reason(run.folder / OUTPUT, code)}")
+        num_running = sum(process.is_running for _, process in self.active.values())
+        num_waiting = len(self.active) - num_running + len(self.waiting)
         while progress.done < min(sum(self.steps.values()), self.total):
-            progress.advance(f"{len(self.active)} running, {len(self.waiting)} waiting")
+            progress.advance(f"{num_running} running, {num_waiting} waiting")
 
     def _stop_all(self) -> None:
         for run, process in self.active.values():
-            if run.name not in self.signalled and process.poll() is None:
+            if run.name not in self.signalled:
                 self.signalled.add(run.name)  # only once: a second signal could hit it while it exits
-                process.send_signal(signal.SIGTERM)
+                process.stop()
 
     def _failure(self) -> SegnlError:
         err = SegnlError(
@@ -141,7 +202,7 @@ class JobPool:
 
 
 def start(run: PlannedRun, environment: Mapping[str, str], *, split: str | None = None) -> subprocess.Popen[str]:
-    """Starts the run's training in a process that the terminal's Ctrl-C does not reach; the pool passes it on.
+    """Starts the run's training in a process that the terminal's Ctrl-C does not reach; it ends with this process.
 
     split: the process also evaluates the run on it.
     """

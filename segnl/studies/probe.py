@@ -25,7 +25,7 @@ from segnl.probe.scene import NUM_CLASSES, TASKS
 from segnl.runs.run import finished_run
 from segnl.studies.control import logged_hashes_of, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
-from segnl.studies.jobs import JobPool, slots, visible_gpus
+from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
 from segnl.studies.probe_report import write_probe_report
 from segnl.studies.probe_results import (
     ProbeResults,
@@ -88,8 +88,8 @@ def _train(study: Study, num_jobs: int) -> None:
     missing = [run for run in study.runs if not is_finished(run)]
     done = len(study.runs) - len(missing)
     log.info("probe, %s: %d runs, %d already trained", study.folder.name, len(study.runs), done)
-    one_thread_each = slots(num_jobs, visible_gpus(), threads=num_jobs)
-    JobPool(study.folder.name, missing, one_thread_each, split=SPLIT).train()
+    one_thread_each = local_launchers(num_jobs, visible_gpus(), threads=num_jobs, split=SPLIT)
+    JobPool(study.folder.name, missing, one_thread_each).train()
 
 
 def _study(request: ProbeRequest, task: str) -> Study:

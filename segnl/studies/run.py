@@ -2,17 +2,20 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic
+from segnl.core.limits import require_count
 from segnl.core.log import log
 from segnl.runs.checkpoint import newest_checkpoint
 from segnl.runs.recipe import differing_keys
 from segnl.studies.control import run_hashes_of
-from segnl.studies.jobs import JobPool, slots, visible_gpus
+from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
+from segnl.studies.ray_cluster import ray_launcher
 from segnl.studies.report import write_report
 from segnl.studies.results import StudyResults, collect_results, score_runs
 from segnl.studies.study import PlannedRun, Study, load_study
@@ -20,28 +23,47 @@ from segnl.studies.table import csv_text, markdown, results_dict
 from segnl.training.fit import fit
 
 
-def compare(config: Path, json_file: Path | None = None, *, num_jobs: int = 1) -> StudyResults:
+def compare(
+    config: Path,
+    json_file: Path | None = None,
+    *,
+    num_jobs: int = 1,
+    engine: str = "local",
+) -> StudyResults:
     """Runs the study of that file; raises StoppedError after a signal, and the same call resumes it.
 
-    json_file: also receives the numbers of compare.json. num_jobs: runs at a time, each in a process of its own
-    where it is more than 1.
+    json_file: also receives the numbers of compare.json. num_jobs, engine: as for `train_all`.
     """
     if num_jobs < 1:
         raise ConfigError(f"--jobs {num_jobs}: expected at least 1")
+    if engine not in ("local", "ray") and not engine.startswith("ray://"):
+        raise ConfigError(f"--engine {engine}: expected local, ray or ray://HOST:PORT")
     study = load_study(config)
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):
         _claim_folder(study)
-        train_all(study, num_jobs=num_jobs)
+        train_all(study, num_jobs=num_jobs, engine=engine)
         while study.looks is not None and not is_settled(study):
             num_seeds = study.looks.so_far[-1] + 1
             log.info("study %s: not settled with %d seeds per head, trains another", study.name, num_seeds - 1)
             study = load_study(config, num_seeds=num_seeds)
-            train_all(study, num_jobs=num_jobs)
+            train_all(study, num_jobs=num_jobs, engine=engine)
         results = collect_results(study)
         write_results(results, json_file)
     return results
+
+
+def train_only(config: Path, number: int) -> None:
+    """Trains run `number` of the study, 1 being the first, and nothing else: for the array jobs of a batch system.
+
+    A study with a stop rule has the runs of its first look. Raises as `compare` does.
+    """
+    study = load_study(config)
+    require_count("--only", number, most=len(study.runs), reason=f"the runs of {study.file}")
+    ensure_writable(study.folder)
+    _claim_folder(study)
+    _train(study, [study.runs[number - 1]])
 
 
 def is_settled(study: Study) -> bool:
@@ -71,13 +93,25 @@ def _claim_folder(study: Study) -> None:
     write_atomic(note, json.dumps(own, indent=1).encode())
 
 
-def train_all(study: Study, *, num_jobs: int = 1) -> None:
-    """Trains every run that is not finished; raises StoppedError after a signal."""
+def train_all(study: Study, *, num_jobs: int = 1, engine: str = "local") -> None:
+    """Trains every run that is not finished; raises StoppedError after a signal.
+
+    num_jobs: runs at a time on this machine, each in a process of its own where it is more than 1; each has its share
+    of the threads, on a cluster too. engine: `local`, `ray` or `ray://HOST:PORT` (studies/ray_cluster.py).
+    """
     missing = [run for run in study.runs if not is_finished(run)]
     log.info("study %s: %d runs, %d already trained", study.name, len(study.runs), len(study.runs) - len(missing))
-    if num_jobs > 1:
-        JobPool(study.name, missing, slots(num_jobs, visible_gpus(), torch.get_num_threads())).train()
-        return
+    if engine != "local" and missing:
+        with ray_launcher(study.folder, engine, threads=max(1, torch.get_num_threads() // num_jobs)) as launch:
+            JobPool(study.name, missing, [launch] * len(missing)).train()
+    elif num_jobs > 1:
+        JobPool(study.name, missing, local_launchers(num_jobs, visible_gpus(), torch.get_num_threads())).train()
+    else:
+        _train(study, missing)
+
+
+def _train(study: Study, missing: Sequence[PlannedRun]) -> None:
+    """Trains these runs in this process, one after the other."""
     began = time.monotonic()
     for done, run in enumerate(missing):
         seconds = (time.monotonic() - began) / done * (len(missing) - done) if done else 0.0

@@ -1,6 +1,11 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -237,3 +242,30 @@ def test_a_study_of_the_same_name_from_another_file_is_refused(copied):
         compare(copied / "other" / "tiny.yaml")
     (copied / "tiny.yaml").unlink()  # moved, not another one
     compare(copied / "other" / "tiny.yaml")
+
+
+def test_the_documented_array_job_covers_every_run_and_the_plain_command_reports(study_file, tmp_path, monkeypatch):
+    """The script in docs/clusters.md, with stand-ins for SLURM's programs."""
+    page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    script = textwrap.dedent(page.partition("`study.sbatch`:\n")[2].partition("and submit it")[0]).strip()
+    (tmp_path / "study.sbatch").write_text(script)
+    python = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    programs = {"srun": 'exec "$@"', "segnl": f'PYTHONPATH="{python}" exec "{sys.executable}" -m segnl "$@"'}
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    for number, code in ((1, 0), (2, 0), (3, 2)):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        done = subprocess.run(
+            ["sh", "study.sbatch", study_file.name], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+    assert "--only: 3; expected 1 to 2 (the runs of tiny.yaml)" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    study = load_study(study_file)
+    assert all(is_finished(run) for run in study.runs)
+    assert not (study.folder / "compare.json").exists()
+    compare(study_file)
+    assert (study.folder / "compare.json").exists()
