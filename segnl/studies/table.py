@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from segnl.core.run_log import read_log
 from segnl.metrics.statistics.comparison import ClassDifference, Comparison
 from segnl.metrics.statistics.references import References
 from segnl.reports.page import Cell, Column
@@ -14,7 +13,6 @@ from segnl.reports.table_columns import OF_HEAD
 from segnl.studies.ablations import ablation_grid, ablations_dict
 from segnl.studies.control import control_dict
 from segnl.studies.results import HeadResult, StudyResults
-from segnl.studies.study import PlannedRun
 from segnl.studies.verdicts import bracket, image_scope, pair_verdict, points, verdicts
 
 BEST = (
@@ -48,7 +46,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "pairs": pairs_dict(results.pairs, results.classes, results.references, results.class_names),
         "verdicts": verdicts(results),
         "commonest_class_miou": results.any_evaluation.most_frequent_class()[1],
-        "runs": {run.name: _run_dict(run, results.evaluations[run.name].metrics) for run in study.runs},
+        "runs": {run.name: _run_dict(results.evaluations[run.name].metrics) for run in study.runs},
         "ablations": ablations_dict(results.ablations),
         "fallen": dict(results.fallen),
         "control": control_dict(results.hashes, results.refused, results.logged),
@@ -56,10 +54,8 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
     }
 
 
-def _run_dict(run: PlannedRun, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: metrics.get(key) for key in ("miou", "boundary_iou", "pixel_acc", "ambiguous", "checkpoint")} | {
-        "starts": sum(line.get("event") == "start" for line in read_log(run.folder / "log.jsonl"))
-    }
+def _run_dict(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: metrics.get(key) for key in ("miou", "boundary_iou", "pixel_acc", "ambiguous", "checkpoint")}
 
 
 def heads_dict(heads: Sequence[HeadResult]) -> dict[str, Any]:
