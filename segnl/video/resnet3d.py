@@ -8,15 +8,15 @@ Sources: Non-local Neural Networks, Wang et al. 2018, arXiv:1711.07971, section 
 from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount, Config, SmallCount
 from segnl.models.backbones.resnet import DEPTHS
-from segnl.models.blocks.conv import KaimingConv3d, ZeroInitBatchNorm
+from segnl.models.blocks.conv import KaimingConv3d
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.blocks.non_local_layout import LAYERS, NonLocalLayout, non_local_positions
+from segnl.models.blocks.residual import ResidualBlock
 
 ThreeSizes = tuple[SmallCount, SmallCount, SmallCount]
 FourCounts = tuple[SmallCount, SmallCount, SmallCount, SmallCount]
@@ -75,6 +75,11 @@ class ResNet3dConfig(Config):
         """Numbers of blocks of layer1 to layer4."""
         return self.blocks or DEPTHS[self.depth][1]
 
+    @property
+    def expansion(self) -> int:
+        """Channels of a block's result over its inner ones: 1 for basic blocks, 4 for bottlenecks."""
+        return 1 if DEPTHS[self.depth][0] == "basic" else 4
+
     def inflated_blocks(self, layer: int) -> tuple[bool, ...]:
         """Returns which blocks of layer 0..3 have a kernel over time."""
         blocks = range(self.num_blocks[layer])
@@ -88,93 +93,36 @@ class ResNet3dConfig(Config):
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: Sizes,
-    strides: Sizes = (1, 1, 1),
-    dilation: int = 1,
+    in_channels: int, out_channels: int, kernel: Sizes, strides: Sizes = (1, 1, 1), dilation: int = 1
 ) -> KaimingConv3d:
     """Builds a convolution that keeps the size but for strides; dilation: in rows and columns."""
     dilations = (1, dilation, dilation)
     padding = (kernel[0] // 2, kernel[1] // 2 * dilation, kernel[2] // 2 * dilation)
-    return KaimingConv3d(
-        in_channels, out_channels, kernel, stride=strides, padding=padding, dilation=dilations, bias=False
-    )
+    return KaimingConv3d(in_channels, out_channels, kernel, strides, padding, dilations, bias=False)
 
 
-def _last_norm(channels: int, cfg: ResNet3dConfig) -> nn.Module:
-    return ZeroInitBatchNorm(channels) if cfg.zero_init_residual else nn.BatchNorm3d(channels)
-
-
-def _shortcut(in_channels: int, out_channels: int, strides: Sizes) -> nn.Sequential | None:
-    if max(strides) == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(_conv(in_channels, out_channels, (1, 1, 1), strides), nn.BatchNorm3d(out_channels))
-
-
-class BasicBlock3d(nn.Module):
-    """Two convolutions over 3 x 3 pixels, and three frames where the block is inflated."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        strides: Sizes,
-        dilation: int,
-        cfg: ResNet3dConfig,
-        *,
-        is_inflated: bool,
-    ) -> None:
-        super().__init__()
+def _block(
+    in_channels: int, out_channels: int, strides: Sizes, dilation: int, cfg: ResNet3dConfig, *, is_inflated: bool
+) -> ResidualBlock:
+    """Builds a basic block or a bottleneck, as `cfg.depth` has them; inflated: also over three frames."""
+    if cfg.expansion == 1:
         kernel = (3 if is_inflated else 1, 3, 3)
-        self.conv1 = _conv(in_channels, channels, kernel, strides, dilation)
-        self.bn1 = nn.BatchNorm3d(channels)
-        self.conv2 = _conv(channels, channels, kernel)
-        self.bn2 = _last_norm(channels, cfg)
-        self.downsample = _shortcut(in_channels, channels, strides)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x `b c t h w` to `b d t/stride h/stride w/stride`."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
-
-
-class Bottleneck3d(nn.Module):
-    """1x1, 3x3 and 1x1 convolution to four times the channels; the first or the second also over time."""
-
-    expansion = 4
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        strides: Sizes,
-        dilation: int,
-        cfg: ResNet3dConfig,
-        *,
-        is_inflated: bool,
-    ) -> None:
-        super().__init__()
+        convs = [_conv(in_channels, out_channels, kernel, strides, dilation), _conv(out_channels, out_channels, kernel)]
+    else:
         first, second = (strides, (1, 1, 1)) if cfg.stride_conv == 1 else ((1, 1, 1), strides)
         frames = (3, 1) if cfg.inflate_style == "3x1x1" else (1, 3)
         frames = frames if is_inflated else (1, 1)
-        self.conv1 = _conv(in_channels, channels, (frames[0], 1, 1), first)
-        self.bn1 = nn.BatchNorm3d(channels)
-        self.conv2 = _conv(channels, channels, (frames[1], 3, 3), second, dilation)
-        self.bn2 = nn.BatchNorm3d(channels)
-        self.conv3 = _conv(channels, channels * self.expansion, (1, 1, 1))
-        self.bn3 = _last_norm(channels * self.expansion, cfg)
-        self.downsample = _shortcut(in_channels, channels * self.expansion, strides)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x `b c t h w` to `b d t/stride h/stride w/stride`."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        inner = out_channels // cfg.expansion
+        convs = [
+            _conv(in_channels, inner, (frames[0], 1, 1), first),
+            _conv(inner, inner, (frames[1], 3, 3), second, dilation),
+            _conv(inner, out_channels, (1, 1, 1)),
+        ]
+    shortcut = None
+    if max(strides) > 1 or in_channels != out_channels:
+        conv = _conv(in_channels, out_channels, (1, 1, 1), strides)
+        shortcut = nn.Sequential(conv, nn.BatchNorm3d(out_channels))
+    return ResidualBlock(convs, shortcut, zero_init=cfg.zero_init_residual)
 
 
 class ResNet3d(nn.Module):
@@ -191,15 +139,15 @@ class ResNet3d(nn.Module):
         padding = (0, 1, 1) if cfg.is_pool_padded else 0
         self.pool = nn.MaxPool3d((1, 3, 3), cfg.pool_strides, padding) if cfg.has_pool else nn.Identity()
         self.time_pool = nn.MaxPool3d((2, 1, 1), (2, 1, 1)) if cfg.has_time_pool else nn.Identity()
-        block_class = BasicBlock3d if DEPTHS[cfg.depth][0] == "basic" else Bottleneck3d
         channels, layer_channels = cfg.base_channels, []
         for layer, name in enumerate(LAYERS):
-            inner, blocks = cfg.base_channels * 2**layer, []
+            out_channels, blocks = cfg.base_channels * 2**layer * cfg.expansion, []
             for index, is_inflated in enumerate(cfg.inflated_blocks(layer)):
                 stride, time_stride = (1, 1) if index else (cfg.strides[layer], cfg.time_strides[layer])
                 strides = (time_stride, stride, stride)
-                blocks.append(block_class(channels, inner, strides, cfg.dilations[layer], cfg, is_inflated=is_inflated))
-                channels = inner * block_class.expansion
+                dilation = cfg.dilations[layer]
+                blocks.append(_block(channels, out_channels, strides, dilation, cfg, is_inflated=is_inflated))
+                channels = out_channels
             self.add_module(name, nn.Sequential(*blocks))
             layer_channels.append(channels)
         self.out_channels = channels

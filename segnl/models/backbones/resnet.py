@@ -7,16 +7,16 @@ and avg_down, He et al. 2019, arXiv:1812.01187; blocks that start as the identit
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, SmallCount
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.backbones.base import Backbone, BackboneConfig, checkpointed
-from segnl.models.blocks.conv import KaimingConv2d, ZeroInitBatchNorm
+from segnl.models.blocks.conv import KaimingConv2d
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.blocks.non_local_layout import LAYERS, NonLocalLayout, layer_index, non_local_positions
+from segnl.models.blocks.residual import ResidualBlock
 from segnl.models.weights.pretrained import KEY, backbone_tensors, fetch, load_backbone, weights_path
 from segnl.models.weights.resnet import URLS, resnet_names
 
@@ -133,71 +133,49 @@ def plan_stages(cfg: ResNetConfig) -> list[StagePlan]:
     return plans
 
 
-def _last_norm(channels: int, cfg: ResNetConfig) -> nn.BatchNorm2d:
-    return ZeroInitBatchNorm(channels) if cfg.zero_init_residual else nn.BatchNorm2d(channels)
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1) -> KaimingConv2d:
+    """Builds a convolution that keeps the size but for the stride."""
+    padding = kernel // 2 * dilation
+    return KaimingConv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, cfg: ResNetConfig) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
     pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if cfg.avg_down else []
-    conv_stride = 1 if cfg.avg_down else stride
-    conv = KaimingConv2d(in_channels, out_channels, 1, stride=conv_stride, bias=False)
+    conv = _conv(in_channels, out_channels, 1, 1 if cfg.avg_down else stride)
     return nn.Sequential(*pool, conv, nn.BatchNorm2d(out_channels))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions; the first is dilated, as in mmsegmentation's ResNet-18 and 34."""
 
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
-        super().__init__()
-        self.conv1 = KaimingConv2d(
-            in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
-        )
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = KaimingConv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = _last_norm(channels, cfg)
-        self.downsample = _shortcut(in_channels, channels, stride, cfg)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x `b c h w` to `b d h/stride w/stride`."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        convs = _conv(in_channels, channels, 3, stride, dilation), _conv(channels, channels, 3)
+        super().__init__(convs, _shortcut(in_channels, channels, stride, cfg), zero_init=cfg.zero_init_residual)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1x1, dilated 3x3, and 1x1 convolution to four times the channels."""
 
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, cfg: ResNetConfig) -> None:
-        super().__init__()
         first, second = (stride, 1) if cfg.stride_conv == 1 else (1, stride)
-        self.conv1 = KaimingConv2d(in_channels, channels, 1, stride=first, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = KaimingConv2d(
-            channels, channels, 3, stride=second, padding=dilation, dilation=dilation, bias=False
+        out_channels = channels * self.expansion
+        convs = (
+            _conv(in_channels, channels, 1, first),
+            _conv(channels, channels, 3, second, dilation),
+            _conv(channels, out_channels, 1),
         )
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = KaimingConv2d(channels, channels * self.expansion, 1, bias=False)
-        self.bn3 = _last_norm(channels * self.expansion, cfg)
-        self.downsample = _shortcut(in_channels, channels * self.expansion, stride, cfg)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x `b c h w` to `b d h/stride w/stride`."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        super().__init__(convs, _shortcut(in_channels, out_channels, stride, cfg), zero_init=cfg.zero_init_residual)
 
 
 def plain_stem(channels: int) -> nn.Sequential:
     """Builds a 7x7 convolution of stride 2: modules 0 (conv) and 1 (norm)."""
-    conv = KaimingConv2d(3, channels, 7, stride=2, padding=3, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(_conv(3, channels, 7, 2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 def deep_stem(channels: int) -> nn.Sequential:
@@ -205,7 +183,7 @@ def deep_stem(channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     half = channels // 2
     for in_channels, out_channels, stride in ((3, half, 2), (half, half, 1), (half, channels, 1)):
-        conv = KaimingConv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        conv = _conv(in_channels, out_channels, 3, stride)
         layers += [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
