@@ -28,7 +28,6 @@ from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
 NUM_IDS = 34
 MAX_DIFFERENCE = 1e-12
-BAND_ROWS = 32  # rows that fit the cache: allocating whole images takes longer than counting them
 
 # Mean size in pixels of an instance in the training set, as cityscapesscripts 2.3.0 has it.
 AVERAGE_INSTANCE_PX = {
@@ -138,36 +137,23 @@ class CityscapesCounts:
             if values.ndim != 2 or values.shape != label.shape:
                 raise DataError(f"{name}: shape {values.shape}; expected one channel of {label.shape} as {names[1]}")
         for values, name in ((prediction, names[0]), (label, names[1])):
-            if values.dtype != np.uint8:  # 8-bit values are checked by their counts, which is faster
-                _check_ids(values, name)
+            _check_ids(values, name)
         prediction, label = (np.ascontiguousarray(values, np.uint8) for values in (prediction, label))
-        joint = joint_counts(prediction, label, num_ids=NUM_IDS)
-        if joint.sum() != label.size:
-            for values, name in ((prediction, names[0]), (label, names[1])):
-                _check_ids(values, name)
-        self.joint += joint
+        self.joint += joint_counts(prediction, label, num_ids=NUM_IDS)
         self._count_instances(prediction, instances, names[2])
 
     def _count_instances(self, prediction: Ids, instances: Ids, name: str) -> None:
-        occurs = np.zeros(max(0, int(instances.max())) + 1, np.bool_)
-        bands = []
-        for first in range(0, len(instances), BAND_ROWS):
-            band = instances[first : first + BAND_ROWS]
-            is_instance = band > 1000
-            instance = band[is_instance]
-            occurs[instance] = True
-            bands.append((instance, prediction[first : first + BAND_ROWS][is_instance]))
-        instance_ids = np.flatnonzero(occurs)
+        is_instance = instances > 1000
+        instance, predicted_id = instances[is_instance], prediction[is_instance]
+        instance_ids = np.flatnonzero(np.bincount(instance))
         label_id = instance_ids // 1000
         unknown = instance_ids[~np.isin(label_id, _INSTANCE_IDS)]
         if unknown.size:
             raise DataError(f"{name}: holds instance id {unknown[0]}; expected 1000 x a labelId of things + a number")
-        offset = np.zeros(len(occurs), np.int64)
-        offset[instance_ids] = np.arange(len(instance_ids)) * NUM_IDS
-        flat = np.zeros(len(instance_ids) * NUM_IDS, np.int64)
-        for instance, predicted_id in bands:
-            flat += np.bincount(offset.take(instance) + predicted_id, minlength=len(flat))
-        pixels = flat.reshape(-1, NUM_IDS)  # of each instance, by predicted id
+        place_of = np.zeros(instance_ids.max(initial=0) + 1, np.int64)
+        place_of[instance_ids] = np.arange(len(instance_ids))
+        cell = place_of[instance] * NUM_IDS + predicted_id
+        pixels = np.bincount(cell, minlength=len(instance_ids) * NUM_IDS).reshape(-1, NUM_IDS)  # by predicted id
         size = pixels.sum(axis=1)
         in_class = pixels[np.arange(len(instance_ids)), label_id]
         in_category = (pixels * (_CATEGORY_OF[label_id, None] == _CATEGORY_OF)).sum(axis=1)

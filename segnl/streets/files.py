@@ -144,11 +144,8 @@ def _write(paths: dict[str, Path], scene: Scene) -> None:
         "ambiguous": scene.ambiguous,
     }
     for kind, path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid() % 10**8:08d}")  # as remove_leftovers knows them
-        temporary.write_bytes(png(pixels[kind]))
         try:
-            os.replace(temporary, path)
-        except FileNotFoundError:  # a second process has finished the data set and removed leftovers
+            write_atomic(path, png(pixels[kind]), is_synced=False)
+        except MachineError:  # a second process has finished the data set and removed leftovers, or the disk is full
             if not _is_whole(path):
                 raise
