@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from segnl.models.blocks.criss_cross import CrissCrossBlock, CrissCrossConfig
 from segnl.models.blocks.non_local import NonLocalBlock
-from segnl.ops.non_local import softmax_context
 
 PUBLISHED_REDUCTION = 8
 """Channel reduction of query and key in CCNet's comparison; values keep all channels, no projection follows."""
@@ -109,32 +108,22 @@ def published_flops(block: nn.Module, x: Tensor) -> int:
         return _criss_cross_flops(x, block.recurrence)
     if not isinstance(block, NonLocalBlock):
         raise ValueError(f"{type(block).__name__}; expected a non-local or a criss-cross block")
-    _, channels, h, w = x.shape
-    query_channels = max(1, channels // PUBLISHED_REDUCTION)
-    return _non_local_flops(block.pairwise, h * w, h * w, channels, query_channels, channels)
+    return _published_non_local_flops(x, block.pairwise)
 
 
 def published_comparison(x: Tensor) -> dict[str, float]:
-    """Returns GFLOPs of the modules of CCNet's comparison on x `1 c h w`, counted from the operators that run here."""
-    flops = {"non_local": count_flops(_PublishedNonLocal(x.shape[1]), x)}
+    """Returns GFLOPs of the modules of CCNet's comparison on x `1 c h w`: an embedded gaussian and criss-cross."""
+    flops = {"non_local": _published_non_local_flops(x, "embedded_gaussian")}
     flops |= {f"rcca R={recurrence}": _criss_cross_flops(x, recurrence) for recurrence in (1, 2, 3)}
     return {name: count / 1e9 for name, count in flops.items()}
+
+
+def _published_non_local_flops(x: Tensor, pairwise: str) -> int:
+    _, channels, h, w = x.shape
+    query_channels = max(1, channels // PUBLISHED_REDUCTION)
+    return _non_local_flops(pairwise, h * w, h * w, channels, query_channels, channels)
 
 
 def _criss_cross_flops(x: Tensor, recurrence: int) -> int:
     cfg = CrissCrossConfig(recurrence=recurrence, reduction=PUBLISHED_REDUCTION)
     return count_flops(CrissCrossBlock(x.shape[1], cfg), x)
-
-
-class _PublishedNonLocal(nn.Module):
-    """theta, phi, g and the weighted sum of an embedded gaussian, as in CCNet's comparison."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        query_channels = max(1, channels // PUBLISHED_REDUCTION)
-        self.theta, self.phi = nn.Linear(channels, query_channels), nn.Linear(channels, query_channels)
-        self.g = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(2).transpose(1, 2)  # b n c
-        return softmax_context(*(layer(rows).transpose(1, 2) for layer in (self.theta, self.phi, self.g)))

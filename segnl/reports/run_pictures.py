@@ -1,6 +1,5 @@
 """Pictures of a finished run, in RUN/pictures/, and RUN/report.html, which shows them on one page."""
 
-import html
 from pathlib import Path
 
 import cv2
@@ -22,6 +21,7 @@ from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.learning_curves import curves_figure, read_curve
+from segnl.reports.page import template
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import open_run
 
@@ -65,7 +65,8 @@ def write_run_pictures(folder: Path) -> Path:
     for name, content in pictures.items():
         write_atomic(not_a_link(folder / "pictures") / name, content)
     page = folder / "report.html"
-    write_atomic(page, _page(title, [name for name in CAPTIONS if name in pictures]).encode())
+    captions = {name: caption for name, caption in CAPTIONS.items() if name in pictures}
+    write_atomic(page, template("run.html").render(title=title, captions=captions, ink=INK).encode())
     return page
 
 
@@ -138,26 +139,3 @@ def confusion_figure(matrix: Counts, names: tuple[str, ...] | list[str]) -> byte
                 colour = "white" if share > 50 else INK
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     return figure_bytes(figure)
-
-
-def _page(title: str, pictures: list[str]) -> str:
-    figures = "\n".join(
-        f'<figure><img src="pictures/{name}" alt="{html.escape(CAPTIONS[name])}">'
-        f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>"
-        for name in pictures
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: {INK} }}
-figure {{ margin: 2rem 0 }}
-img {{ max-width: 100%; height: auto; border: 1px solid #ddd; background: white }}
-figcaption {{ color: #666 }}
-</style>
-<h1>{html.escape(title)}</h1>
-{figures}
-</html>
-"""
