@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from segnl.core.errors import ConfigError
 from segnl.core.seeds import seed_for
-from segnl.models.blocks.criss_cross import CrissCrossBlock, near, row_and_column_weights
+from segnl.models.blocks.criss_cross import CrissCrossBlock
 from segnl.models.blocks.non_local import NonLocalBlock
 from segnl.ops.arguments import accumulation_dtype, no_autocast
-from segnl.ops.criss_cross import criss_cross_context
+from segnl.ops.criss_cross import criss_cross_context, near, reference_criss_cross_context
 
 MAX_WINDOW_SCORES = 2**23
 """Scores of one image in memory at once: 32 MiB, and about three times that for softmax and mask."""
@@ -143,10 +143,8 @@ def _aggregate_criss_cross(block: CrissCrossBlock, ablation: Ablation, x: Tensor
         return criss_cross_context(query, key.flatten(2).index_select(2, order).view(key.shape), value)
     dtype = accumulation_dtype(value.dtype)
     with no_autocast(x):
-        q, k, v = query.to(dtype), key.to(dtype), value.to(dtype)
-        over_row, over_column = row_and_column_weights(q, k, radius=ablation.radius)
-        context = torch.einsum("bhwj,bdhj->bdhw", over_row, v) + torch.einsum("bhwi,bdiw->bdhw", over_column, v)
-    return context.to(value.dtype)
+        maps = query.to(dtype), key.to(dtype), value.to(dtype)
+        return reference_criss_cross_context(*maps, radius=ablation.radius).to(value.dtype)
 
 
 def _aggregate_non_local(block: NonLocalBlock, ablation: Ablation, x: Tensor) -> Tensor:

@@ -28,16 +28,35 @@ def criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return context.permute(0, 3, 1, 2)
 
 
-def reference_criss_cross_context(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The formula as it stands, for exported graphs: query, key `b c h w`, value `b d h w` -> `b d h w`."""
-    h, w = query.shape[-2:]
-    row_scores = torch.matmul(query.permute(0, 2, 3, 1), key.permute(0, 2, 1, 3))  # b h w w
-    column_scores = torch.matmul(query.permute(0, 3, 2, 1), key.permute(0, 3, 1, 2))  # b w h h
-    itself = torch.eye(h, dtype=torch.bool, device=query.device)
+def reference_criss_cross_context(query: Tensor, key: Tensor, value: Tensor, *, radius: int | None = None) -> Tensor:
+    """The formula as it stands, for exported graphs: query, key `b c h w`, value `b d h w` -> `b d h w`.
+
+    radius: of a window, as `row_and_column_weights` takes it.
+    """
+    over_row, over_column = row_and_column_weights(query, key, radius=radius)
+    context = torch.einsum("bhwj,bdhj->bdhw", over_row, value)
+    return context + torch.einsum("bhwi,bdiw->bdhw", over_column, value)
+
+
+def row_and_column_weights(query: Tensor, key: Tensor, *, radius: int | None = None) -> tuple[Tensor, Tensor]:
+    """Returns each position's softmax weights over its row, `b h w w`, itself included, and its column, `b h w h`.
+
+    query, key: `b c h w`. radius: weights of positions more rows or columns away are 0; None for no limit.
+    """
+    h, w = query.shape[2:]
+    by_row = torch.einsum("bchw,bchj->bhwj", query, key)
+    by_column = torch.einsum("bchw,bciw->bhwi", query, key)
     # The row holds the position already; masked in the column, it counts once.
-    column_scores = column_scores.masked_fill(itself, -torch.inf).transpose(1, 2)  # b h w h
-    weights = torch.cat([row_scores, column_scores], dim=-1).softmax(dim=-1)  # b h w (w + h)
-    row_weights, column_weights = weights.split([w, h], dim=-1)
-    from_row = torch.matmul(row_weights, value.permute(0, 2, 3, 1))  # b h w d
-    from_column = torch.matmul(column_weights.transpose(1, 2), value.permute(0, 3, 2, 1))  # b w h d
-    return (from_row + from_column.transpose(1, 2)).permute(0, 3, 1, 2)  # b d h w
+    is_masked = near(h, 0, query.device)
+    if radius is not None:
+        by_row = by_row.masked_fill(~near(w, radius, query.device), -torch.inf)
+        is_masked = is_masked | ~near(h, radius, query.device)
+    by_column = by_column.masked_fill(is_masked[:, None], -torch.inf)
+    over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
+    return over_row, over_column
+
+
+def near(length: int, radius: int, device: torch.device) -> Tensor:
+    """Returns bool `length length`: True for indices at most `radius` apart."""
+    index = torch.arange(length, device=device)
+    return (index[:, None] - index).abs() <= radius

@@ -56,19 +56,6 @@ def test_a_class_that_leads_at_no_corner_may_win_inside_a_cell() -> None:
     assert upsampled_labels(logits, (1, 16), align_corners=True)[0, 0].unique().tolist() == [0, 1, 2]
 
 
-def test_no_third_class_wins_in_a_cell_that_two_share() -> None:
-    logits = patchy(19, 23, 31)[:1]
-    winner, is_hard = by_cells._cells(logits)
-    pairs = by_cells._pairs(logits[0].flatten(1).t(), winner[0], is_hard[0])
-    assert pairs.is_pair.sum() > is_hard.sum() / 2
-    # Corners aligned at 8 pixels a cell: cell (i, j) holds the rows 8i..8i+8 and the columns 8j..8j+8.
-    labels = reference(logits, (22 * 8 + 1, 30 * 8 + 1), align_corners=True)[0]
-    for cell in pairs.is_pair.nonzero()[:, 0].tolist():
-        i, j = divmod(cell, 31)
-        inside = labels[8 * i : 8 * i + 9, 8 * j : 8 * j + 9]
-        assert set(inside.unique().tolist()) <= {int(pairs.low[cell]), int(pairs.high[cell])}
-
-
 def test_cells_with_margins_below_the_rounding_are_hard() -> None:
     logits = torch.zeros(1, 2, 7, 11)
     logits[:, 1] = 1e-7

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segnl.core.config import Config, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel
 from segnl.models.blocks.conv import to_rows
-from segnl.ops.criss_cross import criss_cross_context
+from segnl.ops.criss_cross import criss_cross_context, row_and_column_weights
 
 
 class CrissCrossConfig(Config):
@@ -113,23 +113,3 @@ def _times(rows: Tensor, matrix: tuple[Tensor, Tensor]) -> Tensor:
     over_row, over_column = matrix
     along_rows = torch.einsum("bqhw,bhwj->bqhj", rows, over_row)
     return along_rows + torch.einsum("bqhw,bhwi->bqiw", rows, over_column)
-
-
-def row_and_column_weights(query: Tensor, key: Tensor, *, radius: int | None = None) -> tuple[Tensor, Tensor]:
-    """Returns each position's softmax weights over its row, `b h w w`, itself included, and its column, `b h w h`.
-
-    query, key: `b c h w`. radius: weights of positions more rows or columns away are 0; None for no limit.
-    """
-    h, w = query.shape[2:]
-    radius = max(h, w) if radius is None else radius
-    in_row, in_column = near(w, radius, query.device), near(h, radius, query.device) & ~near(h, 0, query.device)
-    by_row = torch.einsum("bchw,bchj->bhwj", query, key).masked_fill(~in_row, -torch.inf)
-    by_column = torch.einsum("bchw,bciw->bhwi", query, key).masked_fill(~in_column[:, None], -torch.inf)
-    over_row, over_column = torch.cat([by_row, by_column], dim=-1).softmax(dim=-1).split([w, h], dim=-1)
-    return over_row, over_column
-
-
-def near(length: int, radius: int, device: torch.device) -> Tensor:
-    """Returns bool `length length`: True for indices at most `radius` apart."""
-    index = torch.arange(length, device=device)
-    return (index[:, None] - index).abs() <= radius
