@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from segnl.core import IGNORE
+from segnl.core.archives import is_file
 from segnl.core.config import JSONDict, validate
 from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
@@ -229,7 +230,7 @@ def check_dataset(name: str, root: str | Path, split: str = "train", *, max_imag
         ids = np.unique(sample.label)
         wrong = ids[(ids >= num_classes) & (ids != IGNORE)]
         _require(not len(wrong), f"label {id_} holds {wrong[:3].tolist()}; expected 0..{num_classes - 1} or {IGNORE}")
-        files = [file for file in data.files_of(i) if not file.is_file()]
+        files = [file for file in data.files_of(i) if not is_file(file)]
         _require(not files, f"files_of({i}) names {files[0] if files else ''}, which is no file")
         other = again.read(i)
         is_same = np.array_equal(other.image, sample.image) and np.array_equal(other.label, sample.label)

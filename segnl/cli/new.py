@@ -24,7 +24,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="folder with images and labels, in any usual layout; or COCO, YOLO, LabelMe",
+        help="folder, or zip archive of one, with images and labels in any usual layout; or COCO, YOLO, LabelMe, "
+        "Hugging Face",
     )
     add("--out", type=Path, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
     add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
@@ -46,14 +47,15 @@ def run(args: argparse.Namespace) -> None:
     from segnl.runs.recipe import compose
 
     folder = args.folder.resolve()
-    out = args.out or Path(f"{folder.name}.yaml")
+    name = folder.stem if folder.is_file() else folder.name
+    out = args.out or Path(f"{name}.yaml")
     if out.exists():
         raise ConfigError(f"{out}: exists already; give another name with --out")
     plan = plan_folder(folder, seed=args.seed)
     recipe = _recipe(plan, args.head)
     config = compose(recipe, file=str(out))  # refuses an unknown head before anything is written
-    for name, text in _files(plan).items():
-        path = folder / name
+    for file, text in _files(plan).items():
+        path = plan.home / file
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_atomic(path, text.encode())
@@ -68,8 +70,10 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
     config_file = shlex.quote(str(out))
     print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")
-    print(f"  segnl train --config {config_file} --run {shlex.quote(folder.name)}")
-    print(f"  segnl eval --checkpoint {shlex.quote(f'checkpoints/{folder.name}')}")
+    print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")
+    run = shlex.quote(f"checkpoints/{name}")
+    print(f"  segnl eval --checkpoint {run}")
+    print(f"  segnl predict --checkpoint {run} IMAGES --out {shlex.quote(f'predicted/{name}')}    # images or folders")
 
 
 def _recipe(plan: "FolderPlan", head: str) -> "JSONDict":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from segnl.core.archives import member_bytes, open_file
 from segnl.core.errors import ConfigError, MachineError
 
 NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -63,7 +64,13 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the bytes of a regular file. Raises OSError for any other, such as a pipe that nobody writes to."""
+    """Returns the bytes of a regular file, or of one in a zip archive.
+
+    Raises OSError for any other, such as a pipe that nobody writes to.
+    """
+    content = member_bytes(path)
+    if content is not None:
+        return content
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISDIR(mode):
@@ -82,7 +89,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Returns the hex digest of a file's bytes."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

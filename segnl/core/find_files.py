@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from segnl.core.archives import files_in
 from segnl.core.errors import DataError
 
 
@@ -14,9 +15,10 @@ def find_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
     Names that begin with a dot are left out: macOS leaves ._NAME.jpg beside NAME.jpg on other file systems. Symbolic
     links are followed; a link to one of the folders that it lies in is left out, since its files are found already.
 
-    Raises DataError for a folder that cannot be read.
+    A zip archive is a folder too. Raises DataError for a folder that cannot be read.
     """
-    yield from _find_files(folder, recursive, ())
+    packed = files_in(folder, recursive=recursive)
+    yield from _find_files(folder, recursive, ()) if packed is None else packed
 
 
 def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:

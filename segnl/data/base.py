@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from segnl.core import IGNORE
+from segnl.core.archives import is_folder
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx
 from segnl.core.errors import ConfigError, DataError
@@ -213,11 +214,11 @@ class SegmentationData:
         self.cfg = cfg
         self.split = split
         self.root = cfg.root_folder
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise DataError(f"{self.root}: no such folder; set data.root to the data set ({self.how_to_get})")
         self.table = self.table_of(cfg)
         folder = self.label_folder()
-        self.has_labels = needs_labels or (folder.is_dir() and any(find_files(folder)))
+        self.has_labels = needs_labels or (is_folder(folder) and any(find_files(folder)))
         self._kinds_found: set[str] = set() if self.has_labels else {"label"}
         images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
         self._refuse_unread_keys()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from segnl.core.errors import DataError
+from segnl.data.annotations.labels import require_current
 from segnl.data.base import SegmentationData, require_same_size
 from segnl.data.label_counts import LabelCounts, doubts
 from segnl.data.reading import FileError, exif_orientation
@@ -50,6 +51,10 @@ def check(data: SegmentationData, *, on_pair: Callable[[], object] | None = None
     """
     errors = list(data.unmatched)
     notes: list[FileError] = []
+    try:
+        require_current(data.label_folder())
+    except DataError as err:
+        errors.append(FileError(data.label_folder(), "stale", str(err).partition(": ")[2]))
     counts = LabelCounts.none(data.table.num_classes)
     with ThreadPoolExecutor(max(1, data.cfg.workers)) as pool:
         for pair_errors, pair_notes, pair_counts in pool.map(partial(_check_pair, data), range(len(data))):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from segnl.core.archives import archive_of, size_of
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
 from segnl.core.files import sha256_of
@@ -43,7 +44,7 @@ def listing_digest(data: SegmentationData) -> JSONDict:
     lines = [*_table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
     for i, sample_id in enumerate(data.sample_ids):
         try:
-            lines.append(f"{sample_id} {[path.stat().st_size for path in data.files_of(i)]}")
+            lines.append(f"{sample_id} {[size_of(path) for path in data.files_of(i)]}")
         except OSError as err:
             raise DataError(f"{err.filename}: cannot be read ({err.strerror}); download or export it again") from err
     return {"images": len(data), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]}
@@ -62,7 +63,7 @@ def _file_digest(path: Path) -> str:
     Writing to a file moves its change time, which no program can set back.
     """
     try:
-        status = path.stat()
+        status = (archive_of(path) or path).stat()
         if time.time_ns() - status.st_ctime_ns < RACY_NS:
             return sha256_of(path)
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,6 +1,7 @@
 """Looks at a folder of images and labels, and decides how a recipe reads it (`segnl new`). Imports no torch."""
 
 import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,33 +9,39 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from segnl.core import IGNORE
+from segnl.core.archives import archive_of, folders_in, is_file, is_folder
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
+from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
-from segnl.data.annotations import coco, labelme, yolo
+from segnl.data.annotations import coco, huggingface, labelme, yolo
 from segnl.data.annotations.base import AnnotatedImage, Annotations
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
-from segnl.data.reading import read_colours, read_label
+from segnl.data.reading import image_hw, mode_and_palette, read_colours, read_label
+from segnl.labels.label_map import distinct_colour
 from segnl.labels.table import read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
     *("ground_truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "targets", "semantic"),
+    DRAWN_LABELS,
 )
-IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "photos", "frames", "rgb", "input", "inputs", "pictures")
+IMAGE_WORDS = (
+    *(huggingface.IMAGES, "images", "image", "imgs", "img", "jpegimages", "photos", "frames", "rgb", "input", "inputs"),
+    "pictures",
+)
 LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_target", "_l")
 IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
 FOREIGN = {
     ".json": "annotations, but neither COCO instances nor LabelMe: convert them to PNG masks of class ids first",
     ".txt": "YOLO labels: these need a data.yaml with names, train and val",
-    ".parquet": "a Hugging Face data set: export its images and masks as files",
-    ".zip": "an archive: unpack it",
+    ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
+    ".zip": "the data itself: segnl new FILE.zip reads it",
 }
 MAX_LABELS = 5000
 """Labels that are looked at; of more, that many spread evenly."""
@@ -46,12 +53,14 @@ LISTS = "segnl_splits"
 
 @dataclass
 class FolderPlan:
-    """How a recipe reads a folder. data: keys of its section `data`. rows: of classes.tsv (index, name, colour); none
-    where it exists, or where `data.label_map` names the classes. lists: text of the split's lists by file. notes: what
-    was decided and why. image_hw: rows and columns of the image in the middle.
+    """How a recipe reads a folder. data: keys of its section `data`. home: the folder to write into, the folder itself
+    or one beside an archive. rows: of classes.tsv (index, name, colour); none where it exists, or where
+    `data.label_map` names the classes. lists: text of the split's lists by file. notes: what was decided and why.
+    image_hw: rows and columns of the image in the middle.
     """
 
     data: JSONDict
+    home: Path
     rows: list[tuple[int, str, tuple[int, int, int]]] = field(default_factory=list)
     lists: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -64,18 +73,18 @@ class FolderPlan:
 class DrawnLabels:
     """Labels of the annotations' images by sample id. record: of what they are drawn from."""
 
-    root: Path
+    home: Path
     record: JSONDict
     images: dict[str, AnnotatedImage]
     colours: Sequence[tuple[int, int, int]]
 
     def write(self) -> str:
         """Draws those that are not there yet; returns a note. Raises DataError for one that cannot be drawn."""
-        num_drawn = write_labels(self.root, self.record, self.images, self.colours)
-        folder = self.root / DRAWN_LABELS
+        num_drawn = write_labels(self.home, self.record, self.images, self.colours)
+        folder = self.home / DRAWN_LABELS
         return (
             f"wrote {num_drawn} of {len(self.images)} labels to {folder}: copies, which do not follow later changes of "
-            "the annotations; segnl new tells when they are stale"
+            "the annotations; segnl check and train tell when they are stale"
         )
 
 
@@ -94,23 +103,31 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
 
     Raises DataError where no pairs of images and labels are found, saying what is there.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    drawn = root / DRAWN_LABELS
-    files = [path for path in find_files(root, recursive=True) if not path.is_relative_to(drawn)]
-    found = [_look_at(root, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not is_folder(root):
+        kind = "a file" if root.is_file() else "no such folder"
+        raise DataError(f"{root}: {kind}; expected a folder, or a zip archive of one")
+    while archive_of(root) and len(folders := folders_in(root)) == 1 and not any(find_files(root, recursive=False)):
+        root = root / folders[0]
+    own = (root / DRAWN_LABELS, root / huggingface.IMAGES)
+    files = [path for path in find_files(root) if not any(path.is_relative_to(folder) for folder in own)]
+    class_names: Mapping[int, str] = {}
+    notes: list[str] = []
     try:
-        images, labels, data = _pairs(root, files, found)
+        images, labels, data = _pairs(root, files)
     except DataError:
-        for annotation_format in (coco, labelme, yolo):
-            annotations = annotation_format.find(root, files)
-            if annotations is not None:
-                return _plan_annotations(root, annotations, seed)
-        raise
-    plan = FolderPlan({"name": "folder", "root": str(root)} | data)
+        copies = huggingface.unpack(root, files)
+        if copies is None:
+            for annotation_format in (coco, labelme, yolo):
+                annotations = annotation_format.find(root, files)
+                if annotations is not None:
+                    return _plan_annotations(root, annotations, seed)
+            raise
+        class_names, notes = copies.class_names, copies.notes
+        images, labels, data = _pairs(root, [path for folder in own for path in find_files(folder)])
+    plan = FolderPlan({"name": "folder", "root": str(root)} | data, _home(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
     _plan_splits(plan, root, images, seed)
-    _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)])
+    _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
     plan.image_hw = _middle_size([images[sample_id].path for sample_id in sorted(images)])
     return plan
 
@@ -124,10 +141,13 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
         if sample_id in by_split.setdefault(split, {}):
             raise DataError(f"{image.path}: two annotations or images are called '{sample_id}'; keep one of them")
         by_split[split][sample_id] = image
-    record = record_of(root, annotations)
-    has_labels = is_current(root, record)
-    data: JSONDict = {"image_folder": str(folder.relative_to(root)), "label_folder": DRAWN_LABELS}
-    plan = FolderPlan({"name": "folder", "root": str(root)} | data)
+    home = _home(root)
+    record = record_of(
+        home, root, annotations.files, kind=annotations.kind, classes=annotations.class_names, rule=annotations.rule
+    )
+    has_labels = is_current(home, record)
+    plan = FolderPlan({"name": "folder", "root": str(root), "image_folder": str(folder.relative_to(root))}, home)
+    plan.data["label_folder"] = _from_root(plan, DRAWN_LABELS)
     plan.notes += [f"annotations: {annotations.kind}, {len(annotations.images)} images", *annotations.notes]
     plan.notes.append(f"drawn: {annotations.rule}")
     if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
@@ -152,14 +172,12 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
         if "test" in by_split:
             _list_splits(plan, {"test": list(by_split["test"])})
     images = {sample_id: image for split in by_split.values() for sample_id, image in split.items()}
-    colours = [_colour(index) for index in range(len(annotations.class_names))]
-    plan.drawn = DrawnLabels(root, record, images, colours)
+    colours = [distinct_colour(index) for index in range(len(annotations.class_names))]
+    plan.drawn = DrawnLabels(home, record, images, colours)
     if has_labels and (root / "classes.tsv").is_file():
         plan.notes.append("classes: classes.tsv, which was there")
     else:
-        plan.rows = list(zip(range(len(colours)), annotations.class_names, colours, strict=True))
-        names = annotations.class_names
-        plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename in classes.tsv")
+        _name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
     plan.image_hw = _middle_size([image.path for image in images.values()])
     return plan
 
@@ -180,10 +198,12 @@ def _look_at(root: Path, path: Path) -> _Found:
     return _Found(path, str(PurePosixPath(*template[:depth])), split, is_label)
 
 
-def _pairs(
-    root: Path, files: Sequence[Path], found: Sequence[_Found]
-) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
-    """Returns images and labels by split and sample id, and the keys of `data` that say where they lie."""
+def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
+    """Returns images and labels by split and sample id, and the keys of `data` that say where they lie.
+
+    Raises DataError for no pairs, saying what is there.
+    """
+    found = [_look_at(root, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     labels = [item for item in found if item.is_label]
     images = [item for item in found if not item.is_label]
     data: JSONDict = {}
@@ -280,7 +300,7 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
         images = {key: item for key, item in images.items() if item.split == names["train"][0]}
     for train in find_files(root, recursive=True):
         val = train.with_name("val.txt")
-        if train.name == "train.txt" and val.is_file() and "{split}" not in plan.data["image_folder"]:
+        if train.name == "train.txt" and is_file(val) and "{split}" not in plan.data["image_folder"]:
             plan.data["samples"] = str(PurePosixPath(train.relative_to(root).parent) / "{split}.txt")
             plan.notes.append(f"splits: the lists {plan.data['samples']}")
             return
@@ -301,20 +321,19 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
 def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
     for split, sample_ids in splits.items():
         plan.lists[f"{LISTS}/{split}.txt"] = "".join(f"{sample_id}\n" for sample_id in sorted(sample_ids))
-    plan.data["samples"] = f"{LISTS}/{{split}}.txt"
+    plan.data["samples"] = _from_root(plan, f"{LISTS}/{{split}}.txt")
 
 
 def _spellings(own: Iterable[str], words: Sequence[str]) -> list[str]:
     return [name for name in own if name.lower() in words]
 
 
-def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
+def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_names: Mapping[int, str]) -> None:
     """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
     step = max(1, -(-len(labels) // MAX_LABELS))
     labels = labels[::step]
-    with Image.open(labels[0]) as first:
-        mode, palette = first.mode, first.getpalette() or []
-    if (root / "classes.tsv").is_file():
+    mode, palette = mode_and_palette(labels[0])
+    if is_file(root / "classes.tsv"):
         _use_table(plan, root, labels, is_coloured=mode in ("RGB", "RGBA"))
         return
     known = _named_colours(root)
@@ -339,14 +358,40 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path]) -> None:
         plan.data["label_map"] = {f"class_{i}": [i] for i in ids}
         plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; data.label_map names each of the {len(ids)}")
         return
-    names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
+    rows: list[tuple[int, str, tuple[int, int, int]]] = []
+    if set(ids) <= class_names.keys():
+        names = [class_names[file_id] for file_id in ids]
+    else:
+        names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
     for file_id, name in zip(ids, names, strict=True):
         of_palette = palette[3 * file_id : 3 * file_id + 3]
-        colour = tuple(of_palette) if len(of_palette) == 3 and mode == "P" else _colour(file_id)
-        plan.rows.append((file_id, name, (colour[0], colour[1], colour[2])))
+        colour = tuple(of_palette) if len(of_palette) == 3 and mode == "P" else distinct_colour(file_id)
+        rows.append((file_id, name, (colour[0], colour[1], colour[2])))
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
     plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
-    plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in classes.tsv")
+    _name_classes(plan, rows)
+
+
+def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, int]]]) -> None:
+    """Puts the classes into classes.tsv; for an archive, into which nothing is written, into the recipe."""
+    where = "classes.tsv"
+    if plan.home == Path(plan.data["root"]):
+        plan.rows = rows
+    else:
+        where = "data.label_map"
+        plan.data["label_map"] = {name: [file_id] for file_id, name, _ in rows}
+    names = ", ".join(name for _, name, _ in rows[:6]) + (" ..." if len(rows) > 6 else "")
+    plan.notes.append(f"classes: {names}; rename them in {where}")
+
+
+def _home(root: Path) -> Path:
+    """Returns the folder to write into: the folder itself, or NAME_segnl beside NAME.zip."""
+    archive = archive_of(root)
+    return root if archive is None else archive.with_name(f"{archive.stem}_segnl")
+
+
+def _from_root(plan: FolderPlan, name: str) -> str:
+    return name if plan.home == Path(plan.data["root"]) else str(plan.home / name)
 
 
 def _use_table(plan: FolderPlan, root: Path, labels: Sequence[Path], *, is_coloured: bool) -> None:
@@ -393,42 +438,36 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     out: dict[tuple[int, int, int], str] = {}
     for name, separator in (("class_dict.csv", ","), ("labelmap.txt", ":")):
         path = root / name
-        if not path.is_file():
-            continue
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.reader(file, delimiter=separator):
-                cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
-                numbers = [cell.strip() for cell in cells[1:4]]
-                if len(numbers) == 3 and all(number.isdigit() for number in numbers):
-                    red, green, blue = map(int, numbers)
-                    out[red, green, blue] = cells[0].strip()
+        for row in csv.reader(_lines(path), delimiter=separator):
+            cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
+            numbers = [cell.strip() for cell in cells[1:4]]
+            if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+                red, green, blue = map(int, numbers)
+                out[red, green, blue] = cells[0].strip()
     return out
 
 
 def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
-    """Returns a name for each id: of codes.txt or classes.txt, where it has one a line for each id."""
+    """Returns a name for each id: of id2label.json, or of codes.txt or classes.txt with one a line for each id."""
+    try:
+        listed = json.loads("\n".join(_lines(root / "id2label.json")) or "{}")
+        named = {int(key): " ".join(str(name).split()) for key, name in listed.items()}
+    except (ValueError, AttributeError, RecursionError):
+        named = {}
+    if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
+        return [named[file_id] for file_id in ids]
     for name in ("codes.txt", "classes.txt", "names.txt"):
-        path = root / name
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-        lines = [line.strip() for line in lines if line.strip()]
+        lines = [line.strip() for line in _lines(root / name) if line.strip()]
         if len(set(lines)) == len(lines) > ids[-1]:
             return [lines[file_id] for file_id in ids]
     return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
 
 
-def _colour(file_id: int) -> tuple[int, int, int]:
-    """Returns Pascal VOC's colour of an id: its bits, three at a time, from the highest bit of red, green and blue."""
-    red = green = blue = 0
-    for bit in range(8):
-        red |= (file_id >> 3 * bit & 1) << 7 - bit
-        green |= (file_id >> 3 * bit + 1 & 1) << 7 - bit
-        blue |= (file_id >> 3 * bit + 2 & 1) << 7 - bit
-    return red, green, blue
+def _lines(path: Path) -> list[str]:
+    """Returns the lines of a text file; none where there is no such file."""
+    return read_bytes(path).decode("utf-8-sig", "replace").splitlines() if is_file(path) else []
 
 
 def _middle_size(images: Sequence[Path]) -> tuple[int, int]:
-    sizes: list[tuple[int, int]] = []
-    for path in images[:: max(1, len(images) // 100)]:
-        with Image.open(path) as image:
-            sizes.append((image.height, image.width))
+    sizes = [image_hw(path) for path in images[:: max(1, len(images) // 100)]]
     return sorted(sizes, key=lambda hw: hw[0] * hw[1])[len(sizes) // 2]

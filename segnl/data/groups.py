@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnl.core.errors import ConfigError, DataError
+from segnl.core.files import read_bytes
 
 if TYPE_CHECKING:
     from segnl.data.base import SegmentationData
@@ -68,7 +69,7 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
 
 def _listed_groups(file: Path, sample_ids: Sequence[str]) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{file}: cannot be read ({reason}); expected lines of a sample and its group") from err

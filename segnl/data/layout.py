@@ -8,8 +8,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
+from segnl.core.archives import folders_in, is_folder
 from segnl.core.config import Config
 from segnl.core.errors import DataError
+from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
 
@@ -68,11 +70,11 @@ class FoldConfig(Config):
 def split_folder(folder: Path) -> Path:
     """Returns the folder of a split as it is. Raises DataError naming the missing folder and the splits that exist."""
     parent = folder.parent
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
-    if not parent.is_dir():
+    if not is_folder(parent):
         raise DataError(f"{parent}: no such folder; data.root must be the folder that holds {parent.name}/")
-    splits = ", ".join(sorted(name_text(path.name) for path in parent.iterdir() if path.is_dir())) or "none"
+    splits = ", ".join(map(name_text, folders_in(parent))) or "none"
     raise DataError(f"{parent}: no split '{folder.name}'; it has {splits} (data.splits gives other names)")
 
 
@@ -152,7 +154,7 @@ def read_sample_list(file: Path, images: Mapping[str, Path]) -> set[str]:
     Raises DataError for a file that cannot be read, and for a line that names no image, or one that a line before does.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{file}: cannot be read ({reason}); expected a list of samples, a line each") from err

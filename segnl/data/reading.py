@@ -5,6 +5,7 @@ which OpenCV turns into colours. Neither image nor label is rotated by an EXIF o
 the tag, and rotating only the image would pair the wrong pixels.
 """
 
+import io
 import os
 import struct
 import threading
@@ -18,8 +19,10 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from segnl.core.archives import is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
+from segnl.core.files import read_bytes
 
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
@@ -49,7 +52,7 @@ DEFAULT_FORMAT = ImageFormat()
 class FileError(DataError):
     """A file that cannot be used; the detail says what is wrong and what to do.
 
-    kind: missing, unreadable, empty, damaged, format, size, id, orientation or classes.
+    kind: missing, unreadable, empty, damaged, format, size, id, orientation, classes or stale.
     """
 
     def __init__(self, file: Path, kind: str, detail: str) -> None:
@@ -100,7 +103,7 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
-        stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        stored = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
         cv2.utils.logging.setLogLevel(level)
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
             raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
@@ -195,6 +198,15 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return height, width
 
 
+def mode_and_palette(path: Path) -> tuple[str, list[int]]:
+    """Returns PIL's mode of an image, and the levels of its palette, if it has one.
+
+    Raises FileError for a file that is missing or no image.
+    """
+    image = _decode(path, MAX_PIXELS)
+    return image.mode, image.getpalette() or []
+
+
 def exif_orientation(path: Path) -> int:
     """Returns 1 for pixels that are upright as stored; 2..8 for a tag, which is not applied."""
     try:
@@ -214,12 +226,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
     PIL's own limit holds for the whole process; ours for a call.
     """
+    packed = member_bytes(path)
     Image.init()  # a build of PIL may lack some decoders
     formats = [name for name in DECODERS if name in Image.OPEN]
     with _PIL_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path, formats=formats)
+            image = Image.open(path if packed is None else io.BytesIO(packed), formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
@@ -228,9 +241,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "a pipe or a device"
+        size = size_of(path)
+        if not is_file(path):
+            kind = "a folder" if is_folder(path) else "a pipe or a device"
             raise FileError(path, "format", f"is {kind}; expected a file")
         if size == 0:
             raise FileError(path, "empty", "the file is empty; download or export it again")
@@ -290,7 +303,7 @@ def _num_pages(image: Image.Image) -> int:
 
 def _jp2_bits(path: Path) -> int:
     """Returns the bits a channel of a JPEG 2000 file, from the SIZ segment of its header; 8 where there is none."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(65_536)
     start = head.find(b"\xff\x4f\xff\x51")
     # After the two markers: lengths, sizes and offsets of 38 bytes, then one byte for each channel.

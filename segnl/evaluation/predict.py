@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from segnl.core.archives import archive_of, is_file, is_folder
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable
@@ -44,16 +45,17 @@ def _image_files(paths: Sequence[Path]) -> dict[str, Path]:
     """Finds images by SUBFOLDER/NAME below the folders, and by NAME for single files."""
     found: list[tuple[str, Path]] = []
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             found += _images_below(path)
-        elif path.is_file():
+        elif is_file(path):
             found.append((name_text(path.stem), path))
         else:
             raise DataError(f"{path}: no such file or folder")
     by_id: dict[str, Path] = {}
     for image_id, path in found:
         earlier = by_id.setdefault(image_id, path)
-        if not earlier.samefile(path):  # a file that is named twice is one image
+        is_same = earlier == path or (archive_of(path) is None and earlier.samefile(path))
+        if not is_same:  # a file that is named twice is one image
             raise ConfigError(
                 f"{path}: its masks would overwrite those of {earlier}; predict them into separate folders"
             )

@@ -21,6 +21,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
+from segnl.core.archives import archive_of
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
@@ -98,6 +99,8 @@ def _plain(scores: PerName) -> dict[str, float | None]:
 
 def instances_of(label: Path) -> Path:
     """Returns the file of instance ids beside a file of labelIds. Raises DataError when it is missing."""
+    if archive_of(label) is not None:
+        raise DataError(f"{label}: the official evaluator reads files; unpack the archive")
     instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
     if instances == label or not instances.is_file():
         raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")

@@ -126,7 +126,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
         ([], "no pairs of images and labels (no files)"),
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
         (["a.jpg", "a.json"], "perhaps annotations, but neither COCO instances nor LabelMe"),
-        (["a.zip"], "perhaps an archive: unpack it"),
+        (["a.zip"], "segnl new FILE.zip reads it"),
     ],
 )
 def test_a_folder_without_pairs_is_one_line_that_says_what_is_there(files, says, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """`segnl new` on folders of annotations: COCO instances, YOLO polygons, LabelMe."""
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 
 from segnl.cli.main import main
+from segnl.core.errors import DataError
 from segnl.data.find import DATASETS
+from segnl.data.label_counts import require_labelled
 from segnl.runs.recipe import load_recipe
 
 HW = (37, 53)
@@ -102,8 +106,57 @@ def test_labels_of_earlier_annotations_are_stale(tmp_path, monkeypatch, capsys):
     assert main(["new", "mine"]) == 0
     (tmp_path / "mine" / "labels" / "val" / "val1.txt").write_text("0 0 0 0.5 0 0.5 0.5\n")
     assert main(["new", "mine", "--out", "again.yaml"]) == 2
-    assert "segnl_labels: the labels are stale: the annotations have changed" in capsys.readouterr().err
+    assert "segnl_labels: the labels are stale: the annotations in" in capsys.readouterr().err
     assert not (tmp_path / "again.yaml").exists()
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "added"])
+def test_check_and_training_notice_labels_of_earlier_annotations(change, tmp_path, monkeypatch, capsys):
+    yolo(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    assert main(["check", "--config", "mine.yaml"]) == 0
+    (tmp_path / "mine" / "remarks.txt").write_text("no annotation")
+    Image.new("P", HW[::-1]).save(tmp_path / "mine" / "segnl_labels" / "val" / "val1.png")  # corrected by hand
+    data = DATASETS.find("folder")(load_recipe(tmp_path / "mine.yaml").data, "train")
+    require_labelled(data)
+    labels = tmp_path / "mine" / "labels" / "val"
+    if change == "added":
+        (labels / "another.txt").write_text("")
+    elif change == "removed":
+        (labels / "val1.txt").unlink()
+    else:
+        (labels / "val1.txt").write_text("0 0 0 0.5 0 0.5 0.5\n")
+    with pytest.raises(DataError, match="segnl_labels: the labels are stale"):
+        require_labelled(data)
+    capsys.readouterr()
+    assert main(["check", "--config", "mine.yaml"]) == 3
+    assert "stale: the labels are stale: the annotations in" in capsys.readouterr().out
+
+
+def test_annotations_in_an_archive_are_drawn_beside_it(tmp_path, monkeypatch):
+    yolo(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    shutil.make_archive("packed", "zip", tmp_path, "mine")
+    assert main(["new", "packed.zip"]) == 0
+    assert main(["new", "mine"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("mine", "mine.yaml", "packed.yaml", "packed.zip", "packed_segnl")
+    ]
+    for split in ("train", "val"):
+        packed, plain = (
+            DATASETS.find("folder")(load_recipe(tmp_path / recipe).data, split)
+            for recipe in ("packed.yaml", "mine.yaml")
+        )
+        assert packed.sample_ids == plain.sample_ids
+        assert packed.table.names == plain.table.names
+        for i in range(len(plain)):
+            assert (packed.read(i).label == plain.read(i).label).all()
+            assert (packed.read(i).image == plain.read(i).image).all()
+    with zipfile.ZipFile("packed.zip", "a") as archive:
+        archive.writestr("mine/labels/val/new.txt", "")
+    with pytest.raises(DataError, match="segnl_labels: the labels are stale"):
+        require_labelled(packed)
 
 
 def test_images_of_no_split_are_train_beside_those_of_val(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
 from segnl.core.run_log import read_log
+from segnl.data.digest import content_digest, listing_digest
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
@@ -137,6 +139,20 @@ def test_killed_and_resumed_with_other_workers_equals_uninterrupted(tiny_config,
     best, best_of_whole = (load_checkpoint(folder / "best.safetensors") for folder in (run, expected))
     assert best.step == best_of_whole.step
     assert set((run / "steps.txt").read_text().split("\n")) == set((expected / "steps.txt").read_text().split("\n"))
+
+
+def test_training_from_an_archive_equals_training_from_its_folder(tiny_config, tiny_data, tmp_path):
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tiny_data)
+    recipes = [
+        load_recipe(tiny_config, [f"data.root={root}", "data.workers=2"])
+        for root in (tiny_data, tmp_path / "packed.zip")
+    ]
+    for recipe, name in zip(recipes, ("plain", "packed"), strict=True):
+        fit(recipe, tmp_path / name)
+    assert weights_hash(tmp_path / "packed") == weights_hash(tmp_path / "plain")
+    plain, packed = (build_data(recipe, "val") for recipe in recipes)
+    assert content_digest(packed) == content_digest(plain)
+    assert listing_digest(packed) == listing_digest(plain)
 
 
 def what_counts(run: Path) -> list[dict[str, object]]:

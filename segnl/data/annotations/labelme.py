@@ -14,8 +14,10 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
+from segnl.core.archives import is_file
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
+from segnl.core.files import read_bytes
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
@@ -100,7 +102,7 @@ def _parse(path: Path) -> _File:
 def _listed(root: Path) -> list[str]:
     """Returns the classes of labels.txt, a line each, without `__ignore__`; [] where there is none."""
     path = root / "labels.txt"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines() if is_file(path) else []
     return [name for line in lines if (name := line.strip()) and name != IGNORED]
 
 

@@ -3,70 +3,121 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from segnl.core.config import JSONDict
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import read_bytes, sha256_of, write_atomic
-from segnl.core.find_files import name_text
+from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
-from segnl.data.annotations.base import AnnotatedImage, Annotations
+from segnl.data.annotations.base import AnnotatedImage
 
 FOLDER = "segnl_labels"
 RECORD = "drawn_from.json"
-FORMAT = "segnl-labels-1"
+FORMAT = "segnl-labels-2"
 """Changes whenever the same annotations are drawn in another way."""
-_DECISIVE = ("format", "kind", "classes", "annotation_files", "sha256")
+STALE = (
+    "the labels are stale: the annotations in {root}, or the way to draw them, have changed; move the labels and "
+    "segnl_splits aside, and run segnl new again"
+)
+_DECISIVE = ("format", "kind", "classes", "source", "files", "sha256")
 
 
-def record_of(root: Path, annotations: Annotations) -> JSONDict:
-    """Returns what the labels depend on: the annotations' bytes, the classes and the way to draw them."""
-    digest = hashlib.sha256()
-    for path in sorted(annotations.files):
-        digest.update(f"{name_text(str(path.relative_to(root)))}\0{sha256_of(path)}\n".encode())
+def record_of(
+    home: Path, root: Path, files: Iterable[Path], *, kind: str, classes: Sequence[str] = (), rule: str = ""
+) -> JSONDict:
+    """Returns what the labels in `home` depend on: the annotations' bytes, the classes and the way to draw them.
+
+    root: the folder of the annotations, `files`.
+    """
+    names = sorted(str(path.relative_to(root)) for path in files)
     return {
         "format": FORMAT,
-        "kind": annotations.kind,
-        "classes": list(annotations.class_names),
-        "rule": annotations.rule,
-        "annotation_files": len(annotations.files),
-        "sha256": digest.hexdigest(),
+        "kind": kind,
+        "classes": list(classes),
+        "rule": rule,
+        "source": os.path.relpath(root, home),
+        "files": names,
+        "sha256": _digest(root, names),
     }
 
 
-def is_current(root: Path, record: JSONDict) -> bool:
-    """Whether labels are there and of these annotations.
+def _digest(root: Path, names: Sequence[str]) -> str:
+    """SHA-256 over names and bytes of annotations, and over the names of other such files beside them.
 
-    Raises ConfigError where they are of others, or where the folder was not made by `write_labels`.
+    Files that are added later count only where annotations of their kind lie: a text in `root` is none of them.
     """
-    folder = root / FOLDER
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
+    lines = [f"{name_text(name)}\0{sha256_of(root / name)}" for name in names]
+    kinds = {(root / name).parent: set[str]() for name in names}
+    for name in names:
+        kinds[(root / name).parent].add(Path(name).suffix)
+    for folder, suffixes in kinds.items():
+        beside = {path for path in find_files(folder, recursive=False) if path.suffix in suffixes}
+        if folder == root:
+            beside = {path for path in beside if path.suffix not in (".txt", ".yaml", ".yml")}
+        lines += [name_text(str(path.relative_to(root))) for path in beside]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def require_current(label_folder: Path) -> None:
+    """Raises DataError where labels were drawn from annotations that have changed since; other labels pass."""
+    folder = next((path for path in (label_folder, *label_folder.parents) if path.name == FOLDER), None)
+    if folder is None or not (folder / RECORD).is_file():
+        return
+    record = _stored(folder)
+    root = Path(os.path.normpath(folder.parent / str(record.get("source"))))
+    try:
+        is_same = record.get("sha256") == _digest(root, record.get("files", []))
+    except FileNotFoundError:
+        is_same = False
+    except (OSError, TypeError) as err:
+        raise DataError(f"{folder / RECORD}: what it lists cannot be read ({err})") from err
+    if record.get("format") == FORMAT and not is_same:
+        raise DataError(f"{folder}: {STALE.format(root=root)}")
+
+
+def _stored(folder: Path) -> JSONDict:
+    """Reads the record of drawn labels. Raises ConfigError where there is none."""
     try:
         stored = json.loads(read_bytes(folder / RECORD))
     except (OSError, ValueError, RecursionError) as err:
         raise ConfigError(f"{folder}: holds other files than labels that segnl drew; move it aside") from err
-    if not isinstance(stored, dict) or any(stored.get(key) != record[key] for key in _DECISIVE):
-        raise ConfigError(
-            f"{folder}: the labels are stale: the annotations have changed since they were drawn; move it and "
-            "segnl_splits aside, and run segnl new again"
-        )
+    return stored if isinstance(stored, dict) else {}
+
+
+def is_current(home: Path, record: JSONDict) -> bool:
+    """Whether labels are there and of these annotations.
+
+    Raises ConfigError where they are of others, or where the folder was not made by `write_labels`.
+    """
+    folder = home / FOLDER
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    stored = _stored(folder)
+    if any(stored.get(key) != record[key] for key in _DECISIVE):
+        raise ConfigError(f"{folder}: {STALE.format(root=os.path.normpath(home / record['source']))}")
     return True
 
 
+def write_record(home: Path, record: JSONDict) -> None:
+    """Writes what the labels in `home` are drawn from."""
+    write_atomic(home / FOLDER / RECORD, json.dumps(record, indent=1).encode())
+
+
 def write_labels(
-    root: Path, record: JSONDict, images: Mapping[str, AnnotatedImage], colours: Sequence[tuple[int, int, int]]
+    home: Path, record: JSONDict, images: Mapping[str, AnnotatedImage], colours: Sequence[tuple[int, int, int]]
 ) -> int:
     """Draws the labels that are not there yet, palette PNG by sample id; returns their number.
 
     colours: of the ids, for viewers. The record is written first, so that a killed run can be continued.
     Raises DataError for annotations that cannot be drawn.
     """
-    folder = root / FOLDER
-    write_atomic(folder / RECORD, json.dumps(record, indent=1).encode())
+    folder = home / FOLDER
+    write_record(home, record)
     palette = [level for colour in colours for level in colour] + [0] * (3 * (255 - len(colours))) + [224, 224, 192]
     missing = {folder / f"{name}.png": image for name, image in images.items()}
     missing = {path: image for path, image in missing.items() if not path.exists()}

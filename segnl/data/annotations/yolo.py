@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segnl.core.archives import is_file, is_folder
 from segnl.core.arrays import Ids
 from segnl.core.config import JSONDict, read_file
 from segnl.core.errors import DataError
@@ -88,7 +89,7 @@ def _images(root: Path, path: Path, settings: JSONDict, split: str, files: Seque
             if split == "test":  # often named without being exported
                 continue
             raise DataError(f"{path}: {split}: '{place}' is not in {root}; give the folder that holds data.yaml and it")
-        if target.is_dir():
+        if is_folder(target):
             own = [file for file in files if file.is_relative_to(target)]
         else:
             try:
@@ -112,7 +113,7 @@ def _resolve(root: Path, settings: JSONDict, place: str, *bases: Path) -> Path |
     for base in (root / str(settings.get("path") or "."), root, *bases):
         for text in (place, place.lstrip("./")):
             target = Path(os.path.normpath(base / text))
-            if target.is_relative_to(root) and target.exists():
+            if target.is_relative_to(root) and (is_folder(target) or is_file(target)):
                 return target
     return None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from segnl.core.archives import is_folder
 from segnl.core.errors import DataError
 from segnl.core.find_files import find_files
 from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
@@ -45,7 +46,7 @@ class ADE20K(SegmentationData):
 
     def find_images(self) -> Files:
         folder = self.image_folder()
-        if folder.is_dir() and any(path.name.endswith("_seg.png") for path in find_files(folder)):
+        if is_folder(folder) and any(path.name.endswith("_seg.png") for path in find_files(folder)):
             raise DataError(f"{folder}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
         return super().find_images()
 

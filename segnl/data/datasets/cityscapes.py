@@ -5,6 +5,7 @@ Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understa
 
 from pathlib import Path
 
+from segnl.core.archives import is_file
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
 from segnl.data.layout import Files
@@ -48,7 +49,7 @@ class Cityscapes(SegmentationData):
         return super().expected(f"{folder}{sample_id}")
 
     def files_of(self, i: int) -> list[Path]:
-        has_instances = self.has_labels and self.instance_path(i).is_file()
+        has_instances = self.has_labels and is_file(self.instance_path(i))
         return super().files_of(i) + ([self.instance_path(i)] if has_instances else [])
 
     def instance_path(self, i: int) -> Path:

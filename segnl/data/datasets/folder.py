@@ -1,5 +1,6 @@
 """Any data set in a folder: images/SPLIT/NAME.jpg, labels/SPLIT/NAME.png and classes.tsv."""
 
+from segnl.core.archives import is_file
 from segnl.data.base import DataConfig, SegmentationData
 from segnl.labels.label_map import mapped_table
 from segnl.labels.table import ClassTable
@@ -32,7 +33,7 @@ class Folder(SegmentationData):
 
     @classmethod
     def table_of(cls, cfg: FolderConfig) -> ClassTable:
-        if cfg.label_map is not None and not (cfg.root_folder / "classes.tsv").exists():
+        if cfg.label_map is not None and not is_file(cfg.root_folder / "classes.tsv"):
             return mapped_table(cfg.label_map, None, ignore_ids=cfg.ignore_ids)
         return super().table_of(cfg)
 

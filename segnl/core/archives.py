@@ -1,0 +1,191 @@
+"""Files inside of zip archives, read in place: DATA.zip/images/a.jpg is a path like any other. Imports no torch.
+
+Nothing is unpacked, so a member's name leads nowhere; one that is no plain path below the archive is refused all the
+same, since other programs would unpack it elsewhere.
+"""
+
+import functools
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from segnl.core.errors import DataError
+
+MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**26, 64
+"""Of an archive's list of members (more than half a million names), and of folders in folders."""
+MAX_MEMBER_BYTES = 2**30
+MAX_RATIO, FREE_BYTES = 100, 2**30
+"""An archive whose members are together more than this many times its size, and above FREE_BYTES, is a bomb."""
+
+
+_UNPACK_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+class MemberError(OSError):
+    """A member that cannot be unpacked. Its errno is None, as for a file whose bytes are damaged."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.strerror = reason
+
+
+class _Archive:
+    """A zip archive that is open. members: by path inside of it. folders: names of files and of folders in each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # zipfile reads the list at one go
+            if end is not None and end[5] > MAX_DIRECTORY_BYTES:
+                raise DataError(f"{path}: a list of {end[5]:,} bytes names its members; unpack the archive")
+            self.zip = zipfile.ZipFile(path)
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as err:
+            reason = str(err).splitlines()[0]
+            raise DataError(f"{path}: cannot be read as a zip archive ({reason}); download it again") from err
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        self.folders: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
+        for info in self.zip.infolist():
+            self._add(path, info)
+        size = sum(info.file_size for info in self.members.values())
+        if size > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
+            raise DataError(
+                f"{path}: unpacks to {size:,} bytes, more than {MAX_RATIO} times its size, as a zip bomb does; unpack "
+                "it if you trust it"
+            )
+
+    def _add(self, path: Path, info: zipfile.ZipInfo) -> None:
+        name = _name_of(info).replace("\\", "/")  # some programs on Windows write that
+        *parents, last = [part for part in name.rstrip("/").split("/") if part not in (".", "")] or [""]
+        if name[:1] == "/" or name[1:2] == ":" or "\0" in name or ".." in (*parents, last) or len(parents) > MAX_DEPTH:
+            raise DataError(f"{path}: holds {name!r}, which leads out of the archive; pack it again")
+        if "__MACOSX" in parents or info.is_dir():  # resource forks that macOS packs
+            return
+        name = "/".join((*parents, last))
+        if name in self.members:
+            raise DataError(f"{path}: holds {name!r} twice; pack it again")
+        self.members[name] = info
+        above = ""
+        for part in parents:
+            folder = f"{above}/{part}".lstrip("/")
+            self.folders[above][1].add(part)
+            self.folders.setdefault(folder, (set(), set()))
+            above = folder
+        self.folders[above][0].add(last)
+
+    def find(self, folder: str, *, recursive: bool) -> Iterator[str]:
+        """Yields the visible files of a folder by name, then those of each sub-folder."""
+        files, folders = (sorted(name for name in names if name[0] != ".") for names in self.folders[folder])
+        yield from (f"{folder}/{name}".lstrip("/") for name in files)
+        for name in folders if recursive else ():
+            yield from self.find(f"{folder}/{name}".lstrip("/"), recursive=True)
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a member. Raises FileNotFoundError for none, MemberError for one that is damaged."""
+        info = self.members.get(name)
+        if info is None:
+            raise FileNotFoundError(name)
+        if info.flag_bits & 1:
+            raise MemberError("it is encrypted; pack it without a password")
+        if info.file_size > MAX_MEMBER_BYTES:
+            raise MemberError(f"it unpacks to {info.file_size:,} bytes; unpack the archive")
+        try:
+            return self.zip.read(info)
+        except _UNPACK_ERRORS as err:
+            raise MemberError(f"damaged in the archive: {str(err).splitlines()[0]}") from err
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """Returns a member's name. macOS writes UTF-8 without saying so, and Python reads it as code page 437."""
+    if not info.flag_bits & 0x800:
+        try:
+            return info.orig_filename.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            pass
+    return info.orig_filename
+
+
+def archive_of(path: Path) -> Path | None:
+    """Returns the archive that `path` is or lies in; None for a plain path."""
+    if ".zip" not in str(path).lower():
+        return None
+    above = (path, *path.parents)
+    return next((part for part in above if part.suffix.lower() == ".zip" and part.is_file()), None)
+
+
+def _lookup(path: Path) -> tuple[_Archive, str] | None:
+    archive = archive_of(path)
+    if archive is None:
+        return None
+    status = archive.stat()
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    name = str(path.relative_to(archive))
+    return _opened(archive, identity, os.getpid()), "" if name == "." else name
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(path: Path, _identity: tuple[int, ...], _process: int) -> _Archive:
+    """Opens an archive once in each process: a forked one shares the position in its parent's open file."""
+    return _Archive(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder, an archive, or a folder in one."""
+    place = _lookup(path)
+    return path.is_dir() if place is None else place[1] in place[0].folders
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file, or one in an archive; an archive itself is a folder."""
+    place = _lookup(path)
+    return path.is_file() if place is None else place[1] in place[0].members
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Returns the names of the folders in `folder`, sorted."""
+    place = _lookup(folder)
+    if place is None:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(place[0].folders[place[1]][1])
+
+
+def files_in(folder: Path, *, recursive: bool) -> list[Path] | None:
+    """Returns the visible files of an archive or of a folder in one; None for a plain folder.
+
+    Raises DataError for an archive that cannot be read, and for a folder that is not in it.
+    """
+    place = _lookup(folder)
+    if place is None:
+        return None
+    archive, name = place
+    if name not in archive.folders:
+        raise DataError(f"{folder}: no such folder in the archive")
+    return [archive.path / file for file in archive.find(name, recursive=recursive)]
+
+
+def size_of(path: Path) -> int:
+    """Returns the bytes of a file. Raises OSError for a missing one."""
+    place = _lookup(path)
+    if place is None:
+        return path.stat().st_size
+    archive, name = place
+    if name not in archive.members:
+        raise FileNotFoundError(2, "No such file in the archive", str(path))
+    return archive.members[name].file_size
+
+
+def member_bytes(path: Path) -> bytes | None:
+    """Returns the bytes of a file in an archive; None for a plain path. Raises OSError as opening a file does."""
+    place = _lookup(path)
+    if place is None or not place[1]:
+        return None
+    return place[0].read(place[1])
+
+
+def open_file(path: Path) -> io.BufferedReader | io.BytesIO:
+    """Opens a file, or one in an archive, for reading."""
+    content = member_bytes(path)
+    return path.open("rb") if content is None else io.BytesIO(content)

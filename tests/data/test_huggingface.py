@@ -1,0 +1,131 @@
+"""Hugging Face data sets: parquet files as the library `datasets` writes them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnl.core.errors import ConfigError, DataError
+from segnl.core.find_files import find_files
+from segnl.data.annotations import huggingface
+from segnl.data.folder_layout import plan_folder
+
+pa = pytest.importorskip("pyarrow", reason="the extra `huggingface` is not installed")
+pytest.importorskip("pyarrow.parquet")
+datasets = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
+HW = (13, 17)
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind)
+    return out.getvalue()
+
+
+def rows(count: int, seed: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(seed)
+    out = []
+    for _ in range(count):
+        image = Image.fromarray(random.integers(0, 256, (*HW, 3), dtype=np.uint8))
+        label = Image.fromarray(random.choice(np.array([0, 1, 2, 255], np.uint8), HW))
+        out.append({"image": {"bytes": encoded(image, "JPEG"), "path": None}, "label": label})
+    return out
+
+
+def write(path: Path, own: list[dict[str, Any]], **more: Any) -> None:
+    """Writes rows as `Dataset.to_parquet` does, which would look for images that are named and not there."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Image(), "scene": datasets.ClassLabel(names=["a", "b", "c"])}
+        | more
+    )
+    table = pa.Table.from_pylist(
+        [features.encode_example({"scene": 0} | row) for row in own], schema=features.arrow_schema
+    )
+    info = datasets.DatasetInfo(features=features)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if any(row["image"] and row["image"]["bytes"] is None for row in own):
+        pa.parquet.write_table(table, path)
+        return
+    datasets.Dataset(datasets.table.InMemoryTable(table), info=info, fingerprint="x").to_parquet(path)
+
+
+def test_images_and_masks_are_copied_as_they_are_stored(tmp_path):
+    train, val = rows(20, 0), rows(3, 1)
+    write(tmp_path / "data" / "train-00000-of-00002.parquet", train[:18])
+    write(tmp_path / "data" / "train-00001-of-00002.parquet", train[18:])
+    write(tmp_path / "data" / "validation-00000-of-00001.parquet", val)
+    (tmp_path / "id2label.json").write_text(json.dumps({"0": "sky", "1": "road", "2": "car"}))
+    plan = plan_folder(tmp_path)
+    assert [(file_id, name) for file_id, name, _ in plan.rows] == [(0, "sky"), (1, "road"), (2, "car")]
+    assert "splits: train 20, val 3" in plan.notes
+    for split, own in (("train", train), ("val", val)):
+        for i, row in enumerate(own):
+            image = tmp_path / "segnl_images" / split / f"{i:08d}.jpg"
+            assert image.read_bytes() == row["image"]["bytes"]
+            label = tmp_path / "segnl_labels" / split / f"{i:08d}.png"
+            assert (np.asarray(Image.open(label)) == np.asarray(row["label"])).all()
+
+
+def test_names_are_those_of_the_images_and_classes_those_of_a_list(tmp_path):
+    own = [row | {"classes": [1]} for row in rows(4, 0)]
+    for row, name in zip(own, ("b.jpg", "a.jpg", "x/c.jpg", "d.jpg"), strict=True):
+        row["image"]["path"] = name
+    own[3]["label"] = None
+    names = datasets.List(datasets.ClassLabel(names=["sky", "road", "car"]))
+    write(tmp_path / "0000.parquet", own, classes=names)
+    plan = plan_folder(tmp_path)
+    assert [name for _, name, _ in plan.rows] == ["sky", "road", "car"]
+    assert sorted(path.name for path in find_files(tmp_path / "segnl_images")) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert "left out: 1 rows without a mask" in plan.notes
+
+
+def test_a_killed_copy_is_continued_and_other_rows_are_stale(tmp_path):
+    write(tmp_path / "train.parquet", rows(4, 0))
+    plan_folder(tmp_path)
+    (tmp_path / "segnl_images" / "train" / "00000002.jpg").unlink()
+    kept = tmp_path / "segnl_labels" / "train" / "00000001.png"
+    Image.fromarray(np.ones(HW, np.uint8)).save(kept)  # corrected by hand
+    content = kept.read_bytes()
+    plan_folder(tmp_path)
+    assert len(list(find_files(tmp_path / "segnl_images"))) == 4
+    assert kept.read_bytes() == content
+    write(tmp_path / "train.parquet", rows(4, 9))
+    with pytest.raises(ConfigError, match="segnl_labels: the labels are stale"):
+        plan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": {"bytes": b"no image", "path": None}}, "row 1: cannot be read as an image"),
+        ({"image": None}, "row 1: image is empty"),
+        (
+            {"image": {"bytes": None, "path": "../secret.jpg"}},
+            "row 1: image is the file .*secret.jpg, which is not beside",
+        ),
+        ({"label": {"bytes": encoded(Image.new("L", HW), "JPEG"), "path": None}}, "row 1: a mask in JPEG format"),
+    ],
+)
+def test_a_broken_row_is_named(change, message, tmp_path):
+    own = rows(3, 0)
+    own[1] |= change
+    write(tmp_path / "train.parquet", own)
+    with pytest.raises(DataError, match=f"train.parquet: {message}"):
+        plan_folder(tmp_path)
+
+
+def test_other_columns_and_damaged_files_are_one_line(tmp_path):
+    write(
+        tmp_path / "train.parquet",
+        [row | {"depth_label": row["label"]} for row in rows(2, 0)],
+        depth_label=datasets.Image(),
+    )
+    with pytest.raises(DataError, match="columns of pictures: image, label, depth_label; expected two"):
+        plan_folder(tmp_path)
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        huggingface.unpack(tmp_path, [tmp_path / "train.parquet"])
