@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from segnl.core import IGNORE
 from segnl.core.archives import is_folder
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.config import Config, JSONDict, SidePx
+from segnl.core.config import Config, JSONDict, SidePx, SmallCount
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
 from segnl.data.groups import groups_of
@@ -93,6 +93,9 @@ class DataConfig(Config):
     augment: tuple[Annotated[dict[str, Any], BeforeValidator(_transform_entry)], ...] | None = None
     """Transforms by name with their arguments, such as [ScaledCrop, {Rotate: {limit: 10}}], in place of random scale,
     crop, flip and colour; null: these."""
+    views: SmallCount | None = None
+    """Number of fixed crops of each image, the same for every seed, from which the steps take theirs (docs/arena.md);
+    null: a new crop in every epoch."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0

@@ -33,6 +33,9 @@ class Batch:
     image: Tensor
     label: Tensor
     sample_ids: list[str]
+    stages: list[Tensor | None] | None = None
+    """Maps c2..c5 `b c h w` of a frozen backbone for these crops, None for those that no head reads. `image` then holds
+    only the pixels that its hash needs, every fourth pixel in every fourth row. None: the network computes them."""
 
 
 def collate(samples: list[Sample]) -> Batch:

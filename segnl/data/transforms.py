@@ -34,6 +34,8 @@ USERS_TRANSFORMS = Components(__name__, "TRANSFORM", key="data.augment", base=A.
 """Finds transforms by dotted name only: the others are albumentations' and the two of this file."""
 
 _CROP_TRIES = 10
+VIEWS_SEED = 0
+"""Seed of the crops of `data.views`, which all training seeds share."""
 Window = tuple[list[int], list[int], list[float]]
 """A crop's first row and column, its height and width, and how many of the original's pixels one of its own spans."""
 
@@ -144,7 +146,7 @@ class TrainTransform:
     """
 
     def __init__(self, cfg: DataConfig, pad_rgb: tuple[int, ...], seed: int) -> None:
-        self.seed = seed
+        self.seed, self.num_views = seed, cfg.views
         self.crop_hw, self.num_bands = cfg.crop_hw, len(pad_rgb)
         if cfg.augment is None and cfg.distort and self.num_bands != 3:
             raise ConfigError("data.distort: changes hues, which RGB images have only; set it to false")
@@ -164,9 +166,29 @@ class TrainTransform:
 
         Raises ConfigError when a transform of `data.augment` fails, or returns anything but uint8 of that size.
         """
+        if self.num_views is not None:
+            return self.view(sample, self.view_of(epoch, index))
+        return self._crop(sample, self.seed, epoch, index)
+
+    def view_of(self, epoch: int, index: int) -> int:
+        """Returns which of its `data.views` an image shows in an epoch.
+
+        All of them come once in as many epochs, in an order that depends on the seed.
+        """
+        if self.num_views is None:
+            raise ValueError("data.views: null; expected a number of views")
+        first_epoch, place = divmod(epoch, self.num_views)
+        draws = np.random.default_rng(seed_for(self.seed, "views", first_epoch, index))
+        return int(draws.permutation(self.num_views)[place])
+
+    def view(self, sample: Sample, view: int) -> Sample:
+        """Returns the crop of a view. It depends on the sample's id and on no seed: all runs have the same views."""
+        return self._crop(sample, VIEWS_SEED, view, sample.id)
+
+    def _crop(self, sample: Sample, seed: int, epoch: int, index: int | str) -> Sample:
         if self._is_identity and sample.label.shape == self.crop_hw:
             return sample
-        seed_transforms(self._compose.transforms, self.seed, epoch, index)
+        seed_transforms(self._compose.transforms, seed, epoch, index)
         try:
             out = self._compose(image=sample.image, mask=sample.label)
         except (ValueError, TypeError, LookupError, ArithmeticError, CropSizeError, cv2.error) as err:
@@ -187,7 +209,7 @@ class TrainTransform:
 _UINT8 = np.dtype(np.uint8)
 
 
-def seed_transforms(transforms: Sequence[Transform], seed: int, epoch: int, index: int) -> None:
+def seed_transforms(transforms: Sequence[Transform], seed: int, epoch: int, index: int | str) -> None:
     """Gives every transform, those in OneOf and the like too, a seed of its own for that image in that epoch."""
     counts: Counter[str] = Counter()
     for transform in _flattened(transforms):

@@ -1,6 +1,6 @@
 """The whole network: normalisation, backbone, head, classifier and auxiliary head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -117,11 +117,14 @@ class Segmenter(nn.Module):
             freeze_statistics(self)
         return self
 
-    def forward(self, image: Tensor) -> Logits:
-        """Maps a normalised float image `b 3 H W` to logits `b k h w`; auxiliary ones mostly in training only."""
-        stages = self.backbone(image)
+    def forward(self, image: Tensor, stages: Sequence[Tensor] | None = None) -> Logits:
+        """Maps a normalised float image `b 3 H W` to logits `b k h w`; auxiliary ones mostly in training only.
+
+        stages: the backbone's maps c2..c5 of the image, which then tells batch size and type only; None: computed here.
+        """
+        stages = self.backbone(image) if stages is None else stages
         aux = {}
-        if self.training and self.auxiliary is not None:
+        if self.training and self.auxiliary is not None and self.aux_stage is not None:
             aux["auxiliary"] = self.auxiliary(stages[self.aux_stage])
         # Drawn before the head, so that a head with its own dropout does not change the random numbers here.
         mask = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None

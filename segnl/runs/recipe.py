@@ -42,6 +42,17 @@ class Extension(Config):
     schedule: ScheduleAfter
 
 
+class FeaturesConfig(Config):
+    """File that keeps the maps of a frozen backbone for all `data.views`, for all runs with these maps (docs/arena.md).
+
+    float32: training gives the same numbers as without the file, to the bit. The others round the maps and take half.
+    """
+
+    dtype: Literal["float32", "float16", "bf16"] = "float16"
+    max_gib: Annotated[float, Field(gt=0, le=65_536)] = 8.0
+    """Size that the files of one study may have; it is computed and compared before the first map."""
+
+
 class TrainConfig(Config):
     """Training settings."""
 
@@ -80,6 +91,8 @@ class TrainConfig(Config):
     (docs/training.md)."""
     pictures: bool = True
     """Whether `segnl train` evaluates the finished run and draws RUN/report.html and RUN/pictures/."""
+    features: FeaturesConfig | None = None
+    """Where a frozen backbone's maps of all `data.views` are computed once and kept; null: in every step again."""
     compile: bool = False
     """Whether training steps run through torch.compile: the same numbers up to rounding. Evaluation does not."""
     activation_checkpointing: bool = False
@@ -163,6 +176,20 @@ class Recipe(Config):
     loss: Annotated[LossConfig, LOSSES]
     eval: EvalConfig = EvalConfig()
 
+    @pydantic.model_validator(mode="after")
+    def _features_of_a_frozen_backbone(self) -> Self:
+        if self.train.features is not None and (self.data.views is None or self.model.backbone.frozen is not True):
+            raise ValueError(
+                "train.features: needs crops and a backbone that stay the same; set data.views to a number such as 8 "
+                "and model.backbone.frozen to true"
+            )
+        return self
+
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether each image has a fixed number of crops, with maps of a frozen backbone."""
+        return self.data.views is not None and self.model.backbone.frozen is True
+
     def to_dict(self) -> JSONDict:
         """Returns plain values for YAML and JSON, with every default written out."""
         return self.model_dump(mode="json")
@@ -222,7 +249,7 @@ def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
 NON_TRAINING_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s", "data.group"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
-    | {"train.loggers", "train.pictures"}
+    | {"train.loggers", "train.pictures", "train.features.max_gib"}
 )
 
 

@@ -20,6 +20,7 @@ from segnl.runs.build import build_data, build_model, device_of, make_determinis
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.folder import lock_run_folder
 from segnl.runs.recipe import Recipe, ScheduleAfter
+from segnl.training.features import FEATURES, FeatureFile
 from segnl.training.hooks import Hook
 from segnl.training.jsonl_log import JSONLLogger
 from segnl.training.loggers.find import build_loggers
@@ -96,8 +97,12 @@ def _is_finished(trainer: Trainer, validator: Validator | None) -> bool:
 def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None, None]:
     """Returns this process's batches, from the trainer's step to the last."""
     recipe, group, train = trainer.recipe, trainer.group, trainer.recipe.train
-    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
     plan = BatchPlan(train.seed, train.batch_size, trainer.step_number, train.num_steps, group.rank, group.world_size)
+    if train.features is not None:
+        file = FeatureFile(recipe, data, trainer.model, trainer.folder.parent / FEATURES)
+        group.run_on_rank0(file.compute)
+        return file.batches(plan)
+    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
     workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
     return train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
 

@@ -34,10 +34,17 @@ def batch_hash(batch: Batch) -> str:
     """Returns a hash of a step's sample ids, images and labels, of every fourth pixel in every fourth row."""
     digest = hashlib.blake2b(digest_size=6)
     digest.update("\n".join(batch.sample_ids).encode())
-    for values in (batch.image, batch.label.long()):  # int64, so that the hashes of older runs still compare
-        digest.update(f"{tuple(values.shape)}".encode())
-        digest.update(bytes_of(values[..., ::PIXEL_STRIDE, ::PIXEL_STRIDE]))
+    label = batch.label.long()  # int64, so that the hashes of older runs still compare
+    image = batch.image if batch.stages is not None else hashed_pixels(batch.image)
+    for shape, values in (((*image.shape[:2], *label.shape[1:]), image), (label.shape, hashed_pixels(label))):
+        digest.update(f"{tuple(shape)}".encode())
+        digest.update(bytes_of(values))
     return digest.hexdigest()
+
+
+def hashed_pixels(values: Tensor) -> Tensor:
+    """Returns every fourth pixel in every fourth row of images or labels `... H W`."""
+    return values[..., ::PIXEL_STRIDE, ::PIXEL_STRIDE]
 
 
 def bytes_of(values: Tensor) -> bytes:

@@ -31,6 +31,7 @@ from segnl.optim.optimisers.base import build_optimiser, set_learning_rate
 from segnl.runs.checkpoint import Checkpoint, load_weights, optimiser_tensors, restore_optimiser
 from segnl.runs.recipe import Recipe
 from segnl.training.ema import ModelEMA
+from segnl.training.features import frozen_stages
 from segnl.training.hooks import STOP_SIGNALS, FitResult, Hook, stop_signals
 from segnl.training.loss_scale import LossScale
 
@@ -247,12 +248,13 @@ class Trainer:
         factor = self.group.world_size if self.loss_scale is None else self.loss_scale.value
         sums: dict[str, Tensor] = {}
         forward_s = backward_s = 0.0
+        stages = None if batch.stages is None else [None if x is None else self._to_device(x) for x in batch.stages]
         for i, (images, labels) in enumerate(zip(image.chunk(num), label.chunk(num), strict=True)):
             began = time.perf_counter()
             with self._exchanging_gradients(is_last=i == num - 1):
                 network_input = self.model.input(images).contiguous(memory_format=self.layout)  # b 3 H W
                 with autocast(self.recipe.train.precision, self.device):
-                    logits = self.network(network_input)
+                    logits = self.network(network_input, self._fixed_stages(network_input, stages, i))
                 losses = self.loss.by_name(logits, labels, step, self.model.aux_weights)
                 total = torch.stack(list(losses.values())).sum()
                 backward_began = time.perf_counter()
@@ -264,6 +266,18 @@ class Trainer:
             forward_s += backward_began - began
             backward_s += time.perf_counter() - backward_began
         return sums, forward_s, backward_s
+
+    def _fixed_stages(
+        self, images: Tensor, stages: Sequence[Tensor | None] | None, micro_batch: int
+    ) -> Sequence[Tensor | None] | None:
+        """Returns the maps of a frozen backbone for the images of a micro-batch; None: the network computes its own.
+
+        stages: of the whole step, where they come from a file.
+        """
+        if stages is not None:
+            num = self.recipe.train.accumulate
+            return [x if x is None else x.chunk(num)[micro_batch].contiguous(memory_format=self.layout) for x in stages]
+        return frozen_stages(self.model, images) if self.recipe.has_fixed_features else None
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copies without a wait: a GPU reads pinned memory by itself."""

@@ -33,6 +33,7 @@ BY_THE_LOOP = {
     "train.extended",
     "train.keep_every",
     "train.deterministic",
+    "train.features",
     "train.loggers",
     "data.worker_timeout_s",
     "eval.metrics",
