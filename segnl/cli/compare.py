@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_json, add_trust_modules
+from segnl.cli.arguments import add_json, add_set, add_trust_modules
 from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "or a new one; ray://HOST:PORT, the one with that head node (docs/clusters.md)",
     )
     add("--only", type=int, metavar="N", help="train run N of the study, from 1, and stop: for array jobs of SLURM")
+    add_set(command)
     add("--split", help="with RUN_OR_COUNTS only: the split to evaluate (default val)")
     add(
         "--group",
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
     if args.only is not None and (args.results or args.engine != "local" or args.jobs != 1 or args.json):
         raise ConfigError("--only: trains one run of a study in this process; give --config STUDY and nothing else")
     if args.results:
-        if args.engine != "local":
-            raise ConfigError("--engine: belongs to a study; results that exist already are not trained")
+        if args.engine != "local" or args.overrides:
+            raise ConfigError("--engine, --set: belong to a study; results that exist already are not trained")
         _compare_scored(args)
         return
     if args.split or args.group:
@@ -66,10 +67,11 @@ def run(args: argparse.Namespace) -> None:
     from segnl.studies.run import compare, train_only
 
     if args.only is not None:
-        train_only(args.config, args.only)
+        train_only(args.config, args.only, overrides=args.overrides)
         return
     require_jobs(args.jobs)
-    print_results(compare(args.config, args.json, num_jobs=args.jobs, engine=args.engine))
+    results = compare(args.config, args.json, num_jobs=args.jobs, engine=args.engine, overrides=args.overrides)
+    print_results(results)
 
 
 def _compare_scored(args: argparse.Namespace) -> None:

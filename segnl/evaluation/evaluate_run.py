@@ -30,6 +30,7 @@ from segnl.data.digest import content_digest
 from segnl.data.sample import Sample
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.evaluation import Evaluation
+from segnl.evaluation.kept_maps import kept_maps_of
 from segnl.evaluation.mask_folder import MaskFolder
 from segnl.evaluation.masks import WRITERS, mask_path, read_ids, write_ids
 from segnl.evaluation.predictor import predictor_of
@@ -245,6 +246,7 @@ class _Job:
                     submission.add(sample, labels)
 
             predictor = predictor_of(self.run)
+            predictor.kept_maps = kept_maps_of(self.run, predictor.model)
             with ablated(predictor.model, request.ablation) if request.ablation else nullcontext():
                 self._log_start(mask_folder)
                 counts = evaluate(

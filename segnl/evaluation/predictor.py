@@ -14,6 +14,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.precision import autocast
 from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, infer
+from segnl.evaluation.kept_maps import KeptMaps
 from segnl.evaluation.presets import input_hws
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
@@ -32,12 +33,18 @@ class Predictor:
         self.recipe, self.class_table, self.device = recipe, class_table, device
         self.model = model.to(device)
         self.image_format = recipe.data.image_format(recipe.model.input.channels)
+        self.kept_maps: KeptMaps | None = None
+        """Where the maps of a frozen backbone are taken from; None: the network computes them."""
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns logits `b k h w` at feature size. image: float32 `b 3 H W`, normalised."""
+        image = image.contiguous(memory_format=self._layout)
         with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
-            main: Tensor = self.model(image.contiguous(memory_format=self._layout)).main
+            stages = None
+            if self.kept_maps is not None:
+                stages = [stage.contiguous(memory_format=self._layout) for stage in self.kept_maps.stages(image)]
+            main: Tensor = self.model(image, stages).main
         return main
 
     def scores(self, image: Pixels) -> ClassScores:

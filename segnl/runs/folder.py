@@ -16,6 +16,11 @@ from segnl.runs.recipe import Recipe, ScheduleAfter, differing_keys
 RUNS = Path("checkpoints")
 
 
+def features_folder(run: Path) -> Path:
+    """Returns the folder of a frozen backbone's maps, which the runs in one folder, such as a study's, share."""
+    return run.parent / "features"
+
+
 def run_folder(recipe: Recipe, config: Path, name: str | None) -> Path:
     """Returns checkpoints/NAME, where NAME is DATASET-CONFIG-sSEED by default.
 

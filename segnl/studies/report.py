@@ -17,6 +17,7 @@ from segnl.runs.build import build_data
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import ablation_grid
 from segnl.studies.control import is_varied, num_shared_tensors
+from segnl.studies.learning_rates import rates_text
 from segnl.studies.results import StudyResults
 from segnl.studies.study import Study
 from segnl.studies.table import BEST, heads_dict, table_columns, table_rows
@@ -97,11 +98,13 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
     seeds = {head: ", ".join(map(str, study.seeds_of(head))) for head in study.heads}
     has_same_seeds = len(set(seeds.values())) == 1
     seeds_text = seeds[study.heads[0]] if has_same_seeds else "; ".join(f"{head}: {seeds[head]}" for head in seeds)
+    recipes = {head: study.runs_of(head)[0].recipe for head in study.heads}
     facts = [
         ("Data", f"{recipe.data.title}, {num_images} {study.cfg.split} images, {num_classes} classes"),
         ("Budget", f"{study.steps_text} of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", seeds_text),
         ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
+        ("Learning rate", rates_text(study.cfg.learning_rates, study.search.chosen if study.search else None, recipes)),
         (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
     ]

@@ -3,23 +3,31 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, SegnlError
 from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic
 from segnl.core.limits import require_count
 from segnl.core.log import log
+from segnl.core.run_log import read_log
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.runs.build import build_data, build_model, device_of
 from segnl.runs.checkpoint import newest_checkpoint
+from segnl.runs.folder import features_folder
 from segnl.runs.recipe import differing_keys
+from segnl.runs.run import finished_run
 from segnl.studies.control import run_hashes_of
 from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
+from segnl.studies.learning_rates import store_rates
 from segnl.studies.ray_cluster import ray_launcher
 from segnl.studies.report import write_report
 from segnl.studies.results import StudyResults, collect_results, score_runs
 from segnl.studies.study import PlannedRun, Study, load_study
 from segnl.studies.table import csv_text, markdown, results_dict
+from segnl.training.features import FeatureFile
 from segnl.training.fit import fit
 
 
@@ -29,37 +37,46 @@ def compare(
     *,
     num_jobs: int = 1,
     engine: str = "local",
+    overrides: Sequence[str] = (),
 ) -> StudyResults:
     """Runs the study of that file; raises StoppedError after a signal, and the same call resumes it.
 
     json_file: also receives the numbers of compare.json. num_jobs, engine: as for `train_all`.
+    overrides: `a.b=c`, for every run's recipe.
     """
     if num_jobs < 1:
         raise ConfigError(f"--jobs {num_jobs}: expected at least 1")
     if engine not in ("local", "ray") and not engine.startswith("ray://"):
         raise ConfigError(f"--engine {engine}: expected local, ray or ray://HOST:PORT")
-    study = load_study(config)
+    study = load_study(config, overrides=overrides)
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):
         _claim_folder(study)
-        train_all(study, num_jobs=num_jobs, engine=engine)
+        if study.search is not None and study.search.chosen is None:
+            search_rates(study, num_jobs=num_jobs, engine=engine)
+            study = load_study(config, overrides=overrides)
+        # With kept features an evaluation is short and mostly decoding: each process does those of its own runs.
+        split = study.cfg.split if study.runs[0].recipe.train.features else None
+        train_all(study, num_jobs=num_jobs, engine=engine, split=split)
         while study.looks is not None and not is_settled(study):
             num_seeds = study.looks.so_far[-1] + 1
             log.info("study %s: not settled with %d seeds per head, trains another", study.name, num_seeds - 1)
-            study = load_study(config, num_seeds=num_seeds)
-            train_all(study, num_jobs=num_jobs, engine=engine)
+            study = load_study(config, num_seeds=num_seeds, overrides=overrides)
+            train_all(study, num_jobs=num_jobs, engine=engine, split=split)
         results = collect_results(study)
         write_results(results, json_file)
     return results
 
 
-def train_only(config: Path, number: int) -> None:
+def train_only(config: Path, number: int, *, overrides: Sequence[str] = ()) -> None:
     """Trains run `number` of the study, 1 being the first, and nothing else: for the array jobs of a batch system.
 
     A study with a stop rule has the runs of its first look. Raises as `compare` does.
     """
-    study = load_study(config)
+    study = load_study(config, overrides=overrides)
+    if study.search is not None and study.search.chosen is None:
+        raise ConfigError(f"--only: {study.file} searches learning rates first; start it once without --only")
     require_count("--only", number, most=len(study.runs), reason=f"the runs of {study.file}")
     ensure_writable(study.folder)
     _claim_folder(study)
@@ -93,19 +110,77 @@ def _claim_folder(study: Study) -> None:
     write_atomic(note, json.dumps(own, indent=1).encode())
 
 
-def train_all(study: Study, *, num_jobs: int = 1, engine: str = "local") -> None:
+def search_rates(study: Study, *, num_jobs: int = 1, engine: str = "local") -> None:
+    """Trains and scores the runs of the study's search of learning rates, and keeps the rates that it finds.
+
+    A training that diverges is no error here: its rate is too high.
+    """
+    search = study.search
+    if search is None:
+        return
+    runs = [run for own in search.runs.values() for run in own.values()]
+    log.info("study %s: searches the learning rate of %d heads", study.name, len(search.runs))
+    diverged: set[str] = set()
+    while True:
+        others = tuple(run for run in runs if run.name not in diverged)
+        try:
+            train_all(replace(study, runs=others), num_jobs=num_jobs, engine=engine, split="val")
+            break
+        except SegnlError:
+            new = {run.name for run in others if has_diverged(run.folder)}
+            if not new:
+                raise
+            diverged |= new
+    request = EvaluationRequest("val")
+    miou = {
+        head: {
+            rate: None
+            if run.name in diverged
+            else evaluate_run(finished_run(run.folder, run.recipe), request).metrics["miou"]
+            for rate, run in own.items()
+        }
+        for head, own in search.runs.items()
+    }
+    store_rates(study.folder, search.key, miou, [run.folder for run in runs])
+
+
+def compute_features(runs: Sequence[PlannedRun]) -> None:
+    """Computes the maps of frozen backbones that these runs share, where their recipes ask for it."""
+    files: dict[Path, FeatureFile] = {}
+    seen: set[tuple[str, int]] = set()
+    for run in runs:
+        is_drawn = run.recipe.model.backbone.weights is None and run.recipe.init is None
+        purpose = run.head, run.seed if is_drawn else 0
+        if run.recipe.train.features is None or purpose in seen:
+            continue
+        seen.add(purpose)
+        data = build_data(run.recipe, "train")
+        model = build_model(run.recipe, data.table.num_classes, is_new=True).to(device_of())
+        file = FeatureFile(run.recipe, data, model, features_folder(run.folder))
+        if file.folder in files:
+            stages = {*files[file.folder].stages, *file.stages}
+            file = FeatureFile(run.recipe, data, model, features_folder(run.folder), stages=stages)
+        files[file.folder] = file
+    for file in files.values():
+        file.compute()
+
+
+def train_all(study: Study, *, num_jobs: int = 1, engine: str = "local", split: str | None = None) -> None:
     """Trains every run that is not finished; raises StoppedError after a signal.
 
     num_jobs: runs at a time on this machine, each in a process of its own where it is more than 1; each has its share
     of the threads, on a cluster too. engine: `local`, `ray` or `ray://HOST:PORT` (studies/ray_cluster.py).
+    split: where there are several processes of this machine, each also evaluates its runs on that split.
     """
     missing = [run for run in study.runs if not is_finished(run)]
     log.info("study %s: %d runs, %d already trained", study.name, len(study.runs), len(study.runs) - len(missing))
+    compute_features(missing)
     if engine != "local" and missing:
         with ray_launcher(study.folder, engine, threads=max(1, torch.get_num_threads() // num_jobs)) as launch:
             JobPool(study.name, missing, [launch] * len(missing)).train()
     elif num_jobs > 1:
-        JobPool(study.name, missing, local_launchers(num_jobs, visible_gpus(), torch.get_num_threads())).train()
+        launchers = local_launchers(num_jobs, visible_gpus(), torch.get_num_threads(), split=split)
+        JobPool(study.name, missing, launchers).train()
     else:
         _train(study, missing)
 
@@ -120,6 +195,11 @@ def _train(study: Study, missing: Sequence[PlannedRun]) -> None:
         ensure_writable(run.folder)
         run_hashes_of(run)
         fit(run.recipe, run.folder)
+
+
+def has_diverged(run: Path) -> bool:
+    """Tells whether the run's training ended because its loss or gradient was not finite."""
+    return any(line.get("event") == "non_finite" for line in read_log(run / "log.jsonl")[-1:])
 
 
 def is_finished(run: PlannedRun) -> bool:

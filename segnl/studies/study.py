@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, read_file, validate
+from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, override, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside
 from segnl.core.result_cache import ResultCache
 from segnl.metrics.statistics.planning import Looks
 from segnl.models.ablation import Ablation, parse_ablation
 from segnl.runs.folder import RUNS
-from segnl.runs.recipe import Recipe, compose, differing_keys
+from segnl.runs.recipe import Recipe, compose, deciding_keys, differing_keys
+from segnl.studies.learning_rates import ChosenRates, LearningRates, search_mappings, stored_rates
 from segnl.studies.matching import Measure, Width, matched_widths, with_width
 
 Seeds = tuple[int, ...]
@@ -62,6 +63,8 @@ class StudyConfig(Config):
     seeds: Seeds | dict[str, Seeds] | SeedsUntil = (0,)
     """For all heads, or by head where each has its own seeds, or a stop rule."""
     compare: CompareConfig = CompareConfig()
+    learning_rates: LearningRates | None = None
+    """Search of every head's optim.lr before the study's runs; null: each has the recipe's."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys that override every run's recipe."""
     varies: tuple[str, ...] = ("model.head",)
@@ -168,6 +171,15 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class RateSearch:
+    """Runs of a search of learning rates, by head and then by rate as text; chosen: None before they are trained."""
+
+    runs: Mapping[str, Mapping[str, PlannedRun]]
+    key: JSONDict
+    chosen: ChosenRates | None
+
+
+@dataclass(frozen=True)
 class Study:
     """A checked study. runs: the first seed of every head, then the second of every head, and so on."""
 
@@ -178,6 +190,8 @@ class Study:
     runs: tuple[PlannedRun, ...]
     widths: Mapping[str, Width] = field(default_factory=dict)
     """By head, where the study matches them."""
+    search: RateSearch | None = None
+    """Runs and result of the search of `learning_rates`, where the study has one."""
 
     @property
     def looks(self) -> Looks | None:
@@ -226,16 +240,18 @@ class Study:
         return tuple(run for run in self.runs if run.head == head)
 
 
-def load_study(path: Path, *, runs: Path = RUNS, num_seeds: int | None = None) -> Study:
+def load_study(path: Path, *, runs: Path = RUNS, num_seeds: int | None = None, overrides: Sequence[str] = ()) -> Study:
     """Reads a study; its runs' folders are `runs`/NAME/HEAD-sSEED, where NAME is the file's name without its suffix.
 
     num_seeds: of a study with a stop rule, the number of seeds per head; None: `at_least`.
+    overrides: `a.b=c`, for every run's recipe, over the study's own.
 
     Raises ConfigError for any error in the file or in a recipe, and for a head whose recipe differs from the control's
     in more than `varies`.
     """
     path = find_config(path)
-    cfg = validate(StudyConfig, read_file(path), file=str(path))
+    mapping = override(read_file(path), [f"overrides.{text}" for text in overrides])
+    cfg = validate(StudyConfig, mapping, file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
     return plan_study(cfg, path, inside(runs, path.stem), num_seeds=num_seeds)
 
@@ -252,6 +268,12 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
         to = cfg.match_to or next(iter(cfg.heads))
         widths = matched_widths(mappings, to, cfg.match, file=str(path), cache=ResultCache.of(folder))
         mappings = {head: with_width(mapping, widths[head].channels) for head, mapping in mappings.items()}
+    search = None
+    if cfg.learning_rates is not None:
+        search = _planned_search(cfg.learning_rates, mappings, path, folder)
+        cfg = cfg.model_copy(update={"varies": (*cfg.varies, "optim.lr")})
+        rates = search.chosen.rates if search.chosen else {}
+        mappings |= {head: merge(mappings[head], {"optim": {"lr": rate}}) for head, rate in rates.items()}
     seeds = _seeds_by_head(cfg, num_seeds)
     rounds = itertools.zip_longest(*([(head, seed) for seed in seeds[head]] for head in cfg.heads))
     planned = []
@@ -273,7 +295,19 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
                 f"{path}: heads.{run.head}: differs from {first.head} in {', '.join(differing)}; only "
                 f"{', '.join(cfg.varies)} may: make them agree, or name the key in `varies`"
             )
-    return Study(path.stem, path, cfg, folder, tuple(planned), widths)
+    return Study(path.stem, path, cfg, folder, tuple(planned), widths, search)
+
+
+def _planned_search(cfg: LearningRates, mappings: Mapping[str, JSONDict], path: Path, folder: Path) -> RateSearch:
+    runs: dict[str, dict[str, PlannedRun]] = {head: {} for head in mappings}
+    for head, mapping in mappings.items():
+        for rate, own in search_mappings(cfg, mapping, where=f"{path}: heads.{head}").items():
+            name = f"{head}-lr{rate}"
+            recipe = compose(own, file=f"{path}: heads.{head}")
+            runs[head][rate] = PlannedRun(name, cfg.seed, recipe, folder / f"{name}-s{cfg.seed}")
+    recipes = [deciding_keys(run.recipe.to_dict(), with_eval=True) for own in runs.values() for run in own.values()]
+    key = {"version": 1, "heads": list(runs), "grid": list(cfg.grid), "recipes": recipes}
+    return RateSearch(runs, key, stored_rates(folder, key))
 
 
 def _seeds_by_head(cfg: StudyConfig, num_seeds: int | None) -> dict[str, Seeds]:

@@ -42,6 +42,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "looks": asdict(study.looks) if study.looks else None,
         "unplanned_looks": results.unplanned_looks,
         "steps": study.steps if len(set(study.steps.values())) > 1 else study.runs[0].recipe.train.num_steps,
+        "learning_rates": asdict(study.search.chosen) if study.search and study.search.chosen else None,
         "heads": heads_dict(results.heads),
         "pairs": pairs_dict(results.pairs, results.classes, results.references, results.class_names),
         "verdicts": verdicts(results),

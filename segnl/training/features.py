@@ -4,9 +4,10 @@ FOLDER/views-DIGEST.json     what the maps depend on, and their shapes; DIGEST a
 FOLDER/views-DIGEST/crops    a row for each view: every fourth pixel of the crop in every fourth row, and the label
 FOLDER/views-DIGEST/c2 .. c5 a row for each view: the map, `c h w`
 
-View v of image i is row i * data.views + v. A row ends with its CRC-32, which is checked whenever it is read. Rows are
-appended in order, so whatever is whole of them counts after a kill. The files are read with pread: like a memory map it
-shares the pages between processes, but a file that was cut or cannot be read is an error in one line and no SIGBUS.
+View v of image i of the split (without data.fold) is row i * data.views + v. A row ends with its CRC-32, which is
+checked whenever it is read. Rows are appended in order, so whatever is whole of them counts after a kill. The files are
+read with pread: like a memory map it shares the pages between processes, but a file that was cut or cannot be read is
+an error in one line and no SIGBUS.
 """
 
 import copy
@@ -37,11 +38,10 @@ from segnl.data.loader import BatchKeys, BatchPlan
 from segnl.data.sample import Batch, Sample, collate
 from segnl.data.transforms import TrainTransform
 from segnl.models.segmenter import Segmenter
+from segnl.runs.build import build_data
 from segnl.runs.recipe import Recipe, deciding_keys
 from segnl.training.run_hashes import bytes_of, hashed_pixels, initial_hashes
 
-FEATURES = "features"
-"""Folder beside a run's folder, so that all runs of a study share it."""
 NAME = "views"
 VERSION = 1
 """Incremented when the meaning of the files changes."""
@@ -131,7 +131,7 @@ class FeatureFile:
     def __init__(
         self, recipe: Recipe, data: SegmentationData, model: Segmenter, folder: Path, *, stages: Iterable[int] = ()
     ) -> None:
-        """model: with the backbone's weights. folder: of this and other such files.
+        """model: with the backbone's weights. folder: of this and other such files, `features_folder` of the run.
 
         stages: those that other heads read, 0 = c2 .. 3 = c5, beside those that the model's does.
 
@@ -144,10 +144,15 @@ class FeatureFile:
                 "its maps change; set train.features to null"
             )
         self.recipe, self.data, self.model = recipe, data, model
+        whole = recipe.data.model_copy(update={"fold": None})
+        self.images = (
+            data if recipe.data.fold is None else build_data(recipe.model_copy(update={"data": whole}), "train")
+        )
+        """All images of the files: folds (data.fold) share them."""
         self.settings, self.num_views = recipe.train.features, recipe.data.views
         self.dtype = DTYPES[self.settings.dtype]
         self.transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
-        self.num_rows = len(data) * self.num_views
+        self.num_rows = len(self.images) * self.num_views
         key, cache = self._key(), ResultCache(folder)
         self.folder = cache.path(NAME, key).with_suffix("")
         described = cache.value(NAME, key, self._described_maps)
@@ -170,13 +175,17 @@ class FeatureFile:
             "version": VERSION,
             "torch": torch.__version__,
             "device": self._device.type,
-            "images": content_digest(self.data),
+            "images": content_digest(self.images),
             "backbone": digest_of(initial_hashes(self.model.backbone)),
             "dtype": self.settings.dtype,
             "precision": self.recipe.train.precision,
             "channels_last": self.recipe.train.channels_last,
             # The weights are known by their values, wherever their file lies.
-            "settings": {k: v for k, v in keys.items() if k.startswith(sections) and k != "model.backbone.weights"},
+            "settings": {
+                key: value
+                for key, value in keys.items()
+                if key.startswith(sections) and not key.startswith(("data.fold", "model.backbone.weights"))
+            },
         }
 
     @property
@@ -228,9 +237,9 @@ class FeatureFile:
         row_bytes = sum(file.stride for file in files)
         size = self.num_rows * row_bytes / GIB
         names = ", ".join(file.path.name for file in self.maps.values())
-        text = f"{len(self.data):,} images x {self.num_views} views, {names} in {self.settings.dtype}: {size:.3g} GiB"
+        text = f"{len(self.images):,} images x {self.num_views} views, {names} in {self.settings.dtype}: {size:.3g} GiB"
         if size > self.settings.max_gib:
-            views = int(self.settings.max_gib * GIB / row_bytes / len(self.data))
+            views = int(self.settings.max_gib * GIB / row_bytes / len(self.images))
             fewer = f"lower data.views to {views}, or " if views else ""
             raise ConfigError(
                 f"train.features.max_gib: {self.settings.max_gib:g}, but {text}; {fewer}raise train.features.max_gib"
@@ -248,8 +257,8 @@ class FeatureFile:
     def _append(self, first: int, files: Mapping[str, Callable[[bytes], None]]) -> None:
         """Computes the rows from `first` on and appends them. files: by their names."""
         with Progress("features", self.num_rows, done=first, unit="view") as progress:
-            for index in range(first // self.num_views, len(self.data)):
-                sample = self.data.read(index)
+            for index in range(first // self.num_views, len(self.images)):
+                sample = self.images.read(index)
                 for view in range(max(0, first - index * self.num_views), self.num_views):
                     crop = collate([self.transform.view(sample, view)])
                     rows = {"crops": bytes_of(hashed_pixels(crop.image)) + bytes_of(crop.label)}
@@ -272,9 +281,11 @@ class FeatureFile:
 
     def batches(self, plan: BatchPlan) -> Generator[Batch, None, None]:
         """Yields the batches that `train_batches` would, with the maps of their crops. Raises DataError for damage."""
+        ids, row_of = self.data.sample_ids, {sample_id: i for i, sample_id in enumerate(self.images.sample_ids)}
         for keys in BatchKeys(len(self.data), plan):
-            rows = [index * self.num_views + self.transform.view_of(epoch, index) for epoch, index in keys]
-            yield self._batch(rows, [self.data.sample_ids[index] for _, index in keys])
+            views = [self.transform.view_of(epoch, index) for epoch, index in keys]
+            rows = [row_of[ids[index]] * self.num_views + view for (_, index), view in zip(keys, views, strict=True)]
+            yield self._batch(rows, [ids[index] for _, index in keys])
 
     def _batch(self, rows: Sequence[int], sample_ids: list[str]) -> Batch:
         crops = torch.stack([self._read(self.crops, row, torch.uint8) for row in rows])

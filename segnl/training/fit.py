@@ -18,9 +18,9 @@ from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
-from segnl.runs.folder import lock_run_folder
+from segnl.runs.folder import features_folder, lock_run_folder
 from segnl.runs.recipe import Recipe, ScheduleAfter
-from segnl.training.features import FEATURES, FeatureFile
+from segnl.training.features import FeatureFile
 from segnl.training.hooks import Hook
 from segnl.training.jsonl_log import JSONLLogger
 from segnl.training.loggers.find import build_loggers
@@ -99,7 +99,7 @@ def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None,
     recipe, group, train = trainer.recipe, trainer.group, trainer.recipe.train
     plan = BatchPlan(train.seed, train.batch_size, trainer.step_number, train.num_steps, group.rank, group.world_size)
     if train.features is not None:
-        file = FeatureFile(recipe, data, trainer.model, trainer.folder.parent / FEATURES)
+        file = FeatureFile(recipe, data, trainer.model, features_folder(trainer.folder))
         group.run_on_rank0(file.compute)
         return file.batches(plan)
     transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)

@@ -275,9 +275,10 @@ class Trainer:
         stages: of the whole step, where they come from a file.
         """
         if stages is not None:
-            num = self.recipe.train.accumulate
-            return [x if x is None else x.chunk(num)[micro_batch].contiguous(memory_format=self.layout) for x in stages]
-        return frozen_stages(self.model, images) if self.recipe.has_fixed_features else None
+            stages = [x if x is None else x.chunk(self.recipe.train.accumulate)[micro_batch] for x in stages]
+        elif self.recipe.has_fixed_features:
+            stages = frozen_stages(self.model, images)
+        return stages and [x if x is None else x.contiguous(memory_format=self.layout) for x in stages]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copies without a wait: a GPU reads pinned memory by itself."""

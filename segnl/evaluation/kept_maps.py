@@ -1,0 +1,80 @@
+"""Maps of a frozen backbone for the images of evaluations, kept in files, so that other heads need not compute them.
+
+FOLDER/images-DIGEST/IMAGE.safetensors    c2..c5 of one input of the network, followed by their CRC-32
+
+DIGEST is of the backbone's weights and its arithmetic, IMAGE of the input's values: whatever the data set, the scale or
+the window, the same input has the same maps, to the bit.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from segnl.core.config import JSONDict
+from segnl.core.files import not_a_link, read_bytes, write_atomic
+from segnl.core.result_cache import digest_of
+from segnl.models.backbones.base import Backbone
+from segnl.models.segmenter import Segmenter
+from segnl.runs.folder import features_folder
+from segnl.runs.run import Run
+
+_CRC_BYTES = 4
+
+
+class KeptMaps:
+    """Maps of a backbone in the files of a folder, of at most `max_bytes` together."""
+
+    def __init__(self, folder: Path, backbone: Backbone, max_bytes: float) -> None:
+        self.folder, self.backbone = folder, backbone
+        self.free_bytes = max_bytes - sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """Returns c2..c5 of a normalised image `b 3 H W`: kept ones, or those of the backbone, which are kept then."""
+        digest = _sha256({"image": image})
+        path = self.folder / f"{digest[:32]}.safetensors"
+        kept = _read(path)
+        if kept is not None:
+            return [kept[name].to(image.device) for name in sorted(kept)]
+        stages: list[Tensor] = self.backbone(image)
+        data = safetensors.torch.save({f"c{i + 2}": stage.cpu().contiguous() for i, stage in enumerate(stages)})
+        if len(data) <= self.free_bytes:
+            self.free_bytes -= len(data)
+            write_atomic(path, data + zlib.crc32(data).to_bytes(_CRC_BYTES, "little"), is_synced=False)
+        return stages
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    packed = safetensors.torch.save({name: x.detach().cpu().contiguous() for name, x in tensors.items()})
+    return hashlib.sha256(packed).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """Returns the maps in a file; None where it is missing or damaged."""
+    try:
+        data = read_bytes(path)
+    except OSError:
+        return None
+    content, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    return safetensors.torch.load(content) if crc == zlib.crc32(content).to_bytes(_CRC_BYTES, "little") else None
+
+
+def kept_maps_of(run: Run, model: Segmenter) -> KeptMaps | None:
+    """Returns the maps that the runs beside this one share; None for a recipe without train.features."""
+    recipe = run.recipe
+    if recipe.train.features is None:
+        return None
+    settings = recipe.to_dict()["model"]
+    key: JSONDict = {
+        "torch": torch.__version__,
+        "device": next(model.parameters()).device.type,
+        "weights": _sha256(model.backbone.state_dict()),
+        "settings": [settings["backbone"] | {"weights": None}, settings["norm"], settings["batch_norm"]],
+        "arithmetic": [recipe.eval.precision, recipe.train.channels_last],
+    }
+    folder = not_a_link(features_folder(run.folder)) / f"images-{digest_of(key)[:16]}"
+    return KeptMaps(folder, model.backbone, recipe.train.features.max_gib * 2**30)

@@ -1,0 +1,120 @@
+"""Search of each head's learning rate before a study's runs, with the same budget for every head (docs/arena.md).
+
+Every head is trained with each rate of the grid on a part of the training images, and scored on the rest of them; the
+split on which the study compares the heads is not used. A search run is an ordinary run, STUDY/HEAD-lrRATE-sSEED.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from segnl.core.config import Config, Count, JSONDict, merge
+from segnl.core.errors import ConfigError
+from segnl.core.result_cache import Record, ResultCache
+from segnl.core.run_log import read_log
+from segnl.runs.recipe import Recipe
+
+NAME = "learning-rates"
+
+
+class LearningRates(Config):
+    """Budget of the search, the same for every head."""
+
+    grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=16)]
+    """Values of optim.lr that are tried."""
+    steps: Count
+    """Length of each training of the search."""
+    folds: Annotated[int, Field(ge=2, le=100)] = 3
+    """Parts into which the training images are dealt, groups (data.group) whole; one of them is scored."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the search's trainings and of the dealing. The study's seeds all take the rate that it finds."""
+
+
+@dataclass(frozen=True)
+class ChosenRates:
+    """Result of a search.
+
+    rates: by head. miou: by head, then by rate as text, on the images left out; None where the training diverged.
+    train_s: seconds of training, over all runs.
+    """
+
+    rates: Mapping[str, float]
+    miou: Mapping[str, Mapping[str, float | None]]
+    train_s: float
+
+    @property
+    def num_runs(self) -> int:
+        return sum(map(len, self.miou.values()))
+
+    def at_edge(self) -> list[str]:
+        """Returns the heads whose rate is the lowest or the highest of the grid: a better one may lie beyond."""
+        edges = {head: sorted(map(float, by_rate)) for head, by_rate in self.miou.items()}
+        return [head for head, rate in self.rates.items() if rate in (edges[head][0], edges[head][-1])]
+
+
+def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dict[str, JSONDict]:
+    """Returns the recipe of each search run of a head, by its rate as text. where: for messages.
+
+    Raises ConfigError for a recipe with a data.fold of its own.
+    """
+    if mapping.get("data", {}).get("fold") is not None:
+        raise ConfigError(f"{where}: data.fold: learning_rates sets it for the search; leave one of them out")
+    fold = {"count": cfg.folds, "number": cfg.seed % cfg.folds, "seed": cfg.seed}
+    train = {"seed": cfg.seed, "max_steps": cfg.steps, "save_every": cfg.steps, "eval_every": None}
+    own = merge(mapping, {"data": {"fold": fold}, "train": train})
+    return {f"{rate:g}": merge(own, {"optim": {"lr": rate}}) for rate in cfg.grid}
+
+
+def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:
+    """Returns the result of the search with this key in a study's folder; None where there is none."""
+    record = ResultCache.of(folder).load(NAME, key)
+    return None if record is None else ChosenRates(**record.value)
+
+
+def store_rates(
+    folder: Path, key: JSONDict, miou: Mapping[str, Mapping[str, float | None]], runs: Sequence[Path]
+) -> None:
+    """Chooses for each head the rate with the highest mIoU and keeps the result. runs: the search runs' folders.
+
+    Raises ConfigError when every training of a head diverged.
+    """
+    rates = {}
+    for head, by_rate in miou.items():
+        known = {float(rate): value for rate, value in by_rate.items() if value is not None}
+        if not known:
+            raise ConfigError(f"learning_rates: every training of {head} diverged; give lower rates in `grid`")
+        rates[head] = max(known, key=lambda rate: known[rate])
+    chosen = ChosenRates(rates, miou, sum(map(train_seconds, runs)))
+    ResultCache.of(folder).store(NAME, Record(key, asdict(chosen)))
+
+
+def train_seconds(run: Path) -> float:
+    """Returns the seconds that the steps of a run took, by its log."""
+    return sum(line["data_s"] + line["forward_s"] + line["backward_s"] + line["optim_s"] for line in _steps(run))
+
+
+def _steps(run: Path) -> list[JSONDict]:
+    return [line for line in read_log(run / "log.jsonl") if "data_s" in line]
+
+
+def rates_text(cfg: LearningRates | None, chosen: ChosenRates | None, recipes: Mapping[str, Recipe]) -> str:
+    """Returns how the heads came by their learning rates, for the page. recipes: by head."""
+    if cfg is None or chosen is None:
+        rates = {f"{recipe.optim.lr:g}" for recipe in recipes.values()}
+        if len(rates) == 1:
+            return f"one for all heads, {rates.pop()}, not searched: another one may suit some heads better"
+        return "the study's file gives each head's: " + ", ".join(f"{h} {r.optim.lr:g}" for h, r in recipes.items())
+    heads_of: dict[float, list[str]] = {}
+    for head, rate in chosen.rates.items():
+        heads_of.setdefault(rate, []).append(head)
+    found = "; ".join(f"{rate:g}: {', '.join(heads_of[rate])}" for rate in sorted(heads_of))
+    edge = chosen.at_edge()
+    return (
+        f"searched with the same budget for every head: {len(cfg.grid)} rates, {cfg.steps} steps each, on "
+        f"{cfg.folds - 1} of {cfg.folds} parts of the training images and scored on the other; {chosen.num_runs} runs, "
+        f"{chosen.train_s / 60:.1f} minutes of training. {found}"
+        + (f". At the grid's edge, so that a better one may lie beyond: {', '.join(edge)}" if edge else "")
+    )
