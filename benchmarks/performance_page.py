@@ -37,6 +37,7 @@ def performance_page(results: Path) -> str:
         ("Dilated convolutions", "bench dilated", results / "ops" / "dilated.json", _dilated),
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
         ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
+        ("Features of a frozen backbone", "bench features", results / "features" / "cpu.json", _features),
         ("Small maps", "bench criss_cross_small", results / "criss_cross_small" / "cpu.json", _small_maps),
         ("Memory allocation", "bench malloc", results / "malloc" / "cpu.json", _malloc),
     ]
@@ -223,6 +224,27 @@ def _steps(found: Result) -> list[str]:
             cells += [f"{seconds[own]:.2f}", "-" if theirs is None else f"{theirs / seconds[own]:.2f}x"]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *_where_time_goes(found)]
+
+
+def _features(found: Result) -> list[str]:
+    minutes = {way: seconds / 60 for way, seconds in found["total_s"].items()}
+    size, num_images, views = "x".join(map(str, found["crop_hw"])), found["num_images"], found["views"]
+    lines = [
+        f"Steps of the study {found['study']} ([arena.md](arena.md)), with the maps of its frozen backbone computed in",
+        f"every step and read from a file (`train.features`). {found['batch_size']} crops of {size}; processor time,",
+        "batches included.",
+        "",
+        f"All {found['runs']} runs of {found['steps']} steps: **{found['ratio']:.1f}x** as fast,",
+        f"{minutes['kept']:.0f} minutes of a core instead of {minutes['computed']:.0f}.",
+        f"The maps of {num_images} images x {views} views take {minutes['maps']:.1f} minutes once;",
+        f"with them it is {found['ratio_with_maps']:.1f}x.",
+        "",
+        "| head | maps computed, ms a step | maps kept, ms a step | ratio |",
+        "|---|---|---|---|",
+    ]
+    for head, own in found["heads"].items():
+        lines.append(f"| {head} | {1000 * own['computed']:.0f} | {1000 * own['kept']:.0f} | {own['ratio']:.1f}x |")
+    return lines
 
 
 def _allocator_note(found: Result) -> list[str]:

@@ -59,12 +59,23 @@ def study_lines(result: Result) -> list[str]:
         "",
         *head_table(result),
         "",
+        *searched_rates(result),
         "mIoU of every run, in the order of the seeds:",
         *("; ".join(f"{head} {_listed(runs.values())}" for head, runs in result["runs"].items()) + ".",),
     ]
     if result["ablations"]:
         lines += ["", *ablation_table(result["ablations"])]
     return [*lines, "", origin(result)]
+
+
+def searched_rates(result: Result) -> list[str]:
+    """Returns the learning rates that a search chose, and its cost; nothing for a study without one."""
+    search = result.get("learning_rates")
+    if search is None:
+        return []
+    rates = ", ".join(f"{head} {rate:g}" for head, rate in search["rates"].items())
+    num_runs, minutes = sum(map(len, search["miou"].values())), search["train_s"] / 60
+    return [f"Learning rates of the search ({num_runs} runs, {minutes:.0f} minutes of training): {rates}.", ""]
 
 
 def heads_of(result: Result) -> list[HeadResult]:

@@ -1,6 +1,6 @@
 """Runs a study with `segnl compare` and keeps its results in a file small enough to be committed.
 
-./run.sh bench study --config configs/compare/camvid.yaml [--jobs N]
+./run.sh bench study --config configs/compare/camvid.yaml [--jobs N] [--set A.B=C]
 
 Resumable, as the study is. Writes benchmarks/results/studies/STUDY.json, from which benchmarks/pages.py makes
 docs/results.md. The file holds every run's mIoU, the table, the verdicts, the ablations, and the origin of all this.
@@ -11,6 +11,7 @@ Differences of single classes are only in checkpoints/STUDY/compare.json.
 import argparse
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "studies"
 
 def main() -> None:
     args = arguments(__doc__ or "", RESULTS).parse_args()
-    study = run_study(args.config, args.jobs)
+    study = run_study(args.config, args.jobs, args.overrides)
     write_result(args.out, study_result(study, args.jobs), kept_counts(study))
 
 
@@ -37,18 +38,19 @@ def arguments(text: str, out: Path, config: str | None = None) -> argparse.Argum
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=config, required=config is None, help="the study's file")
     parser.add_argument("--jobs", type=int, default=1, help="training runs at a time")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help="for every run")
     parser.add_argument("--out", type=Path, default=out, help=f"folder for STUDY.json (default {out})")
     return parser
 
 
-def run_study(config: str, jobs: int) -> Study:
-    """Runs the study to its end; finished runs are not trained again."""
-    run_segnl("compare", "--config", config, "--jobs", str(jobs))
-    study = load_study(Path(config), runs=ROOT / "checkpoints")
+def run_study(config: str, jobs: int, overrides: Sequence[str] = ()) -> Study:
+    """Runs the study to its end; finished runs are not trained again. overrides: `a.b=c`, for every run's recipe."""
+    run_segnl("compare", "--config", config, "--jobs", str(jobs), *(f"--set={text}" for text in overrides))
+    study = load_study(Path(config), runs=ROOT / "checkpoints", overrides=overrides)
     if study.looks is None:
         return study
     comparison = json.loads((study.folder / "compare.json").read_text(encoding="utf-8"))
-    return load_study(Path(config), runs=ROOT / "checkpoints", num_seeds=len(comparison["seeds"]))
+    return load_study(Path(config), runs=ROOT / "checkpoints", num_seeds=len(comparison["seeds"]), overrides=overrides)
 
 
 def kept_counts(study: Study) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def study_result(study: Study, jobs: int) -> dict[str, Any]:
         "varies": study.cfg.varies,
         "seeds": {head: study.seeds_of(head) for head in study.heads},
         "looks": comparison["looks"],
+        "learning_rates": comparison["learning_rates"],
         "heads": comparison["heads"],
         "runs": {
             head: {run.seed: comparison["runs"][run.name]["miou"] for run in study.runs_of(head)}

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from segnl.models.find import HEADS
 from segnl.runs.recipe import differing_keys
 from segnl.studies.study import load_study
 
@@ -26,3 +27,15 @@ def test_the_shipped_a_a_study_is_one_recipe_twice_with_distinct_seeds(tmp_path)
     ours, theirs = (study.runs[0].recipe for study in (aa, streets))
     assert 2 * ours.train.max_steps == theirs.train.max_steps
     assert differing_keys(ours.to_dict(), theirs.to_dict()) == ["train.max_steps"]
+
+
+def test_the_arena_has_all_heads_on_one_frozen_backbone_with_kept_maps(tmp_path):
+    study = load_study(ROOT / "configs" / "compare" / "arena_camvid.yaml", runs=tmp_path)
+    assert {run.recipe.model.head.name for run in study.runs} == set(HEADS.names())
+    assert study.cfg.seeds == (0, 1, 2, 3, 4)
+    assert study.heads[0] == "fcn"
+    for run in study.runs:
+        assert run.recipe.has_fixed_features
+        assert run.recipe.train.features is not None
+    steps = {head: tuple(run.recipe.train.max_steps for run in own.values()) for head, own in study.search.runs.items()}
+    assert set(steps.values()) == {(60, 60, 60)}

@@ -154,7 +154,9 @@ def test_other_weights_images_or_views_have_other_files(tiny_config, tiny_data, 
 
 def test_files_beyond_the_limit_or_the_disk_are_refused_in_a_line_with_their_size(tiny_config, tmp_path, monkeypatch):
     file = feature_file(tiny_config, tmp_path / "features", "train.features.max_gib=0.00018")
-    with pytest.raises(ConfigError, match=r"0\.00018, but 5 images x 3 views, c4, c5 in float32: .* data.views to 2, or"):
+    with pytest.raises(
+        ConfigError, match=r"0\.00018, but 5 images x 3 views, c4, c5 in float32: .* data.views to 2, or"
+    ):
         file.compute()
     file = feature_file(tiny_config, tmp_path / "features")
     Usage = namedtuple("Usage", "total used free")

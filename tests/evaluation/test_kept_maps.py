@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+import torch
+
+from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.evaluation.kept_maps import KeptMaps, kept_maps_of
+from segnl.evaluation.predictor import predictor_of
+from segnl.runs.recipe import load_recipe
+from segnl.runs.run import Run, open_run
+from segnl.training.fit import fit
+
+OPTIONS = ["model.backbone.frozen=true", "data.views=2", "train.max_steps=2", "eval.scales=[1.0, 1.5]"]
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path) -> Run:
+    recipe = load_recipe(tiny_config, [*OPTIONS, "train.features={dtype: float16}"])
+    fit(recipe, tmp_path / "runs" / "first")
+    return open_run(tmp_path / "runs" / "first")
+
+
+def without_features(run: Run) -> Run:
+    train = run.recipe.train.model_copy(update={"features": None})
+    return dataclasses.replace(run, recipe=run.recipe.model_copy(update={"train": train}))
+
+
+def test_an_evaluation_from_kept_maps_equals_one_without_to_the_bit(run):
+    data = run.open_data("val")
+    plain, kept = predictor_of(run), predictor_of(run)
+    kept.kept_maps = kept_maps_of(run, kept.model)
+    for _ in range(2):
+        for i in range(len(data)):
+            image = data.read(i).image
+            assert torch.equal(plain.scores(image).probabilities(), kept.scores(image).probabilities())
+    kept.model.backbone.forward = None  # nothing computes maps any more
+    evaluation = evaluate_run(run, EvaluationRequest("val"))
+    assert evaluation.metrics["num_images"] == 3
+    files = [*(run.folder.parent / "features").glob("images-*/*.safetensors")]
+    assert len(files) == 3 * 2  # scales
+    for file in files:
+        file.unlink()
+    assert kept_maps_of(without_features(run), kept.model) is None
+
+
+def test_a_damaged_file_is_computed_again(run, tmp_path):
+    model = predictor_of(run).model.eval()
+    maps, image = KeptMaps(tmp_path / "maps", model.backbone, 1e9), torch.randn(1, 3, 33, 41)
+    with torch.inference_mode():
+        expected = maps.stages(image)
+        (file,) = (tmp_path / "maps").iterdir()
+        whole = file.read_bytes()
+        for damaged in (whole[:-9], whole[:500] + b"x" + whole[501:], b""):
+            file.write_bytes(damaged)
+            assert all(torch.equal(x, y) for x, y in zip(maps.stages(image), expected, strict=True))
+            assert file.read_bytes() == whole
+
+
+def test_no_more_than_the_limit_is_kept(run, tmp_path):
+    model = predictor_of(run).model.eval()
+    with torch.inference_mode():
+        KeptMaps(tmp_path / "maps", model.backbone, 1e9).stages(torch.randn(1, 3, 33, 41))
+        (file,) = (tmp_path / "maps").iterdir()
+        limited = KeptMaps(tmp_path / "maps", model.backbone, 1.5 * file.stat().st_size)
+        limited.stages(torch.randn(1, 3, 33, 41))
+    assert [*(tmp_path / "maps").iterdir()] == [file]
