@@ -21,16 +21,17 @@ import torch
 from command import ROOT
 from timing import write_result
 
+from segnl.core.distributed import SINGLE_PROCESS
 from segnl.core.environment import git_state, machine, versions
 from segnl.data.base import SegmentationData
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
-from segnl.runs.build import build_data, build_model
+from segnl.runs.build import build_data
 from segnl.runs.recipe import Recipe
 from segnl.studies.study import Study, load_study
 from segnl.training.features import FeatureFile
-from segnl.training.trainer import Trainer
+from segnl.training.fit import build_trainer
 
 STUDY = ROOT / "configs" / "compare" / "arena_camvid.yaml"
 
@@ -87,10 +88,7 @@ def main() -> None:
 def measure(study: Study, data: SegmentationData, folder: Path, rounds: int) -> tuple[float, dict[str, Any]]:
     """Returns the seconds of a view's maps, and by head those of a step with maps computed and with maps kept."""
     recipes = {head: study.runs_of(head)[0].recipe for head in study.heads}
-    trainers = {
-        head: Trainer(recipe, build_model(recipe, data.table.num_classes, is_new=True), torch.device("cpu"))
-        for head, recipe in recipes.items()
-    }
+    trainers = {head: build_trainer(recipe, data, None, SINGLE_PROCESS, folder) for head, recipe in recipes.items()}
     first = study.heads[0]
     file = FeatureFile(recipes[first], data, trainers[first].model, folder / "features", stages=range(4))
     began = time.process_time()

@@ -14,6 +14,7 @@ from segnl.reports.gallery import gallery
 from segnl.reports.learning_curves import learning_plots
 from segnl.reports.page import DifferenceChart, Fact, Page, write_page
 from segnl.runs.build import build_data
+from segnl.runs.recipe import Recipe
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import ablation_grid
 from segnl.studies.control import is_varied, num_shared_tensors
@@ -103,7 +104,7 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
         ("Data", f"{recipe.data.title}, {num_images} {study.cfg.split} images, {num_classes} classes"),
         ("Budget", f"{study.steps_text} of {recipe.train.batch_size} crops, {rows}x{columns} pixels"),
         ("Seed" if len({run.seed for run in study.runs}) == 1 else "Seeds", seeds_text),
-        ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}"),
+        ("Backbone", f"{backbone['name']}, output stride {backbone.get('output_stride', '?')}{_frozen_text(recipe)}"),
         ("Learning rate", rates_text(study.cfg.learning_rates, study.search.chosen if study.search else None, recipes)),
         (f"Predicting the commonest class alone ({class_names[commonest]})", f"{100 * miou:.1f} % mIoU"),
         ("Machine", str(machine()["cpu"])),
@@ -111,6 +112,14 @@ def _facts(results: StudyResults, class_names: Sequence[str]) -> list[tuple[str,
     git = [results.evaluations[run.name].metrics["git"] for run in study.runs]
     commits = [own["commit"][:10] + (" with changes" if own["dirty"] else "") for own in git if own["commit"]]
     return [*facts, ("Code", ", ".join(dict.fromkeys(commits)))] if commits else facts
+
+
+def _frozen_text(recipe: Recipe) -> str:
+    """Returns what a frozen backbone's heads were trained on; nothing for another backbone."""
+    if not recipe.has_fixed_features:
+        return ""
+    kept = f", its maps kept in {recipe.train.features.dtype}" if recipe.train.features else ""
+    return f", frozen: the heads learn from {recipe.data.views} fixed crops of each image{kept}"
 
 
 def _differences(results: StudyResults) -> list[DifferenceChart]:

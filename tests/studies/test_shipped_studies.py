@@ -38,4 +38,4 @@ def test_the_arena_has_all_heads_on_one_frozen_backbone_with_kept_maps(tmp_path)
         assert run.recipe.has_fixed_features
         assert run.recipe.train.features is not None
     steps = {head: tuple(run.recipe.train.max_steps for run in own.values()) for head, own in study.search.runs.items()}
-    assert set(steps.values()) == {(60, 60, 60)}
+    assert set(steps.values()) == {(100, 100, 100, 100)}
