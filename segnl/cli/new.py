@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")
     run = shlex.quote(f"checkpoints/{name}")
     print(f"  segnl eval --checkpoint {run}")
-    print(f"  segnl predict --checkpoint {run} IMAGES --out {shlex.quote(f'predicted/{name}')}    # images or folders")
+    val = plan.data.get("splits", {}).get("val", "val")
+    images = shlex.quote(str(Path(plan.data["root"], plan.data["image_folder"].replace("{split}", val))))
+    print(f"  segnl predict --checkpoint {run} {images} --out {shlex.quote(f'predicted/{name}')}    # or any images")
 
 
 def _recipe(plan: "FolderPlan", head: str) -> "JSONDict":

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from segnl.data.annotations import coco, huggingface, labelme, yolo
 from segnl.data.annotations.base import AnnotatedImage, Annotations
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
+from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import image_hw, mode_and_palette, read_colours, read_label
 from segnl.labels.label_map import distinct_colour
@@ -43,6 +45,24 @@ FOREIGN = {
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
+VOC_NAMES = (
+    *(
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+    ),
+    *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+VOC_SAMPLE = re.compile(r"20\d\d_\d{6}")
 MAX_LABELS = 5000
 """Labels that are looked at; of more, that many spread evenly."""
 MAX_COLOURS = 64
@@ -110,6 +130,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
         root = root / folders[0]
     own = (root / DRAWN_LABELS, root / huggingface.IMAGES)
     files = [path for path in find_files(root) if not any(path.is_relative_to(folder) for folder in own)]
+    refuse_full_release(root, files)
     class_names: Mapping[int, str] = {}
     notes: list[str] = []
     try:
@@ -359,14 +380,19 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; data.label_map names each of the {len(ids)}")
         return
     rows: list[tuple[int, str, tuple[int, int, int]]] = []
-    if set(ids) <= class_names.keys():
-        names = [class_names[file_id] for file_id in ids]
+    own_colours = {i: tuple(palette[3 * i : 3 * i + 3]) for i in ids} if mode == "P" else {}
+    by_colour = {i: known[colour] for i, colour in own_colours.items() if colour in known}
+    is_voc = ids[-1] < len(VOC_NAMES) and all(VOC_SAMPLE.fullmatch(path.stem) for path in labels)
+    named = next((names for names in (class_names, by_colour) if set(ids) <= names.keys()), None)
+    if named is not None:
+        names = [named[file_id] for file_id in ids]
+    elif is_voc and all(colour == distinct_colour(i) for i, colour in own_colours.items()):
+        names = [VOC_NAMES[file_id] for file_id in ids]
     else:
         names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
     for file_id, name in zip(ids, names, strict=True):
-        of_palette = palette[3 * file_id : 3 * file_id + 3]
-        colour = tuple(of_palette) if len(of_palette) == 3 and mode == "P" else distinct_colour(file_id)
-        rows.append((file_id, name, (colour[0], colour[1], colour[2])))
+        colour = own_colours.get(file_id, ())
+        rows.append((file_id, name, colour if len(colour) == 3 else distinct_colour(file_id)))
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
     plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
     _name_classes(plan, rows)
@@ -456,7 +482,7 @@ def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
         named = {}
     if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
         return [named[file_id] for file_id in ids]
-    for name in ("codes.txt", "classes.txt", "names.txt"):
+    for name in ("codes.txt", "classes.txt", "class_names.txt", "names.txt"):
         lines = [line.strip() for line in _lines(root / name) if line.strip()]
         if len(set(lines)) == len(lines) > ids[-1]:
             return [lines[file_id] for file_id in ids]

@@ -101,6 +101,10 @@ def instances_of(label: Path) -> Path:
     """Returns the file of instance ids beside a file of labelIds. Raises DataError when it is missing."""
     if archive_of(label) is not None:
         raise DataError(f"{label}: the official evaluator reads files; unpack the archive")
+    if label.suffix == ".json":
+        raise DataError(
+            f"{label}: the official evaluator reads labelIds; make them with cityscapesscripts' json2labelImg"
+        )
     instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
     if instances == label or not instances.is_file():
         raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")

@@ -3,7 +3,7 @@
 Source: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,10 +45,21 @@ class ADE20K(SegmentationData):
         return TABLE
 
     def find_images(self) -> Files:
+        refuse_full_release(self.root, find_files(self.root, recursive=False))
         folder = self.image_folder()
-        if is_folder(folder) and any(path.name.endswith("_seg.png") for path in find_files(folder)):
-            raise DataError(f"{folder}: holds *_seg.png, the full ADE20K; expected the release ADEChallengeData2016")
+        if is_folder(folder):
+            refuse_full_release(folder, find_files(folder))
         return super().find_images()
+
+
+def refuse_full_release(folder: Path, files: Iterable[Path]) -> None:
+    """Raises DataError where the files are of the full ADE20K, whose labels are thousands of classes in colours."""
+    for path in files:
+        if path.stem == "index_ade20k" or (path.name.startswith("ADE_") and path.name.endswith("_seg.png")):
+            raise DataError(
+                f"{folder}: holds {path.name}, so it is the full ADE20K; expected the release of 150 classes, "
+                "ADEChallengeData2016.zip (data/README.md)"
+            )
 
 
 DATASET = ADE20K

@@ -5,6 +5,7 @@ from PIL import Image
 from segnl.core.errors import DataError
 from segnl.data.base import DataConfig
 from segnl.data.datasets.ade20k import ADE20K, TABLE
+from segnl.data.folder_layout import plan_folder
 
 
 def config(root):
@@ -31,7 +32,14 @@ def test_the_full_release_is_recognised(tmp_path):
     folder = tmp_path / "images/training/a/abbey"
     folder.mkdir(parents=True)
     (folder / "ADE_train_00000970_seg.png").touch()
-    with pytest.raises(DataError, match="the full ADE20K; expected the release ADEChallengeData2016"):
+    message = r"the full ADE20K; expected the release of 150 classes, ADEChallengeData2016\.zip"
+    with pytest.raises(DataError, match=message):
+        ADE20K(config(tmp_path), "train")
+    with pytest.raises(DataError, match=message):
+        plan_folder(tmp_path)
+    (folder / "ADE_train_00000970_seg.png").unlink()
+    (tmp_path / "index_ade20k.pkl").touch()
+    with pytest.raises(DataError, match=message):
         ADE20K(config(tmp_path), "train")
 
 
