@@ -40,7 +40,7 @@ IMAGE_WORDS = (
 LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_target", "_l")
 IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
 FOREIGN = {
-    ".json": "annotations, but neither COCO instances nor LabelMe: convert them to PNG masks of class ids first",
+    ".json": "annotations, but neither LabelMe nor COCO with outlines (boxes have none): export masks as PNG instead",
     ".txt": "YOLO labels: these need a data.yaml with names, train and val",
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
     ".zip": "the data itself: segnl new FILE.zip reads it",
@@ -134,7 +134,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     class_names: Mapping[int, str] = {}
     notes: list[str] = []
     try:
-        images, labels, data = _pairs(root, files)
+        images, labels, data, left_out = _pairs(root, files)
     except DataError:
         copies = huggingface.unpack(root, files)
         if copies is None:
@@ -144,10 +144,14 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
                     return _plan_annotations(root, annotations, seed)
             raise
         class_names, notes = copies.class_names, copies.notes
-        images, labels, data = _pairs(root, [path for folder in own for path in find_files(folder)])
+        images, labels, data, left_out = _pairs(root, [path for folder in own for path in find_files(folder)])
     plan = FolderPlan({"name": "folder", "root": str(root)} | data, _home(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
     _plan_splits(plan, root, images, seed)
+    if left_out and "samples" in plan.data:
+        plan.notes.append(
+            f"left out: {len(left_out)} images or labels without a partner, such as {name_text(str(left_out[0]))}"
+        )
     _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
     plan.image_hw = _middle_size([images[sample_id].path for sample_id in sorted(images)])
     return plan
@@ -214,13 +218,25 @@ def _look_at(root: Path, path: Path) -> _Found:
             split, depth, template[index] = part, index + 1, "{split}"
         elif word in LABEL_WORDS or word in IMAGE_WORDS:
             is_label, depth = word in LABEL_WORDS, max(depth, index + 1)
+    if is_label is None:  # a folder such as train_masks or "my images"
+        for index, part in enumerate(parts):
+            words = re.split(r"[\W_\d]+", part.lower())
+            if {*words} & {*LABEL_WORDS, *IMAGE_WORDS}:
+                is_label, depth = not {*words}.isdisjoint(LABEL_WORDS), max(depth, index + 1)
+                own_split = next((word for word in words if any(word in own for own in SPLIT_WORDS.values())), None)
+                if own_split is not None and split is None:
+                    start = part.lower().index(own_split)
+                    split = part[start : start + len(own_split)]
+                    template[index] = part[:start] + "{split}" + part[start + len(own_split) :]
+                break
     if is_label is None:
         is_label = path.suffix.lower() in LABEL_SUFFIXES and path.stem.lower().endswith(LABEL_ENDS)
     return _Found(path, str(PurePosixPath(*template[:depth])), split, is_label)
 
 
-def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
-    """Returns images and labels by split and sample id, and the keys of `data` that say where they lie.
+def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path]]:
+    """Returns images and labels by split and sample id, the keys of `data` that say where they lie, and files without a
+    partner.
 
     Raises DataError for no pairs, saying what is there.
     """
@@ -229,12 +245,12 @@ def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[s
     images = [item for item in found if not item.is_label]
     data: JSONDict = {}
     if not labels:  # a.jpg and a.png side by side
-        others = Counter(item.path.suffix for item in found if item.path.suffix != ".png")
-        labels = [item for item in found if item.path.suffix == ".png"]
+        others = Counter(suffix for item in found if (suffix := item.path.suffix.lower()) != ".png")
+        labels = [item for item in found if item.path.suffix.lower() == ".png"]
         if not (others and labels):
             raise DataError(f"{root}: {_no_pairs(files)}")
         image_suffix = others.most_common(1)[0][0]
-        images = [item for item in found if item.path.suffix == image_suffix]
+        images = [item for item in found if item.path.suffix.lower() == image_suffix]
         data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
     label_template = Counter(item.template for item in labels).most_common(1)[0][0]
     image_templates = Counter(item.template for item in images)
@@ -256,13 +272,14 @@ def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[s
     common = by_id[0].keys() & by_id[1].keys()
     if not common:
         raise DataError(f"{root}: {_no_pairs(files)}")
-    return {key: by_id[0][key] for key in common}, {key: by_id[1][key] for key in common}, data
+    left_out = [by_id[i][key].path for i in (0, 1) for key in sorted(by_id[i].keys() - common)]
+    return {key: by_id[0][key] for key in common}, {key: by_id[1][key] for key in common}, data, left_out
 
 
 def _sample_id(item: _Found, root: Path, end: str) -> str:
     depth = 0 if item.template == "." else len(PurePosixPath(item.template).parts)
     below = PurePosixPath(*item.path.relative_to(root).parts[depth:]).with_suffix("")
-    return f"{item.split or ''}:{str(below).removesuffix(end)}"
+    return name_text(f"{item.split or ''}:{str(below).removesuffix(end)}")
 
 
 def _ends(images: Sequence[_Found], labels: Sequence[_Found], root: Path) -> tuple[str, str]:
@@ -286,6 +303,9 @@ def _present(items: Sequence[_Found], ends: Iterable[str]) -> list[str]:
 
 
 def _no_pairs(files: Sequence[Path]) -> str:
+    for path in files:
+        if path.suffix.lower() in (".jpg", ".jpeg") and path.stem.lower().endswith(LABEL_ENDS[:-1]):
+            return f"{path.name} looks like a label, but JPEG changes the values that it stores; export labels as PNG"
     for suffix, advice in FOREIGN.items():
         if any(path.suffix.lower() == suffix and (suffix != ".txt" or _is_yolo(path)) for path in files):
             return f"holds {suffix} files, perhaps {advice}"
@@ -360,12 +380,18 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     known = _named_colours(root)
     if mode in ("RGB", "RGBA"):
         colours = _colours(labels, root)
-        names = [known.get(colour, f"colour_{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}") for colour in colours]
+        is_grey = all(len({*colour}) == 1 for colour in colours)
+        unnamed = [f"class_{colour[0]}" if is_grey else f"colour_{bytes(colour).hex()}" for colour in colours]
+        if len(colours) == 2 and not any(colours[0]):
+            unnamed = ["background", "foreground"]
+        names = [known.get(colour, name) for colour, name in zip(colours, unnamed, strict=True)]
         names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
         plan.data["label_map"] = {
             name: [f"#{bytes(colour).hex()}"] for name, colour in zip(names, colours, strict=True)
         }
-        plan.notes.append(f"labels: RGB, {len(colours)} colours; data.label_map names each: rename and join them there")
+        plan.notes.append(f"labels: RGB, {len(colours)} colours")
+        listed = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
+        plan.notes.append(f"classes: {listed}; rename and join them in data.label_map")
         return
     ids = _ids(labels)
     is_binary = len(ids) == 2 and ids[1] == IGNORE
@@ -377,7 +403,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         raise DataError(f"{root}: the labels hold {ids or 'nothing'} only; expected two classes at least")
     if ids[-1] > IGNORE:
         plan.data["label_map"] = {f"class_{i}": [i] for i in ids}
-        plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; data.label_map names each of the {len(ids)}")
+        plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; rename and join the {len(ids)} in data.label_map")
         return
     rows: list[tuple[int, str, tuple[int, int, int]]] = []
     own_colours = {i: tuple(palette[3 * i : 3 * i + 3]) for i in ids} if mode == "P" else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segnl.core.archives import is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
@@ -189,6 +189,8 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
             width, height = image.size
     except FileNotFoundError as err:
         raise FileError(path, "missing", "no such file") from err
+    except UnidentifiedImageError as err:
+        raise _unknown_image(path) from err
     except _DECODER_ERRORS as err:
         raise FileError(path, "damaged", "cannot be read as an image; download or export it again") from err
     if width * height > max_pixels:
@@ -262,6 +264,8 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
     except FileNotFoundError as err:
         target = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise FileError(path, "missing", f"no such file{target}") from err
+    except UnidentifiedImageError as err:
+        raise _unknown_image(path) from err
     except _DECODER_ERRORS as err:
         if isinstance(err, OSError) and err.errno is not None:  # the system's own error, not a decoder's
             detail = f"cannot be read ({err.strerror}); check its permissions and the disk"
@@ -273,6 +277,16 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
     return image
+
+
+def _unknown_image(path: Path) -> FileError:
+    """Returns the error for bytes that PIL does not know, which may be a TIFF that others can read."""
+    with open_file(path) as file:
+        is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    if is_tiff:
+        detail = "a TIFF of a kind that is not decoded, such as one of more than 4 bands or of mixed depths"
+        return FileError(path, "format", f"{detail}; save at most 4 bands, each of 8 or of 16 bits")
+    return FileError(path, "damaged", "cannot be decoded (cannot identify image file); download or export it again")
 
 
 def _stored_as(image: Image.Image) -> tuple[str, int]:

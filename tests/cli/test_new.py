@@ -1,5 +1,6 @@
 """`segnl new`: from a folder as people have it to a recipe that trains."""
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from segnl.cli.main import main
 from segnl.core.config import read_file
 from segnl.data.find import DATASETS
+from segnl.labels.label_map import distinct_colour
 from segnl.runs.recipe import load_recipe
 
 COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
@@ -48,6 +50,7 @@ LAYOUTS = {
     "no splits": ("img/a{i}.jpg", "gt/a{i}_gt.png", binary),
     "jpeg and png": ("a{i}.jpg", "a{i}.png", Image.fromarray),
     "colours": ("images/a{i}.jpg", "annotations/a{i}.png", colours),
+    "words in names": ("my {split}_images/A{i}.JPG", "my {split}_masks/A{i}.PNG", Image.fromarray),
     "palette": ("JPEGImages/a{i}.jpg", "SegmentationClass/a{i}.png", palette),
 }
 
@@ -125,7 +128,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
     [
         ([], "no pairs of images and labels (no files)"),
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
-        (["a.jpg", "a.json"], "perhaps annotations, but neither COCO instances nor LabelMe"),
+        (["a.jpg", "a.json"], "perhaps annotations, but neither LabelMe nor COCO with outlines"),
         (["a.zip"], "segnl new FILE.zip reads it"),
     ],
 )
@@ -159,3 +162,51 @@ def test_colours_of_the_folder_s_own_table_are_its_classes(tmp_path, monkeypatch
     data = DATASETS.find("folder")(recipe.data, "train")
     assert data.table.names == ("sky", "road")
     assert set(np.unique(data.read(0).label)) == {0, 1, 255}
+
+
+def test_composed_and_decomposed_names_are_pairs(tmp_path, monkeypatch, capsys):
+    for i, name in enumerate(("e\u0301 b", "u\u0308", "c")):
+        write(tmp_path / "mine", f"images/{name}.jpg", f"masks/{unicodedata.normalize('NFC', name)}.png", i, binary)
+    write(tmp_path / "mine", "images/alone.jpg", "elsewhere/alone.png", 3, binary)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert "3 pairs" in out
+    assert "left out: 1 images or labels without a partner" in out
+    assert main(["check", "--config", "mine.yaml"]) == 0
+
+
+def test_grey_levels_in_rgb_are_named_as_classes(tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, lambda label: binary(label).convert("RGB"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    assert "classes: background, foreground; rename and join them in data.label_map" in capsys.readouterr().out
+
+
+def test_pascal_voc_has_its_names(tmp_path, monkeypatch, capsys):
+    def voc(label: np.ndarray) -> Image.Image:
+        picture = Image.fromarray(np.where(label == 2, 255, label * 15).astype(np.uint8)).convert("P")
+        picture.putpalette([level for i in range(256) for level in distinct_colour(i)])
+        return picture
+
+    names = [f"2007_00003{i}" for i in range(4)]
+    for i, name in enumerate(names):
+        write(tmp_path, f"VOC2012/JPEGImages/{name}.jpg", f"VOC2012/SegmentationClass/{name}.png", i, voc)
+    lists = tmp_path / "VOC2012" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(names[:3]))
+    (lists / "val.txt").write_text(names[3])
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "VOC2012"]) == 0
+    out = capsys.readouterr().out
+    assert "classes: background, person" in out
+    assert "splits: the lists ImageSets/Segmentation/{split}.txt" in out
+    assert "--checkpoint checkpoints/VOC2012" in out
+
+
+def test_jpeg_labels_are_named_as_such(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "mine", "a.jpg", "a_mask.jpg", 0, binary)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 3
+    assert "a_mask.jpg looks like a label, but JPEG changes the values" in capsys.readouterr().err

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.data.reading import FileError, ImageFormat, exif_orientation, read_colours, read_image, read_label, rgb_view
+from segnl.data.reading import (
+    FileError,
+    ImageFormat,
+    exif_orientation,
+    image_hw,
+    read_colours,
+    read_image,
+    read_label,
+    rgb_view,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
 IDS = PIXELS[..., 0] % 5
@@ -276,3 +285,18 @@ def test_one_band_is_read_from_grey_images_only(tmp_path):
         read_image(tmp_path / "rgb.png", ImageFormat(num_bands=1))
     assert rgb_view(image).shape == (7, 11, 3)
     assert rgb_view(np.dstack([PIXELS, image])).tolist() == PIXELS.tolist()
+
+
+def test_a_tiff_of_five_bands_says_so(tmp_path):
+    data = bytes(7 * 11 * 5)
+    values = {256: 11, 257: 7, 258: 8, 259: 1, 262: 1, 273: 8, 277: 5, 278: 7, 279: len(data), 284: 1}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    path = tmp_path / "a.tif"
+    path.write_bytes(
+        b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(values)) + tags + bytes(4)
+    )
+    for read in (read_image, image_hw):
+        with pytest.raises(
+            FileError, match=r"a\.tif: a TIFF of a kind that is not decoded, such as one of more than 4 bands"
+        ):
+            read(path)
