@@ -133,6 +133,10 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     refuse_full_release(root, files)
     class_names: Mapping[int, str] = {}
     notes: list[str] = []
+    panoptic = [path for path in files if path.suffix == ".json" and "panoptic" in path.name]
+    annotations = coco.find(root, files) if panoptic else None  # PNG files of segments look like labels
+    if annotations is not None:
+        return _plan_annotations(root, annotations, seed)
     try:
         images, labels, data, left_out = _pairs(root, files)
     except DataError:
@@ -382,6 +386,8 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         colours = _colours(labels, root)
         is_grey = all(len({*colour}) == 1 for colour in colours)
         unnamed = [f"class_{colour[0]}" if is_grey else f"colour_{bytes(colour).hex()}" for colour in colours]
+        if not is_grey and not any(colours[0]):
+            unnamed[0] = "background"
         if len(colours) == 2 and not any(colours[0]):
             unnamed = ["background", "foreground"]
         names = [known.get(colour, name) for colour, name in zip(colours, unnamed, strict=True)]

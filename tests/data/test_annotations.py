@@ -14,6 +14,7 @@ from segnl.core.errors import DataError
 from segnl.core.find_files import find_files
 from segnl.data.annotations import coco, labelme, yolo
 from segnl.data.annotations.base import Annotations
+from segnl.data.folder_layout import plan_folder
 
 HW = (37, 53)
 POLYGON = [4.0, 3.0, 30.0, 5.5, 25.0, 30.0, 6.0, 28.0]
@@ -296,3 +297,49 @@ def test_bad_labelme_is_one_line_with_file_and_key(case, tmp_path):
     assert str(caught.value).startswith(str(path))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def write_panoptic(root: Path, segments: list[dict[str, int]], pixels: np.ndarray, **over: Any) -> None:
+    write_image(root / "train2017" / "a.jpg")
+    folder = root / "annotations" / "panoptic_train2017"
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.stack([pixels & 255, pixels >> 8 & 255, pixels >> 16], -1).astype(np.uint8)).save(
+        folder / "a.png"
+    )
+    content = {
+        "images": [{"id": 7, "file_name": "a.jpg", "height": HW[0], "width": HW[1]}],
+        "annotations": [{"image_id": 7, "file_name": "a.png", "segments_info": segments}],
+        "categories": [{"id": 90, "name": "sea", "isthing": 0}, {"id": 3, "name": "car", "isthing": 1}],
+    }
+    folder.with_suffix(".json").write_text(json.dumps(content | over))
+
+
+def test_panoptic_segments_become_their_categories_and_segment_0_is_ignored(tmp_path):
+    ids = np.random.default_rng(0).choice([0, 5, 300, 70_000], HW)
+    segments = [{"id": 5, "category_id": 90}, {"id": 300, "category_id": 3}, {"id": 70_000, "category_id": 90}]
+    write_panoptic(tmp_path, segments, ids)
+    annotations = find(coco, tmp_path)
+    assert annotations.class_names == ["car", "sea"]
+    assert len(annotations.files) == 2
+    (image,) = annotations.images
+    assert image.split == "train"
+    label = image.draw()
+    for row in range(HW[0]):
+        for column in range(HW[1]):
+            assert label[row, column] == {0: 255, 5: 1, 300: 0, 70_000: 1}[ids[row, column]]
+    assert plan_folder(tmp_path).data["label_folder"] == "segnl_labels"
+
+
+@pytest.mark.parametrize(
+    ("segments", "over", "message"),
+    [
+        ([], {}, r"a\.png: holds segment 5, which panoptic_train2017\.json does not name"),
+        ([{"id": 5, "category_id": 4}], {}, r"annotations\.0: category 4 is not in the file"),
+        ([{"id": 5, "category_id": 3}], {"images": []}, r"annotations\.0: image 7 is not in the file"),
+        ([{"id": "x", "category_id": 3}], {}, r"annotations\.0\.segments_info\.0\.id: .*expected COCO panoptic"),
+    ],
+)
+def test_a_broken_panoptic_file_is_one_line(segments, over, message, tmp_path):
+    write_panoptic(tmp_path, segments, np.full(HW, 5), **over)
+    with pytest.raises(DataError, match=message):
+        drawn(coco, tmp_path)

@@ -1,7 +1,7 @@
-"""COCO instances: a JSON file a split, with polygons or run lengths (RLE) of objects, by category.
+"""COCO instances: a JSON file a split, with polygons or run lengths (RLE) of objects; and COCO panoptic segmentation.
 
-Format: cocodataset.org, "Data format", object detection. Polygons are drawn by pycocotools (the extra `coco`), as
-COCO's own evaluation does.
+Format: cocodataset.org, "Data format", object detection and panoptic segmentation. Polygons are drawn by pycocotools
+(the extra `coco`), as COCO's own evaluation does. Panoptic labels are PNG files of segments, named in a JSON file.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -31,9 +31,10 @@ from segnl.data.annotations.base import (
 )
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.mask_files import RunLengths, decode_run_lengths
-from segnl.data.reading import FileError
+from segnl.data.reading import FileError, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
+Content = TypeVar("Content", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -62,18 +63,38 @@ class _Instances(BaseModel):
     categories: list[_Category]
 
 
+class _Segment(BaseModel):
+    id: int
+    category_id: int
+
+
+class _Segments(BaseModel):
+    image_id: int | str
+    file_name: str
+    segments_info: list[_Segment]
+
+
+class _Panoptic(BaseModel):
+    images: list[_Image]
+    annotations: list[_Segments]
+    categories: list[_Category]
+
+
 def find(root: Path, files: Sequence[Path]) -> Annotations | None:
-    """Finds COCO instances, and their images by name anywhere in the folder.
+    """Finds COCO panoptic labels, or instances, and their images by name anywhere in the folder.
 
     Raises DataError for files that contradict the format or each other.
     """
+    panoptic = _find_panoptic(root, files)
+    if panoptic is not None:
+        return panoptic
     candidates = json_files(files, "images", "annotations", "categories", "segmentation")
     if any(path.name.startswith("instances_") for path in candidates):  # beside keypoints of the same images
         candidates = [path for path in candidates if path.name.startswith("instances_")]
     if not candidates:
         return None
     parsed = [(path, _parse(path)) for path in candidates]
-    categories = _categories(parsed)
+    categories = _categories([(path, instances.categories) for path, instances in parsed])
     used = {own.category_id for _, instances in parsed for own in instances.annotations}
     classes, id_of_name = ids_of((name for key, name in sorted(categories.items()) if key in used), parsed[0][0])
     ids = {key: id_of_name[name] for key, name in categories.items() if key in used}
@@ -96,16 +117,75 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     return Annotations("COCO instances", classes, images, [path for path, _ in parsed], RULE, notes)
 
 
-def _parse(path: Path) -> _Instances:
+def _validated(path: Path, model: type[Content], expected: str) -> Content:
     mapping = read_json(path)
     try:
-        instances = _Instances.model_validate(mapping)
+        return model.model_validate(mapping)
     except ValidationError as err:
         error = err.errors()[0]
         place = ".".join(str(part) for part in error["loc"] if not re.search(r"[\[A-Z]", str(part)))
-        raise FileError(
-            path, "format", f"{place}: {error['msg']}; expected COCO instances with polygons or run lengths (RLE)"
-        ) from err
+        raise FileError(path, "format", f"{place}: {error['msg']}; expected {expected}") from err
+
+
+def _find_panoptic(root: Path, files: Sequence[Path]) -> Annotations | None:
+    """Finds panoptic labels: ids 0, 1, 2 ... are the categories by their id, segment 0 is ignored (255)."""
+    present = {*files}
+    parsed = []
+    labels: dict[tuple[Path, str], Path] = {}
+    for path in json_files(files, "images", "annotations", "categories", "segments_info"):
+        content = _validated(path, _Panoptic, "COCO panoptic segmentation")
+        for own in content.annotations:
+            places = (path.with_suffix("") / own.file_name, path.parent / own.file_name)
+            label = next((place for place in places if place in present), None)
+            if label is not None:
+                labels[path, own.file_name] = label
+        parsed.append((path, content))
+    if not labels:  # the PNG files are a download of their own
+        return None
+    by_name = images_by_name((path for path in files if path not in {*labels.values()}), IMAGE_SUFFIXES)
+    categories = _categories([(path, content.categories) for path, content in parsed])
+    ids = {key: index for index, key in enumerate(sorted(categories))}
+    images: list[AnnotatedImage] = []
+    notes = []
+    for path, content in parsed:
+        split = split_in(path.stem) or split_of(root, path)
+        of_id = {own.id: own for own in content.images}
+        num_before = len(images)
+        for i, own in enumerate(content.annotations):
+            image, label = of_id.get(own.image_id), labels.get((path, own.file_name))
+            unknown = next((segment for segment in own.segments_info if segment.category_id not in categories), None)
+            if image is None or unknown is not None:
+                detail = f"image {own.image_id}" if image is None else f"category {unknown and unknown.category_id}"
+                raise FileError(path, "format", f"annotations.{i}: {detail} is not in the file; export it again")
+            file = _file_of(root, path, image.file_name, split, by_name)
+            if file is not None and label is not None:
+                images.append(AnnotatedImage(file, split, partial(_draw_panoptic, path, file, label, image, own, ids)))
+        missing = len(content.annotations) - (len(images) - num_before)
+        if missing:
+            notes.append(f"left out: {missing} of {path.name} lack their image or their PNG file")
+    path = parsed[0][0]
+    require_images(images, path, parsed[0][1].images[0].file_name if parsed[0][1].images else "images: []")
+    sources = [*(path for path, _ in parsed), *labels.values()]
+    names = [" ".join(categories[key].split()) for key in sorted(categories)]
+    return Annotations("COCO panoptic", names, images, sources, "segments by category; 0 is ignored (255)", notes)
+
+
+def _draw_panoptic(path: Path, file: Path, png: Path, image: _Image, own: _Segments, ids: Mapping[int, int]) -> Ids:
+    hw = (image.height, image.width)
+    require_hw(path, f"image {image.file_name}", file, hw)
+    colours = read_colours(png).astype(np.uint32)
+    if colours.shape[:2] != hw:
+        raise FileError(png, "size", f"{colours.shape[0]}x{colours.shape[1]} pixels; expected {hw[0]}x{hw[1]}")
+    of_segment = {segment.id: ids[segment.category_id] for segment in own.segments_info} | {0: IGNORE}
+    values, inverse = np.unique(colours @ np.array([1, 256, 65_536], np.uint32), return_inverse=True)
+    unknown = next((int(value) for value in values if int(value) not in of_segment), None)
+    if unknown is not None:
+        raise FileError(png, "id", f"holds segment {unknown}, which {path.name} does not name; export both again")
+    return np.array([of_segment[int(value)] for value in values], np.uint8)[inverse].reshape(hw)
+
+
+def _parse(path: Path) -> _Instances:
+    instances = _validated(path, _Instances, "COCO instances with polygons or run lengths (RLE)")
     known_images = {own.id: own for own in instances.images}
     known_categories = {own.id for own in instances.categories}
     if len(known_images) < len(instances.images):
@@ -141,10 +221,10 @@ def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[i
             )
 
 
-def _categories(parsed: Sequence[tuple[Path, _Instances]]) -> dict[int, str]:
+def _categories(parsed: Sequence[tuple[Path, Sequence[_Category]]]) -> dict[int, str]:
     out: dict[int, str] = {}
-    for path, instances in parsed:
-        for own in instances.categories:
+    for path, categories in parsed:
+        for own in categories:
             if out.setdefault(own.id, own.name) != own.name:
                 detail = f"categories: id {own.id} is '{own.name}', but '{out[own.id]}' in {parsed[0][0].name}"
                 raise FileError(path, "classes", f"{detail}; export the splits with one list of categories")
