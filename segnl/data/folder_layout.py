@@ -23,6 +23,7 @@ from segnl.data.annotations.base import AnnotatedImage, Annotations
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
+from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import image_hw, mode_and_palette, read_colours, read_label
 from segnl.labels.label_map import distinct_colour
@@ -131,6 +132,10 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     own = (root / DRAWN_LABELS, root / huggingface.IMAGES)
     files = [path for path in find_files(root) if not any(path.is_relative_to(folder) for folder in own)]
     refuse_full_release(root, files)
+    if any(path.name == "ADE_train_00000001.png" for path in files):
+        raise DataError(
+            f"{root}: is ADE20K, which has recipes of its own: configs/ade20k/, with --set data.root=FOLDER"
+        )
     class_names: Mapping[int, str] = {}
     notes: list[str] = []
     panoptic = [path for path in files if path.suffix == ".json" and "panoptic" in path.name]
@@ -313,7 +318,9 @@ def _no_pairs(files: Sequence[Path]) -> str:
     for suffix, advice in FOREIGN.items():
         if any(path.suffix.lower() == suffix and (suffix != ".txt" or _is_yolo(path)) for path in files):
             return f"holds {suffix} files, perhaps {advice}"
-    suffixes = Counter(path.suffix.lower() for path in files).most_common(3)
+    if any(path.name.endswith(LABEL_END) for path in files):
+        return "is Cityscapes, which has recipes of its own: configs/cityscapes/, with --set data.root=FOLDER"
+    suffixes = Counter(path.suffix.lower() or path.name for path in files).most_common(3)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
     return (
         f"no pairs of images and labels ({kinds}); expected folders such as images/ and labels/, or names such as "
