@@ -25,7 +25,7 @@ from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
-from segnl.data.reading import image_hw, mode_and_palette, read_colours, read_label
+from segnl.data.reading import COLOURED, image_hw, mode_and_palette, read_colours, read_label
 from segnl.labels.label_map import distinct_colour
 from segnl.labels.table import read_tsv
 
@@ -386,10 +386,10 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     labels = labels[::step]
     mode, palette = mode_and_palette(labels[0])
     if is_file(root / "classes.tsv"):
-        _use_table(plan, root, labels, is_coloured=mode in ("RGB", "RGBA"))
+        _use_table(plan, root, labels, is_coloured=mode in COLOURED)
         return
     known = _named_colours(root)
-    if mode in ("RGB", "RGBA"):
+    if mode in COLOURED:
         colours = _colours(labels, root)
         is_grey = all(len({*colour}) == 1 for colour in colours)
         unnamed = [f"class_{colour[0]}" if is_grey else f"colour_{bytes(colour).hex()}" for colour in colours]

@@ -28,6 +28,8 @@ from segnl.core.files import read_bytes
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
+COLOURED = ("RGB", "RGBA", "LA", "PA")
+"""PIL's modes of labels that are read as colours; the last band of all but the first is left out."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -137,7 +139,7 @@ def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS) -
     """
     image = _decode(path, max_pixels)
     _refuse_jpeg(image, path)
-    if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
+    if image.mode in (*COLOURED, "CMYK", "YCbCr"):
         detail = (
             f"label of mode {image.mode}; expected one channel of class ids, not colours; data.label_map reads colours"
         )
@@ -169,7 +171,7 @@ def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     _refuse_jpeg(image, path)
     if image.info.get(_IS_DEEP):
         raise FileError(path, "format", "label of more than 8 bits a channel; save its colours with 8")
-    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+    if image.mode not in ("1", "L", "P", *COLOURED):
         raise FileError(path, "format", f"label of mode {image.mode}; expected RGB colours of 8 bits")
     return np.array(image.convert("RGB"))
 

@@ -178,12 +178,14 @@ def test_composed_and_decomposed_names_are_pairs(tmp_path, monkeypatch, capsys):
     assert main(["check", "--config", "mine.yaml"]) == 0
 
 
-def test_grey_levels_in_rgb_are_named_as_classes(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_grey_levels_in_colour_are_named_as_classes(mode, tmp_path, monkeypatch, capsys):
     for i in range(4):
-        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, lambda label: binary(label).convert("RGB"))
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, lambda label: binary(label).convert(mode))
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 0
     assert "classes: background, foreground; rename and join them in data.label_map" in capsys.readouterr().out
+    assert main(["check", "--config", "mine.yaml"]) == 0
 
 
 def test_pascal_voc_has_its_names(tmp_path, monkeypatch, capsys):
