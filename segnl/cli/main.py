@@ -29,7 +29,7 @@ from segnl.cli import (
 )
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
-from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
+from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
 from segnl.core.log import console_log, printable
 
 COMMANDS = (
@@ -89,6 +89,9 @@ def _run(args: argparse.Namespace) -> int:
         if has_several_processes and args.command not in (train, eval):
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
         return args.command.run(args) or 0
+    except TerminatedError as err:
+        print(f"segnl: {err}", file=sys.stderr)
+        return err.exit_code
     except KeyboardInterrupt:
         print("segnl: interrupted", file=sys.stderr)
         return 130

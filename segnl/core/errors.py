@@ -3,6 +3,8 @@
 Every message is one line: where - what was wrong - what was expected - what to do.
 """
 
+import signal
+
 
 class SegnlError(Exception):
     """An error that the user can fix; `segnl` prints its one line and exits with `exit_code`."""
@@ -25,6 +27,17 @@ class StoppedError(SegnlError):
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP outside of a training's steps: unwinds as Ctrl-C does, so that no child process stays behind.
+
+    Not an Exception: code that continues after errors of a logger or of a plot must not continue after this.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}")
+        self.exit_code = 128 + number
 
 
 class ConfigError(SegnlError):

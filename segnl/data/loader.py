@@ -4,6 +4,7 @@ The batch of a step depends on (seed, step, batch size) alone, never on the numb
 saved loader state. An error in a worker travels back as a value and is raised here, without the worker's traceback.
 """
 
+import multiprocessing
 import re
 import signal
 import threading
@@ -49,9 +50,15 @@ class BatchPlan:
 
 
 def train_batches(
-    data: SegmentationData, transform: Transform, plan: BatchPlan, *, workers: int, timeout_s: float
+    data: SegmentationData,
+    transform: Transform,
+    plan: BatchPlan,
+    *,
+    workers: int,
+    timeout_s: float,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
-    """Yields the batches of one rank.
+    """Yields the batches of one rank, fewer where `is_stopped` says so during a wait for a batch.
 
     Raises DataError naming file, index and epoch; MachineError for a worker that was killed or silent for timeout_s.
     """
@@ -61,7 +68,8 @@ def train_batches(
     batch_bytes = BYTES_PER_PIXEL * rows * columns * -(-plan.batch_size // plan.world)
     require_shared_memory(workers, batch_bytes, batches=workers * PREFETCH)
     keys = BatchKeys(len(data), plan)
-    yield from _load(_Items(data, transform), keys, _collate, workers, timeout_s, batch_bytes=batch_bytes)
+    items = _Items(data, transform)
+    yield from _load(items, keys, _collate, workers, timeout_s, batch_bytes=batch_bytes, is_stopped=is_stopped)
 
 
 def eval_samples(
@@ -158,6 +166,7 @@ def _load(
     timeout_s: float,
     *,
     batch_bytes: int,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
     """Yields the collated items of each list of keys, in order. batch_bytes: of the items of one list, roughly."""
     require_workers(workers)
@@ -172,11 +181,22 @@ def _load(
         # DataLoader draws a seed at its start: from the global generator, dropout would differ after a resume.
         generator=torch.Generator(),
     )
-    arrivals = _start(loader)
-    while (collated := _next(arrivals, timeout_s, workers=workers, batch_bytes=batch_bytes)) is not None:
-        if isinstance(collated, _WorkerError):
-            raise collated.kind(collated.message)
-        yield collated
+    others = multiprocessing.active_children()
+    is_exhausted = False
+    try:
+        arrivals = _start(loader)
+        while True:
+            collated = _next(arrivals, timeout_s, workers=workers, batch_bytes=batch_bytes, is_stopped=is_stopped)
+            if collated is None:
+                is_exhausted = not is_stopped()
+                return
+            if isinstance(collated, _WorkerError):
+                raise collated.kind(collated.message)
+            yield collated
+    finally:
+        if not is_exhausted:  # torch would wait 5 s for each worker that is stuck in a read
+            for worker in set(multiprocessing.active_children()).difference(others):
+                worker.terminate()
 
 
 def _start(loader: "DataLoader[Any]") -> Iterator[Any]:
@@ -198,8 +218,15 @@ KILLED = (
 )
 
 
-def _next(arrivals: Iterator[Any], timeout_s: float, *, workers: int = 0, batch_bytes: int = 0) -> Any:
-    """Returns the next item, None after the last.
+def _next(
+    arrivals: Iterator[Any],
+    timeout_s: float,
+    *,
+    workers: int = 0,
+    batch_bytes: int = 0,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Returns the next item; None after the last, and where `is_stopped` during the wait.
 
     Raises MachineError when a worker is dead, silent for timeout_s, or silent while shared memory has no room for a
     batch: a worker drops such a batch, and nobody would ever send it.
@@ -213,6 +240,8 @@ def _next(arrivals: Iterator[Any], timeout_s: float, *, workers: int = 0, batch_
         except RuntimeError as err:
             text = str(err)
             if "DataLoader timed out" in text:
+                if is_stopped():
+                    return None
                 require_shared_memory(workers, batch_bytes, batches=1)
                 if time.monotonic() - began < timeout_s:
                     continue

@@ -104,7 +104,9 @@ def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None,
         return file.batches(plan)
     transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
     workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
-    return train_batches(data, transform, plan, workers=workers, timeout_s=timeout_s)
+    return train_batches(
+        data, transform, plan, workers=workers, timeout_s=timeout_s, is_stopped=lambda: bool(trainer.stop)
+    )
 
 
 def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict) -> None:

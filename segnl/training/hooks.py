@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,8 +85,11 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
     SIGHUP, a closed terminal, stays ignored where it is ignored, as under nohup.
     """
     received: list[signal.Signals] = []
+    process = os.getpid()
 
     def receive(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a data worker that has just been forked and has not set its own handlers yet
+            os._exit(128 + number)
         received.append(signal.Signals(number))
 
     handled = [n for n in STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]

@@ -368,3 +368,64 @@ def test_how_a_run_is_scored_may_change_without_training_it_again(tiny_config, t
     fit(load_recipe(tiny_config), tmp_path / "run")
     fit(load_recipe(tiny_config, ["eval.flip=true"]), tmp_path / "run")
     assert "already trained" in caplog.text
+
+
+STUCK_DATA = """
+import time
+from pathlib import Path
+
+from segnl.data.datasets.folder import Folder
+
+
+class StuckData(Folder):
+    def read(self, index):
+        Path("reading").touch()
+        time.sleep(3600)
+
+
+DATASET = StuckData
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_signal_is_heard_while_workers_wait_for_their_first_image(tiny_config, tmp_path, command):
+    """As on a network disk that does not answer; the workers end too."""
+    (tmp_path / "stuck").mkdir()
+    (tmp_path / "stuck" / "data.py").write_text(STUCK_DATA)
+    if command == "train":
+        words = ["train", "--config", str(tiny_config), "--run", "run"]
+    else:
+        fit(load_recipe(tiny_config, ["train.max_steps=1"]), tmp_path / "checkpoints" / "run")
+        words = ["eval", "--checkpoint", "checkpoints/run", "--trust-modules", "stuck.data"]
+    data = f"{{name: stuck.data, root: {tmp_path / 'tiny'}, crop_hw: [33, 41], ignore_ids: [9], workers: 3}}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segnl", *words, "--set", f"data={data}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "reading").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()  # Linux
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1]
+    assert (process.returncode, "Traceback" in err) == (143, False), err
+    assert time.monotonic() - began < 20  # a worker is asked every 5 s
+    assert workers
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert not list(tmp_path.rglob("metrics.json"))
+    assert not list(tmp_path.rglob(".*.????????"))
+
+
+def test_a_signal_while_the_command_starts_ends_it_with_its_exit_code(tiny_config, tmp_path):
+    process = start(tiny_config, tmp_path, "train.max_steps=100000", "data.workers=4")
+    while not (tmp_path / "checkpoints" / "run" / ".lock").exists():  # torch is loaded, the network is not built
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1]
+    assert (process.returncode, err) == (143, "segnl: stopped by SIGTERM\n")
+    assert not list(tmp_path.rglob(".*.????????"))
