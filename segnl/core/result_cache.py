@@ -13,12 +13,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from segnl.core.config import JSONDict
 from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, write_atomic
@@ -26,6 +28,7 @@ from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, write_atomic
 FORMAT = "segnl-result-1"
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,34 @@ class ResultCache:
         """Where the result lies or would lie: FOLDER/NAME-DIGEST.json; the path without suffix is for further files."""
         return self.folder / f"{name}-{digest_of(key)[:16]}.json"
 
-    def load(self, name: str, key: JSONDict) -> Record | None:
-        """Returns the result with this key; None where there is none that counts."""
-        record = read_record(self.path(name, key))
-        return record if record is not None and digest_of(record.key) == digest_of(key) else None
+    def load(
+        self, name: str, key: JSONDict, *, is_valid: Callable[[Record], bool] = lambda record: True
+    ) -> Record | None:
+        """Returns the result with this key; None where there is none that counts.
 
-    def value(self, name: str, key: JSONDict, compute: Callable[[], Any]) -> Any:
-        """Returns the value with this key; computes and keeps it where there is none that counts."""
+        is_valid: tells whether value and arrays are what the caller stores; one that fails on them says no.
+        """
+        record = read_record(self.path(name, key))
+        if record is None or digest_of(record.key) != digest_of(key):
+            return None
+        try:
+            return record if is_valid(record) else None
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return None
+
+    def value(self, name: str, key: JSONDict, kind: type[T], compute: Callable[[], T]) -> T:
+        """Returns the value with this key, of the type `kind`; computes and keeps it where there is none that counts.
+
+        kind: a type that pydantic knows, such as a dataclass. A stored value of another type does not count.
+        """
+        adapter = TypeAdapter(kind)
         record = self.load(name, key)
-        if record is None:
-            record = Record(key, compute())
-            self.store(name, record)
-        return record.value
+        if record is not None:
+            with suppress(ValidationError):
+                return adapter.validate_python(record.value)
+        value = compute()
+        self.store(name, Record(key, adapter.dump_python(value, mode="json")))
+        return value
 
     def store(self, name: str, record: Record) -> None:
         """Keeps a result, in place of an earlier one with the same key."""

@@ -147,10 +147,23 @@ def _look_up(
     if _is_other_data(run, data, content, usual_folder):
         name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
         folder = inside(usual_folder.parent, name)
-    stored = run.cache.load(NAME, key)
+    stored = run.cache.load(NAME, key, is_valid=functools.partial(_is_evaluation, data))
     if stored is not None and stored.value["masks"] != _masks_digest(_cached_ids_folder(run, key), data):
         stored = None
     return key, folder, stored
+
+
+def _is_evaluation(data: SegmentationData, record: Record) -> bool:
+    """Returns whether a record holds the counts of every image of the split; scores are computed from them anew."""
+    per_image, k, num_images = PerImage.from_arrays(record.arrays), data.table.num_classes, len(data)
+    shapes = {"boundary": (num_images, 3, k)}
+    if "pairs" in record.arrays:
+        shapes["pairs"] = (num_images, len(data.ambiguous_pairs), 2)
+    return (
+        (per_image.num_classes, per_image.sample_ids) == (k, sorted(data.sample_ids))
+        and all((record.arrays[name].shape, record.arrays[name].dtype) == (s, np.int64) for name, s in shapes.items())
+        and isinstance(record.value["masks"], (str, type(None)))
+    )
 
 
 def _key(run: Run, request: EvaluationRequest, data: SegmentationData, content: str) -> JSONDict:
@@ -269,14 +282,8 @@ class _Job:
         arrays = counts.per_image.to_arrays()
         for name in more_counts[data.sample_ids[0]]:
             arrays[name] = np.stack([more_counts[sample_id][name] for sample_id in data.sample_ids])
-        metrics = metrics_dict(
-            counts.confusion,
-            data.table.names,
-            num_images=len(data),
-            counts_absent_classes=data.counts_absent_classes,
-        )
         masks_digest = group.run_on_rank0(lambda: _masks_digest(self.cached_ids_folder, data))
-        return Record(self.key, strata | {"metrics": metrics, "masks": masks_digest}, arrays)
+        return Record(self.key, strata | {"masks": masks_digest}, arrays)
 
     def _mask_folder(self, writers: Background) -> MaskFolder | None:
         """Opens the --masks folder, on rank 0 first: that removes what a killed evaluation left half written."""
@@ -358,7 +365,10 @@ class _Job:
         recipe_metrics = metric_values(build_metrics(run.recipe.eval.metrics), confusion)
         if recipe_metrics:
             derived["metrics"] = {name: number_or_none(value) for name, value in recipe_metrics.items()}
-        return record.value["metrics"] | scored | on_request | derived
+        metrics = metrics_dict(
+            confusion, data.table.names, num_images=len(data), counts_absent_classes=data.counts_absent_classes
+        )
+        return metrics | scored | on_request | derived
 
 
 def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pixels) -> dict[str, Counts]:

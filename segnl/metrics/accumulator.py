@@ -102,10 +102,21 @@ class PerImage:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "PerImage":
-        """Inverts `to_arrays`; raises KeyError for a missing array."""
+        """Inverts `to_arrays`. Raises KeyError for a missing array, ValueError for counts that no image can have."""
         per_image = cls(int(arrays["num_classes"]))
+        sample_ids = arrays["stems"].tolist()
+        bounds = {"image": len(sample_ids), "truth": per_image.num_classes, "predicted": per_image.num_classes + 1}
+        bounds["pixels"] = np.iinfo(np.int64).max
+        for name, bound in bounds.items():
+            values = arrays[name]
+            if values.dtype.kind not in "iu" or values.shape != arrays["image"].shape or values.ndim != 1:
+                raise ValueError(f"{name}: {values.dtype} of shape {values.shape}; expected a row of integers")
+            if values.size and not 0 <= int(values.min()) <= int(values.max()) < bound:
+                raise ValueError(f"{name}: {values.min()}..{values.max()}; expected 0..{bound - 1}")
+        if len(set(sample_ids)) != len(sample_ids):
+            raise ValueError("stems: a sample stands twice")
         index = arrays["truth"].astype(np.int64) * (per_image.num_classes + 1) + arrays["predicted"]
-        for i, sample_id in enumerate(arrays["stems"].tolist()):
+        for i, sample_id in enumerate(sample_ids):
             of_image = arrays["image"] == i
             per_image._cells[sample_id] = index[of_image], arrays["pixels"][of_image].astype(np.int64)
         return per_image

@@ -70,6 +70,13 @@ def load_counts(path: Path) -> ScoredCounts:
             arrays[name].dtype != np.int64 for name in _COUNTS
         ):
             raise ValueError(f"counts are not int64 of shape {shape}")
+        intersection, target, union = (arrays[name] for name in _COUNTS)
+        if (intersection < 0).any() or (intersection > target).any() or (target > union).any():
+            raise ValueError("counts that no mask can have; expected 0 <= intersection <= target <= union")
+        if any(arrays[name].dtype.kind != "U" or arrays[name].ndim != 1 for name in _TEXTS) or any(
+            len(set(arrays[name].tolist())) != len(arrays[name]) for name in ("sample_ids", "class_names")
+        ):
+            raise ValueError("names that are no texts, or stand twice")
     except NPZ_FAULTS as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else err
         raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err

@@ -37,7 +37,12 @@ NAME, VERSION = "error_map", 1
 def error_maps(runs: Mapping[str, Evaluation], data: SegmentationData) -> dict[str, ErrorMap]:
     """Returns every evaluation's counts, by its name; counts in a run's cache are read and not made again."""
     keys = {name: {"version": VERSION, "num_bins": NUM_BINS, "evaluation": run.key} for name, run in runs.items()}
-    records = {name: run.cache.load(NAME, keys[name]) for name, run in runs.items()}
+    shapes = {name: counts.shape for name, counts in _empty(data.table.num_classes).items()}
+
+    def is_valid(record: Record) -> bool:
+        return {name: counts.shape for name, counts in record.arrays.items() if counts.dtype == np.int64} == shapes
+
+    records = {name: run.cache.load(NAME, keys[name], is_valid=is_valid) for name, run in runs.items()}
     missing = [name for name, record in records.items() if record is None]
     for name, counts in zip(missing, _count([runs[name] for name in missing], data) if missing else [], strict=True):
         records[name] = record = Record(keys[name], arrays=counts)
@@ -45,9 +50,12 @@ def error_maps(runs: Mapping[str, Evaluation], data: SegmentationData) -> dict[s
     return {name: record.arrays for name, record in records.items() if record is not None}
 
 
+def _empty(k: int) -> dict[str, Counts]:
+    return {name: np.zeros((bins, k, k + 1), np.int64) for name, bins in NUM_BINS.items()}
+
+
 def _count(runs: Sequence[Evaluation], data: SegmentationData) -> list[dict[str, Counts]]:
-    k = data.table.num_classes
-    maps = [{name: np.zeros((bins, k, k + 1), np.int64) for name, bins in NUM_BINS.items()} for _ in runs]
+    maps = [_empty(data.table.num_classes) for _ in runs]
     with Progress("counting errors by position", len(data), unit="image") as progress:
         for i in range(len(data)):
             label = data.read(i).label

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from segnl.core.run_log import read_log
@@ -79,8 +79,7 @@ def run_hashes_of(run: PlannedRun) -> RunHashes:
         "num_images": len(data),
         "images": content_digest(data, images),
     }
-    value = run.cache.value(NAME, key, lambda: asdict(compute_run_hashes(run.recipe)))
-    return RunHashes(value["init"], value["batches"], tuple(value["first"]))
+    return run.cache.value(NAME, key, RunHashes, lambda: compute_run_hashes(run.recipe))
 
 
 def compute_run_hashes(recipe: Recipe) -> RunHashes:

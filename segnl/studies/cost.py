@@ -33,7 +33,7 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, JSON
     """
     counts = {name: _counts(run, num_classes) for name, run in runs.items()}
     keys = {name: _timing_key(run.recipe, num_classes) for name, run in runs.items()}
-    timings = {name: run.cache.load("timing", keys[name]) for name, run in runs.items()}
+    timings = {name: run.cache.load("timing", keys[name], is_valid=_is_timing) for name, run in runs.items()}
     missing = [name for name, record in timings.items() if record is None]
     for name, measured in zip(missing, _measured([runs[name].recipe for name in missing], num_classes), strict=False):
         value = {name: getattr(measured, name) for name in ("latency_ms", "peak_mib", "threads", "passes")}
@@ -46,10 +46,16 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, JSON
     }
 
 
+def _is_timing(record: Record) -> bool:
+    return all(isinstance(record.value[key], (int, float, type(None))) for key in ("latency_ms", "peak_mib"))
+
+
 def _counts(run: PlannedRun, num_classes: int) -> JSONDict:
     key = _network_key(run.recipe, num_classes)
     crop_hw = run.recipe.data.crop_hw
-    params, gflops = run.cache.value("cost", key, lambda: network_counts(run.recipe, num_classes, crop_hw))
+    params, gflops = run.cache.value(
+        "cost", key, tuple[int, float], lambda: network_counts(run.recipe, num_classes, crop_hw)
+    )
     return {"params": params, "gflops": gflops}
 
 

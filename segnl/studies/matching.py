@@ -6,7 +6,7 @@ remaining difference is reported.
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from segnl.core.config import JSONDict, merge
@@ -45,11 +45,11 @@ def matched_widths(
     models = {head: [recipe.to_dict()["model"], recipe.data.crop_hw] for head, recipe in recipes.items()}
     key = {"version": 1, "to": to, "measure": measure, "models": models, "classes": num_classes_of(recipes[to])}
 
-    def solve() -> JSONDict:
+    def solve() -> dict[str, Width]:
         log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
-        return {head: asdict(width) for head, width in _solved(mappings, recipes, to, measure, file).items()}
+        return _solved(mappings, recipes, to, measure, file)
 
-    return {head: Width(**width) for head, width in cache.value(NAME, key, solve).items()}
+    return cache.value(NAME, key, dict[str, Width], solve)
 
 
 def _solved(

@@ -99,3 +99,18 @@ def test_a_record_that_is_half_written_does_not_count(tmp_path, monkeypatch):
         write_record(tmp_path / "record.json", Record(KEY, 1, {"pixels": np.zeros(2)}))
     assert (tmp_path / "record.npz").exists()
     assert read_record(tmp_path / "record.json") is None
+
+
+def test_a_stored_value_of_another_type_is_computed_again(cache):
+    key = {"a": 1}
+    assert cache.value("n", key, tuple[int, float], lambda: (3, 0.5)) == (3, 0.5)
+    assert cache.value("n", key, tuple[int, float], lambda: (4, 0.5)) == (3, 0.5)
+    for foreign in (None, [3], {"a": 2}, ["x", 0.5]):
+        cache.store("n", Record(key, foreign))
+        assert cache.value("n", key, tuple[int, float], lambda: (4, 0.5)) == (4, 0.5)
+
+
+def test_a_check_that_fails_on_a_value_says_that_it_does_not_count(cache):
+    cache.store("n", Record({"a": 1}, 5))
+    assert cache.load("n", {"a": 1}, is_valid=lambda record: record.value["b"] == 1) is None
+    assert cache.load("n", {"a": 1}, is_valid=lambda record: record.value == 5) is not None

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
+from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.presets import preset_dict
@@ -244,6 +245,44 @@ def test_an_evaluation_is_computed_once(street_run, forwards):
     assert (first.is_from_cache, again.is_from_cache) == (False, True)
     assert np.array_equal(again.intersection, first.intersection)
     assert again.metrics | {"eval": None} == first.metrics | {"eval": None}
+
+
+def rewritten(folder, change):
+    """Changes the stored result as somebody would who also writes the right checksum."""
+    (path,) = (folder / "cache").glob("evaluation-*.json")
+    record = read_record(path)
+    value, arrays = dict(record.value), dict(record.arrays)
+    value = change(value, arrays) or value
+    write_record(path, Record(record.key, value, arrays))
+
+
+def test_scores_are_computed_from_the_counts_whatever_stands_beside_them(run):
+    miou = evaluated(run).metrics["miou"]
+    rewritten(run, lambda value, arrays: value.update(metrics={"miou": 0.99}))
+    file = run / "eval" / "val-whole" / "metrics.json"
+    file.write_text(file.read_text().replace(str(miou), "0.99"))
+    assert evaluated(run).metrics["miou"] == miou
+    assert written_metrics(run)["miou"] == miou
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value, arrays: [1],
+        lambda value, arrays: {"masks": 3},
+        lambda value, arrays: arrays.pop("boundary") is None,
+        lambda value, arrays: arrays.update(pixels=-arrays["pixels"]),
+        lambda value, arrays: arrays.update(truth=arrays["truth"] + np.uint8(200)),
+        lambda value, arrays: arrays.update(stems=arrays["stems"][:-1]),
+        lambda value, arrays: arrays.update(boundary=arrays["boundary"].astype(float)),
+    ],
+)
+def test_a_stored_result_of_other_content_is_computed_again(run, forwards, change):
+    miou = evaluated(run).metrics["miou"]
+    rewritten(run, change)
+    forwards.clear()
+    assert evaluated(run).metrics["miou"] == miou
+    assert forwards
 
 
 def test_outputs_requested_later_are_made_from_the_stored_masks(street_run, tmp_path, forwards):
