@@ -4,6 +4,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from segnl.core.archives import archive_of, size_of
@@ -11,9 +12,13 @@ from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
 from segnl.core.files import sha256_of
 from segnl.core.find_files import name_text
+from segnl.core.limits import num_cores
+from segnl.core.log import log
 from segnl.data.base import SegmentationData
 from segnl.labels.table import ClassTable
 
+MAX_THREADS = 8
+LARGE_BYTES = 2e9
 RACY_NS = 2_000_000_000
 """A file changed this recently may change again within one tick of its file system's clock, unseen by its times."""
 
@@ -22,32 +27,48 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     """SHA-256 over the names and bytes of a split's files and over its class table.
 
     indices: only of these pairs; by default of all. Images and labels are corrected in place, and an uncompressed one
-    keeps its size then, so every byte is read: about 1.4 GB/s where the files are in memory.
+    keeps its size then, so every byte is read: about 1.4 GB/s a thread where the files are in memory.
     Raises DataError for a file that cannot be read.
     """
     lines = _table_lines(data.table)
     indices = list(range(len(data)) if indices is None else indices)
+    names, paths = [], []
     for i in indices:
         folder = data.sample_ids[i].rpartition("/")[0]
-        lines += [f"{folder and folder + '/'}{name_text(path.name)} {_file_digest(path)}" for path in data.files_of(i)]
+        for path in data.files_of(i):
+            names.append(f"{folder and folder + '/'}{name_text(path.name)}")
+            paths.append(path)
+    with ThreadPoolExecutor(min(MAX_THREADS, num_cores())) as pool:
+        lines += [f"{name} {digest}" for name, digest in zip(names, pool.map(_file_digest, paths), strict=True)]
     if text := data.generated_from():  # there are no files
         lines += [text, *(data.sample_ids[i] for i in indices)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def listing_digest(data: SegmentationData) -> JSONDict:
-    """Returns {"images", "digest"} of a split's sample ids, classes and sizes of files.
+def data_record(data: SegmentationData) -> JSONDict:
+    """Returns {"images", "digest", "content"} of a split, which every checkpoint of its training keeps.
 
-    It reads no file, so it is fast, and misses a change that leaves the size of a file. The folder does not matter.
-    Raises DataError for a file that cannot be found.
+    digest: of sample ids, classes and sizes of files, all that the first checkpoints had. content: `content_digest`.
+    The folder does not matter. Raises DataError for a file that cannot be read.
     """
     lines = [*_table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
+    num_bytes = 0
     for i, sample_id in enumerate(data.sample_ids):
         try:
-            lines.append(f"{sample_id} {[size_of(path) for path in data.files_of(i)]}")
+            sizes = [size_of(path) for path in data.files_of(i)]
         except OSError as err:
             raise DataError(f"{err.filename}: cannot be read ({err.strerror}); download or export it again") from err
-    return {"images": len(data), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]}
+        lines.append(f"{sample_id} {sizes}")
+        num_bytes += sum(sizes)
+    if num_bytes > LARGE_BYTES:
+        log.info("%s: reads %.1f GB once, to notice later changes of its files", data.root, num_bytes / 1e9)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return {"images": len(data), "digest": digest, "content": content_digest(data)}
+
+
+def has_changed(before: JSONDict, now: JSONDict) -> bool:
+    """Tells whether two of `data_record` describe other data; an old one has no "content"."""
+    return any(before[key] != now[key] for key in now if key in before)
 
 
 def _table_lines(table: ClassTable) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segnl.core.config import JSONDict
+from segnl.data.digest import data_record, has_changed
 from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
@@ -58,7 +59,8 @@ class StudyResults:
     pairs: comparisons of every two heads. classes: for each of these pairs, differences by class name.
     evaluations, hashes, logged: by run name. refused: by run name, the reason why a run does not count.
     references: for each of these pairs, the intervals of other methods. fallen: by run name, how far a run is below its
-    siblings. unplanned_looks: how often the study was judged before with other seeds.
+    siblings. unplanned_looks: how often the study was judged before with other seeds. with_changed_data: names of runs
+    whose training data have changed since.
     """
 
     study: Study
@@ -73,6 +75,7 @@ class StudyResults:
     references: Sequence[References] = ()
     fallen: Mapping[str, float] = field(default_factory=dict)
     unplanned_looks: int = 0
+    with_changed_data: Sequence[str] = ()
 
     @property
     def any_evaluation(self) -> Evaluation:
@@ -99,6 +102,7 @@ class ScoredRuns:
     refused: Mapping[str, str]
     counts: Mapping[str, Sequence[RunCounts]]
     groups: Sequence[str] | None
+    with_changed_data: Sequence[str] = ()
 
     def pairs(self) -> list[Comparison]:
         """Compares the heads."""
@@ -110,7 +114,16 @@ class ScoredRuns:
 def score_runs(study: Study) -> ScoredRuns:
     """Scores the runs of a study; what the runs' folders hold already is not computed again."""
     request = EvaluationRequest(study.cfg.split)
-    evaluations = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
+    evaluations, with_changed_data = {}, []
+    data_now: dict[str, JSONDict] = {}
+    for run in study.runs:
+        finished = finished_run(run.folder, run.recipe)
+        evaluations[run.name] = evaluate_run(finished, request)
+        settings = run.recipe.data.model_dump_json()
+        if settings not in data_now:
+            data_now[settings] = data_record(build_data(run.recipe, "train"))
+        if has_changed(finished.checkpoint.origin.get("data", {}), data_now[settings]):
+            with_changed_data.append(run.name)
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes_of(run) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
@@ -119,7 +132,7 @@ def score_runs(study: Study) -> ScoredRuns:
         own = evaluations[run.name]
         counts[run.head].append(RunCounts(own.intersection, own.union, run.seed, own.target))
     groups = image_groups(build_data(study.runs[0].recipe, study.cfg.split))
-    return ScoredRuns(study, evaluations, hashes, logged, refused, counts, groups)
+    return ScoredRuns(study, evaluations, hashes, logged, refused, counts, groups, with_changed_data)
 
 
 def collect_results(study: Study) -> StudyResults:
@@ -154,6 +167,7 @@ def collect_results(study: Study) -> StudyResults:
         references=reference_intervals(counts, [(pair.a, pair.b) for pair in pairs], groups=groups),
         fallen=_fallen(counted, evaluations),
         unplanned_looks=unplanned_looks(study, pairs),
+        with_changed_data=scored.with_changed_data,
     )
 
 

@@ -50,6 +50,7 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "runs": {run.name: _run_dict(results.evaluations[run.name].metrics) for run in study.runs},
         "ablations": ablations_dict(results.ablations),
         "fallen": dict(results.fallen),
+        "with_changed_data": list(results.with_changed_data),
         "control": control_dict(results.hashes, results.refused, results.logged),
         "complete": True,
     }

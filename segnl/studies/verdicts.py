@@ -42,7 +42,21 @@ def verdicts(results: "StudyResults") -> list[str]:
     main, *others = head_verdicts(results.heads, results.pairs, results.class_names)
     looks = look_verdicts(results.study.looks, results.unplanned_looks)
     fallen = [fallen_verdict(name, fall) for name, fall in results.fallen.items()]
-    return [main, *looks, *others, *fallen, *same_recipe_verdicts(results.study.same_recipes)]
+    changed = changed_data_verdicts(results.with_changed_data, len(results.study.runs))
+    return [main, *changed, *looks, *others, *fallen, *same_recipe_verdicts(results.study.same_recipes)]
+
+
+def changed_data_verdicts(names: Sequence[str], num_runs: int) -> list[str]:
+    """Returns a sentence on runs whose training data have changed since; none without such runs."""
+    if not names:
+        return []
+    which = (
+        f"all {num_runs} runs" if len(names) == num_runs else f"{len(names)} of {num_runs} runs ({listed(names[:6])})"
+    )
+    return [
+        f"Training images, labels or classes have changed since {which} trained on them. These scores are of the "
+        "earlier data; to train on the present ones, move the study's folder away and start again."
+    ]
 
 
 def look_verdicts(looks: Looks | None, num_unplanned: int) -> list[str]:

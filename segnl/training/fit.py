@@ -11,7 +11,7 @@ from segnl.core.files import ensure_writable
 from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
-from segnl.data.digest import listing_digest
+from segnl.data.digest import data_record, has_changed
 from segnl.data.label_counts import class_pixels, require_labelled
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Batch
@@ -49,7 +49,7 @@ def fit(
     """
     _check_batch_size(recipe, group)
     recipe_loggers = list[Hook]()  # the other ranks have none
-    listing: JSONDict = {}
+    record: JSONDict = {}
     with ExitStack() as stack:
         with group.shared_errors():
             if group.is_rank0:
@@ -62,15 +62,16 @@ def fit(
             if group.is_rank0:
                 locked = lock_run_folder(run, timed_recipe, data.table, fresh=fresh, extend=extend)
                 final_recipe, checkpoint = stack.enter_context(locked)
-                listing = listing_digest(data)
+                record = data_record(data)
                 if checkpoint is None:
                     require_labelled(data)
                 else:
-                    _warn_of_changes(run, checkpoint.origin.get("data", listing), listing)
+                    is_done = checkpoint.step >= final_recipe.train.num_steps
+                    _warn_of_changes(run, checkpoint.origin.get("data", {}), record, is_done=is_done)
         final_recipe = group.run_on_rank0(lambda: final_recipe)  # a broadcast
         checkpoint = broadcast_checkpoint(checkpoint, group)
         trainer = build_trainer(final_recipe, data, checkpoint, group, run)
-        saver = CheckpointSaver(data.table, listing)
+        saver = CheckpointSaver(data.table, record)
         validator = None if val_data is None else Validator(val_data, saver, trainer)
         if _is_finished(trainer, validator):
             if group.is_rank0:
@@ -109,14 +110,14 @@ def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None,
     )
 
 
-def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict) -> None:
-    if before != now:
+def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict, *, is_done: bool) -> None:
+    if has_changed(before, now):
+        was = f"{before['images']} images then, {now['images']} now"
+        if before["images"] == now["images"]:
+            was = "the content of images, labels or classes is another"
+        then = "the run is finished and stays as it is" if is_done else "the training continues with the present ones"
         log.warning(
-            "%s: the training data have changed since its last checkpoint (%d images then, %d now, or other files); "
-            "the training continues with the present ones; --fresh begins anew",
-            run,
-            before["images"],
-            now["images"],
+            "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew", run, was, then
         )
 
 

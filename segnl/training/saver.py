@@ -20,7 +20,7 @@ class CheckpointSaver(Hook):
     """Saves every train.save_every and train.keep_every steps and at the end, on rank 0; an error is every rank's."""
 
     def __init__(self, class_table: ClassTable, data: JSONDict) -> None:
-        """data: the training data's `listing_digest`."""
+        """data: the training data's `data_record`."""
         self.class_table = class_table
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.

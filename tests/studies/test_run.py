@@ -7,7 +7,9 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segnl.core.errors import ConfigError, StoppedError
 from segnl.core.result_cache import read_record, write_record
@@ -269,3 +271,23 @@ def test_the_documented_array_job_covers_every_run_and_the_plain_command_reports
     assert not (study.folder / "compare.json").exists()
     compare(study_file)
     assert (study.folder / "compare.json").exists()
+
+
+def test_a_training_label_changed_after_the_study_is_said_everywhere(copied, streets):
+    label = sorted((streets / "gtFine" / "train").rglob("*labelIds.png"))[-1]
+    whole = label.read_bytes()
+    ids = np.array(Image.open(label))
+    ids[0, 0] = 7 if ids[0, 0] != 7 else 8
+    try:
+        Image.fromarray(ids).save(label)
+        compare(copied / "tiny.yaml", copied / "again.json")
+    finally:
+        label.write_bytes(whole)
+    again = json.loads((copied / "again.json").read_text())
+    assert again["with_changed_data"] == ["fcn-s0", "rcca-s0"]
+    sentence = "Training images, labels or classes have changed since all 2 runs trained on them."
+    assert any(sentence in verdict for verdict in again["verdicts"])
+    for name in ("table.md", "report.html"):
+        assert sentence in (copied / "checkpoints" / "tiny" / name).read_text()
+    compare(copied / "tiny.yaml", copied / "again.json")
+    assert json.loads((copied / "again.json").read_text())["with_changed_data"] == []

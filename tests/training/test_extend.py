@@ -1,7 +1,9 @@
 """`segnl train --extend`: more steps for a finished run, and what a run remembers between its starts."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segnl.core.errors import ConfigError
 from segnl.core.run_log import read_log
@@ -136,3 +138,20 @@ def test_added_images_are_noticed_and_the_same_ones_elsewhere_are_not(tiny_confi
     checkpoints_of(run)[0].unlink()
     fit(load_recipe(tiny_config, [f"data.root={tmp_path / 'moved'}"]), run)
     assert "the training data have changed since its last checkpoint (5 images then, 6 now" in caplog.text
+
+
+def test_a_label_changed_at_equal_size_is_noticed_also_after_the_end(tiny_config, tiny_data, tmp_path, caplog):
+    run, label = tmp_path / "run", tiny_data / "labels" / "train" / "frame4.bmp"
+    for path in (tiny_data / "labels").glob("*/*.png"):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    recipe = load_recipe(tiny_config, ["data.label_suffix=.bmp"])
+    fit(recipe, run)
+    fit(recipe, run)
+    assert "have changed" not in caplog.text
+    size, ids = label.stat().st_size, np.array(Image.open(label))
+    ids[10, 10] = 1 - min(1, ids[10, 10])
+    Image.fromarray(ids).save(label)
+    assert label.stat().st_size == size
+    fit(recipe, run)
+    assert "the content of images, labels or classes is another); the run is finished and stays as it is" in caplog.text
