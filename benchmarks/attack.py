@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from attack_judge import contributions, judge, over_classes, pairs_of
-from attack_planning import hint_lines, look_lines, power_lines
+from attack_planning import diverged_lines, hint_lines, look_lines, power_lines
 from attack_populations import Population, draw
 from calibrate import PAGE, RESULTS
 from statistics_page import statistics_page
@@ -185,6 +185,7 @@ def main() -> None:
         "looks": list(look_lines(args.studies)),
         "power": list(power_lines(args.studies)),
         "hint": list(hint_lines(args.studies)),
+        "diverged": list(diverged_lines(args.studies)),
         "seed": SEED,
         "studies": args.studies,
         "cpu_s": round(time.process_time() - began),

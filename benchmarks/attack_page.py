@@ -86,6 +86,18 @@ in the hint show a true difference as large as the estimated one; in brackets th
 
 """
 
+DIVERGED = """\
+## A head that diverges in one seed of ten
+
+Two heads whose runs vary by half a point; in one run of ten the second falls by 5 points, so it is worse by half a
+point on average. *A run has diverged*: in so many studies at least one has. *All pointed out*: of those, the fraction
+in which the page names every such run, and *some*: at least one (two that diverged hide one another); *wrongly*: of the
+other studies, the fraction in which it names any. *Covers*: the interval covers the true difference. Where no run has
+diverged, nothing in the data says that one could: the interval then is too narrow, and no method can know. With three
+seeds that is most studies.
+
+"""
+
 
 def attack_section(path: Path) -> str:
     """Returns all sections; a sentence if the simulation has not been run."""
@@ -211,6 +223,22 @@ def _hint(lines: list[Result]) -> list[list[str]]:
     return rows
 
 
+def _diverged(lines: list[Result]) -> list[list[str]]:
+    rows = [
+        [
+            "seeds",
+            "a run has diverged",
+            "all pointed out",
+            "some",
+            "wrongly",
+            "covers",
+            "covers where none has diverged",
+        ]
+    ]
+    keys = ("occurs", "pointed_out", "some", "wrongly", "covers", "covers_without")
+    return rows + [[str(line["seeds"]), *(_percent(line[key]) for key in keys)] for line in lines]
+
+
 TABLES = {
     "images": (IMAGES, _images),
     "groups": (GROUPS, _images),
@@ -218,7 +246,13 @@ TABLES = {
     "few heads": (FEW, _few),
     "identical": (IDENTICAL, _identical),
 }
-OTHERS = {"classes": (CLASSES, _classes), "looks": (LOOKS, _looks), "power": (POWER, _power), "hint": (HINT, _hint)}
+OTHERS = {
+    "classes": (CLASSES, _classes),
+    "looks": (LOOKS, _looks),
+    "power": (POWER, _power),
+    "hint": (HINT, _hint),
+    "diverged": (DIVERGED, _diverged),
+}
 
 
 def _covers(share: float) -> str:

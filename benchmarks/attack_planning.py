@@ -13,11 +13,14 @@ from scipy.special import nctdtr, stdtrit
 from segnl.core.arrays import Floats, Mask
 from segnl.metrics.statistics.comparison import holm
 from segnl.metrics.statistics.planning import Looks, adjusted_p, is_out_of_reach, seeds_needed
+from segnl.metrics.statistics.references import fallen_runs
 from segnl.metrics.statistics.variance import ALPHA, Estimate, spread_of, unpaired_difference
 
 SEED = 20261129
 LOOKS = tuple(range(3, 11))
 HEADS = 13
+FALL, FALL_CHANCE, FALL_SD = 0.05, 0.1, 0.005
+"""Of mIoU: five points in one run of ten, where runs vary by half a point."""
 GATE = 0.1
 """Level of Bartlett's test below which variances are not pooled."""
 
@@ -143,6 +146,37 @@ def hint_lines(studies: int) -> Iterator[dict[str, Any]]:
             "power_high": float(high.mean()),
             "enough_low": float((low >= 0.8).mean()),
             "enough_high": float((high >= 0.8).mean()),
+        }
+
+
+def diverged_lines(studies: int) -> Iterator[dict[str, Any]]:
+    """Returns what intervals and `fallen_runs` see of a head that diverges in one seed of ten.
+
+    Two heads, scores alone, normal with FALL_SD; a run of the second falls by FALL with probability FALL_CHANCE, so the
+    true difference of the means is FALL * FALL_CHANCE. occurs: a run of the study has fallen. pointed_out: of those
+    studies, every such run is listed; some: at least one is; wrongly: of the other studies, a run is listed. covers: the interval covers the
+    true difference, over all studies and over those in which no run has fallen.
+    """
+    for seeds in (2, 3, 5, 10, 20):
+        rng = np.random.default_rng([SEED, 9, seeds])
+        scores = FALL_SD * rng.standard_normal((2, seeds, studies))
+        has_fallen = rng.random((seeds, studies)) < FALL_CHANCE
+        scores[1] -= FALL * has_fallen
+        estimate = unpaired_difference([spread_of(own[:, None]) for own in scores], 1, 0)
+        covers = np.abs(estimate.value + FALL * FALL_CHANCE) <= estimate.half_width()
+        listed = [fallen_runs({"a": list(scores[0, :, i]), "b": list(scores[1, :, i])}) for i in range(studies)]
+        expected = [{("b", int(run)) for run in np.flatnonzero(has_fallen[:, i])} for i in range(studies)]
+        occurs = has_fallen.any(axis=0)
+        is_listed = np.array([own <= runs.keys() for own, runs in zip(expected, listed, strict=True)])
+        some = np.array([bool(own & runs.keys()) for own, runs in zip(expected, listed, strict=True)])
+        yield {
+            "seeds": seeds,
+            "occurs": float(occurs.mean()),
+            "pointed_out": float(is_listed[occurs].mean()),
+            "some": float(some[occurs].mean()),
+            "wrongly": float(np.array([bool(runs) for runs in listed])[~occurs].mean()),
+            "covers": float(covers.mean()),
+            "covers_without": float(covers[~occurs].mean()),
         }
 
 

@@ -94,6 +94,16 @@ def test_the_run_that_is_committed_meets_the_targets(attack):
     assert all(line["power_high"] >= 0.8 for line in result["hint"])
 
 
+def test_a_run_that_diverged_is_pointed_out_and_an_interval_cannot_know_of_one_that_did_not_occur(attack):
+    from attack_planning import diverged_lines
+
+    lines = {line["seeds"]: line for line in diverged_lines(200)}
+    assert all(line["wrongly"] <= 0.1 for line in lines.values())
+    assert lines[3]["occurs"] < 0.4  # 1 - 0.9^3 = 27 %
+    assert min(lines[seeds]["some"] for seeds in (3, 5, 10)) > 0.7
+    assert lines[3]["covers_without"] < 0.9
+
+
 def test_the_page_says_what_to_run_where_nothing_has_been_run(attack, tmp_path):
     page = attack.statistics_page(tmp_path)
     assert page.count("Not run yet: `make calibrate`.") == 2
