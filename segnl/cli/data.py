@@ -19,12 +19,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.limits import require_count
+    from segnl.core.limits import MAX_SEED, require_count
     from segnl.core.progress import Progress
     from segnl.streets.files import generate
 
     for option, count in (("--train", args.train), ("--val", args.val)):
         require_count(option, count, most=1_000_000)
+    require_count("--seed", args.seed, least=0, most=MAX_SEED)
     with Progress("streets", args.train + args.val, unit="image") as progress:
         made = generate(
             args.out,

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from segnl.core.errors import ConfigError
 
+MAX_STRENGTH = 1e6
+"""Of pixels within 0..1: above it every weight is the same."""
+
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -36,11 +39,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    from segnl.core.limits import require_count
     from segnl.data.denoise import DenoiseSettings, denoise_files
 
     if args.search != "whole" and not args.search.isdecimal():
         raise ConfigError(f"--search {args.search}: expected an odd number of pixels, or whole")
-    search = None if args.search == "whole" else int(args.search)
+    if not 0 < args.strength <= MAX_STRENGTH:  # nan is neither
+        raise ConfigError(f"--strength {args.strength}: expected a number above 0, at most {MAX_STRENGTH:g}")
+    require_count("--patch", args.patch, most=255)
+    search = None if args.search == "whole" else int(args.search[:9])
+    if search is not None:
+        require_count("--search", search, most=65_535)
     settings = DenoiseSettings(args.strength, args.patch, search, args.kernel, args.centre)
     denoise_files(args.images, args.out, settings)
     print(f"{len(args.images)} image{'s' if len(args.images) > 1 else ''}: filtered, in {args.out}")

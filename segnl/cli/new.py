@@ -42,10 +42,12 @@ def run(args: argparse.Namespace) -> None:
     from segnl.core.config import dump_yaml
     from segnl.core.errors import ConfigError
     from segnl.core.files import write_atomic
+    from segnl.core.limits import MAX_SEED, require_count
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
     from segnl.runs.recipe import compose
 
+    require_count("--seed", args.seed, least=0, most=MAX_SEED)
     folder = args.folder.resolve()
     name = folder.stem if folder.is_file() else folder.name
     out = args.out or Path(f"{name}.yaml")

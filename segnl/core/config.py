@@ -29,6 +29,11 @@ SmallCount = Annotated[int, Field(ge=1, le=256)]
 ChannelCount = Annotated[int, Field(ge=1, le=8192)]
 SidePx = Annotated[int, Field(ge=1, le=32_768)]
 """Rows or columns of an image or a crop."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Levels, first values of weights: what allocates nothing. Every number has a bound (tests/core/test_bounds.py)."""
+NumberAboveZero = Annotated[float, Field(gt=0, le=1e6)]
+NumberFromZero = Annotated[float, Field(ge=0, le=1e6)]
 
 
 SHIPPED = Path(__file__).parents[1] / "configs"

@@ -12,6 +12,7 @@ from pathlib import Path
 from segnl.core.errors import ConfigError, MachineError
 
 MIB = 2**20
+MAX_SEED = 2**63 - 1
 _WORKER_MIB = 128  # what a forked loader process needs of its own: decoded images and queued batches
 _JOB_MIB = 512  # minimum for a training run; torch alone takes 300
 _FILES_PER_WORKER = 8  # the pipes and semaphores of its queues

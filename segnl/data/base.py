@@ -38,6 +38,9 @@ from segnl.data.sample import Sample
 from segnl.labels.label_map import LabelMapSetting, mapped_table
 from segnl.labels.table import ClassTable
 
+Scale = tuple[Annotated[float, Field(ge=0.01, le=16)], Annotated[float, Field(ge=0.01, le=16)]]
+StoredValue = Annotated[float, Field(ge=-1e9, le=1e9)]
+
 
 def _transform_entry(entry: Any) -> JSONDict:
     from segnl.data.transforms import transform_entry  # imports albumentations, which takes two seconds
@@ -70,7 +73,7 @@ class DataConfig(Config):
     """Cross-validation, such as {count: 5, number: 0}: both train and val are taken from the samples of train."""
     label_map: LabelMapSetting | None = None
     """Classes to train on, each with a list of ids, colours or classes of the label files (labels/label_map.py)."""
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[StoredValue, StoredValue] | None = None
     """Stored values of images that become 0 and 255, those between in proportion: [0, 4095] for 12 bits. Only images of
     more than 8 bits a channel are scaled; null refuses these."""
     max_pixels: Annotated[int, Field(ge=1, le=2**33)] = MAX_PIXELS
@@ -81,7 +84,7 @@ class DataConfig(Config):
     name, or what its parentheses hold, such as [^_]+; a list below root, such as groups.tsv; null: the data set's."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
-    scale: tuple[Annotated[float, Field(ge=0.01, le=16)], Annotated[float, Field(ge=0.01, le=16)]] = (0.5, 2.0)
+    scale: Scale = (0.5, 2.0)
     """Range of the random factor, uniform, by which an image is resized before it is cropped."""
     short_side_px: SidePx | None = None
     """Length of the shorter side at factor 1 (ADE20K: 512); null: the image's own."""
@@ -96,7 +99,7 @@ class DataConfig(Config):
     views: SmallCount | None = None
     """Number of fixed crops of each image, the same for every seed, from which the steps take theirs (docs/arena.md);
     null: a new crop in every epoch."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0, le=1_000_000)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from segnl.core.archives import folders_in, is_folder
-from segnl.core.config import Config
+from segnl.core.config import Config, Seed
 from segnl.core.errors import DataError
 from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files, name_text
@@ -37,9 +37,9 @@ class FoldConfig(Config):
     """
 
     count: Annotated[int, Field(ge=2, le=1000)]
-    number: Annotated[int, Field(ge=0)]
+    number: Annotated[int, Field(ge=0, lt=1000)]
     """Which fold is split val, 0..count-1."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Another seed deals the samples in another way."""
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from segnl.core.arrays import Counts
-from segnl.core.config import Config
+from segnl.core.config import Config, NumberAboveZero
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
 from segnl.models.segmenter import Logits
@@ -28,7 +28,7 @@ class LossConfig(Config):
     """Settings that every loss has."""
 
     name: str
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: NumberAboveZero = 1.0
     """Factor of the loss, for a sum of several (losses/sum.py)."""
     divide_by: Literal["valid", "all"] = "valid"
     """The mean over labelled pixels, or mmsegmentation's over all of them (docs/adr/0005)."""

@@ -13,7 +13,7 @@ class FocalConfig(LossConfig):
     """Settings of the loss."""
 
     name: str = "focal"
-    gamma: Annotated[float, Field(ge=0)] = 2.0
+    gamma: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Exponent of (1 - p); 0 is cross-entropy."""
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from segnl.core import IGNORE
+from segnl.core.config import Count
 from segnl.losses.base import Loss, LossConfig, StepNormalizer
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy, pixel_weight_sum
 
@@ -16,7 +17,7 @@ class OHEMConfig(LossConfig):
     name: str = "ohem"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """A pixel is hard while the probability of its labelled class is below this."""
-    min_kept: Annotated[int, Field(ge=1)] = 100_000
+    min_kept: Count = 100_000
     """At least this many of the step's hardest pixels count; processes and micro-batches have equal shares of it."""
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """In place of the two above: this fraction of the labelled pixels, the hardest, counts."""

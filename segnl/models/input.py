@@ -3,13 +3,13 @@
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import Config, Number, NumberAboveZero
 from segnl.core.errors import ConfigError
 
-Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=4)]
+Numbers = Annotated[tuple[Number, ...], Field(min_length=1, max_length=4)]
 Widening = Literal["repeat", "mean", "zero"]
 
 
@@ -20,7 +20,7 @@ class InputConfig(Config):
     """Bands of an image: 3 for RGB, 4 for RGB and infrared, 1 for grey or thermal."""
     mean: Numbers = (123.675, 116.28, 103.53)
     """One for each channel, on the scale 0..255, in the channel order `order`."""
-    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=4)] = (58.395, 57.12, 57.375)
+    std: Annotated[tuple[NumberAboveZero, ...], Field(min_length=1, max_length=4)] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
     widening: Widening = "repeat"
     """How the first convolution of backbone.weights, of 3 channels, gets another number (segnl/models/input.py)."""

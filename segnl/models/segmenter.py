@@ -23,7 +23,7 @@ from segnl.ops.resize import resize
 class BatchNormConfig(Config):
     """Settings of every batch norm in the model, except for those of a backbone that initialises itself."""
 
-    eps: float = Field(1e-5, gt=0.0)
+    eps: float = Field(1e-5, gt=0.0, le=1.0)
     momentum: float = Field(0.1, gt=0.0, le=1.0)
 
 

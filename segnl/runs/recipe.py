@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from segnl.core.config import Config, Count, JSONDict, SidePx, SmallCount, load_mapping, override, validate
+from segnl.core.config import Config, Count, JSONDict, Seed, SidePx, SmallCount, load_mapping, override, validate
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
@@ -64,7 +64,7 @@ class TrainConfig(Config):
     """Ends from which the run was extended; `segnl train --extend` writes it."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images per step over all ranks."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     save_every: Count = 1000
     """Steps between checkpoints; a kill loses at most these."""
     eval_every: Count | Literal["auto"] | None = "auto"

@@ -29,7 +29,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class SeedsUntil(Config):
     """Stop rule: seeds 0, 1, ... are added to every head until each pair is settled, or cannot be within `at_most`."""
 
-    at_least: Annotated[int, Field(ge=2)] = 3
+    at_least: Annotated[int, Field(ge=2, le=MAX_LOOKS)] = 3
     at_most: Annotated[int, Field(ge=3, le=MAX_LOOKS)] = 10
     until: Literal["settled"]
 
@@ -125,9 +125,9 @@ class StudyConfig(Config):
         lists = value if isinstance(value, dict) else {"": value}
         for seeds in lists.values():
             is_list = isinstance(seeds, list | tuple) and len(seeds) > 0
-            if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds):
+            if not is_list or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in seeds):
                 raise ValueError(
-                    "expected whole numbers of at least 0, such as [0, 1, 2], or such a list for every head"
+                    "expected whole numbers from 0 to 2^63 - 1, such as [0, 1, 2], or such a list for every head"
                 )
             if len(set(seeds)) != len(seeds):
                 raise ValueError("a seed is given twice; both would be the same run")

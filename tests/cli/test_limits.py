@@ -1,10 +1,11 @@
 """Absurd numbers are refused at once, in one line that says what is allowed; nothing is forked or allocated."""
 
+import argparse
 import resource
 
 import pytest
 
-from segnl.cli.main import main
+from segnl.cli.main import _parser, main
 
 HUGE = 10**12
 
@@ -105,6 +106,43 @@ def test_an_absurd_option_is_refused(tiny_config, tmp_path, capsys, monkeypatch,
     config = ["--config", tiny_config] if words[0] in ("cost", "import") else []
     assert says in refusal(capsys, *words, *config)
     assert not (tmp_path / "s").exists()
+
+
+def numeric_options():
+    """(words, option) of every option of a command that takes a number: found by introspection."""
+    commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    waiting = [([name], parser) for name, parser in commands.choices.items()]
+    while waiting:
+        words, parser = waiting.pop()
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += [([*words, name], own) for name, own in action.choices.items()]
+        required = []
+        for action in parser._actions:
+            if action.required and not isinstance(action, argparse._SubParsersAction):
+                values = {"classes": "cityscapes", "strength": "0.1"}
+                given = action.choices[0] if action.choices else values.get(action.dest, "x")
+                required.append(f"{action.option_strings[0]}={given}" if action.option_strings else given)
+        for action in parser._actions:
+            if action.type in (int, float):
+                yield [*words, *required], action.option_strings[0]
+
+
+@pytest.mark.parametrize("value", [str(10**20), "9" * 5000, "-1", "nan", "inf"])
+@pytest.mark.parametrize(("words", "option"), list(numeric_options()), ids=lambda value: str(value)[:20])
+def test_no_option_takes_an_absurd_number(words, option, value, tiny_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [f"--config={tiny_config}" if word == "--config=x" else word for word in words]
+    if words[0] == "compare":
+        words = ["compare", "--config=s.yaml"]
+    if words[0] == "import":
+        words.append(f"--config={tiny_config}")
+    try:
+        code = main([*words, f"{option}={value}"])
+    except SystemExit as stopped:
+        code = stopped.code
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert (code, option in line) == (2, True), line[:300]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -1,5 +1,9 @@
 """Any data set in a folder: images/SPLIT/NAME.jpg, labels/SPLIT/NAME.png and classes.tsv."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from segnl.core.archives import is_file
 from segnl.data.base import DataConfig, SegmentationData
 from segnl.labels.label_map import mapped_table
@@ -9,7 +13,7 @@ from segnl.labels.table import ClassTable
 class FolderConfig(DataConfig):
     """Settings of a folder data set."""
 
-    ignore_ids: tuple[int, ...] = ()
+    ignore_ids: tuple[Annotated[int, Field(ge=0, le=255)], ...] = ()
     """Label ids that are ignored; 255 is unless it is a class."""
 
     @property

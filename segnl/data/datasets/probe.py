@@ -10,9 +10,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.config import SidePx
+from segnl.core.config import Seed, SidePx
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, Files, SegmentationData
+from segnl.data.base import DataConfig, Files, Scale, SegmentationData
 from segnl.data.sample import Sample
 from segnl.labels.table import ClassTable
 from segnl.probe.scene import COLOURS, COUNTS, VERSION, Layout, Scene, Task, render_scene
@@ -38,13 +38,13 @@ class ProbeConfig(DataConfig):
     cue and target occur equally often."""
     num_train: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     num_val: Annotated[int, Field(ge=2, le=1_000_000)] = 400
-    data_seed: Annotated[int, Field(ge=0)] = 0
+    data_seed: Seed = 0
     """Seed of the images, the same for all training seeds."""
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: Scale = (1.0, 1.0)
     flip: bool = False
     distort: bool = False
     augment: tuple[()] = ()
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
     @property
     def grid_hw(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError
-from segnl.data.base import DataConfig, SubmissionRules
+from segnl.data.base import DataConfig, Scale, SubmissionRules
 from segnl.data.datasets.cityscapes import LABEL_END, SAMPLE_ID, Cityscapes
 from segnl.data.layout import Files
 from segnl.data.reading import read_label
@@ -20,7 +20,7 @@ from segnl.streets.pairs import PAIRS
 class StreetsConfig(DataConfig):
     """Settings of Streets. Scaling and colour distortion are off: the generator varies both already."""
 
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: Scale = (1.0, 1.0)
     distort: bool = False
 
 

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import ChannelCount, Config
+from segnl.core.config import ChannelCount, Config, NumberFromZero
 from segnl.models.blocks.conv import ConvNormAct, NormalInitConv2d
 
 
@@ -11,7 +11,7 @@ class AuxConfig(Config):
     """Settings of the auxiliary head."""
 
     channels: ChannelCount = 256
-    weight: float = Field(0.4, ge=0.0)
+    weight: NumberFromZero = 0.4
     """Weight of its loss."""
     stage: int = Field(2, ge=0, le=3)
     """Input stage, 0 = c2 .. 3 = c5."""

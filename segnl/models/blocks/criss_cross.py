@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config, SmallCount
+from segnl.core.config import ChannelCount, Config, Number, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows, Hop, Pixel
 from segnl.models.blocks.conv import to_rows
 from segnl.ops.criss_cross import criss_cross_context, row_and_column_weights
@@ -21,9 +20,9 @@ class CrissCrossConfig(Config):
 
     recurrence: SmallCount = 2
     """Number of hops, all with the same weights; may be changed at evaluation."""
-    reduction: int = Field(8, ge=1)
+    reduction: ChannelCount = 8
     """Channel reduction of query and key."""
-    gamma_init: float = 0.0
+    gamma_init: Number = 0.0
     """Initial factor of the attention; with 0 a new block is exactly the identity."""
 
 

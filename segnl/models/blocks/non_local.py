@@ -9,10 +9,9 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import Config
+from segnl.core.config import ChannelCount, Config
 from segnl.models.blocks.attention_rows import AttentionRows, Hop
 from segnl.models.blocks.conv import Pointwise, ZeroInitBatchNorm, apply_all
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
@@ -25,7 +24,7 @@ class NonLocalConfig(Config):
     """Settings of the block."""
 
     pairwise: Pairwise = "embedded_gaussian"
-    reduction: int = Field(2, ge=1)
+    reduction: ChannelCount = 2
     """Channels are divided by it inside the block; the paper halves them."""
     use_scale: bool = True
     """Divides theta . phi of the embedded gaussian by the square root of its channels (the paper does not)."""

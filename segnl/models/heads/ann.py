@@ -14,14 +14,14 @@ from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import NormActConfig, ZeroConv2d
 from segnl.models.blocks.projected_attention import ProjectedAttention, projection
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, Stage
 
 
 class ANNConfig(HeadConfig, NormActConfig):
     """Settings of the head."""
 
     name: str = "ann"
-    in_stages: tuple[int, int] = (2, 3)
+    in_stages: tuple[Stage, Stage] = (2, 3)
     """Stage of the first keys and values, and stage of the queries, whose size the result has."""
     channels: ChannelCount = 512
     inner_channels: ChannelCount | None = None

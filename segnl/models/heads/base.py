@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -14,12 +14,14 @@ from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import ConvNormAct, NormActConfig
 from segnl.ops.resize import resize
 
+Stage = Annotated[int, Field(ge=0, le=63)]
+
 
 class HeadConfig(Config):
     """Settings of every head."""
 
     name: str
-    in_stages: tuple[int, ...] = Field((3,), min_length=1)
+    in_stages: tuple[Stage, ...] = Field((3,), min_length=1, max_length=64)
     """Input stages, 0 = c2 .. 3 = c5; several are resized to the first one's size and concatenated."""
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from segnl.core.config import ChannelCount
+from segnl.core.config import ChannelCount, Number, NumberFromZero
 from segnl.models.blocks.attention_rows import AttentionRows, Pixel
 from segnl.models.blocks.conv import NormActConfig, NormalInitConv2d
 from segnl.models.blocks.criss_cross import Gamma
@@ -26,9 +26,9 @@ class DAConfig(HeadConfig, NormActConfig):
     channels: ChannelCount = 512
     inner_channels: ChannelCount | None = None
     """Channels of query and key; null: an eighth of `channels`."""
-    gamma_init: float = 0.0
+    gamma_init: Number = 0.0
     """Initial factor of both attentions."""
-    branch_weight: float = Field(1.0, ge=0.0)
+    branch_weight: NumberFromZero = 1.0
     """Weight of each branch's own loss."""
     branch_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Dropout of whole channels before the branches' own classifiers."""

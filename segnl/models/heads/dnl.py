@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
+from segnl.core.config import NumberAboveZero
 from segnl.models.blocks.attention_rows import AttentionRows, Hop, shared_rows
 from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.models.heads.base import ConvContextConvHead, ConvContextConvHeadConfig
@@ -22,7 +22,7 @@ class DisentangledConfig(NonLocalConfig):
     pairwise: Literal["embedded_gaussian", "dot_product"] = "embedded_gaussian"
     subsample: Literal[False] = False
     """Not available with this block."""
-    temperature: float = Field(0.05, gt=0.0)
+    temperature: NumberAboveZero = 0.05
     """Divisor of the embedded gaussian's scores."""
 
 

@@ -13,14 +13,14 @@ from torch.nn.functional import relu
 
 from segnl.core.config import ChannelCount
 from segnl.models.blocks.conv import ConvNormAct
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, Stage
 
 
 class DPTConfig(HeadConfig):
     """Settings of the head; `in_stages` from the finest to the coarsest."""
 
     name: str = "dpt"
-    in_stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)
+    in_stages: tuple[Stage, ...] = Field((0, 1, 2, 3), max_length=64, min_length=1)
     channels: ChannelCount = 256
     """Channels of every level and of the result."""
     has_norm: bool = True

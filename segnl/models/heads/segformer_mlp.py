@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from segnl.core.config import ChannelCount
 from segnl.models.blocks.conv import KaimingConv2d, NormActConfig
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, Stage
 
 
 class SegFormerMLPConfig(HeadConfig, NormActConfig):
     """Settings of the head; `in_stages` from the finest to the coarsest."""
 
     name: str = "segformer_mlp"
-    in_stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)
+    in_stages: tuple[Stage, ...] = Field((0, 1, 2, 3), max_length=64, min_length=1)
     channels: ChannelCount = 256
     """Channels of each stage's layer and of the result: 256 in SegFormer-B0 and B1, 768 in larger ones."""
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from segnl.core.config import ChannelCount, SmallCount
 from segnl.models.blocks.conv import NormActConfig
 from segnl.models.blocks.pyramid_pooling import pool_pyramid, pyramid_pooling
-from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput
+from segnl.models.heads.base import ContextHead, HeadConfig, HeadOutput, Stage
 
 
 class UPerConfig(HeadConfig, NormActConfig):
     """Settings of the head; `in_stages` from the finest to the coarsest."""
 
     name: str = "uper"
-    in_stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=2)
+    in_stages: tuple[Stage, ...] = Field((0, 1, 2, 3), max_length=64, min_length=2)
     channels: ChannelCount = 512
     """Channels of every level and of the result."""
     bins: tuple[SmallCount, ...] = Field((1, 2, 3, 6), min_length=1, max_length=16)

@@ -4,15 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from segnl.core.config import Config
+from segnl.core.config import Config, NumberFromZero
 
 
 class ScheduleConfig(Config):
     """Settings of a schedule; a subclass adds its own and `factor`, and its file ends with `SCHEDULE = THE_CLASS`."""
 
     name: str
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    end_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    end_lr: NumberFromZero = 0.0
     """The learning rate at the last step, absolute; never above the first."""
 
     def factor(self, done: float) -> float:

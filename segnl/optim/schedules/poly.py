@@ -11,7 +11,7 @@ class PolyConfig(ScheduleConfig):
     """(1 - done) ** power."""
 
     name: str = "poly"
-    power: Annotated[float, Field(gt=0)] = 0.9
+    power: Annotated[float, Field(gt=0, le=100)] = 0.9
 
     def factor(self, done: float) -> float:
         """Returns (1 - done) ** power."""
