@@ -1,8 +1,10 @@
 """Arguments that several commands share."""
 
 import argparse
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from segnl.core.errors import ConfigError
@@ -47,24 +49,31 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     add_trust_modules(command)
 
 
-def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
-    """Adds --json."""
-    command.add_argument("--json", type=_json_file, metavar="FILE", help=about)
+def add_json(
+    command: argparse.ArgumentParser, keys: Collection[str], about: str = "also write the numbers there"
+) -> None:
+    """Adds --json. keys: of what the command writes there, by which it knows its own file again."""
+    command.add_argument("--json", type=partial(_json_file, keys), metavar="FILE", help=about)
 
 
-def _json_file(text: str) -> Path:
-    """Returns the path; refuses a file that is no JSON, such as a checkpoint or a study, so that it is not replaced."""
+def _json_file(keys: Collection[str], text: str) -> Path:
+    """Returns the path; refuses a file that this command did not write, so that nothing else is replaced."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path}: is a folder; expected the name of a file")
     try:
-        content = read_bytes(path).lstrip()
+        content = read_bytes(path)
     except FileNotFoundError:
         return path
-    except OSError as err:
-        raise argparse.ArgumentTypeError(f"{path}: cannot be replaced ({err.strerror}); give another name") from err
-    if content and not content.startswith((b"{", b"[")):
-        raise argparse.ArgumentTypeError(f"{path}: exists and is no JSON file; give another name")
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise argparse.ArgumentTypeError(f"{text!r}: cannot be replaced ({reason}); give another name") from err
+    try:
+        old = json.loads(content) if content else dict.fromkeys(keys)
+    except (ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict) or not old.keys() >= set(keys):
+        raise argparse.ArgumentTypeError(f"{path}: exists and is no result of this command; give another name")
     return path
 
 
@@ -80,14 +89,14 @@ def add_trust_modules(command: argparse.ArgumentParser) -> None:
 def size_of(text: str) -> tuple[int, int]:
     """Returns (256, 512) for `256x512`; raises ConfigError for anything else."""
     rows, _, columns = text.partition("x")
-    if not (rows.isdecimal() and columns.isdecimal()):
-        raise ConfigError(f"{text}: expected rows x columns, such as 256x512")
+    if not (rows.isdecimal() and columns.isdecimal() and len(rows) < 10 and len(columns) < 10):
+        raise ConfigError(f"{text[:40]}: expected rows x columns, such as 256x512")
     return int(rows), int(columns)
 
 
 def pixel_of(text: str) -> tuple[int, int]:
     """Returns (64, 120) for `64,120`; raises ConfigError for anything else."""
     row, _, column = text.partition(",")
-    if not (row.isdecimal() and column.isdecimal()):
-        raise ConfigError(f"--attention {text}: expected ROW,COLUMN in pixels, such as 64,120")
+    if not (row.isdecimal() and column.isdecimal() and len(row) < 10 and len(column) < 10):
+        raise ConfigError(f"--attention {text[:40]}: expected ROW,COLUMN in pixels, such as 64,120")
     return int(row), int(column)

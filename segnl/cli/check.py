@@ -19,7 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_config(command)
     add("--split", help="check this split only (default: train and val)")
-    add_json(command, "also write the report there")
+    add_json(command, ("faults", "num_pairs"), "also write the report there")
 
 
 def run(args: argparse.Namespace) -> int:

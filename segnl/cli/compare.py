@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "a regular expression that matches the start of every sample id, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)
-    add_json(command)
+    add_json(command, ("heads", "pairs", "complete"))
 
 
 def run(args: argparse.Namespace) -> None:

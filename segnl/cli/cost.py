@@ -17,7 +17,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
     add("--module", choices=("attention", "head", "model"), default="model", help="default model")
     add("--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing")
-    add_json(command)
+    add_json(command, ("params", "gflops_algorithm"))
 
 
 def run(args: argparse.Namespace) -> None:

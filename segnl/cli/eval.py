@@ -50,7 +50,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (R positions at most)",
     )
-    add_json(command, "also write the scores to FILE")
+    add_json(command, ("miou", "checkpoint", "complete"), "also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -108,7 +108,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _show(error: SegnlError, prefix: str = "segnl") -> int:
     """Writes the error's line to standard error and returns its exit code."""
-    sys.stderr.write(f"{prefix}: error: {printable(str(error))}\n")  # one write, because several ranks share a terminal
+    line = printable(str(error)).replace("\n", "\\n")  # a name from a file may hold a line that looks like ours
+    sys.stderr.write(f"{prefix}: error: {line}\n")  # one write, because several ranks share a terminal
     return error.exit_code
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from segnl.cli.arguments import add_json
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable, read_bytes, write_atomic
 
 
@@ -38,7 +38,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="ids in the label files that are not scored; several may follow; 255 is never scored",
+        help="ids in the label files that are not scored; several may follow; 255 is not scored unless the table names it",
     )
     add(
         "--prediction-ids",
@@ -49,13 +49,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--label-suffix", default="", metavar="TEXT", help="take these label files only, such as _gtFine_labelIds.png")
     add("--prediction-suffix", default="", metavar="TEXT", help="the same for predictions")
+    add(
+        "--foreground",
+        type=int,
+        metavar="ID",
+        help="binary masks: the id that stands for the second class of the table, in labels and predictions, such as "
+        "255 for masks of 0 and 255",
+    )
     add("--resize", action="store_true", help="resize masks of another size than their label instead of stopping")
     add(
         "--published",
         metavar="SCORE",
         help="a score from a paper or a log, such as 0.712 or 71.2: find definitions that give it",
     )
-    add_json(command, "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)")
+    about = "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)"
+    add_json(command, ("miou", "definitions", "complete"), about)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,12 +76,14 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         ensure_writable(args.json.parent)
         _require_own_page(args.json.with_suffix(".html"))
+        _require_own_counts(counts_path(args.json))
     score = score_masks(
         ScoreRequest(
             args.predictions,
             args.labels,
             args.classes,
             ignore_ids=args.ignore,
+            foreground_id=args.foreground,
             prediction_ids=args.prediction_ids,
             prediction_suffix=args.prediction_suffix,
             label_suffix=args.label_suffix,
@@ -91,6 +101,17 @@ def run(args: argparse.Namespace) -> None:
     write_atomic(args.json, json.dumps(score.to_dict(), indent=1).encode())
     print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")
     print(f"{counts}: the counts of every image, for segnl compare")
+
+
+def _require_own_counts(path: Path) -> None:
+    """Raises ConfigError for a file that is no counts of `segnl score`, which would be replaced."""
+    from segnl.metrics.scored_counts import load_counts
+
+    if path.exists() or path.is_symlink():
+        try:
+            load_counts(path)
+        except DataError as err:
+            raise ConfigError(f"{path}: exists and is no file of counts of segnl; give --json another name") from err
 
 
 def _require_own_page(page: Path) -> None:

@@ -104,8 +104,10 @@ def ensure_writable(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Returns `folder/name`; raises ConfigError if that lies outside `folder` (`../x`, `/etc/x`)."""
+    """Returns `folder/name`; raises ConfigError if that lies outside `folder` (`../x`, `/etc/x`) or is no name."""
     root = folder.resolve()
+    if "\0" in name:
+        raise ConfigError(f"{name!r}: holds a NUL; give a plain name")
     if root not in (root / name).resolve().parents:
         raise ConfigError(f"{name}: leads out of {folder}; give a plain name")
     return folder / name

@@ -9,11 +9,14 @@ A mask holds integer ids `H W`; 255 stands for "no class". Imports no torch.
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import reprlib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
-from segnl.core.errors import DataError
+from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import NPZ_FAULTS, inside
 from segnl.core.find_files import find_files, name_text
 from segnl.data.reading import FileError, read_image, read_label
@@ -90,38 +93,61 @@ def _read_file(path: Path) -> Ids:
         except FileError as err:  # its advice is about recipes
             advice = "convert the colours to class ids first"
             raise FileError(path, err.kind, err.detail.replace("data.label_map reads colours", advice)) from err
+    if path.suffix.lower() == ".npz":
+        names = _array_names(path)
+        if len(names) != 1:
+            raise FileError(path, "format", f"holds {len(names)} arrays; expected one mask in a file")
+        return _read_array(path, names[0])
     try:
-        content = np.load(path, allow_pickle=False)
-        if path.suffix.lower() == ".npy":
-            return _checked(content, path)
-        with content:
-            if len(content.files) != 1:
-                raise FileError(path, "format", f"holds {len(content.files)} arrays; expected one mask in a file")
-            return _checked(content[content.files[0]], path)
+        with path.open("rb") as file:
+            return _checked(_load_array(file, path), path)
     except NPZ_FAULTS as err:
         raise FileError(path, "damaged", f"cannot be read as a NumPy file ({err})") from err
 
 
 def _of_npz(path: Path) -> Masks:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = list(file.files)
-    except NPZ_FAULTS as err:
-        raise FileError(path, "damaged", f"cannot be read as an .npz file ({err})") from err
+    names = _array_names(path)
     if not names:
         raise FileError(path, "format", "holds no array; expected one for each sample id")
-
-    def read(name: str) -> Ids:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return _checked(file[name], path, name)
-        except NPZ_FAULTS as err:
-            raise FileError(path, "damaged", f"array {name!r} cannot be read ({err})") from err
-
-    return {name: Mask(f"{path}: {name}", partial(read, name)) for name in names}
+    return {name: Mask(f"{path}: {name}", partial(_read_array, path, name)) for name in names}
 
 
-def _checked(array: Any, path: Path, name: str = "") -> Ids:
+def _array_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = [name.removesuffix(".npy") for name in file.namelist()]
+    except NPZ_FAULTS as err:
+        raise FileError(path, "damaged", f"cannot be read as an .npz file ({err})") from err
+    doubled = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if doubled is not None:
+        raise FileError(path, "format", f"holds the array {doubled!r} twice; keep one of them")
+    return names
+
+
+def _read_array(path: Path, name: str) -> Ids:
+    try:
+        with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
+            return _checked(_load_array(member, path, name), path, name)
+    except NPZ_FAULTS as err:
+        raise FileError(path, "damaged", f"array {name!r} cannot be read ({err})") from err
+
+
+def _load_array(file: IO[bytes], path: Path, name: str = "") -> npt.NDArray[Any]:
+    """Reads an array whose header describes at most MAX_PIXELS; the header may ask for any amount of memory."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, _ = read_header(file)
+    if math.prod(shape) > MAX_PIXELS:
+        where = f"array {name!r} " if name else ""
+        raise FileError(path, "format", f"{where}of shape {shape}; expected a mask of at most 2^28 pixels")
+    file.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     where = f"array {name!r} " if name else ""
@@ -142,17 +168,20 @@ class RunLengths(BaseModel):
     counts: list[int] | str
 
 
+CategoryId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class _Result(BaseModel):
     """One entry of COCO's results: a class in an image."""
 
     image_id: int | str
-    category_id: int
+    category_id: CategoryId
     segmentation: RunLengths
 
 
 class _Segment(BaseModel):
-    id: int
-    category_id: int
+    id: Annotated[int, Field(ge=0, lt=2**24)]
+    category_id: CategoryId
 
 
 class _Panoptic(BaseModel):
@@ -194,7 +223,10 @@ def _of_json(path: Path) -> Masks:
         error = err.errors()[0]
         place = ".".join(map(str, error["loc"]))
         raise FileError(
-            path, "format", f"{place}: {error['msg']}; expected COCO panoptic, or COCO results with run lengths (RLE)"
+            path,
+            "format",
+            f"{place}: {error['msg']} (holds {reprlib.repr(error['input'])}); expected COCO panoptic, or COCO results "
+            "with run lengths (RLE)",
         ) from err
 
 
@@ -204,13 +236,26 @@ def _of_panoptic(path: Path, content: _PanopticFile) -> Masks:
         raise DataError(f"{folder}: no such folder; the PNG files of {path.name} are expected there")
     masks: Masks = {}
     for annotation in content.annotations:
-        file = inside(folder, annotation.file_name)
+        try:
+            file = inside(folder, annotation.file_name)
+        except ConfigError as err:
+            raise FileError(path, "format", f"file_name {err}") from err
         sample_id = _without_suffix(annotation.file_name)
         if sample_id in masks:
             raise DataError(f"{path}: {annotation.file_name} is annotated twice; keep one of them")
         classes = {segment.id: segment.category_id for segment in annotation.segments_info}
+        if len(classes) < len(annotation.segments_info):
+            ids = [segment.id for segment in annotation.segments_info]
+            doubled = next(own for own in ids if ids.count(own) > 1)
+            raise FileError(path, "format", f"{annotation.file_name}: segment {doubled} is listed twice; keep one")
+        _refuse_no_class(classes.values(), path, annotation.file_name)
         masks[sample_id] = Mask(str(file), partial(_read_panoptic, file, classes))
     return masks
+
+
+def _refuse_no_class(category_ids: Iterable[int], path: Path, where: str) -> None:
+    if IGNORE in category_ids:
+        raise FileError(path, "id", f"{where}: category {IGNORE}, which stands for no class here; give it another id")
 
 
 def _without_suffix(name: str) -> str:
@@ -245,6 +290,7 @@ def _read_results(path: Path, sample_id: str, results: Sequence[_Result]) -> Ids
     hw = results[0].segmentation.size
     if min(hw) < 1 or hw[0] * hw[1] > MAX_PIXELS:
         raise FileError(path, "format", f"{where}: run lengths of size {hw[0]}x{hw[1]}; expected at most 2^28 pixels")
+    _refuse_no_class((result.category_id for result in results), path, where)
     out = np.full(hw, IGNORE, np.int64)
     for result in results:
         if result.segmentation.size != hw:

@@ -1,12 +1,13 @@
 """`segnl predict`: writes masks for any images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from segnl.core.archives import archive_of, is_file, is_folder
+from segnl.core.arrays import Pixels
 from segnl.core.background import Background
-from segnl.core.errors import ConfigError, DataError
+from segnl.core.errors import ConfigError, DataError, MachineError, as_segnl_error
 from segnl.core.files import ensure_writable
 from segnl.core.find_files import find_files, name_text
 from segnl.core.log import log
@@ -14,7 +15,7 @@ from segnl.core.progress import Progress
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import read_image
 from segnl.evaluation.mask_folder import require_no_evaluation
-from segnl.evaluation.masks import WRITERS, write_masks
+from segnl.evaluation.masks import KINDS, WRITERS, mask_path, write_masks
 from segnl.evaluation.predictor import Predictor
 
 
@@ -24,21 +25,46 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     The masks of an image in a sub-folder of a folder lie in such a sub-folder of `out`. Files that are no images are
     named in a warning.
 
-    Raises DataError for a path without an image, ConfigError for two images with the same name.
+    Raises DataError for a path without an image, ConfigError for two images with the same name, and where a mask would
+    replace an image; MachineError naming the image for which memory does not suffice.
     """
     ensure_writable(out)
     require_no_evaluation(out)
     files = _image_files(images)
+    _refuse_replaced_images(files, out)
     with (
         Background(WRITERS, max_pending=2 * WRITERS) as writers,
         Progress("predict", len(files), unit="image") as progress,
     ):
         for image_id, path in files.items():
             image = read_image(path, predictor.image_format)
-            labels = predictor.predict(image)
+            labels = _predict(predictor, image, path)
             writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
             progress.advance()
     return len(files)
+
+
+def _refuse_replaced_images(files: Mapping[str, Path], out: Path) -> None:
+    plain = [path.stat() for path in files.values() if archive_of(path) is None]
+    inputs = {(status.st_dev, status.st_ino) for status in plain}
+    for target in (mask_path(out / kind, image_id) for image_id in files for kind in KINDS):
+        try:
+            status = target.stat()
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) in inputs:
+            raise ConfigError(f"--out {out}: {target} is one of the images and would be replaced; give another folder")
+
+
+def _predict(predictor: Predictor, image: Pixels, path: Path) -> Pixels:
+    try:
+        labels: Pixels = predictor.predict(image)
+    except Exception as err:
+        if not isinstance(error := as_segnl_error(err), MachineError):
+            raise
+        rows, columns = image.shape[:2]
+        raise MachineError(f"{path}: {rows}x{columns} pixels: {error}; or cut the image into tiles") from err
+    return labels
 
 
 def _image_files(paths: Sequence[Path]) -> dict[str, Path]:
@@ -50,7 +76,8 @@ def _image_files(paths: Sequence[Path]) -> dict[str, Path]:
         elif is_file(path):
             found.append((name_text(path.stem), path))
         else:
-            raise DataError(f"{path}: no such file or folder")
+            reason = "is a pipe or a device; expected an image" if path.exists() else "no such file or folder"
+            raise DataError(f"{path}: {reason}")
     by_id: dict[str, Path] = {}
     for image_id, path in found:
         earlier = by_id.setdefault(image_id, path)

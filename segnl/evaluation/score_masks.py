@@ -40,6 +40,7 @@ class ScoreRequest:
     ignore_ids: ids in label files that are not scored. prediction_ids: `file`: the ids of the label files; `train`:
     0..k-1 in the order of the class table. prediction_suffix, label_suffix: ends of file names. resize: whether masks
     of another size than their label are resized to it (nearest pixel) instead of refused. published: a printed score.
+    foreground_id: of binary masks: a further id of the table's second class, in labels and predictions.
     """
 
     predictions: Path
@@ -51,6 +52,7 @@ class ScoreRequest:
     label_suffix: str = ""
     resize: bool = False
     published: str | None = None
+    foreground_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
         except ValueError as err:
             raise ConfigError(f"--published: {err}") from err
     table = class_table(request.classes, request.ignore_ids)
+    _check_foreground(request, table)
     labels = find_masks(request.labels, request.label_suffix)
     predictions = find_masks(request.predictions, request.prediction_suffix)
     pairs = pair_masks(labels, predictions)
@@ -183,6 +186,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
                 digests.append((image.label_digest, image.prediction_digest))
                 num_resized += image.was_resized
                 progress.advance()
+    _refuse_unread_foreground(request, table, raw)
     return MaskScore(
         request,
         table,
@@ -201,6 +205,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
 def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
     """Returns the classes of a file, of `cityscapes` or of `ade20k`, with these ids ignored besides 255.
 
+    255 is not ignored where the table has it as a class.
     Raises ConfigError for an id that is a class, DataError for a file that is no class table.
     """
     if classes == "cityscapes":
@@ -211,7 +216,7 @@ def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
         [row.name for row in rows],
         [row.colour for row in rows],
         file_ids=[row.file_id for row in rows],
-        ignore_ids=[0, IGNORE] if classes == "ade20k" else [IGNORE],
+        ignore_ids=[0] if classes == "ade20k" else [],
         title=classes if classes == "ade20k" else path.name,
         unknown_hint="name it with --ignore if it stands for unlabelled pixels, or correct the class table",
     )
@@ -229,11 +234,40 @@ def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:
         table.names,
         table.palette,
         file_ids=table.file_ids,
-        ignore_ids={*table.ignore_ids, *ignore_ids, IGNORE},
+        ignore_ids={*table.ignore_ids, *ignore_ids, *({IGNORE} - {*table.file_ids})},
         void_id=table.void_id,
         title=table.title,
         unknown_hint=table.unknown_hint,
     )
+
+
+def _check_foreground(request: ScoreRequest, table: ClassTable) -> None:
+    own = request.foreground_id
+    if own is None:
+        return
+    if table.num_classes != 2:
+        raise ConfigError(f"--foreground {own}: is for tables of two classes; {table.title} has {table.num_classes}")
+    if not 0 <= own <= IGNORE or own in (table.file_ids[0], *request.ignore_ids):
+        raise ConfigError(
+            f"--foreground {own}: expected an id within 0..{IGNORE} that is not '{table.names[0]}' or ignored"
+        )
+
+
+def _refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Counts) -> None:
+    """Raises DataError for binary masks of 0 and 255: 255 would be ignored, and only the background be scored.
+
+    raw: as in MaskScore.
+    """
+    if table.num_classes != 2 or IGNORE in {*table.file_ids, *request.ignore_ids} or request.foreground_id is not None:
+        return
+    own_id = table.file_ids[1] if request.prediction_ids == "file" else 1
+    name, hint = table.names[1], "add --foreground 255 if 255 stands for it, or --ignore 255 if it stands for no class"
+    if raw[IGNORE].any() and not raw[1].any():
+        raise DataError(
+            f"{request.labels}: no label holds {table.file_ids[1]}, the class '{name}', and some hold 255; {hint}"
+        )
+    if raw[:, IGNORE].any() and not raw[:, own_id].any():
+        raise DataError(f"{request.predictions}: no mask holds {own_id}, the class '{name}', and some hold 255; {hint}")
 
 
 def prediction_lut(table: ClassTable, prediction_ids: PredictionIds) -> Pixels:
@@ -245,7 +279,8 @@ def prediction_lut(table: ClassTable, prediction_ids: PredictionIds) -> Pixels:
     else:
         lut[list(table.ignore_ids)] = _NO_CLASS
         lut[list(table.file_ids)] = np.arange(table.num_classes)
-    lut[IGNORE] = _NO_CLASS
+    if IGNORE not in table.file_ids or prediction_ids == "train":
+        lut[IGNORE] = _NO_CLASS
     return lut
 
 
@@ -273,8 +308,12 @@ class _Pair(NamedTuple):
 
 def _read_pair(request: ScoreRequest, table: ClassTable, label_mask: Mask, prediction_mask: Mask) -> _Pair:
     """Reads one image. Raises DataError naming the file."""
-    label = table.to_train(label_mask.read(), label_mask.where)
-    raw = prediction_mask.read()
+    label_ids, raw = label_mask.read(), prediction_mask.read()
+    if request.foreground_id is not None:
+        own_ids = table.file_ids if request.prediction_ids == "file" else (0, 1)
+        label_ids = np.where(label_ids == request.foreground_id, table.file_ids[1], label_ids)
+        raw = np.where(raw == request.foreground_id, own_ids[1], raw)
+    label = table.to_train(label_ids, label_mask.where)
     was_resized = raw.shape != label.shape
     if was_resized:
         if not request.resize or not raw.size:

@@ -64,6 +64,19 @@ def test_a_page_of_somebody_else_is_not_replaced(
     assert main(["score", *folders, "--json", str(tmp_path / "y.json")]) == 0
 
 
+def test_neither_the_predictions_nor_counts_of_somebody_else_are_replaced(folders: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x.counts.npz").write_bytes(b"precious")
+    assert main(["score", *folders, "--json", str(tmp_path / "x.json")]) == 2
+    assert (tmp_path / "x.counts.npz").read_bytes() == b"precious"
+    predictions = tmp_path / "p.json"
+    lengths = {"size": [13, 27], "counts": [0, 351]}
+    content = json.dumps([{"image_id": name, "category_id": 0, "segmentation": lengths} for name in "ab"])
+    predictions.write_text(content)
+    with pytest.raises(SystemExit):
+        main(["score", str(predictions), *folders[1:], "--json", str(predictions)])
+    assert predictions.read_text() == content
+
+
 def test_a_number_that_no_definition_gives_names_the_nearest(
     folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

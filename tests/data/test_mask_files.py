@@ -1,6 +1,7 @@
 """Masks of other toolkits: every form of file gives the same ids, and what cannot be paired or read is one line."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,71 @@ def test_a_missing_path_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
         find_masks(tmp_path / "none")
     with pytest.raises(DataError, match="no masks; expected"):
         find_masks(tmp_path)
+
+
+def npy_header(shape: str) -> bytes:
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (64 - (len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello", "array 'a' cannot be read"),
+        (npy_header("(1000000000000, 1000000000000)") + b"abc", "array 'a' of shape .* at most 2"),
+        (npy_header("(60000, 60000)"), "array 'a' of shape .* at most 2"),
+        (npy_header("(-1, 4)"), "array 'a' "),
+        (npy_header("(5, 5)") + b"abc", "array 'a' cannot be read"),
+    ],
+)
+def test_an_array_that_is_none_or_lies_about_its_size_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as file:
+        file.writestr("a.npy", content)
+    with pytest.raises(DataError, match=message):
+        find_masks(tmp_path / "p.npz")["a"].read()
+    with zipfile.ZipFile(tmp_path / "q.npz", "w") as file:
+        file.writestr("a", content)
+    with pytest.raises(DataError, match=r"q\.npz"):
+        find_masks(tmp_path / "q.npz")["a"].read()
+
+
+def test_an_array_that_stands_twice_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as file:
+        file.writestr("a.npy", npy_header("(1, 1)") + b"a")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("a.npy", npy_header("(1, 1)") + b"a")
+    with pytest.raises(DataError, match="holds the array 'a' twice"):
+        find_masks(tmp_path / "p.npz")
+
+
+def test_an_array_of_truth_values_is_a_binary_mask(tmp_path: Path) -> None:
+    np.savez(tmp_path / "p.npz", a=np.array([[True, False]]))
+    assert find_masks(tmp_path / "p.npz")["a"].read().tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            [{"image_id": "a", "category_id": 10**30, "segmentation": {"size": [1, 1], "counts": [1]}}],
+            "category_id: Input should be less",
+        ),
+        ([{"image_id": "a", "category_id": 255, "segmentation": {"size": [1, 1], "counts": [1]}}], "category 255"),
+        ({"annotations": [{"file_name": "a\0b", "segments_info": []}]}, "file_name .* holds a NUL"),
+        ({"annotations": [{"file_name": "../../x", "segments_info": []}]}, "file_name .*leads out"),
+        (
+            {"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1}] * 2}]},
+            "segment 1 is listed twice",
+        ),
+        (
+            {"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1, "category_id": 255}]}]},
+            "a.png: category 255",
+        ),
+    ],
+)
+def test_cocos_json_with_what_cannot_be_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"p.json: .*{message}"):
+        next(iter(find_masks(tmp_path / "p.json").values())).read()

@@ -1,8 +1,10 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.core.errors import ConfigError, DataError
+from segnl.core.errors import ConfigError, DataError, MachineError
 from segnl.evaluation.predict import predict_files
 from segnl.evaluation.predictor import Predictor
 from segnl.runs.build import build_data, build_model, device_of
@@ -59,3 +61,31 @@ def test_a_deep_image_is_read_as_the_recipe_asks(predictor, tmp_path):
     recipe = predictor.recipe.model_copy(update={"data": data})
     asked = Predictor(predictor.model, recipe, predictor.class_table, predictor.device)
     assert predict_files(asked, [tmp_path / "deep.png"], tmp_path / "out") == 1
+
+
+def test_a_mask_does_not_replace_the_image_that_it_is_predicted_from(predictor, tiny_data, tmp_path):
+    (tmp_path / "mine" / "ids").mkdir(parents=True)
+    image = tmp_path / "mine" / "ids" / "a.png"
+    image.write_bytes((tiny_data / "images/val/frame0.png").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").symlink_to(image)
+    for given in (image, image.parent, tmp_path / "elsewhere"):
+        before = image.read_bytes()
+        with pytest.raises(ConfigError, match="is one of the images and would be replaced"):
+            predict_files(predictor, [given], tmp_path / "mine")
+        assert image.read_bytes() == before
+
+
+def test_an_image_for_which_memory_does_not_suffice_is_named(predictor, tiny_data, tmp_path, monkeypatch):
+    def fail(image):
+        raise MemoryError("5 GiB")
+
+    monkeypatch.setattr(predictor, "predict", fail)
+    with pytest.raises(MachineError, match=r"frame0\.png: 37x53 pixels: out of memory"):
+        predict_files(predictor, [tiny_data / "images/val/frame0.png"], tmp_path / "out")
+
+
+def test_a_pipe_is_not_called_missing(predictor, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="is a pipe or a device"):
+        predict_files(predictor, [tmp_path / "a.png"], tmp_path / "out")

@@ -201,6 +201,62 @@ def test_the_masks_of_the_reference_folder_meet_what_the_packages_print(shared: 
     assert {name: score.definitions[name] for name in peers["miou"]} == pytest.approx(peers["miou"], abs=2e-5)
 
 
+# ---- binary masks ----
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> tuple[ScoreRequest, float]:
+    """Labels and predictions of 0 and 255, and their mIoU by a loop."""
+    random = np.random.default_rng(1)
+    label, prediction = random.random((7, 11)) < 0.4, random.random((7, 11)) < 0.4
+    iou = [
+        (((label == own) & (prediction == own)).sum()) / ((label == own) | (prediction == own)).sum() for own in (0, 1)
+    ]
+    (tmp_path / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\tground\t0\t0\t0\n1\tcrack\t9\t0\t0\n")
+    predictions = write(tmp_path / "predictions", a=255 * prediction)
+    request = ScoreRequest(predictions, write(tmp_path / "labels", a=255 * label), str(tmp_path / "classes.tsv"))
+    return request, float(np.mean(iou))
+
+
+def test_binary_masks_of_0_and_255_name_the_option_that_scores_them(binary: tuple[ScoreRequest, float]) -> None:
+    request, miou = binary
+    with pytest.raises(DataError, match="no label holds 1, the class 'crack', and some hold 255; add --foreground 255"):
+        score_masks(request)
+    for ids in ("file", "train"):
+        own = replace(request, foreground_id=255, prediction_ids=ids)
+        assert score_masks(own).definitions["label_size_union_present"] == miou
+    label = np.array(Image.open(request.labels / "a.png")) // 255
+    write(request.labels, a=label)
+    with pytest.raises(DataError, match="no mask holds 1, the class 'crack'"):
+        score_masks(request)
+    assert score_masks(replace(request, foreground_id=255)).to_dict()["miou"] == miou
+
+
+def test_a_table_may_name_255_as_a_class(binary: tuple[ScoreRequest, float], tmp_path: Path) -> None:
+    request, miou = binary
+    table = tmp_path / "classes.tsv"
+    table.write_text(table.read_text().replace("1\tcrack", "255\tcrack"))
+    assert score_masks(request).to_dict()["miou"] == miou
+    write(request.predictions, a=np.array(Image.open(request.predictions / "a.png")) // 255)
+    assert score_masks(replace(request, prediction_ids="train")).to_dict()["miou"] == miou
+
+
+def test_255_may_still_stand_for_no_class(binary: tuple[ScoreRequest, float]) -> None:
+    request, _ = binary
+    assert score_masks(replace(request, ignore_ids=[255])).counts.confusion.target()[1] == 0
+
+
+@pytest.mark.parametrize("foreground", [0, 256, -1])
+def test_a_foreground_that_cannot_be_is_refused(binary: tuple[ScoreRequest, float], foreground: int) -> None:
+    with pytest.raises(ConfigError, match=f"--foreground {foreground}: expected an id"):
+        score_masks(replace(binary[0], foreground_id=foreground))
+
+
+def test_a_foreground_is_for_two_classes(request_: ScoreRequest) -> None:
+    with pytest.raises(ConfigError, match=r"is for tables of two classes; .* has 4"):
+        score_masks(replace(request_, foreground_id=255))
+
+
 # ---- the counts ----
 
 
@@ -241,4 +297,13 @@ def test_counts_of_other_shapes_are_refused(request_: ScoreRequest, tmp_path: Pa
     counts: ScoredCounts = score_masks(request_).scored_counts()
     save_counts(tmp_path / "a.npz", replace(counts, target=counts.target[:1]))
     with pytest.raises(DataError, match="cannot be read as counts"):
+        load_counts(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("change", [lambda c: -c, lambda c: c + 10**9])
+def test_counts_that_no_mask_can_have_are_refused(request_: ScoreRequest, tmp_path: Path, change) -> None:
+    """With a right checksum: it says nothing about who wrote the file."""
+    counts: ScoredCounts = score_masks(request_).scored_counts()
+    save_counts(tmp_path / "a.npz", replace(counts, intersection=change(counts.intersection)))
+    with pytest.raises(DataError, match="counts that no mask can have"):
         load_counts(tmp_path / "a.npz")
