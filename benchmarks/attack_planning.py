@@ -154,8 +154,8 @@ def diverged_lines(studies: int) -> Iterator[dict[str, Any]]:
 
     Two heads, scores alone, normal with FALL_SD; a run of the second falls by FALL with probability FALL_CHANCE, so the
     true difference of the means is FALL * FALL_CHANCE. occurs: a run of the study has fallen. pointed_out: of those
-    studies, every such run is listed; some: at least one is; wrongly: of the other studies, a run is listed. covers: the interval covers the
-    true difference, over all studies and over those in which no run has fallen.
+    studies, every such run is listed; some: at least one is; wrongly: of the other studies, a run is listed. covers:
+    the interval covers the true difference, over all studies and over those in which no run has fallen.
     """
     for seeds in (2, 3, 5, 10, 20):
         rng = np.random.default_rng([SEED, 9, seeds])

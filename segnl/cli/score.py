@@ -38,7 +38,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="ids in the label files that are not scored; several may follow; 255 is not scored unless the table names it",
+        help="ids in the label files that are not scored; several may follow; 255 is not, unless the table names it",
     )
     add(
         "--prediction-ids",

@@ -9,14 +9,12 @@ A mask holds integer ids `H W`; 255 stands for "no class". Imports no torch.
 
 import itertools
 import json
-import math
 import reprlib
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +25,7 @@ from segnl.core.arrays import Ids
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import NPZ_FAULTS, inside
 from segnl.core.find_files import find_files, name_text
+from segnl.core.npz import array_names, load_array, read_array
 from segnl.data.reading import FileError, read_image, read_label
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
@@ -100,7 +99,7 @@ def _read_file(path: Path) -> Ids:
         return _read_array(path, names[0])
     try:
         with path.open("rb") as file:
-            return _checked(_load_array(file, path), path)
+            return _checked(load_array(file), path)
     except NPZ_FAULTS as err:
         raise FileError(path, "damaged", f"cannot be read as a NumPy file ({err})") from err
 
@@ -114,35 +113,16 @@ def _of_npz(path: Path) -> Masks:
 
 def _array_names(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as file:
-            names = [name.removesuffix(".npy") for name in file.namelist()]
+        return array_names(path)
     except NPZ_FAULTS as err:
         raise FileError(path, "damaged", f"cannot be read as an .npz file ({err})") from err
-    doubled = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if doubled is not None:
-        raise FileError(path, "format", f"holds the array {doubled!r} twice; keep one of them")
-    return names
 
 
 def _read_array(path: Path, name: str) -> Ids:
     try:
-        with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
-            return _checked(_load_array(member, path, name), path, name)
+        return _checked(read_array(path, name), path, name)
     except NPZ_FAULTS as err:
         raise FileError(path, "damaged", f"array {name!r} cannot be read ({err})") from err
-
-
-def _load_array(file: IO[bytes], path: Path, name: str = "") -> npt.NDArray[Any]:
-    """Reads an array whose header describes at most MAX_PIXELS; the header may ask for any amount of memory."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, _ = read_header(file)
-    if math.prod(shape) > MAX_PIXELS:
-        where = f"array {name!r} " if name else ""
-        raise FileError(path, "format", f"{where}of shape {shape}; expected a mask of at most 2^28 pixels")
-    file.seek(0)
-    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:

@@ -252,8 +252,7 @@ class RunAttention:
         """
         settings = {"images": NUM_IMAGES, "queries": NUM_QUERIES, "fields": NUM_FIELDS, "seconds": SECONDS}
         key = {"version": VERSION, "evaluation": self.evaluation.key, **settings}
-        value: JSONDict = self.evaluation.cache.value(NAME, key, self._averages)
-        return value
+        return self.evaluation.cache.value(NAME, key, JSONDict, self._averages)
 
     def _averages(self) -> JSONDict:
         indices = np.unique(np.linspace(0, len(self.data) - 1, min(NUM_IMAGES, len(self.data))).round().astype(int))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from segnl.core.arrays import Counts
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.core.npz import read_array
 
 FORMAT = "segnl-counts-1"
 SUFFIX = ".counts.npz"
@@ -58,9 +59,10 @@ def save_counts(path: Path, counts: ScoredCounts) -> None:
 def load_counts(path: Path) -> ScoredCounts:
     """Reads what `save_counts` wrote. Raises DataError for a missing, damaged, changed or foreign file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            arrays = {name: file[name] for name in (*_COUNTS, *_TEXTS)}
+        about = json.loads(str(read_array(path, "about")))
+        arrays = {name: read_array(path, name) for name in (*_COUNTS, *_TEXTS)}
+        if not isinstance(about["source"], str):
+            raise ValueError("its source is no text")
         if about["format"] != FORMAT:
             raise DataError(f"{path}: counts of format {about['format']!r}; expected {FORMAT}: score the masks again")
         if about["checksum"] != _checksum(about["source"], arrays):

@@ -155,7 +155,7 @@ class FeatureFile:
         self.num_rows = len(self.images) * self.num_views
         key, cache = self._key(), ResultCache(folder)
         self.folder = cache.path(NAME, key).with_suffix("")
-        described = cache.value(NAME, key, self._described_maps)
+        described = cache.value(NAME, key, list[tuple[list[int], str]], self._described_maps)
         self.shapes: list[list[int]] = [shape for shape, _ in described]
         self.network_dtypes: list[torch.dtype] = [getattr(torch, dtype) for _, dtype in described]
         self.stages = sorted(stages_read(model, self.shapes) | set(stages))

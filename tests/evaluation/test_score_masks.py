@@ -10,7 +10,7 @@ from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.evaluation.score_masks import MaskScore, ScoreRequest, class_table, score_masks
-from segnl.metrics.scored_counts import ScoredCounts, load_counts, save_counts
+from segnl.metrics.scored_counts import ScoredCounts, _checksum, load_counts, save_counts
 
 FILE_IDS = (3, 7, 20, 9)
 """Of the classes a, b, c, d; train ids are 0..3. 0 and 255 are ignored."""
@@ -307,3 +307,20 @@ def test_counts_that_no_mask_can_have_are_refused(request_: ScoreRequest, tmp_pa
     save_counts(tmp_path / "a.npz", replace(counts, intersection=change(counts.intersection)))
     with pytest.raises(DataError, match="counts that no mask can have"):
         load_counts(tmp_path / "a.npz")
+
+
+def test_counts_with_names_that_are_no_texts_are_refused(request_: ScoreRequest, tmp_path: Path) -> None:
+    counts: ScoredCounts = score_masks(request_).scored_counts()
+    save_counts(tmp_path / "a.npz", counts)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    for about in ('{"format": "segnl-counts-1", "source": 3, "checksum": ""}', 3):
+        np.savez(tmp_path / "b.npz", **arrays | {"about": np.array(about)})
+        with pytest.raises(DataError, match="cannot be read as counts"):
+            load_counts(tmp_path / "b.npz")
+    arrays["sample_ids"] = np.arange(2)
+    texts = {name: arrays[name] for name in arrays if name != "about"}
+    about = json.dumps({"format": "segnl-counts-1", "source": "x", "checksum": _checksum("x", texts)})
+    np.savez(tmp_path / "b.npz", **texts, about=np.array(about))
+    with pytest.raises(DataError, match="no texts"):
+        load_counts(tmp_path / "b.npz")

@@ -1,0 +1,45 @@
+"""Arrays from .npy and .npz files of strangers: without pickle, and never larger than asked for. Imports no torch."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_ITEMS = 2**28
+
+
+def array_names(path: Path) -> list[str]:
+    """Returns the names of the arrays in an .npz file. Raises ValueError for a doubled name, and what zipfile does."""
+    with zipfile.ZipFile(path) as file:
+        names = [name.removesuffix(".npy") for name in file.namelist()]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"holds the array {name!r} twice; keep one of them")
+        seen.add(name)
+    return names
+
+
+def read_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """Reads one array of an .npz file. Raises KeyError for a missing one, and as `load_array` does."""
+    with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
+        return load_array(member)
+
+
+def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
+    """Reads an array in NumPy's format. Raises what NumPy raises (core/files.py: NPZ_FAULTS).
+
+    The header is looked at first: a few bytes of it may ask for any amount of memory. ValueError for more than
+    MAX_ITEMS, or items of more than 4 KiB.
+    """
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if math.prod(shape) > MAX_ITEMS or dtype.itemsize > 4096:
+        raise ValueError(f"shape {shape} of {dtype}; expected at most 2^28 items")
+    file.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
