@@ -37,7 +37,6 @@ from segnl.core.run_log import read_log
 from segnl.data.mask_files import find_masks
 from segnl.data.reading import read_image, read_label
 from segnl.labels.table import ClassTable
-from segnl.metrics.accumulator import PerImage, load_per_image
 from segnl.metrics.scored_counts import ScoredCounts, load_counts, save_counts
 from segnl.models.weights.files import read_checkpoint, tensors_in
 from segnl.reports.learning_curves import read_curve
@@ -173,10 +172,6 @@ def read_peer(file: Path) -> None:
         decode_head(model.get("decode_head"), (0, 1, 2, 3), "decode_head")
 
 
-def read_scores(file: Path) -> None:
-    load_per_image(file).total().miou()
-
-
 def read_weights(file: Path) -> None:
     tensors_in(read_checkpoint(file), str(file))
 
@@ -199,11 +194,9 @@ def png_bytes(mode: str) -> bytes:
     return file.getvalue()
 
 
-def counts_bytes() -> bytes:
-    per_image, file = PerImage(3), io.BytesIO()
-    for name in ("a", "b"):
-        per_image.add(name, np.arange(12, dtype=np.int64).reshape(3, 4))
-    np.savez_compressed(file, **per_image.to_arrays())
+def masks_bytes() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: np.arange(12, dtype=np.uint8).reshape(3, 4) for name in ("a", "b")})
     return file.getvalue()
 
 
@@ -236,7 +229,7 @@ def kinds() -> dict[str, tuple[str, Mutate, Callable[[Path], object]]]:
         "recipe": ("damaged.yaml", text_kind(RECIPE), load_recipe),
         "study": ("study.yaml", text_kind(STUDY), load_study),
         "log": ("log.jsonl", text_kind(LOG), read_run_log),
-        "counts": ("per_image.npz", bytes_kind(counts_bytes()), read_scores),
+        "masks": ("masks.npz", bytes_kind(masks_bytes()), read_masks),
         "scored_counts": ("a.counts.npz", bytes_kind(scored_counts_bytes()), load_counts),
         "coco_masks": ("results.json", text_kind(COCO), read_masks),
         "mask": ("mask.png", bytes_kind(png_bytes("P")), read_label),

@@ -82,8 +82,9 @@ def load_counts(path: Path) -> ScoredCounts:
     except NPZ_FAULTS as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else err
         raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err
-    values: dict[str, Any] = {name: tuple(arrays[name].tolist()) for name in _TEXTS}
-    return ScoredCounts(about["source"], **values, **{name: arrays[name] for name in _COUNTS})
+    values: dict[str, Any] = {name: arrays[name] for name in _COUNTS}
+    values |= {name: tuple(arrays[name].tolist()) for name in _TEXTS}
+    return ScoredCounts(about["source"], **values)
 
 
 def _checksum(source: str, arrays: dict[str, npt.NDArray[Any]]) -> str:

@@ -15,7 +15,7 @@ import torch
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
 from segnl.core.run_log import read_log
-from segnl.data.digest import content_digest, listing_digest
+from segnl.data.digest import content_digest, data_record
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
@@ -152,7 +152,7 @@ def test_training_from_an_archive_equals_training_from_its_folder(tiny_config, t
     assert weights_hash(tmp_path / "packed") == weights_hash(tmp_path / "plain")
     plain, packed = (build_data(recipe, "val") for recipe in recipes)
     assert content_digest(packed) == content_digest(plain)
-    assert listing_digest(packed) == listing_digest(plain)
+    assert data_record(packed) == data_record(plain)
 
 
 def what_counts(run: Path) -> list[dict[str, object]]:
