@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import segnl
+from segnl.core.config import load_mapping, merge
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.backbones.timm import TimmBackbone, TimmConfig
 from segnl.models.initialisation import seeded
 from segnl.models.segmenter import model_config, new_segmenter
+from segnl.profiling.cost import count_module
+from segnl.runs.recipe import compose
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 
@@ -84,6 +87,30 @@ def test_heads_train_on_it(model: str, head: str) -> None:
     assert logits.shape == (2, 3, 65, 97)
     logits.mean().backward()
     assert all(weight.grad is not None for weight in network.segmenter.head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        ("convnext_atto", "uper"),
+        ("resnet10t", "ocr"),
+        ("vit_tiny_patch16_224", "non_local"),
+        ("efficientnet_b0", "aspp"),
+        ("swin_tiny_patch4_window7_224", "rcca"),
+    ],
+)
+def test_parameters_and_flops_are_counted(model: str, head: str) -> None:
+    """Some networks read a tensor's numbers while they are built, which fake tensors do not have."""
+    mapping = {
+        "model": {"backbone": {"name": "timm", "model": model}, "head": {"name": head, "channels": 8}},
+        "data": {"name": "streets", "root": "nowhere", "crop_hw": [64, 97]},
+        "train": {"max_steps": 1, "batch_size": 2},
+    }
+    recipe = compose(merge(load_mapping(Path("streets/fcn.yaml")), mapping), file="test")
+    counts = count_module(recipe, 3, (64, 97), "model")
+    expected = sum(weight.numel() for weight in backbone(model).parameters())
+    assert counts.params > expected
+    assert counts.gflops > 0
 
 
 def test_weights_of_a_file_in_timm_s_names_are_loaded(tmp_path: Path) -> None:
