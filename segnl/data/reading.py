@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segnl.core.archives import is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, MachineError
 from segnl.core.files import read_bytes
 
 # Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
@@ -30,6 +32,7 @@ DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000
 """PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
 COLOURED = ("RGB", "RGBA", "LA", "PA")
 """PIL's modes of labels that are read as colours; the last band of all but the first is left out."""
+MOST_BANDS_OF_PIL = 4
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -74,6 +77,8 @@ def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels
     Raises FileError for a file that is missing, empty, truncated or too large; that has more than 8 bits a channel,
     unless image_format says how to read them; a fourth band that is not constant; or several pages.
     """
+    if image_format.num_bands > MOST_BANDS_OF_PIL:
+        return _tiff_bands(path, image_format)
     return rgb_pixels(_decode(path, image_format.max_pixels), path, image_format)
 
 
@@ -98,9 +103,7 @@ def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAU
 
 def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> Pixels:
     """Returns the pixels of an image of more than 8 bits a channel, scaled from value_range to 0..255."""
-    if image_format.value_range is None:
-        detail = "image of more than 8 bits a channel; expected 8 bits a channel, or data.value_range, the values that"
-        raise FileError(path, "format", f"{detail} become 0 and 255, such as [0, 4095] for 12 bits")
+    _require_range(path, image_format)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
@@ -112,11 +115,55 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first
         if image_format.num_bands == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
             values = values[..., :3]
-    lowest, highest = image_format.value_range
-    levels = np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
+    levels = _levels(values, path, image_format)
     if levels.ndim == 2:
         levels = np.repeat(levels[:, :, None], 3 if image_format.num_bands == 3 else 1, axis=2)
     return _require_bands(np.ascontiguousarray(levels), path, image_format.num_bands)
+
+
+def _require_range(path: Path, image_format: ImageFormat) -> tuple[float, float]:
+    """Returns the values that become 0 and 255. Raises FileError where none are set."""
+    if image_format.value_range is None:
+        detail = "image of more than 8 bits a channel; expected 8 bits a channel, or data.value_range, the values that"
+        raise FileError(path, "format", f"{detail} become 0 and 255, such as [0, 4095] for 12 bits")
+    return image_format.value_range
+
+
+def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
+    """Scales values from value_range to 0..255."""
+    lowest, highest = _require_range(path, image_format)
+    return np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
+
+
+def _tiff_bands(path: Path, image_format: ImageFormat) -> Pixels:
+    """Decodes a TIFF of more than four bands, which PIL cannot, by tifffile (the extra `tiff`)."""
+    try:
+        import tifffile
+    except ImportError as err:
+        raise MachineError(
+            "images of more than 4 bands: tifffile is not installed; pip install 'segnl[tiff]', or in a checkout "
+            "./run.sh extra tiff"
+        ) from err
+    count = image_format.num_bands
+    try:
+        with tifffile.TiffFile(io.BytesIO(read_bytes(path))) as tiff:
+            series = tiff.series[0]
+            shape, places = series.shape, [i for i, size in enumerate(series.shape) if size == count]
+            if len(shape) != 3 or not places or 1 in places[:1]:
+                detail = f"image of shape {list(shape)}, but model.input.channels is {count}"
+                raise FileError(path, "format", f"{detail}; expected one picture with that many bands")
+            axis = 2 if 2 in places else 0  # adjacent bands, or one after the other
+            if series.size > image_format.max_pixels * count:
+                raise FileError(path, "format", f"has {series.size // count:,} pixels; raise data.max_pixels")
+            values = np.moveaxis(series.asarray(), axis, 2)
+    except FileNotFoundError as err:
+        raise FileError(path, "missing", "no such file") from err
+    except FileError:
+        raise
+    except (*_DECODER_ERRORS, tifffile.TiffFileError, RuntimeError, AttributeError, MemoryError) as err:
+        reason = str(err or type(err).__name__).splitlines()[0]
+        raise FileError(path, "damaged", f"cannot be decoded as a TIFF of {count} bands ({reason})") from err
+    return np.ascontiguousarray(values if values.dtype == np.uint8 else _levels(values, path, image_format))
 
 
 def _require_bands(pixels: Pixels, path: Path, num_bands: int) -> Pixels:
@@ -287,7 +334,7 @@ def _unknown_image(path: Path) -> FileError:
         is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     if is_tiff:
         detail = "a TIFF of a kind that is not decoded, such as one of more than 4 bands or of mixed depths"
-        return FileError(path, "format", f"{detail}; save at most 4 bands, each of 8 or of 16 bits")
+        return FileError(path, "format", f"{detail}; set model.input.channels to the number of bands")
     return FileError(path, "damaged", "cannot be decoded (cannot identify image file); download or export it again")
 
 

@@ -83,12 +83,40 @@ class ScaledCrop(A.DualTransform):
         return self._warp(mask, cv2.INTER_NEAREST, window)
 
     def _warp(self, pixels: Pixels, interpolation: int, window: Window) -> Pixels:
+        if pixels.ndim == 3 and pixels.shape[2] > 4:  # OpenCV rounds more than four to 1/32 pixel
+            bands = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+            return np.stack([self._warp(band, interpolation, window) for band in bands], axis=2)
         (top, left), window_hw, (down, right) = window
         # Source coordinates of the window's pixel (column, row); centres lie at .5.
         source = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
         flags = interpolation | cv2.WARP_INVERSE_MAP
         out = cv2.warpAffine(pixels, source, (window_hw[1], window_hw[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(out, dtype=np.uint8).reshape(*out.shape[:2], *pixels.shape[2:])  # OpenCV drops an axis of 1
+
+
+class PadBelow(A.DualTransform):
+    """Pads to `crop_hw` below and to the right, for any number of bands; albumentations pads four at most.
+
+    fill: the pixel. Labels are ignored there.
+    """
+
+    def __init__(self, crop_hw: tuple[int, int], fill: tuple[int, ...]) -> None:
+        super().__init__(p=1.0)
+        self.crop_hw, self.fill = crop_hw, fill
+
+    def apply(self, img: Pixels, **params: Any) -> Pixels:
+        return self._padded(img, self.fill)
+
+    def apply_to_mask(self, mask: Pixels, **params: Any) -> Pixels:
+        return self._padded(mask, IGNORE)
+
+    def _padded(self, pixels: Pixels, fill: int | tuple[int, ...]) -> Pixels:
+        rows, columns = pixels.shape[:2]
+        out_hw = [max(pair) for pair in zip(self.crop_hw, (rows, columns), strict=True)]
+        out = np.empty((*out_hw, *pixels.shape[2:]), pixels.dtype)
+        out[:] = fill
+        out[:rows, :columns] = pixels
+        return out
 
 
 class PhotometricDistortion(A.ImageOnlyTransform):
@@ -154,8 +182,12 @@ class TrainTransform:
         entries += [{"name": "HorizontalFlip", "p": 0.5}] if cfg.flip else []
         entries += [{"name": "PhotometricDistortion"}] if cfg.distort else []
         transforms = [build_transform(entry, cfg) for entry in (entries if cfg.augment is None else cfg.augment)]
-        # albumentations pads a mask with 0, a real class, unless told otherwise.
-        transforms.append(A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE))
+        transforms.append(
+            # albumentations pads a mask with 0, a real class, unless told otherwise.
+            A.PadIfNeeded(*cfg.crop_hw, position="top_left", fill=pad_rgb, fill_mask=IGNORE)
+            if self.num_bands <= 4
+            else PadBelow(cfg.crop_hw, pad_rgb)
+        )
         if cfg.augment is not None:
             transforms.append(A.RandomCrop(*cfg.crop_hw))
         self._is_identity = cfg.augment == ()  # for images of the crop's size

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from segnl.core.config import Config, Number, NumberAboveZero
 from segnl.core.errors import ConfigError
 
-Numbers = Annotated[tuple[Number, ...], Field(min_length=1, max_length=4)]
+MAX_BANDS = 64
+Numbers = Annotated[tuple[Number, ...], Field(min_length=1, max_length=MAX_BANDS)]
 Widening = Literal["repeat", "mean", "zero"]
 
 
 class InputConfig(Config):
     """Input convention; the defaults are ImageNet's, as in the weights of torchvision and mmsegmentation."""
 
-    channels: Annotated[int, Field(ge=1, le=4)] = 3
-    """Bands of an image: 3 for RGB, 4 for RGB and infrared, 1 for grey or thermal."""
+    channels: Annotated[int, Field(ge=1, le=MAX_BANDS)] = 3
+    """Bands of an image: 3 for RGB, 4 for RGB and infrared, 1 for grey or thermal, more for multispectral TIFF."""
     mean: Numbers = (123.675, 116.28, 103.53)
     """One for each channel, on the scale 0..255, in the channel order `order`."""
-    std: Annotated[tuple[NumberAboveZero, ...], Field(min_length=1, max_length=4)] = (58.395, 57.12, 57.375)
+    std: Annotated[tuple[NumberAboveZero, ...], Field(min_length=1, max_length=MAX_BANDS)] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
     widening: Widening = "repeat"
     """How the first convolution of backbone.weights, of 3 channels, gets another number (segnl/models/input.py)."""
@@ -72,7 +73,8 @@ def widened(weight: Tensor, channels: int, widening: Widening) -> Tensor:
         return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
     if widening == "repeat":
         return weight[:, [i % 3 for i in range(channels)]] * (3 / channels)
-    return torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)[:, :channels]
+    further = weight.new_zeros(len(weight), max(0, channels - 3), *weight.shape[2:])
+    return torch.cat([weight, further], dim=1)[:, :channels]
 
 
 class Normalise(nn.Module):

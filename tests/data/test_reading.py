@@ -287,6 +287,37 @@ def test_one_band_is_read_from_grey_images_only(tmp_path):
     assert rgb_view(np.dstack([PIXELS, image])).tolist() == PIXELS.tolist()
 
 
+@pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
+@pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_six_bands_of_a_tiff_keep_their_order(tmp_path, dtype, layout, compression):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
+    if compression == "lzw":
+        pytest.importorskip("imagecodecs", reason="the extra `tiff` is not installed")
+    bands = np.random.default_rng(0).integers(0, 256, (7, 11, 6)).astype(dtype)
+    path, first = tmp_path / "a.tif", bands if layout == "contig" else np.moveaxis(bands, 2, 0)
+    settings = {"planarconfig": layout} if layout != "pages" else {}
+    tifffile.imwrite(path, first, photometric="minisblack", compression=compression, **settings)
+    value_range = None if dtype == "uint8" else (0.0, 510.0)
+    expected = bands if dtype == "uint8" else np.rint(bands / 2).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(path, ImageFormat(value_range, num_bands=6)), expected)
+    with pytest.raises(FileError, match=r"image of shape \[.*\], but model\.input\.channels is 5"):
+        read_image(path, ImageFormat(value_range, num_bands=5))
+    with pytest.raises(FileError, match="has 77 pixels; raise"):
+        read_image(path, ImageFormat(value_range, num_bands=6, max_pixels=76))
+    if dtype != "uint8":
+        with pytest.raises(FileError, match=r"expected 8 bits a channel, or data\.value_range"):
+            read_image(path, ImageFormat(num_bands=6))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    try:
+        image = read_image(path, ImageFormat(value_range, num_bands=6))
+    except FileError:
+        return
+    np.testing.assert_array_equal(
+        image, expected
+    )  # the pixels come first, only descriptions of later pages are missing
+
+
 def test_a_tiff_of_five_bands_says_so(tmp_path):
     data = bytes(7 * 11 * 5)
     values = {256: 11, 257: 7, 258: 8, 259: 1, 262: 1, 273: 8, 277: 5, 278: 7, 279: len(data), 284: 1}

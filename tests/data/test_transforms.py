@@ -355,3 +355,19 @@ def test_a_users_transform_is_found_by_its_dotted_name(tmp_path, monkeypatch):
     crop = make(sample((7, 11)), 0, 0)
     assert (crop.image == 7).all((0, 2)).sum() == 2
     np.testing.assert_array_equal(crop.image, make(sample((7, 11)), 0, 0).image)
+
+
+def test_a_crop_of_seven_bands_is_that_of_each_band(make_folder):
+    data = make_folder(1, scale=(0.5, 2.0), distort=False, crop_hw=(19, 23))
+    bands = np.random.default_rng(0).integers(0, 256, (13, 17, 7), dtype=np.uint8)
+    label = data.read(0).label
+    fill = tuple(range(10, 17))
+    whole = TrainTransform(data.cfg, fill, 0)
+    for epoch in range(6):
+        crop = whole(Sample(bands, label, "x"), epoch, 0)
+        for first in (0, 3, 4):
+            one = TrainTransform(data.cfg, fill[first : first + 3], 0)(
+                Sample(np.ascontiguousarray(bands[..., first : first + 3]), label, "x"), epoch, 0
+            )
+            assert (crop.image[..., first : first + 3] == one.image).all()
+            assert (crop.label == one.label).all()

@@ -98,6 +98,21 @@ def test_rgb_networks_have_the_tensors_they_had():
     }
 
 
+def test_a_network_is_trained_and_scored_on_images_of_seven_bands(tiny_config, tiny_data, tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
+    random = np.random.default_rng(0)
+    for path in (tiny_data / "images").rglob("*.png"):
+        tifffile.imwrite(path.with_suffix(".tif"), random.integers(0, 256, (37, 53, 7), dtype=np.uint8))
+        path.unlink()
+    numbers = ", ".join(["100.0"] * 7)
+    channels = f"model.input={{channels: 7, mean: [{numbers}], std: [{numbers}]}}"
+    fit(load_recipe(tiny_config, [channels, "data.distort=false", "train.max_steps=2"]), tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert run.open_data("val").read(0).image.shape == (37, 53, 7)
+    assert evaluate_run(run).metrics["num_images"] == 3
+    assert predict_files(load(tmp_path / "run"), [tiny_data / "images/val"], tmp_path / "out") == 3
+
+
 @pytest.mark.parametrize("bands", [1, 4])
 def test_a_network_is_trained_scored_and_applied_on_images_of_other_bands(tiny_config, tiny_data, tmp_path, bands):
     random = np.random.default_rng(0)
