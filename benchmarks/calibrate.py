@@ -24,7 +24,7 @@ from segnl.core.arrays import Floats, Mask
 from segnl.core.environment import git_state, machine, versions
 from segnl.core.files import write_atomic
 from segnl.metrics.statistics.comparison import holm
-from segnl.metrics.statistics.contributions import miou_contributions
+from segnl.metrics.statistics.contributions import class_contributions, mean_over_classes
 from segnl.metrics.statistics.variance import (
     ALPHA,
     Estimate,
@@ -190,7 +190,8 @@ def true_differences(variation: Variation, *, studies: int, images: int) -> Floa
 
 def intervals(drawn: Studies) -> dict[str, Floats]:
     """Returns each pair's difference, half width and p, `6 studies`; the studies take the place of the measures."""
-    contributions = np.moveaxis(miou_contributions(drawn.intersection, drawn.union), 1, 0)  # heads studies s n
+    by_image = mean_over_classes(class_contributions(drawn.intersection, drawn.union))
+    contributions = np.moveaxis(by_image, 1, 0)  # heads studies s n
     of_heads = [np.moveaxis(of_head, 0, 2) for of_head in contributions]  # s n studies each
     spreads = [spread_of(of_head) for of_head in of_heads]
     by_seed = seeds_agree(of_heads)

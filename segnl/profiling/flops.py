@@ -75,24 +75,21 @@ def _all_pairs_flops(block: NonLocalBlock, x: Tensor) -> int:
     """Returns the operations of theta, phi, g and all pairs, before W_z."""
     batch, channels, *space = x.shape
     num_keys, inner = block.values(x).shape[2], block.g.weight.shape[0]
-    return batch * _non_local_flops(block.pairwise, math.prod(space), num_keys, channels, inner, inner)
+    return batch * non_local_flops(block.pairwise, math.prod(space), num_keys, channels, inner, inner)
 
 
-def _non_local_flops(
+def non_local_flops(
     pairwise: str, num_queries: int, num_keys: int, channels: int, query_channels: int, value_channels: int
 ) -> int:
-    """Returns the operations of projections and all pairs, for one image; the gaussian scores x itself."""
-    projected = value_channels if pairwise == "gaussian" else value_channels + 2 * query_channels
-    query_channels = channels if pairwise == "gaussian" else query_channels
-    pairs = pair_flops(pairwise, num_queries, num_keys, query_channels, value_channels)
+    """Returns the operations of projections, scores of all pairs and weighted sums, for one image.
+
+    The gaussian scores x itself; the concatenation's score is w^T [theta_i, phi_j], a product over both.
+    """
+    is_gaussian = pairwise == "gaussian"
+    projected = value_channels if is_gaussian else value_channels + 2 * query_channels
+    score_channels = channels if is_gaussian else query_channels * (2 if pairwise == "concatenation" else 1)
+    pairs = 2 * num_queries * num_keys * (score_channels + value_channels)
     return 2 * num_queries * channels * projected + pairs
-
-
-def pair_flops(pairwise: str, num_queries: int, num_keys: int, query_channels: int, value_channels: int) -> int:
-    """Returns the operations of the scores of all pairs and of the weighted sums, for one image."""
-    # The concatenation's score is w^T [theta_i, phi_j], a product over both.
-    score_channels = 2 * query_channels if pairwise == "concatenation" else query_channels
-    return 2 * num_queries * num_keys * (score_channels + value_channels)
 
 
 @torch.no_grad()
@@ -121,7 +118,7 @@ def published_comparison(x: Tensor) -> dict[str, float]:
 def _published_non_local_flops(x: Tensor, pairwise: str) -> int:
     _, channels, h, w = x.shape
     query_channels = max(1, channels // PUBLISHED_REDUCTION)
-    return _non_local_flops(pairwise, h * w, h * w, channels, query_channels, channels)
+    return non_local_flops(pairwise, h * w, h * w, channels, query_channels, channels)
 
 
 def _criss_cross_flops(x: Tensor, recurrence: int) -> int:

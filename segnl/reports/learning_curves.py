@@ -66,11 +66,8 @@ def _column(lines: dict[int, dict[str, Any]], key: str) -> Floats:
 
 def smoothed(values: Floats, width: int) -> Floats:
     """Returns the mean over the values at most width // 2 places from each, over fewer at the ends."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(values.size)
-    first = np.maximum(place - width // 2, 0)
-    last = np.minimum(place + width // 2 + 1, values.size)
-    return (sums[last] - sums[first]) / (last - first)
+    window = np.ones(2 * (width // 2) + 1)
+    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
 
 
 def write_curves(runs: Sequence[Path], out: Path) -> str:

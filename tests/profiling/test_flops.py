@@ -8,8 +8,8 @@ from segnl.models.blocks.non_local import NonLocalBlock, NonLocalConfig
 from segnl.profiling.flops import (
     count_algorithm_flops,
     count_flops,
+    non_local_flops,
     num_parameters,
-    pair_flops,
     published_comparison,
     published_flops,
 )
@@ -65,17 +65,18 @@ def test_both_counts_agree_where_all_pairs_are_executed(pairwise, subsample):
         assert count_algorithm_flops(block, x) == count_flops(block, x)
 
 
-def test_pair_flops_equal_a_loop_over_pairs():
-    queries, keys, query_channels, value_channels = 3, 5, 2, 4
+def test_the_flops_of_all_pairs_equal_a_loop_over_pairs():
+    queries, keys, channels, query_channels, value_channels = 3, 5, 7, 2, 4
     total = 0
-    for _ in range(queries * keys):
-        total += 2 * query_channels  # theta_i . phi_j
-        total += 2 * value_channels  # + f_ij g_j
-    assert pair_flops("dot_product", queries, keys, query_channels, value_channels) == total
+    for _ in range(queries):
+        total += 2 * channels * (2 * query_channels + value_channels)  # theta, phi, g
+        for _ in range(keys):
+            total += 2 * query_channels  # theta_i . phi_j
+            total += 2 * value_channels  # + f_ij g_j
+    widths = queries, keys, channels, query_channels, value_channels
+    assert non_local_flops("dot_product", *widths) == total
     # w . [theta_i, phi_j] is twice as long
-    assert pair_flops("concatenation", queries, keys, query_channels, value_channels) == (
-        total + queries * keys * 2 * query_channels
-    )
+    assert non_local_flops("concatenation", *widths) == total + queries * keys * 2 * query_channels
 
 
 def test_published_flops_do_not_depend_on_the_blocks_own_widths():

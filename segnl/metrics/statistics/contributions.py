@@ -50,8 +50,3 @@ def mean_over_classes(by_class: Floats) -> Floats:
     """
     num_defined = np.isfinite(by_class[..., :1, :]).sum(axis=-1)  # a class is undefined in all images or in none
     return np.asarray(np.nansum(by_class, axis=-1) * ratio(1, num_defined))
-
-
-def miou_contributions(intersection: npt.ArrayLike, union: npt.ArrayLike) -> Floats:
-    """Returns each image's contribution to the mIoU: counts `... n k` -> f64 `... n`."""
-    return mean_over_classes(class_contributions(intersection, union))

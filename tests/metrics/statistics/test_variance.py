@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segnl.metrics.confusion import Confusion
-from segnl.metrics.statistics.contributions import class_contributions, group_sums, miou_contributions
+from segnl.metrics.statistics.contributions import class_contributions, group_sums, mean_over_classes
 from segnl.metrics.statistics.variance import (
     AGREEMENT,
     BORROWED_DF,
@@ -49,7 +49,7 @@ def test_contributions_average_to_the_score_that_the_confusion_matrix_gives(rng)
         whole.update(p, t)
     intersection = np.stack([confusion.intersection() for confusion in single])
     union = np.stack([confusion.union() for confusion in single])
-    assert miou_contributions(intersection, union).mean() == pytest.approx(whole.miou(), abs=1e-14)
+    assert mean_over_classes(class_contributions(intersection, union)).mean() == pytest.approx(whole.miou(), abs=1e-14)
     np.testing.assert_allclose(class_contributions(intersection, union).mean(axis=0), whole.iou(), atol=1e-14)
 
 
@@ -59,7 +59,8 @@ def test_the_variance_over_images_is_exactly_the_jackknife_s(rng):
     sizes = np.exp(rng.standard_normal((40, 1))) * (rng.random((40, 4)) < (1, 0.9, 0.5, 0)) + np.eye(40, 4, -5) * 3
     sizes[7, 3] = 2.0
     intersection, union = np.floor(intersection * sizes), np.floor(union * sizes)
-    spreads = [spread_of(miou_contributions(*run)[None, :, None]) for run in zip(intersection, union, strict=True)]
+    contributions = [mean_over_classes(class_contributions(*run)) for run in zip(intersection, union, strict=True)]
+    spreads = [spread_of(of_head[None, :, None]) for of_head in contributions]
     left_out = []
     for i in range(40):
         keep = np.arange(40) != i
