@@ -26,7 +26,6 @@ class AmbiguousPair:
 
     name: str
     classes: tuple[str, str]
-    object_is: str
     hw: tuple[int, int]
     height_m: float
     cue_is: str
@@ -39,7 +38,6 @@ PAIRS: tuple[AmbiguousPair, ...] = (
     AmbiguousPair(
         name="bus-truck",
         classes=("bus", "truck"),
-        object_is="a box-shaped heavy vehicle, its body in the livery",
         hw=(76, 84),
         height_m=3.0,
         cue_is="a square traffic sign in the livery, on a pole or an arm over the street",
@@ -50,7 +48,6 @@ PAIRS: tuple[AmbiguousPair, ...] = (
     AmbiguousPair(
         name="vegetation-terrain",
         classes=("vegetation", "terrain"),
-        object_is="a low green mound with flowers in the livery",
         hw=(46, 100),
         height_m=1.4,
         cue_is="a balloon in the livery in the sky, which shows the season",
@@ -61,7 +58,6 @@ PAIRS: tuple[AmbiguousPair, ...] = (
     AmbiguousPair(
         name="rider-person",
         classes=("rider", "person"),
-        object_is="someone in a long cape in the livery",
         hw=(80, 40),
         height_m=1.8,
         cue_is="a field painted on the road in the livery",
@@ -72,7 +68,6 @@ PAIRS: tuple[AmbiguousPair, ...] = (
     AmbiguousPair(
         name="wall-fence",
         classes=("wall", "fence"),
-        object_is="a grey panelled barrier with strips in the livery",
         hw=(46, 112),
         height_m=1.7,
         cue_is="a banner in the livery, hung on a building",
