@@ -45,10 +45,11 @@ class Strata:
         Raises ValueError for other shapes and values; nothing is counted then.
         """
         Confusion(self.num_classes).counts(pred, label)  # raises for shapes that differ and values out of range
-        add_by_bin({name: self.counts[name] for name in NUM_BINS}, bins_of(label), pred, label)
+        bins, components = bins_of(label)
+        add_by_bin({name: self.counts[name] for name in NUM_BINS}, bins, pred, label)
+        self.counts["components"] += components
         for index, width in enumerate(WIDTHS_PX):
             self.counts["boundary"][index] += boundary_counts(pred, label, width, self.num_classes)
-        self.counts["components"] += component_sizes(label)[1]
 
     def merge(self, other: "Strata") -> None:
         """Adds another rank's counts, of as many classes."""
@@ -75,20 +76,18 @@ class Strata:
         }
 
 
-def bins_of(label: Pixels) -> dict[str, Pixels]:
-    """Returns each pixel's bin, u8 `H W`, by the names in NUM_BINS. label: train ids u8 `H W`, 255 ignored.
+def bins_of(label: Pixels) -> tuple[dict[str, Pixels], Counts]:
+    """Returns each pixel's bin, u8 `H W`, by the names in NUM_BINS, and the number of components of each size.
 
-    distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so on; the last bin is farther than all.
+    label: train ids u8 `H W`, 255 ignored. distance: 0 within WIDTHS_PX[0] of another id, 1 within WIDTHS_PX[1] and so
+    on; the last bin is farther than all.
     """
     is_far = [~is_near_boundary(label, width, border_counts=False) for width in WIDTHS_PX]
     bands = [len(rows) for rows in np.array_split(np.arange(label.shape[0]), NUM_ROWS)]
     row = np.broadcast_to(np.repeat(np.arange(NUM_ROWS, dtype=np.uint8), bands)[:, None], label.shape)
-    return {
-        "size": component_sizes(label)[0],
-        "distance": np.sum(is_far, axis=0, dtype=np.uint8),
-        "row": row,
-        "ring": ring_of(label.shape).astype(np.uint8),
-    }
+    size, components = component_sizes(label)
+    distance: Pixels = np.sum(is_far, axis=0, dtype=np.uint8)
+    return {"size": size, "distance": distance, "row": row, "ring": ring_of(label.shape).astype(np.uint8)}, components
 
 
 def add_by_bin(counts: Mapping[str, Counts], bins: Mapping[str, Pixels], pred: Pixels, label: Pixels) -> None:

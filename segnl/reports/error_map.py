@@ -59,7 +59,7 @@ def _count(runs: Sequence[Evaluation], data: SegmentationData) -> list[dict[str,
     with Progress("counting errors by position", len(data), unit="image") as progress:
         for i in range(len(data)):
             label = data.read(i).label
-            bins = bins_of(label)
+            bins, _ = bins_of(label)
             for run, counts in zip(runs, maps, strict=True):
                 add_by_bin(counts, bins, run.mask(i, data.table), label)
             progress.advance()

@@ -22,7 +22,7 @@ def maps(seed=0):
 
 def counted(pred, label):
     counts = {name: np.zeros((bins, K, K + 1), np.int64) for name, bins in NUM_BINS.items()}
-    add_by_bin(counts, bins_of(label), pred, label)
+    add_by_bin(counts, bins_of(label)[0], pred, label)
     return counts
 
 
