@@ -45,24 +45,24 @@ def tiled_cross_entropy_sum(
         smooth = (scores.new_ones(num_classes) if weight is None else weight) * (label_smoothing / num_classes)
         tiles = PixelTiles(scores, label.shape[1:], align_corners=align_corners, wants_gradient=wants_gradient)
         for tile in tiles:
-            up, (place, labels, valid) = tile.logits, _labels(label, tile)
+            up, (labels, valid) = tile.logits, _labels(label, tile)
             if is_steep:
                 up -= up.amax(dim=1, keepdim=True)
             hard = valid  # rows columns: the label's own share of the target
             if weight is not None:
-                hard = valid * weight.index_select(0, labels.flatten()).view_as(valid)
+                hard = valid * weight[labels[:, 0]]
             target_sum = hard  # what the log-sum-exp is multiplied by
             if label_smoothing:
                 hard = hard * (1 - label_smoothing)
                 target_sum = hard + valid * smooth.sum()
                 total -= (torch.matmul(smooth, up) * valid).sum()
-            at_label = up.view(-1).index_select(0, place).view_as(hard)
+            at_label = up.gather(1, labels)[:, 0]
             exp_sum = up.exp2_().sum(dim=1)
             total += (exp_sum.log2() * target_sum).sub_(at_label.mul_(hard)).sum()
             if wants_gradient:
                 # target_sum * softmax - target, in up's memory, so that softmax needs no tensor of its own.
                 up *= (target_sum / exp_sum)[:, None]
-                up.view(-1).index_add_(0, place, hard.flatten(), alpha=-1)
+                up.scatter_add_(1, labels, -hard[:, None])
                 if label_smoothing:
                     up.addcmul_(smooth[:, None], valid[:, None], value=-1)
         return total * math.log(2), tiles.gradient() if wants_gradient else scores.new_empty(0)
@@ -78,10 +78,10 @@ def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Te
     with torch.autocast("cpu", enabled=False):
         scores, is_steep = _bits(logits)
         for tile in PixelTiles(scores, label.shape[1:], align_corners=align_corners):
-            up, (place, _, valid) = tile.logits, _labels(label, tile)
+            up, (labels, valid) = tile.logits, _labels(label, tile)
             if is_steep:
                 up -= up.amax(dim=1, keepdim=True)
-            at_label = up.view(-1).index_select(0, place).view_as(valid)
+            at_label = up.gather(1, labels)[:, 0]
             loss = up.exp2_().sum(dim=1).log2_().sub_(at_label).mul_(math.log(2)).clamp_(min=0)
             loss.mul_(valid).add_(valid - 1)  # unchanged where valid is 1, and -1 where it is 0
             losses[tile.image, tile.rows, tile.columns] = loss
@@ -121,13 +121,8 @@ def _checked(label: Tensor, num_classes: int) -> Tensor:
     return label.to(dtype)
 
 
-def _labels(label: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns a tile's labels as places in its flattened logits, as classes `rows columns`, and 1 where valid, else 0.
-
-    An ignored pixel gets the last class.
-    """
-    num_classes, columns = tile.logits.shape[1:]
+def _labels(label: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
+    """Returns a tile's classes, int64 `rows 1 columns` (the last one where ignored), and 1 where valid, else 0."""
     labels = label[tile.image, tile.rows, tile.columns]
-    classes = labels.clamp(max=num_classes - 1).int()
     valid = labels.to(tile.logits.dtype).ne_(IGNORE)  # as a number: booleans are slow to make and to convert
-    return torch.add(tile.first_class, classes, alpha=columns).flatten(), classes, valid
+    return labels.long().clamp_(max=tile.logits.shape[1] - 1)[:, None], valid

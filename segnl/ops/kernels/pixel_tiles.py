@@ -45,14 +45,12 @@ class Tile(NamedTuple):
     """A tile: upsampled logits and their position.
 
     image, rows, columns: its position in `b H W`.  logits: `rows k columns`.
-    first_class: int32 `rows columns`, the index in the flattened logits of each pixel's class 0.
     """
 
     image: int
     rows: slice
     columns: slice
     logits: Tensor
-    first_class: Tensor
 
 
 class Band(NamedTuple):
@@ -93,15 +91,11 @@ class PixelTiles:
         self.tile_memory = logits.new_empty(most_rows * row_numbers)
         self.wide_memory = logits.new_empty(most_wide * row_numbers)
         self.wide_grad_memory = torch.empty_like(self.wide_memory) if wants_gradient else logits.new_empty(0)
-        self.row_index = torch.arange(most_rows, dtype=torch.int32)[:, None]
-        self.column_index = torch.arange(columns, dtype=torch.int32)
 
     def __iter__(self) -> Iterator[Tile]:
         for image, source in enumerate(self.source):
             for columns in self.column_groups:
                 out, _ = _span(columns)
-                num_columns = _length(out)
-                first_class = self.row_index * (self.num_classes * num_columns) + self.column_index[:num_columns]
                 for rows in self.row_groups:
                     _, source_rows = _span(rows)
                     wide = self._widen(source[source_rows], columns)
@@ -109,8 +103,7 @@ class PixelTiles:
                         wide_grad = self.wide_grad_memory[: wide.numel()].view_as(wide).zero_()
                     for band in rows:
                         blended = self._blend(wide, band, source_rows.start)
-                        tile = blended.unflatten(1, (self.num_classes, num_columns))
-                        yield Tile(image, band.out, out, tile, first_class[: len(tile)])
+                        yield Tile(image, band.out, out, blended.unflatten(1, (self.num_classes, -1)))
                         if self.wants_gradient:
                             wide_grad[_shifted(band.source, source_rows.start)].addmm_(band.shares, blended)
                     if self.wants_gradient:

@@ -63,13 +63,6 @@ def test_gradient_is_upsampling_transposed(
     torch.testing.assert_close(tiles.gradient(), expected, rtol=1e-11, atol=1e-12)
 
 
-def test_first_class_indexes_class_0_of_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_sizes(monkeypatch, 1, 13)
-    for tile in PixelTiles(draw(), HW, align_corners=False):
-        class_0 = tile.logits.flatten()[tile.first_class.long().flatten()].view(tile.first_class.shape)
-        assert class_0.equal(tile.logits[:, 0])
-
-
 def test_a_tile_stays_small_whatever_the_sizes() -> None:
     for shape, out_hw in (
         ((2, 150, 64, 64), (512, 512)),
