@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -132,7 +133,7 @@ def _contestants(frame: official.Frame) -> dict[str, dict[str, Call]]:
 
 
 def _evaluate_pair(frame: official.Frame, opened: dict[str, Any] | None = None, *, with_instances: bool = True) -> Any:
-    with official._numpy_in1d():
+    with mock.patch.object(np, "in1d", np.isin, create=True):  # as run_cityscapesscripts does
         module = official._import_evaluator()
         args = copy.copy(module.args)
         args.quiet, args.evalLabels, args.evalInstLevelScore = True, [], with_instances
