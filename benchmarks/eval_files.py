@@ -189,7 +189,7 @@ def end_to_end(folder: Path, height: int, width: int, rounds: int) -> dict[str, 
         data = build_data(recipe, "val")
         predictor = Predictor(network, recipe, data.table, torch.device("cpu"))
         calls: dict[str, Call] = {
-            "segnl": partial(evaluate, predictor, data, recipe=recipe),
+            "segnl": partial(evaluate, predictor, data),
             "decoding alone": partial(_decode, data, workers),
         }
         seconds: dict[str, list[float]] = {name: [] for name in calls}
