@@ -331,3 +331,38 @@ def test_a_tiff_of_five_bands_says_so(tmp_path):
             FileError, match=r"a\.tif: a TIFF of a kind that is not decoded, such as one of more than 4 bands"
         ):
             read(path)
+
+
+def test_a_png_has_the_pixels_that_pil_decodes_and_prints_nothing(tmp_path, monkeypatch, capfd):
+    decoded = []
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: decoded.append(args) or decode(*args))
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    draws = np.random.default_rng(1)
+    variants = [{}, {"compress_level": 0}, {"dpi": (72, 72)}, {"exif": rotated}, {"transparency": (1, 2, 3)}]
+    for options in variants:
+        pixels = draws.integers(0, 256, (7, 11, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png", **options)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
+    assert len(decoded) == 3  # not those with an orientation or a transparent colour
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda data: data[:-70] + bytes([data[-70] ^ 1]) + data[-69:], "cannot be decoded"),  # a checksum is wrong
+        (lambda data: data[: len(data) // 2], "cannot be decoded"),
+        (lambda data: data[:-12], None),  # without its last chunk PIL decodes it
+    ],
+)
+def test_a_damaged_png_is_judged_by_pil(tmp_path, capfd, change, error):
+    path = tmp_path / "a.png"
+    path.write_bytes(change(png(8, 2, [row.tobytes() for row in PIXELS], 11)))
+    if error is None:
+        np.testing.assert_array_equal(read_image(path), PIXELS)
+    else:
+        with pytest.raises(FileError, match=error):
+            read_image(path)
+    assert capfd.readouterr().err == ""
