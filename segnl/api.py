@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segnl.core.config import suggest, validate
 from segnl.core.errors import ConfigError
 from segnl.data.base import SegmentationData
+from segnl.data.cache import cache_samples
 from segnl.data.find import DATASETS
 from segnl.data.sample import Sample
 from segnl.evaluation.attention import AttentionRow, ImageAttention, image_attention
@@ -169,14 +170,16 @@ def open_dataset(name: str, root: str | Path, split: str = "train", **settings: 
     """Opens a split of a data set.
 
     name: `folder`, `cityscapes`, `ade20k`, `streets`, or the dotted name of your own module. settings: the keys
-    of a recipe under `data`, such as ignore_ids.
+    of a recipe under `data`, such as ignore_ids, or cache: "disk".
 
     Raises ConfigError for an unknown name or setting, DataError for missing files or an unknown split.
     """
     data_class = DATASETS.find(name)
     # Samples are whole images here; crops are taken in training.
     mapping = {"name": name, "root": str(root), "crop_hw": [1, 1], **settings}
-    return Dataset(data_class(validate(data_class.Config, mapping, file="segnl.open_dataset"), split))
+    data = data_class(validate(data_class.Config, mapping, file="segnl.open_dataset"), split)
+    cache_samples([data], is_shown=False)
+    return Dataset(data)
 
 
 def _draw_seed() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segnl.core.archives import member_bytes, open_file
 from segnl.core.errors import ConfigError, MachineError
+from segnl.core.log import log
 
 NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Exceptions of numpy and zipfile for an .npz that is truncated, damaged, or of another kind."""
@@ -121,10 +122,10 @@ def not_a_link(folder: Path) -> Path:
 
 
 @contextmanager
-def run_lock(folder: Path, *, hint: str = "--run name") -> Iterator[None]:
+def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> Iterator[None]:
     """Locks `folder` for this process until the context or the process ends.
 
-    Raises ConfigError if another process holds it; hint: what else the user could give.
+    waits: waits for another process that holds it. Else raises ConfigError; hint: what else the user could give.
     """
     path = not_a_link(folder / LOCK)
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
@@ -133,7 +134,11 @@ def run_lock(folder: Path, *, hint: str = "--run name") -> Iterator[None]:
         except OSError as err:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another {hint}") from err
+            if not waits:
+                raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another {hint}") from err
+            log.info("%s: in use by process %s; waiting", folder, holder)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            file.seek(0)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

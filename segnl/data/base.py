@@ -1,10 +1,10 @@
 """Base of every data set: its settings, its pairs of image and label files, reading a pair."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -102,6 +102,10 @@ class DataConfig(Config):
     workers: Annotated[int, Field(ge=0, le=1_000_000)] = 2
     """Loader processes; their number is bounded by the machine (core/limits.py)."""
     worker_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Where decoded samples are stored, so that a training decodes each image once (docs/training.md)."""
+    cache_limit_gb: Annotated[float, Field(gt=0, le=1_000_000)] = 32.0
+    """Size of the cache, of all data sets together, in 10^9 bytes; samples beyond it are decoded at each reading."""
 
     @field_validator("group")
     @classmethod
@@ -206,6 +210,8 @@ class SegmentationData:
     """Regular expression of its images' groups, as in the recipe's data.group, where that is null."""
     ambiguous_pairs: ClassVar[tuple[str, ...]] = ()
     """Names of the pairs of classes that look alike, for a data set that marks their pixels (`ambiguous_mask`)."""
+    stored: Callable[[int], Sample | None] | None = None
+    """Returns a pair from the cache (data/cache.py), None for one that is not in it."""
 
     def __init__(
         self,
@@ -384,7 +390,15 @@ class SegmentationData:
         return read_label(self._labels[i], max_id=self.table.max_id, max_pixels=self.cfg.max_pixels)
 
     def read(self, i: int) -> Sample:
-        """Reads pair `i` at its own size, the label as train ids. Raises DataError naming the file and the error."""
+        """Reads pair `i` at its own size, the label as train ids, or takes it from the cache.
+
+        Raises DataError naming the file and the error.
+        """
+        sample = self.stored(i) if self.stored is not None else None
+        return self.decode(i) if sample is None else sample
+
+    def decode(self, i: int) -> Sample:
+        """Reads pair `i` from its files as `read` does."""
         image = self.read_image(i)
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])

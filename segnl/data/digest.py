@@ -30,7 +30,7 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     keeps its size then, so every byte is read: about 1.4 GB/s a thread where the files are in memory.
     Raises DataError for a file that cannot be read.
     """
-    lines = _table_lines(data.table)
+    lines = table_lines(data.table)
     indices = list(range(len(data)) if indices is None else indices)
     names, paths = [], []
     for i in indices:
@@ -39,7 +39,7 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
             names.append(f"{folder and folder + '/'}{name_text(path.name)}")
             paths.append(path)
     with ThreadPoolExecutor(min(MAX_THREADS, num_cores())) as pool:
-        lines += [f"{name} {digest}" for name, digest in zip(names, pool.map(_file_digest, paths), strict=True)]
+        lines += [f"{name} {digest}" for name, digest in zip(names, pool.map(file_digest, paths), strict=True)]
     if text := data.generated_from():  # there are no files
         lines += [text, *(data.sample_ids[i] for i in indices)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -51,7 +51,7 @@ def data_record(data: SegmentationData) -> JSONDict:
     digest: of sample ids, classes and sizes of files, all that the first checkpoints had. content: `content_digest`.
     The folder does not matter. Raises DataError for a file that cannot be read.
     """
-    lines = [*_table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
+    lines = [*table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
     num_bytes = 0
     for i, sample_id in enumerate(data.sample_ids):
         try:
@@ -71,14 +71,15 @@ def has_changed(before: JSONDict, now: JSONDict) -> bool:
     return any(before[key] != now[key] for key in now if key in before)
 
 
-def _table_lines(table: ClassTable) -> list[str]:
+def table_lines(table: ClassTable) -> list[str]:
+    """Returns how a class table maps the values of labels, as text."""
     lines = [str([table.names, table.file_ids, table.ignore_ids, table.void_id])]
     if table.has_label_map:
         lines.append(str([sorted(table.label_values.items()), table.reads_colours, table.ignores_rest]))
     return lines
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read once in this process unless the file has changed since.
 
     Writing to a file moves its change time, which no program can set back.

@@ -247,7 +247,7 @@ def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and
 # scored, what it logs, and how its steps are executed.
 NON_TRAINING_KEYS = frozenset(
-    {"data.root", "data.workers", "data.worker_timeout_s", "data.group"}
+    {"data.root", "data.workers", "data.worker_timeout_s", "data.group", "data.cache", "data.cache_limit_gb"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
     | {"train.loggers", "train.pictures", "train.features.max_gib"}
 )

@@ -11,6 +11,7 @@ from segnl.core.files import ensure_writable
 from segnl.core.limits import require_memory
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
+from segnl.data.cache import cache_samples
 from segnl.data.digest import data_record, has_changed
 from segnl.data.label_counts import class_pixels, require_labelled
 from segnl.data.loader import BatchPlan, train_batches
@@ -79,6 +80,8 @@ def fit(
                 steps, num_steps = trainer.step_number, final_recipe.train.num_steps
                 log.info("%s: already trained, %d of %d steps%s", run, steps, num_steps, early)
             return
+        with group.shared_errors():
+            cache_samples([data] if val_data is None else [data, val_data], is_shown=group.is_rank0)
         all_loggers = [TerminalLogger(), *recipe_loggers, JSONLLogger()] if group.is_rank0 else []
         validators = [] if validator is None else [validator]
         batches = stack.enter_context(closing(_batches(trainer, data)))

@@ -36,6 +36,8 @@ BY_THE_LOOP = {
     "train.features",
     "train.loggers",
     "data.worker_timeout_s",
+    "data.cache",  # tests/data/test_cache.py
+    "data.cache_limit_gb",
     "eval.metrics",
     "data.group",  # by a study: tests/data/test_groups.py
 }
