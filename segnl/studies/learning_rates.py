@@ -5,11 +5,12 @@ split on which the study compares the heads is not used. A search run is an ordi
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from segnl.core.config import Config, Count, JSONDict, merge
 from segnl.core.errors import ConfigError
@@ -71,7 +72,11 @@ def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dic
 def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:
     """Returns the result of the search with this key in a study's folder; None where there is none."""
     record = ResultCache.of(folder).load(NAME, key)
-    return None if record is None else ChosenRates(**record.value)
+    if record is None:
+        return None
+    with suppress(ValidationError):  # it was edited
+        return TypeAdapter(ChosenRates).validate_python(record.value)
+    return None
 
 
 def store_rates(

@@ -10,7 +10,6 @@ read with pread: like a memory map it shares the pages between processes, but a 
 an error in one line and no SIGBUS.
 """
 
-import copy
 import math
 import os
 import shutil
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError, MachineError
-from segnl.core.files import ensure_writable, run_lock
+from segnl.core.files import ensure_writable, not_a_link, run_lock
 from segnl.core.log import log
 from segnl.core.precision import autocast
 from segnl.core.progress import Progress
@@ -77,11 +76,13 @@ class _NotedStages(Sequence[Tensor]):
 
 @torch.no_grad()
 def stages_read(model: Segmenter, shapes: Sequence[Sequence[int]]) -> set[int]:
-    """Returns the stages that head and auxiliary head read in training, 0 = c2 .. 3 = c5. shapes: of the maps."""
-    head = copy.deepcopy(model.head).train()  # a copy, whose running statistics may change
-    noted = _NotedStages([next(model.parameters()).new_zeros(2, *shape) for shape in shapes])
-    head(noted)
-    return noted.read | (set() if model.aux_stage is None else {model.aux_stage})
+    """Returns the stages that head and auxiliary head read, 0 = c2 .. 3 = c5. shapes: of the maps `c h w`.
+
+    Those of `in_stages` count in any case: a head may read some of them in training only.
+    """
+    noted = _NotedStages([next(model.parameters()).new_zeros(1, *shape) for shape in shapes])
+    model.eval().head(noted)  # in training, norms would change and wait for other processes
+    return noted.read | {*model.head.in_stages} | (set() if model.aux_stage is None else {model.aux_stage})
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,15 @@ class _Rows:
     @contextmanager
     def appending(self, num_rows: int) -> Iterator[Callable[[bytes], None]]:
         """Cuts the file after `num_rows` and yields a function that appends a row; syncs the file at the end."""
-        with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would lead to somebody else's file
+        with open(os.open(self.path, flags, 0o666), "wb") as file:
             file.truncate(num_rows * self.stride)
             file.seek(0, os.SEEK_END)
-            yield lambda row: (file.write(row + zlib.crc32(row).to_bytes(_CRC_BYTES, "little")), None)[1]
+
+            def append(row: bytes) -> None:
+                file.write(row + zlib.crc32(row).to_bytes(_CRC_BYTES, "little"))
+
+            yield append
             file.flush()
             os.fsync(file.fileno())
 
@@ -153,8 +159,8 @@ class FeatureFile:
         self.dtype = DTYPES[self.settings.dtype]
         self.transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
         self.num_rows = len(self.images) * self.num_views
-        key, cache = self._key(), ResultCache(folder)
-        self.folder = cache.path(NAME, key).with_suffix("")
+        key, cache = self._key(), ResultCache(not_a_link(folder))
+        self.folder = not_a_link(cache.path(NAME, key).with_suffix(""))
         described = cache.value(NAME, key, list[tuple[list[int], str]], self._described_maps)
         self.shapes: list[list[int]] = [shape for shape, _ in described]
         self.network_dtypes: list[torch.dtype] = [getattr(torch, dtype) for _, dtype in described]
@@ -262,10 +268,9 @@ class FeatureFile:
                 for view in range(max(0, first - index * self.num_views), self.num_views):
                     crop = collate([self.transform.view(sample, view)])
                     rows = {"crops": bytes_of(hashed_pixels(crop.image)) + bytes_of(crop.label)}
-                    if len(files) > 1 or "crops" not in files:
-                        rows |= {
-                            f"c{i + 2}": self._row_of(x, crop.sample_ids[0]) for i, x in enumerate(self._maps_of(crop))
-                        }
+                    for i, values in enumerate(self._maps_of(crop)):
+                        if f"c{i + 2}" in files:
+                            rows[f"c{i + 2}"] = self._row_of(values, sample.id)
                     for name, append in files.items():
                         append(rows[name])
                     progress.advance()

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, NonFiniteError
+from segnl.core.result_cache import Record, ResultCache
 from segnl.core.run_log import read_log
 from segnl.runs.checkpoint import checkpoints_of, newest_checkpoint
 from segnl.studies import run as run_module
@@ -12,7 +13,7 @@ from segnl.studies.study import load_study
 from segnl.training.features import FeatureFile
 from segnl.training.fit import fit
 
-SEARCH = "learning_rates: {grid: [1e-3, 1e30], steps: 2, folds: 2}\ngallery: 1\nattention_images: 0\n"
+SEARCH = "learning_rates: {grid: [1e-3, 0.5], steps: 2, folds: 2}\ngallery: 1\nattention_images: 0\n"
 FROZEN = (
     "overrides: {model: {backbone: {frozen: true}, aux: null}, data: {views: 2}, train: {features: {dtype: float32}}}\n"
 )
@@ -24,12 +25,19 @@ def append(study_file, text):
 
 
 def test_each_head_gets_the_rate_that_scores_best_on_images_left_out(study_file, monkeypatch):
+    def fit_or_diverge(recipe, folder):
+        if recipe.optim.lr == 0.5:
+            folder.joinpath("log.jsonl").write_text('{"event": "non_finite", "step": 1}\n')
+            raise NonFiniteError("step 2: the loss is nan")
+        fit(recipe, folder)
+
     monkeypatch.chdir(study_file.parent)
+    monkeypatch.setattr(run_module, "fit", fit_or_diverge)
     results = compare(append(study_file, SEARCH))
     folder = results.study.folder
     chosen = results.study.search.chosen
     assert chosen.rates == {"fcn": 1e-3, "rcca": 1e-3}
-    assert chosen.miou["fcn"]["1e+30"] is None  # it diverged
+    assert chosen.miou["fcn"]["0.5"] is None  # it diverged
     assert chosen.miou["rcca"]["0.001"] > 0
     assert chosen.at_edge() == ["fcn", "rcca"]
     search = newest_checkpoint(folder / "fcn-lr0.001-s0")
@@ -63,6 +71,8 @@ def test_the_highest_score_decides_and_a_head_that_always_diverges_is_an_error(t
     assert chosen.rates == {"fcn": 0.001, "rcca": 0.01}
     assert chosen.at_edge() == ["fcn"]
     assert stored_rates(tmp_path, {"a": 2}) is None
+    ResultCache.of(tmp_path).store("learning-rates", Record({"a": 1}, {"rates": "edited"}))
+    assert stored_rates(tmp_path, {"a": 1}) is None
     with pytest.raises(ConfigError, match="every training of fcn diverged; give lower rates"):
         store_rates(tmp_path, {}, {"fcn": {"0.1": None}}, [])
 

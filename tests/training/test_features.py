@@ -178,6 +178,17 @@ def test_a_full_disk_is_a_line_and_keeps_what_was_computed(tiny_config, tmp_path
     assert file.crops.num_whole() == 15
 
 
+def test_maps_are_not_written_through_a_link(tiny_config, tmp_path):
+    file = feature_file(tiny_config, tmp_path / "features")
+    file.folder.mkdir()
+    other = tmp_path / "precious"
+    other.write_bytes(b"kept")
+    (file.folder / "c5").symlink_to(other)
+    with pytest.raises(MachineError, match="symbolic links"):
+        file.compute()
+    assert other.read_bytes() == b"kept"
+
+
 def test_a_map_beyond_float16_is_refused(tiny_config, tmp_path):
     file = feature_file(tiny_config, tmp_path / "features", "train.features.dtype=float16")
     with torch.no_grad():
