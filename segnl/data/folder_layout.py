@@ -41,6 +41,7 @@ IMAGE_WORDS = (
 LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_target", "_l")
 IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
 FOREIGN = {
+    ".arrow": "a Hugging Face data set as save_to_disk writes it: write it with to_parquet",
     ".json": "annotations, but neither LabelMe nor COCO with outlines (boxes have none): export masks as PNG instead",
     ".txt": "YOLO labels: these need a data.yaml with names, train and val",
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",

@@ -130,6 +130,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
         (["a.jpg", "a.json"], "perhaps annotations, but neither LabelMe nor COCO with outlines"),
         (["a.zip"], "segnl new FILE.zip reads it"),
+        (["data-00000-of-00001.arrow", "state.json"], "write it with to_parquet"),
         (["aachen_000000_000019_gtFine_labelIds.png"], "is Cityscapes, which has recipes of its own"),
         (["ADE_train_00000001.png", "ADE_train_00000001.jpg"], "is ADE20K, which has recipes of its own"),
     ],

@@ -134,6 +134,18 @@ def test_check_and_training_notice_labels_of_earlier_annotations(change, tmp_pat
     assert "stale: the labels are stale: the annotations in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("files", [["/dev/zero"], ["\0"], 7, [7]])
+def test_a_record_of_a_stranger_is_one_line(files, tmp_path, monkeypatch):
+    yolo(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    record = tmp_path / "mine" / "segnl_labels" / "drawn_from.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"files": files}))
+    data = DATASETS.find("folder")(load_recipe(tmp_path / "mine.yaml").data, "train")
+    with pytest.raises(DataError, match=r"the labels are stale|cannot be read"):
+        require_labelled(data)
+
+
 def test_annotations_in_an_archive_are_drawn_beside_it(tmp_path, monkeypatch):
     yolo(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Label images drawn from annotations, in FOLDER/segnl_labels, and the record of what they were drawn from."""
 
+import errno
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from segnl.core.archives import is_file
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import read_bytes, sha256_of, write_atomic
@@ -51,6 +53,9 @@ def _digest(root: Path, names: Sequence[str]) -> str:
 
     Files that are added later count only where annotations of their kind lie: a text in `root` is none of them.
     """
+    for name in names:
+        if not is_file(root / name):  # or a pipe, which ends never
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(root / name))
     lines = [f"{name_text(name)}\0{sha256_of(root / name)}" for name in names]
     kinds = {(root / name).parent: set[str]() for name in names}
     for name in names:
@@ -74,7 +79,7 @@ def require_current(label_folder: Path) -> None:
         is_same = record.get("sha256") == _digest(root, record.get("files", []))
     except FileNotFoundError:
         is_same = False
-    except (OSError, TypeError) as err:
+    except (OSError, TypeError, ValueError) as err:
         raise DataError(f"{folder / RECORD}: what it lists cannot be read ({err})") from err
     if record.get("format") == FORMAT and not is_same:
         raise DataError(f"{folder}: {STALE.format(root=root)}")
