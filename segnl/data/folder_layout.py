@@ -47,6 +47,7 @@ FOREIGN = {
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
+IGNORED_WORDS = ("void", "unlabeled", "unlabelled", "ignore", "ignored", "__ignore__")
 VOC_NAMES = (
     *(
         "background",
@@ -400,9 +401,12 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
             unnamed = ["background", "foreground"]
         names = [known.get(colour, name) for colour, name in zip(colours, unnamed, strict=True)]
         names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+        ignored = _ignored(plan, names, "data.label_map")
         plan.data["label_map"] = {
-            name: [f"#{bytes(colour).hex()}"] for name, colour in zip(names, colours, strict=True)
+            "ignore" if name in ignored else name: [f"#{bytes(colour).hex()}"]
+            for name, colour in zip(names, colours, strict=True)
         }
+        names = [name for name in names if name not in ignored]
         plan.notes.append(f"labels: RGB, {len(colours)} colours")
         listed = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
         plan.notes.append(f"classes: {listed}; rename and join them in data.label_map")
@@ -430,12 +434,26 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         names = [VOC_NAMES[file_id] for file_id in ids]
     else:
         names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
+    ignored = _ignored(plan, names, "data.ignore_ids")
+    if ignored:
+        plan.data["ignore_ids"] = [file_id for file_id, name in zip(ids, names, strict=True) if name in ignored]
     for file_id, name in zip(ids, names, strict=True):
+        if name in ignored:
+            continue
         colour = own_colours.get(file_id, ())
         rows.append((file_id, name, colour if len(colour) == 3 else distinct_colour(file_id)))
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
     plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
     _name_classes(plan, rows)
+
+
+def _ignored(plan: FolderPlan, names: Sequence[str], key: str) -> list[str]:
+    """Returns the name that means no class, such as void, where two classes are left without it."""
+    ignored = [name for name in names if name.lower() in IGNORED_WORDS][:1]
+    if not ignored or len(names) < 3:
+        return []
+    plan.notes.append(f"ignored: '{ignored[0]}' ({key})")
+    return ignored
 
 
 def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, int]]]) -> None:

@@ -215,3 +215,14 @@ def test_jpeg_labels_are_named_as_such(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 3
     assert "a_mask.jpg looks like a label, but JPEG changes the values" in capsys.readouterr().err
+
+
+def test_a_colour_called_void_is_ignored(tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, colours)
+    (tmp_path / "mine" / "class_dict.csv").write_text("name,r,g,b\nroad,128,0,0\ntree,0,128,0\nVoid,0,0,0\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    assert "ignored: 'Void'" in capsys.readouterr().out
+    table = DATASETS.find("folder").table_of(load_recipe(tmp_path / "mine.yaml").data)
+    assert set(table.names) == {"road", "tree"}

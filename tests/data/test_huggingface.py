@@ -58,9 +58,10 @@ def test_images_and_masks_are_copied_as_they_are_stored(tmp_path):
     write(tmp_path / "data" / "train-00000-of-00002.parquet", train[:18])
     write(tmp_path / "data" / "train-00001-of-00002.parquet", train[18:])
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", val)
-    (tmp_path / "id2label.json").write_text(json.dumps({"0": "sky", "1": "road", "2": "car"}))
+    (tmp_path / "id2label.json").write_text(json.dumps({"0": "unlabeled", "1": "road", "2": "car"}))
     plan = plan_folder(tmp_path)
-    assert [(file_id, name) for file_id, name, _ in plan.rows] == [(0, "sky"), (1, "road"), (2, "car")]
+    assert [(file_id, name) for file_id, name, _ in plan.rows] == [(1, "road"), (2, "car")]
+    assert plan.data["ignore_ids"] == [0]
     assert "splits: train 20, val 3" in plan.notes
     for split, own in (("train", train), ("val", val)):
         for i, row in enumerate(own):
