@@ -12,6 +12,7 @@ from segnl.core.errors import ConfigError, SegnlError
 from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic
 from segnl.core.limits import require_count
 from segnl.core.log import log
+from segnl.core.result_cache import digest_of
 from segnl.core.run_log import read_log
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.runs.build import build_data, build_model, device_of
@@ -147,13 +148,14 @@ def search_rates(study: Study, *, num_jobs: int = 1, engine: str = "local") -> N
 def compute_features(runs: Sequence[PlannedRun]) -> None:
     """Computes the maps of frozen backbones that these runs share, where their recipes ask for it."""
     files: dict[Path, FeatureFile] = {}
-    seen: set[tuple[str, int]] = set()
-    for run in runs:
-        is_drawn = run.recipe.model.backbone.weights is None and run.recipe.init is None
-        purpose = run.head, run.seed if is_drawn else 0
-        if run.recipe.train.features is None or purpose in seen:
+    seen: set[str] = set()
+    for run in (run for run in runs if run.recipe.train.features is not None):
+        recipe = run.recipe.to_dict()
+        is_drawn = recipe["model"]["backbone"]["weights"] is None and run.recipe.init is None
+        needs = digest_of([recipe["model"], recipe["data"], recipe["init"], run.recipe.train.seed if is_drawn else 0])
+        if needs in seen:  # the same maps of the same stages
             continue
-        seen.add(purpose)
+        seen.add(needs)
         data = build_data(run.recipe, "train")
         model = build_model(run.recipe, data.table.num_classes, is_new=True).to(device_of())
         file = FeatureFile(run.recipe, data, model, features_folder(run.folder))
