@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ MAX_LOSSES = 5
 LOCK_WAIT_S = 120.0
 """A training whose node is lost may still be saving its checkpoint; NFS frees the locks of a dead client in 90 s."""
 STOP_WAIT_S = 60.0
+CONNECT_WAIT_S = 20.0
 DATA_ROOT = "SEGNL_DATA_ROOT"
 
 
@@ -71,8 +73,11 @@ def _connected(engine: str) -> Any:
 
     address = engine.removeprefix("ray").removeprefix("://") or None  # not Ray's own ray://, its client for laptops
     try:
+        if address is not None:  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_WAIT_S).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as err:
+    except (OSError, RuntimeError, ValueError, OverflowError) as err:
         reason = " ".join(str(err).split())[:300]
         raise MachineError(
             f"--engine {engine}: no connection to a Ray cluster ({reason}); start one by `ray start --head`, which "

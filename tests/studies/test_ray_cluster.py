@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, MachineError
 from segnl.runs.checkpoint import checkpoints_of
 from segnl.runs.run import finished_run
 from segnl.studies.jobs import OUTPUT, failure_reason, last_step
@@ -135,6 +135,19 @@ def test_without_ray_one_line_names_the_extra(tmp_path, monkeypatch):
         ray_launcher(tmp_path, "ray", threads=1).__enter__()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", ""])
+def test_an_address_without_a_cluster_is_one_line_at_once(tmp_path, monkeypatch, address):
+    class NoRay:
+        def init(self, address, **_):
+            raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "ray", NoRay())
+    with pytest.raises(MachineError, match=rf"--engine ray://{address}: no connection to a Ray cluster \(") as err:
+        ray_launcher(tmp_path, f"ray://{address}", threads=1).__enter__()
+    assert "\n" not in str(err.value)
+
+
 def test_nothing_is_connected_for_a_study_that_is_trained(study_file, tmp_path, monkeypatch):
     monkeypatch.setattr("segnl.studies.run.is_finished", lambda run: True)
     train_all(load_study(study_file, runs=tmp_path / "runs"), engine="ray://nowhere:1")
@@ -162,7 +175,9 @@ def test_a_study_on_two_nodes_one_of_which_dies_equals_the_local_engine_s(tmp_pa
     monkeypatch.setenv("PYTHONPATH", path)  # of the nodes, too
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args=node | {"include_dashboard": False, "include_log_monitor": False}
+    )
     try:
         second = cluster.add_node(**node)
         ours = tmp_path / "on_ray"
