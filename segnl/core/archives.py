@@ -14,8 +14,9 @@ from pathlib import Path
 
 from segnl.core.errors import DataError
 
-MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**26, 64
-"""Of an archive's list of members (more than half a million names), and of folders in folders."""
+MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**25, 64
+"""Of an archive's list of members (a third of a million names, half a gigabyte in each process), and of folders in
+folders."""
 MAX_MEMBER_BYTES = 2**30
 MAX_RATIO, FREE_BYTES = 100, 2**30
 """An archive whose members are together more than this many times its size, and above FREE_BYTES, is a bomb."""

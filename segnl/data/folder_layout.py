@@ -218,7 +218,8 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     return plan
 
 
-def _look_at(root: Path, path: Path) -> _Found:
+def _look_at(root: Path, path: Path, *, by_words: bool) -> _Found:
+    """by_words: a folder such as train_masks or "my images" is told by the words in its name too."""
     parts = path.relative_to(root).parts[:-1]
     split, depth, is_label = None, 0, None
     template = list(parts)
@@ -229,7 +230,7 @@ def _look_at(root: Path, path: Path) -> _Found:
             split, depth, template[index] = part, index + 1, "{split}"
         elif word in LABEL_WORDS or word in IMAGE_WORDS:
             is_label, depth = word in LABEL_WORDS, max(depth, index + 1)
-    if is_label is None:  # a folder such as train_masks or "my images"
+    if is_label is None and by_words:
         for index, part in enumerate(parts):
             words = re.split(r"[\W_\d]+", part.lower())
             if {*words} & {*LABEL_WORDS, *IMAGE_WORDS}:
@@ -251,7 +252,16 @@ def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[s
 
     Raises DataError for no pairs, saying what is there.
     """
-    found = [_look_at(root, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    try:
+        return _paired(root, files, [_look_at(root, path, by_words=False) for path in pictures])
+    except DataError:
+        return _paired(root, files, [_look_at(root, path, by_words=True) for path in pictures])
+
+
+def _paired(
+    root: Path, files: Sequence[Path], found: Sequence[_Found]
+) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path]]:
     labels = [item for item in found if item.is_label]
     images = [item for item in found if not item.is_label]
     data: JSONDict = {}

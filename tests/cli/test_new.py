@@ -51,6 +51,7 @@ LAYOUTS = {
     "jpeg and png": ("a{i}.jpg", "a{i}.png", Image.fromarray),
     "colours": ("images/a{i}.jpg", "annotations/a{i}.png", colours),
     "words in names": ("my {split}_images/A{i}.JPG", "my {split}_masks/A{i}.PNG", Image.fromarray),
+    "a word above": ("pet_segmentation/{split}/a{i}.jpg", "pet_segmentation/{split}/a{i}_mask.png", binary),
     "palette": ("JPEGImages/a{i}.jpg", "SegmentationClass/a{i}.png", palette),
 }
 
