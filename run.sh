@@ -7,7 +7,7 @@
 #   docs              builds the documentation as a site into site/, strictly, and executes its quick start
 #   bench [NAME ...]  list the benchmarks, or run benchmarks/NAME.py; bench gpu: tests and timings for a CUDA device
 #   calibrate [ARGS]  how often the intervals of compare contain the true difference, on simulated studies
-#   extra NAME        optional packages into .venv: export (ONNX), coco, huggingface, ray, timm, tensorboard, tiff, wandb, mlflow, browser
+#   extra NAME        optional packages into .venv: export (ONNX), coco, huggingface, ray, timm, tensorboard, tiff, video, wandb, mlflow, browser
 #   segnl ARGS        the command line: ./run.sh segnl train --config FILE
 #   python ARGS       the environment's Python: ./run.sh python train.py --config FILE
 # settings: SEGNL_PYTHON=FILE chooses the Python (>= 3.11); SEGNL_INSTALLER=pip installs without uv
@@ -123,8 +123,8 @@ case $command in
 help | -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit ;;
 make-venv) make_venv "$1" ;;
 extra)
-    case ${1:-} in export | coco | huggingface | ray | timm | tensorboard | tiff | wandb | mlflow | watch | browser | docs) extra="[$1]" ;; *)
-        echo "extra: '${1:-}' is not there; known: export (ONNX), coco, huggingface, ray, timm, tensorboard, tiff, wandb, mlflow, browser, docs" >&2 && exit 2 ;;
+    case ${1:-} in export | coco | huggingface | ray | timm | tensorboard | tiff | video | wandb | mlflow | watch | browser | docs) extra="[$1]" ;; *)
+        echo "extra: '${1:-}' is not there; known: export (ONNX), coco, huggingface, ray, timm, tensorboard, tiff, video, wandb, mlflow, browser, docs" >&2 && exit 2 ;;
     esac ;;
 setup | demo | test | lint | types | docs | bench | calibrate | segnl | python) ;;
 *) echo "run.sh: unknown command '$command'; ./run.sh help lists them" >&2 && exit 2 ;;

@@ -1,4 +1,4 @@
-"""Write masks, colour masks and overlays for any images."""
+"""Write masks, colour masks and overlays for any images and videos."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add_checkpoint(command)
-    add("images", nargs="+", type=Path, metavar="IMAGE_OR_DIR")
+    add("images", nargs="+", type=Path, metavar="IMAGE_OR_DIR", help="also video files")
     add("--out", type=Path, required=True, metavar="DIR", help="receives ids/, colour/ and overlay/")
 
 

@@ -1,4 +1,4 @@
-"""`segnl predict`: writes masks for any images."""
+"""`segnl predict`: writes masks for any images and videos."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,21 +16,26 @@ from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import read_image
 from segnl.evaluation.mask_folder import require_no_evaluation
 from segnl.evaluation.masks import KINDS, WRITERS, mask_path, write_masks
+from segnl.evaluation.predict_video import VIDEO_SUFFIXES, predict_video, require_no_stream
 from segnl.evaluation.predictor import Predictor
 
 
 def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> int:
-    """Writes ids, colour masks and overlays of image files and of all images in folders; returns the number of images.
+    """Writes ids, colour masks and overlays of image files, video files and all images in folders.
 
-    The masks of an image in a sub-folder of a folder lie in such a sub-folder of `out`. Files that are no images are
-    named in a warning.
+    Returns the number of images and frames. The masks of an image in a sub-folder of a folder lie in such a sub-folder
+    of `out`. Files that are no images are named in a warning.
 
-    Raises DataError for a path without an image, ConfigError for two images with the same name, and where a mask would
-    replace an image; MachineError naming the image for which memory does not suffice.
+    Raises DataError for a path without an image, ConfigError for two images with the same name, for a webcam or a
+    stream, and where a mask would replace an image; MachineError naming the image for which memory does not suffice.
     """
+    for path in images:
+        require_no_stream(path)
     ensure_writable(out)
     require_no_evaluation(out)
-    files = _image_files(images)
+    all_files = _image_files(images)
+    videos = {name: path for name, path in all_files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
+    files = {name: path for name, path in all_files.items() if name not in videos}
     _refuse_replaced_images(files, out)
     with (
         Background(WRITERS, max_pending=2 * WRITERS) as writers,
@@ -41,7 +46,7 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
             labels = _predict(predictor, image, path)
             writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
             progress.advance()
-    return len(files)
+    return len(files) + sum(predict_video(predictor, path, out, name) for name, path in videos.items())
 
 
 def _refuse_replaced_images(files: Mapping[str, Path], out: Path) -> None:
