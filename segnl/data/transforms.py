@@ -162,6 +162,8 @@ class PhotometricDistortion(A.ImageOnlyTransform):
 def _look_up(pixels: Pixels, table: Floats) -> Pixels:
     """Replaces every value v of `pixels` u8 `H W 3` by table[v], rounded and clipped; table: `256` or `256 3`."""
     exact = np.clip(np.rint(table), 0, 255).astype(np.uint8)
+    if exact.ndim == 1 and np.array_equal(exact, np.arange(256)):
+        return pixels
     return np.asarray(cv2.LUT(pixels, exact if exact.ndim == 1 else exact[None]), dtype=np.uint8)
 
 
