@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core.arrays import Counts, Floats, Pixels
-from segnl.core.files import write_atomic
+from segnl.core.errors import DataError
+from segnl.core.files import NPZ_FAULTS, write_atomic
 from segnl.metrics.confusion import Confusion, LabelMap, ratio
 from segnl.metrics.strata import Strata
 
@@ -126,6 +127,15 @@ class PerImage:
         file = io.BytesIO()
         np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]  # its stub knows only positional arrays
         write_atomic(path, file.getvalue())
+
+
+def load_per_image(path: Path) -> PerImage:
+    """Reads what `PerImage.save` wrote. Raises DataError for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return PerImage.from_arrays(dict(file))
+    except NPZ_FAULTS as err:
+        raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
 
 
 class Accumulator:

@@ -16,7 +16,7 @@ from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.presets import preset_dict
-from segnl.metrics.accumulator import PerImage
+from segnl.metrics.accumulator import load_per_image
 from segnl.metrics.strata import boundary_width
 from segnl.models.ablation import Ablation
 from segnl.models.segmenter import Segmenter
@@ -159,8 +159,7 @@ def test_metrics_json_holds_the_scores_and_per_image_npz_adds_up_to_them(run):
     assert np.nanmean(evaluation.iou()) == pytest.approx(evaluation.metrics["miou"])
     assert evaluation.metrics["complete"] is True
     assert (evaluation.metrics["checkpoint"], evaluation.metrics["step"]) == ("step-00000006.safetensors", 6)
-    with np.load(run / "eval" / "val-whole" / "per_image.npz") as file:
-        per_image = PerImage.from_arrays(file)
+    per_image = load_per_image(run / "eval" / "val-whole" / "per_image.npz")
     assert per_image.sample_ids == ["frame0", "frame1", "frame2"]
     assert per_image.total().miou() == evaluation.metrics["miou"]
     assert "strata" not in evaluation.metrics

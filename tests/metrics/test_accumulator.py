@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segnl.metrics.accumulator import Accumulator, PerImage
+from segnl.core.errors import DataError
+from segnl.metrics.accumulator import Accumulator, PerImage, load_per_image
 from segnl.metrics.confusion import Confusion
 
 K = 3
@@ -91,17 +92,12 @@ def test_the_matrices_of_the_images_add_up_to_the_whole() -> None:
     np.testing.assert_array_equal(intersection.sum(0)[present] / union.sum(0)[present], expected[present])
 
 
-def read(path: Path) -> PerImage:
-    with np.load(path) as file:
-        return PerImage.from_arrays(file)
-
-
 def test_a_file_gives_the_same_back_and_is_small(tmp_path: Path) -> None:
     per_image, _ = counted(range(5))
     per_image.save(tmp_path / "per_image.npz")
     with np.load(tmp_path / "per_image.npz") as file:
         assert set(file) == {"stems", "num_classes", "image", "truth", "predicted", "pixels"}  # as docs/evaluation.md
-    back = read(tmp_path / "per_image.npz")
+    back = load_per_image(tmp_path / "per_image.npz")
     assert back.sample_ids == per_image.sample_ids
     for sample_id in per_image.sample_ids:
         np.testing.assert_array_equal(back.matrix(sample_id), per_image.matrix(sample_id))
@@ -110,7 +106,7 @@ def test_a_file_gives_the_same_back_and_is_small(tmp_path: Path) -> None:
 
 def test_an_empty_file_comes_back_empty(tmp_path: Path) -> None:
     PerImage(3).save(tmp_path / "none.npz")
-    back = read(tmp_path / "none.npz")
+    back = load_per_image(tmp_path / "none.npz")
     assert len(back) == 0
     assert back.overlaps()[0].shape == (0, 3)
 
@@ -141,3 +137,28 @@ def test_per_image_refuses_an_image_seen_before_and_other_classes() -> None:
         per_image.merge(counted(range(1, 3))[0])
     with pytest.raises(ValueError, match="shape"):
         per_image.add("other", np.zeros((3, 4), np.int64))
+
+
+def test_a_flipped_bit_is_one_clear_error(tmp_path: Path) -> None:
+    counted(range(5))[0].save(tmp_path / "per_image.npz")
+    content = (tmp_path / "per_image.npz").read_bytes()
+    errors = 0
+    for offset in range(0, len(content), 7):
+        data = bytearray(content)
+        data[offset] ^= 4
+        (tmp_path / "bad.npz").write_bytes(data)
+        try:
+            load_per_image(tmp_path / "bad.npz")
+        except DataError:
+            errors += 1
+    assert errors > 20
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not a zip file"])
+def test_a_damaged_file_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "per_image.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"per_image\.npz: cannot be read"):
+        load_per_image(path)
+    with pytest.raises(DataError, match=r"absent\.npz"):
+        load_per_image(tmp_path / "absent.npz")
