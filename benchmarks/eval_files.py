@@ -172,7 +172,7 @@ class FixedMap(nn.Module):
         self.logits = logits
         self.input = Normalise(InputConfig())
 
-    def forward(self, image: Tensor) -> SimpleNamespace:
+    def forward(self, image: Tensor, stages: object = None) -> SimpleNamespace:
         return SimpleNamespace(main=self.logits)
 
 
