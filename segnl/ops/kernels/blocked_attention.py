@@ -39,7 +39,6 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(v.dtype)
     out, log_sum = _empty_results(q, v)
-    buffer = _buffer(q, k, dtype)
     for image in range(q.shape[0]):
         keys, values = k[image].to(dtype), v[image].to(dtype)
         for rows in _sides(q):
@@ -47,8 +46,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
             highest = queries.new_full((len(queries), 1), -torch.inf)
             total, context = torch.zeros_like(highest), queries.new_zeros(len(queries), v.shape[2])
             for columns in _sides(k):
-                weights = _tile(buffer, len(queries), len(keys[columns]))
-                torch.mm(queries, keys[columns].t(), out=weights)
+                weights = queries @ keys[columns].t()
                 higher = torch.maximum(highest, weights.amax(dim=1, keepdim=True))
                 weights.sub_(higher).exp_()
                 # Rescales the sums taken under the lower maximum to the new one.
@@ -74,7 +72,6 @@ def blocked_attention_backward(
     """Computes the gradients of q, k and v; a tile's weights are recomputed from its scores and log_sum."""
     dtype = accumulation_dtype(v.dtype)
     grad_q, grad_k, grad_v = (_empty(x) for x in (q, k, v))
-    buffers = [_buffer(q, k, dtype) for _ in range(2)]
     with torch.autocast(q.device.type, enabled=False):
         for image in range(q.shape[0]):
             keys, values = k[image].to(dtype), v[image].to(dtype)
@@ -85,12 +82,10 @@ def blocked_attention_backward(
                 sum_q = torch.zeros_like(queries)
                 for columns in _sides(k):
                     # Keys are the rows and queries the columns, so log_sum and mean, one a query, run along rows.
-                    weights, grad_weights = (_tile(x, len(keys[columns]), len(queries)) for x in buffers)
-                    torch.mm(keys[columns], queries.t(), out=weights).sub_(log_sum[image, rows]).exp_()
+                    weights = (keys[columns] @ queries.t()).sub_(log_sum[image, rows]).exp_()
                     sum_v[columns].addmm_(weights, grad_output)
                     # Softmax's gradient: weights * (grad_output . v - the mean of grad_output . v under the weights).
-                    torch.mm(values[columns], grad_output.t(), out=grad_weights).sub_(mean)
-                    weights.mul_(grad_weights)
+                    weights.mul_((values[columns] @ grad_output.t()).sub_(mean))
                     sum_q.addmm_(weights.t(), keys[columns])
                     sum_k[columns].addmm_(weights, queries)
                 grad_q[image, rows] = sum_q.mul_(scale)
@@ -109,14 +104,6 @@ def _empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _sides(positions: Tensor) -> list[slice]:
     """Cuts the n of `b n c` into the sides of tiles."""
     return [slice(start, start + TILE) for start in range(0, positions.shape[1], TILE)]
-
-
-def _buffer(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
-    return q.new_empty(min(TILE, q.shape[1]) * min(TILE, k.shape[1]), dtype=dtype)
-
-
-def _tile(buffer: Tensor, num_rows: int, num_columns: int) -> Tensor:
-    return buffer[: num_rows * num_columns].view(num_rows, num_columns)
 
 
 def _empty(like: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ GROUP_NUMBERS = 2**17
 )
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the context `b h w d` and the weights `b h w (w + h)` of q, k `b h w c` and v `b h w d`."""
-    out, weights = _empty_results(q, v)
+    weights = _empty_results(q, v)[1]
     dtype = weights.dtype
+    out = torch.empty(v.shape, dtype=dtype, device=v.device)
     with torch.autocast(q.device.type, enabled=False):
         for images in _groups(weights, v):
             query, key, value = (with_adjacent_channels(x[images].to(dtype)) for x in (q, k, v))
@@ -36,11 +37,8 @@ def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             # The row holds the position already; masked in the column, it counts once.
             column_weights.diagonal(dim1=2, dim2=3).fill_(-torch.inf)
             torch.softmax(weights[images], dim=-1, out=weights[images])
-            context = out[images] if out.dtype == dtype else torch.empty(value.shape, dtype=dtype, device=value.device)
-            _weighted_sum(context, row_weights, column_weights, value)
-            if context.dtype != out.dtype:
-                out[images] = context
-    return out, weights
+            _weighted_sum(out[images], row_weights, column_weights, value)
+    return out.to(v.dtype), weights
 
 
 @operator(
@@ -54,24 +52,20 @@ def criss_cross_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the gradients of q, k and v, each contiguous `b h w c`."""
     dtype = weights.dtype
-    grads = tuple(x.new_empty(x.shape) for x in (q, k, v))
+    grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         for images in _groups(weights, v):
             query, key, value, grad_output = (with_adjacent_channels(x[images].to(dtype)) for x in (q, k, v, grad))
             row_weights, column_weights = _row_and_column(weights[images])
-            sums = [x[images] if x.dtype == dtype else torch.empty_like(x[images], dtype=dtype) for x in grads]
-            _weighted_sum(sums[2], row_weights.mT, column_weights.mT, grad_output)
+            _weighted_sum(grad_v[images], row_weights.mT, column_weights.mT, grad_output)
             grad_weights = torch.empty_like(weights[images])  # b h w (w + h): grad_output . value
             _pairwise(grad_weights, grad_output, value)
             # Softmax's gradient; the masked weight is 0, so nothing flows there.
             scores = torch.ops.aten._softmax_backward_data(grad_weights, weights[images], -1, dtype)
             row_weights, column_weights = _row_and_column(scores)
-            _weighted_sum(sums[0], row_weights, column_weights, key)
-            _weighted_sum(sums[1], row_weights.mT, column_weights.mT, query)
-            for result, total in zip(grads, sums, strict=True):
-                if total.dtype != result.dtype:
-                    result[images] = total
-    return grads[0], grads[1], grads[2]
+            _weighted_sum(grad_q[images], row_weights, column_weights, key)
+            _weighted_sum(grad_k[images], row_weights.mT, column_weights.mT, query)
+    return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 differentiate_by(criss_cross, criss_cross_backward, saved_outputs=(1,))
