@@ -62,7 +62,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
 @operator(
     "blocked_attention_backward(Tensor q, Tensor k, Tensor v, Tensor out, Tensor log_sum, Tensor grad, "
     "float scale) -> (Tensor, Tensor, Tensor)",
-    shapes=lambda q, k, v, *_: (_empty(q), _empty(k), _empty(v)),
+    shapes=lambda q, k, v, *_: (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)),
     # Scores again, and the gradients of q and k, of v and of the weights.
     flops=lambda q, k, v, *_: 2 * q[0] * q[1] * k[1] * (3 * q[2] + 2 * v[2]),
 )
@@ -71,7 +71,7 @@ def blocked_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the gradients of q, k and v; a tile's weights are recomputed from its scores and log_sum."""
     dtype = accumulation_dtype(v.dtype)
-    grad_q, grad_k, grad_v = (_empty(x) for x in (q, k, v))
+    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         for image in range(q.shape[0]):
             keys, values = k[image].to(dtype), v[image].to(dtype)
@@ -104,7 +104,3 @@ def _empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _sides(positions: Tensor) -> list[slice]:
     """Cuts the n of `b n c` into the sides of tiles."""
     return [slice(start, start + TILE) for start in range(0, positions.shape[1], TILE)]
-
-
-def _empty(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)

@@ -47,7 +47,7 @@ def relu_sum(a: Tensor, b: Tensor, g: Tensor, divisor: int) -> Tensor:
 
 @operator(
     "relu_sum_backward(Tensor a, Tensor b, Tensor g, Tensor grad, SymInt divisor) -> (Tensor, Tensor, Tensor)",
-    shapes=lambda a, b, g, grad, divisor: (torch.empty_like(a), torch.empty_like(b), _empty(g)),
+    shapes=lambda a, b, g, grad, divisor: (torch.empty_like(a), torch.empty_like(b), g.new_empty(g.shape)),
     # The slopes for a, both tables for b and g, and a product over channels for each of a and b.
     flops=lambda a, b, g, *_: (
         _table_flops(a, b, g[2], num_tables=1)
@@ -62,7 +62,7 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: in
     """
     accumulate = accumulation_dtype(g.dtype)
     grad_a, grad_b = torch.zeros_like(a, dtype=accumulate), torch.zeros_like(b, dtype=accumulate)
-    grad_g = _empty(g)
+    grad_g = g.new_empty(g.shape)
     with torch.autocast(a.device.type, enabled=False):
         for image in range(a.shape[0]):
             knots_b, order_b, factor_b = _sorted_knots(b[image], divisor, g.dtype)
@@ -81,10 +81,6 @@ def relu_sum_backward(a: Tensor, b: Tensor, g: Tensor, grad: Tensor, divisor: in
 
 
 differentiate_by(relu_sum, relu_sum_backward)
-
-
-def _empty(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _sorted_knots(b: Tensor, divisor: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
