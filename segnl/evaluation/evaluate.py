@@ -9,7 +9,7 @@ from torch import Tensor
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, NonFiniteError
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.loader import eval_samples
@@ -43,7 +43,8 @@ def evaluate(
     should_stop: called after each image; if true, the evaluation ends early and its result is not to be used.
     cached_labels: returns a sample's prediction, train ids u8 `H W`, or None if the network has to run.
 
-    Raises DataError for a damaged image (none is skipped) and for an empty data set.
+    Raises DataError for a damaged image (none is skipped) and for an empty data set, NonFiniteError naming the image
+    for which the network's outputs are NaN or infinite.
     """
     if len(data) == 0:
         raise DataError(f"{data.root}: no images to score")
@@ -64,14 +65,7 @@ def evaluate(
     ):
         for _, sample in samples:
             cached = cached_labels(sample) if cached_labels is not None else None
-            if cached is not None:
-                labels = torch.from_numpy(cached)
-            elif on_scores is None:
-                labels = predictor.labels(sample.image)
-            else:
-                scores = predictor.scores(sample.image)
-                on_scores(sample, scores)
-                labels = scores.argmax()[0]
+            labels = torch.from_numpy(cached) if cached is not None else _labels(predictor, sample, on_scores)
             counting.submit(partial(count, sample, labels))
             progress.advance()
             if should_stop():
@@ -80,3 +74,14 @@ def evaluate(
         if rank != group.rank:
             total.merge(other)
     return total
+
+
+def _labels(predictor: Predictor, sample: Sample, on_scores: OnScores | None) -> Tensor:
+    try:
+        if on_scores is None:
+            return predictor.labels(sample.image)
+        scores = predictor.scores(sample.image)
+        on_scores(sample, scores)
+        return scores.argmax()[0]
+    except NonFiniteError as err:
+        raise NonFiniteError(f"{sample.id}: {err}") from err

@@ -7,7 +7,7 @@ from pathlib import Path
 from segnl.core.archives import archive_of, is_file, is_folder
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
-from segnl.core.errors import ConfigError, DataError, MachineError, as_segnl_error
+from segnl.core.errors import ConfigError, DataError, MachineError, NonFiniteError, as_segnl_error
 from segnl.core.files import ensure_writable
 from segnl.core.find_files import find_files, name_text
 from segnl.core.log import log
@@ -64,6 +64,8 @@ def _refuse_replaced_images(files: Mapping[str, Path], out: Path) -> None:
 def _predict(predictor: Predictor, image: Pixels, path: Path) -> Pixels:
     try:
         labels: Pixels = predictor.predict(image)
+    except NonFiniteError as err:
+        raise NonFiniteError(f"{path}: {err}") from err
     except Exception as err:
         if not isinstance(error := as_segnl_error(err), MachineError):
             raise

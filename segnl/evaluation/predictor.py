@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segnl.core.arrays import Pixels
+from segnl.core.errors import NonFiniteError
 from segnl.core.precision import autocast
 from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, infer
@@ -38,13 +39,21 @@ class Predictor:
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
 
     def logits(self, image: Tensor) -> Tensor:
-        """Returns logits `b k h w` at feature size. image: float32 `b 3 H W`, normalised."""
+        """Returns logits `b k h w` at feature size. image: float32 `b 3 H W`, normalised.
+
+        Raises NonFiniteError for NaN and infinity, of which any class would be the largest.
+        """
         image = image.contiguous(memory_format=self._layout)
         with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
             stages = None
             if self.kept_maps is not None:
                 stages = [stage.contiguous(memory_format=self._layout) for stage in self.kept_maps.stages(image)]
             main: Tensor = self.model(image, stages).main
+        if not bool((main < torch.inf).all()):
+            raise NonFiniteError(
+                "the network's outputs are NaN or infinite: its weights or model.input are wrong, or the numbers "
+                f"are too large for eval.precision {self.recipe.eval.precision}"
+            )
         return main
 
     def scores(self, image: Pixels) -> ClassScores:

@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from segnl.core.errors import CheckpointError, DataError
+from segnl.core.errors import CheckpointError, DataError, NonFiniteError
+from segnl.evaluation.evaluate import evaluate
+from segnl.evaluation.predict import predict_files
 from segnl.evaluation.predictor import Predictor, load
 from segnl.labels.table import ClassTable
-from segnl.runs.build import build_model
+from segnl.runs.build import build_data, build_model
 from segnl.runs.recipe import load_recipe
 
 TABLE = ClassTable(["road", "sky", "tree"], np.zeros((3, 3)))
@@ -31,6 +33,20 @@ def by_hand(model, hw):
 def test_whole_is_the_network_at_the_images_size(tiny_config):
     one = predictor(tiny_config)
     assert np.array_equal(one.predict(IMAGE), by_hand(one.model, (37, 53)).argmax(1)[0].numpy())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_an_error_and_no_classes(tiny_config, tmp_path, value):
+    one = predictor(tiny_config)
+    one.model.classifier.bias.data[1] = value
+    with pytest.raises(NonFiniteError, match="outputs are NaN or infinite"):
+        one.predict(IMAGE)
+    data = build_data(load_recipe(tiny_config), "val")
+    with pytest.raises(NonFiniteError, match="frame0: the network's outputs"):
+        evaluate(one, data)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    with pytest.raises(NonFiniteError, match=r"a\.png: the network's outputs"):
+        predict_files(one, [tmp_path / "a.png"], tmp_path / "out")
 
 
 def test_eval_scales_and_the_short_side_set_the_networks_input(tiny_config):
