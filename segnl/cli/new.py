@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
     from segnl.core.errors import ConfigError
-    from segnl.core.files import write_atomic
+    from segnl.core.files import write_text
     from segnl.core.limits import MAX_SEED, require_count
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         path = plan.home / file
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
-        write_atomic(path, text.encode())
+        write_text(path, text)
         plan.notes.append(f"wrote {path}")
     if plan.drawn is not None:
         plan.notes.append(plan.drawn.write())
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     header = HEADER.format(
         folder=args.folder, notes=f"{counts['train']} training and {counts['val']} validation images."
     )
-    write_atomic(out, (header + dump_yaml(recipe)).encode())
+    write_text(out, header + dump_yaml(recipe))
     print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
     config_file = shlex.quote(str(out))
     print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")

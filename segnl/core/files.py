@@ -64,6 +64,16 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
                 os.close(folder)
 
 
+def utf8(text: str) -> str:
+    """Returns text that can be written as UTF-8: bytes of a file's name that are not UTF-8 become `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `utf8(text)` as `write_atomic` does."""
+    write_atomic(path, utf8(text).encode())
+
+
 def read_bytes(path: Path) -> bytes:
     """Returns the bytes of a regular file, or of one in a zip archive.
 

@@ -13,6 +13,7 @@ import numpy as np
 from segnl.core import IGNORE
 from segnl.core.arrays import Counts, Floats, Ids, Pixels
 from segnl.core.errors import ConfigError, DataError
+from segnl.core.files import utf8
 from segnl.core.limits import num_cores
 from segnl.core.progress import Progress
 from segnl.data.mask_files import Mask, find_masks, pair_masks
@@ -128,7 +129,7 @@ class MaskScore:
         """Returns the counts of every image, for `segnl compare`."""
         images = self.counts.images
         return ScoredCounts(
-            source=str(self.request.predictions),
+            source=utf8(str(self.request.predictions)),
             sample_ids=self.sample_ids,
             class_names=self.table.names,
             intersection=images.intersection,

@@ -8,6 +8,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from segnl.core.files import utf8
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -92,11 +94,13 @@ def style_axes(
 
 
 def figure_bytes(figure: "Figure", kind: str = "png") -> bytes:
-    """Returns the figure as a file of that kind: png, svg or pdf. `$` in a name begins no formula."""
+    """Returns the figure as a file of that kind: png, svg or pdf. A name is drawn as it is: `$` begins no formula."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        if not text.get_text().isascii():
+            text.set_text(utf8(text.get_text()))
     file = io.BytesIO()
     figure.savefig(file, format=kind)
     return file.getvalue()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segnl.core.files import write_atomic
+from segnl.core.files import utf8, write_atomic
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL, mark
 from segnl.reports.plot import PlotGroup
@@ -157,12 +157,12 @@ def render(page: Page) -> str:
 
 def write_page(path: Path, page: Page) -> int:
     """Writes the page and returns the number of images in its gallery; a page above 24 MB loses the last ones."""
-    html = render(page).encode()
+    html = utf8(render(page)).encode()
     while len(html) > MAX_BYTES and page.gallery["images"]:
         images = page.gallery["images"]
         # Nearly all bytes belong to images, so the fraction of bytes is about the fraction of images.
         keep = min(len(images) - 1, int(len(images) * MAX_BYTES / len(html)))
         page = replace(page, gallery=page.gallery | {"images": images[:keep]})
-        html = render(page).encode()
+        html = utf8(render(page)).encode()
     write_atomic(path, html)
     return len(page.gallery["images"])

@@ -7,7 +7,7 @@ import numpy as np
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
-from segnl.core.files import not_a_link, write_atomic
+from segnl.core.files import not_a_link, write_atomic, write_text
 from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.label_counts import class_pixels
@@ -66,7 +66,7 @@ def write_run_pictures(folder: Path) -> Path:
         write_atomic(not_a_link(folder / "pictures") / name, content)
     page = folder / "report.html"
     captions = {name: caption for name, caption in CAPTIONS.items() if name in pictures}
-    write_atomic(page, template("run.html").render(title=title, captions=captions, ink=INK).encode())
+    write_text(page, template("run.html").render(title=title, captions=captions, ink=INK))
     return page
 
 

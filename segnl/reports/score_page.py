@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segnl.core.files import write_atomic
+from segnl.core.files import write_text
 from segnl.core.png import png_url
 from segnl.evaluation.masks import error_map
 from segnl.evaluation.score_masks import MaskScore
@@ -47,7 +47,7 @@ def write_score_page(path: Path, score: MaskScore) -> None:
         percent=percent,
         pictures=[_picture(score, i, accuracy) for i, accuracy in score.worst(NUM_PICTURES)],
     )
-    write_atomic(path, html.encode())
+    write_text(path, html)
 
 
 def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from segnl.core.errors import ConfigError, SegnlError
-from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
 from segnl.core.result_cache import digest_of
@@ -224,8 +224,8 @@ def is_finished(run: PlannedRun) -> bool:
 def write_results(results: StudyResults, json_file: Path | None = None) -> None:
     """Writes table.md, table.csv, compare.json, report.html and sheet.png into the study's folder."""
     folder = results.study.folder
-    write_atomic(folder / "table.md", markdown(results).encode())
-    write_atomic(folder / "table.csv", csv_text(results.heads, results.pairs).encode())
+    write_text(folder / "table.md", markdown(results))
+    write_text(folder / "table.csv", csv_text(results.heads, results.pairs))
     numbers = json.dumps(results_dict(results), indent=1).encode()
     for path in (folder / "compare.json", *([json_file] if json_file else [])):
         write_atomic(path, numbers)
