@@ -110,6 +110,8 @@ def attack_section(path: Path) -> str:
         text.replace("{studies:,}", studies) + _lines(table(cells[name])) for name, (text, table) in TABLES.items()
     ]
     for name, (text, table) in OTHERS.items():
+        if name not in result:  # a run before this table
+            continue
         parts.append(text.replace("{studies:,}", studies) + _lines(table(result[name])))
     origin = f"numpy {result['versions']['numpy']}; random seed {result['seed']}; commit {commit_text(result)}.\n"
     return "\n".join([*parts, f"{result['machine']['cpu']}; {result['cpu_s']} s of processor time; {origin}"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segnl.cli.arguments import add_json
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import ensure_writable, read_bytes, write_atomic
+from segnl.core.files import ensure_writable, require_own_page, write_atomic
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.json is not None:
         ensure_writable(args.json.parent)
-        _require_own_page(args.json.with_suffix(".html"))
+        require_own_page(args.json.with_suffix(".html"), option="--json")
         _require_own_counts(counts_path(args.json))
     score = score_masks(
         ScoreRequest(
@@ -112,15 +112,3 @@ def _require_own_counts(path: Path) -> None:
             load_counts(path)
         except DataError as err:
             raise ConfigError(f"{path}: exists and is no file of counts of segnl; give --json another name") from err
-
-
-def _require_own_page(page: Path) -> None:
-    """Raises ConfigError for a file that `segnl score` did not write, which would be replaced."""
-    try:
-        is_own = b'<meta name="generator" content="segnl">' in read_bytes(page)[:2000]
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise ConfigError(f"{page}: cannot be replaced ({err.strerror}); give --json another name") from err
-    if not is_own:
-        raise ConfigError(f"{page}: exists and is no page of segnl; give --json another name")

@@ -22,7 +22,7 @@ from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
-from segnl.runs.checkpoint import SUFFIX, Checkpoint, save_checkpoint
+from segnl.runs.checkpoint import SUFFIX, Checkpoint, refuse_checkpoint_name, save_checkpoint
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import Run, open_run
 
@@ -72,6 +72,7 @@ def export(run_or_file: Path, out: Path, *, half: bool = False, trust_modules: S
     if out.suffix == ".onnx":
         _packages()  # fails before the work begins
     run = open_run(run_or_file, trust_modules=trust_modules)
+    refuse_checkpoint_name(out)
     ensure_writable(out.parent)
     return _export_onnx(run, out) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 

@@ -18,7 +18,7 @@ from segnl.core.files import ensure_writable, read_bytes
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
-from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, save_checkpoint
+from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, refuse_checkpoint_name, save_checkpoint
 from segnl.runs.recipe import compose
 from segnl.video.classifier import save
 
@@ -46,6 +46,7 @@ def import_video(file: Path, config_file: Path | None, out: Path) -> ImportRepor
 
     Raises ConfigError for a setting that segnl cannot represent, CheckpointError for tensors that do not fit.
     """
+    refuse_checkpoint_name(out)
     ensure_writable(out.parent)
     content = read_checkpoint(file)
     model = from_mmaction(_source_config(content, file, config_file, "mmaction2"), content)
@@ -69,6 +70,7 @@ def import_checkpoint(
             raise ConfigError(f"--set {override}: the imported file says what the model is; leave it out")
     mapping = load_mapping(recipe_file, overrides)
     recipe = compose(mapping, file=str(recipe_file))
+    refuse_checkpoint_name(out)
     ensure_writable(out.parent)
     imported = import_file(file, settings)
     num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).table_of(recipe.data)

@@ -6,7 +6,7 @@ A component declares its settings in its own file, as a subclass of `Config`; `r
 import difflib
 import json
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from segnl.core.errors import ConfigError
-from segnl.core.files import read_bytes
+from segnl.core.files import read_bytes, utf8
 
 JSONDict = dict[str, Any]
 AnyConfig = TypeVar("AnyConfig", bound="Config")
@@ -232,10 +232,23 @@ def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
         # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
         return schema.model_validate_json(json.dumps(mapping))
     except pydantic.ValidationError as err:
+        if err.errors()[0]["type"] == "json_invalid":
+            for location in _not_unicode(mapping):
+                advice = "rename the file, or give a symbolic link to it"
+                raise error_at(location, f"holds bytes that are not UTF-8; {advice}") from err
         for location in (error["loc"] for error in err.errors() if error["type"] == "extra_forbidden"):
             hint = suggest(str(location[-1]), _keys_beside(schema, location))
             raise error_at(location, f"unknown key{hint}") from err
         raise
+
+
+def _not_unicode(value: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yields the places of texts that are not Unicode, such as a file's name in another encoding."""
+    if isinstance(value, str) and utf8(value) != value:
+        yield location
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, own in items:
+        yield from _not_unicode(own, (*location, key))
 
 
 def error_at(location: tuple[str | int, ...], message: str) -> pydantic.ValidationError:

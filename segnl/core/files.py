@@ -91,6 +91,18 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
+def require_own_page(page: Path, *, option: str) -> None:
+    """Raises ConfigError for a file that segnl did not write, which would be replaced; option: what names its place."""
+    try:
+        is_own = b'<meta name="generator" content="segnl">' in read_bytes(page)
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise ConfigError(f"{page}: cannot be replaced ({err.strerror}); give {option} another name") from err
+    if not is_own:
+        raise ConfigError(f"{page}: exists and is no page of segnl; give {option} another name")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files that a killed `write_atomic` left in `folder`."""
     for path in folder.glob(".*.????????"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.files import ensure_writable, require_own_page, write_atomic
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
 from segnl.data.reading import rgb_view
@@ -47,6 +47,7 @@ def inspect_runs(
     there.
     """
     ensure_writable(out)
+    require_own_page(out / "report.html", option="--out")
     runs = [open_run(path, trust_modules=trust_modules) for path in runs_or_files]
     data = _common_data(runs, split)
     if sample_id is not None and sample_id not in data.sample_ids:

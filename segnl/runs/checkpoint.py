@@ -7,6 +7,7 @@ checksum is the SHA-256 of the whole file with the checksum's own 64 characters 
 import hashlib
 import json
 import os
+import re
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,12 @@ class Checkpoint:
     """State of a float16 training's loss scale; empty for others."""
     checksum: str = ""
     """SHA-256 of the file that it was read from; empty before it is saved."""
+
+
+def refuse_checkpoint_name(out: Path) -> None:
+    """Raises ConfigError for a file that a training run would take for its own checkpoint, and would be replaced."""
+    if out.name == BEST or re.fullmatch(r"step-\d+", out.name.removesuffix(SUFFIX)):
+        raise ConfigError(f"--out {out}: is how the checkpoints of a training are called; give another name")
 
 
 def save_checkpoint(checkpoint: Checkpoint) -> None:

@@ -182,3 +182,8 @@ def test_a_null_character_in_base_is_one_line(tmp_path):
     (tmp_path / "recipe.yaml").write_text('base: "a\\0b.yaml"\n')
     with pytest.raises(ConfigError, match="holds a null character"):
         load_mapping(tmp_path / "recipe.yaml")
+
+
+def test_text_that_is_not_unicode_is_named_with_its_key():
+    with pytest.raises(ConfigError, match=r"r\.yaml: name: holds bytes that are not UTF-8; rename the file"):
+        validate(Outer, {"name": "caf\udce9", "optim": {"lr": 1.0}}, file="r.yaml")

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, ConfigError
 from segnl.runs.checkpoint import (
     NO_CHECKSUM,
     Checkpoint,
@@ -23,6 +23,7 @@ from segnl.runs.checkpoint import (
     open_checkpoint,
     optimiser_tensors,
     quarantine_damaged,
+    refuse_checkpoint_name,
     restore_optimiser,
     save_checkpoint,
     step_of,
@@ -237,3 +238,10 @@ def test_a_pipe_in_place_of_a_checkpoint_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="a pipe or a device, not a file"):
         load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "step-00000004.safetensors", "step-1"])
+def test_a_name_of_a_training_s_own_checkpoint_is_refused_for_other_files(name):
+    with pytest.raises(ConfigError, match="is how the checkpoints of a training are called"):
+        refuse_checkpoint_name(Path("run") / name)
+    refuse_checkpoint_name(Path("run") / "model.safetensors")

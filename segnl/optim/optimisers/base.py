@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from torch import nn, optim
 
-from segnl.core.config import Config, NumberAboveZero, NumberFromZero
+from segnl.core.config import Config, NumberAboveZero
 
 
 def _of_float32(value: float) -> float:
@@ -14,7 +14,7 @@ def _of_float32(value: float) -> float:
     return value
 
 
-Rate = Annotated[NumberAboveZero, AfterValidator(_of_float32)]
+Rate = Annotated[float, Field(gt=0, le=1e308), AfterValidator(_of_float32)]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 HEAD_MODULES = ("head", "classifier", "auxiliary")
@@ -25,7 +25,7 @@ class OptimiserConfig(Config):
 
     name: str
     lr: Rate
-    weight_decay: Annotated[NumberFromZero, AfterValidator(_of_float32)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e308), AfterValidator(_of_float32)] = 0.0
     decay_norms: bool = True
     """Whether norms and biases decay too, as the published recipes do (one group)."""
     head_lr_mult: Rate = 1.0
