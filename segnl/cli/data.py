@@ -14,6 +14,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
     streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
     streets.add_argument("--hw", default="256x512", metavar="HxW", help="rows x columns (default 256x512)")
+    streets.add_argument("--frames", type=int, default=1, metavar="T", help="clips of T frames (default 1: images)")
     streets.add_argument("--seed", type=int, default=0, help="seed of the streets (default 0)")
 
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
             num_val=args.val,
             hw=size_of(args.hw),
             seed=args.seed,
+            num_frames=args.frames,
             progress=lambda done, total: progress.advance(),
         )
-    print(f"{args.out}: {args.train} training and {args.val} validation streets, {made} of them made now")
+    kind = "streets" if args.frames == 1 else f"clips of {args.frames} frames"
+    print(f"{args.out}: {args.train} training and {args.val} validation {kind}, {made} of them made now")

@@ -3,6 +3,8 @@
 leftImg8bit/SPLIT/CITY/CITY_NNNNNN_000019_leftImg8bit.png               RGB
 gtFine/SPLIT/CITY/CITY_NNNNNN_000019_gtFine_{labelIds,instanceIds,color,ambiguous}.png
 streets.json                                                            seed, size, counts, version
+
+A clip of street NNNNNN has a file of each kind for each of its frames, the middle one numbered 000019.
 """
 
 import json
@@ -19,12 +21,14 @@ from segnl.core.errors import DataError, MachineError
 from segnl.core.files import remove_leftovers, write_atomic
 from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
+from segnl.streets.clips import render_clip
 from segnl.streets.scene import VERSION, Scene, render_scene
 
 CITIES = {"train": ("ahornau", "birkhain", "erlstadt", "fichtental"), "val": ("quellbach", "rosenfurt")}
 AMBIGUOUS_END = "_gtFine_ambiguous.png"
 MANIFEST = "streets.json"
 LEAST_HW, MOST_HW = (64, 128), (2048, 4096)
+MIDDLE_FRAME = 19
 _END_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
@@ -35,10 +39,12 @@ def generate(
     num_val: int,
     hw: tuple[int, int] = (256, 512),
     seed: int = 0,
+    num_frames: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Writes the data set below `out` and returns the number of new images; existing ones stay.
 
+    num_frames: above 1, clips of so many frames in place of images (clips.py); an odd number, 9 at most.
     progress(done, total): called after each image. A later call may ask for more images, not for another seed or size.
     Raises DataError when `out` holds another data set or the size is out of range, MachineError when writing fails.
     """
@@ -46,9 +52,15 @@ def generate(
     for split, count in counts.items():
         if count < 1:
             raise DataError(f"{out}: {count} images asked for split {split}; ask for at least 1")
-    if not (LEAST_HW[0] <= hw[0] <= MOST_HW[0] and LEAST_HW[1] <= hw[1] <= MOST_HW[1]):
-        raise DataError(f"{out}: size {hw[0]}x{hw[1]}; streets are made from 64x128 to 2048x4096 (rows x columns)")
+    if num_frames % 2 == 0 or not 1 <= num_frames <= 9:
+        raise DataError(f"{out}: {num_frames} frames asked for; expected an odd number from 1 to 9")
+    wide = 2 if num_frames > 1 else 1  # a clip is cut out of a street of twice the width
+    if not (LEAST_HW[0] <= hw[0] <= MOST_HW[0] and LEAST_HW[1] <= wide * hw[1] <= MOST_HW[1]):
+        least, most = (f"{rows}x{columns // wide}" for rows, columns in (LEAST_HW, MOST_HW))
+        kind = "clips of streets" if num_frames > 1 else "streets"
+        raise DataError(f"{out}: size {hw[0]}x{hw[1]}; {kind} are made from {least} to {most} (rows x columns)")
     manifest = {"version": VERSION, "seed": seed, "hw": list(hw), **counts}
+    manifest |= {"frames": num_frames} if num_frames > 1 else {}
     _require_same(out, manifest)
     _write_manifest(out, manifest, is_complete=False)
     images = [(split, index) for split, count in counts.items() for index in range(count)]
@@ -56,10 +68,13 @@ def generate(
     made = 0
     try:
         for done, (split, index) in enumerate(images, start=1):
-            paths = image_files(out, split, index)
-            folders |= {path.parent for path in paths.values()}
-            if not all(_is_whole(path) for path in paths.values()):
-                _write(paths, render_scene(seed=seed, split=split, index=index, hw=hw))
+            numbers = range(MIDDLE_FRAME - num_frames // 2, MIDDLE_FRAME + num_frames // 2 + 1)
+            frames = [image_files(out, split, index, number) for number in numbers]
+            folders |= {path.parent for paths in frames for path in paths.values()}
+            if not all(_is_whole(path) for paths in frames for path in paths.values()):
+                scenes = _scenes(seed, split, index, hw, num_frames)
+                for paths, scene in zip(frames, scenes, strict=True):
+                    _write(paths, scene)
                 made += 1
             if progress:
                 progress(done, len(images))
@@ -74,10 +89,16 @@ def generate(
     return made
 
 
-def image_files(out: Path, split: str, index: int) -> dict[str, Path]:
+def _scenes(seed: int, split: str, index: int, hw: tuple[int, int], num_frames: int) -> list[Scene]:
+    if num_frames == 1:
+        return [render_scene(seed=seed, split=split, index=index, hw=hw)]
+    return render_clip(seed=seed, split=split, index=index, hw=hw, num_frames=num_frames)
+
+
+def image_files(out: Path, split: str, index: int, frame: int = MIDDLE_FRAME) -> dict[str, Path]:
     """Returns the five files of one image: image, labelIds, instanceIds, color, ambiguous."""
     city = CITIES[split][index % len(CITIES[split])]
-    stem = f"{city}_{index:06d}_000019"
+    stem = f"{city}_{index:06d}_{frame:06d}"
     labels = out / "gtFine" / split / city
     return {
         "image": out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
@@ -112,9 +133,10 @@ def _require_same(out: Path, manifest: dict[str, Any]) -> None:
     if not existing and (out / "leftImg8bit").exists():
         raise DataError(f"{out}: holds a data set that is not streets; choose another --out")
     remedy = "choose another --out or delete it"
-    for key in ("version", "seed", "hw"):
-        if existing and existing.get(key) != manifest[key]:
-            raise DataError(f"{out}: holds streets of {key} {existing.get(key)}, not {manifest[key]}; {remedy}")
+    for key in ("version", "frames", "seed", "hw"):
+        held, asked = (settings.get(key, 1) for settings in (existing, manifest))
+        if existing and held != asked:
+            raise DataError(f"{out}: holds streets of {key} {held}, not {asked}; {remedy}")
     for split in CITIES:
         if existing.get(split, 0) > manifest[split]:
             raise DataError(f"{out}: holds {existing[split]} {split} images, {manifest[split]} asked for; {remedy}")
