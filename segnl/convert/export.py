@@ -163,7 +163,7 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
     head = type(wrapper.model.head).__name__
     free = torch.export.Dim.DYNAMIC
     example = torch.zeros(
-        2, 97, 131, wrapper.model.input.channels, dtype=torch.uint8
+        2, 97, 131, wrapper.model.image_channels, dtype=torch.uint8
     )  # a batch of 1 would become a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -15,6 +15,7 @@ from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx, SmallCount
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
+from segnl.data.frames import clips_of, neighbours, read_frames
 from segnl.data.groups import groups_of
 from segnl.data.layout import (
     IMAGE_SUFFIXES,
@@ -82,6 +83,9 @@ class DataConfig(Config):
     """Images that resemble each other, such as the frames of a drive: a comparison counts each group as one image
     (data/groups.py). `folder`: those of a folder; `image`: each image alone; a regular expression: the start of the
     name, or what its parentheses hold, such as [^_]+; a list below root, such as groups.tsv; null: the data set's."""
+    frames: Annotated[int, Field(ge=1, le=31)] = 1
+    """Frames of a clip that the network sees at once, an odd number: the labelled one in the middle, and its neighbours
+    in its group or, without data.group, its folder (docs/video.md). Images without a label are neighbours only."""
     crop_hw: tuple[SidePx, SidePx]
     """Rows and columns of a training crop. Where a smaller image does not fill it, the label is ignored."""
     scale: Scale = (0.5, 2.0)
@@ -115,6 +119,13 @@ class DataConfig(Config):
         except re.error as err:
             raise ValueError(f"'{group}' is no regular expression ({err})") from err
         return group
+
+    @field_validator("frames")
+    @classmethod
+    def _has_a_middle(cls, frames: int) -> int:
+        if frames % 2 == 0:
+            raise ValueError("expected an odd number, whose middle frame is the labelled one")
+        return frames
 
     @field_validator("scale")
     @classmethod
@@ -234,6 +245,9 @@ class SegmentationData:
         self._kinds_found: set[str] = set() if self.has_labels else {"label"}
         images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
         self._refuse_unread_keys()
+        clips = self._clips(images) if cfg.frames > 1 else {}
+        if clips and self.has_labels and cfg.samples is None:
+            images = {sample_id: path for sample_id, path in images.items() if sample_id in labels}
         chosen = self._chosen(images, labels)
         if chosen is not None:
             images, labels = ({key: files[key] for key in chosen & files.keys()} for files in (images, labels))
@@ -244,6 +258,18 @@ class SegmentationData:
         self.sample_ids = sorted(images.keys() & labels.keys() if self.has_labels else images)
         self._images = [images[sample_id] for sample_id in self.sample_ids]
         self._labels = [labels[sample_id] for sample_id in self.sample_ids] if self.has_labels else []
+        self._frames = [neighbours(path, clips[path], cfg.frames) for path in self._images] if clips else []
+
+    def _clips(self, images: Files) -> dict[Path, tuple[Path, ...]]:
+        """Returns the clip of each image. Raises ConfigError for a data set that has none."""
+        reads_files = type(self).read is SegmentationData.read and type(self).read_image is SegmentationData.read_image
+        setting = self.group if self.cfg.group is None else self.cfg.group
+        if not reads_files or setting in ("", "image"):
+            reason = "data.group gives each image a group of its own" if reads_files else "has no files of frames"
+            raise ConfigError(
+                f"data.frames: {self.cfg.frames}, but data set '{self.cfg.name}': {reason}; leave it at 1"
+            )
+        return clips_of(images, groups_of(images, self) or [str(path.parent) for path in images.values()])
 
     def _refuse_unread_keys(self) -> None:
         """Raises ConfigError for a key about files where the data set finds its files without reading it."""
@@ -368,6 +394,10 @@ class SegmentationData:
         """Every file that belongs to pair `i` and that a score may depend on, the image first."""
         return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
 
+    def frames_of(self, i: int) -> tuple[Path, ...]:
+        """Returns the files of all frames that the network sees for pair `i`, the labelled one first."""
+        return self._frames[i] if self._frames else (self.image_path(i),)
+
     def generated_from(self) -> str:
         """Returns all that generated images and labels depend on, for the digest of the content; "" for files."""
         return ""
@@ -389,6 +419,10 @@ class SegmentationData:
             return read_colours(self._labels[i], max_pixels=self.cfg.max_pixels)
         return read_label(self._labels[i], max_id=self.table.max_id, max_pixels=self.cfg.max_pixels)
 
+    def read_frames(self, i: int) -> Pixels:
+        """Reads what the network sees for pair `i`: its image, with data.frames t > 1 `H W t*3`, the image first."""
+        return read_frames(self._frames[i], self.image_format) if self._frames else self.read_image(i)
+
     def read(self, i: int) -> Sample:
         """Reads pair `i` at its own size, the label as train ids, or takes it from the cache.
 
@@ -399,7 +433,7 @@ class SegmentationData:
 
     def decode(self, i: int) -> Sample:
         """Reads pair `i` from its files as `read` does."""
-        image = self.read_image(i)
+        image = self.read_frames(i)
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
         raw = self.read_ids(i)

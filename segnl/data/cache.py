@@ -115,7 +115,8 @@ class CacheReader:
         self.keys = [""] * len(self.data)
 
     def _key(self, i: int) -> str:
-        files = [file_digest(path) for path in self.data.files_of(i)]
+        neighbours = self.data.frames_of(i)[1:]
+        files = [file_digest(path) for path in (*self.data.files_of(i), *neighbours)]
         return digest_of([_MAGIC.decode(), self.decoder, self.data.has_labels, files])
 
     def find_key(self, i: int) -> None:

@@ -96,7 +96,7 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     counts = LabelCounts.none(data.table.num_classes)
     image = raw = None
     try:
-        image = data.read_image(i)
+        image = data.read_frames(i)
         if (orientation := exif_orientation(image_path)) != 1:
             detail = f"EXIF orientation {orientation} is not applied; the label must fit the pixels as stored"
             notes.append(FileError(image_path, "orientation", detail))

@@ -45,6 +45,12 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def frames_digest(data: SegmentationData) -> str:
+    """SHA-256 over which frames the network sees for each pair of a split, and over their bytes."""
+    lines = [" ".join(file_digest(path) for path in data.frames_of(i)) for i in range(len(data))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def data_record(data: SegmentationData) -> JSONDict:
     """Returns {"images", "digest", "content"} of a split, which every checkpoint of its training keeps.
 

@@ -30,8 +30,7 @@ Key = tuple[int, int]
 """(epoch, index)"""
 Transform = Callable[[Sample, int, int], Sample]
 
-BYTES_PER_PIXEL = 4  # of an image and its label, uint8
-LARGE_IMAGE_BYTES = BYTES_PER_PIXEL * 1024 * 2048
+LARGE_IMAGE_PIXELS = 1024 * 2048
 PREFETCH = 2
 """Batches that each worker keeps ready."""
 _POLL_S = 5.0  # how often a silent worker is checked: a killed one is noticed within this time
@@ -65,7 +64,7 @@ def train_batches(
     if plan.batch_size < plan.world:
         raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
     rows, columns = data.cfg.crop_hw
-    batch_bytes = BYTES_PER_PIXEL * rows * columns * -(-plan.batch_size // plan.world)
+    batch_bytes = _bytes_per_pixel(data) * rows * columns * -(-plan.batch_size // plan.world)
     require_shared_memory(workers, batch_bytes, batches=workers * PREFETCH)
     keys = BatchKeys(len(data), plan)
     items = _Items(data, transform)
@@ -81,9 +80,15 @@ def eval_samples(
     """
     indices = range(len(data)) if indices is None else indices
     keys, workers = [[(index,)] for index in indices], min(workers, len(indices))
-    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s, batch_bytes=LARGE_IMAGE_BYTES)
+    image_bytes = _bytes_per_pixel(data) * LARGE_IMAGE_PIXELS
+    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s, batch_bytes=image_bytes)
     for index, (image, label) in zip(indices, pairs, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
+
+
+def _bytes_per_pixel(data: SegmentationData) -> int:
+    """Returns the size of a pixel of a sample's frames and of its label, uint8."""
+    return 3 * data.cfg.frames + 1
 
 
 class BatchKeys:

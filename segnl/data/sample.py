@@ -14,7 +14,8 @@ from segnl.core.arrays import Pixels
 class Sample(NamedTuple):
     """One image with its label; torch's default_collate stacks samples of one size.
 
-    image: u8 `H W 3`, RGB.  label: u8 `H W`, train ids 0..k-1 or 255.
+    image: u8 `H W 3`, RGB; with data.frames t > 1 `H W t*3`, the labelled frame first.
+    label: u8 `H W`, train ids 0..k-1 or 255.
     id: unique within its split; masks of this image are named after it.
     """
 
@@ -27,8 +28,9 @@ class Sample(NamedTuple):
 class Batch:
     """Crops for one step of one rank.
 
-    image: u8 `b 3 H W`, RGB 0..255, not normalised: the model does that on the device, after a quarter of the bytes
-    were copied.  label: u8 `b H W`, train ids 0..k-1 or 255, widened on the device for the same reason (docs/adr/0010).
+    image: u8 `b 3 H W` (`b t*3 H W`), RGB 0..255, not normalised: the model does that on the device, after a quarter of
+    the bytes were copied.
+    label: u8 `b H W`, train ids 0..k-1 or 255, widened on the device for the same reason (docs/adr/0010).
     """
 
     image: Tensor

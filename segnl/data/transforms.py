@@ -198,6 +198,8 @@ class TrainTransform:
     def __call__(self, sample: Sample, epoch: int, index: int) -> Sample:
         """Returns the crop of `sample` in that epoch, image `crop_hw 3` and label `crop_hw`.
 
+        Of a clip, image `H W t*3`, all frames get the transforms that the first, labelled one would get alone.
+
         Raises ConfigError when a transform of `data.augment` fails, or returns anything but uint8 of that size.
         """
         if self.num_views is not None:
@@ -223,8 +225,10 @@ class TrainTransform:
         if self._is_identity and sample.label.shape == self.crop_hw:
             return sample
         seed_transforms(self._compose.transforms, seed, epoch, index)
+        frames = np.split(sample.image, max(1, sample.image.shape[2] // self.num_bands), axis=2)
+        others = {"images": np.stack(frames[1:])} if len(frames) > 1 else {}
         try:
-            out = self._compose(image=sample.image, mask=sample.label)
+            out = self._compose(image=frames[0], mask=sample.label, **others)
         except (ValueError, TypeError, LookupError, ArithmeticError, CropSizeError, cv2.error) as err:
             raise ConfigError(f"data.augment: cannot transform image {sample.id}: {_reason(err)}") from err
         image, label = out["image"], out["mask"]
@@ -237,6 +241,8 @@ class TrainTransform:
                 f"data.augment: makes image {sample.id} {image.dtype} {image.shape}, its label {label.dtype} "
                 f"{label.shape}; expected uint8 ({rows}, {columns}, {self.num_bands}) and ({rows}, {columns})"
             )
+        if others:
+            image = np.concatenate([image, *out["images"]], axis=2)
         return Sample(image, label, sample.id)
 
 

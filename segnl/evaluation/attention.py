@@ -130,7 +130,7 @@ class ImageAttention:
         with torch.no_grad():
             x = model.input(pixels).to(weight.dtype)
             x = x if input_hw is None else resize(x, input_hw, align_corners=False)
-            self.stages: Sequence[Tensor] = model.backbone(x)
+            self.stages: Sequence[Tensor] = model.stages(x)
             self.logits = model.classifier(model.head(self.stages).context)
 
     @property

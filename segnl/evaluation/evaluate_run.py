@@ -26,7 +26,7 @@ from segnl.core.files import ensure_writable, inside, not_a_link, run_lock, sha2
 from segnl.core.log import log
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
-from segnl.data.digest import content_digest
+from segnl.data.digest import content_digest, frames_digest
 from segnl.data.sample import Sample
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.evaluation import Evaluation
@@ -179,7 +179,8 @@ def _key(run: Run, request: EvaluationRequest, data: SegmentationData, content: 
             "short_side_px": recipe.data.short_side_px,
             "content": content,
         }
-        | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
+        | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)})
+        | ({} if recipe.data.frames == 1 else {"frames": frames_digest(data)}),
         "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
         "channels_last": recipe.train.channels_last,
         "ablation": ablation.name if ablation else None,

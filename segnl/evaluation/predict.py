@@ -13,7 +13,6 @@ from segnl.core.find_files import find_files, name_text
 from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import read_image
 from segnl.evaluation.mask_folder import require_no_evaluation
 from segnl.evaluation.masks import KINDS, WRITERS, mask_path, write_masks
 from segnl.evaluation.predict_video import VIDEO_SUFFIXES, predict_video, require_no_stream
@@ -42,7 +41,7 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
         Progress("predict", len(files), unit="image") as progress,
     ):
         for image_id, path in files.items():
-            image = read_image(path, predictor.image_format)
+            image = predictor.read(path)
             labels = _predict(predictor, image, path)
             writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
             progress.advance()

@@ -13,6 +13,8 @@ from torch import Tensor
 from segnl.core.arrays import Pixels
 from segnl.core.errors import NonFiniteError
 from segnl.core.precision import autocast
+from segnl.data.find import DATASETS
+from segnl.data.frames import clip_beside, neighbours, read_frames
 from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, infer
 from segnl.evaluation.kept_maps import KeptMaps
@@ -59,9 +61,10 @@ class Predictor:
     def scores(self, image: Pixels) -> ClassScores:
         """Returns the class scores at the image's size, not computed yet.
 
-        image: u8 `H W 3`, RGB, or images of one size, `b H W 3`.
+        image: u8 `H W 3`, RGB, or images of one size, `b H W 3`. With data.frames t > 1, `H W t*3`: the frame to label,
+        then the others.
         """
-        channels = self.recipe.model.input.channels
+        channels = self.model.image_channels
         if image.ndim not in (3, 4) or image.shape[-1] != channels or image.dtype != np.uint8:
             expected = f"uint8 `H W {channels}`{', RGB' if channels == 3 else ''} (a tensor: `{channels} H W`)"
             raise ValueError(f"image: {image.dtype} {image.shape}; expected {expected}")
@@ -75,6 +78,18 @@ class Predictor:
         sizes = input_hws(cfg, self.recipe.data.short_side_px, hw)
         align_corners = self.model.align_corners
         return infer(self.logits, self.model.input(pixels), hw, cfg, input_hws=sizes, align_corners=align_corners)
+
+    def read(self, path: Path) -> Pixels:
+        """Reads an image file as the network sees it: with its neighbours in the folder where data.frames is above 1.
+
+        Raises DataError for a file that cannot be read.
+        """
+        data = self.recipe.data
+        if data.frames == 1:
+            return read_image(path, self.image_format)
+        group = data.group or DATASETS.find(data.name).group
+        clip = clip_beside(path, group, lists=data.root_folder)
+        return read_frames(neighbours(path, clip, data.frames), self.image_format)
 
     def labels(self, image: Pixels) -> Tensor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""
@@ -98,7 +113,11 @@ class Predictor:
         # A sliding window already passes the network in batches.
         batch_size = 1 if self.recipe.eval.mode == "slide" else self.recipe.eval.batch_size
         predictions: list[npt.NDArray[Any]] = []
-        for batch in _batches((as_pixels(item, self.image_format) for item in image), batch_size):
+        images = (
+            self.read(Path(item)) if isinstance(item, str | Path) else as_pixels(item, self.image_format)
+            for item in image
+        )
+        for batch in _batches(images, batch_size):
             scores = self.scores(np.stack(batch))
             predictions += list((scores.probabilities() if probabilities else scores.argmax()).cpu().numpy())
         return predictions

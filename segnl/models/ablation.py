@@ -89,6 +89,8 @@ def unavailable_reason(model: nn.Module, ablation: Ablation) -> str | None:
     if not blocks:
         return NO_ATTENTION
     pooled = [block for block in blocks if isinstance(block, NonLocalBlock) and (block.subsample or block.dims != 2)]
+    if ablation.kind != "gamma0" and getattr(model, "num_frames", 1) > 1:
+        return "attention across the frames of data.frames can be switched off (gamma0) only"
     if ablation.kind == "window" and pooled:
         return "a window needs a map of keys that is not pooled; model.head.subsample is on"
     return None

@@ -25,7 +25,8 @@ def queries_per_pass(stages: Sequence[Tensor]) -> int:
 def receptive_field(model: Segmenter, stages: Sequence[Tensor], logits: Tensor, pixels: Sequence[Pixel]) -> Tensor:
     """Returns each pixel's effective receptive field on the deepest stage that the head reads, `q h w`.
 
-    stages, logits: of one image, b = 1. pixels: positions of the logits. A field is the absolute gradient of the
+    stages, logits: of one image, b = 1; of a clip, the stages of all frames, and the field lies on those of the first.
+    pixels: positions of the logits. A field is the absolute gradient of the
     pixel's highest logit with respect to the stage, mean over channels, divided by its sum over positions (0 where
     nothing reaches the logit).
 
@@ -38,11 +39,13 @@ def receptive_field(model: Segmenter, stages: Sequence[Tensor], logits: Tensor, 
         batch = pixels[first : first + count]
         rows, columns = zip(*batch, strict=True)
         at = (list(range(len(batch))), logits[0, :, list(rows), list(columns)].argmax(dim=0), rows, columns)
-        inputs = [stage.detach().expand(len(batch), -1, -1, -1).requires_grad_() for stage in stages]
+        inputs = [stage.detach()[None].expand(len(batch), *stage.shape).flatten(0, 1) for stage in stages]
+        for stage in inputs:
+            stage.requires_grad_()
         with torch.enable_grad():
             score = model.classifier(model.head(inputs).context)[at].sum()  # in evaluation mode images do not mix
             gradients = torch.autograd.grad(score, inputs, allow_unused=True)
         deepest = next(gradient for gradient in reversed(gradients) if gradient is not None)
-        fields.append(deepest.abs().mean(dim=1))  # q h w
+        fields.append(deepest[:: model.num_frames].abs().mean(dim=1))  # q h w
     field = torch.cat(fields)
     return field / field.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(field.dtype).tiny)

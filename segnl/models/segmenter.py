@@ -71,12 +71,18 @@ class Segmenter(nn.Module):
     init_report: JSONDict | None = None
     """Account of the trained weights that a new network started from (segnl/runs/init.py)."""
 
-    def __init__(self, cfg: ModelConfig, num_classes: int, *, seed: int | None = None) -> None:
-        """seed: draws the initial parameters; None leaves them undefined, for weights that are loaded."""
+    def __init__(self, cfg: ModelConfig, num_classes: int, *, seed: int | None = None, num_frames: int = 1) -> None:
+        """seed: draws the initial parameters; None leaves them undefined, for weights that are loaded.
+
+        num_frames: of a clip, data.frames; the network labels the first. Raises ValueError for a head that sees one.
+        """
         super().__init__()
         self.num_classes = num_classes
+        self.num_frames = num_frames
+        self.image_channels = cfg.input.channels * num_frames
+        """Channels of an image: those of all its frames."""
         self.align_corners = cfg.align_corners
-        self.input = Normalise(cfg.input)
+        self.input = Normalise(cfg.input, num_frames)
         with nullcontext() if seed is None else seeded(seed, "backbone"):
             self.backbone = BACKBONES.find(cfg.backbone.name)(cfg.backbone)
             if cfg.input.channels != 3:
@@ -84,7 +90,11 @@ class Segmenter(nn.Module):
         channels = self.backbone.stage_channels
         with nullcontext() if seed is None else seeded(seed, "head"):
             self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
-        self.head.align_corners = cfg.align_corners
+        if num_frames > 1 and not self.head.takes_frames:
+            raise ValueError(
+                f"head '{cfg.head.name}' sees one frame, but data.frames is {num_frames}; non_local sees more"
+            )
+        self.head.align_corners, self.head.num_frames = cfg.align_corners, num_frames
         self.dropout = nn.Dropout2d(cfg.dropout)
         self.classifier = NormalInitConv2d(self.head.out_channels, num_classes, 1)
         self.auxiliary = None if cfg.aux is None else AuxiliaryHead(cfg.aux, channels[cfg.aux.stage], num_classes)
@@ -120,17 +130,24 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor, stages: Sequence[Tensor] | None = None) -> Logits:
         """Maps a normalised float image `b 3 H W` to logits `b k h w`; auxiliary ones mostly in training only.
 
+        image: `b t*3 H W` for t frames; the logits are those of the first.
         stages: the backbone's maps c2..c5 of the image, which then tells batch size and type only; None: computed here.
         """
-        stages = self.backbone(image) if stages is None else stages
+        stages = self.stages(image) if stages is None else stages
         aux = {}
         if self.training and self.auxiliary is not None and self.aux_stage is not None:
-            aux["auxiliary"] = self.auxiliary(stages[self.aux_stage])
+            aux["auxiliary"] = self.auxiliary(stages[self.aux_stage][:: self.num_frames])
         # Drawn before the head, so that a head with its own dropout does not change the random numbers here.
         mask = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None
         out = self.head(stages)
         context = out.context if mask is None else out.context * mask.to(out.context.dtype)
         return Logits(self.classifier(context), aux | out.aux_logits)
+
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """Maps a normalised image `b t*3 H W` to the stages of all t frames, `b*t c h w`."""
+        frames = image if self.num_frames == 1 else image.unflatten(1, (self.num_frames, -1)).flatten(0, 1)
+        stages: list[Tensor] = self.backbone(frames)
+        return stages
 
 
 class SegmentationModel(nn.Module):
@@ -150,7 +167,7 @@ class SegmentationModel(nn.Module):
 
     def low_resolution(self, image: Tensor) -> Logits:
         """Maps images `b 3 H W` to logits `b k h w` at feature size, for the losses of segnl.losses."""
-        channels = self.segmenter.input.channels
+        channels = self.segmenter.image_channels
         is_number = image.is_floating_point() or image.dtype == torch.uint8
         if image.dim() != 4 or image.shape[1] != channels or not is_number:
             raise ValueError(
@@ -168,7 +185,9 @@ def set_batch_norm(model: nn.Module, cfg: BatchNormConfig) -> None:
         norm.eps, norm.momentum = cfg.eps, cfg.momentum
 
 
-def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int, *, load_backbone: bool = True) -> Segmenter:
+def new_segmenter(
+    cfg: ModelConfig, num_classes: int, seed: int, *, load_backbone: bool = True, num_frames: int = 1
+) -> Segmenter:
     """Builds a model for training: parameters drawn from the seed, then the backbone's pretrained weights.
 
     load_backbone: False leaves the backbone random, whatever `cfg` says.
@@ -176,7 +195,7 @@ def new_segmenter(cfg: ModelConfig, num_classes: int, seed: int, *, load_backbon
     Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
     MachineError when it cannot be fetched.
     """
-    model = Segmenter(cfg, num_classes, seed=seed)
+    model = Segmenter(cfg, num_classes, seed=seed, num_frames=num_frames)
     if load_backbone and cfg.backbone.weights is not None:
         if cfg.input.channels == 3:
             model.backbone.load_pretrained(cfg.backbone.weights)

@@ -106,6 +106,6 @@ def network_counts(recipe: Recipe, num_classes: int, hw: tuple[int, int]) -> tup
 
     def count() -> tuple[int, float]:
         model = build_model(recipe, num_classes, is_new=False).eval()
-        return num_parameters(model), count_flops(model, torch.zeros(1, recipe.model.input.channels, *hw)) / 1e9
+        return num_parameters(model), count_flops(model, torch.zeros(1, model.image_channels, *hw)) / 1e9
 
     return on_fake_tensors(count)

@@ -62,6 +62,8 @@ def select_module(model: Segmenter, name: ModuleName) -> nn.Module:
         return predictor
     if name == "head":
         return HeadAndClassifier(model)
+    if model.num_frames > 1:
+        raise ConfigError("--module attention: measures one frame; set data.frames to 1, or take --module head")
     for module in model.head.modules():
         if isinstance(module, CrissCrossBlock | NonLocalBlock):
             return module
@@ -73,10 +75,10 @@ def select_module(model: Segmenter, name: ModuleName) -> nn.Module:
 @torch.no_grad()
 def inputs_of(model: Segmenter, module: nn.Module, name: ModuleName, hw: tuple[int, int]) -> list[Tensor]:
     """Returns the module's inputs when the network sees one image of `hw` pixels: the image, the stages, or a map."""
-    image = torch.zeros(1, model.input.channels, *hw)
+    image = torch.zeros(1, model.image_channels, *hw)
     if name == "model":
         return [image]
-    stages = list(model.backbone(image))
+    stages = model.stages(image)
     if name == "head":
         return stages
     inputs: list[Tensor] = []

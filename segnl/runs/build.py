@@ -38,8 +38,14 @@ def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
     """
     try:
         if not is_new:
-            return Segmenter(recipe.model, num_classes)
-        model = new_segmenter(recipe.model, num_classes, recipe.train.seed, load_backbone=recipe.init is None)
+            return Segmenter(recipe.model, num_classes, num_frames=recipe.data.frames)
+        model = new_segmenter(
+            recipe.model,
+            num_classes,
+            recipe.train.seed,
+            load_backbone=recipe.init is None,
+            num_frames=recipe.data.frames,
+        )
     except ValueError as err:
         raise ConfigError(f"model: {err}") from err
     if recipe.init is not None:

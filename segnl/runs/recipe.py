@@ -178,17 +178,17 @@ class Recipe(Config):
 
     @pydantic.model_validator(mode="after")
     def _features_of_a_frozen_backbone(self) -> Self:
-        if self.train.features is not None and (self.data.views is None or self.model.backbone.frozen is not True):
+        if self.train.features is not None and not self.has_fixed_features:
             raise ValueError(
                 "train.features: needs crops and a backbone that stay the same; set data.views to a number such as 8 "
-                "and model.backbone.frozen to true"
+                "and model.backbone.frozen to true, and leave data.frames at 1"
             )
         return self
 
     @property
     def has_fixed_features(self) -> bool:
-        """Whether each image has a fixed number of crops, with maps of a frozen backbone."""
-        return self.data.views is not None and self.model.backbone.frozen is True
+        """Whether each image, which is a single frame, has a fixed number of crops, with maps of a frozen backbone."""
+        return self.data.views is not None and self.model.backbone.frozen is True and self.data.frames == 1
 
     def to_dict(self) -> JSONDict:
         """Returns plain values for YAML and JSON, with every default written out."""
@@ -245,7 +245,7 @@ def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
 
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and
-# scored, what it logs, and how its steps are executed.
+# scored, what it logs, and how its steps are executed. data.group does where it says which frames are neighbours.
 NON_TRAINING_KEYS = frozenset(
     {"data.root", "data.workers", "data.worker_timeout_s", "data.group", "data.cache", "data.cache_limit_gb"}
     | {"train.save_every", "train.eval_every", "train.keep_every", "train.compile", "train.activation_checkpointing"}
@@ -268,10 +268,10 @@ def differing_keys(recipe: JSONDict, other: JSONDict, *, with_eval: bool = False
 
 def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:
     """Returns the dotted keys that decide what is learned, with their values; with_eval: also how it is scored."""
+    flat = flatten(recipe)
+    ignored = NON_TRAINING_KEYS if flat.get("data.frames", 1) == 1 else NON_TRAINING_KEYS - {"data.group"}
     return {
-        key: value
-        for key, value in flatten(recipe).items()
-        if key not in NON_TRAINING_KEYS and (with_eval or not key.startswith("eval."))
+        key: value for key, value in flat.items() if key not in ignored and (with_eval or not key.startswith("eval."))
     }
 
 

@@ -75,7 +75,8 @@ class Run:
 
     def build_model(self) -> Segmenter:
         """The network with its trained weights, the EMA of them where the run has one, on the CPU."""
-        model = Segmenter(self.recipe.model, len(self.checkpoint.classes["names"]))
+        num_classes = len(self.checkpoint.classes["names"])
+        model = Segmenter(self.recipe.model, num_classes, num_frames=self.recipe.data.frames)
         load_weights(model, self.checkpoint, use_ema=bool(self.checkpoint.ema))
         return model
 

@@ -60,7 +60,8 @@ def _counts(run: PlannedRun, num_classes: int) -> JSONDict:
 
 
 def _network_key(recipe: Recipe, num_classes: int) -> JSONDict:
-    return {"version": 1, "model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes}
+    key = {"version": 1, "model": recipe.to_dict()["model"], "hw": recipe.data.crop_hw, "classes": num_classes}
+    return key | ({} if recipe.data.frames == 1 else {"frames": recipe.data.frames})
 
 
 def _timing_key(recipe: Recipe, num_classes: int) -> JSONDict:
@@ -75,9 +76,10 @@ def _timing_key(recipe: Recipe, num_classes: int) -> JSONDict:
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:
     """Measures a profile for each recipe; returns none, with a warning, where that is impossible."""
+    shapes = [(1, recipe.model.input.channels * recipe.data.frames, *recipe.data.crop_hw) for recipe in recipes]
     jobs = [
-        ProfileJob(recipe.to_dict(), num_classes, "model", ((1, 3, *recipe.data.crop_hw),), latency_s=LATENCY_S)
-        for recipe in recipes
+        ProfileJob(recipe.to_dict(), num_classes, "model", (shape,), latency_s=LATENCY_S)
+        for recipe, shape in zip(recipes, shapes, strict=True)
     ]
     if not jobs:
         return []

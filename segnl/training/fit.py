@@ -151,7 +151,7 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
         raise err
     rows, columns = recipe.data.crop_hw
     images = train.batch_size // group.world_size
-    channels = recipe.model.input.channels
+    channels = recipe.model.input.channels * recipe.data.frames
     crop_bytes = (channels + 1) * images  # per pixel: uint8 image and label
     input_bytes = 4 * channels * images // train.accumulate  # per pixel: float32, of one micro-batch
     require_memory("train.batch_size crops of data.crop_hw", (crop_bytes + input_bytes) * rows * columns)

@@ -61,10 +61,18 @@ class NonLocalBlock(nn.Module):
         self.norm = ZeroInitBatchNorm(channels) if has_norm else nn.Identity()
         self.norm.opens_attention = True  # type: ignore[assignment]  # optim.gamma_lr_mult
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x `b c *` to the same shape. Raises ValueError unless x has `dims` axes after the channels."""
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+        """Maps x `b c *` to the same shape. Raises ValueError unless x has `dims` axes after the channels.
+
+        num_frames: t above 1 takes x as clips, `b*t c *`, and returns the first frame of each, `b c *`, whose positions
+        attend to those of all t frames.
+        """
         space = self._space(x)
-        rows = self.context(x).transpose(1, 2)  # b n d
+        if num_frames == 1:
+            context = self.context(x)
+        else:
+            context, x = self._context_of_clips(x, num_frames), x[::num_frames]
+        rows = context.transpose(1, 2)  # b n d
         if x.stride(1) == 1:  # channels_last
             y = _maps(F.linear(rows, self.w_z.matrix, self.w_z.bias), space)
         else:
@@ -74,6 +82,12 @@ class NonLocalBlock(nn.Module):
     def context(self, x: Tensor) -> Tensor:
         """Returns the input of W_z, `b d n`: the aggregate, and what a subclass adds to it."""
         return self.aggregate(x)
+
+    def _context_of_clips(self, x: Tensor, num_frames: int) -> Tensor:
+        """Returns the weighted sums `b d n` of the first frame of each clip over its t frames; x `b*t c *`."""
+        query, key, g = self.embeddings(x)  # b*t c n, b*t c m, b*t d m
+        key, g = (each.unflatten(0, (-1, num_frames)).movedim(1, -2).flatten(-2) for each in (key, g))  # b c t*m
+        return self.weighted_sum(query[::num_frames], key, g)
 
     def aggregate(self, x: Tensor) -> Tensor:
         """Returns the weighted sum of values over all pairs, `b d n`, before W_z and the residual."""

@@ -57,6 +57,10 @@ class ContextHead(nn.Module):
     """Weights of the losses of `aux_logits` by name; 1 for names that are not here."""
     align_corners: bool = False
     """The segmenter sets it from `model.align_corners`."""
+    takes_frames: ClassVar[bool] = False
+    """Whether it maps stages `b*t c h w` of clips to the context `b d h w` of each clip's first frame."""
+    num_frames: int = 1
+    """t; the segmenter sets it from `data.frames`."""
 
     def __init__(self, cfg: HeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -135,9 +139,11 @@ class ConvContextConv(nn.Module):
         """Maps a stage `b c h w` to the context block's input `b d h w`."""
         return self.convs[0](x) if self.convs else x
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps a stage `b c h w` to `b d h w`."""
-        out = self.context(self.before_context(x))
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+        """Maps a stage `b c h w` to `b d h w`; a stage `b*t c h w` of t frames to that of the first."""
+        before = self.before_context(x)
+        out = self.context(before) if num_frames == 1 else self.context(before, num_frames)
+        x = x if num_frames == 1 else x[::num_frames]
         for conv in self.convs[1:]:
             out = conv(out)
         return out if self.conv_cat is None else self.conv_cat(torch.cat([x, out], dim=1))
@@ -156,15 +162,17 @@ class ConvContextConvHead(ContextHead):
 
     def forward(self, stages: Sequence[Tensor]) -> HeadOutput:
         """Maps stages c2..c5 to the context `b d h w`."""
-        return HeadOutput(self.shell(self.concat_stages(stages)))
+        return HeadOutput(self.shell(self.concat_stages(stages), self.num_frames))
 
     @property
     def attends(self) -> bool:
-        """Whether the context block has attention weights."""
-        return hasattr(self.shell.context, "attend")
+        """Whether the context block has attention weights; those across frames are not available."""
+        return hasattr(self.shell.context, "attend") and self.num_frames == 1
 
     def attend(self, stages: Sequence[Tensor], pixels: Sequence[Pixel]) -> AttentionRows:
         """Returns the context block's attention weights of the pixels."""
+        if self.num_frames > 1:
+            raise ValueError(f"attention rows: not available across the {self.num_frames} frames of data.frames")
         attend: Callable[[Tensor, Sequence[Pixel]], AttentionRows] | None = getattr(self.shell.context, "attend", None)
         if attend is None:
             return super().attend(stages, pixels)

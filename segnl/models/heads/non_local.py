@@ -19,6 +19,7 @@ class NonLocalHead(ConvContextConvHead):
     """FCN-style head around the block; a new one computes the same as `fcn`, since the last norm starts at 0."""
 
     Config = NonLocalHeadConfig
+    takes_frames = True
 
     def __init__(self, cfg: NonLocalHeadConfig, stage_channels: Sequence[int], num_classes: int) -> None:
         super().__init__(cfg, stage_channels, num_classes, NonLocalBlock(cfg.channels, cfg, has_norm=cfg.has_norm))

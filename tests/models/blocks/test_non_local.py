@@ -119,3 +119,16 @@ def test_wrong_axes_are_refused() -> None:
         NonLocalBlock(4, NonLocalConfig(), dims=4)
     with pytest.raises(ValueError, match="2 more axes"):
         NonLocalBlock(4, NonLocalConfig())(torch.randn(2, 4, 7))
+
+
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_across_frames_the_first_frame_attends_to_all_positions_of_all_frames(pairwise, subsample) -> None:
+    """The oracle loops over the positions of a clip `b c t h w`, with the same weights."""
+    cfg = NonLocalConfig(pairwise=pairwise, subsample=subsample)
+    block, of_clips = awake_block(cfg), awake_block(cfg, dims=3)
+    of_clips.load_state_dict(
+        {name: values.view(of_clips.state_dict()[name].shape) for name, values in block.state_dict().items()}
+    )
+    clip = torch.randn(2, 3, 6, 5, 7, dtype=torch.float64)  # b t c h w
+    torch.testing.assert_close(block(clip.flatten(0, 1), 3), oracle(of_clips, clip.transpose(1, 2))[:, :, 0])

@@ -1,0 +1,65 @@
+"""Frames of clips: which images a network sees beside the labelled one, where data.frames is above 1."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from segnl.core.arrays import Pixels
+from segnl.core.find_files import find_files
+from segnl.data.groups import LIST_SUFFIXES, named_groups
+from segnl.data.layout import IMAGE_SUFFIXES
+from segnl.data.reading import FileError, ImageFormat, read_image
+
+
+def clips_of(images: Mapping[str, Path], clip_names: Iterable[str]) -> dict[Path, tuple[Path, ...]]:
+    """Returns the frames of each image's clip in the order of their names, numbers by value.
+
+    images: paths by sample id. clip_names: the clip of each image.
+    """
+    clips: dict[str, list[str]] = {}
+    for sample_id, clip in zip(images, clip_names, strict=True):
+        clips.setdefault(clip, []).append(sample_id)
+    ordered = [tuple(images[sample_id] for sample_id in sorted(clip, key=_natural)) for clip in clips.values()]
+    return {path: clip for clip in ordered for path in clip}
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)]
+
+
+def clip_beside(image: Path, group: str | None, *, lists: Path) -> tuple[Path, ...]:
+    """Returns the frames of the clip of an image that belongs to no split: images of its folder, of its group.
+
+    group: in the words of data.group; None or `folder`: the whole folder. lists: the folder of a list.
+    """
+    paths = [path for path in find_files(image.parent, recursive=False) if path.suffix.lower() in IMAGE_SUFFIXES]
+    names = {path.stem: path for path in paths} | {image.stem: image}
+    clips = ["" for _ in names]
+    if group not in (None, "folder"):
+        if not group.endswith(LIST_SUFFIXES):  # other files may lie beside the clip
+            names = {name: path for name, path in names.items() if path == image or re.match(group, name)}
+        clips = named_groups(group, [*names], lists=lists) or [*names]
+    return clips_of(names, clips)[image]
+
+
+def neighbours(image: Path, clip: tuple[Path, ...], num_frames: int) -> tuple[Path, ...]:
+    """Returns the image and the num_frames - 1 frames around it, half before and half after it in its clip.
+
+    The image comes first, then the others in order. The clip's first and last frame stand for those beyond its ends.
+    """
+    middle, reach = clip.index(image), num_frames // 2
+    offsets = [offset for offset in range(-reach, reach + 1) if offset]
+    return image, *(clip[min(max(middle + offset, 0), len(clip) - 1)] for offset in offsets)
+
+
+def read_frames(paths: tuple[Path, ...], image_format: ImageFormat) -> Pixels:
+    """Reads frames of one size, u8 `H W t*c`: the channels of the first, then those of the next. Raises FileError."""
+    frames = [read_image(path, image_format) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            (rows, columns), first = frame.shape[:2], frames[0].shape
+            sizes = f"{rows}x{columns} pixels, but {paths[0].name} has {first[0]}x{first[1]}"
+            raise FileError(path, "size", f"a frame of {sizes}; the frames of a clip need one size")
+    return np.concatenate(frames, axis=2)
