@@ -269,7 +269,9 @@ class SegmentationData:
             raise ConfigError(
                 f"data.frames: {self.cfg.frames}, but data set '{self.cfg.name}': {reason}; leave it at 1"
             )
-        return clips_of(images, groups_of(images, self) or [str(path.parent) for path in images.values()])
+        # The whole path of a folder, where `folder` in data.group means its name: each split may hold a clip `01`.
+        groups = None if setting == "folder" else groups_of(images, self)
+        return clips_of(images, groups or [str(path.parent) for path in images.values()])
 
     def _refuse_unread_keys(self) -> None:
         """Raises ConfigError for a key about files where the data set finds its files without reading it."""

@@ -57,6 +57,13 @@ def test_a_group_of_the_recipe_is_a_clip(tmp_path):
     assert levels(data) == {"x_1": [0, 0, 1], "x_2": [1, 0, 1], "y_1": [2, 2, 2]}
 
 
+def test_folders_of_one_name_are_two_clips(tmp_path):
+    root = write_clips(tmp_path, ["x/01/1", "x/01/2", "y/01/1"])
+    expected = {"x/01/1": [0, 0, 1], "x/01/2": [1, 0, 1], "y/01/1": [2, 2, 2]}
+    assert levels(open_clips(root, frames=3, group="folder")) == expected
+    assert levels(open_clips(root, frames=3)) == expected
+
+
 def test_an_image_without_label_is_a_neighbour_only(tmp_path):
     root = write_clips(tmp_path, ["a/1", "a/2", "a/3"], unlabelled=("a/1", "a/3"))
     assert levels(open_clips(root, frames=3)) == {"a/2": [1, 0, 2]}
