@@ -15,7 +15,7 @@ from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx, SmallCount
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
-from segnl.data.frames import clips_of, neighbours, read_frames
+from segnl.data.frames import neighbours_of, read_frames
 from segnl.data.groups import groups_of
 from segnl.data.layout import (
     IMAGE_SUFFIXES,
@@ -245,8 +245,8 @@ class SegmentationData:
         self._kinds_found: set[str] = set() if self.has_labels else {"label"}
         images, labels = self.find_images(), self.find_labels() if self.has_labels else {}
         self._refuse_unread_keys()
-        clips = self._clips(images) if cfg.frames > 1 else {}
-        if clips and self.has_labels and cfg.samples is None:
+        frames = self._all_frames(images) if cfg.frames > 1 else {}
+        if frames and self.has_labels and cfg.samples is None:
             images = {sample_id: path for sample_id, path in images.items() if sample_id in labels}
         chosen = self._chosen(images, labels)
         if chosen is not None:
@@ -258,10 +258,10 @@ class SegmentationData:
         self.sample_ids = sorted(images.keys() & labels.keys() if self.has_labels else images)
         self._images = [images[sample_id] for sample_id in self.sample_ids]
         self._labels = [labels[sample_id] for sample_id in self.sample_ids] if self.has_labels else []
-        self._frames = [neighbours(path, clips[path], cfg.frames) for path in self._images] if clips else []
+        self._frames = [frames[path] for path in self._images] if frames else []
 
-    def _clips(self, images: Files) -> dict[Path, tuple[Path, ...]]:
-        """Returns the clip of each image. Raises ConfigError for a data set that has none."""
+    def _all_frames(self, images: Files) -> dict[Path, tuple[Path, ...]]:
+        """Returns the frames that belong to each image. Raises ConfigError for a data set without clips."""
         reads_files = type(self).read is SegmentationData.read and type(self).read_image is SegmentationData.read_image
         setting = self.group if self.cfg.group is None else self.cfg.group
         if not reads_files or setting in ("", "image"):
@@ -271,7 +271,7 @@ class SegmentationData:
             )
         # The whole path of a folder, where `folder` in data.group means its name: each split may hold a clip `01`.
         groups = None if setting == "folder" else groups_of(images, self)
-        return clips_of(images, groups or [str(path.parent) for path in images.values()])
+        return neighbours_of(images, groups or [str(path.parent) for path in images.values()], self.cfg.frames)
 
     def _refuse_unread_keys(self) -> None:
         """Raises ConfigError for a key about files where the data set finds its files without reading it."""

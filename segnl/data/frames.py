@@ -13,24 +13,32 @@ from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, ImageFormat, read_image
 
 
-def clips_of(images: Mapping[str, Path], clip_names: Iterable[str]) -> dict[Path, tuple[Path, ...]]:
-    """Returns the frames of each image's clip in the order of their names, numbers by value.
+def neighbours_of(images: Mapping[str, Path], clips: Iterable[str], num_frames: int) -> dict[Path, tuple[Path, ...]]:
+    """Returns the frames that a network sees for each image: the image, then its num_frames - 1 neighbours in order.
 
-    images: paths by sample id. clip_names: the clip of each image.
+    images: paths by sample id. clips: the clip of each image. Frames follow each other in the order of their names,
+    numbers by value. A clip's first and last frame stand for those beyond its ends.
     """
-    clips: dict[str, list[str]] = {}
-    for sample_id, clip in zip(images, clip_names, strict=True):
-        clips.setdefault(clip, []).append(sample_id)
-    ordered = [tuple(images[sample_id] for sample_id in sorted(clip, key=_natural)) for clip in clips.values()]
-    return {path: clip for clip in ordered for path in clip}
+    members: dict[str, list[str]] = {}
+    for sample_id, clip in zip(images, clips, strict=True):
+        members.setdefault(clip, []).append(sample_id)
+    reach = num_frames // 2
+    offsets = [offset for offset in range(-reach, reach + 1) if offset]
+    frames: dict[Path, tuple[Path, ...]] = {}
+    for sample_ids in members.values():
+        paths = [images[sample_id] for sample_id in sorted(sample_ids, key=_natural)]
+        for place, path in enumerate(paths):
+            places = [min(max(place + offset, 0), len(paths) - 1) for offset in offsets]
+            frames[path] = path, *(paths[other] for other in places)
+    return frames
 
 
 def _natural(name: str) -> list[str | int]:
     return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)]
 
 
-def clip_beside(image: Path, group: str | None, *, lists: Path) -> tuple[Path, ...]:
-    """Returns the frames of the clip of an image that belongs to no split: images of its folder, of its group.
+def frames_beside(image: Path, group: str | None, num_frames: int, *, lists: Path) -> tuple[Path, ...]:
+    """Returns what `neighbours_of` does for an image of no split; its clip are the images of its folder and group.
 
     group: in the words of data.group; None or `folder`: the whole folder. lists: the folder of a list.
     """
@@ -41,17 +49,7 @@ def clip_beside(image: Path, group: str | None, *, lists: Path) -> tuple[Path, .
         if not group.endswith(LIST_SUFFIXES):  # other files may lie beside the clip
             names = {name: path for name, path in names.items() if path == image or re.match(group, name)}
         clips = named_groups(group, [*names], lists=lists) or [*names]
-    return clips_of(names, clips)[image]
-
-
-def neighbours(image: Path, clip: tuple[Path, ...], num_frames: int) -> tuple[Path, ...]:
-    """Returns the image and the num_frames - 1 frames around it, half before and half after it in its clip.
-
-    The image comes first, then the others in order. The clip's first and last frame stand for those beyond its ends.
-    """
-    middle, reach = clip.index(image), num_frames // 2
-    offsets = [offset for offset in range(-reach, reach + 1) if offset]
-    return image, *(clip[min(max(middle + offset, 0), len(clip) - 1)] for offset in offsets)
+    return neighbours_of(names, clips, num_frames)[image]
 
 
 def read_frames(paths: tuple[Path, ...], image_format: ImageFormat) -> Pixels:

@@ -14,7 +14,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.errors import NonFiniteError
 from segnl.core.precision import autocast
 from segnl.data.find import DATASETS
-from segnl.data.frames import clip_beside, neighbours, read_frames
+from segnl.data.frames import frames_beside, read_frames
 from segnl.data.reading import DEFAULT_FORMAT, ImageFormat, read_image, rgb_pixels
 from segnl.evaluation.inference import ClassScores, infer
 from segnl.evaluation.kept_maps import KeptMaps
@@ -88,8 +88,7 @@ class Predictor:
         if data.frames == 1:
             return read_image(path, self.image_format)
         group = data.group or DATASETS.find(data.name).group
-        clip = clip_beside(path, group, lists=data.root_folder)
-        return read_frames(neighbours(path, clip, data.frames), self.image_format)
+        return read_frames(frames_beside(path, group, data.frames, lists=data.root_folder), self.image_format)
 
     def labels(self, image: Pixels) -> Tensor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""

@@ -11,7 +11,7 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.data.datasets.folder import Folder
 from segnl.data.digest import content_digest, frames_digest
 from segnl.data.find import DATASETS
-from segnl.data.frames import clip_beside, neighbours
+from segnl.data.frames import frames_beside
 from segnl.data.transforms import TrainTransform
 
 
@@ -125,8 +125,7 @@ def test_the_clip_of_an_image_of_no_split_is_its_folder_or_its_group_there(tmp_p
     names = ["x_10", "x_9", "y_1", "notes"]
     folder = write_clips(tmp_path, names) / "images" / "train"
     path = {name: folder / f"{name}.png" for name in names}
-    in_group = clip_beside(path["x_9"], r"[a-z]+(?=_)", lists=tmp_path)
-    assert in_group == (path["x_9"], path["x_10"])
-    in_folder = clip_beside(path["x_9"], None, lists=tmp_path)
-    assert in_folder == (path["notes"], path["x_9"], path["x_10"], path["y_1"])
-    assert neighbours(path["notes"], in_folder, 3) == (path["notes"], path["notes"], path["x_9"])
+    in_group = frames_beside(path["x_9"], r"[a-z]+(?=_)", 3, lists=tmp_path)
+    assert in_group == (path["x_9"], path["x_9"], path["x_10"])
+    assert frames_beside(path["x_9"], None, 3, lists=tmp_path) == (path["x_9"], path["notes"], path["x_10"])
+    assert frames_beside(path["notes"], "folder", 3, lists=tmp_path) == (path["notes"], path["notes"], path["x_9"])

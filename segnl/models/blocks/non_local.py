@@ -86,7 +86,7 @@ class NonLocalBlock(nn.Module):
     def _context_of_clips(self, x: Tensor, num_frames: int) -> Tensor:
         """Returns the weighted sums `b d n` of the first frame of each clip over its t frames; x `b*t c *`."""
         query, key, g = self.embeddings(x)  # b*t c n, b*t c m, b*t d m
-        key, g = (each.unflatten(0, (-1, num_frames)).movedim(1, -2).flatten(-2) for each in (key, g))  # b c t*m
+        key, g = (rows.unflatten(0, (-1, num_frames)).movedim(1, -2).flatten(-2) for rows in (key, g))  # b c t*m
         return self.weighted_sum(query[::num_frames], key, g)
 
     def aggregate(self, x: Tensor) -> Tensor:
