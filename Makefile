@@ -1,6 +1,6 @@
 # Thin names over run.sh, which does the work and explains itself: ./run.sh help. Pass more with ARGS="...".
 .PHONY: help setup demo test lint types docs bench calibrate torture
-# make bench-ops, bench-loss, bench-eval, bench-train: one benchmark each, and docs/performance.md made anew from its result file.
+# make bench-ops, bench-loss, bench-eval, bench-train, bench-data: one benchmark each, and docs/performance.md made anew from its result file.
 
 help:
 	@./run.sh help

@@ -38,6 +38,7 @@ def performance_page(results: Path) -> str:
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
         ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
         ("Features of a frozen backbone", "bench features", results / "features" / "cpu.json", _features),
+        ("Training data", "bench data", results / "data" / "cpu.json", _data),
         ("Small maps", "bench criss_cross_small", results / "criss_cross_small" / "cpu.json", _small_maps),
         ("Memory allocation", "bench malloc", results / "malloc" / "cpu.json", _malloc),
     ]
@@ -254,6 +255,52 @@ def _allocator_note(found: Result) -> list[str]:
         "In this run only segnl kept freed memory, as `segnl train` does: that, not the network, explains part of the",
         "float32 ratio (see Memory allocation).",
     ]
+
+
+DATA_SETTINGS = (
+    (
+        "segnl",
+        "OpenCV (labels: Pillow)",
+        "only the window, `ScaledCrop`",
+        "`PhotometricDistortion`: each change with probability 1/2",
+    ),
+    ("segnl, cached", "none: `data.cache: disk`", "the same", "the same"),
+    ("torchvision", "`decode_image`", "v2 `RandomResize(512, 2048)`, `RandomCrop`", "`RandomApply(ColorJitter, 0.5)`"),
+    ("albumentations", "`cv2.imread`", "`RandomScale`, `RandomCrop`", "`ColorJitter(p=0.5)`"),
+    ("mmsegmentation", "its own (OpenCV; labels: Pillow)", "`RandomResize`, `RandomCrop`", "`PhotoMetricDistortion`"),
+)
+
+
+def _data(found: Result) -> list[str]:
+    rows, columns = found["crop_hw"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["peers"].items())
+    height, width = found["hw"]
+    lines = [
+        f"Batches of four uint8 crops of {rows}x{columns} from PNG files of {width}x{height}: random factor 0.5 to 2,",
+        "random window, flip with probability 1/2, colour. `photographs`: CamVid, enlarged, with noise that makes the",
+        "files as large as those of Cityscapes. One process of one thread, and two loader processes; OpenCV and torch",
+        f"use one thread in each. {versions}.",
+        "",
+        "| pipeline | decoding | size and window | colour |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(cells)} |" for cells in DATA_SETTINGS),
+        "",
+        "`CPU`: processor time, which other programs on the machine disturb less. `3.0x`: three times as many samples",
+        "a second as mmsegmentation's pipeline.",
+        "",
+        "| images | pipeline | one thread, CPU ms a sample | ratio | two workers, ms a sample | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one, two in zip(found["results"][::2], found["results"][1::2], strict=True):
+        for name, *_ in DATA_SETTINGS:
+            cells = [f"{one['images']} ({one['mean_file_mb']:.1f} MB)", name]
+            for result, key in ((one, "cpu_ms"), (two, "wall_ms")):
+                times = {peer: parts[key] for peer, parts in result["milliseconds"].items()}
+                peer = times.get("mmsegmentation")
+                cells += [f"{times[name]:.1f}" if name in times else "-"]
+                cells += [f"{peer / times[name]:.1f}x" if name in times and peer else "-"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, *(["", f"Beside it ran: {found['note']}."] if "note" in found else [])]
 
 
 def _small_maps(found: Result) -> list[str]:
