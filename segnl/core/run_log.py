@@ -7,6 +7,7 @@ from typing import Any
 from segnl.core.errors import MachineError
 from segnl.core.files import read_bytes
 
+MAX_NUMBER = 10**15
 _NUMBER = (int, float, type(None))
 _TYPES = {
     "event": (str,),
@@ -45,4 +46,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_valid(value: Any, types: tuple[type, ...]) -> bool:
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        return False
     return isinstance(value, types) and not isinstance(value, bool)

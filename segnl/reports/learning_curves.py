@@ -11,6 +11,7 @@ from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
 from segnl.core.run_log import read_log
+from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, figure_bytes, mark, new_figure, style_axes
 from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
 
@@ -61,13 +62,16 @@ def read_curve(run: Path, name: str) -> Curve:
 
 
 def _column(lines: dict[int, dict[str, Any]], key: str) -> Floats:
-    return np.array([lines[step].get(key) for step in sorted(lines)], np.float64)  # None becomes NaN
+    """Returns the values in the order of steps; NaN for None, infinity, and numbers above 1e30."""
+    numbers = [lines[step].get(key) for step in sorted(lines)]
+    return np.array([x if x is not None and abs(x) < 1e30 else np.nan for x in numbers], np.float64)
 
 
 def smoothed(values: Floats, width: int) -> Floats:
-    """Returns the mean over the values at most width // 2 places from each, over fewer at the ends."""
-    window = np.ones(2 * (width // 2) + 1)
-    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+    """Returns the mean over the finite values at most width // 2 places from each, over fewer at the ends."""
+    window, is_finite = np.ones(2 * (width // 2) + 1), np.isfinite(values)
+    total = np.convolve(np.where(is_finite, values, 0), window, "same")
+    return ratio(total, np.convolve(is_finite.astype(np.float64), window, "same").round())
 
 
 def write_curves(runs: Sequence[Path], out: Path) -> str:
@@ -121,7 +125,8 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     for axes, label in ((loss, loss_label), (lr, "learning rate"), (miou, "validation mIoU (%)")):
         style_axes(axes, y_label=label)
     # The top of the smoothed loss, because single bad batches must not flatten the curve.
-    highest = max(float(curve.smooth_loss().max()) for curve in curves)
+    smooth = np.concatenate([curve.smooth_loss() for curve in curves])
+    highest = float(smooth[np.isfinite(smooth)].max(initial=0)) or 1.0
     eval_losses = [value for curve in curves for value in curve.eval_loss.tolist() if value <= 2 * highest]
     loss.set_ylim(0, 1.08 * max([highest, *eval_losses]))
     lr.set_ylim(bottom=0)

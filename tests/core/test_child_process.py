@@ -5,7 +5,7 @@ from segnl.core.child_process import child_command, child_environment
 
 
 def test_a_file_in_the_working_directory_does_not_replace_the_standard_library(tmp_path, monkeypatch):
-    for name in ("random", "yaml", "json"):
+    for name in ("random", "yaml", "json", "sitecustomize", "usercustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as the command line does

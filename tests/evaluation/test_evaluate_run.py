@@ -69,9 +69,9 @@ def forwards(monkeypatch) -> list[int]:
     calls: list[int] = []
     plain = Segmenter.forward
 
-    def counting(self, image):
+    def counting(self, image, *more):
         calls.append(1)
-        return plain(self, image)
+        return plain(self, image, *more)
 
     monkeypatch.setattr(Segmenter, "forward", counting)
     return calls
@@ -329,7 +329,7 @@ def test_a_result_counts_only_while_everything_it_depends_on_is_the_same(run, ti
     if change == "counts":
         record.with_suffix(".npz").write_bytes(record.with_suffix(".npz").read_bytes()[:-7])
     if change == "record":
-        record.write_text(record.read_text().replace('"miou": 0.', '"miou": 0.9'))
+        record.write_text(record.read_text().replace('"masks": "', '"masks": "0'))
     forwards.clear()
     after = evaluated(run, *overrides)
     assert len(forwards) >= 3

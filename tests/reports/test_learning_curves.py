@@ -150,3 +150,15 @@ def test_validations_have_a_plot_of_their_own_where_there_are_any(tmp_path):
 
 def test_runs_without_a_log_have_no_curve(tmp_path):
     assert learning_plots([[tmp_path / "imported"], []]) is None
+
+
+@pytest.mark.parametrize("loss", ["NaN", "Infinity", "-Infinity", "1e308", "1" + "0" * 400])
+@pytest.mark.parametrize("step", ["3", "1" + "0" * 400])
+def test_a_log_of_numbers_that_cannot_be_drawn_is_drawn_without_them(tmp_path, loss, step):
+    """As of a training that left the finite numbers, and of a log that somebody made."""
+    run = write_log(tmp_path / "run", [{"step": n, "loss": 1.0 / n, "lr": 0.1} for n in (1, 2)])
+    with (run / "log.jsonl").open("a") as file:
+        file.write(f'{{"step": {step}, "loss": {loss}, "lr": {loss}}}\n')
+        file.write(f'{{"event": "eval", "split": "val", "step": {step}, "miou": {loss}, "loss": {loss}}}\n')
+    write_curves([run], tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
