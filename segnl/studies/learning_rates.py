@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from segnl.core.config import Config, Count, JSONDict, merge
+from segnl.core.config import Config, Count, JSONDict, Seed, merge
 from segnl.core.errors import ConfigError
 from segnl.core.result_cache import Record, ResultCache
 from segnl.core.run_log import read_log
@@ -24,13 +24,13 @@ NAME = "learning-rates"
 class LearningRates(Config):
     """Budget of the search, the same for every head."""
 
-    grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=16)]
+    grid: Annotated[tuple[Annotated[float, Field(gt=0, le=1e30)], ...], Field(min_length=2, max_length=16)]
     """Values of optim.lr that are tried."""
     steps: Count
     """Length of each training of the search."""
     folds: Annotated[int, Field(ge=2, le=100)] = 3
     """Parts into which the training images are dealt, groups (data.group) whole; one of them is scored."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of the search's trainings and of the dealing. The study's seeds all take the rate that it finds."""
 
 

@@ -127,7 +127,7 @@ class StudyConfig(Config):
             is_list = isinstance(seeds, list | tuple) and len(seeds) > 0
             if not is_list or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in seeds):
                 raise ValueError(
-                    "expected whole numbers from 0 to 2^63 - 1, such as [0, 1, 2], or such a list for every head"
+                    "expected whole numbers of at least 0, below 2^63, such as [0, 1, 2], or such a list for every head"
                 )
             if len(set(seeds)) != len(seeds):
                 raise ValueError("a seed is given twice; both would be the same run")
