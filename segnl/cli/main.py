@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from segnl.cli import (
     check,
@@ -68,8 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
     args = _parser().parse_args(repeat_options(sys.argv[1:] if argv is None else argv))
+    try:
+        folder = os.getcwd()
+    except OSError as err:
+        return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
     path = list(sys.path)
-    sys.path.append(str(Path.cwd()))  # so that `head: {name: mylab.heads.swirl}` is found below this folder
+    sys.path.append(folder)  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:
         with safe_output() as output, console_log():
             code = _run(args)

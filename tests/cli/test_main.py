@@ -90,6 +90,18 @@ def test_an_override_without_a_value_is_refused(tiny_config, capsys):
     assert "--set lr: expected KEY.KEY=VALUE" in refused(capsys, 2, "train", "--config", tiny_config, "--set", "lr")
 
 
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["env"]) == 6
+    assert capsys.readouterr().err == (
+        "segnl: error: the working folder cannot be read (No such file or directory); change to one that exists\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_help_of_eval_names_every_preset(capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--help"])
