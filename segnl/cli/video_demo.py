@@ -11,7 +11,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--out", type=Path, default=Path("out/video_demo"), metavar="DIR", help="default out/video_demo")
     add("--seeds", type=int, default=3, metavar="N", help="runs of each model (default 3)")
-    add("--steps", type=int, default=200, metavar="N", help="training steps of a run (default 200)")
+    add("--steps", type=int, default=400, metavar="N", help="training steps of a run (default 400)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """`segnl video-demo`: C2D, I3D, and C2D with non-local blocks on a task of far moments and places (docs/video.md)."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from segnl.video.classifier import VideoClassifier, VideoConfig, save
 from segnl.video.clips import Clips, make_clips
 from segnl.video.resnet3d import ResNet3dConfig
 
-BATCH, LEARNING_RATE, WEIGHT_DECAY = 16, 5e-3, 1e-4
-NUM_TEST = 500
+BATCH, LEARNING_RATE, WEIGHT_DECAY = 32, 5e-3, 1e-4
+STEPS, NUM_TEST = 400, 500
 BLOCK = "layer2_0"
 """The non-local block whose attention is shown."""
 
@@ -63,7 +63,7 @@ class DemoResults:
         return [float(run.intersection.mean()) for run in self.runs[name]]
 
 
-def video_demo(out: Path, *, num_seeds: int = 3, steps: int = 200) -> DemoResults:
+def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResults:
     """Trains every model with every seed on generated clips, and writes weights, results.json and attention.png.
 
     Runs of one seed see the same clips in the same order, and share the initial values of parameters of the same name
@@ -81,8 +81,15 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = 200) -> DemoResult
             if seed == 0 and name == "c2d_non_local":
                 picture = write_attention(model, test, out / "attention.png")
     results = DemoResults(runs, compare_heads(runs), picture)
-    text = {name: results.accuracy(name) for name in MODELS}
-    write_atomic(out / "results.json", json.dumps({"accuracy": text, "steps": steps, "complete": True}).encode())
+    record = {
+        "accuracy": {name: results.accuracy(name) for name in MODELS},
+        "differences": [asdict(pair) for pair in results.pairs],
+        "steps": steps,
+        "batch_size": BATCH,
+        "test_clips": NUM_TEST,
+        "complete": True,
+    }
+    write_atomic(out / "results.json", json.dumps(record, indent=1).encode() + b"\n")
     return results
 
 
