@@ -18,7 +18,7 @@ def latin1(text: str) -> str:
 
 def test_names_that_are_not_utf8_work_everywhere(tiny_config, tiny_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.getLogger("segnl"), "propagate", False)  # pytest-xdist cannot send such names in a report
+    monkeypatch.setattr(logging.getLogger("segnl"), "propagate", False)  # pytest-xdist cannot send such names
     root = tiny_data.rename(tmp_path / latin1("caf\xe9"))
     for split in ("train", "val"):
         for kind in ("images", "labels"):
