@@ -30,7 +30,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--classes",
         required=True,
         metavar="TSV",
-        help="the class table: index, name, r, g, b, separated by tabs; or cityscapes, or ade20k",
+        help="the class table: index, name, r, g, b, separated by tabs; or cityscapes (labelIds), "
+        "cityscapes-train (labelTrainIds), or ade20k",
     )
     add(
         "--ignore",
@@ -38,7 +39,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="ids in the label files that are not scored; several may follow; 255 is not, unless the table names it",
+        help="ids in the label files that are not scored; several may follow; 255 is always ignored unless "
+        "the table names it",
     )
     add(
         "--prediction-ids",

@@ -90,8 +90,8 @@ def _read_file(path: Path) -> Ids:
         try:
             return read_label(path)
         except FileError as err:  # its advice is about recipes
-            advice = "convert the colours to class ids first"
-            raise FileError(path, err.kind, err.detail.replace("data.label_map reads colours", advice)) from err
+            detail = err.detail.replace("data.label_map reads colours", "convert the colours to class ids first")
+            raise FileError(path, err.kind, detail.replace("label", "mask")) from err
     if path.suffix.lower() == ".npz":
         names = _array_names(path)
         if len(names) != 1:

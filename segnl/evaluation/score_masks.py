@@ -37,10 +37,11 @@ _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
 class ScoreRequest:
     """Masks to score.
 
-    predictions, labels: see data/mask_files.py. classes: the file of a class table, `cityscapes` or `ade20k`.
-    ignore_ids: ids in label files that are not scored. prediction_ids: `file`: the ids of the label files; `train`:
-    0..k-1 in the order of the class table. prediction_suffix, label_suffix: ends of file names. resize: whether masks
-    of another size than their label are resized to it (nearest pixel) instead of refused. published: a printed score.
+    predictions, labels: see data/mask_files.py. classes: the file of a class table, `cityscapes`,
+    `cityscapes-train` (labels that hold train ids) or `ade20k`. ignore_ids: ids in label files that are not scored.
+    prediction_ids: `file`: the ids of the label files; `train`: 0..k-1 in the order of the class table.
+    prediction_suffix, label_suffix: ends of file names. resize: whether masks of another size than their label are
+    resized to it (nearest pixel) instead of refused. published: a printed score.
     foreground_id: of binary masks: a further id of the table's second class, in labels and predictions.
     """
 
@@ -169,6 +170,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
     predictions = find_masks(request.predictions, request.prediction_suffix)
     pairs = pair_masks(labels, predictions)
     masks = [(labels[label_id], predictions[own]) for label_id, own in pairs]
+    _refuse_other_ids(request.classes, [label.where for label, _ in masks])
     size = table.num_classes + 1
     total, raw = np.zeros((size, size), np.int64), np.zeros((256, 256), np.int64)
     resized = {px: np.zeros((size, size), np.int64) for px in LONG_SIDES_PX}
@@ -204,13 +206,13 @@ def score_masks(request: ScoreRequest) -> MaskScore:
 
 
 def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
-    """Returns the classes of a file, of `cityscapes` or of `ade20k`, with these ids ignored besides 255.
+    """Returns the classes of a file or a built-in table, with these ids ignored besides 255.
 
-    255 is not ignored where the table has it as a class.
+    255 is not ignored where the table has it as a class, nor by `cityscapes`: only labels of train ids hold it.
     Raises ConfigError for an id that is a class, DataError for a file that is no class table.
     """
-    if classes == "cityscapes":
-        return _with_ignored(cityscapes.TABLE, ignore_ids)
+    if classes in cityscapes.TABLES:
+        return _with_ignored(cityscapes.TABLES[classes], ignore_ids)
     path = _ADE20K if classes == "ade20k" else Path(classes)
     rows = read_tsv(path)
     table = ClassTable(
@@ -219,9 +221,9 @@ def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
         file_ids=[row.file_id for row in rows],
         ignore_ids=[0] if classes == "ade20k" else [],
         title=classes if classes == "ade20k" else path.name,
-        unknown_hint="name it with --ignore if it stands for unlabelled pixels, or correct the class table",
+        unknown_hint="add --ignore {value} if it stands for unlabelled pixels, or correct the class table",
     )
-    return _with_ignored(table, ignore_ids)
+    return _with_ignored(table, {*ignore_ids, *({IGNORE} - {*table.file_ids})})
 
 
 def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:
@@ -235,11 +237,23 @@ def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:
         table.names,
         table.palette,
         file_ids=table.file_ids,
-        ignore_ids={*table.ignore_ids, *ignore_ids, *({IGNORE} - {*table.file_ids})},
+        ignore_ids={*table.ignore_ids, *ignore_ids},
         void_id=table.void_id,
         title=table.title,
         unknown_hint=table.unknown_hint,
     )
+
+
+def _refuse_other_ids(classes: str, label_files: Sequence[str]) -> None:
+    """Raises ConfigError for Cityscapes' labels of one kind of ids and the table of the other kind."""
+    kinds = {"cityscapes": "labelIds", "cityscapes-train": "labelTrainIds"}
+    for other in kinds.keys() - {classes} if classes in kinds else ():
+        files = [file for file in label_files if kinds[other].lower() in Path(file).name.lower()]
+        if files:
+            raise ConfigError(
+                f"{files[0]}: by its name a label of {kinds[other]}, as {len(files)} of {len(label_files)} labels are, "
+                f"but --classes {classes} reads {kinds[classes]}; use --classes {other}"
+            )
 
 
 def _check_foreground(request: ScoreRequest, table: ClassTable) -> None:
@@ -342,12 +356,19 @@ def _checked_u8(raw: Ids, where: str, table: ClassTable, prediction_ids: Predict
         if not is_unknown.any():
             return ids
     row, column = (int(index) for index in np.argwhere(is_unknown)[0])
-    value, other = int(raw[row, column]), "train" if prediction_ids == "file" else "file"
-    known = np.flatnonzero(lut != _UNKNOWN).tolist()
+    value, known = int(raw[row, column]), np.flatnonzero(lut != _UNKNOWN).tolist()
+    other: PredictionIds = "train" if prediction_ids == "file" else "file"
+    predicted = set(np.unique(raw).tolist()) - {IGNORE}
+    hints = []
+    if predicted <= set(np.flatnonzero(prediction_lut(table, other) != _UNKNOWN).tolist()):
+        hints = [f"read the predictions as {other} ids with --prediction-ids {other}"]
+    elif {own - 1 for own in predicted} <= set(np.flatnonzero(lut < table.num_classes).tolist()):
+        hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
+    if 0 <= value <= IGNORE and value not in table.file_ids:
+        hints.append(f"count {value} as no class with --ignore {value}")
     raise DataError(
         f"{where}: pixel (row {row}, column {column}) holds {value}, but the {prediction_ids} ids of {table.title} are "
-        f"{ranges(known)}; read the predictions as {other} ids with --prediction-ids {other}, or count {value} as no "
-        f"class with --ignore {value}"
+        f"{ranges(known)}; {', or '.join(hints or ['correct the predictions or the class table'])}"
     )
 
 

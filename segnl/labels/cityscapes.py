@@ -49,5 +49,10 @@ TABLE = ClassTable(
     void_id=0,
     title="cityscapes",
     # An unknown id such as 255 means that somebody wrote train ids into a file named labelIds.
-    unknown_hint="expected labelIds as downloaded, not train ids",
+    unknown_hint="expected labelIds as downloaded, not train ids; segnl score takes --classes cityscapes-train",
 )
+
+TRAIN_TABLE = ClassTable(TABLE.names, TABLE.palette, title="cityscapes-train")
+"""Of label files that hold train ids (labelTrainIds)."""
+
+TABLES = {"cityscapes": TABLE, "cityscapes-train": TRAIN_TABLE}

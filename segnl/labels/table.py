@@ -26,7 +26,8 @@ class ClassTable:
     label_values: all values that label files may hold, with their train ids, or 255 for ignored: ids, or with
     `reads_colours` colours as 0xRRGGBB. By default the file ids and ignore_ids; where given, these are only written.
     ignores_rest: every other value of a label file is ignored instead of an error.
-    title: the data set's name in messages.  unknown_hint: advice in the message about an unknown id.
+    title: the data set's name in messages.  unknown_hint: advice in the message about an unknown id,
+    `{value}` in it.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class ClassTable:
             held, known = f"the colour {colour_text(value)}", f"{len(self.label_values)} others"
         else:
             held, known = str(value), f"ids {ranges(self.label_values)}"
-        hint = self.unknown_hint if self.reads_colours else scale_hint(raw) or self.unknown_hint
+        hint = (not self.reads_colours and scale_hint(raw)) or self.unknown_hint.replace("{value}", str(value))
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {held}, but {self.title} has {known}; {hint}"
         )

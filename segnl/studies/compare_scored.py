@@ -4,6 +4,7 @@ A result is a run (evaluated here) or a file of counts that `segnl score` kept. 
 equal: what is known to be equal, what differs and what is not known is listed beside the verdict.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,9 +211,11 @@ def _aligned(models: Mapping[str, Sequence[Result]]) -> dict[str, list[Result]]:
 def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
     counts = result.counts
     if counts.class_names != first.counts.class_names:
+        pairs = itertools.zip_longest(counts.class_names, first.counts.class_names, fillvalue="missing")
+        number, (own_class, first_class) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise ConfigError(
-            f"{result.path}: has the classes {', '.join(counts.class_names[:4])} ..., but {first.path} has "
-            f"{', '.join(first.counts.class_names[:4])} ...; only scores over the same classes can be compared"
+            f"{result.path}: class {number} is {own_class}, but in {first.path} it is {first_class}; only scores over "
+            "the same classes can be compared"
         )
     if sorted(counts.sample_ids) != list(order):
         differing = sorted({*counts.sample_ids} ^ {*order})

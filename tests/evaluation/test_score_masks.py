@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError
-from segnl.evaluation.score_masks import MaskScore, ScoreRequest, class_table, score_masks
+from segnl.evaluation.score_masks import MaskScore, PredictionIds, ScoreRequest, class_table, score_masks
 from segnl.metrics.scored_counts import ScoredCounts, _checksum, load_counts, save_counts
 
 FILE_IDS = (3, 7, 20, 9)
@@ -157,8 +157,70 @@ def test_a_predicted_id_without_a_meaning_is_named(
         score_masks(replace(request_, predictions=tmp_path / "p.npz"))
 
 
+@pytest.mark.parametrize(
+    ("ids", "first_id", "prediction_ids", "advice"),
+    [
+        ([1, 2, 3], 0, "file", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
+        ([1, 2, 3], 0, "train", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
+        ([0, 4, 1], 0, "train", "count 4 as no class with --ignore 4"),
+        ([1, 2, 3], 1, "train", "read the predictions as file ids with --prediction-ids file$"),
+        ([0, 1, 2], 1, "file", "read the predictions as train ids with --prediction-ids train, or count 0 as no"),
+    ],
+)
+def test_the_advice_about_an_unknown_predicted_id_can_help(
+    tmp_path: Path, ids: list[int], first_id: int, prediction_ids: PredictionIds, advice: str
+) -> None:
+    rows = "".join(f"{first_id + i}\t{name}\t{i}\t0\t0\n" for i, name in enumerate("abc"))
+    (tmp_path / "classes.tsv").write_text(f"index\tname\tr\tg\tb\n{rows}")
+    labels = write(tmp_path / "labels", x=first_id + np.arange(3)[None])
+    predictions = write(tmp_path / "predictions", x=np.array([ids]))
+    request = ScoreRequest(predictions, labels, str(tmp_path / "classes.tsv"), prediction_ids=prediction_ids)
+    with pytest.raises(DataError, match=f"; {advice}"):
+        score_masks(request)
+
+
+def test_colours_in_a_mask_are_not_called_a_label(request_: ScoreRequest) -> None:
+    Image.new("RGB", (29, 17)).save(request_.predictions / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: mask of mode RGB; .*, not colours; convert the colours"):
+        score_masks(request_)
+
+
+def cityscapes_masks(tmp_path: Path, kind: str) -> ScoreRequest:
+    """One row of train ids as mmsegmentation saves them, and labels of this kind of ids."""
+    label, prediction = np.array([[0, 1, 7, 8, 13, 0]]), np.array([[0, 1, 8, 8, 13, 13]])
+    ids = label if kind == "labelTrainIds" else np.array(class_table("cityscapes", []).file_ids)[label]
+    labels = write(tmp_path / "gtFine", **{f"bonn_gtFine_{kind}": ids})
+    predictions = write(tmp_path / "out", bonn_leftImg8bit=prediction)
+    suffixes = {"label_suffix": f"_gtFine_{kind}.png", "prediction_suffix": "_leftImg8bit.png"}
+    return ScoreRequest(predictions, labels, "cityscapes", prediction_ids="train", **suffixes)
+
+
+def test_labels_of_train_ids_are_scored_by_their_own_table_and_refused_by_that_of_file_ids(tmp_path: Path) -> None:
+    by_file_ids, by_train_ids = (cityscapes_masks(tmp_path / kind, kind) for kind in ("labelIds", "labelTrainIds"))
+    with pytest.raises(
+        ConfigError, match=r"labelTrainIds\.png: .* as 1 of 1 labels are, .*; use --classes cityscapes-t"
+    ):
+        score_masks(by_train_ids)
+    with pytest.raises(ConfigError, match=r"labelIds\.png: .*; use --classes cityscapes$"):
+        score_masks(replace(by_file_ids, classes="cityscapes-train"))
+    miou = np.mean([1 / 2, 1, 0, 1 / 2, 1 / 2])
+    assert score_masks(by_file_ids).to_dict()["miou"] == pytest.approx(miou, abs=1e-15)
+    for ids in ("file", "train"):
+        own = replace(by_train_ids, classes="cityscapes-train", prediction_ids=ids)
+        assert score_masks(own).to_dict()["miou"] == pytest.approx(miou, abs=1e-15)
+
+
+def test_renamed_labels_of_train_ids_are_known_by_their_255(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels", x=np.array([[0, 7, 255]]))
+    request = ScoreRequest(write(tmp_path / "predictions", x=np.array([[7, 7, 7]])), labels, "cityscapes")
+    with pytest.raises(DataError, match=r"holds 255, .* not train ids; segnl score takes --classes cityscapes-train"):
+        score_masks(request)
+
+
 def test_an_unknown_id_in_a_label_is_named(request_: ScoreRequest) -> None:
-    with pytest.raises(DataError, match=r"labels/x\.png: pixel .* holds 0, but classes.tsv has ids 3, 7, 9, 20, 255"):
+    with pytest.raises(
+        DataError, match=r"labels/x\.png: pixel .* holds 0, but classes.tsv has ids 3, 7, 9, 20, 255; add --ignore 0"
+    ):
         score_masks(replace(request_, ignore_ids=[]))
 
 
@@ -178,8 +240,10 @@ def test_an_ignored_id_that_cannot_be_is_refused(request_: ScoreRequest, ignore:
         score_masks(replace(request_, ignore_ids=[ignore]))
 
 
-@pytest.mark.parametrize(("name", "num_classes", "ignored"), [("cityscapes", 19, 4), ("ade20k", 150, 0)])
-def test_two_class_tables_go_by_their_name(name: str, num_classes: int, ignored: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "num_classes", "ignored"), [("cityscapes", 19, 4), ("cityscapes-train", 19, 255), ("ade20k", 150, 0)]
+)
+def test_three_class_tables_go_by_their_name(name: str, num_classes: int, ignored: int) -> None:
     table = class_table(name, [])
     assert table.num_classes == num_classes
     assert ignored in table.ignore_ids

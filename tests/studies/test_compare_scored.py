@@ -107,7 +107,11 @@ def test_images_in_another_order_are_matched_by_their_id(two: list[str], tmp_pat
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"class_names": ("a", "b", "z")}, ConfigError, "only scores over the same classes"),
+        (
+            {"class_names": ("a", "b", "z")},
+            ConfigError,
+            "class 2 is z, but in .* it is c; only scores over the same classes",
+        ),
         (
             {"sample_ids": ("x", *IDS[1:])},
             ConfigError,
