@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
     for option, count in (("--train", args.train), ("--val", args.val)):
         require_count(option, count, most=1_000_000)
     require_count("--seed", args.seed, least=0, most=MAX_SEED)
+    require_count("--frames", args.frames, most=9)
     with Progress("streets", args.train + args.val, unit="image") as progress:
         made = generate(
             args.out,

@@ -278,7 +278,9 @@ class Trainer:
             stages = [x if x is None else x.chunk(self.recipe.train.accumulate)[micro_batch] for x in stages]
         elif self.recipe.has_fixed_features:
             stages = frozen_stages(self.model, images)
-        return stages and [x if x is None else x.contiguous(memory_format=self.layout) for x in stages]
+        if stages is None:
+            return None
+        return [x if x is None else x.contiguous(memory_format=self.layout) for x in stages]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copies without a wait: a GPU reads pinned memory by itself."""

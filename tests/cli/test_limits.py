@@ -135,6 +135,7 @@ def test_no_option_takes_an_absurd_number(words, option, value, tiny_config, tmp
     words = [f"--config={tiny_config}" if word == "--config=x" else word for word in words]
     if words[0] == "compare":
         words = ["compare", "--config=s.yaml"]
+        (tmp_path / "s.yaml").write_text(f"heads: {{a: {tiny_config}, b: {tiny_config}}}\nseeds: [0]\n")
     if words[0] == "import":
         words.append(f"--config={tiny_config}")
     try:

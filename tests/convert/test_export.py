@@ -136,9 +136,13 @@ def test_wrong_suffixes_are_refused_before_anything_is_read(tmp_path):
         export(tmp_path / "nowhere", tmp_path / "model.onnx", half=True)
 
 
-def test_the_checkpoint_itself_is_never_overwritten(checkpoint):
-    with pytest.raises(ConfigError, match="is the checkpoint itself"):
+def test_the_checkpoint_itself_is_never_overwritten(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="is how the checkpoints of a training are called"):
         export(checkpoint, checkpoint)
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    with pytest.raises(ConfigError, match="is the checkpoint itself"):
+        export(copy, copy)
 
 
 def test_steps_of_the_evaluation_outside_the_graph_are_named(tiny_config):
