@@ -29,9 +29,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--classes",
         required=True,
-        metavar="TSV",
-        help="the class table: index, name, r, g, b, separated by tabs; or cityscapes (labelIds), "
-        "cityscapes-train (labelTrainIds), or ade20k",
+        metavar="FILE",
+        help="the class table: index, name, r, g, b, separated by tabs; or ultralytics' data.yaml; or "
+        "cityscapes (labelIds), cityscapes-train (labelTrainIds), or ade20k",
     )
     add(
         "--ignore",

@@ -12,13 +12,16 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Counts, Floats, Ids, Pixels
+from segnl.core.config import read_file
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import utf8
 from segnl.core.limits import num_cores
 from segnl.core.progress import Progress
+from segnl.data.annotations.yolo import class_names
 from segnl.data.mask_files import Mask, find_masks, pair_masks
 from segnl.labels import cityscapes
-from segnl.labels.table import ClassTable, ranges, read_tsv
+from segnl.labels.label_map import distinct_colour
+from segnl.labels.table import ClassTable, Row, ranges, read_tsv
 from segnl.metrics.confusion import Confusion, joint_counts, mean_of_defined, metrics_dict, number_or_none, ratio
 from segnl.metrics.definitions import DEFINITIONS, PublishedScore, definition_scores, published_score, with_long_side
 from segnl.metrics.mask_counts import ImageCounts, MaskCounts
@@ -29,7 +32,8 @@ PredictionIds = Literal["file", "train"]
 LONG_SIDES_PX = tuple(own.long_side_px for own in DEFINITIONS if own.long_side_px is not None)
 MAX_THREADS = 8
 _NO_CLASS = 255
-_UNKNOWN = 254  # a class table has at most 253 classes
+_UNKNOWN = 254
+MAX_CLASSES = 253
 _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
 
 
@@ -37,7 +41,7 @@ _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
 class ScoreRequest:
     """Masks to score.
 
-    predictions, labels: see data/mask_files.py. classes: the file of a class table, `cityscapes`,
+    predictions, labels: see data/mask_files.py. classes: a class table, data.yaml, `cityscapes`,
     `cityscapes-train` (labels that hold train ids) or `ade20k`. ignore_ids: ids in label files that are not scored.
     prediction_ids: `file`: the ids of the label files; `train`: 0..k-1 in the order of the class table.
     prediction_suffix, label_suffix: ends of file names. resize: whether masks of another size than their label are
@@ -214,7 +218,7 @@ def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
     if classes in cityscapes.TABLES:
         return _with_ignored(cityscapes.TABLES[classes], ignore_ids)
     path = _ADE20K if classes == "ade20k" else Path(classes)
-    rows = read_tsv(path)
+    rows = _rows_of_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else read_tsv(path)
     table = ClassTable(
         [row.name for row in rows],
         [row.colour for row in rows],
@@ -224,6 +228,17 @@ def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
         unknown_hint="add --ignore {value} if it stands for unlabelled pixels, or correct the class table",
     )
     return _with_ignored(table, {*ignore_ids, *({IGNORE} - {*table.file_ids})})
+
+
+def _rows_of_yaml(path: Path) -> list[Row]:
+    """Returns the classes of ultralytics' data.yaml, which names no colours."""
+    names = class_names(path, read_file(path))
+    if max(names) > IGNORE or len(names) > MAX_CLASSES:
+        raise DataError(
+            f"{path}: names {len(names)} classes, ids up to {max(names)}; expected at most "
+            f"{MAX_CLASSES}, up to {IGNORE}"
+        )
+    return [Row(own, name, distinct_colour(number)) for number, (own, name) in enumerate(names.items(), start=1)]
 
 
 def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:

@@ -1,5 +1,6 @@
 """Scores of masks as text for a terminal. Imports no torch."""
 
+import itertools
 import textwrap
 
 from segnl.evaluation.score_masks import MaskScore
@@ -11,6 +12,7 @@ ABOUT_DEFINITIONS = (
     "difference from the exact mIoU, in points."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
+NAME_WIDTH = 24
 UNDEFINED = "It prints no number for these masks."
 
 
@@ -20,9 +22,8 @@ def score_text(score: MaskScore, *, width: int) -> str:
     boundary = mean_of_defined(score.boundary_iou)
     lines = [textwrap.fill(f"warning: {sentence}", width, subsequent_indent="  ") for sentence in score.warnings]
     lines += [""] * bool(lines)
-    *table, images = table_text(confusion, list(score.table.names), num_images=num_images).splitlines()
-    width_of_names = max(24, *(len(name) for name in score.table.names))
-    lines += [*table, f"{'boundary IoU':<{width_of_names}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
+    *table, images = _short_table(score)
+    lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), ""]
     lines += [f"{'%':>7} {'points':>7}  definition [where it comes from]"]
     for own in DEFINITIONS:
@@ -32,7 +33,22 @@ def score_text(score: MaskScore, *, width: int) -> str:
         lines += [textwrap.fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
     if score.published is not None:
         lines += ["", textwrap.fill(published_text(score), width)]
+    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {num_images} images."]
     return "\n".join(lines)
+
+
+def _short_table(score: MaskScore) -> list[str]:
+    """Returns the lines of `table_text` with names cut to NAME_WIDTH and without classes that do not occur."""
+    confusion, names = score.counts.confusion, score.table.names
+    lines = table_text(confusion, list(names), num_images=len(score.sample_ids)).splitlines()
+    occurs = (confusion.target() + confusion.prediction() > 0).tolist()
+    first_mean = 1 + len(names)
+    rows = itertools.compress(lines[1:first_mean], occurs)
+    hidden = [f"(not shown: classes in neither labels nor predictions: {occurs.count(False)})"]
+    width = max(NAME_WIDTH, *map(len, names))
+    cut = [line[:NAME_WIDTH] + line[width:] for line in (lines[0], *rows, *lines[first_mean:])]
+    num_rows = 1 + sum(occurs)
+    return [*cut[:num_rows], *hidden * (False in occurs), *cut[num_rows:]]
 
 
 def percent(value: float) -> str:

@@ -43,6 +43,22 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     assert page.count("<img ") == 6
 
 
+def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_long_name(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "classes.tsv").open("a") as file:
+        file.write(f"3\tbox\t1\t0\t0\n4\t{'long ' * 9}\t2\t0\t0\n5\tpot\t3\t0\t0\n")
+    (tmp_path / "classes.tsv").write_text((tmp_path / "classes.tsv").read_text().replace("tree", "tree, " * 9 + "tree"))
+    assert main(["score", *folders]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "The exact mIoU is 63.64 % over 2 images."
+    table = lines[lines.index("class                       IoU     acc    prec      F1   share") :]
+    assert [line[:24].strip() for line in table[1:4]] == ["road", "sky", "tree, tree, tree, tree,"]
+    assert table[4] == "(not shown: classes in neither labels nor predictions: 3)"
+    assert table[5] == "-" * len(table[0])
+    assert table[6].startswith("mIoU                       63.64   mean over 3 of 6 classes")
+
+
 def test_the_folder_may_follow_several_ignored_ids(folders: list[str]) -> None:
     assert main(["score", *folders[1:], "--ignore", "7", "8", folders[0]]) == 0
 

@@ -249,6 +249,29 @@ def test_three_class_tables_go_by_their_name(name: str, num_classes: int, ignore
     assert ignored in table.ignore_ids
 
 
+@pytest.mark.parametrize("names", ["[a, b]", "{0: a, 1: b}", "\n  0: a\n  1: b"])
+def test_data_yaml_of_ultralytics_names_the_classes(tmp_path: Path, names: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"path: ../x\ntrain: images/train\nnc: 2\nnames: {names}\n")
+    table = class_table(str(tmp_path / "data.yaml"), [2])
+    assert (table.names, table.file_ids, table.ignore_ids) == (("a", "b"), (0, 1), (2, 255))
+    assert len({tuple(colour) for colour in table.palette.tolist()} | {(0, 0, 0)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train: images\n", "names: expected a list of class names"),
+        ("names: [a, a]\n", "names: one name stands there twice"),
+        ("names: {0: a, 256: b}\n", "ids up to 256; expected at most 253, up to 255"),
+        (f"names: {list(range(254))}\n", "names 254 classes"),
+    ],
+)
+def test_a_yaml_file_without_usable_names_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=f"data.yaml: .*{message}"):
+        class_table(str(tmp_path / "data.yaml"), [])
+
+
 def test_a_published_number_that_is_none_is_refused_before_any_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--published: 'much'; expected"):
         score_masks(ScoreRequest(tmp_path / "none", tmp_path / "none", "none", published="much"))

@@ -44,7 +44,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     if len(found) > 1:
         raise DataError(f"{found[1][0]}: {found[0][0].name} names classes and splits too; keep one of them")
     path, settings = found[0]
-    names = _names(path, settings["names"])
+    names = class_names(path, settings)
     classes, id_of_name = ids_of(names.values(), path)
     ids = {key: id_of_name[name] for key, name in names.items()}
     images, labels, notes = [], [], []
@@ -67,8 +67,12 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     return Annotations("YOLO polygons", classes, images, [path, *labels], RULE, notes)
 
 
-def _names(path: Path, names: Any) -> dict[int, str]:
-    """Returns the names by class number. names: a list, or {0: NAME, ...}."""
+def class_names(path: Path, settings: JSONDict) -> dict[int, str]:
+    """Returns the names by class number. settings: of data.yaml; its `names` are a list, or {0: NAME, ...}.
+
+    Raises FileError for a file without names, or with one that stands there twice.
+    """
+    names = settings.get("names")
     mapping = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(mapping, dict) or not mapping or not all(str(key).isdecimal() for key in mapping):
         raise FileError(path, "format", "names: expected a list of class names, or {0: NAME, ...}")
