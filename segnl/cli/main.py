@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         if not isinstance(error, StoppedError) and not error.is_relayed:
             if args.debug:
                 traceback.print_exc()
-            return _show(error, f"segnl: rank {os.environ.get('RANK')}" if has_several_processes else "segnl")
+            return _show(error, f"segnl: rank {os.environ.get('RANK', 0)}" if has_several_processes else "segnl")
         return error.exit_code
 
 

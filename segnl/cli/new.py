@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
     from segnl.core.errors import ConfigError
-    from segnl.core.files import write_text
+    from segnl.core.files import not_a_link, write_text
     from segnl.core.limits import MAX_SEED, require_count
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
     config = compose(recipe, file=str(out))  # refuses an unknown head before anything is written
     for file, text in _files(plan).items():
         path = plan.home / file
+        if path.parent != plan.home:
+            not_a_link(path.parent)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_text(path, text)

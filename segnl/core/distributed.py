@@ -165,6 +165,8 @@ def process_group() -> Iterator[ProcessGroup]:
     import torch.distributed as dist
 
     group = ProcessGroup(_integer_variable("RANK", 0), world_size)
+    if not 0 <= group.rank < world_size:
+        raise ConfigError(f"RANK={group.rank}: expected 0 to {world_size - 1}, below WORLD_SIZE; use torchrun")
     _connect(dist, group)
     stopped = None
     try:

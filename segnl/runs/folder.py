@@ -50,6 +50,11 @@ def lock_run_folder(
     with run_lock(run):
         remove_leftovers(run)
         checkpoint = newest_checkpoint(run)
+        if checkpoint is not None and {"exported", "imported"} & checkpoint.origin.keys():
+            raise CheckpointError(
+                f"{checkpoint.path}: holds weights alone, so no training can continue from it; move it aside, or start "
+                "from it with init"
+            )
         recipe = extended_recipe(recipe, checkpoint, extend)
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)

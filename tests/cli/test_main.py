@@ -272,6 +272,13 @@ def test_a_world_size_that_is_no_number_is_one_line(tiny_config, capsys, monkeyp
     assert "error: WORLD_SIZE=two: expected a number" in capsys.readouterr().err
 
 
+def test_a_rank_that_the_world_does_not_have_is_one_line(tiny_config, capsys, monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "5")):
+        monkeypatch.setenv(name, value)
+    assert main(["train", "--config", str(tiny_config)]) == 2
+    assert "error: RANK=5: expected 0 to 1, below WORLD_SIZE" in capsys.readouterr().err
+
+
 def test_a_debugged_error_shows_its_traceback(tiny_config, capsys):
     main(["train", "--config", str(tiny_config), "--set", "train.max_step=3", "--debug"])
     assert "Traceback" in capsys.readouterr().err

@@ -67,6 +67,18 @@ def labelme(root: Path) -> None:
         (root / f"{i}.json").write_text(json.dumps(content | {"shapes": [{"label": "road", "points": SQUARE}]}))
 
 
+@pytest.mark.parametrize("name", ["segnl_splits", "segnl_labels"])
+def test_nothing_is_written_through_a_link(name, tmp_path, monkeypatch, capsys):
+    root, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    labelme(root)
+    elsewhere.mkdir()
+    (root / name).symlink_to(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 2
+    assert f"{name}: is a symbolic link to {elsewhere}; replace it by a folder" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize("make", [coco, coco_beside, yolo, labelme])
 def test_annotations_become_labels_splits_and_a_recipe(make, tmp_path, monkeypatch, capsys):
     root = tmp_path / "mine"

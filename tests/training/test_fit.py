@@ -17,6 +17,7 @@ from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineEr
 from segnl.core.run_log import read_log
 from segnl.data.digest import content_digest, data_record
 from segnl.evaluation.evaluate import evaluate
+from segnl.convert.export import export
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
@@ -32,6 +33,16 @@ def weights_hash(run: Path) -> str:
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].numpy().tobytes())
     return f"{checkpoint.step} {digest.hexdigest()}"
+
+
+def test_no_training_continues_from_exported_weights(tiny_config, tmp_path):
+    run, recipe = tmp_path / "run", load_recipe(tiny_config)
+    fit(recipe, run)
+    newest = checkpoints_of(run)[0]
+    export(newest, tmp_path / "weights.safetensors")
+    newest.write_bytes((tmp_path / "weights.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="holds weights alone, so no training can continue from it"):
+        fit(recipe, run)
 
 
 def test_a_run_leaves_what_the_readme_promises(tiny_config, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from segnl.core.archives import is_file
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_bytes, sha256_of, write_atomic
+from segnl.core.files import not_a_link, read_bytes, sha256_of, write_atomic
 from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import AnnotatedImage
@@ -121,7 +121,7 @@ def write_labels(
     colours: of the ids, for viewers. The record is written first, so that a killed run can be continued.
     Raises DataError for annotations that cannot be drawn.
     """
-    folder = home / FOLDER
+    folder = not_a_link(home / FOLDER)
     write_record(home, record)
     palette = [level for colour in colours for level in colour] + [0] * (3 * (255 - len(colours))) + [224, 224, 192]
     missing = {folder / f"{name}.png": image for name, image in images.items()}
