@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from segnl.convert.export import export
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError, NonFiniteError
 from segnl.core.run_log import read_log
 from segnl.data.digest import content_digest, data_record
 from segnl.evaluation.evaluate import evaluate
-from segnl.convert.export import export
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
