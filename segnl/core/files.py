@@ -50,9 +50,11 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as err:
+    except BaseException as err:  # Ctrl-C and SIGTERM too
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(err, OSError):
+            raise
         remedy = _WRITE_REMEDIES.get(err.errno or 0, "free some space or choose another place")
         raise MachineError(f"{path}: cannot be written ({err.strerror}); {remedy}") from err
     if is_synced:

@@ -54,6 +54,20 @@ def test_a_full_disk_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
+def test_ctrl_c_while_a_file_is_written_leaves_the_old_one_and_nothing_beside(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_kill_between_write_and_rename_leaves_the_old_file_and_a_leftover_that_goes(tmp_path):
     path = tmp_path / "step-00000007.safetensors"
     write_atomic(path, b"old")
