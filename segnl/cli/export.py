@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from segnl.cli.arguments import add_checkpoint
+from segnl.cli.arguments import add_checkpoint, size_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -12,13 +12,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_checkpoint(command)
     add("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
     add("--half", action="store_true", help="write float16 weights (safetensors only)")
+    add("--input", metavar="HxW", help="the only image size that the ONNX graph takes (default: any, where possible)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.convert.export import OPSET, export
+    from segnl.core.limits import require_memory
 
-    report, out = export(args.checkpoint, args.out, half=args.half, trust_modules=args.trust_modules), args.out
+    out, hw = args.out, None
+    if args.input is not None:
+        hw = size_of(args.input)
+        require_memory(f"--input {args.input}", 64 * hw[0] * hw[1])  # the stem's map: 64 channels at half the size
+    report = export(args.checkpoint, out, half=args.half, hw=hw, trust_modules=args.trust_modules)
     mib = f"{out.stat().st_size / 2**20:.1f} MiB"
     if out.suffix != ".onnx":
         dtype = "float16" if args.half else "as trained"
@@ -26,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"segnl eval --checkpoint {out}, or segnl.load({str(out)!r})")
         return
     print(f"{out}: ONNX, opset {OPSET}, {mib}")
-    print("in:  image, u8 `b H W 3`, RGB, any H and W; normalised inside the graph")
+    size = "of {}x{} only (--input sets it)".format(*report.fixed_hw) if report.fixed_hw else "any H and W"
+    print(f"in:  image, u8 `b H W 3`, RGB, {size}; normalised inside the graph")
     print("out: labels, u8 `b H W`, train ids; logits, f32 `b k h w` at feature size")
     for (rows, columns), (logit_error, label_error) in report.errors.items():
         size = f"checked at {rows}x{columns}"

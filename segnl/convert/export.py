@@ -1,7 +1,8 @@
 """`segnl export`: a trained network as ONNX for other programs, or its weights alone as safetensors.
 
-The ONNX graph maps an RGB image, u8 `b H W 3` of any H and W, to `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at
-feature size. It normalises the image itself. The recipe's windows, scales and flipped views are not in the graph.
+The ONNX graph maps an RGB image, u8 `b H W 3`, to `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at feature size.
+H and W are free, or fixed where the backbone needs that. It normalises the image itself. The recipe's windows, scales
+and flipped views are not in the graph.
 """
 
 import json
@@ -20,6 +21,7 @@ from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.evaluation.inference import HW
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
 from segnl.runs.checkpoint import SUFFIX, Checkpoint, refuse_checkpoint_name, save_checkpoint
@@ -53,14 +55,21 @@ class ExportReport(NamedTuple):
 
     num_tensors: int
     """Of a .safetensors file; 0 for an ONNX graph."""
-    errors: dict[tuple[int, int], tuple[float, float]]
+    fixed_hw: HW | None
+    """Of an ONNX graph that takes images of one size only."""
+    errors: dict[HW, tuple[float, float]]
     """Of an ONNX graph, by image size: `onnx_errors`."""
     not_in_graph: list[str]
     """A line that names the steps of the recipe's evaluation outside an ONNX graph, or no line."""
 
 
-def export(run_or_file: Path, out: Path, *, half: bool = False, trust_modules: Sequence[str] = ()) -> ExportReport:
+def export(
+    run_or_file: Path, out: Path, *, half: bool = False, hw: HW | None = None, trust_modules: Sequence[str] = ()
+) -> ExportReport:
     """Writes `out`, .onnx or .safetensors. half: float16 (safetensors only). trust_modules: as `open_run` takes them.
+
+    hw: the only image size of the ONNX graph. None: every size or, where the backbone's sizes cannot be free, that of
+    the recipe's windows (`eval.window_hw`) or else crops.
 
     Raises ConfigError for another suffix, CheckpointError for a bad checkpoint, MachineError where a package is
     missing, the graph cannot be written, or onnxruntime's output differs from the network's (`out` is not written).
@@ -69,12 +78,14 @@ def export(run_or_file: Path, out: Path, *, half: bool = False, trust_modules: S
         raise ConfigError(f"--out {out}: ends with {out.suffix or 'nothing'}; expected .onnx or {SUFFIX}")
     if half and out.suffix != SUFFIX:
         raise ConfigError(f"--half: weights in float16 are for {SUFFIX}; an ONNX file is converted by its own tools")
+    if hw is not None and out.suffix == SUFFIX:
+        raise ConfigError(f"--input: is for an ONNX graph; {SUFFIX} holds weights, which take images of any size")
     if out.suffix == ".onnx":
         _packages()  # fails before the work begins
     run = open_run(run_or_file, trust_modules=trust_modules)
     refuse_checkpoint_name(out)
     ensure_writable(out.parent)
-    return _export_onnx(run, out) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
+    return _export_onnx(run, out, hw) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 
 
 def _export_weights(run: Run, out: Path, *, half: bool) -> ExportReport:
@@ -87,7 +98,7 @@ def _export_weights(run: Run, out: Path, *, half: bool) -> ExportReport:
     origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
     save_checkpoint(Checkpoint(out, checkpoint.step, recipe.to_dict(), checkpoint.classes, origin, model=model))
-    return ExportReport(len(model), {}, [])
+    return ExportReport(len(model), None, {}, [])
 
 
 def _to_float16(tensor: Tensor) -> Tensor:
@@ -102,10 +113,12 @@ def _environment() -> JSONDict:
     return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
-def _export_onnx(run: Run, out: Path) -> ExportReport:
+def _export_onnx(run: Run, out: Path, fixed_hw: HW | None) -> ExportReport:
     wrapper = ExportWrapper(run.build_model()).eval()
-    data = onnx_bytes(wrapper, metadata(run.checkpoint, run.recipe))
-    errors = {hw: onnx_errors(wrapper, data, hw) for hw in CHECK_HWS}
+    if not wrapper.model.backbone.has_free_size:
+        fixed_hw = fixed_hw or run.recipe.eval.window_hw or run.recipe.data.crop_hw
+    data = onnx_bytes(wrapper, metadata(run.checkpoint, run.recipe, fixed_hw), fixed_hw)
+    errors = {hw: onnx_errors(wrapper, data, hw) for hw in ([fixed_hw] if fixed_hw else CHECK_HWS)}
     for (height, width), (logit_error, label_error) in errors.items():
         if logit_error > TOLERANCE or label_error > TOLERANCE:
             raise MachineError(
@@ -113,7 +126,7 @@ def _export_onnx(run: Run, out: Path) -> ExportReport:
                 f"of the largest (labels by {label_error:.1e}); try another onnx or torch version"
             )
     write_atomic(out, data)
-    return ExportReport(0, errors, _not_in_graph(run.recipe))
+    return ExportReport(0, fixed_hw, errors, _not_in_graph(run.recipe))
 
 
 def _not_in_graph(recipe: Recipe) -> list[str]:
@@ -135,10 +148,11 @@ def _not_in_graph(recipe: Recipe) -> list[str]:
     return [f"not in the graph: `segnl eval` with this recipe {', '.join(steps)}"] if steps else []
 
 
-def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
+def metadata(checkpoint: Checkpoint, recipe: Recipe, fixed_hw: HW | None) -> dict[str, str]:
     """Returns the metadata of an ONNX file as JSON texts: classes, palette, recipe, conventions, origin."""
+    size = "H = {}, W = {}".format(*fixed_hw) if fixed_hw else "H and W are free"
     convention = {
-        "image": "uint8, b H W 3, RGB, 0..255; H and W are free; the graph normalises",
+        "image": f"uint8, b H W 3, RGB, 0..255; {size}; the graph normalises",
         "normalised_inside": recipe.model.input.model_dump(mode="json"),
         "labels": "uint8, b H W: the index into class_names of the winning class",
         "logits": "float32, b k h w, at feature size",
@@ -157,14 +171,17 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, str]:
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}
 
 
-def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
-    """Returns the graph with free batch, H and W. Raises MachineError, in one line, where torch cannot write it."""
+def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str], fixed_hw: HW | None = None) -> bytes:
+    """Returns the graph with free batch, and free H and W unless they are fixed.
+
+    Raises MachineError, in one line, where torch cannot write it.
+    """
     onnx = _packages()[0]
     head = type(wrapper.model.head).__name__
     free = torch.export.Dim.DYNAMIC
-    example = torch.zeros(
-        2, 97, 131, wrapper.model.image_channels, dtype=torch.uint8
-    )  # a batch of 1 would become a constant
+    free_axes = {0: free} if fixed_hw else {0: free, 1: free, 2: free}
+    hw = fixed_hw or CHECK_HWS[0]
+    example = torch.zeros(2, *hw, wrapper.model.image_channels, dtype=torch.uint8)  # a batch of 1 would be a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         disabled = logging.root.manager.disable
@@ -176,7 +193,7 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str]) -> bytes:
                 dynamo=True,
                 input_names=["image"],
                 output_names=["labels", "logits"],
-                dynamic_shapes={"image": {0: free, 1: free, 2: free}},
+                dynamic_shapes={"image": free_axes},
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -202,11 +219,11 @@ def _name_axes(proto: Any) -> None:
         names[image.type.tensor_type.shape.dim[axis].dim_param] = name
     for value in [*proto.graph.input, *proto.graph.output]:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:  # a fixed size has no dim_param, and setting one would remove it
+            if dim.dim_param and dim.dim_param in names:  # naming a fixed size would free it
                 dim.dim_param = names[dim.dim_param]
 
 
-def onnx_errors(wrapper: ExportWrapper, data: bytes, hw: tuple[int, int]) -> tuple[float, float]:
+def onnx_errors(wrapper: ExportWrapper, data: bytes, hw: HW) -> tuple[float, float]:
     """Returns how far onnxruntime's output on one random image of `hw` pixels is from the network's.
 
     The largest difference of logits, relative to the largest logit, and the fraction of pixels with another label.

@@ -82,6 +82,39 @@ def test_onnxruntime_predicts_the_same_at_other_sizes_and_batches(checkpoint, tm
     assert about["segnl.convention"]["normalised_inside"]["order"] == network.recipe.model.input.order
 
 
+@pytest.mark.slow
+def test_a_graph_of_one_size_keeps_a_free_batch_and_refuses_other_sizes(checkpoint, tmp_path, capsys):
+    pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    out = tmp_path / "model.onnx"
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--input", "65x97"]) == 0
+    said = capsys.readouterr().out
+    assert "of 65x97 only" in said
+    assert said.count("checked at 65x97") == 1
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["b", 65, 97, 3]
+    labels, _ = session.run(["labels", "logits"], {"image": np.zeros((3, 65, 97, 3), np.uint8)})
+    assert labels.shape == (3, 65, 97)
+    with pytest.raises(Exception, match="invalid dimensions"):
+        session.run(["labels"], {"image": np.zeros((1, 97, 65, 3), np.uint8)})
+    convention = json.loads(session.get_modelmeta().custom_metadata_map["segnl.convention"])
+    assert "H = 65, W = 97" in convention["image"]
+
+
+def test_a_backbone_without_a_free_size_is_exported_at_the_size_of_its_crops(checkpoint, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("segnl.convert.export._packages", lambda: None)
+    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about, hw: sizes.append(hw) or b"graph")
+    monkeypatch.setattr("segnl.convert.export.onnx_errors", lambda wrapper, data, hw: (0.0, 0.0))
+    free = export(checkpoint, tmp_path / "model.onnx")
+    monkeypatch.setattr("segnl.models.backbones.base.Backbone.has_free_size", False)
+    crop = export(checkpoint, tmp_path / "model.onnx")
+    given = export(checkpoint, tmp_path / "model.onnx", hw=(65, 97))
+    assert sizes == [free.fixed_hw, crop.fixed_hw, given.fixed_hw] == [None, (33, 41), (65, 97)]
+    assert [list(report.errors) for report in (crop, given)] == [[(33, 41)], [(65, 97)]]
+
+
 def test_a_graph_with_other_outputs_is_not_written(checkpoint, tmp_path, monkeypatch):
     class Session:
         def __init__(self, data, providers):
@@ -94,7 +127,7 @@ def test_a_graph_with_other_outputs_is_not_written(checkpoint, tmp_path, monkeyp
     runtime = type("Runtime", (), {"InferenceSession": Session})
     wrapper = ExportWrapper(build_model(segnl.load(checkpoint).recipe, 3, is_new=False)).eval()
     monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, runtime))
-    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about: b"graph")
+    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about, hw: b"graph")
     assert onnx_errors(wrapper, b"", (33, 41))[0] > 1e-3
     with pytest.raises(MachineError, match="not written; onnxruntime's logits for 97x131 differ"):
         export(checkpoint, tmp_path / "model.onnx")
@@ -134,6 +167,8 @@ def test_wrong_suffixes_are_refused_before_anything_is_read(tmp_path):
         export(tmp_path / "nowhere", tmp_path / "model.pt")
     with pytest.raises(ConfigError, match="--half"):
         export(tmp_path / "nowhere", tmp_path / "model.onnx", half=True)
+    with pytest.raises(ConfigError, match="--input: is for an ONNX graph"):
+        export(tmp_path / "nowhere", tmp_path / "model.safetensors", hw=(64, 96))
 
 
 def test_the_checkpoint_itself_is_never_overwritten(checkpoint, tmp_path):

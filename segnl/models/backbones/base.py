@@ -41,6 +41,8 @@ class Backbone(nn.Module):
     """Channels of c2..c5."""
     stage_strides: tuple[int, ...]
     """Strides of c2..c5 in pixels of the image; the last one is the output stride."""
+    has_free_size = True
+    """Whether an exported graph can leave the image's height and width free."""
     activation_checkpointing = False
     """Stores only the input of each block for backward; the trainer sets it."""
 

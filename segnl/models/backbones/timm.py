@@ -74,6 +74,8 @@ class TimmBackbone(Backbone):
         has_patches = any(name.endswith("patch_embed") for name, _ in self.network.named_modules())
         self.multiple = self.stage_strides[0] if has_patches else 1
         """Sides of the padded image are multiples of it."""
+        # Maps cut into windows (Swin): torch.export does not come to an end with their symbolic sizes.
+        self.has_free_size = not any(getattr(module, "window_size", None) for module in self.network.modules())
         self.pyramid = None
         if cfg.pyramid:
             self.pyramid = Pyramid(self.stage_channels[-1])

@@ -52,6 +52,11 @@ def test_swin_s_maps_have_channels_second_and_take_any_size() -> None:
     assert [stage.shape[1] for stage in stages] == [96, 192, 384, 768]
 
 
+def test_networks_with_windows_alone_are_exported_at_one_size() -> None:
+    models = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "efficientnet_b0")
+    assert [backbone(model).has_free_size for model in models] == [False, True, True]
+
+
 def test_an_image_of_odd_size_is_padded_to_whole_patches() -> None:
     ours = backbone("vit_tiny_patch16_224")
     image = torch.randn(1, 3, 33, 47)
