@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segnl.metrics.statistics.comparison import RunCounts, compare_heads
+from segnl.studies.verdicts import points
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,4 +177,4 @@ def test_a_kept_study_is_judged_again_from_its_counts(monkeypatch, tmp_path):
     heads = {name: [RunCounts(runs[name, seed], union, seed, union) for seed in range(3)] for name in ("fcn", "rcca")}
     (expected,) = compare_heads(heads, groups=arrays["group"])
     assert (pair["low"], pair["high"], pair["num_groups"]) == (expected.low, expected.high, 2)
-    assert judged["verdicts"][0] == "3 seeds per head: rcca is better than fcn."
+    assert judged["verdicts"][0] == f"3 seeds per head: rcca is better than fcn ({points(pair['difference'])})."

@@ -114,21 +114,37 @@ def _ranking(miou: Mapping[str, float]) -> str:
 
 def separability_verdicts(pairs: Sequence[Comparison], class_names: Sequence[str] = ()) -> list[str]:
     """Returns the study's result in a sentence, then each pair's verdict, then how to read them."""
-    separable = [_ranked(pair) for pair in pairs if pair.is_separable]
+    separable = [pair for pair in pairs if pair.is_separable]
     seeds = sorted({count for pair in pairs for count in (pair.seeds_a, pair.seeds_b)} - {0})
-    result = f"{seeds[0]} seeds per head: " if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds per head: "
-    where = " on these frames" if pairs[0].num_groups == 1 else ""
+    result = f"{seeds[0]} seeds per head" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds per head"
+    result += ", on these frames: " if pairs[0].num_groups == 1 else ": "
     if separable:
-        losers = {winner: [loser for other, loser in separable if other == winner] for winner, _ in separable}
-        winners = sorted(losers, key=lambda head: (-len(losers[head]), head))
-        result += "; ".join(f"{head} is better{where} than {listed(losers[head])}" for head in winners)
+        result += "; ".join(_grouped(separable))
         pair_name = "tested pair" if _is_against_control(pairs) else "pair"
         result += f"; no other {pair_name} is separable." if len(separable) < len(pairs) else "."
     else:
-        result += (
-            f"no two heads are separable{where}." if len(pairs) > 1 else f"the two heads are not separable{where}."
-        )
+        result += "no two heads are separable." if len(pairs) > 1 else "the two heads are not separable."
     return [result, *(pair_verdict(pair, len(pairs), class_names) for pair in pairs), _how_to_read(pairs, class_names)]
+
+
+def _grouped(pairs: Sequence[Comparison]) -> list[str]:
+    """Returns few sentences about separable pairs, such as `rcca (+2.00) and psp (+1.20) are better than fcn`.
+
+    The head that is better than most others, or worse, comes first, with its pairs by their difference.
+    """
+    remaining = sorted(pairs, key=lambda pair: -abs(pair.difference or 0))
+    sentences = []
+    while remaining:
+        groups: dict[tuple[int, str], list[Comparison]] = {}
+        for pair in remaining:
+            for place, head in enumerate(_ranked(pair)):
+                groups.setdefault((place, head), []).append(pair)
+        (place, head), group = min(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        others = listed([f"{_ranked(pair)[1 - place]} ({points(abs(pair.difference or 0))})" for pair in group])
+        verb = "are" if len(group) > 1 else "is"
+        sentences.append(f"{others} {verb} better than {head}" if place else f"{head} is better than {others}")
+        remaining = [pair for pair in remaining if pair not in group]
+    return sentences
 
 
 def _is_against_control(pairs: Sequence[Comparison]) -> bool:

@@ -57,7 +57,7 @@ def test_the_interval_of_one_seed_is_marked_as_images_only():
 
 def test_several_seeds_give_spread_interval_and_verdict():
     heads = [result("fcn", 0.40, 0.41, 0.42), result("rcca", 0.43, 0.43, 0.46)]
-    assert head_verdicts(heads, THREE)[0] == "3 seeds per head: rcca is better than fcn."
+    assert head_verdicts(heads, THREE)[0] == "3 seeds per head: rcca is better than fcn (+3.00)."
     assert "41.00 ± 1.00 over 3 seeds" in terminal(heads, THREE)
     assert "+3.00 [+1.00, +5.00]" in terminal(heads, THREE)
     assert [column.title for column in table_columns(heads, THREE).values()][:2] == ["mIoU %", "vs fcn"]

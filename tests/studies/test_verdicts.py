@@ -89,13 +89,13 @@ def how_to_read(pairs, images="and new images"):
 def test_verdicts_against_the_control_do_not_speak_of_other_pairs():
     other = replace(OPEN, a="psp", b="fcn")
     lead, *_, last = separability_verdicts([CLEAR, other])
-    assert lead == "3 seeds per head: rcca is better than fcn; no other tested pair is separable."
+    assert lead == "3 seeds per head: rcca is better than fcn (+2.00); no other tested pair is separable."
     assert "Heads are compared with fcn alone, not with each other." in last
 
 
 def test_one_group_of_images_is_called_these_frames():
     lead, _, last = separability_verdicts([replace(CLEAR, num_groups=1, single_classes=(0, 1))])
-    assert lead == "3 seeds per head: rcca is better on these frames than fcn."
+    assert lead == "3 seeds per head, on these frames: rcca is better than fcn (+2.00)."
     assert last == f"{how_to_read('', 'on these frames')} {ONE_GROUP}"
     groups = separability_verdicts([replace(OPEN, num_groups=7, single_classes=(1,))], ["road", "car"])[-1]
     assert "for new seeds and new groups of images" in groups
@@ -106,7 +106,7 @@ def test_one_group_of_images_is_called_these_frames():
 def test_the_first_sentence_names_the_separable_heads():
     other = Comparison("aspp", "fcn", 3, 3, 0.01, -0.01, 0.03, p=0.2, p_holm=0.2, seeds_needed=(12, 30))
     lead, *rest = separability_verdicts([other, CLEAR, OPEN])
-    assert lead == "3 seeds per head: rcca is better than fcn; no other pair is separable."
+    assert lead == "3 seeds per head: rcca is better than fcn (+2.00); no other pair is separable."
     assert len(rest) == 4
     assert rest[-1] == how_to_read("3 pairs")
     by_seed = separability_verdicts([other, replace(CLEAR, is_by_seed=True), OPEN])
@@ -117,7 +117,19 @@ def test_the_first_sentence_names_the_separable_heads():
     unequal = [CLEAR, Comparison("one", "fcn", 3, 1, 0.1, reason="one seed"), Comparison("none", "fcn", 0, 3, None)]
     assert (
         separability_verdicts(unequal)[0]
-        == "1 to 3 seeds per head: rcca is better than fcn; no other tested pair is separable."
+        == "1 to 3 seeds per head: rcca is better than fcn (+2.00); no other tested pair is separable."
     )
     both = replace(OPEN, p_holm=0.01)
-    assert separability_verdicts([CLEAR, both])[0] == "3 seeds per head: rcca is better than fcn and aspp."
+    lead = separability_verdicts([both, CLEAR])[0]
+    assert lead == "3 seeds per head: rcca is better than fcn (+2.00) and aspp (+0.31)."
+
+
+def test_the_first_sentence_names_a_head_once_for_all_that_are_better_and_once_for_all_that_are_worse():
+    worse = [replace(CLEAR, a=head, difference=-points / 100) for head, points in (("ann", 3.79), ("linear", 3.82))]
+    better = [replace(CLEAR, a=head, difference=points / 100) for head, points in (("dpt", 4.58), ("uper", 11.6))]
+    rcca = replace(CLEAR, difference=0.05)
+    lead = separability_verdicts([*worse, *better, rcca, replace(OPEN, a="psp", b="fcn")])[0]
+    assert lead == (
+        "3 seeds per head: uper (+11.60), rcca (+5.00) and dpt (+4.58) are better than fcn; fcn is better than linear "
+        "(+3.82) and ann (+3.79); no other tested pair is separable."
+    )
