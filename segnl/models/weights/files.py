@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,12 +41,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     code.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a .safetensors or .pth file")
+        reason = "is a folder, a pipe or a device" if path.exists() else "no such file"
+        raise CheckpointError(f"{path}: {reason}; give the path of a .safetensors or .pth file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
         stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in _harmless_globals(path)]
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about sparse and quantised tensors: ours name them
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(err))

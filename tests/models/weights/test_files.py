@@ -92,6 +92,20 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "none.pth")
 
 
+def test_a_pipe_or_a_folder_is_not_called_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pth")
+    for path in (tmp_path, tmp_path / "a.pth"):
+        with pytest.raises(CheckpointError, match="is a folder, a pipe or a device"):
+            read_checkpoint(path)
+
+
+def test_torch_s_own_warnings_stay_out_of_the_terminal(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save({"a": torch.eye(3).to_sparse(), "b": torch.ones(2)}, tmp_path / "a.pth")
+    recwarn.clear()
+    read_checkpoint(tmp_path / "a.pth")
+    assert len(recwarn) == 0
+
+
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
 @pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
 def test_wrappers_and_module_prefixes_are_removed(wrap: Any, prefix: str) -> None:
