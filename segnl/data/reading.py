@@ -110,6 +110,9 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
+        if image.format == "TIFF" and (orientation := exif_orientation(path)) != 1:
+            detail = f"TIFF of more than 8 bits and orientation {orientation}, by which OpenCV would rotate it"
+            raise FileError(path, "format", f"{detail}; save it without that tag")
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
         stored = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
         cv2.utils.logging.setLogLevel(level)
@@ -238,6 +241,7 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """
     try:
         with _opened(path) as image:
+            _keep_as_stored(image)
             width, height = image.size
     except FileNotFoundError as err:
         raise FileError(path, "missing", "no such file") from err
@@ -317,6 +321,7 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
             if by_opencv and (image.format, image.mode, rawmode) == ("PNG", "RGB", "RGB"):
                 pixels = _plain_png_pixels(path)
             if pixels is None:
+                _keep_as_stored(image)
                 image.load()
     except FileNotFoundError as err:
         target = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
@@ -334,6 +339,13 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
     return image
+
+
+def _keep_as_stored(image: Image.Image) -> None:
+    """Keeps PIL from rotating a TIFF by its orientation tag, which it does for this format alone."""
+    if image.format == "TIFF":
+        image.getexif()[ExifTags.Base.Orientation] = 1
+        image._size = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # a TIFF has it
 
 
 def _unknown_image(path: Path) -> FileError:

@@ -118,6 +118,35 @@ def test_exif_orientation_rotates_neither_image_nor_label(tmp_path):
     np.testing.assert_array_equal(read_label(tmp_path / "label.png"), IDS)
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 6, 7])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_with_an_orientation_keeps_its_pixels_too(tmp_path, orientation, compression):
+    tag, path = Image.Exif(), tmp_path / "a.tif"
+    tag[0x0112] = orientation
+    for mode in ("RGB", "RGBA", "L"):
+        stored = Image.fromarray(PIXELS).convert(mode)
+        stored.save(path, exif=tag, compression=compression)
+        np.testing.assert_array_equal(read_image(path), stored.convert("RGB"))
+        assert (image_hw(path), exif_orientation(path)) == ((7, 11), orientation)
+    for ids in (IDS, IDS.astype(np.uint16)):
+        Image.fromarray(ids).save(path, exif=tag, compression=compression)
+        np.testing.assert_array_equal(read_label(path), ids)
+
+
+def test_a_deep_tiff_of_colours_with_an_orientation_is_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    deep = PIXELS.astype(np.uint16) * 200
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", extratags=[(274, "H", 1, 3, True)])
+    with pytest.raises(FileError, match="orientation 3"):
+        read_image(tmp_path / "a.tif", ImageFormat(value_range=(0, 65535)))
+
+
+def test_an_orientation_in_a_tiff_s_xmp_does_not_rotate_it_either(tmp_path):
+    xmp = b'<rdf:Description xmlns:rdf="r" tiff:Orientation="3"/>'
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif", tiffinfo={700: xmp})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), PIXELS)
+
+
 def test_damaged_bytes_end_in_pixels_or_in_one_fault(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "a.png"
