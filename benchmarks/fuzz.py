@@ -37,7 +37,7 @@ from segnl.core.run_log import read_log
 from segnl.data.mask_files import find_masks
 from segnl.data.reading import read_image, read_label
 from segnl.labels.table import ClassTable
-from segnl.metrics.scored_counts import ScoredCounts, load_counts, save_counts
+from segnl.metrics.scored_counts import ScoredCounts, counts_bytes, load_counts
 from segnl.models.weights.files import read_checkpoint, tensors_in
 from segnl.reports.learning_curves import read_curve
 from segnl.runs.checkpoint import FORMAT, NO_CHECKSUM, load_checkpoint
@@ -202,12 +202,8 @@ def masks_bytes() -> bytes:
 
 def scored_counts_bytes() -> bytes:
     counts = np.arange(6, dtype=np.int64).reshape(2, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        texts = ("x", "y")
-        save_counts(
-            Path(folder) / "a", ScoredCounts("masks", texts, ("a", "b", "c"), counts, counts, counts, texts, texts)
-        )
-        return (Path(folder) / "a").read_bytes()
+    texts = ("x", "y")
+    return counts_bytes(ScoredCounts("masks", texts, ("a", "b", "c"), counts, counts, counts, texts, texts))
 
 
 def read_masks(file: Path) -> None:

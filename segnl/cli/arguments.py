@@ -3,12 +3,12 @@
 import argparse
 import json
 import re
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segnl.core.errors import ConfigError
-from segnl.core.files import read_bytes
+from segnl.core.outputs import marked
 
 _VALUE_OF = {"--set": r"[A-Za-z_][\w.]*=", "--ignore": r"\d+$"}
 """How a further value of an option looks that may have several."""
@@ -49,32 +49,14 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     add_trust_modules(command)
 
 
-def add_json(
-    command: argparse.ArgumentParser, keys: Collection[str], about: str = "also write the numbers there"
-) -> None:
-    """Adds --json. keys: of what the command writes there, by which it knows its own file again."""
-    command.add_argument("--json", type=partial(_json_file, keys), metavar="FILE", help=about)
+def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
+    """Adds --json; `main` refuses a file that the command did not write."""
+    command.add_argument("--json", type=Path, metavar="FILE", help=about)
 
 
-def _json_file(keys: Collection[str], text: str) -> Path:
-    """Returns the path; refuses a file that this command did not write, so that nothing else is replaced."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: is a folder; expected the name of a file")
-    try:
-        content = read_bytes(path)
-    except FileNotFoundError:
-        return path
-    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise argparse.ArgumentTypeError(f"{text!r}: cannot be replaced ({reason}); give another name") from err
-    try:
-        old = json.loads(content) if content else dict.fromkeys(keys)
-    except (ValueError, RecursionError):
-        old = None
-    if not isinstance(old, dict) or not old.keys() >= set(keys):
-        raise argparse.ArgumentTypeError(f"{path}: exists and is no result of this command; give another name")
-    return path
+def json_file(numbers: Mapping[str, Any], command: str) -> bytes:
+    """Returns the content of the file of --json."""
+    return marked(json.dumps(numbers, indent=1).encode(), command)
 
 
 def add_trust_modules(command: argparse.ArgumentParser) -> None:

@@ -1,10 +1,9 @@
 """Find all errors of a data set in one pass, and count the pixels of each class."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config, add_json
+from segnl.cli.arguments import add_config, add_json, json_file
 from segnl.core.errors import DataError
 from segnl.core.files import write_atomic
 
@@ -19,7 +18,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_config(command)
     add("--split", help="check this split only (default: train and val)")
-    add_json(command, ("faults", "num_pairs"), "also write the report there")
+    add_json(command, "also write the report there")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         by_split = {name: report.to_dict() for name, report in reports.items()}
         summary = merge_reports([*reports.values()]).to_dict() | {"splits": by_split}
-        write_atomic(args.json, json.dumps(summary, indent=1).encode())
+        write_atomic(args.json, json_file(summary, "check"))
     return DataError.exit_code if any(report.errors for report in reports.values()) else 0
 
 

@@ -1,12 +1,11 @@
 """Train and compare every head of a study, or compare results that exist already."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_json, add_set, add_trust_modules
+from segnl.cli.arguments import add_json, add_set, add_trust_modules, json_file
 from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "a regular expression that matches the start of every sample id, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)
-    add_json(command, ("heads", "pairs", "complete"))
+    add_json(command)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -87,7 +86,7 @@ def _compare_scored(args: argparse.Namespace) -> None:
     )
     print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
     if args.json is not None:
-        write_atomic(args.json, json.dumps(scored_dict(comparison), indent=1).encode())
+        write_atomic(args.json, json_file(scored_dict(comparison), "compare"))
 
 
 def print_results(results: "StudyResults") -> None:

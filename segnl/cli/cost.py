@@ -1,10 +1,9 @@
 """Parameters, FLOPs, memory and time of a recipe's network, its head or its attention."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config, add_json, size_of
+from segnl.cli.arguments import add_config, add_json, json_file, size_of
 
 if TYPE_CHECKING:
     from segnl.profiling.cost import CostReport
@@ -17,7 +16,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
     add("--module", choices=("attention", "head", "model"), default="model", help="default model")
     add("--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing")
-    add_json(command, ("params", "gflops_algorithm"))
+    add_json(command)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         require_count("--classes", args.classes, most=65_536)
     report = cost(recipe, hw=(rows, columns), module=args.module, num_classes=args.classes)
     if args.json is not None:
-        write_atomic(args.json, json.dumps(report.to_dict(), indent=1).encode())
+        write_atomic(args.json, json_file(report.to_dict(), "cost"))
     print("\n".join(_lines(report)))
 
 

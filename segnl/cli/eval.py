@@ -1,11 +1,10 @@
 """Score a trained network on a data set's split."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_checkpoint, add_json, add_set
+from segnl.cli.arguments import add_checkpoint, add_json, add_set, json_file
 from segnl.core.files import ensure_writable, write_atomic
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (R positions at most)",
     )
-    add_json(command, ("miou", "checkpoint", "complete"), "also write the scores to FILE")
+    add_json(command, "also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -81,20 +80,20 @@ def run(args: argparse.Namespace) -> None:
             _report(evaluation, request, args.json)
 
 
-def _prepare(json_file: Path | None) -> None:
+def _prepare(out: Path | None) -> None:
     """Fails early if the file cannot be written; removes an old one, so that a kill does not leave it there."""
-    if json_file is None:
+    if out is None:
         return
-    ensure_writable(json_file.parent)
-    json_file.unlink(missing_ok=True)
+    ensure_writable(out.parent)
+    out.unlink(missing_ok=True)
 
 
-def _report(evaluation: "Evaluation", request: "EvaluationRequest", json_file: Path | None) -> None:
+def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | None) -> None:
     """Writes the --json file and strata.png, then prints the scores and the paths of all files."""
     from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
-    files = {} if json_file is None else {json_file: json.dumps(metrics, indent=1).encode()}
+    files = {} if out is None else {out: json_file(metrics, "eval")}
     if request.with_strata:
         from segnl.reports.strata_plot import strata_plot
 

@@ -30,6 +30,7 @@ from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
 from segnl.core.log import console_log, printable
+from segnl.core.outputs import require_own
 
 COMMANDS = (
     new,
@@ -91,6 +92,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if has_several_processes and args.command not in (train, eval):
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
+        if getattr(args, "json", None) is not None:
+            require_own(args.json, args.command_name, option="--json")
         return args.command.run(args) or 0
     except TerminatedError as err:
         print(f"segnl: {err}", file=sys.stderr)
@@ -129,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         text = module.__doc__ or ""
         command = commands.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(command=module)
+        command.set_defaults(command=module, command_name=name)
         if hasattr(module, "add_arguments"):
             module.add_arguments(command)
     return parser

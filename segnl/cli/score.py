@@ -1,13 +1,12 @@
 """Score masks from any toolkit: the exact mIoU, and what other projects' code prints for the same masks."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from segnl.cli.arguments import add_json
-from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import ensure_writable, require_own_page, write_atomic
+from segnl.cli.arguments import add_json, json_file
+from segnl.core.files import ensure_writable, write_together
+from segnl.core.outputs import marked, require_own
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -65,20 +64,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a score from a paper or a log, such as 0.712 or 71.2: find definitions that give it",
     )
     about = "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)"
-    add_json(command, ("miou", "definitions", "complete"), about)
+    add_json(command, about)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.evaluation.score_masks import ScoreRequest, score_masks
-    from segnl.metrics.scored_counts import counts_path, save_counts
-    from segnl.reports.score_page import write_score_page
+    from segnl.metrics.scored_counts import counts_bytes, counts_path
+    from segnl.reports.score_page import score_page
     from segnl.reports.score_text import score_text
 
     if args.json is not None:
         ensure_writable(args.json.parent)
-        require_own_page(args.json.with_suffix(".html"), option="--json")
-        _require_own_counts(counts_path(args.json))
+        for path in (args.json.with_suffix(".html"), counts_path(args.json)):
+            require_own(path, "score", option="--json")
     score = score_masks(
         ScoreRequest(
             args.predictions,
@@ -97,20 +96,11 @@ def run(args: argparse.Namespace) -> None:
     if args.json is None:
         return
     counts, page = counts_path(args.json), args.json.with_suffix(".html")
-    args.json.unlink(missing_ok=True)  # so that a kill does not leave it beside counts of other masks
-    save_counts(counts, score.scored_counts())
-    write_score_page(page, score)
-    write_atomic(args.json, json.dumps(score.to_dict(), indent=1).encode())
+    files = {
+        counts: marked(counts_bytes(score.scored_counts()), "score"),
+        page: marked(score_page(score), "score"),
+        args.json: json_file(score.to_dict(), "score"),
+    }
+    write_together(files)
     print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")
     print(f"{counts}: the counts of every image, for segnl compare")
-
-
-def _require_own_counts(path: Path) -> None:
-    """Raises ConfigError for a file that is no counts of `segnl score`, which would be replaced."""
-    from segnl.metrics.scored_counts import load_counts
-
-    if path.exists() or path.is_symlink():
-        try:
-            load_counts(path)
-        except DataError as err:
-            raise ConfigError(f"{path}: exists and is no file of counts of segnl; give --json another name") from err

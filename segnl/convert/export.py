@@ -21,6 +21,7 @@ from segnl.core.config import JSONDict
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.outputs import mark, require_own
 from segnl.evaluation.inference import HW
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
@@ -84,6 +85,7 @@ def export(
         _packages()  # fails before the work begins
     run = open_run(run_or_file, trust_modules=trust_modules)
     refuse_checkpoint_name(out)
+    require_own(out, "export", option="--out")
     ensure_writable(out.parent)
     return _export_onnx(run, out, hw) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 
@@ -91,13 +93,12 @@ def export(
 def _export_weights(run: Run, out: Path, *, half: bool) -> ExportReport:
     """Writes a checkpoint with checksum and recipe, without the optimiser's state."""
     checkpoint, recipe = run.checkpoint, run.recipe
-    if out.resolve() == checkpoint.path.resolve():
-        raise ConfigError(f"--out {out}: is the checkpoint itself; give another name")
     weights = run.build_model().state_dict()
     model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
     origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
-    save_checkpoint(Checkpoint(out, checkpoint.step, recipe.to_dict(), checkpoint.classes, origin, model=model))
+    exported = Checkpoint(out, checkpoint.step, recipe.to_dict(), checkpoint.classes, origin, model=model)
+    save_checkpoint(exported, command="export")
     return ExportReport(len(model), None, {}, [])
 
 
@@ -167,6 +168,7 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe, fixed_hw: HW | None) -> dic
         "convention": convention,
         "step": checkpoint.step,
         "origin": {"trained": checkpoint.origin} | _environment(),
+        "written_by": mark("export"),
     }
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}
 

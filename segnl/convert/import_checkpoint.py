@@ -15,6 +15,7 @@ from segnl.core.config import JSONDict, load_mapping
 from segnl.core.environment import git_state, versions
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import ensure_writable, read_bytes
+from segnl.core.outputs import require_own
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
@@ -47,10 +48,11 @@ def import_video(file: Path, config_file: Path | None, out: Path) -> ImportRepor
     Raises ConfigError for a setting that segnl cannot represent, CheckpointError for tensors that do not fit.
     """
     refuse_checkpoint_name(out)
+    require_own(out, "import", option="--out")
     ensure_writable(out.parent)
     content = read_checkpoint(file)
     model = from_mmaction(_source_config(content, file, config_file, "mmaction2"), content)
-    save(model, out)
+    save(model, out, command="import")
     return model.report
 
 
@@ -71,6 +73,7 @@ def import_checkpoint(
     mapping = load_mapping(recipe_file, overrides)
     recipe = compose(mapping, file=str(recipe_file))
     refuse_checkpoint_name(out)
+    require_own(out, "import", option="--out")
     ensure_writable(out.parent)
     imported = import_file(file, settings)
     num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).table_of(recipe.data)
@@ -86,7 +89,7 @@ def import_checkpoint(
         "versions": versions(),
     }
     weights = imported.segmenter.state_dict()
-    save_checkpoint(Checkpoint(out, 0, resolved, class_table_to_dict(table), origin, model=weights))
+    save_checkpoint(Checkpoint(out, 0, resolved, class_table_to_dict(table), origin, model=weights), command="import")
     return imported.report
 
 

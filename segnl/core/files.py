@@ -9,9 +9,10 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from segnl.core.archives import member_bytes, open_file
 from segnl.core.errors import ConfigError, MachineError
@@ -28,6 +29,8 @@ _WRITE_REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EEXIST: "move the file aside that has the name of its folder",
+    errno.ENOTDIR: "move the file aside that has the name of its folder",
     errno.EACCES: "change its permissions or choose another place",
     errno.EROFS: "choose another place",
 }
@@ -39,31 +42,47 @@ def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     is_synced: False is faster for many files; a power cut can damage them then, a killed process cannot.
     Raises MachineError naming the path (disk full, no permission); the old file is then still there.
     """
-    # A short name: that of the file itself may be as long as the file system allows.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    write_together({path: data}, is_synced=is_synced)
+
+
+def write_together(files: Mapping[Path, bytes], *, is_synced: bool = True) -> None:
+    """Writes files that belong together, each as `write_atomic` does: old and new ones never lie side by side.
+
+    Raises MachineError naming the path that cannot be written; all old files are then still there.
+    """
+    temporaries: dict[Path, Path] = {}
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its files are private to the user, and the umask that other files follow cannot be read safely.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data)
-            if is_synced:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A short name: that of the file itself may be as long as the file system allows.
+            temporaries[path] = path.with_name(f".{path.name[:40]}.segnl-{secrets.token_hex(4)}")
+            # Not tempfile: its files are private to the user, whose umask cannot be read safely.
+            with open(os.open(temporaries[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                file.write(data)
+                if is_synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+        for path in list(files)[1:]:
+            path.unlink(missing_ok=True)
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except BaseException as err:  # Ctrl-C and SIGTERM too
-        with suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries.values():
+            with suppress(OSError):
+                temporary.unlink()
         if not isinstance(err, OSError):
             raise
         remedy = _WRITE_REMEDIES.get(err.errno or 0, "free some space or choose another place")
         raise MachineError(f"{path}: cannot be written ({err.strerror}); {remedy}") from err
     if is_synced:
-        with suppress(OSError):  # the rename survives a power cut too, on file systems that can sync a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        for parent in {path.parent for path in files}:
+            with suppress(OSError):  # the rename survives a power cut too, on file systems that can sync a folder
+                folder = os.open(parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
 
 
 def utf8(text: str) -> str:
@@ -84,30 +103,25 @@ def read_bytes(path: Path) -> bytes:
     content = member_bytes(path)
     if content is not None:
         return content
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    with open_regular(path) as file:
         return file.read()
 
 
-def require_own_page(page: Path, *, option: str) -> None:
-    """Raises ConfigError for a file that segnl did not write, which would be replaced; option: what names its place."""
-    try:
-        is_own = b'<meta name="generator" content="segnl">' in read_bytes(page)
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise ConfigError(f"{page}: cannot be replaced ({err.strerror}); give {option} another name") from err
-    if not is_own:
-        raise ConfigError(f"{page}: exists and is no page of segnl; give {option} another name")
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading. Raises OSError for any other, such as a pipe that nobody writes to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files that a killed `write_atomic` left in `folder`."""
-    for path in folder.glob(".*.????????"):
+    for path in folder.glob(".*.segnl-????????"):
         with suppress(OSError):
             path.unlink()
 

@@ -12,6 +12,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
+from segnl.core.outputs import marked, require_own
 from segnl.core.progress import Progress
 from segnl.data.reading import read_image
 from segnl.ops.non_local_means import Centre, PatchKernel, non_local_means
@@ -47,8 +48,8 @@ def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) 
     Grey images stay grey. Orientation tags and colour profiles are kept. JPEG is written with quality
     95.
 
-    Raises ConfigError for settings that do not fit, two images of one name, or an output that would overwrite an input;
-    FileError for files that are no images of 8 bits a channel.
+    Raises ConfigError for settings that do not fit, two images of one name, or an output that would overwrite an input
+    or a file that `denoise` did not write; DataError for files that are no images of 8 bits a channel.
     """
     targets: dict[Path, Path] = {}
     inputs = {path.resolve() for path in images}
@@ -60,6 +61,7 @@ def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) 
             raise ConfigError(
                 f"{path}: its result would overwrite that of {targets[target]}; give --out another folder"
             )
+        require_own(target, "denoise", option="--out")
         targets[target] = path
     ensure_writable(out)
     with Progress("denoise", len(images), unit="image") as progress:
@@ -87,4 +89,4 @@ def _denoise_file(path: Path, target: Path, settings: DenoiseSettings) -> None:
         result.save(encoded, format=kind, **kept, **({"quality": 95} if kind == "JPEG" else {}))
     except (OSError, ValueError, KeyError) as err:
         raise DataError(f"{path}: {kind} cannot be written ({err}); convert the image to PNG or JPEG") from err
-    write_atomic(target, encoded.getvalue())
+    write_atomic(target, marked(encoded.getvalue(), "denoise"))

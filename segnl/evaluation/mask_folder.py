@@ -78,19 +78,19 @@ def require_no_evaluation(folder: Path) -> None:
 def _require_own(folder: Path, key: JSONDict) -> None:
     kinds = [folder / kind for kind in KINDS if (folder / kind).is_dir()]
     mask = next((path for kind in kinds for path in find_files(kind) if path.suffix == ".png"), None)
-    if mask is None:
-        return
     path = folder / MANIFEST
     if not path.exists():
+        if mask is None:
+            return
         raise ConfigError(
             f"{folder}: holds masks such as {mask.relative_to(folder)}, but no {MANIFEST} that says which "
             "evaluation wrote them; give another --masks folder"
         )
     record = read_record(path)
     if record is None:
-        raise ConfigError(
-            f"{path}: damaged or of an older version, so the masks' origin is unknown; give another folder"
-        )
+        raise ConfigError(f"{path}: damaged or not written by segnl eval; give another --masks folder")
+    if mask is None:
+        return
     changed = differing_keys(json.loads(json.dumps(key)), record.key, with_eval=True)
     if changed:
         raise ConfigError(

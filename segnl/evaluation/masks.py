@@ -11,6 +11,7 @@ import numpy as np
 from segnl.core import IGNORE
 from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, not_a_link, write_atomic
+from segnl.core.outputs import marked
 from segnl.core.png import png
 from segnl.data.reading import read_label, rgb_view
 from segnl.labels.table import ClassTable
@@ -30,10 +31,18 @@ WRITERS = 2
 
 
 def write_masks(
-    folder: Path, sample_id: str, prediction: Pixels, table: ClassTable, *, image: Pixels, label: Pixels | None = None
+    folder: Path,
+    sample_id: str,
+    prediction: Pixels,
+    table: ClassTable,
+    *,
+    image: Pixels,
+    label: Pixels | None = None,
+    command: str | None = None,
 ) -> list[Path]:
     """Writes one image's masks below `folder` and returns their paths; without a label there is no error map.
 
+    command: that of segnl which the user gave the folder, where single files are its own; see core/outputs.py.
     prediction, label: train ids u8 `H W`, 0..k-1 or 255. image: RGB u8 `H W 3`.
     The ids files hold the ids of the data set's own files (Cityscapes labelIds 7..33, ADE20K 1..150).
 
@@ -51,7 +60,7 @@ def write_masks(
         pictures["error"] = error_map(image, prediction, label)
     paths = {kind: mask_path(folder / kind, sample_id) for kind in pictures}  # checks every path before writing
     for kind, picture in pictures.items():
-        write_atomic(paths[kind], png(picture))
+        write_atomic(paths[kind], png(picture) if command is None else marked(png(picture), command))
     return list(paths.values())
 
 

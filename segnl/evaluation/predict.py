@@ -1,6 +1,6 @@
 """`segnl predict`: writes masks for any images and videos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from segnl.core.errors import ConfigError, DataError, MachineError, NonFiniteErr
 from segnl.core.files import ensure_writable
 from segnl.core.find_files import find_files, name_text
 from segnl.core.log import log
+from segnl.core.outputs import require_own
 from segnl.core.progress import Progress
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.evaluation.mask_folder import require_no_evaluation
 from segnl.evaluation.masks import KINDS, WRITERS, mask_path, write_masks
-from segnl.evaluation.predict_video import VIDEO_SUFFIXES, predict_video, require_no_stream
+from segnl.evaluation.predict_video import VIDEO_SUFFIXES, predict_video, require_no_stream, video_targets
 from segnl.evaluation.predictor import Predictor
 
 
@@ -26,7 +27,8 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     of `out`. Files that are no images are named in a warning.
 
     Raises DataError for a path without an image, ConfigError for two images with the same name, for a webcam or a
-    stream, and where a mask would replace an image; MachineError naming the image for which memory does not suffice.
+    stream, and where a file that `predict` did not write would be replaced; MachineError naming the image for which
+    memory does not suffice.
     """
     for path in images:
         require_no_stream(path)
@@ -35,7 +37,12 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     all_files = _image_files(images)
     videos = {name: path for name, path in all_files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
     files = {name: path for name, path in all_files.items() if name not in videos}
-    _refuse_replaced_images(files, out)
+    kinds = KINDS[:-1]  # there are no labels, so no error maps
+    for target in (mask_path(out / kind, image_id) for image_id in files for kind in kinds):
+        require_own(target, "predict", option="--out")
+    for video_id in videos:
+        for target in video_targets(out, video_id):
+            require_own(target, "predict", option="--out")
     with (
         Background(WRITERS, max_pending=2 * WRITERS) as writers,
         Progress("predict", len(files), unit="image") as progress,
@@ -43,21 +50,11 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
         for image_id, path in files.items():
             image = predictor.read(path)
             labels = _predict(predictor, image, path)
-            writers.submit(partial(write_masks, out, image_id, labels, predictor.class_table, image=image))
+            writers.submit(
+                partial(write_masks, out, image_id, labels, predictor.class_table, image=image, command="predict")
+            )
             progress.advance()
     return len(files) + sum(predict_video(predictor, path, out, name) for name, path in videos.items())
-
-
-def _refuse_replaced_images(files: Mapping[str, Path], out: Path) -> None:
-    plain = [path.stat() for path in files.values() if archive_of(path) is None]
-    inputs = {(status.st_dev, status.st_ino) for status in plain}
-    for target in (mask_path(out / kind, image_id) for image_id in files for kind in KINDS):
-        try:
-            status = target.stat()
-        except OSError:
-            continue
-        if (status.st_dev, status.st_ino) in inputs:
-            raise ConfigError(f"--out {out}: {target} is one of the images and would be replaced; give another folder")
 
 
 def _predict(predictor: Predictor, image: Pixels, path: Path) -> Pixels:

@@ -23,6 +23,7 @@ from segnl.core.errors import ConfigError, DataError, MachineError
 from segnl.core.files import inside, not_a_link, write_atomic
 from segnl.core.limits import num_cores
 from segnl.core.log import log
+from segnl.core.outputs import mark, marked
 from segnl.core.png import png
 from segnl.core.progress import Progress
 from segnl.evaluation.masks import WRITERS, mask_path, overlay
@@ -41,6 +42,16 @@ def require_no_stream(path: Path) -> None:
         raise ConfigError(f"{text}: is the number of a webcam, which is not read; record a file first, and give that")
 
 
+def video_targets(out: Path, video_id: str) -> list[Path]:
+    """Returns the files below `out` that a video's masks may replace."""
+    frames = [path for kind in ("ids", "colour") for path in (out / kind / video_id).glob("[0-9]*.png")]
+    return [_overlaid(out, video_id), *frames]
+
+
+def _overlaid(out: Path, video_id: str) -> Path:
+    return inside(not_a_link(out / "overlay"), f"{video_id}.mp4")
+
+
 def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) -> int:
     """Writes the masks of a video's frames and the overlaid video below `out`; returns the number of frames.
 
@@ -54,9 +65,7 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
     if predictor.image_format.num_bands != 3:
         bands = predictor.image_format.num_bands
         raise ConfigError(f"{path}: frames are RGB, but the network reads {bands} bands (model.input.channels)")
-    video = inside(not_a_link(out / "overlay"), f"{video_id}.mp4")
-    if video.exists() and video.samefile(path):
-        raise ConfigError(f"--out {out}: {path} would be replaced; give another folder")
+    video = _overlaid(out, video_id)
     num_frames, table = 0, predictor.class_table
     with (
         path.open("rb") as file,
@@ -82,7 +91,7 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
 
 
 def _write_png(path: Path, picture: Pixels) -> None:
-    write_atomic(path, png(picture), is_synced=False)
+    write_atomic(path, marked(png(picture), "predict"), is_synced=False)
 
 
 def _import_av() -> ModuleType:
@@ -146,7 +155,7 @@ class _VideoWriter:
 
     def __init__(self, av: ModuleType, path: Path, source: Any) -> None:
         self.av, self.path, self.source = av, path, source
-        self.partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+        self.partial = path.with_name(f".{path.name[:40]}.segnl-{secrets.token_hex(4)}")
         self.container: Any = None
         self.hw = (0, 0)
 
@@ -168,6 +177,7 @@ class _VideoWriter:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self.hw = image.shape[:2]
         self.container = self.av.open(str(self.partial), "w", format="mp4")
+        self.container.metadata["comment"] = mark("predict")
         self.stream = self.container.add_stream("libx264", rate=_rate(self.source))
         self.stream.height, self.stream.width = (side + side % 2 for side in self.hw)
         self.stream.pix_fmt = "yuv420p"

@@ -14,6 +14,7 @@ from torch import Tensor
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.outputs import marked, require_own
 from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.sample import Sample
@@ -27,7 +28,8 @@ class Submission:
     def __init__(self, path: Path, data: SegmentationData, background: Background) -> None:
         """Checks that the server would accept the file. background: compresses the masks.
 
-        Raises ConfigError for a data set without a server or a path that is no .zip; DataError for a number of images
+        Raises ConfigError for a data set without a server or a path that is no .zip
+        or a file that `eval` did not write; DataError for a number of images
         or names that the server would reject; MachineError when the folder cannot be written.
         """
         self.path, self.data, self.background = path, data, background
@@ -38,8 +40,7 @@ class Submission:
             raise ConfigError("--submission: the server scores the data set's own classes; leave out data.label_map")
         if path.suffix.lower() != ".zip":
             raise ConfigError(f"--submission {path}: expected a file that ends in .zip")
-        if path.is_dir():
-            raise ConfigError(f"--submission {path}: is a folder; expected the name of a file")
+        require_own(path, "eval", option="--submission")
         if data.split == "test" and rules.test_images not in (None, len(data)):
             raise DataError(
                 f"{data.root}: {len(data)} test images, but the server expects {rules.test_images}; "
@@ -76,4 +77,4 @@ class Submission:
                 info = zipfile.ZipInfo(name, ZIP_DATE)
                 info.external_attr = 0o644 << 16
                 file.writestr(info, self._files[name])
-        write_atomic(self.path, packed.getvalue())
+        write_atomic(self.path, marked(packed.getvalue(), "eval"))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from segnl.core.arrays import Counts
 from segnl.core.errors import DataError
-from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.core.files import NPZ_FAULTS
 from segnl.core.npz import read_array
 
 FORMAT = "segnl-counts-1"
@@ -46,18 +46,18 @@ def counts_path(json_file: Path) -> Path:
     return json_file.with_suffix(SUFFIX)
 
 
-def save_counts(path: Path, counts: ScoredCounts) -> None:
-    """Writes the file atomically."""
+def counts_bytes(counts: ScoredCounts) -> bytes:
+    """Returns the content of the file, which `load_counts` reads."""
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(counts, name) for name in _COUNTS}
     arrays |= {name: np.array(getattr(counts, name), dtype=np.str_) for name in _TEXTS}
     about = {"format": FORMAT, "source": counts.source, "checksum": _checksum(counts.source, arrays)}
     file = io.BytesIO()
     np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]  # its stub
-    write_atomic(path, file.getvalue())
+    return file.getvalue()
 
 
 def load_counts(path: Path) -> ScoredCounts:
-    """Reads what `save_counts` wrote. Raises DataError for a missing, damaged, changed or foreign file."""
+    """Reads a file of `counts_bytes`. Raises DataError for a missing, damaged, changed or foreign file."""
     try:
         about = json.loads(str(read_array(path, "about")))
         arrays = {name: read_array(path, name) for name in (*_COUNTS, *_TEXTS)}

@@ -21,6 +21,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.core.config import JSONDict
 from segnl.core.files import write_atomic
+from segnl.core.outputs import marked
 from segnl.core.progress import Progress
 from segnl.core.result_cache import Record
 from segnl.evaluation.attention import (
@@ -196,19 +197,20 @@ def _telling_pixel(runs: Sequence[RunAttention], i: int) -> list[float]:
 
 
 def add_attention(
-    gallery: dict[str, Any], runs: Mapping[str, RunAttention], file: Path, *, num_images: int
+    gallery: dict[str, Any], runs: Mapping[str, RunAttention], file: Path, *, num_images: int, command: str
 ) -> Attention | None:
     """Gives the gallery's first images their rows and writes the averages to `file`; returns them for the page.
 
     runs: by name, in the order of the gallery. None, and no file, for num_images = 0: one of an earlier page would not
-    belong to this one.
+    belong to this one. command: that of segnl which writes it; see core/outputs.py.
     """
     if num_images == 0:
         file.unlink(missing_ok=True)
         return None
     add_rows(gallery, list(runs.values()), num_images=num_images)
     averages = {name: run.averages() for name, run in runs.items()}
-    write_atomic(file, json.dumps({"networks": averages, "complete": True}, indent=1).encode())
+    content = json.dumps({"networks": averages, "complete": True}, indent=1).encode()
+    write_atomic(file, marked(content, command))
     return attention_of(averages)
 
 

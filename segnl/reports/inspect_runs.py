@@ -5,7 +5,8 @@ from pathlib import Path
 
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, require_own_page, write_atomic
+from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.outputs import marked, require_own
 from segnl.data.base import SegmentationData
 from segnl.data.digest import content_digest
 from segnl.data.reading import rgb_view
@@ -47,7 +48,8 @@ def inspect_runs(
     there.
     """
     ensure_writable(out)
-    require_own_page(out / "report.html", option="--out")
+    for name in ("report.html", "sheet.png", "attention.json", *([] if pixel is None else ["attention.png"])):
+        require_own(out / name, "inspect", option="--out")
     runs = [open_run(path, trust_modules=trust_modules) for path in runs_or_files]
     data = _common_data(runs, split)
     if sample_id is not None and sample_id not in data.sample_ids:
@@ -58,7 +60,7 @@ def inspect_runs(
     networks = {name: evaluate_run(run, request) for name, run in zip(names, runs, strict=True)}
     pictures = gallery(networks, data, num_images=num_images)
     looks = {name: RunAttention(run, networks[name], data) for name, run in zip(names, runs, strict=True)}
-    attention = add_attention(pictures, looks, out / "attention.json", num_images=attention_images)
+    attention = add_attention(pictures, looks, out / "attention.json", num_images=attention_images, command="inspect")
     maps = error_maps(networks, data)
     scores = _scores(networks)
     page = Page(
@@ -77,9 +79,9 @@ def inspect_runs(
         error_map=error_map_plots([[maps[name]] for name in names]),
         charts=score_charts([[network] for network in networks.values()], data.table.names, networks[names[0]]),
     )
-    count = write_page(out / "report.html", page)
+    count = write_page(out / "report.html", page, "inspect")
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:sheet]]
-    write_atomic(out / "sheet.png", contact_sheet(networks, data, indices))
+    write_atomic(out / "sheet.png", marked(contact_sheet(networks, data, indices), "inspect"))
     text = (
         f"{out / 'report.html'}: {count} images, {len(networks)} networks (opens in any browser, from disk)\n"
         f"{out / 'sheet.png'}: the first {len(indices)} of them in one picture"
@@ -101,7 +103,7 @@ def _write_picture(file: Path, runs: Mapping[str, RunAttention], i: int, pixel: 
             f"--attention {pixel[0]},{pixel[1]}: outside {sample.id}, which has {height} rows and {width} columns"
         )
     rows = {name: run.of_image(i).of_pixel(pixel) for name, run in runs.items()}
-    write_atomic(file, attention_picture(rgb_view(sample.image), pixel, rows))
+    write_atomic(file, marked(attention_picture(rgb_view(sample.image), pixel, rows), "inspect"))
 
 
 def _common_data(runs: Sequence[Run], split: str) -> SegmentationData:

@@ -10,6 +10,7 @@ import numpy as np
 from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError
 from segnl.core.files import write_atomic
+from segnl.core.outputs import marked, require_own
 from segnl.core.run_log import read_log
 from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, figure_bytes, mark, new_figure, style_axes
@@ -77,12 +78,14 @@ def smoothed(values: Floats, width: int) -> Floats:
 def write_curves(runs: Sequence[Path], out: Path) -> str:
     """Draws the runs' logs into `out` (.png, .svg or .pdf); returns a line about its content.
 
-    Raises ConfigError for another suffix, a run given twice, and one without a logged step.
+    Raises ConfigError for another suffix, a file that `curves` did not write, a run given twice, and one without a
+    logged step.
     """
     if out.suffix not in KINDS:
         raise ConfigError(f"--out {out}: ends with {out.suffix or 'nothing'}; expected {', '.join(KINDS)}")
+    require_own(out, "curves", option="--out")
     curves = [read_curve(run, name) for run, name in zip(runs, distinct_names(runs), strict=True)]
-    write_atomic(out, curves_figure(curves, kind=out.suffix.removeprefix(".")))
+    write_atomic(out, marked(curves_figure(curves, kind=out.suffix.removeprefix(".")), "curves"))
     num_validated = sum(curve.miou.size > 0 for curve in curves)
     return f"{out}: {len(curves)} run{'s' if len(curves) > 1 else ''}, {num_validated} with validations"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segnl.core.files import utf8, write_atomic
+from segnl.core.outputs import marked
 from segnl.evaluation.masks import IGNORED_RGB, WRONG_RGB
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL, mark
 from segnl.reports.plot import PlotGroup
@@ -155,8 +156,11 @@ def render(page: Page) -> str:
     return template("page.html").render(page=page, heads=list(page.rows), mark=mark, payload=payload)
 
 
-def write_page(path: Path, page: Page) -> int:
-    """Writes the page and returns the number of images in its gallery; a page above 24 MB loses the last ones."""
+def write_page(path: Path, page: Page, command: str) -> int:
+    """Writes the page and returns the number of images in its gallery; a page above 24 MB loses the last ones.
+
+    command: that of segnl which writes it; see core/outputs.py.
+    """
     html = utf8(render(page)).encode()
     while len(html) > MAX_BYTES and page.gallery["images"]:
         images = page.gallery["images"]
@@ -164,5 +168,5 @@ def write_page(path: Path, page: Page) -> int:
         keep = min(len(images) - 1, int(len(images) * MAX_BYTES / len(html)))
         page = replace(page, gallery=page.gallery | {"images": images[:keep]})
         html = utf8(render(page)).encode()
-    write_atomic(path, html)
+    write_atomic(path, marked(html, command))
     return len(page.gallery["images"])

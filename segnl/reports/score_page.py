@@ -1,12 +1,11 @@
 """The page of `segnl score`: one HTML file that opens from disk without a network. Imports no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from segnl.core.files import write_text
+from segnl.core.files import utf8
 from segnl.core.png import png_url
 from segnl.evaluation.masks import error_map
 from segnl.evaluation.score_masks import MaskScore
@@ -30,8 +29,8 @@ class Picture:
     errors: str
 
 
-def write_score_page(path: Path, score: MaskScore) -> None:
-    """Writes the page: the scores, the definitions, the classes and the worst images."""
+def score_page(score: MaskScore) -> bytes:
+    """Returns the page in HTML: the scores, the definitions, the classes and the worst images."""
     confusion = score.counts.confusion
     html = template("score.html").render(
         score=score,
@@ -47,7 +46,7 @@ def write_score_page(path: Path, score: MaskScore) -> None:
         percent=percent,
         pictures=[_picture(score, i, accuracy) for i, accuracy in score.worst(NUM_PICTURES)],
     )
-    write_text(path, html)
+    return utf8(html).encode()
 
 
 def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:

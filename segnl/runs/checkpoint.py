@@ -27,6 +27,7 @@ from segnl.core.config import Config, JSONDict, validate
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
 from segnl.core.files import read_bytes, write_atomic
+from segnl.core.outputs import mark
 from segnl.labels.table import ClassTable
 from segnl.models.weights.strict import require_finite
 
@@ -68,9 +69,10 @@ def refuse_checkpoint_name(out: Path) -> None:
         raise ConfigError(f"--out {out}: is how the checkpoints of a training are called; give another name")
 
 
-def save_checkpoint(checkpoint: Checkpoint) -> None:
+def save_checkpoint(checkpoint: Checkpoint, *, command: str | None = None) -> None:
     """Writes `checkpoint.path` with a checksum; an old file there stays whole until the new one is complete.
 
+    command: that of segnl which the user gave the path; see core/outputs.py.
     Raises MachineError when the disk is full or refuses.
     """
     tensors = {
@@ -87,6 +89,8 @@ def save_checkpoint(checkpoint: Checkpoint) -> None:
         "origin": json.dumps(checkpoint.origin),
         "loss_scale": json.dumps(checkpoint.loss_scale),
     }
+    if command is not None:
+        metadata["written_by"] = mark(command)
     data = safetensors.torch.save(tensors, metadata)
     write_atomic(checkpoint.path, _with_checksum(data, NO_CHECKSUM, hashlib.sha256(data).hexdigest()))
 
@@ -249,7 +253,7 @@ def step_of(path: Path) -> int:
 def keep_as_best(path: Path) -> None:
     """Makes RUN/best.safetensors the checkpoint `path`, atomically, and without a copy on disks with hard links."""
     best = path.with_name(BEST)
-    temporary = path.with_name(f".{BEST}.linking1")  # a name that remove_leftovers knows
+    temporary = path.with_name(f".{BEST}.segnl-linking1")  # a name that remove_leftovers knows
     try:
         temporary.unlink(missing_ok=True)
         try:

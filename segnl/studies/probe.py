@@ -17,6 +17,7 @@ from segnl.core.config import JSONDict, find_config, load_mapping, merge, parse_
 from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, inside, run_lock, write_atomic
 from segnl.core.log import log
+from segnl.core.outputs import marked, require_own
 from segnl.data.datasets.probe import Probe
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.models.find import BACKBONES, HEADS
@@ -73,12 +74,16 @@ def probe(request: ProbeRequest, *, num_jobs: int = 2) -> ProbeResults:
     """
     ensure_writable(request.out)
     studies = [_study(request, task) for task in request.tasks]
+    pictures = [f"{study.folder.name}-{head}.png" for study in studies for head in study.heads]
+    for name in ("probe.json", "report.html", *pictures):
+        require_own(request.out / name, "probe", option="--out")
     with run_lock(request.out):
         for study in studies:
             ensure_writable(study.folder)
             _train(study, num_jobs)
         results = _collect(studies)
-        write_atomic(request.out / "probe.json", json.dumps(results.to_dict(), indent=1).encode())
+        numbers = json.dumps(results.to_dict(), indent=1).encode()
+        write_atomic(request.out / "probe.json", marked(numbers, "probe"))
         write_probe_report(results, request.out)
     return results
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
+from segnl.core.outputs import marked
 from segnl.probe.scene import CHANCE
 from segnl.reports.page import Cell, Column, Page, write_page
 from segnl.reports.sight import SightGroup, SightPicture, sight_png
@@ -51,7 +52,7 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
     for task, group in zip(results.tasks, groups, strict=True):
         for picture in group.pictures:
             name = f"{task.task}-{picture.title}.png"
-            write_atomic(out / name, sight_png(picture, chance=CHANCE, reach=group.reach))
+            write_atomic(out / name, marked(sight_png(picture, chance=CHANCE, reach=group.reach), "probe"))
     study = results.studies[0]
     columns, rows = _table(results)
     verdicts = [sentence for task in results.tasks for sentence in task_verdicts(task)]
@@ -71,7 +72,7 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
             f"--seeds {len(study.seeds_of(study.heads[0]))} --out {out}    # again; finished runs are not trained again"
         ],
     )
-    write_page(out / "report.html", page)
+    write_page(out / "report.html", page, "probe")
 
 
 def _group(results: ProbeResults, index: int) -> SightGroup:

@@ -38,7 +38,13 @@ def write_report(results: StudyResults) -> None:
         for head in study.heads
         for run in study.runs_of(head)[:1]
     }
-    attention = add_attention(pictures, looks, study.folder / "attention.json", num_images=study.cfg.attention_images)
+    attention = add_attention(
+        pictures,
+        looks,
+        study.folder / "attention.json",
+        num_images=study.cfg.attention_images,
+        command="compare",
+    )
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(study.folder / "sheet.png", contact_sheet(networks, data, indices))
     runs = [results.counted_runs(head) for head in study.heads]
@@ -70,7 +76,7 @@ def write_report(results: StudyResults) -> None:
             f"segnl predict --checkpoint {run} IMAGE_OR_DIR --out out    # masks for your own images",
         ],
     )
-    write_page(study.folder / "report.html", page)
+    write_page(study.folder / "report.html", page, "compare")
 
 
 def _kicker(study: Study) -> str:

@@ -12,6 +12,7 @@ from segnl.core.errors import ConfigError, SegnlError
 from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
+from segnl.core.outputs import marked
 from segnl.core.result_cache import digest_of
 from segnl.core.run_log import read_log
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
@@ -227,6 +228,7 @@ def write_results(results: StudyResults, json_file: Path | None = None) -> None:
     write_text(folder / "table.md", markdown(results))
     write_text(folder / "table.csv", csv_text(results.heads, results.pairs))
     numbers = json.dumps(results_dict(results), indent=1).encode()
-    for path in (folder / "compare.json", *([json_file] if json_file else [])):
-        write_atomic(path, numbers)
+    write_atomic(folder / "compare.json", numbers)
+    if json_file is not None:
+        write_atomic(json_file, marked(numbers, "compare"))
     write_report(results)

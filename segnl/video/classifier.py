@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segnl.core.config import Config, suggest, validate
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import write_atomic
+from segnl.core.outputs import mark
 from segnl.models.backbones.resnet import ResNetConfig, published_name
 from segnl.models.blocks.non_local import Pairwise
 from segnl.models.blocks.non_local_layout import NonLocalLayout
@@ -129,12 +130,18 @@ def load_image_weights(backbone: ResNet3d, weights: str, inflation: Inflation) -
     load_backbone(backbone, inflated, source_name, where=str(path), skip="non_local.")
 
 
-def save(model: VideoClassifier, path: str | Path) -> None:
-    """Writes weights and settings to a .safetensors file, from which `load` builds the model again."""
+def save(model: VideoClassifier, path: str | Path, *, command: str | None = None) -> None:
+    """Writes weights and settings to a .safetensors file, from which `load` builds the model again.
+
+    command: that of segnl which the user gave the path; see core/outputs.py.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    write_atomic(Path(path), to_bytes(tensors, {_SETTINGS: json.dumps(model.cfg.model_dump(mode="json"))}))
+    about = {_SETTINGS: json.dumps(model.cfg.model_dump(mode="json"))}
+    if command is not None:
+        about["written_by"] = mark(command)
+    write_atomic(Path(path), to_bytes(tensors, about))
 
 
 def load(path: str | Path) -> VideoClassifier:

@@ -1,5 +1,6 @@
 """`segnl video-demo`: C2D, I3D, and C2D with non-local blocks on a task of far moments and places (docs/video.md)."""
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.outputs import marked, require_own
 from segnl.core.progress import Progress
 from segnl.metrics.statistics.comparison import Comparison, RunCounts, compare_heads
 from segnl.models.blocks.non_local import NonLocalConfig
@@ -69,13 +71,16 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResu
     Runs of one seed see the same clips in the same order, and share the initial values of parameters of the same name
     and shape.
     """
+    weights = {(name, seed): out / f"{name}-s{seed}.safetensors" for seed in range(num_seeds) for name in MODELS}
+    for path in (*weights.values(), out / "results.json", out / "attention.png"):
+        require_own(path, "video-demo", option="--out")
     ensure_writable(out)
     test = make_clips(NUM_TEST, "test")
     runs: dict[str, list[RunCounts]] = {name: [] for name in MODELS}
     for seed in range(num_seeds):
         for name in MODELS:
             model = _train(name, seed, steps)
-            save(model, out / f"{name}-s{seed}.safetensors")
+            save(model, weights[name, seed], command="video-demo")
             correct = (_answers(model, test) == torch.from_numpy(test.label)).long().numpy()[:, None]
             runs[name].append(RunCounts(correct, np.ones_like(correct), seed))
             if seed == 0 and name == "c2d_non_local":
@@ -89,7 +94,7 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResu
         "test_clips": NUM_TEST,
         "complete": True,
     }
-    write_atomic(out / "results.json", json.dumps(record, indent=1).encode() + b"\n")
+    write_atomic(out / "results.json", marked(json.dumps(record, indent=1).encode(), "video-demo"))
     return results
 
 
@@ -166,6 +171,8 @@ def write_attention(model: VideoClassifier, clips: Clips, path: Path) -> Path:
     note = "Below each clip: what the pixel marked + attends to, over every position of every frame."
     figure.text(0.01, 0.02, note, fontsize=9)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.1, top=0.9, wspace=0.05, hspace=0.45)
-    figure.savefig(path, dpi=110)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=110)
     plt.close(figure)
+    write_atomic(path, marked(file.getvalue(), "video-demo"))
     return path

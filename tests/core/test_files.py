@@ -54,6 +54,41 @@ def test_a_full_disk_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
+def test_a_full_disk_keeps_all_old_files_that_belong_together(tmp_path):
+    files = {name: b"old" for name in ("a.json", "b.html", "c.npz")}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    code = (
+        "import resource, signal, pathlib, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from segnl.core.files import write_together; from segnl.core.errors import MachineError\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "try: write_together({folder / 'c.npz': b'new', folder / 'b.html': b'x' * 5000, folder / 'a.json': b'new'})\n"
+        "except MachineError as err: print(err)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True).stdout
+    assert f"{tmp_path / 'b.html'}: cannot be written" in out
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_a_kill_never_leaves_an_old_file_beside_a_new_one(tmp_path):
+    for step in range(3):
+        for name in "abc":
+            (tmp_path / name).write_bytes(b"old")
+        code = (
+            "import os, pathlib, signal, sys; from segnl.core.files import write_together\n"
+            "real = os.replace; done = []\n"
+            "def replace(*paths):\n"
+            "    if len(done) == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    done.append(real(*paths))\n"
+            "os.replace = replace\n"
+            "write_together({pathlib.Path(sys.argv[1], name): b'new' for name in 'abc'})"
+        )
+        words = [sys.executable, "-c", code, str(tmp_path), str(step)]
+        assert subprocess.run(words, cwd=ROOT).returncode == -signal.SIGKILL
+        assert len({(tmp_path / name).read_bytes() for name in "abc" if (tmp_path / name).exists()}) == 1
+
+
 def test_ctrl_c_while_a_file_is_written_leaves_the_old_one_and_nothing_beside(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomic(path, b"old")
@@ -84,10 +119,10 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file_and_a_leftover_that
 
 
 def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):
-    for name in (".step.safetensors.ab12cd34", "step.safetensors", ".lock"):
+    for name in (".step.safetensors.segnl-ab12cd34", "step.safetensors", ".lock", ".env.template"):
         (tmp_path / name).write_bytes(b"x")
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".lock", "step.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == [".env.template", ".lock", "step.safetensors"]
 
 
 def test_sha256_is_of_the_bytes(tmp_path):

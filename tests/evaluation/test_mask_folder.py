@@ -155,11 +155,12 @@ def test_masks_without_a_valid_manifest_are_refused(run, tmp_path):
         scored(run, masks)
 
 
-def test_a_folder_without_masks_is_used_whatever_its_manifest_holds(run, tmp_path):
+def test_a_manifest_of_somebody_else_is_not_replaced(run, tmp_path):
     (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / MANIFEST).write_text("cut o")
-    assert scored(run, tmp_path / "masks")["complete"] is True
-    assert json.loads((tmp_path / "masks" / MANIFEST).read_text())["format"] == "segnl-result-1"
+    (tmp_path / "masks" / MANIFEST).write_text("precious")
+    with pytest.raises(ConfigError, match="damaged or not written by segnl eval"):
+        scored(run, tmp_path / "masks")
+    assert (tmp_path / "masks" / MANIFEST).read_text() == "precious"
 
 
 def test_a_mask_that_cannot_be_written_ends_the_evaluation_in_one_line(run, tmp_path):

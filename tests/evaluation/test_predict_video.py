@@ -168,7 +168,7 @@ def test_a_video_is_not_replaced_by_its_own_overlay(predictor, tmp_path):
     (tmp_path / "out/overlay").mkdir(parents=True)
     clip = write_video(tmp_path / "out/overlay/clip.mp4", frames(2))
     before = clip.read_bytes()
-    with pytest.raises(ConfigError, match=r"clip\.mp4 would be replaced"):
+    with pytest.raises(ConfigError, match=r"clip\.mp4: exists and was not written by segnl predict"):
         predict_files(predictor, [clip], tmp_path / "out")
     assert clip.read_bytes() == before
 

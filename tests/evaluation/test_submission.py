@@ -135,5 +135,5 @@ def test_what_no_server_takes_is_refused_before_anything_runs(run, tmp_path):
     with pytest.raises(ConfigError, match=r"out\.tar: expected a file that ends in \.zip"):
         evaluated(run, submission=tmp_path / "out.tar")
     (tmp_path / "out.zip").mkdir()
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="Is a directory"):
         evaluated(run, submission=tmp_path / "out.zip")

@@ -140,7 +140,7 @@ def looks_of(street_runs):
 
 def test_the_first_images_get_rows_of_every_network_and_averages_are_written(street_runs, tmp_path, monkeypatch):
     pictures, looks = looks_of(street_runs)
-    averages = add_attention(pictures, looks, tmp_path / "attention.json", num_images=2)
+    averages = add_attention(pictures, looks, tmp_path / "attention.json", num_images=2, command="inspect")
     assert ["attention" in image for image in pictures["images"]] == [True, True, False]
     of_fcn, of_rcca = pictures["images"][0]["attention"]["heads"]
     assert [measure["name"] for measure in of_fcn] == ["receptive field"]
@@ -155,14 +155,14 @@ def test_the_first_images_get_rows_of_every_network_and_averages_are_written(str
 
     monkeypatch.setattr(module, "image_rows", lambda *_: pytest.fail("computed again"))
     again, looks = looks_of(street_runs)
-    add_attention(again, looks, tmp_path / "attention.json", num_images=2)
+    add_attention(again, looks, tmp_path / "attention.json", num_images=2, command="inspect")
     assert again == pictures
 
 
 def test_rows_stay_within_their_part_of_the_page(street_runs, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_CHARACTERS", 40_000)
     pictures, looks = looks_of(street_runs)
-    add_attention(pictures, looks, tmp_path / "attention.json", num_images=2)
+    add_attention(pictures, looks, tmp_path / "attention.json", num_images=2, command="inspect")
     heads = [image["attention"]["heads"] for image in pictures["images"][:2]]
     assert len(json.dumps(heads)) <= 40_000
     full = looks["rcca"].of_image(0).map_hw
@@ -174,7 +174,7 @@ def test_where_one_field_takes_too_long_only_heads_without_attention_have_one(st
     monkeypatch.setattr(module, "VERSION", "slow")
     monkeypatch.setattr("segnl.evaluation.attention.VERSION", "slow")
     pictures, looks = looks_of(street_runs)
-    averages = add_attention(pictures, looks, tmp_path / "attention.json", num_images=1)
+    averages = add_attention(pictures, looks, tmp_path / "attention.json", num_images=1, command="inspect")
     of_fcn, of_rcca = pictures["images"][0]["attention"]["heads"]
     assert [measure["name"] for measure in of_rcca] == ["all hops", "hop 1", "hop 2"]
     assert [(len(measure["rows"]), len(measure["columns"])) for measure in of_fcn] == [(1, 1)]
@@ -184,6 +184,6 @@ def test_where_one_field_takes_too_long_only_heads_without_attention_have_one(st
 def test_no_images_means_no_attention(street_runs, tmp_path):
     pictures, looks = looks_of(street_runs)
     (tmp_path / "attention.json").write_text("{}")  # of an earlier page
-    assert add_attention(pictures, looks, tmp_path / "attention.json", num_images=0) is None
+    assert add_attention(pictures, looks, tmp_path / "attention.json", num_images=0, command="inspect") is None
     assert not any("attention" in image for image in pictures["images"])
     assert list(tmp_path.iterdir()) == []

@@ -98,7 +98,7 @@ def file(networks, images, tmp_path_factory):
         attention=attention_of(averages),
     )
     path = tmp_path_factory.mktemp("attention") / "report.html"
-    write_page(path, page)
+    write_page(path, page, "inspect")
     return path
 
 

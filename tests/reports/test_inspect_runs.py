@@ -110,9 +110,3 @@ def test_the_page_has_attention_by_default(street_runs, tmp_path):
     assert "Attention: where a pixel looks" in text
     assert '"all hops"' in text
     assert (tmp_path / "attention.json").exists()
-
-
-def test_a_page_of_somebody_else_is_not_replaced(tmp_path):
-    (tmp_path / "report.html").write_text("<html>mine</html>")
-    with pytest.raises(ConfigError, match="exists and is no page of segnl; give --out another name"):
-        inspect_runs([tmp_path / "missing"], tmp_path)

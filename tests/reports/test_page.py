@@ -180,10 +180,10 @@ def test_colour_blind_readers_can_tell_the_colours_apart(cones):
 
 
 def test_a_too_large_page_leaves_out_the_last_images(tmp_path, monkeypatch):
-    assert write_page(tmp_path / "all.html", page(6)) == 6
+    assert write_page(tmp_path / "all.html", page(6), "inspect") == 6
     full = (tmp_path / "all.html").stat().st_size
     monkeypatch.setattr(module, "MAX_BYTES", full - 2000)
-    shown = write_page(tmp_path / "fewer.html", page(6))
+    shown = write_page(tmp_path / "fewer.html", page(6), "inspect")
     assert 0 < shown < 6
     assert (tmp_path / "fewer.html").stat().st_size <= full - 2000
     sample_ids = re.findall(r'"id": ?"(frame\d)"', (tmp_path / "fewer.html").read_text())
@@ -197,7 +197,7 @@ def test_the_script_runs_in_a_browser_to_its_end(tmp_path, count):
     )
     if browser is None:
         pytest.skip("no chromium on PATH")
-    write_page(tmp_path / "page.html", page(count))
+    write_page(tmp_path / "page.html", page(count), "inspect")
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run(

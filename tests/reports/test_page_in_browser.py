@@ -101,7 +101,7 @@ def synthetic_page():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert write_page(path, synthetic_page()) == NUM_IMAGES
+    assert write_page(path, synthetic_page(), "inspect") == NUM_IMAGES
     return path
 
 

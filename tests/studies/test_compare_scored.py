@@ -12,7 +12,7 @@ import pytest
 from segnl.cli.main import main
 from segnl.core.errors import ConfigError, DataError
 from segnl.metrics import RunCounts, compare_heads
-from segnl.metrics.scored_counts import ScoredCounts, save_counts
+from segnl.metrics.scored_counts import ScoredCounts, counts_bytes
 from segnl.runs.checkpoint import load_checkpoint, save_checkpoint
 from segnl.studies.compare_scored import ScoredComparison, compare_scored
 from segnl.studies.scored_text import condition_lines, scored_text, scored_verdicts
@@ -34,7 +34,7 @@ def counts_of(accuracy: float, seed: int, *, ids: tuple[str, ...] = IDS) -> Scor
 
 
 def save(folder: Path, name: str, counts: ScoredCounts) -> str:
-    save_counts(folder / f"{name}.counts.npz", counts)
+    (folder / f"{name}.counts.npz").write_bytes(counts_bytes(counts))
     return str(folder / f"{name}.counts.npz")
 
 

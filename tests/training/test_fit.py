@@ -429,7 +429,7 @@ def test_a_signal_is_heard_while_workers_wait_for_their_first_image(tiny_config,
     assert workers
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert not list(tmp_path.rglob("metrics.json"))
-    assert not list(tmp_path.rglob(".*.????????"))
+    assert not list(tmp_path.rglob(".*.segnl-*"))
 
 
 def test_a_signal_while_the_command_starts_ends_it_with_its_exit_code(tiny_config, tmp_path):
@@ -439,4 +439,4 @@ def test_a_signal_while_the_command_starts_ends_it_with_its_exit_code(tiny_confi
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=60)[1]
     assert (process.returncode, err) == (143, "segnl: stopped by SIGTERM\n")
-    assert not list(tmp_path.rglob(".*.????????"))
+    assert not list(tmp_path.rglob(".*.segnl-*"))

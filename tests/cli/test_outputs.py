@@ -1,0 +1,90 @@
+"""Every output that a user names: a command replaces only what the same command wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segnl.cli.main import main
+from segnl.runs.checkpoint import checkpoints_of
+
+CHECKPOINT = ["--checkpoint", "checkpoints/a"]
+SCORE = ["score", "tiny/labels/val", "--labels", "tiny/labels/val", "--classes", "tiny/classes.tsv", "--ignore", "9"]
+PREDICT = ["predict", *CHECKPOINT, "tiny/images/val/frame0.png", "--out", "o"]
+INSPECT = ["inspect", *CHECKPOINT, "--out", "o", "--attention", "3,4"]
+OUTPUTS = [
+    ("o.json", ["check", "--config", "tiny_rcca.yaml", "--json", "o.json"]),
+    ("o.json", ["cost", "--config", "tiny_rcca.yaml", "--json", "o.json", "--input", "33x41"]),
+    ("o.json", ["eval", *CHECKPOINT, "--json", "o.json"]),
+    ("o.json", ["compare", "a", "b", "--json", "o.json"]),
+    ("checkpoints/a/eval/val-whole/metrics.json", ["eval", *CHECKPOINT, "--json"]),  # of a run: its own stored result
+    ("checkpoints/a/step-00000006.safetensors", ["eval", *CHECKPOINT, "--json"]),
+    *((name, [*SCORE, "--json", "o.json"]) for name in ("o.json", "o.html", "o.counts.npz")),
+    ("o/masks.json", ["eval", *CHECKPOINT, "--masks", "o"]),
+    *((f"o/{kind}/frame0.png", PREDICT) for kind in ("ids", "colour", "overlay")),
+    ("tiny/images/val/frame0.png", ["denoise", "n/frame0.png", "--strength", "0.1", "--out", "tiny/images/val"]),
+    *((f"o/{name}", INSPECT) for name in ("report.html", "sheet.png", "attention.png", "attention.json")),
+    *((f"o{kind}", ["curves", "checkpoints/a", "--out", f"o{kind}"]) for kind in (".png", ".svg", ".pdf")),
+    ("o.safetensors", ["export", *CHECKPOINT, "--out", "o.safetensors"]),
+    ("o.safetensors", ["import", "--from", "mmaction", "x.pth", "--out", "o.safetensors"]),
+    *((f"o/{name}", ["probe", "--heads", "fcn", "--out", "o"]) for name in ("probe.json", "report.html")),
+    ("o/reach-fcn.png", ["probe", "--heads", "fcn", "--out", "o"]),
+    *((f"o/{name}", ["video-demo", "--out", "o"]) for name in ("results.json", "attention.png", "i3d-s2.safetensors")),
+]
+
+
+@pytest.fixture
+def run(tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", str(tiny_config), "--run", "a"]) == 0
+    return tmp_path / "checkpoints" / "a"
+
+
+def test_no_command_replaces_a_file_that_it_did_not_write(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *CHECKPOINT]) == 0
+    for name, words in OUTPUTS:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        is_made_here = not file.exists()
+        if is_made_here:
+            file.write_bytes(b"precious")
+        before = file.read_bytes()
+        capsys.readouterr()
+        assert main([*words, name] if words[-1] == "--json" else words) == 2, words
+        assert name in capsys.readouterr().err, words
+        assert file.read_bytes() == before, words
+        if is_made_here:
+            file.unlink()
+
+
+def test_the_same_command_replaces_its_own_files(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "a.png").write_bytes((tmp_path / "tiny/images/val/frame0.png").read_bytes())
+    commands = [
+        ["check", "--config", "tiny_rcca.yaml", "--json", "o/check.json"],
+        ["eval", *CHECKPOINT, "--json", "o/eval.json"],
+        [*SCORE, "--json", "o/score.json"],
+        ["denoise", "n/a.png", "--strength", "0.1", "--patch", "3", "--search", "5", "--out", "o"],
+        ["export", *CHECKPOINT, "--out", "o/x.safetensors"],
+        *(["curves", "checkpoints/a", "--out", f"o/x{kind}"] for kind in (".png", ".svg", ".pdf")),
+        [*INSPECT, "--images", "1", "--attention-images", "1"],
+        PREDICT,
+    ]
+    for words in commands:
+        assert main(words) == main(words) == 0, words
+
+
+def test_a_photograph_beside_the_masks_stays(run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "o" / "ids" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"precious")
+    assert main(PREDICT) == 0
+    assert mine.read_bytes() == b"precious"
+
+
+def test_results_of_a_run_are_no_output_of_eval(run: Path) -> None:
+    assert main(["eval", *CHECKPOINT]) == 0
+    assert "written_by" not in json.loads((run / "eval" / "val-whole" / "metrics.json").read_text())
+    assert b"written by" not in checkpoints_of(run)[0].read_bytes()
