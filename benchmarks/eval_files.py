@@ -166,6 +166,7 @@ class FixedMap(nn.Module):
     """Stands where the network would: one map of logits, whatever the image. The input is normalised all the same."""
 
     align_corners = False
+    image_channels = 3
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

@@ -56,8 +56,9 @@ def _origin(found: Result) -> str:
     commit = commit_text(found)
     machine = found["machine"]
     packages = found["versions"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
     return (
-        f"{machine['cpu']}, {found['threads']} threads; torch {packages['torch']}; median of {found['rounds']} rounds; "
+        f"{machine['cpu']}, {threads}; torch {packages['torch']}; median of {found['rounds']} rounds; "
         f"load before the run {found['load_before']:.1f}; commit {commit}."
     )
 

@@ -1,0 +1,25 @@
+"""Parts of the benchmarks that follow the program's interfaces, so that a change there does not break them unseen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segnl.evaluation.predictor import Predictor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_fixed_map_of_bench_eval_is_evaluated_like_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import eval_files
+
+    data = eval_files.streets(tmp_path, 64, 128)
+    logits = torch.randn(1, eval_files.NUM_CLASSES, 8, 16)
+    predictor = Predictor(eval_files.FixedMap(logits), eval_files._recipe(tmp_path, 0), data.table, torch.device("cpu"))
+    labels = predictor.labels(np.zeros((64, 128, 3), np.uint8))
+    assert labels.shape == (64, 128)
+    assert labels[32, 64] in logits[0, :, 3:5, 7:9].argmax(0)  # between the four nearest cells
