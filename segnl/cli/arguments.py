@@ -14,6 +14,13 @@ _VALUE_OF = {"--set": r"[A-Za-z_][\w.]*=", "--ignore": r"\d+$"}
 """How a further value of an option looks that may have several."""
 
 
+def path_of(text: str) -> Path:
+    """Returns the path that an argument gives; an empty one, as of an unset variable, is none, and not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; is a variable of the shell unset?")
+    return Path(text)
+
+
 def repeat_options(words: Sequence[str]) -> list[str]:
     """Returns `--set a=1 --set b=2 FILE` for `--set a=1 b=2 FILE`, and the same for --ignore.
 
@@ -32,7 +39,7 @@ def repeat_options(words: Sequence[str]) -> list[str]:
 def add_config(command: argparse.ArgumentParser) -> None:
     """Adds --config and --set."""
     about = "a recipe, such as configs/camvid/rcca_r18.yaml"
-    command.add_argument("--config", type=Path, required=True, metavar="FILE", help=about)
+    command.add_argument("--config", type=path_of, required=True, metavar="FILE", help=about)
     add_set(command)
 
 
@@ -45,13 +52,13 @@ def add_set(command: argparse.ArgumentParser) -> None:
 def add_checkpoint(command: argparse.ArgumentParser) -> None:
     """Adds --checkpoint."""
     about = "a run's folder (its last checkpoint) or a file"
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE", help=about)
+    command.add_argument("--checkpoint", type=path_of, required=True, metavar="RUN_OR_FILE", help=about)
     add_trust_modules(command)
 
 
 def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
     """Adds --json; `main` refuses a file that the command did not write."""
-    command.add_argument("--json", type=Path, metavar="FILE", help=about)
+    command.add_argument("--json", type=path_of, metavar="FILE", help=about)
 
 
 def json_file(numbers: Mapping[str, Any], command: str) -> bytes:

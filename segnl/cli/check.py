@@ -41,7 +41,7 @@ def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
     from segnl.data.find import DATASETS
 
     dataset, num_bands = DATASETS.find(recipe.data.name), recipe.model.input.channels
-    splits = [dataset(recipe.data, split or "train", allow_unmatched=True, num_bands=num_bands)]
+    splits = [dataset(recipe.data, "train" if split is None else split, allow_unmatched=True, num_bands=num_bands)]
     if split is None:
         try:
             splits.append(dataset(recipe.data, "val", allow_unmatched=True, num_bands=num_bands))

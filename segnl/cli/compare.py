@@ -2,10 +2,9 @@
 
 import argparse
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_json, add_set, add_trust_modules, json_file
+from segnl.cli.arguments import add_json, add_set, add_trust_modules, json_file, path_of
 from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--config",
-        type=Path,
+        type=path_of,
         metavar="FILE",
         help="a study: a YAML file that lists heads and seeds, such as configs/compare/camvid.yaml (docs/compare.md)",
     )
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError("--engine, --set: belong to a study; results that exist already are not trained")
         _compare_scored(args)
         return
-    if args.split or args.group:
+    if args.split is not None or args.group is not None:
         raise ConfigError("--split, --group: belong to results that exist already; a study's file has the split")
     from segnl.core.limits import require_jobs
     from segnl.studies.run import compare, train_only
@@ -82,7 +81,10 @@ def _compare_scored(args: argparse.Namespace) -> None:
     if args.json is not None:
         ensure_writable(args.json.parent)
     comparison = compare_scored(
-        args.results, split=args.split or "val", group=args.group, trust_modules=args.trust_modules
+        args.results,
+        split="val" if args.split is None else args.split,
+        group=args.group,
+        trust_modules=args.trust_modules,
     )
     print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
     if args.json is not None:

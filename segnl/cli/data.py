@@ -1,16 +1,15 @@
 """Generate a synthetic data set."""
 
 import argparse
-from pathlib import Path
 
-from segnl.cli.arguments import size_of
+from segnl.cli.arguments import path_of, size_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     kinds = command.add_subparsers(metavar="DATASET", required=True)
     streets = kinds.add_parser("streets", help="procedural street scenes in Cityscapes' layout (docs/streets.md)")
-    streets.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    streets.add_argument("--out", type=path_of, required=True, metavar="DIR", help="folder of the data set")
     streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
     streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
     streets.add_argument("--hw", default="256x512", metavar="HxW", help="rows x columns (default 256x512)")

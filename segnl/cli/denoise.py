@@ -1,8 +1,8 @@
 """Remove noise from photographs by non-local means, the filter behind the non-local block."""
 
 import argparse
-from pathlib import Path
 
+from segnl.cli.arguments import path_of
 from segnl.core.errors import ConfigError
 
 MAX_STRENGTH = 1e6
@@ -12,8 +12,8 @@ MAX_STRENGTH = 1e6
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE")
-    add("--out", type=Path, required=True, metavar="DIR", help="receives the results under the images' names")
+    add("images", nargs="+", type=path_of, metavar="IMAGE")
+    add("--out", type=path_of, required=True, metavar="DIR", help="receives the results under the images' names")
     add(
         "--strength",
         type=float,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_checkpoint, add_json, add_set, json_file
+from segnl.cli.arguments import add_checkpoint, add_json, add_set, json_file, path_of
 from segnl.core.files import ensure_writable, write_atomic
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--masks",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="also write every mask: ids, colour, overlay, error; after a kill, the same command resumes from them",
     )
     add("--official", action="store_true", help="Cityscapes: also score with cityscapesscripts")
     add(
         "--submission",
-        type=Path,
+        type=path_of,
         metavar="FILE.zip",
         help="also pack the masks for the server of Cityscapes or ADE20K; the split needs no labels then",
     )

@@ -1,16 +1,15 @@
 """Write a trained network as ONNX, or its weights as safetensors."""
 
 import argparse
-from pathlib import Path
 
-from segnl.cli.arguments import add_checkpoint, size_of
+from segnl.cli.arguments import add_checkpoint, path_of, size_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add_checkpoint(command)
-    add("--out", type=Path, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
+    add("--out", type=path_of, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
     add("--half", action="store_true", help="write float16 weights (safetensors only)")
     add("--input", metavar="HxW", help="the only image size that the ONNX graph takes (default: any, where possible)")
 

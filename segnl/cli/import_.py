@@ -1,22 +1,21 @@
 """Convert weights of mmsegmentation, CCNet, torchvision or mmaction2 strictly: every weight is used or named."""
 
 import argparse
-from pathlib import Path
 
-from segnl.cli.arguments import add_set
+from segnl.cli.arguments import add_set, path_of
 from segnl.core.errors import ConfigError
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("file", type=Path, metavar="FILE", help="the other project's checkpoint")
+    add("file", type=path_of, metavar="FILE", help="the other project's checkpoint")
     add("--from", dest="source", required=True, choices=("mmseg", "ccnet", "torchvision", "mmaction"))
-    add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add("--out", type=path_of, required=True, metavar="FILE", help="the checkpoint to write")
     add(
         "--peer-config",
         dest="source_config",
-        type=Path,
+        type=path_of,
         metavar="FILE",
         help="config file of mmsegmentation or mmaction2, if the checkpoint holds none",
     )
@@ -33,7 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default="abs",
         help="whether CCNet's in-place batch norm uses abs(weight) (abs) or weight (plain) (default abs)",
     )
-    add("--config", type=Path, metavar="FILE", help="a recipe of the data set; not needed for --from mmaction")
+    add("--config", type=path_of, metavar="FILE", help="a recipe of the data set; not needed for --from mmaction")
     add_set(command)
 
 

@@ -1,17 +1,17 @@
 """One page with images, labels and every network's masks, for any runs."""
 
 import argparse
-from pathlib import Path
 
-from segnl.cli.arguments import add_trust_modules, pixel_of
+from segnl.cli.arguments import add_trust_modules, path_of, pixel_of
 from segnl.core.errors import ConfigError
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("--checkpoint", nargs="+", type=Path, required=True, metavar="RUN", help="folders of runs, or checkpoint files")
-    add("--out", type=Path, required=True, metavar="DIR", help="receives report.html and sheet.png")
+    about = "folders of runs, or checkpoint files"
+    add("--checkpoint", nargs="+", type=path_of, required=True, metavar="RUN", help=about)
+    add("--out", type=path_of, required=True, metavar="DIR", help="receives report.html and sheet.png")
     add_trust_modules(command)
     add("--split", default="val", help="split of the data set (default val)")
     add("--images", type=int, default=60, metavar="N", help="images on the page (default 60)")

@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segnl.cli.arguments import path_of
+
 if TYPE_CHECKING:
     from segnl.core.config import JSONDict
     from segnl.data.folder_layout import FolderPlan
@@ -22,12 +24,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
         "folder",
-        type=Path,
+        type=path_of,
         metavar="FOLDER",
         help="folder, or zip archive of one, with images and labels in any usual layout; or COCO, YOLO, LabelMe, "
         "Hugging Face",
     )
-    add("--out", type=Path, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
+    add("--out", type=path_of, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
     add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
     add(
         "--seed",

@@ -1,17 +1,16 @@
 """Write masks, colour masks and overlays for any images and videos."""
 
 import argparse
-from pathlib import Path
 
-from segnl.cli.arguments import add_checkpoint
+from segnl.cli.arguments import add_checkpoint, path_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add_checkpoint(command)
-    add("images", nargs="+", type=Path, metavar="IMAGE_OR_DIR", help="also video files")
-    add("--out", type=Path, required=True, metavar="DIR", help="receives ids/, colour/ and overlay/")
+    add("images", nargs="+", type=path_of, metavar="IMAGE_OR_DIR", help="also video files")
+    add("--out", type=path_of, required=True, metavar="DIR", help="receives ids/, colour/ and overlay/")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_set
+from segnl.cli.arguments import add_set, path_of
 
 if TYPE_CHECKING:
     from segnl.studies.probe_results import ProbeResults
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("--config", type=Path, metavar="FILE", help="probe this recipe's network instead of a small one")
+    add("--config", type=path_of, metavar="FILE", help="probe this recipe's network instead of a small one")
     heads_help = "any heads, rcca_r1 (rcca with one pass), or modules such as mylab.heads.swirl"
     add(
         "--heads",
@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=2, metavar="N", help="runs at a time, one thread each (default 2)")
     add(
         "--out",
-        type=Path,
+        type=path_of,
         required=True,
         metavar="DIR",
         help="folder for the runs, probe.json, pictures and the page",

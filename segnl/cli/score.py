@@ -2,9 +2,8 @@
 
 import argparse
 import shutil
-from pathlib import Path
 
-from segnl.cli.arguments import add_json, json_file
+from segnl.cli.arguments import add_json, json_file, path_of
 from segnl.core.files import ensure_writable, write_together
 from segnl.core.outputs import marked, require_own
 
@@ -14,13 +13,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
         "predictions",
-        type=Path,
+        type=path_of,
         metavar="PREDICTIONS",
         help="a folder of masks (PNG or NumPy), an .npz with an array per sample id, or COCO's JSON (panoptic or RLE)",
     )
     add(
         "--labels",
-        type=Path,
+        type=path_of,
         required=True,
         metavar="DIR",
         help="the ground truth, in any form listed under PREDICTIONS",

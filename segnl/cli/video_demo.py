@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
+from segnl.cli.arguments import path_of
 from segnl.core.limits import require_count
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
-    add("--out", type=Path, default=Path("out/video_demo"), metavar="DIR", help="default out/video_demo")
+    add("--out", type=path_of, default=Path("out/video_demo"), metavar="DIR", help="default out/video_demo")
     add("--seeds", type=int, default=3, metavar="N", help="runs of each model (default 3)")
     add("--steps", type=int, default=400, metavar="N", help="training steps of a run (default 400)")
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from segnl.core.log import log
 NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Exceptions of numpy and zipfile for an .npz that is truncated, damaged, or of another kind."""
 
+LEFTOVER_AGE_S = 60.0
+"""A temporary file that nobody has written to for so long belongs to no living process."""
 LOCK = ".lock"
 """The file in a run's folder that `run_lock` locks."""
 
@@ -119,11 +122,15 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files that a killed `write_atomic` left in `folder`."""
+def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
+    """Deletes the temporary files that a killed `write_atomic` left in `folder`.
+
+    min_age_s: above 0 for a folder that is not locked, where another process may be writing now.
+    """
     for path in folder.glob(".*.segnl-????????"):
         with suppress(OSError):
-            path.unlink()
+            if time.time() - path.stat().st_mtime >= min_age_s:
+                path.unlink()
 
 
 def sha256_of(path: Path) -> str:
@@ -133,11 +140,11 @@ def sha256_of(path: Path) -> str:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Creates `folder` if it is missing; raises MachineError if no file can be written there."""
+    """Creates `folder` if it is missing and deletes leftovers in it; raises MachineError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            remove_leftovers(folder, min_age_s=LEFTOVER_AGE_S)
     except OSError as err:
         raise MachineError(f"{folder}: cannot be written ({err.strerror}); choose another place") from err
 

@@ -233,6 +233,8 @@ class SegmentationData:
         needs_labels: bool = True,
         num_bands: int = 3,
     ) -> None:
+        if split in ("", ".", "..") or "/" in split:
+            raise ConfigError(f"split {split!r}: expected a plain name, such as val")
         self.image_format = cfg.image_format(num_bands)
         self.cfg = cfg
         self.split = split

@@ -8,7 +8,7 @@ from segnl.core.archives import archive_of, is_file, is_folder
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError, MachineError, NonFiniteError, as_segnl_error
-from segnl.core.files import ensure_writable
+from segnl.core.files import LEFTOVER_AGE_S, ensure_writable, remove_leftovers
 from segnl.core.find_files import find_files, name_text
 from segnl.core.log import log
 from segnl.core.outputs import require_own
@@ -38,11 +38,12 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     videos = {name: path for name, path in all_files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
     files = {name: path for name, path in all_files.items() if name not in videos}
     kinds = KINDS[:-1]  # there are no labels, so no error maps
-    for target in (mask_path(out / kind, image_id) for image_id in files for kind in kinds):
+    targets = [mask_path(out / kind, image_id) for image_id in files for kind in kinds]
+    targets += [target for video_id in videos for target in video_targets(out, video_id)]
+    for target in targets:
         require_own(target, "predict", option="--out")
-    for video_id in videos:
-        for target in video_targets(out, video_id):
-            require_own(target, "predict", option="--out")
+    for folder in {target.parent for target in targets}:
+        remove_leftovers(folder, min_age_s=LEFTOVER_AGE_S)
     with (
         Background(WRITERS, max_pending=2 * WRITERS) as writers,
         Progress("predict", len(files), unit="image") as progress,

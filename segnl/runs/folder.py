@@ -24,10 +24,16 @@ def features_folder(run: Path) -> Path:
 def run_folder(recipe: Recipe, config: Path, name: str | None) -> Path:
     """Returns checkpoints/NAME, where NAME is DATASET-CONFIG-sSEED by default.
 
-    Raises ConfigError for a name that leads out of checkpoints/.
+    Raises ConfigError for a name that leads out of checkpoints/, or into the folder of another run.
     """
     RUNS.mkdir(exist_ok=True)
-    return inside(RUNS, name if name is not None else f"{recipe.data.title}-{config.stem}-s{recipe.train.seed}")
+    run = inside(RUNS, name if name is not None else f"{recipe.data.title}-{config.stem}-s{recipe.train.seed}")
+    for outer in run.parents:
+        if RUNS in outer.parents and (outer / "recipe.yaml").exists():
+            raise ConfigError(f"--run {name}: lies in the folder of the run {outer}; give another name")
+    if (run / "study.json").exists():
+        raise ConfigError(f"{run}: is the folder of a study; give another --run name")
+    return run
 
 
 @contextmanager

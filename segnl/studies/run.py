@@ -96,7 +96,9 @@ def is_settled(study: Study) -> bool:
 
 
 def _claim_folder(study: Study) -> None:
-    """Notes the study's file in its folder. Raises ConfigError where another file of that name has the folder."""
+    """Notes the study's file in its folder. Raises ConfigError for the folder of a run or of another file's study."""
+    if (study.folder / "recipe.yaml").exists():
+        raise ConfigError(f"{study.folder}: is the folder of a run; rename the study's file {study.file}")
     note, file = study.folder / "study.json", study.file.resolve()
     own = {"file": str(file), "sha256": sha256_of(file)}
     try:

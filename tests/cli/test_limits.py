@@ -2,9 +2,11 @@
 
 import argparse
 import resource
+from pathlib import Path
 
 import pytest
 
+from segnl.cli.arguments import path_of
 from segnl.cli.main import _parser, main
 
 HUGE = 10**12
@@ -108,8 +110,8 @@ def test_an_absurd_option_is_refused(tiny_config, tmp_path, capsys, monkeypatch,
     assert not (tmp_path / "s").exists()
 
 
-def numeric_options():
-    """(words, option) of every option of a command that takes a number: found by introspection."""
+def options_of(*types):
+    """(words, option) of every option of a command that takes a value of these types: found by introspection."""
     commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
     waiting = [([name], parser) for name, parser in commands.choices.items()]
     while waiting:
@@ -124,12 +126,12 @@ def numeric_options():
                 given = action.choices[0] if action.choices else values.get(action.dest, "x")
                 required.append(f"{action.option_strings[0]}={given}" if action.option_strings else given)
         for action in parser._actions:
-            if action.type in (int, float):
+            if action.type in types and action.option_strings:
                 yield [*words, *required], action.option_strings[0]
 
 
 @pytest.mark.parametrize("value", [str(10**20), "9" * 5000, "-1", "nan", "inf"])
-@pytest.mark.parametrize(("words", "option"), list(numeric_options()), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("words", "option"), list(options_of(int, float)), ids=lambda value: str(value)[:20])
 def test_no_option_takes_an_absurd_number(words, option, value, tiny_config, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [f"--config={tiny_config}" if word == "--config=x" else word for word in words]
@@ -144,6 +146,19 @@ def test_no_option_takes_an_absurd_number(words, option, value, tiny_config, tmp
         code = stopped.code
     line = capsys.readouterr().err.splitlines()[-1]
     assert (code, option in line) == (2, True), line[:300]
+
+
+def test_no_path_may_be_empty_as_an_unset_variable_is(capsys):
+    assert not list(options_of(Path))
+    options = list(options_of(path_of))
+    assert len(options) > 20
+    for words, option in options:
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, f"{option}="])
+        assert (stopped.value.code, f"argument {option}: is empty" in capsys.readouterr().err) == (2, True), words
+    for words in (["predict", "--checkpoint=a", "--out=b", ""], ["score", "", "--labels=a", "--classes=b"]):
+        with pytest.raises(SystemExit):
+            main(words)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -125,6 +125,14 @@ def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".env.template", ".lock", "step.safetensors"]
 
 
+def test_old_leftovers_of_any_command_go_and_a_file_that_may_be_written_now_stays(tmp_path):
+    for name, age in ((".a.png.segnl-0123abcd", 3600), (".b.png.segnl-0123abcd", 0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    ensure_writable(tmp_path)
+    assert os.listdir(tmp_path) == [".b.png.segnl-0123abcd"]
+
+
 def test_sha256_is_of_the_bytes(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")

@@ -48,3 +48,11 @@ def test_a_lost_terminal_silences_it(monkeypatch):
 
 def test_clocks_read_as_people_write_them():
     assert [_clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_a_name_reaches_no_terminal_raw(capsys):
+    with Progress("z\x1b[31m\nsegnl: all is well", 1) as progress:
+        progress.advance()
+    text = capsys.readouterr().err
+    assert "\x1b" not in text
+    assert text.count("\n") == 1

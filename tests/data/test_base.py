@@ -1,14 +1,22 @@
 import pytest
 from pydantic import ValidationError
 
-from segnl.core.errors import DataError
+from segnl.core.errors import ConfigError, DataError
 from segnl.data.base import DataConfig
+from segnl.data.datasets.folder import Folder
 from segnl.data.layout import files_by_id, split_folder
 
 
 def test_a_range_of_scales_is_in_order():
     with pytest.raises(ValidationError, match=r"expected \[smallest, largest\]"):
         DataConfig(name="x", root="/x", crop_hw=(3, 3), scale=(2.0, 1.0))
+
+
+@pytest.mark.parametrize("split", ["", ".", "..", "val/", "val/../val", "../../x"])
+def test_a_split_is_a_plain_name(tiny_data, split):
+    cfg = Folder.Config(name="folder", root=tiny_data, crop_hw=(33, 41), ignore_ids=(9,))
+    with pytest.raises(ConfigError, match="expected a plain name, such as val"):
+        Folder(cfg, split)
 
 
 def test_a_missing_split_lists_those_that_are_there(tmp_path):

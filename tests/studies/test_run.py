@@ -246,6 +246,14 @@ def test_a_study_of_the_same_name_from_another_file_is_refused(copied):
     compare(copied / "other" / "tiny.yaml")
 
 
+def test_a_study_does_not_move_into_the_folder_of_a_run(study_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints" / "tiny").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "tiny" / "recipe.yaml").touch()
+    with pytest.raises(ConfigError, match="is the folder of a run; rename the study's file"):
+        compare(study_file)
+
+
 def test_the_documented_array_job_covers_every_run_and_the_plain_command_reports(study_file, tmp_path, monkeypatch):
     """The script in docs/clusters.md, with stand-ins for SLURM's programs."""
     page = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
