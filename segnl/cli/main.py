@@ -29,7 +29,7 @@ from segnl.cli import (
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
-from segnl.core.log import console_log, printable
+from segnl.core.log import console_log, one_line
 from segnl.core.outputs import require_own
 
 COMMANDS = (
@@ -114,8 +114,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _show(error: SegnlError, prefix: str = "segnl") -> int:
     """Writes the error's line to standard error and returns its exit code."""
-    line = printable(str(error)).replace("\n", "\\n")  # a name from a file may hold a line that looks like ours
-    sys.stderr.write(f"{prefix}: error: {line}\n")  # one write, because several ranks share a terminal
+    sys.stderr.write(f"{prefix}: error: {one_line(str(error))}\n")  # one write, because several ranks share a terminal
     return error.exit_code
 
 

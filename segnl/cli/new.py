@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from segnl.core.errors import ConfigError
     from segnl.core.files import not_a_link, write_text
     from segnl.core.limits import MAX_SEED, require_count
+    from segnl.core.log import one_line
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
     from segnl.runs.recipe import compose
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         plan.notes.append(plan.drawn.write())
     counts = {split: len(DATASETS.find("folder")(config.data, split)) for split in ("train", "val")}
     header = HEADER.format(
-        folder=args.folder, notes=f"{counts['train']} training and {counts['val']} validation images."
+        folder=one_line(str(args.folder)), notes=f"{counts['train']} training and {counts['val']} validation images."
     )
     write_text(out, header + dump_yaml(recipe))
     print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))

@@ -11,7 +11,7 @@ log = logging.getLogger("segnl")
 """Silent below WARNING until somebody listens, as loggers of libraries are."""
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     A name from a foreign file may hold escape sequences, which a terminal would obey, and marks that reverse text.
     """
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Returns `printable(text)` with line breaks escaped too: what follows one could pass for another's words."""
+    return printable(text).replace("\n", "\\n")
 
 
 class _ConsoleHandler(logging.Handler):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from segnl.core.log import printable
+from segnl.core.log import one_line
 
 LINE_EVERY_S = 10.0
 
@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "step", is_shown: bool = True) -> None:
         """title: what the line begins with. is_shown: False on all ranks but one, which then write nothing."""
         self.is_shown = is_shown
-        title = printable(title).replace("\n", "\\n")  # a run or a video may have any name
+        title = one_line(title)  # a run or a video may have any name
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._began = self._last_line = time.monotonic()
         self._first = done

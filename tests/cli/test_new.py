@@ -227,3 +227,13 @@ def test_a_colour_called_void_is_ignored(tmp_path, monkeypatch, capsys):
     assert "ignored: 'Void'" in capsys.readouterr().out
     table = DATASETS.find("folder").table_of(load_recipe(tmp_path / "mine.yaml").data)
     assert set(table.names) == {"road", "tree"}
+
+
+@pytest.mark.parametrize("name", ["x\ninit: evil\n#", "x\rinit: evil\r#", "x\x85init: evil", "x\u2028init: evil"])
+def test_the_name_of_a_folder_adds_no_line_to_the_recipe(
+    name: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_data.rename(tmp_path / name)
+    assert main(["new", name, "--out", "r.yaml"]) == 0
+    assert "init" not in read_file(tmp_path / "r.yaml")
