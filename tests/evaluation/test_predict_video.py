@@ -197,3 +197,12 @@ def test_a_missing_pyav_names_the_extra(predictor, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(ConfigError, match=r"segnl\[video\]"):
         predict_files(predictor, [clip], tmp_path / "out")
+
+
+def test_the_same_command_replaces_its_own_masks_and_video_and_no_frame_of_somebody_else(predictor, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames(3))
+    predict_files(predictor, [clip], tmp_path / "out")
+    predict_files(predictor, [clip], tmp_path / "out")
+    (tmp_path / "out/ids/clip/000001.png").write_bytes(b"precious")
+    with pytest.raises(ConfigError, match=r"000001\.png: exists and was not written by segnl predict"):
+        predict_files(predictor, [clip], tmp_path / "out")
