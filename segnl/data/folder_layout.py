@@ -26,8 +26,7 @@ from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import COLOURED, image_hw, mode_and_palette, read_colours, read_label
-from segnl.labels.label_map import distinct_colour
-from segnl.labels.table import read_tsv
+from segnl.labels.table import distinct_colour, read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),

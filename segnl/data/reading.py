@@ -183,15 +183,17 @@ def rgb_view(image: Pixels) -> Pixels:
     return image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, axis=2)
 
 
-def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS) -> Ids:
+def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS, allow_colours: bool = False) -> Ids:
     """Decodes a label to ids `H W`: grey and palette files of 8 bits, 1-bit ones as 0 and 1, 16-bit ones up to max_id.
 
-    Returns u8, or u16 where max_id is above 255.
+    Returns u8, or u16 where max_id is above 255; of colours, if they are allowed, RGB u8 `H W 3`.
 
     Raises FileError for a file that is missing, empty or truncated, for colours, JPEG, and ids above max_id.
     """
     image = _decode(path, max_pixels)
     _refuse_jpeg(image, path)
+    if allow_colours and image.mode in COLOURED and not image.info.get(_IS_DEEP):
+        return np.array(image.convert("RGB"))
     if image.mode in (*COLOURED, "CMYK", "YCbCr"):
         detail = (
             f"label of mode {image.mode}; expected one channel of class ids, not colours; data.label_map reads colours"

@@ -12,7 +12,7 @@ from pydantic import Field
 from segnl.core import IGNORE
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
-from segnl.labels.table import ONE_CLASS, ClassTable, colour_text, free_id
+from segnl.labels.table import ONE_CLASS, ClassTable, colour_text, distinct_colour, free_id
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Value = Annotated[int, Field(ge=0, le=65_535)] | str | tuple[Level, Level, Level]
@@ -134,14 +134,3 @@ def _colour(number: int, name: str, value: int, own: ClassTable | None, *, is_co
             red, green, blue = (int(level) for level in own.palette[train])
             return red, green, blue
     return distinct_colour(number)
-
-
-def distinct_colour(number: int) -> tuple[int, int, int]:
-    """Returns the colour of class `number` where nothing else names one; 0..255 all differ, and 0 is black.
-
-    Source: the colour map of the PASCAL VOC devkit, which spreads the bits of the number over the three channels.
-    """
-    channels = [0, 0, 0]
-    for bit in range(8):
-        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
-    return channels[0], channels[1], channels[2]

@@ -229,6 +229,20 @@ def ranges(ids: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
+def distinct_colour(number: int) -> tuple[int, int, int]:
+    """Returns the colour of class `number` where nothing else names one; 0..255 all differ, and 0 is black.
+
+    Source: the colour map of the PASCAL VOC devkit, which spreads the bits of the number over the three channels.
+    """
+    channels = [0, 0, 0]
+    for bit in range(8):
+        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return channels[0], channels[1], channels[2]
+
+
+_COLUMNS = ["index", "name", "r", "g", "b"]
+
+
 class Row(NamedTuple):
     """A line of a class table."""
 
@@ -237,14 +251,19 @@ class Row(NamedTuple):
     colour: tuple[int, int, int]
 
 
-def read_tsv(path: Path) -> list[Row]:
-    """Reads a class table with the columns index, name, r, g, b. Raises DataError naming the first bad line."""
+def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
+    """Reads a class table with the columns index, name, r, g, b.
+
+    needs_colours: False: a table of the columns index, name will do; its classes get distinct colours.
+    Raises DataError naming the first bad line.
+    """
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err
-    if not lines or lines[0].rstrip().split("\t") != ["index", "name", "r", "g", "b"]:
+    columns = lines[0].rstrip().split("\t") if lines else []
+    if columns != _COLUMNS and (needs_colours or columns != _COLUMNS[:2]):
         raise DataError(f"{path}: line 1 must be 'index name r g b', separated by tabs; it is {lines[:1]}")
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
@@ -252,10 +271,10 @@ def read_tsv(path: Path) -> list[Row]:
             continue
         where = f"{path}: line {number} is {line!r}"
         cells = [cell.strip() for cell in line.split("\t")]
-        index, name, *colour = cells if len(cells) == 5 else [""] * 5
+        index, name, *colour = cells if len(cells) == len(columns) else [""] * 2
         if not name or not all(cell.isascii() and cell.isdigit() for cell in (index, *colour)):
             raise DataError(f"{where}; expected a number, a name, three numbers, with tabs between")
-        red, green, blue = map(int, colour)
+        red, green, blue = map(int, colour) if colour else distinct_colour(len(rows) + 1)
         row = Row(int(index), name, (red, green, blue))
         if row.file_id > 255 or max(row.colour) > 255:
             raise DataError(f"{where}; the index and the colours must be within 0..255")

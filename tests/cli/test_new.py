@@ -11,7 +11,7 @@ from PIL import Image
 from segnl.cli.main import main
 from segnl.core.config import read_file
 from segnl.data.find import DATASETS
-from segnl.labels.label_map import distinct_colour
+from segnl.labels.table import distinct_colour
 from segnl.runs.recipe import load_recipe
 
 COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)

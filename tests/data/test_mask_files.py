@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import DataError
-from segnl.data.mask_files import Masks, find_masks, pair_masks
+from segnl.data.coco_masks import CategoryIds, Mask, Masks, coco_masks
+from segnl.data.mask_files import find_masks, pair_masks
 
 IDS = np.random.default_rng(0).integers(0, 4, (7, 11)).astype(np.uint8)
 IDS[0, :3] = 255
@@ -118,6 +120,63 @@ def test_images_of_coco_are_named_by_their_file(tmp_path: Path) -> None:
     assert list(find_masks(tmp_path / "r.json")) == ["x/frame"]
 
 
+CLASSES = CategoryIds("the table", {"tree": 7, "sign_symbol": 0, "car": 1}, [11])
+
+
+def named(names: dict[int, str], **more: Any) -> dict[str, Any]:
+    return {"annotations": [*results(is_text=False)[:3]], **more} | {
+        "categories": [{"id": number, "name": name} for number, name in names.items()]
+    }
+
+
+def test_categories_go_by_their_name(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(named({0: "car", 1: "Tree", 2: "sign symbol", 5: "unused"})))
+    ids = coco_masks(tmp_path / "r.json", CLASSES)["a"].read()
+    assert np.array_equal(ids, np.array([1, 7, 0, 255])[np.minimum(IDS, 3)])
+    assert np.array_equal(read(tmp_path / "r.json"), np.where(IDS < 3, IDS, 255))
+
+
+def test_categories_of_panoptic_go_by_their_name(tmp_path: Path) -> None:
+    content = json.loads(write_panoptic(tmp_path).read_text())
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(["car", "tree", "sign_symbol", "void"])]
+    (tmp_path / "pan.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"category 3 is named 'void', and the table has the classes tree, sign_sym"):
+        coco_masks(tmp_path / "pan.json", CLASSES)
+    ids = coco_masks(tmp_path / "pan.json", replace(CLASSES, ignored=[3]))["a"].read()
+    assert np.array_equal(ids, np.where(IDS == 255, 255, np.array([1, 7, 0, 3])[np.minimum(IDS, 3)]))
+
+
+def test_a_category_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(named({0: "car", 1: "tree"})))
+    with pytest.raises(DataError, match="category 2 is not among its categories"):
+        coco_masks(tmp_path / "r.json", CLASSES)
+
+
+def test_images_and_categories_of_the_labels_hold_for_results_without_their_own(tmp_path: Path) -> None:
+    numbered = [entry | {"image_id": 1} for entry in results(is_text=False)[:3]]
+    names = {"images": [{"id": 2, "file_name": "1.png"}, {"id": 1, "file_name": "x/2.png"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(named({0: "car", 1: "tree", 2: "sign_symbol"}, **names)))
+    (tmp_path / "p.json").write_text(json.dumps(numbered))
+    (sample_id,) = masks = find_masks(tmp_path / "p.json", "", CLASSES, reference=tmp_path / "labels.json")
+    assert (sample_id, masks[sample_id].image_id) == ("x/2", None)
+    assert np.array_equal(masks[sample_id].read(), np.array([1, 7, 0, 255])[np.minimum(IDS, 3)])
+    (own,) = coco_masks(tmp_path / "p.json").values()
+    assert own.image_id == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([{"id": "b", "file_name": "b.png"}], "image_id a is not among the ids of `images`"),
+        ([{"id": "a", "file_name": "b.png"}, {"id": "c", "file_name": "b.jpg"}], "a file_name stands there twice"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(tmp_path: Path, images: list[dict[str, str]], message: str) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"images": images, "annotations": results(is_text=False)}))
+    with pytest.raises(DataError, match=message):
+        find_masks(tmp_path / "r.json")
+
+
 def test_a_suffix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
     for name in ("city/a_gtFine_labelIds.png", "city/a_gtFine_instanceIds.png", ".hidden.png", ".dir/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -129,8 +188,6 @@ def test_a_suffix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
 def of(*sample_ids: str) -> Masks:
     def never() -> Any:
         raise AssertionError
-
-    from segnl.data.mask_files import Mask
 
     return {own: Mask(f"file {own}", never) for own in sample_ids}
 
@@ -229,10 +286,9 @@ def test_an_array_of_scores_is_refused(tmp_path: Path, array: np.ndarray, advice
         read(tmp_path / "a.npz")
 
 
-def test_a_mask_of_colours_is_refused_with_advice(tmp_path: Path) -> None:
-    Image.new("RGB", (7, 5)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="not colours; convert the colours to class ids first"):
-        read(tmp_path)
+def test_colours_are_read_as_colours(tmp_path: Path) -> None:
+    Image.new("RGBA", (7, 5), (1, 2, 3, 4)).save(tmp_path / "a.png")
+    assert (read(tmp_path) == np.full((5, 7, 3), (1, 2, 3))).all()
 
 
 def test_a_missing_path_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
@@ -299,7 +355,7 @@ def test_an_array_of_truth_values_is_a_binary_mask(tmp_path: Path) -> None:
         ),
         (
             {"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1, "category_id": 255}]}]},
-            "a.png: category 255",
+            "category 255",
         ),
     ],
 )

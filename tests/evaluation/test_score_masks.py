@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError
-from segnl.evaluation.score_masks import MaskScore, PredictionIds, ScoreRequest, class_table, score_masks
+from segnl.evaluation.score_classes import PredictionIds, class_table
+from segnl.evaluation.score_masks import MaskScore, ScoreRequest, score_masks
 from segnl.metrics.scored_counts import ScoredCounts, _checksum, counts_bytes, load_counts
 
 FILE_IDS = (3, 7, 20, 9)
@@ -136,8 +137,8 @@ def test_a_label_without_a_prediction_is_said(request_: ScoreRequest) -> None:
 def test_masks_of_another_size_are_refused_or_resized(request_: ScoreRequest) -> None:
     path = request_.predictions / "x.png"
     ids = np.array(Image.open(path))
-    Image.fromarray(ids.repeat(3, axis=0).repeat(2, axis=1)).save(path)
-    with pytest.raises(DataError, match=r"x\.png: 51x58 pixels, but its label has 17x29; .*--resize"):
+    Image.fromarray(ids.repeat(3, axis=0).repeat(3, axis=1)).save(path)
+    with pytest.raises(DataError, match=r"x\.png: 51x87 pixels, but its label has 17x29; .*--resize"):
         score_masks(request_)
     score = score_masks(replace(request_, resize=True))
     assert warning_of(score, "1 predictions have another size")
@@ -177,12 +178,6 @@ def test_the_advice_about_an_unknown_predicted_id_can_help(
     request = ScoreRequest(predictions, labels, str(tmp_path / "classes.tsv"), prediction_ids=prediction_ids)
     with pytest.raises(DataError, match=f"; {advice}"):
         score_masks(request)
-
-
-def test_colours_in_a_mask_are_not_called_a_label(request_: ScoreRequest) -> None:
-    Image.new("RGB", (29, 17)).save(request_.predictions / "x.png")
-    with pytest.raises(DataError, match=r"x\.png: mask of mode RGB; .*, not colours; convert the colours"):
-        score_masks(request_)
 
 
 def cityscapes_masks(tmp_path: Path, kind: str) -> ScoreRequest:
@@ -411,3 +406,167 @@ def test_counts_with_names_that_are_no_texts_are_refused(request_: ScoreRequest,
     np.savez(tmp_path / "b.npz", **texts, about=np.array(about))
     with pytest.raises(DataError, match="no texts"):
         load_counts(tmp_path / "b.npz")
+
+
+# ---- masks that look wrong ----
+
+
+def stripes(num_classes: int = 11) -> np.ndarray:
+    """Train ids of `num_classes` stripes of unequal width, two rows of noise."""
+    label = np.repeat(np.arange(num_classes), np.arange(num_classes) + 4)[None].repeat(31, axis=0)
+    label[:2] = np.random.default_rng(3).integers(0, num_classes, label[:2].shape)
+    return label
+
+
+def scored(tmp_path: Path, prediction: np.ndarray, label: np.ndarray, **options: object) -> MaskScore:
+    k = 1 + int(label[label < 255].max())
+    rows = "".join(f"{i}\tclass {i}\t{i}\t{i}\t90\n" for i in range(k))
+    (tmp_path / "classes.tsv").write_text(f"index\tname\tr\tg\tb\n{rows}")
+    labels, predictions = write(tmp_path / "labels", a=label), write(tmp_path / "predictions", a=prediction)
+    return score_masks(ScoreRequest(predictions, labels, str(tmp_path / "classes.tsv"), **options))  # type: ignore[arg-type]
+
+
+def noisy(label: np.ndarray, num_classes: int = 11) -> np.ndarray:
+    random = np.random.default_rng(5)
+    return np.where(random.random(label.shape) < 0.25, random.integers(0, num_classes, label.shape), label)
+
+
+def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
+    label = stripes()
+    score = scored(tmp_path, noisy(label) + 1, label, ignore_ids=[11])
+    sentence = warning_of(score, "The predicted ids look shifted by one: 1 mostly covers 'class 0' (0), 2 mostly")
+    assert sentence.endswith("and 7 more. Subtract 1 from the predicted ids.")
+    below = np.maximum(noisy(label), 1) - 1
+    assert warning_of(scored(tmp_path, below, label), "The predicted ids look shifted by one").endswith(
+        "Add 1 to the predicted ids."
+    )
+
+
+@pytest.mark.parametrize("order", [np.random.default_rng(0).permutation(11), [0, 1, 2, 3, 4, 6, 5, 7, 8, 9, 10]])
+def test_permuted_classes_are_called_permuted(tmp_path: Path, order: np.ndarray) -> None:
+    label = stripes()
+    sentence = warning_of(scored(tmp_path, np.array(order)[noisy(label)], label), "The predicted ids look permuted")
+    assert "--prediction-ids train" in sentence
+
+
+@pytest.mark.parametrize("kind", ["random", "constant", "confused", "merged", "two merged"])
+def test_honest_bad_predictions_are_not_called_permuted(tmp_path: Path, kind: str) -> None:
+    label, random = stripes(), np.random.default_rng(9)
+    prediction = {
+        "random": random.integers(0, 11, label.shape),
+        "constant": np.full_like(label, 4),
+        "confused": np.where((label == 6) | (label == 7), random.integers(6, 8, label.shape), label),
+        "merged": np.where(label == 10, 9, label),
+        "two merged": np.where(label == 10, 9, np.where(label == 5, 3, label)),
+    }[kind]
+    assert not any("look" in own for own in scored(tmp_path, prediction, label).warnings)
+
+
+def test_predictions_that_are_the_labels_and_swapped_folders_are_said(tmp_path: Path) -> None:
+    label = stripes()
+    label[:, :3] = 255
+    assert warning_of(scored(tmp_path, label, label), "Every prediction equals its label")
+    assert "are PREDICTIONS and --labels swapped?" in scored(tmp_path, label, noisy(stripes())).warnings[-1]
+    assert "swapped" not in str(scored(tmp_path, noisy(stripes()), label).warnings)
+
+
+def test_ade20k_labels_after_reduce_zero_label_are_refused_by_the_table_of_the_downloaded_ones(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels", a=np.array([[0, 1, 149, 255]]))
+    request = ScoreRequest(write(tmp_path / "predictions", a=np.array([[0, 1, 149, 3]])), labels, "ade20k")
+    with pytest.raises(DataError, match=r"holds 255, but ade20k has ids 0\.\.150; .*take --classes ade20k-train"):
+        score_masks(request)
+    assert score_masks(replace(request, classes="ade20k-train")).to_dict()["miou"] == 1
+    write(labels, a=np.array([[0, 1, 150, 2]]))
+    with pytest.raises(DataError, match=r"holds 150, .*take --classes ade20k$"):
+        score_masks(replace(request, classes="ade20k-train"))
+
+
+def test_cityscapes_labels_that_hold_train_ids_with_ignored_pixels_of_0_are_noticed(tmp_path: Path) -> None:
+    labels = write(tmp_path / "labels", a=np.array([[0, 0, 7, 8, 10, 18]]))
+    request = ScoreRequest(write(tmp_path / "predictions", a=np.array([[2, 0, 7, 8, 10, 18]])), labels, "cityscapes")
+    assert warning_of(score_masks(request), "No label holds an id above 18")
+    warnings = score_masks(replace(request, classes="cityscapes-train")).warnings
+    assert any(own.startswith("No label pixel is ignored (255).") for own in warnings)
+
+
+@pytest.mark.parametrize("name", ["classes.tsv", "data.yaml"])
+def test_a_table_of_one_class_is_refused(tmp_path: Path, name: str) -> None:
+    text = "index\tname\tr\tg\tb\n0\tcar\t1\t2\t3\n" if name == "classes.tsv" else "nc: 1\nnames: [car]\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=r"names 1 class, 'car'; .*--foreground 255"):
+        class_table(str(tmp_path / name), [])
+
+
+def test_a_yaml_whose_nc_is_another_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("nc: 3\nnames: [a, b]\n")
+    with pytest.raises(DataError, match="nc: holds 3, but names has 2 classes"):
+        class_table(str(tmp_path / "data.yaml"), [])
+
+
+def test_an_unknown_table_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"camvid: no such file; .* cityscapes, cityscapes-train, ade20k, ade20k-train"):
+        class_table("camvid", [])
+
+
+@pytest.mark.parametrize("hw", [(20, 31), (31, 27), (27, 40), (13, 31)])
+def test_masks_of_another_aspect_ratio_are_not_resized(tmp_path: Path, hw: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match="another aspect ratio"):
+        scored(tmp_path, np.zeros(hw), np.arange(2).repeat(13 * 31 // 2 + 1)[: 27 * 13].reshape(27, 13), resize=True)
+
+
+@pytest.mark.parametrize("hw", [(13, 7), (14, 6), (13, 6), (14, 7), (54, 26), (270, 130), (3, 1)])
+def test_sizes_that_were_rounded_are_resized(tmp_path: Path, hw: tuple[int, int]) -> None:
+    label = np.arange(2).repeat(27 * 13 // 2 + 1)[: 27 * 13].reshape(27, 13)
+    assert scored(tmp_path, np.zeros(hw), label, resize=True).num_resized == 1
+
+
+# ---- masks of colours ----
+
+
+def test_masks_of_colours_score_as_masks_of_ids(request_: ScoreRequest, tmp_path: Path) -> None:
+    """Labels and predictions; an ignored pixel is black; with and without alpha."""
+    expected = score_masks(request_).to_dict()
+    for folder, mode in (("labels", "RGB"), ("predictions", "RGBA")):
+        for path in (tmp_path / folder).glob("*.png"):
+            ids = np.array(Image.open(path))
+            Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], axis=-1)).convert(mode).save(path)
+    for prediction_ids in ("file", "train"):
+        result = score_masks(replace(request_, prediction_ids=prediction_ids)).to_dict()
+        assert {key: result[key] for key in ("miou", "definitions", "labels_digest", "predictions_digest")} == {
+            key: expected[key] for key in ("miou", "definitions", "labels_digest", "predictions_digest")
+        }
+
+
+def test_a_colour_that_no_class_has_is_named_with_its_pixel(request_: ScoreRequest) -> None:
+    Image.new("RGB", (29, 17), (1, 2, 3)).save(request_.predictions / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: pixel \(row 0, column 0\) holds the colour #010203 .*1, 2, 3"):
+        score_masks(request_)
+    Image.new("RGB", (29, 17), (7, 7, 7)).save(request_.predictions / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: three equal channels; if they hold class ids, save one channel"):
+        score_masks(request_)
+
+
+def test_colours_need_a_table_with_colours_that_differ(request_: ScoreRequest, tmp_path: Path) -> None:
+    Image.new("RGB", (29, 17)).save(request_.predictions / "x.png")
+    table = tmp_path / "classes.tsv"
+    table.write_text(table.read_text().replace("20\tc\t20", "20\tc\t7"))
+    with pytest.raises(DataError, match="'b' and 'c' have one colour"):
+        score_masks(request_)
+    table.write_text("index\tname\n3\ta\n7\tb\n20\tc\n9\td\n")
+    with pytest.raises(DataError, match=r"classes\.tsv: line 1 must be 'index name r g b'"):
+        score_masks(request_)
+
+
+def test_a_table_needs_no_colours_for_masks_of_ids(request_: ScoreRequest, tmp_path: Path) -> None:
+    expected = score_masks(request_).definitions
+    (tmp_path / "classes.tsv").write_text("index\tname\n3\ta\n7\tb\n20\tc\n9\td\n")
+    assert score_masks(request_).definitions == expected
+
+
+def test_cityscapes_colours_of_unscored_classes_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    colours = np.array([[[128, 64, 128], [0, 0, 0], [111, 74, 0], [0, 0, 142]]], np.uint8)  # road, void, dynamic, car
+    Image.fromarray(colours).save(tmp_path / "labels" / "a.png")
+    predictions = write(tmp_path / "predictions", a=np.array([[7, 7, 7, 26]]))
+    score = score_masks(ScoreRequest(predictions, tmp_path / "labels", "cityscapes"))
+    assert (score.to_dict()["miou"], score.to_dict()["num_pixels"]) == (1, 2)

@@ -3,8 +3,8 @@ import pytest
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.labels.cityscapes import TABLE as CITYSCAPES
-from segnl.labels.label_map import distinct_colour, mapped_table
-from segnl.labels.table import ClassTable
+from segnl.labels.label_map import mapped_table
+from segnl.labels.table import ClassTable, distinct_colour
 
 OWN = ClassTable(["sky", "road", "tree"], [[1, 1, 1], [2, 2, 2], [3, 3, 3]], file_ids=[0, 4, 9], ignore_ids=[7, 255])
 

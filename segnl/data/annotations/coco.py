@@ -29,8 +29,8 @@ from segnl.data.annotations.base import (
     split_in,
     split_of,
 )
+from segnl.data.coco_masks import RunLengths, decode_run_lengths
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.mask_files import RunLengths, decode_run_lengths
 from segnl.data.reading import FileError, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"

@@ -1,0 +1,145 @@
+"""Classes of scored masks: the class table, its colours, and the meaning of predicted ids. Imports no torch."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Pixels
+from segnl.core.config import read_file
+from segnl.core.errors import ConfigError, DataError
+from segnl.data.annotations.yolo import class_names
+from segnl.labels import cityscapes
+from segnl.labels.table import ClassTable, Row, distinct_colour, read_tsv
+
+PredictionIds = Literal["file", "train"]
+BUILT_IN = (*cityscapes.TABLES, "ade20k", "ade20k-train")
+MAX_CLASSES = 253
+NO_CLASS = 255
+UNKNOWN = 254
+_ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
+_TWO_CLASSES = (
+    "a single class is never wrong, as all other pixels are ignored: name the background as a class too, and add "
+    "--foreground 255 if the masks hold 0 and 255"
+)
+
+
+def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
+    """Returns the classes of a file or a built-in table, with these ids ignored besides 255.
+
+    255 is not ignored where the table has it as a class, nor by `cityscapes` and `ade20k`: only labels of train ids
+    hold it.
+
+    Raises ConfigError for an id that is a class, DataError for a file that is no class table or has one class.
+    """
+    if classes in cityscapes.TABLES:
+        return _with_ignored(cityscapes.TABLES[classes], ignore_ids)
+    if classes in BUILT_IN:
+        rows, is_train = read_tsv(_ADE20K), classes == "ade20k-train"
+        forms = ("0..150, as downloaded", "ade20k"), ("0..149 and 255 (reduce_zero_label)", "ade20k-train")
+        ids, name = forms[not is_train]
+        table = _of_rows(rows, classes, f"for labels of {ids} take --classes {name}", is_train=is_train)
+        return _with_ignored(table, {*ignore_ids, IGNORE if is_train else 0})
+    path = Path(classes)
+    if not path.exists():
+        raise DataError(
+            f"{classes}: no such file; expected a class table, a data.yaml, or one of {', '.join(BUILT_IN)}"
+        )
+    rows = _rows_of_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else read_tsv(path, needs_colours=False)
+    if len(rows) == 1:
+        raise DataError(f"{path}: names 1 class, '{rows[0].name}'; {_TWO_CLASSES}")
+    hint = "add --ignore {value} if it stands for unlabelled pixels, or correct the class table"
+    table = _of_rows(rows, path.name, hint, is_train=False)
+    return _with_ignored(table, {*ignore_ids, *({IGNORE} - {*table.file_ids})})
+
+
+def _of_rows(rows: list[Row], title: str, hint: str, *, is_train: bool) -> ClassTable:
+    return ClassTable(
+        [row.name for row in rows],
+        [row.colour for row in rows],
+        file_ids=range(len(rows)) if is_train else [row.file_id for row in rows],
+        ignore_ids=[],
+        title=title,
+        unknown_hint=hint,
+    )
+
+
+def _rows_of_yaml(path: Path) -> list[Row]:
+    """Returns the classes of ultralytics' data.yaml, which names no colours."""
+    settings = read_file(path)
+    names = class_names(path, settings)
+    if max(names) > IGNORE or len(names) > MAX_CLASSES:
+        raise DataError(
+            f"{path}: names {len(names)} classes, ids up to {max(names)}; expected at most "
+            f"{MAX_CLASSES}, up to {IGNORE}"
+        )
+    if settings.get("nc", len(names)) != len(names):
+        raise DataError(f"{path}: nc: holds {settings['nc']}, but names has {len(names)} classes; correct one of them")
+    return [Row(own, name, distinct_colour(number)) for number, (own, name) in enumerate(names.items(), start=1)]
+
+
+def colour_table(classes: str, table: ClassTable) -> ClassTable:
+    """Returns the classes by the colours of the table; black is ignored unless it is a class's colour.
+
+    Raises DataError for a table without colours, or with one colour of two classes.
+    """
+    colours = [red << 16 | green << 8 | blue for red, green, blue in table.palette.tolist()]
+    by_colour = {0: IGNORE}
+    if classes in cityscapes.TABLES:  # unscored classes have colours too
+        labels = [label for label in cityscapes.LABELS if label.id >= 0 and label.train_id == IGNORE]
+        by_colour |= {red << 16 | green << 8 | blue: IGNORE for red, green, blue in (own.colour for own in labels)}
+    elif classes not in BUILT_IN:
+        path = Path(classes)
+        if path.suffix.lower() in (".yaml", ".yml"):
+            raise DataError(f"{path}: names no colours, but masks hold some; use a class table: index, name, r, g, b")
+        read_tsv(path)  # which says that it has no colours
+    if len(set(colours)) < len(colours):
+        first, second = next((i, j) for j, own in enumerate(colours) for i in range(j) if colours[i] == own)
+        raise DataError(
+            f"{table.title}: '{table.names[first]}' and '{table.names[second]}' have one colour, so masks of colours "
+            "cannot be read; save class ids"
+        )
+    return ClassTable(
+        table.names,
+        table.palette,
+        label_values=by_colour | {colour: train_id for train_id, colour in enumerate(colours)},
+        reads_colours=True,
+        title=table.title,
+        unknown_hint="correct the colours of the mask or of the class table, or save class ids",
+    )
+
+
+def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:
+    for file_id in ignore_ids:
+        if file_id in table.file_ids:
+            name = table.names[table.file_ids.index(file_id)]
+            raise ConfigError(f"--ignore {file_id}: is the class '{name}' of {table.title}; remove one of them")
+        if not 0 <= file_id <= IGNORE:
+            raise ConfigError(f"--ignore {file_id}: expected an id within 0..{IGNORE}")
+    return ClassTable(
+        table.names,
+        table.palette,
+        file_ids=table.file_ids,
+        ignore_ids={*table.ignore_ids, *ignore_ids},
+        void_id=table.void_id,
+        title=table.title,
+        unknown_hint=table.unknown_hint,
+    )
+
+
+def class_ids(table: ClassTable, prediction_ids: PredictionIds) -> tuple[int, ...]:
+    """Returns the id of each class in files of predictions."""
+    return table.file_ids if prediction_ids == "file" else tuple(range(table.num_classes))
+
+
+def prediction_lut(table: ClassTable, prediction_ids: PredictionIds) -> Pixels:
+    """Returns the train id of each predicted id, u8 `256`: 255 for no class, 254 for an id without a meaning."""
+    lut = np.full(256, UNKNOWN, np.uint8)
+    own_ids = class_ids(table, prediction_ids)
+    lut[[own for own in table.ignore_ids if own not in own_ids]] = NO_CLASS
+    if IGNORE not in own_ids:
+        lut[IGNORE] = NO_CLASS
+    lut[list(own_ids)] = np.arange(table.num_classes)
+    return lut

@@ -1,0 +1,120 @@
+"""Reading of a scored image: its label and its prediction as train ids. Imports no torch."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from segnl.core import IGNORE
+from segnl.core.arrays import Ids, Pixels
+from segnl.core.errors import DataError
+from segnl.data.mask_files import Mask
+from segnl.evaluation.score_classes import UNKNOWN, PredictionIds, class_ids, colour_table, prediction_lut
+from segnl.evaluation.score_request import ScoreRequest
+from segnl.labels.table import ClassTable, ranges
+
+
+class Pair(NamedTuple):
+    """An image's prediction and label, train ids u8 `H W`. raw: the prediction as it is in its file, u8 `H W`."""
+
+    prediction: Pixels
+    label: Pixels
+    raw: Pixels
+    was_resized: bool
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Reads images as a request says."""
+
+    request: ScoreRequest
+    table: ClassTable
+
+    @cached_property
+    def _colours(self) -> ClassTable:
+        return colour_table(self.request.classes, self.table)
+
+    @cached_property
+    def _own_ids(self) -> tuple[int, ...]:
+        return class_ids(self.table, self.request.prediction_ids)
+
+    def read(self, label_mask: Mask, prediction_mask: Mask) -> Pair:
+        """Reads one image. Raises DataError naming the file."""
+        label_ids, raw = label_mask.read(), prediction_mask.read()
+        label = (
+            self._of_colours(label_ids, label_mask.where)
+            if label_ids.ndim == 3
+            else self.table.to_train(self._with_foreground(label_ids, self.table.file_ids), label_mask.where)
+        )
+        if raw.ndim == 3:
+            prediction = self._of_colours(raw, prediction_mask.where)
+            ids = np.array([*self._own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
+        else:
+            raw = self._with_foreground(raw, self._own_ids)
+            ids = _checked_u8(raw, prediction_mask.where, self.table, self.request.prediction_ids)
+            prediction = prediction_lut(self.table, self.request.prediction_ids).take(ids)
+        was_resized = prediction.shape != label.shape
+        if was_resized:
+            self._require_resizable(prediction, label, prediction_mask.where)
+            rows, columns = (
+                ((np.arange(length) + 0.5) * own / length).astype(int)
+                for length, own in zip(label.shape, prediction.shape, strict=True)
+            )
+            prediction, ids = prediction[rows[:, None], columns], ids[rows[:, None], columns]
+        return Pair(prediction, label, ids, was_resized)
+
+    def _with_foreground(self, ids: Ids, own_ids: tuple[int, ...]) -> Ids:
+        foreground = self.request.foreground_id
+        return ids if foreground is None else np.where(ids == foreground, own_ids[1], ids)
+
+    def _of_colours(self, rgb: Ids, where: str) -> Pixels:
+        table = self._colours
+        try:
+            return table.to_train(rgb, where)
+        except DataError as err:
+            if (rgb == rgb[..., :1]).all():
+                raise DataError(f"{where}: three equal channels; if they hold class ids, save one channel") from err
+            raise
+
+    def _require_resizable(self, prediction: Pixels, label: Pixels, where: str) -> None:
+        """Raises DataError for a mask of another aspect ratio than its label, up to a pixel, and without --resize."""
+        (height, width), (own_height, own_width) = label.shape, prediction.shape
+        lead = f"{where}: {own_height}x{own_width} pixels, but its label has {height}x{width}"
+        is_whole = abs(own_height * width - own_width * height) <= max(*label.shape, *prediction.shape)
+        if not prediction.size or not is_whole:
+            raise DataError(
+                f"{lead}, another aspect ratio: cropped, transposed or stretched. Save predictions at the label's "
+                "size (resize the class scores, then take the argmax)"
+            )
+        if not self.request.resize:
+            raise DataError(
+                f"{lead}; save predictions at the label's size (resize the class scores, then take the argmax), or "
+                "resize these masks with --resize"
+            )
+
+
+def _checked_u8(raw: Ids, where: str, table: ClassTable, prediction_ids: PredictionIds) -> Pixels:
+    """Returns predicted ids as u8. Raises DataError for the first one without a meaning."""
+    lut = prediction_lut(table, prediction_ids)
+    is_unknown = (raw < 0) | (raw > IGNORE)
+    if not is_unknown.any():
+        ids = np.ascontiguousarray(raw, np.uint8)
+        is_unknown = lut.take(ids) == UNKNOWN
+        if not is_unknown.any():
+            return ids
+    row, column = (int(index) for index in np.argwhere(is_unknown)[0])
+    value, known = int(raw[row, column]), np.flatnonzero(lut != UNKNOWN).tolist()
+    other: PredictionIds = "train" if prediction_ids == "file" else "file"
+    predicted = set(np.unique(raw).tolist()) - {IGNORE}
+    hints = []
+    if predicted <= set(np.flatnonzero(prediction_lut(table, other) != UNKNOWN).tolist()):
+        hints = [f"read the predictions as {other} ids with --prediction-ids {other}"]
+    elif {own - 1 for own in predicted} <= set(np.flatnonzero(lut < table.num_classes).tolist()):
+        hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
+    if 0 <= value <= IGNORE and value not in table.file_ids:
+        hints.append(f"count {value} as no class with --ignore {value}")
+    raise DataError(
+        f"{where}: pixel (row {row}, column {column}) holds {value}, but the {prediction_ids} ids of {table.title} are "
+        f"{ranges(known)}; {', or '.join(hints or ['correct the predictions or the class table'])}"
+    )

@@ -1,0 +1,161 @@
+"""Warnings about scored masks that look wrong. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segnl.core import IGNORE
+from segnl.evaluation.score_classes import UNKNOWN, PredictionIds, class_ids, prediction_lut
+from segnl.metrics.confusion import Confusion
+
+if TYPE_CHECKING:
+    from segnl.evaluation.score_masks import MaskScore
+
+MIN_SWAPPED = 0.01
+"""Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
+
+
+def coverage_warnings(score: "MaskScore") -> list[str]:
+    """Warns about labels without prediction, resized masks, and images without labels."""
+    warnings = []
+    missing = score.num_labels - len(score.sample_ids)
+    if missing:
+        warnings.append(
+            f"{missing} of {score.num_labels} labels have no prediction. The score holds for the other "
+            f"{len(score.sample_ids)} images only and cannot be compared with one over all of them."
+        )
+    if score.num_resized:
+        warnings.append(
+            f"{score.num_resized} predictions have another size than their label and were resized to it (nearest "
+            "pixel). Scores of masks at the label's size differ from these."
+        )
+    without_label = int((score.counts.images.target.sum(axis=1) == 0).sum())
+    if without_label:
+        warnings.append(f"{without_label} images have no labelled pixel, so they do not count.")
+    return warnings
+
+
+def pairing_warnings(score: "MaskScore") -> list[str]:
+    """Warns about COCO's image numbers that were taken for file names, and about folders that may be the wrong ones."""
+    warnings = []
+    for sample_id, (label, prediction) in zip(score.sample_ids, score.masks, strict=True):
+        if prediction.image_id is not None and label.image_id is None and len(PurePath(sample_id).name) != 12:
+            warnings.append(
+                f"Predictions are paired with labels by number, such as image_id {prediction.image_id} with "
+                f"'{sample_id}', because the JSON names no files. If image_id is not the number in the file's name, "
+                "add COCO's `images` (id, file_name) to the JSON."
+            )
+            break
+    if all(label == prediction for label, prediction in score.digests):
+        warnings.append(
+            "Every prediction equals its label, in ignored pixels too. PREDICTIONS may be a copy of the labels."
+        )
+    return warnings
+
+
+def ids_warnings(score: "MaskScore") -> list[str]:
+    """Warns where labels or predictions look like other ids than they were read as."""
+    return _label_warnings(score) or _other_ids_warnings(score) or _permutation_warnings(score)
+
+
+def _label_warnings(score: "MaskScore") -> list[str]:
+    """Warns about labels of a built-in table that cannot be what they were read as."""
+    classes, target = score.request.classes, score.counts.confusion.target()
+    if classes == "cityscapes" and target.any() and not target[np.array(score.table.file_ids) > 18].any():
+        return [
+            "No label holds an id above 18, such as vegetation (21), sky (23) or car (26), so these look like train "
+            "ids (labelTrainIds). Then use --classes cityscapes-train; ignored pixels must be 255."
+        ]
+    if classes.endswith("-train") and not score.counts.total[-1].any():
+        return [
+            f"No label pixel is ignored (255). Labels of {classes} usually have such pixels; if they were saved as 0, "
+            f"they count as '{score.table.names[0]}' here."
+        ]
+    return []
+
+
+def _other_ids_warnings(score: "MaskScore") -> list[str]:
+    """Warns where the predictions, read as the other kind of ids, would score far higher."""
+    other: PredictionIds = "train" if score.request.prediction_ids == "file" else "file"
+    k = score.table.num_classes
+    matrix = np.zeros((k, 256), np.int64)
+    lut = prediction_lut(score.table, other)
+    for raw_id in np.flatnonzero(score.raw.any(axis=0)):
+        matrix[:, lut[raw_id]] += score.raw[:k, raw_id]
+    other_miou = Confusion(k, np.column_stack([matrix[:, :k], matrix[:, UNKNOWN:].sum(axis=1)])).miou()
+    miou = score.counts.confusion.miou()
+    if not (other_miou > miou + 0.05 and other_miou > 1.5 * miou):
+        return []
+    return [
+        f"These masks look like {other} ids: read so, their mIoU is {100 * other_miou:.1f} % instead of "
+        f"{100 * miou:.1f} %. Try --prediction-ids {other}."
+    ]
+
+
+def _permutation_warnings(score: "MaskScore") -> list[str]:
+    """Warns about predicted ids that stand for other classes.
+
+    Label l is called predicted as p if most pixels of l are predicted as p, and most pixels predicted as p are l. Bad
+    predictions rarely do this: a class that is confused with another one takes over its pixels, but not the other way
+    round. It takes two such classes that hold most pixels, or that stand for one another.
+    """
+    table, matrix = score.table, score.counts.total[:-1, :-1]
+    target, predicted = score.counts.confusion.target(), matrix.sum(axis=0)
+    moved = [
+        (int(label), int(own))
+        for label, own in np.argwhere((2 * matrix > target[:, None]) & (2 * matrix > predicted))
+        if label != own
+    ]
+    swapped = moved
+    while swapped != (kept := [pair for pair in swapped if pair[1] in [label for label, _ in swapped]]):
+        swapped = kept
+    share_moved, share_swapped = (
+        sum(int(matrix[pair]) for pair in pairs) / max(1, int(target.sum())) for pairs in (moved, swapped)
+    )
+    if len(moved) < 2 or not (share_moved > 0.5 or share_swapped > MIN_SWAPPED):
+        return []
+    own_ids = class_ids(table, score.request.prediction_ids)
+    pairs = [f"{own_ids[own]} mostly covers '{table.names[label]}' ({own_ids[label]})" for label, own in moved]
+    shifts = {own_ids[own] - own_ids[label] for label, own in moved}
+    if shifts in ({1}, {-1}):
+        cause, remedy = "shifted by one", f"{'Subtract 1 from' if shifts == {1} else 'Add 1 to'} the predicted ids."
+    else:
+        cause = "permuted"
+        remedy = (
+            "If the predictions number the classes in another order, put the lines of the class table in that order "
+            "and add --prediction-ids train."
+        )
+    return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
+
+
+def class_warnings(score: "MaskScore") -> list[str]:
+    """Warns about classes that only labels or only predictions hold, and about pixels predicted as no class."""
+    warnings = []
+    confusion, names = score.counts.confusion, score.table.names
+    target, predicted = confusion.target(), score.counts.total[:, :-1].sum(axis=0)
+    never = [name for name, pixels, own in zip(names, target, predicted, strict=True) if pixels and not own]
+    if never:
+        warnings.append(f"Never predicted, though labelled: {_listed(never)}. Each counts 0 in the mean.")
+    only = [name for name, pixels, own in zip(names, target, confusion.prediction(), strict=True) if own and not pixels]
+    if only:
+        warnings.append(
+            f"Predicted, though never labelled: {_listed(only)}. Each counts 0 in the exact mIoU; definitions "
+            "differ in this."
+        )
+    unassigned = int(confusion.matrix[:, -1].sum())
+    if unassigned:
+        is_swapped = not score.counts.total[-1].any() and score.request.predictions.suffix != ".json"
+        warnings.append(
+            f"{unassigned:,} labelled pixels ({100 * unassigned / max(1, int(target.sum())):.2f} %) are predicted as "
+            f"no class ({IGNORE} or an ignored id). They count as errors in the exact mIoU; definitions differ in this."
+            + " No label pixel is ignored: are PREDICTIONS and --labels swapped?"
+            * is_swapped
+        )
+    return warnings
+
+
+def _listed(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
