@@ -17,6 +17,7 @@ from studies_page import heads_of
 from segnl.core.files import write_atomic
 from segnl.metrics.statistics.comparison import RunCounts, compare_heads
 from segnl.metrics.statistics.planning import Looks
+from segnl.metrics.statistics.references import reference_intervals
 from segnl.studies.table import pairs_dict
 from segnl.studies.verdicts import head_verdicts
 
@@ -57,7 +58,14 @@ def judged_again(result: dict[str, Any], counts: Path) -> dict[str, Any]:
     is_against_control = len(heads) > 2 and len(result["pairs"]) == len(heads) - 1
     looks = Looks(tuple(result["looks"]["so_far"]), result["looks"]["most"]) if result.get("looks") else None
     pairs = compare_heads(heads, groups=groups, against=control if is_against_control else None, looks=looks)
-    return result | {"pairs": pairs_dict(pairs), "verdicts": head_verdicts(heads_of(result), pairs)}
+    references = reference_intervals(heads, [(pair.a, pair.b) for pair in pairs], groups=groups)
+    verdicts = head_verdicts(heads_of(result), pairs)
+    start = verdicts[-1].partition(",")[0]  # what follows is about single runs and the study, not about its pairs
+    last = next((i for i, text in enumerate(result["verdicts"]) if text.startswith(start)), len(result["verdicts"]))
+    return result | {
+        "pairs": pairs_dict(pairs, references=references),
+        "verdicts": [*verdicts, *result["verdicts"][last + 1 :]],
+    }
 
 
 if __name__ == "__main__":
