@@ -91,6 +91,7 @@ COCO = json.dumps(
 LOG = "".join(
     json.dumps({"step": step, "loss": 1.5 / step, "lr": 0.05, "images_per_s": 3.5}) + "\n" for step in range(1, 9)
 ) + json.dumps({"event": "eval", "step": 8, "miou": 0.31, "loss": 1.0}) + "\n"  # fmt: skip
+IMAGE_ENDS = (".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".ppm", ".jp2", ".avif")
 TOKENS = (
     *("null", "true", "[]", "{}", "-1", "0", "1e999", "-1e-999", "9" * 30, "0.5", "nan", ".inf", "'", '"', "{", "]"),
     *(": ", "- ", "!!python/object/apply:os.system", "&a ", "*a", "\0", "\x1b[2J", "\u202e", "ß", "\t", "\n", "#"),
@@ -186,11 +187,11 @@ def open_checkpoint_file(file: Path) -> None:
     open_run(file)
 
 
-def png_bytes(mode: str) -> bytes:
+def image_bytes(mode: str, suffix: str) -> bytes:
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 3, (17, 23) if mode != "RGB" else (17, 23, 3)).astype(np.uint8)
     image = Image.fromarray(pixels)
-    (image.convert("P") if mode == "P" else image).save(file, "PNG")
+    (image.convert("P") if mode == "P" else image).save(file, Image.registered_extensions()[suffix])
     return file.getvalue()
 
 
@@ -228,8 +229,8 @@ def kinds() -> dict[str, tuple[str, Mutate, Callable[[Path], object]]]:
         "masks": ("masks.npz", bytes_kind(masks_bytes()), read_masks),
         "scored_counts": ("a.counts.npz", bytes_kind(scored_counts_bytes()), load_counts),
         "coco_masks": ("results.json", text_kind(COCO), read_masks),
-        "mask": ("mask.png", bytes_kind(png_bytes("P")), read_label),
-        "image": ("image.png", bytes_kind(png_bytes("RGB")), read_image),
+        "mask": ("mask.png", bytes_kind(image_bytes("P", ".png")), read_label),
+        **{f"image{end}": (f"image{end}", bytes_kind(image_bytes("RGB", end)), read_image) for end in IMAGE_ENDS},
         "table": ("classes.tsv", text_kind(TABLE), ClassTable.from_tsv),
         "peer_config": ("config.py", text_kind(PEER), read_peer),
     }

@@ -14,11 +14,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
+_GIT = ("git", "--no-optional-locks")  # a `git status` that is killed must not leave .git/index.lock behind
+
+
 def git_state(folder: Path) -> dict[str, Any]:
     """Returns {"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
     try:
         commit, status = (
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
+            subprocess.run([*_GIT, *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.SubprocessError):

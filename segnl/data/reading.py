@@ -27,8 +27,11 @@ from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError, MachineError
 from segnl.core.files import read_bytes
 
-# Exceptions of PIL's decoders for damaged bytes: mostly OSError and SyntaxError.
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
+    *(AttributeError, AssertionError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
+)
+"""Exceptions of decoders for damaged bytes: mostly OSError and SyntaxError; RuntimeError of AVIF."""
 DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
 COLOURED = ("RGB", "RGBA", "LA", "PA")
@@ -114,7 +117,10 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
             detail = f"TIFF of more than 8 bits and orientation {orientation}, by which OpenCV would rotate it"
             raise FileError(path, "format", f"{detail}; save it without that tag")
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
-        stored = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+        try:
+            stored = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            stored = None
         cv2.utils.logging.setLogLevel(level)
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
             raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
@@ -166,7 +172,7 @@ def _tiff_bands(path: Path, image_format: ImageFormat) -> Pixels:
         raise FileError(path, "missing", "no such file") from err
     except FileError:
         raise
-    except (*_DECODER_ERRORS, tifffile.TiffFileError, RuntimeError, AttributeError, MemoryError) as err:
+    except (*DECODER_ERRORS, tifffile.TiffFileError, MemoryError) as err:
         reason = str(err or type(err).__name__).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be decoded as a TIFF of {count} bands ({reason})") from err
     return np.ascontiguousarray(values if values.dtype == np.uint8 else _levels(values, path, image_format))
@@ -249,7 +255,7 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         raise FileError(path, "missing", "no such file") from err
     except UnidentifiedImageError as err:
         raise _unknown_image(path) from err
-    except _DECODER_ERRORS as err:
+    except DECODER_ERRORS as err:
         raise FileError(path, "damaged", "cannot be read as an image; download or export it again") from err
     if width * height > max_pixels:
         raise FileError(
@@ -272,7 +278,7 @@ def exif_orientation(path: Path) -> int:
     try:
         with _opened(path) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
 
 
@@ -330,7 +336,7 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
         raise FileError(path, "missing", f"no such file{target}") from err
     except UnidentifiedImageError as err:
         raise _unknown_image(path) from err
-    except _DECODER_ERRORS as err:
+    except DECODER_ERRORS as err:
         if isinstance(err, OSError) and err.errno is not None:  # the system's own error, not a decoder's
             detail = f"cannot be read ({err.strerror}); check its permissions and the disk"
             raise FileError(path, "unreadable", detail) from err

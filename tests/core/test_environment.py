@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 from segnl.core.environment import git_state, machine, versions
@@ -17,8 +18,13 @@ def test_git_state_tells_a_changed_file(tmp_path):
     git("commit", "-qm", "one")
     clean = git_state(tmp_path)
     (tmp_path / "f").write_text("2")
+    index = (tmp_path / ".git" / "index").stat().st_ino
     assert len(clean["commit"]) == 40
     assert (clean["dirty"], git_state(tmp_path)["dirty"]) == (False, True)
+    (tmp_path / "f").write_text("1")
+    os.utime(tmp_path / "f", (0, 0))  # git would refresh its index now, under a lock that a kill leaves behind
+    git_state(tmp_path)
+    assert (tmp_path / ".git" / "index").stat().st_ino == index
 
 
 def test_versions_and_machine_name_what_is_there():

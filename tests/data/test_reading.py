@@ -133,6 +133,21 @@ def test_a_tiff_with_an_orientation_keeps_its_pixels_too(tmp_path, orientation, 
         np.testing.assert_array_equal(read_label(path), ids)
 
 
+ERRORS = (RuntimeError, ZeroDivisionError, AttributeError, AssertionError, cv2.error, Image.DecompressionBombError)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
+    Image.fromarray(IDS).save(tmp_path / "a.png")
+
+    def fail(_):
+        raise error("Decoding of color planes failed")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(FileError, match=r"a\.png: cannot be decoded \(Decoding of color planes failed\)"):
+        read_label(tmp_path / "a.png")
+
+
 def test_a_deep_tiff_of_colours_with_an_orientation_is_refused(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     deep = PIXELS.astype(np.uint16) * 200

@@ -20,7 +20,7 @@ from segnl.core.files import inside, read_bytes, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
-from segnl.data.reading import DECODERS, FileError
+from segnl.data.reading import DECODER_ERRORS, DECODERS, FileError
 
 IMAGES = "segnl_images"
 MASK_WORDS = re.compile(r"mask|label|annotation|seg|(^|_)gt|truth|semantic|target|trimap", re.IGNORECASE)
@@ -164,7 +164,7 @@ class _Row:
         try:
             with Image.open(io.BytesIO(content), formats=[name for name in DECODERS if name in Image.OPEN]) as image:
                 suffix = SUFFIXES.get(image.format or "")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+        except DECODER_ERRORS as err:
             raise FileError(self.path, "damaged", f"{self.where}: cannot be read as an image") from err
         if suffix is None or (content is self.mask and suffix in (".jpg", ".webp")):
             detail = f"{self.where}: a mask in {image.format} format, which may change the ids; store it as PNG"

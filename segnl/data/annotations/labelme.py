@@ -1,7 +1,6 @@
 """LabelMe: a JSON file beside each image, with its shapes. Format: github.com/wkentaro/labelme."""
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,7 +28,7 @@ from segnl.data.annotations.base import (
     split_of,
 )
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import FileError
+from segnl.data.reading import DECODER_ERRORS, FileError
 
 RULE = "later shapes over earlier ones; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 IGNORED = "__ignore__"
@@ -141,7 +140,7 @@ def _draw_mask(label: Ids, shape: _Shape, value: int, path: Path, where: str) ->
             hw: Any = (image.height, image.width)
             is_inside = left >= 0 and top >= 0 and top + hw[0] <= label.shape[0] and left + hw[1] <= label.shape[1]
             pixels = np.asarray(image.convert("L")) > 0 if is_inside else None
-    except (OSError, SyntaxError, ValueError, binascii.Error) as err:
+    except DECODER_ERRORS as err:
         raise FileError(path, "damaged", f"{where}.mask: no PNG in base64; save it in LabelMe again") from err
     if pixels is None:
         raise FileError(path, "size", f"{where}.mask: leaves its image; save it in LabelMe again")
