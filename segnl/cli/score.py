@@ -15,7 +15,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "predictions",
         type=path_of,
         metavar="PREDICTIONS",
-        help="a folder of masks (PNG or NumPy), an .npz with an array per sample id, or COCO's JSON (panoptic or RLE)",
+        help="a folder of masks (PNG of class ids or of the table's colours, or NumPy), an .npz with an array per "
+        "sample id, or COCO's JSON (panoptic or RLE)",
     )
     add(
         "--labels",
@@ -28,8 +29,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--classes",
         required=True,
         metavar="FILE",
-        help="the class table: index, name, r, g, b, separated by tabs; or ultralytics' data.yaml; or "
-        "cityscapes (labelIds), cityscapes-train (labelTrainIds), or ade20k",
+        help="the class table: index, name, r, g, b (or only index, name), separated by tabs; or ultralytics' "
+        "data.yaml; or cityscapes (labelIds), cityscapes-train (labelTrainIds), ade20k (0..150), or ade20k-train "
+        "(0..149 and 255)",
     )
     add(
         "--ignore",
@@ -49,6 +51,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--label-suffix", default="", metavar="TEXT", help="take these label files only, such as _gtFine_labelIds.png")
     add("--prediction-suffix", default="", metavar="TEXT", help="the same for predictions")
+    add("--label-prefix", default="", metavar="TEXT", help="the beginning of their names, such as frame_")
+    add("--prediction-prefix", default="", metavar="TEXT", help="the same for predictions")
     add(
         "--foreground",
         type=int,
@@ -56,7 +60,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="binary masks: the id that stands for the second class of the table, in labels and predictions, such as "
         "255 for masks of 0 and 255",
     )
-    add("--resize", action="store_true", help="resize masks of another size than their label instead of stopping")
+    add(
+        "--resize",
+        action="store_true",
+        help="resize masks of another size than their label, but of its aspect ratio, instead of stopping",
+    )
     add(
         "--published",
         metavar="SCORE",
@@ -85,7 +93,9 @@ def run(args: argparse.Namespace) -> None:
             ignore_ids=args.ignore,
             foreground_id=args.foreground,
             prediction_ids=args.prediction_ids,
+            prediction_prefix=args.prediction_prefix,
             prediction_suffix=args.prediction_suffix,
+            label_prefix=args.label_prefix,
             label_suffix=args.label_suffix,
             resize=args.resize,
             published=args.published,

@@ -9,6 +9,8 @@ A mask holds integer ids `H W`, of which 255 stands for "no class", or RGB colou
 """
 
 import itertools
+from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,21 +28,30 @@ from segnl.data.reading import FileError, read_label
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 ARRAY_SUFFIXES = (".npy", ".npz")
+MAX_GUESSES = 100
+"""Labels whose names are compared with that of a prediction, to advise options."""
+_ENDS = ("prefix", "suffix")
 
 
 def find_masks(
-    path: Path, suffix: str = "", category_ids: CategoryIds | None = None, *, reference: Path | None = None
+    path: Path,
+    suffix: str = "",
+    category_ids: CategoryIds | None = None,
+    *,
+    prefix: str = "",
+    reference: Path | None = None,
 ) -> Masks:
     """Finds masks by sample id: the path below the folder without its suffix, the name of an array, or the image's.
 
-    suffix: the end of the names to take from a folder, such as `_gtFine_labelIds.png`; it is cut off for the id.
+    suffix: the end of the names to take from a folder, such as `_gtFine_labelIds.png`; prefix: their beginning. Both
+    are cut off for the id.
     category_ids, reference: see coco_masks.
     Raises DataError where there is none, for two masks of one id, and for a file that cannot be read.
     """
     if path.is_dir():
-        return _of_folder(path, suffix)
-    if suffix:
-        raise DataError(f"{path}: no folder; a suffix selects the files of a folder")
+        return _of_folder(path, prefix, suffix)
+    if prefix or suffix:
+        raise DataError(f"{path}: no folder; a prefix or suffix selects the files of a folder")
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; expected a folder of masks, an .npz or a COCO .json")
     if path.suffix == ".npz":
@@ -50,20 +61,21 @@ def find_masks(
     raise DataError(f"{path}: expected a folder of masks, an .npz or a COCO .json")
 
 
-def _of_folder(folder: Path, suffix: str) -> Masks:
+def _of_folder(folder: Path, prefix: str, suffix: str) -> Masks:
     files: dict[str, Path] = {}
     known = IMAGE_SUFFIXES + ARRAY_SUFFIXES
     for path in find_files(folder):
-        sample_id = name_text(path.relative_to(folder).with_suffix("").as_posix())
-        end = suffix.removesuffix(path.suffix)
-        if path.suffix.lower() not in known or not sample_id.endswith(end):
+        name, end = name_text(path.stem), suffix.removesuffix(path.suffix)
+        if path.suffix.lower() not in known or not name.startswith(prefix) or not name.endswith(end):
             continue
-        sample_id = sample_id.removesuffix(end)
+        sample_id = name_text(
+            (path.relative_to(folder).parent / name.removeprefix(prefix).removesuffix(end)).as_posix()
+        )
         if sample_id in files:
             raise DataError(f"{path}: {files[sample_id].name} is a mask of the same sample; keep one of them")
         files[sample_id] = path
     if not files:
-        wanted = f"*{suffix}" if suffix else f"*{', *'.join(known)}"
+        wanted = f"{prefix}*{suffix}" if suffix else f"{prefix}*{f', {prefix}*'.join(known)}"
         raise DataError(f"{folder}: no masks; expected {wanted}")
     return {sample_id: Mask(str(path), partial(_read_file, path)) for sample_id, path in files.items()}
 
@@ -110,6 +122,8 @@ def _read_array(path: Path, name: str) -> Ids:
 def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
+    if array.dtype.kind == "f" and array.ndim == 2 and (np.rint(array) == array).all() and (abs(array) < 2**31).all():
+        array = array.astype(np.int64)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     where = f"array {name!r} " if name else ""
@@ -145,11 +159,43 @@ def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
                     )
             return pairs
     without = [own for own in sorted(predictions) if own not in labels]
+    hint = _options_that_pair([*map(_last_name, labels)], [*map(_last_name, predictions)]) or (
+        "rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
+    )
     raise DataError(
         f"{predictions[without[0]].where}: no label belongs to it, as for {len(without)} of {len(predictions)} "
-        f"predictions; labels are named like '{min(labels)}': rename the files, or name the ends that differ with "
-        "--label-suffix and --prediction-suffix"
+        f"predictions; labels are named like '{min(labels)}': {hint}"
     )
+
+
+def _options_that_pair(labels: Sequence[str], predictions: Sequence[str]) -> str:
+    """Returns advice to cut the names so that every prediction has one label; "" where nothing helps."""
+    first = min(predictions)
+    for label in sorted(labels)[:MAX_GUESSES]:
+        match = SequenceMatcher(None, label, first, autojunk=False).find_longest_match()
+        ends = {
+            "label": (label[: match.a], label[match.a + match.size :]),
+            "prediction": (first[: match.b], first[match.b + match.size :]),
+        }
+        kept = label[match.a : match.a + match.size]
+        if any(start[-1:].isdigit() and kept[:1].isdigit() for start, _ in ends.values()) or any(
+            end[:1].isdigit() and kept[-1:].isdigit() for _, end in ends.values()
+        ):
+            continue  # 01 and 02 are other samples, not 0 with other ends
+        left = [name for own in labels if (name := _cut(own, *ends["label"]))]
+        right = [name for own in predictions if (name := _cut(own, *ends["prediction"]))]
+        if len({*right}) == len(predictions) and len({*left}) == len(left) and {*right} <= {*left}:
+            options = [
+                (f"--{side}-{kind}", text) for side in ends for kind, text in zip(_ENDS, ends[side], strict=True)
+            ]
+            return "add " + " ".join(f"{option} {text}" for option, text in options if text)
+    return ""
+
+
+def _cut(name: str, start: str, end: str) -> str:
+    """Returns the name without its ends; "" for one that has others."""
+    has_ends = name.startswith(start) and name.endswith(end)
+    return name[len(start) : len(name) - len(end)] if has_ends else ""
 
 
 def _whole(sample_id: str) -> str:

@@ -15,6 +15,7 @@ from segnl.labels import cityscapes
 from segnl.labels.table import ClassTable, Row, distinct_colour, read_tsv
 
 PredictionIds = Literal["file", "train"]
+IDS_IN_WORDS: dict[PredictionIds, str] = {"file": "the ids of the class table", "train": "train ids (0, 1, 2 ...)"}
 BUILT_IN = (*cityscapes.TABLES, "ade20k", "ade20k-train")
 MAX_CLASSES = 253
 NO_CLASS = 255

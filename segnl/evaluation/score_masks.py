@@ -118,6 +118,7 @@ class MaskScore:
             union=images.union,
             label_digests=tuple(label for label, _ in self.digests),
             prediction_digests=tuple(prediction for _, prediction in self.digests),
+            warnings=tuple(self.doubts),
         )
 
     def read(self, i: int) -> tuple[Pixels, Pixels]:
@@ -146,9 +147,16 @@ def score_masks(request: ScoreRequest) -> MaskScore:
             raise ConfigError(f"--published: {err}") from err
     table = class_table(request.classes, request.ignore_ids)
     check_foreground(request, table)
-    labels = find_masks(request.labels, request.label_suffix, _category_ids(table, table.file_ids))
-    own_ids = _category_ids(table, class_ids(table, request.prediction_ids))
-    predictions = find_masks(request.predictions, request.prediction_suffix, own_ids, reference=request.labels)
+    labels = find_masks(
+        request.labels, request.label_suffix, _category_ids(table, table.file_ids), prefix=request.label_prefix
+    )
+    predictions = find_masks(
+        request.predictions,
+        request.prediction_suffix,
+        _category_ids(table, class_ids(table, request.prediction_ids)),
+        prefix=request.prediction_prefix,
+        reference=request.labels,
+    )
     pairs = pair_masks(labels, predictions)
     masks = [(labels[label_id], predictions[own]) for label_id, own in pairs]
     refuse_other_ids(request.classes, [label.where for label, _ in masks])

@@ -10,7 +10,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
 from segnl.data.mask_files import Mask
-from segnl.evaluation.score_classes import UNKNOWN, PredictionIds, class_ids, colour_table, prediction_lut
+from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, colour_table, prediction_lut
 from segnl.evaluation.score_request import ScoreRequest
 from segnl.labels.table import ClassTable, ranges
 
@@ -109,12 +109,13 @@ def _checked_u8(raw: Ids, where: str, table: ClassTable, prediction_ids: Predict
     predicted = set(np.unique(raw).tolist()) - {IGNORE}
     hints = []
     if predicted <= set(np.flatnonzero(prediction_lut(table, other) != UNKNOWN).tolist()):
-        hints = [f"read the predictions as {other} ids with --prediction-ids {other}"]
+        hints = [f"read the predictions as {IDS_IN_WORDS[other]} with --prediction-ids {other}"]
     elif {own - 1 for own in predicted} <= set(np.flatnonzero(lut < table.num_classes).tolist()):
         hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
     if 0 <= value <= IGNORE and value not in table.file_ids:
         hints.append(f"count {value} as no class with --ignore {value}")
     raise DataError(
-        f"{where}: pixel (row {row}, column {column}) holds {value}, but the {prediction_ids} ids of {table.title} are "
-        f"{ranges(known)}; {', or '.join(hints or ['correct the predictions or the class table'])}"
+        f"{where}: pixel (row {row}, column {column}) holds {value}, but the "
+        f"{'train ' * (prediction_ids == 'train')}ids of {table.title} are {ranges(known)}; "
+        f"{', or '.join(hints or ['correct the predictions or the class table'])}"
     )

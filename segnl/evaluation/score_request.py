@@ -16,10 +16,12 @@ class ScoreRequest:
     """Masks to score.
 
     predictions, labels: see data/mask_files.py. classes: a class table, data.yaml, `cityscapes`,
-    `cityscapes-train` (labels that hold train ids) or `ade20k`. ignore_ids: ids in label files that are not scored.
+    `cityscapes-train` (labels that hold train ids), `ade20k` or `ade20k-train`.
+    ignore_ids: ids in label files that are not scored.
     prediction_ids: `file`: the ids of the label files; `train`: 0..k-1 in the order of the class table.
-    prediction_suffix, label_suffix: ends of file names. resize: whether masks of another size than their label are
-    resized to it (nearest pixel) instead of refused. published: a printed score.
+    prediction_prefix, prediction_suffix, label_prefix, label_suffix: ends of file names. resize: whether masks of
+    another size than their label, but of its aspect ratio, are resized to it (nearest pixel) instead of refused.
+    published: a printed score.
     foreground_id: of binary masks: a further id of the table's second class, in labels and predictions.
     """
 
@@ -28,7 +30,9 @@ class ScoreRequest:
     classes: str
     ignore_ids: Sequence[int] = ()
     prediction_ids: PredictionIds = "file"
+    prediction_prefix: str = ""
     prediction_suffix: str = ""
+    label_prefix: str = ""
     label_suffix: str = ""
     resize: bool = False
     published: str | None = None

@@ -1,5 +1,6 @@
 """Warnings about scored masks that look wrong. Imports no torch."""
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -7,12 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segnl.core import IGNORE
-from segnl.evaluation.score_classes import UNKNOWN, PredictionIds, class_ids, prediction_lut
+from segnl.core.arrays import Pixels
+from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
 from segnl.metrics.confusion import Confusion
 
 if TYPE_CHECKING:
     from segnl.evaluation.score_masks import MaskScore
 
+NUM_COMPARED = 4  # images
+MIN_GAIN = 0.05
+"""Mean gain in pixel accuracy by the labels of the neighbouring numbers, from which numbers are called off by one."""
+_NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
 MIN_SWAPPED = 0.01
 """Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
 
@@ -28,12 +34,12 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
         )
     if score.num_resized:
         warnings.append(
-            f"{score.num_resized} predictions have another size than their label and were resized to it (nearest "
-            "pixel). Scores of masks at the label's size differ from these."
+            f"{score.num_resized} of {len(score.sample_ids)} predictions have another size than their label and were "
+            "resized to it (nearest pixel). Scores of masks at the label's size differ from these."
         )
     without_label = int((score.counts.images.target.sum(axis=1) == 0).sum())
     if without_label:
-        warnings.append(f"{without_label} images have no labelled pixel, so they do not count.")
+        warnings.append(f"{without_label} of {len(score.sample_ids)} images have no labelled pixel. They do not count.")
     return warnings
 
 
@@ -52,7 +58,36 @@ def pairing_warnings(score: "MaskScore") -> list[str]:
         warnings.append(
             "Every prediction equals its label, in ignored pixels too. PREDICTIONS may be a copy of the labels."
         )
-    return warnings
+    return [*warnings, *_numbering_warnings(score)]
+
+
+def _numbering_warnings(score: "MaskScore") -> list[str]:
+    """Warns where labels are left over and the predictions fit the labels of the neighbouring numbers far better."""
+    if len(score.sample_ids) == score.num_labels:
+        return []
+    matches = [(_NUMBER.fullmatch(sample_id), i) for i, sample_id in enumerate(score.sample_ids)]
+    place = {(match[1], int(match[2])): i for match, i in matches if match is not None}
+    for step in (1, -1):
+        pairs = [
+            (i, place[name, number + step]) for (name, number), i in place.items() if (name, number + step) in place
+        ]
+        gains = []
+        for i, neighbour in pairs[:: max(1, len(pairs) // NUM_COMPARED)]:
+            (prediction, own), (_, label) = score.read(i), score.read(neighbour)
+            if label.shape == prediction.shape:
+                gains.append(_accuracy(prediction, label) - _accuracy(prediction, own))
+        if len(gains) > 1 and min(gains) > 0 and np.mean(gains) > MIN_GAIN:
+            return [
+                f"The predictions fit the labels with the {'next' if step == 1 else 'previous'} number better than "
+                f"their own ({100 * np.mean(gains):.0f} % more correct pixels in {len(gains)} images): the "
+                "numbers may be off by one."
+            ]
+    return []
+
+
+def _accuracy(prediction: Pixels, label: Pixels) -> float:
+    is_labelled = label != IGNORE
+    return float((prediction == label)[is_labelled].mean()) if is_labelled.any() else 0.0
 
 
 def ids_warnings(score: "MaskScore") -> list[str]:
@@ -89,7 +124,7 @@ def _other_ids_warnings(score: "MaskScore") -> list[str]:
     if not (other_miou > miou + 0.05 and other_miou > 1.5 * miou):
         return []
     return [
-        f"These masks look like {other} ids: read so, their mIoU is {100 * other_miou:.1f} % instead of "
+        f"The predictions look like {IDS_IN_WORDS[other]}: read so, their mIoU is {100 * other_miou:.1f} % instead of "
         f"{100 * miou:.1f} %. Try --prediction-ids {other}."
     ]
 

@@ -19,12 +19,13 @@ from segnl.metrics.mask_counts import MaskCounts
 class Definition:
     """A way to reduce masks to one number.
 
-    score: the number, a fraction; NaN where the original prints none.  meaning: a sentence that says what it does
-    differently.  source: package, version, function.  long_side_px: of masks and labels when they are counted; None:
-    the label's own size.
+    name: in JSON. title: for people. score: the number, a fraction; NaN where the original prints none. meaning: a
+    sentence that says what it does differently. source: package, version, function. long_side_px: of masks and labels
+    when they are counted; None: the label's own size.
     """
 
     name: str
+    title: str
     score: Callable[[MaskCounts], float]
     meaning: str
     source: str
@@ -78,12 +79,13 @@ def _image_mean(counts: MaskCounts) -> float:
 
 _ULTRALYTICS = "ultralytics 8.4.190, utils.metrics.SemanticMetrics"
 _SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats without ignore_index, metrics.iou_score"
-_SMP_IGNORED = "Predictions on ignored pixels count as errors (get_stats was given no ignore_index)."
+_SMP_IGNORED = "Predictions on ignored pixels count as errors (no ignore_index)."
 
 
 DEFINITIONS = (
     Definition(
         "label_size_union_present",
+        "mIoU (Cityscapes, mmsegmentation)",
         lambda counts: counts.confusion.miou(),
         "The exact mIoU: one count over all images at the label's size, mean over the classes that occur in labels or "
         "predictions. Cityscapes, mmsegmentation and segnl define it so.",
@@ -91,12 +93,14 @@ DEFINITIONS = (
     ),
     Definition(
         "absent_counts_zero",
+        "mIoU over all classes (ADE20K's benchmark)",
         lambda counts: counts.confusion.miou_over_all(),
         "Mean over all classes; a class in neither labels nor predictions counts 0 instead of being left out.",
         "CSAILVision/sceneparsing, the evaluation of ADE20K's benchmark",
     ),
     Definition(
         "truth_present_only",
+        "mIoU over the labelled classes",
         _truth_present_only,
         "Mean over the classes in the labels; a class that is predicted but never labelled is left out instead of "
         "counting 0.",
@@ -104,12 +108,14 @@ DEFINITIONS = (
     ),
     Definition(
         "frequency_weighted",
+        "frequency-weighted IoU",
         lambda counts: counts.confusion.frequency_weighted_iou(),
         "Each class is weighted by its labelled pixels, so large classes decide. This is not mIoU.",
         "Long et al. 2015, Fully Convolutional Networks, arXiv:1411.4038 (fwIoU)",
     ),
     Definition(
         "pixel_accuracy",
+        "pixel accuracy",
         lambda counts: counts.confusion.pixel_acc(),
         "Correct fraction of all labelled pixels. This is not mIoU.",
         "aAcc in mmsegmentation 1.2.2",
@@ -117,9 +123,10 @@ DEFINITIONS = (
     *(
         Definition(
             f"ultralytics_at_{long_side_px}",
+            f"mIoU (ultralytics, imgsz={long_side_px})",
             _ultralytics,
             f"Labels and masks are resized first, so that the longer side has {long_side_px} pixels (nearest pixel; "
-            "imgsz in ultralytics). Then as ultralytics_label_size.",
+            "imgsz in ultralytics). Then the mean over the classes in the labels.",
             f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
             long_side_px,
         )
@@ -127,6 +134,7 @@ DEFINITIONS = (
     ),
     Definition(
         "ultralytics_label_size",
+        "mIoU (ultralytics, at the label's size)",
         _ultralytics,
         "Mean over the classes in the labels; a labelled pixel that is predicted as no class is dropped instead of "
         "counting as an error.",
@@ -134,24 +142,28 @@ DEFINITIONS = (
     ),
     Definition(
         "smp_micro",
+        "IoU, micro (segmentation_models_pytorch)",
         lambda counts: _smp(counts, axis=None),
         f"All classes are added up before one division, so large classes decide. {_SMP_IGNORED} Often taken for mIoU.",
         f"{_SMP}(reduction='micro')",
     ),
     Definition(
         "smp_macro",
+        "IoU, macro (segmentation_models_pytorch)",
         lambda counts: _smp(counts, axis=0),
         f"Mean over all classes, a class in neither labels nor predictions counting 1. {_SMP_IGNORED}",
         f"{_SMP}(reduction='macro')",
     ),
     Definition(
         "smp_micro_imagewise",
+        "IoU, micro-imagewise (segmentation_models_pytorch)",
         lambda counts: _smp(counts, axis=1),
-        f"As smp_micro, but for each image alone; then the mean over images. {_SMP_IGNORED}",
+        f"All classes are added up in each image alone; then the mean over images. {_SMP_IGNORED}",
         f"{_SMP}(reduction='micro-imagewise')",
     ),
     Definition(
         "smp_macro_imagewise",
+        "IoU, macro-imagewise (segmentation_models_pytorch)",
         lambda counts: _smp(counts, axis=()),
         "IoU of each class in each image alone, then the mean; a class that an image lacks in label and prediction "
         f"counts 1. {_SMP_IGNORED}",
@@ -159,12 +171,14 @@ DEFINITIONS = (
     ),
     Definition(
         "torchmetrics_jaccard_macro",
+        "Jaccard index, macro (torchmetrics)",
         lambda counts: float("nan") if counts.has_unassigned() else counts.confusion.miou(),
         "The exact mIoU, computed in float32. It stops with an error if a labelled pixel is predicted as no class.",
         "torchmetrics 1.9.0, classification.MulticlassJaccardIndex(ignore_index=...)",
     ),
     Definition(
         "torchmetrics_mean_iou_void_filled_with_prediction",
+        "MeanIoU (torchmetrics)",
         _torchmetrics_mean_iou,
         "IoU of each class in each image alone, then the mean over those that occur. It has no ignore_index, so "
         "ignored pixels are usually given the predicted class and count as correct.",
@@ -172,6 +186,7 @@ DEFINITIONS = (
     ),
     Definition(
         "hf_example_ignore_0",
+        "mIoU (example script of Hugging Face transformers)",
         _hf_example,
         "Hugging Face's example script passes ignore_index=0: pixels of the first class are not counted, so its IoU is "
         "0 in the mean, while predictions on ignored pixels count as errors.",
@@ -179,6 +194,7 @@ DEFINITIONS = (
     ),
     Definition(
         "torchmetrics_jaccard_micro",
+        "Jaccard index, micro (torchmetrics, torchgeo)",
         _torchmetrics_jaccard_micro,
         "All classes are added up before one division, so large classes decide. Often taken for mIoU.",
         "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, SemanticSegmentationTask; "
@@ -186,24 +202,30 @@ DEFINITIONS = (
     ),
     Definition(
         "mean_dice",
+        "mean Dice (mDice)",
         lambda counts: mean_of_defined(counts.confusion.f1()),
         "Mean F1 (Dice) instead of IoU; it is never lower than mIoU.",
         "mmsegmentation 1.2.2, IoUMetric(iou_metrics=['mDice'])",
     ),
     Definition(
         "mean_accuracy",
+        "mean accuracy (mAcc)",
         lambda counts: counts.confusion.mean_acc(),
         "Mean over classes of the correct fraction of their labelled pixels (recall); false positives do not count.",
         "mmsegmentation 1.2.2, IoUMetric (mAcc)",
     ),
     Definition(
         "image_mean",
+        "mIoU of each image, averaged",
         _image_mean,
         "mIoU of each image alone over the classes that occur in it, then the mean over images.",
         "Csurka et al. 2013, What is a good evaluation measure for semantic segmentation?, BMVC",
     ),
 )
 """By name; the first is the exact number."""
+COARSE = 0.005
+"""Tolerance of a published number, from which it can match by chance: that of a whole percent."""
+TITLES = {own.name: own.title for own in DEFINITIONS}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ FILE.counts.npz: `about`, a JSON text with source, format and checksum, and the 
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ _TEXTS = ("sample_ids", "class_names", "label_digests", "prediction_digests")
 class ScoredCounts:
     """Pixel counts of scored masks by image and class, int64 `n k` each.
 
-    source: what was scored. label_digests, prediction_digests: of each image's train ids and size.
+    source: what was scored. label_digests, prediction_digests: of each image's train ids and size. warnings: reasons to
+    doubt that this is the score of these predictions over the whole data set.
     """
 
     source: str
@@ -39,6 +41,7 @@ class ScoredCounts:
     union: Counts
     label_digests: tuple[str, ...]
     prediction_digests: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def counts_path(json_file: Path) -> Path:
@@ -50,7 +53,8 @@ def counts_bytes(counts: ScoredCounts) -> bytes:
     """Returns the content of the file, which `load_counts` reads."""
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(counts, name) for name in _COUNTS}
     arrays |= {name: np.array(getattr(counts, name), dtype=np.str_) for name in _TEXTS}
-    about = {"format": FORMAT, "source": counts.source, "checksum": _checksum(counts.source, arrays)}
+    about = {"format": FORMAT, "source": counts.source, "warnings": list(counts.warnings)}
+    about["checksum"] = _checksum(counts.source, counts.warnings, arrays)
     file = io.BytesIO()
     np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]  # its stub
     return file.getvalue()
@@ -61,11 +65,12 @@ def load_counts(path: Path) -> ScoredCounts:
     try:
         about = json.loads(str(read_array(path, "about")))
         arrays = {name: read_array(path, name) for name in (*_COUNTS, *_TEXTS)}
-        if not isinstance(about["source"], str):
-            raise ValueError("its source is no text")
+        source, warnings = about["source"], about.get("warnings", [])  # older files have none
+        if not isinstance(source, str) or not all(isinstance(own, str) for own in warnings):
+            raise ValueError("its source or a warning is no text")
         if about["format"] != FORMAT:
             raise DataError(f"{path}: counts of format {about['format']!r}; expected {FORMAT}: score the masks again")
-        if about["checksum"] != _checksum(about["source"], arrays):
+        if about["checksum"] != _checksum(source, warnings, arrays):
             raise DataError(f"{path}: does not agree with its checksum; score the masks again")
         shape = len(arrays["sample_ids"]), len(arrays["class_names"])
         if {arrays[name].shape for name in _COUNTS} != {shape} or any(
@@ -84,11 +89,11 @@ def load_counts(path: Path) -> ScoredCounts:
         raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err
     values: dict[str, Any] = {name: arrays[name] for name in _COUNTS}
     values |= {name: tuple(arrays[name].tolist()) for name in _TEXTS}
-    return ScoredCounts(about["source"], **values)
+    return ScoredCounts(source, **values, warnings=tuple(warnings))
 
 
-def _checksum(source: str, arrays: dict[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256(source.encode())
+def _checksum(source: str, warnings: Sequence[str], arrays: dict[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256("".join([source, *warnings]).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())

@@ -8,6 +8,7 @@ import numpy as np
 from segnl.core.files import utf8
 from segnl.core.png import png_url
 from segnl.evaluation.masks import error_map
+from segnl.evaluation.score_classes import IDS_IN_WORDS
 from segnl.evaluation.score_masks import MaskScore
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
@@ -35,6 +36,7 @@ def score_page(score: MaskScore) -> bytes:
     html = template("score.html").render(
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
+        ids_in_words=IDS_IN_WORDS[score.request.prediction_ids],
         published=published_text(score),
         about_definitions=ABOUT_DEFINITIONS,
         definitions=[(own, score.definitions[own.name], difference_text(score, own.name)) for own in DEFINITIONS],

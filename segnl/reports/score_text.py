@@ -5,7 +5,7 @@ import textwrap
 
 from segnl.evaluation.score_masks import MaskScore
 from segnl.metrics.confusion import mean_of_defined, table_text
-from segnl.metrics.definitions import DEFINITIONS
+from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
 ABOUT_DEFINITIONS = (
     "Other projects define mIoU differently. For these same masks their code prints the numbers below; +/- is the "
@@ -14,6 +14,9 @@ ABOUT_DEFINITIONS = (
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
 UNDEFINED = "It prints no number for these masks."
+ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
+IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
+"""Definitions that are printed as scores of their own."""
 
 
 def score_text(score: MaskScore, *, width: int) -> str:
@@ -24,16 +27,24 @@ def score_text(score: MaskScore, *, width: int) -> str:
     lines += [""] * bool(lines)
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
-    lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), ""]
-    lines += [f"{'%':>7} {'points':>7}  definition [where it comes from]"]
+    lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
+    equal = []
     for own in DEFINITIONS:
-        value, package = score.definitions[own.name], own.source.partition(",")[0]
-        meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
-        lines += [f"{percent(value):>7} {difference_text(score, own.name):>7}  {own.name} [{package}]"]
-        lines += [textwrap.fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+        value, difference = score.definitions[own.name], difference_text(score, own.name)
+        if difference == "+0.00":
+            equal.append(own.title)
+        elif own is not DEFINITIONS[0] and own.name not in IN_THE_TABLE:
+            meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
+            lines += [f"{percent(value):>7} {difference:>7}  {own.title}"]
+            lines += [textwrap.fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+    if equal:
+        lines += ["", textwrap.fill(f"Equal to the exact mIoU here: {'; '.join(equal)}.", width)]
+    lines += ["", ALL_DEFINITIONS]
     if score.published is not None:
         lines += ["", textwrap.fill(published_text(score), width)]
-    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {num_images} images."]
+    num_warnings = len(score.warnings)
+    noted = f" ({num_warnings} warning{'s' * (num_warnings > 1)} above)" if num_warnings else ""
+    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {num_images} images{noted}."]
     return "\n".join(lines)
 
 
@@ -69,12 +80,15 @@ def published_text(score: MaskScore) -> str:
         return ""
     if published.matches:
         verb = "gives" if len(published.matches) == 1 else "give"
-        return f"Published {published.text}: {', '.join(published.matches)} {verb} this number for these masks."
+        low, high = (100 * (published.value + sign * published.tolerance) for sign in (-1, 1))
+        coarse = f" So few digits fit every score from {low:.1f} to {high:.1f} %." * (published.tolerance >= COARSE)
+        titles = "; ".join(TITLES[name] for name in published.matches)
+        return f"Published {published.text}: {titles} {verb} this number for these masks.{coarse}"
     if published.nearest is None:
         return f"Published {published.text}: no definition gives a number for these masks."
     nearest = 100 * score.definitions[published.nearest]
     return (
         f"Published {published.text}: no definition above gives this number for these masks. The nearest is "
-        f"{published.nearest} with {nearest:.2f} %. Then the masks, the images, the classes or the definition differ "
-        "from the published ones."
+        f"{TITLES[published.nearest]} with {nearest:.2f} %. Then the masks, the images, the classes or the definition "
+        "differ from the published ones."
     )

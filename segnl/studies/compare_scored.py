@@ -16,6 +16,7 @@ import numpy as np
 
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.groups import named_groups
+from segnl.data.mask_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from segnl.metrics.confusion import mean_of_defined, ratio
 from segnl.metrics.scored_counts import SUFFIX, ScoredCounts, counts_path, load_counts
 from segnl.metrics.statistics.comparison import (
@@ -151,6 +152,12 @@ def _existing(text: str) -> Path:
 def _open(path: Path, split: str, trust_modules: Sequence[str]) -> Result:
     if path.suffix == ".npz":
         return Result(path, load_counts(path))
+    suffixes = {own.suffix.lower() for own in path.iterdir()} if path.is_dir() else set()
+    if suffixes & {*IMAGE_SUFFIXES, *ARRAY_SUFFIXES} and ".safetensors" not in suffixes:
+        raise ConfigError(
+            f"{path}: a folder of masks; score it first: segnl score {path} --labels DIR --classes FILE --json "
+            f"{path.name}.json, then compare {path.name}.json"
+        )
     from segnl.studies.evaluated import evaluated
 
     counts, training, groups = evaluated(path, split, trust_modules)

@@ -35,12 +35,22 @@ CONDITIONS = "What was equal between the models, as far as it is known:"
 def scored_text(comparison: ScoredComparison, *, width: int) -> str:
     """Returns scores, verdicts and conditions for a terminal of `width` characters."""
     lines = [*_score_lines(comparison), ""]
+    lines += [textwrap.fill(f"warning: {own}", width, subsequent_indent="  ") for own in scored_warnings(comparison)]
     lines += [textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in scored_verdicts(comparison)]
     lines += ["", CONDITIONS]
     for state, detail in condition_lines(comparison.conditions):
         lead = f"  {state:<9}  "
         lines += [textwrap.fill(detail, width, initial_indent=lead, subsequent_indent=" " * len(lead))]
     return "\n".join(lines)
+
+
+def scored_warnings(comparison: ScoredComparison) -> list[str]:
+    """Returns the warnings of `segnl score` about the masks, each with the models that it holds for."""
+    by_sentence: dict[str, dict[str, None]] = {}
+    for name, results in comparison.models.items():
+        for sentence in (sentence for result in results for sentence in result.counts.warnings):
+            by_sentence.setdefault(sentence, {})[name] = None
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in by_sentence.items()]
 
 
 def condition_lines(conditions: Sequence[Condition]) -> list[tuple[State, str]]:
@@ -72,6 +82,7 @@ def scored_dict(comparison: ScoredComparison) -> JSONDict:
         "heads": {name: _model_dict(results) for name, results in comparison.models.items()},
         "pairs": pairs,
         "verdicts": scored_verdicts(comparison),
+        "warnings": scored_warnings(comparison),
         "conditions": [asdict(condition) for condition in comparison.conditions],
         "complete": True,
     }
@@ -148,7 +159,7 @@ def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
         return f"{lead}, {where}: this says nothing about other images{_by_score(pair)}."
     interval = f"{lead} {bracket(pair.images_low, pair.images_high)} (95 % interval over images): "
     if pair.images_low <= 0 <= pair.images_high:
-        return f"{interval}not separable on images like these{_by_score(pair)}."
+        return f"{interval}not separable on images like these, as the interval includes 0{_by_score(pair)}."
     return f"{interval}{better} is better on images like these{_by_score(pair)}."
 
 

@@ -35,7 +35,7 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     assert main(["score", *folders, "--json", str(out), "--published", "0.64"]) == 0
     text = capsys.readouterr().out
     assert "mIoU                       63.64   mean over 3 of 3 classes" in text
-    assert "Published 0.64: label_size_union_present," in text
+    assert "Published 0.64: mIoU (Cityscapes, mmsegmentation);" in text
     assert json.loads(out.read_text())["miou"] == pytest.approx(7 / 11)
     assert sorted(path.name for path in out.parent.iterdir()) == ["x.counts.npz", "x.html", "x.json"]
     page = out.with_suffix(".html").read_text()
@@ -57,6 +57,22 @@ def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_lo
     assert table[4] == "(not shown: classes in neither labels nor predictions: 3)"
     assert table[5] == "-" * len(table[0])
     assert table[6].startswith("mIoU                       63.64   mean over 3 of 6 classes")
+
+
+def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path(folders[0]) / "b.png").unlink()
+    assert main(["score", *folders, "--published", "64", "--json", str(tmp_path / "x.json")]) == 0
+    text = capsys.readouterr().out
+    assert "The exact mIoU is 63.64 % over 1 images (1 warning above)." in text
+    assert "\n  77.78  +14.14  mean Dice (mDice)\n" in text
+    sentences = " ".join(text.split())
+    assert "Equal to the exact mIoU here: mIoU over all classes (ADE20K's benchmark);" in sentences
+    assert "So few digits fit every score from 63.5 to 64.5 %." in sentences
+    page = tmp_path.joinpath("x.html").read_text()
+    names = json.loads(tmp_path.joinpath("x.json").read_text())["definitions"]
+    assert all(f"<small>{name}</small>" in page for name in names)
 
 
 def test_the_folder_may_follow_several_ignored_ids(folders: list[str]) -> None:
@@ -91,7 +107,7 @@ def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segnl: error")]
     assert errors == [
         f"segnl: error: {folders[0]}/c.png: no label belongs to it, as for 1 of 3 predictions; labels are named like "
-        "'a': rename the files, or name the ends that differ with --label-suffix and --prediction-suffix"
+        "'a': rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
     ]
 
 

@@ -221,6 +221,42 @@ def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tu
         pair_masks(of(*labels), of(*predictions))
 
 
+@pytest.mark.parametrize(
+    ("labels", "predictions", "options"),
+    [
+        (("001", "002"), ("frame_001", "frame_002"), "--prediction-prefix frame_"),
+        (("001", "002", "003"), ("out/001_pred", "out/003_pred"), "--prediction-suffix _pred"),
+        (
+            ("b/b_01_gtFine_labelIds", "b/b_02_gtFine_labelIds"),
+            ("b_02_leftImg8bit",),
+            "--label-suffix gtFine_labelIds --prediction-suffix leftImg8bit",
+        ),
+        (
+            ("mask_07", "mask_08"),
+            ("im-08.x", "im-07.x"),
+            "--label-prefix mask_ --prediction-prefix im- --prediction-suffix .x",
+        ),
+    ],
+)
+def test_options_that_would_pair_them_are_advised(
+    labels: tuple[str, ...], predictions: tuple[str, ...], options: str
+) -> None:
+    with pytest.raises(DataError, match=f": add {options}$"):
+        pair_masks(of(*labels), of(*predictions))
+
+
+def test_a_prefix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
+    for name in ("a/pred_1_x.png", "a/image_1_x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(IDS).save(tmp_path / name)
+    assert list(find_masks(tmp_path, "_x.png", prefix="pred_")) == ["a/1"]
+
+
+def test_floats_that_are_whole_numbers_are_ids(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=IDS.astype(np.float32))
+    assert np.array_equal(read(tmp_path / "a.npz"), IDS)
+
+
 def test_two_masks_of_one_sample_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
         Image.fromarray(IDS).save(tmp_path / name)
@@ -278,7 +314,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: b
 
 
 @pytest.mark.parametrize(
-    ("array", "advice"), [(np.zeros((5, 7)), "argmax"), (np.zeros((3, 5, 7), int), "one id per pixel")]
+    ("array", "advice"), [(np.full((5, 7), 0.5), "argmax"), (np.zeros((3, 5, 7), int), "one id per pixel")]
 )
 def test_an_array_of_scores_is_refused(tmp_path: Path, array: np.ndarray, advice: str) -> None:
     np.savez(tmp_path / "a.npz", a=array)

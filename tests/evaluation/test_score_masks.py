@@ -102,7 +102,7 @@ def test_masks_of_the_other_ids_are_recognised(tmp_path: Path) -> None:
         str(tmp_path / "classes.tsv"),
         ignore_ids=[0],
     )
-    sentence = warning_of(score_masks(request), "These masks look like train ids")
+    sentence = warning_of(score_masks(request), "The predictions look like train ids")
     assert "100.0 % instead of 0.0 %. Try --prediction-ids train." in sentence
     assert not any("look like" in own for own in score_masks(replace(request, prediction_ids="train")).warnings)
 
@@ -141,7 +141,7 @@ def test_masks_of_another_size_are_refused_or_resized(request_: ScoreRequest) ->
     with pytest.raises(DataError, match=r"x\.png: 51x87 pixels, but its label has 17x29; .*--resize"):
         score_masks(request_)
     score = score_masks(replace(request_, resize=True))
-    assert warning_of(score, "1 predictions have another size")
+    assert warning_of(score, "1 of 2 predictions have another size")
     Image.fromarray(ids).save(path)
     assert score.definitions == score_masks(request_).definitions
 
@@ -153,7 +153,7 @@ def test_a_predicted_id_without_a_meaning_is_named(
     arrays = {path.stem: np.array(Image.open(path)).astype(dtype) for path in request_.predictions.glob("*.png")}
     arrays["x"][2, 4] = value
     np.savez(tmp_path / "p.npz", **arrays)
-    message = rf"x: pixel \(row 2, column 4\) holds {value}, but the file ids of classes.tsv are 0, 3, 7, 9, 20, 255; "
+    message = rf"x: pixel \(row 2, column 4\) holds {value}, but the ids of classes.tsv are 0, 3, 7, 9, 20, 255; "
     with pytest.raises(DataError, match=message):
         score_masks(replace(request_, predictions=tmp_path / "p.npz"))
 
@@ -164,8 +164,13 @@ def test_a_predicted_id_without_a_meaning_is_named(
         ([1, 2, 3], 0, "file", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
         ([1, 2, 3], 0, "train", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
         ([0, 4, 1], 0, "train", "count 4 as no class with --ignore 4"),
-        ([1, 2, 3], 1, "train", "read the predictions as file ids with --prediction-ids file$"),
-        ([0, 1, 2], 1, "file", "read the predictions as train ids with --prediction-ids train, or count 0 as no"),
+        ([1, 2, 3], 1, "train", "read the predictions as the ids of the class table with --prediction-ids file$"),
+        (
+            [0, 1, 2],
+            1,
+            "file",
+            r"read the predictions as train ids \(0, 1, 2 ...\) with --prediction-ids train, or count 0 as no",
+        ),
     ],
 )
 def test_the_advice_about_an_unknown_predicted_id_can_help(
@@ -221,7 +226,7 @@ def test_an_unknown_id_in_a_label_is_named(request_: ScoreRequest) -> None:
 
 def test_an_image_without_labels_and_a_data_set_without_labels(request_: ScoreRequest) -> None:
     Image.new("L", (29, 17), 0).save(request_.labels / "x.png")
-    assert warning_of(score_masks(request_), "1 images have no labelled pixel")
+    assert warning_of(score_masks(request_), "1 of 2 images have no labelled pixel")
     Image.new("L", (11, 23), 0).save(request_.labels / "y.png")
     result = score_masks(request_).to_dict()
     assert result["miou"] is None
@@ -352,6 +357,15 @@ def test_the_counts_are_read_as_they_were_written(request_: ScoreRequest, tmp_pa
         assert np.array_equal(getattr(loaded, name), getattr(counts, name))
     assert loaded.label_digests == counts.label_digests
     assert loaded.source == counts.source
+    assert loaded.warnings == counts.warnings == ()
+
+
+def test_the_counts_keep_what_makes_the_score_doubtful_and_no_more(request_: ScoreRequest, tmp_path: Path) -> None:
+    (request_.predictions / "y.png").unlink()
+    counts = score_masks(request_).scored_counts()
+    (tmp_path / "a.counts.npz").write_bytes(counts_bytes(counts))
+    (warning,) = load_counts(tmp_path / "a.counts.npz").warnings
+    assert warning.startswith("1 of 2 labels have no prediction.")
 
 
 def test_changed_counts_are_refused(request_: ScoreRequest, tmp_path: Path) -> None:
@@ -402,7 +416,7 @@ def test_counts_with_names_that_are_no_texts_are_refused(request_: ScoreRequest,
             load_counts(tmp_path / "b.npz")
     arrays["sample_ids"] = np.arange(2)
     texts = {name: arrays[name] for name in arrays if name != "about"}
-    about = json.dumps({"format": "segnl-counts-1", "source": "x", "checksum": _checksum("x", texts)})
+    about = json.dumps({"format": "segnl-counts-1", "source": "x", "checksum": _checksum("x", [], texts)})
     np.savez(tmp_path / "b.npz", **texts, about=np.array(about))
     with pytest.raises(DataError, match="no texts"):
         load_counts(tmp_path / "b.npz")
@@ -518,6 +532,32 @@ def test_masks_of_another_aspect_ratio_are_not_resized(tmp_path: Path, hw: tuple
 def test_sizes_that_were_rounded_are_resized(tmp_path: Path, hw: tuple[int, int]) -> None:
     label = np.arange(2).repeat(27 * 13 // 2 + 1)[: 27 * 13].reshape(27, 13)
     assert scored(tmp_path, np.zeros(hw), label, resize=True).num_resized == 1
+
+
+@pytest.mark.parametrize(("step", "word"), [(1, "next"), (-1, "previous")])
+def test_predictions_numbered_off_by_one_are_noticed(request_: ScoreRequest, step: int, word: str) -> None:
+    random = np.random.default_rng(8)
+    labels = [np.repeat(random.integers(0, 3, (9, 1)), 11, axis=1) for _ in range(7)]
+    for folder in (request_.labels, request_.predictions):
+        for path in folder.glob("*.png"):
+            path.unlink()
+    write(request_.labels, **{f"frame_{i:04}": file_ids(label) for i, label in enumerate(labels)})
+    write(request_.predictions, **{f"frame_{i:04}": file_ids(noisy(labels[i], 3)) for i in range(1, 6)})
+    assert not any("off by one" in own for own in score_masks(request_).warnings)
+    write(request_.predictions, **{f"frame_{i:04}": file_ids(noisy(labels[i + step], 3)) for i in range(1, 6)})
+    assert warning_of(score_masks(request_), f"The predictions fit the labels with the {word} number better")
+
+
+def test_results_of_coco_that_name_no_file_are_said_to_be_paired_by_number(request_: ScoreRequest) -> None:
+    lengths = {"size": [17, 29], "counts": [0, 17 * 29]}
+    content = [{"image_id": 7, "category_id": 3, "segmentation": lengths}]
+    (request_.labels.parent / "p.json").write_text(json.dumps(content))
+    (request_.labels / "x.png").rename(request_.labels / "0007.png")
+    score = score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
+    assert warning_of(score, "Predictions are paired with labels by number, such as image_id 7 with '0007'")
+    (request_.labels / "0007.png").rename(request_.labels / "000000000007.png")
+    score = score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
+    assert not any("by number" in own for own in score.warnings)
 
 
 # ---- masks of colours ----

@@ -62,6 +62,26 @@ def test_one_file_a_model_gives_an_interval_over_images_and_says_so(two: list[st
     assert images.startswith("Images are taken as independent.")
 
 
+def test_warnings_about_the_masks_are_repeated(tmp_path: Path) -> None:
+    counts = counts_of(0.7, 1)
+    files = [
+        save(tmp_path, name, replace(own, warnings=warnings))
+        for name, own, warnings in (
+            ("a", counts, ("2 of 8 labels have no prediction.",)),
+            ("b", counts_of(0.7, 3), ("2 of 8 labels have no prediction.", "8 predictions were resized.")),
+        )
+    ]
+    text = scored_text(compare_scored(files), width=120)
+    assert "\nwarning: a, b: 2 of 8 labels have no prediction.\nwarning: b: 8 predictions were resized.\n" in text
+
+
+def test_a_folder_of_masks_is_told_to_be_scored_first(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.PNG").touch()
+    with pytest.raises(ConfigError, match=r"masks: a folder of masks; score it first: .* compare masks\.json"):
+        compare_scored([str(tmp_path / "masks"), str(tmp_path / "masks")[:-5] + "masks/a.PNG"])
+
+
 def test_equal_masks_under_two_names_are_called_equal(two: list[str], tmp_path: Path) -> None:
     again = save(tmp_path, "again", counts_of(0.7, 1))
     assert scored_verdicts(compare_scored([two[0], again]))[0].endswith(": the counts are equal in every image.")
