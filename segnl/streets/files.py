@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
-from segnl.core.files import remove_leftovers, write_atomic
+from segnl.core.files import read_bytes, remove_leftovers, write_atomic
 from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
 from segnl.streets.clips import render_clip
@@ -120,17 +120,19 @@ def require_complete(root: Path) -> None:
 def read_manifest(root: Path) -> dict[str, Any]:
     """Reads the settings that `root` was generated with; empty when it holds no streets."""
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_bytes(root / MANIFEST))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise DataError(f"{root / MANIFEST}: cannot be read ({err}); delete the folder and generate it again") from err
-    return manifest if isinstance(manifest, dict) else {}
+    if not isinstance(manifest, dict) or not all(type(manifest.get(split, 0)) is int for split in CITIES):
+        raise DataError(f"{root / MANIFEST}: was not written by segnl data; choose another folder")
+    return manifest
 
 
 def _require_same(out: Path, manifest: dict[str, Any]) -> None:
     existing = read_manifest(out)
-    if not existing and (out / "leftImg8bit").exists():
+    if not existing and any((out / name).exists() for name in ("leftImg8bit", "gtFine")):
         raise DataError(f"{out}: holds a data set that is not streets; choose another --out")
     remedy = "choose another --out or delete it"
     for key in ("version", "frames", "seed", "hw"):

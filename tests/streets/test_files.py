@@ -41,7 +41,7 @@ def test_what_is_there_stays_and_what_is_missing_or_broken_off_is_made_again(tmp
     before = digest(tmp_path)
     image_files(tmp_path, "train", 1)["labelIds"].unlink()
     image_files(tmp_path, "val", 0)["image"].write_bytes(b"")
-    (tmp_path / "gtFine/val/quellbach/.x_gtFine_color.png.00000001").write_bytes(b"left by a killed run")
+    (tmp_path / "gtFine/val/quellbach/.x_gtFine_color.png.segnl-00000001").write_bytes(b"left by a killed run")
     calls: list[tuple[int, int]] = []
     assert generate(tmp_path, num_train=4, num_val=2, hw=HW, progress=lambda *done: calls.append(done)) == 2
     assert digest(tmp_path) == before
@@ -64,10 +64,19 @@ def test_another_seed_size_or_fewer_images_are_refused(tmp_path: Path):
             generate(tmp_path, **{"num_train": 2, "num_val": 1, "hw": HW, **other})
 
 
-def test_a_foreign_data_set_is_not_written_into(tmp_path: Path):
-    (tmp_path / "leftImg8bit").mkdir()
+@pytest.mark.parametrize("folder", ["leftImg8bit", "gtFine"])
+def test_a_foreign_data_set_is_not_written_into(tmp_path: Path, folder: str):
+    (tmp_path / folder).mkdir()
     with pytest.raises(DataError, match="not streets"):
         generate(tmp_path, num_train=1, num_val=1, hw=HW)
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"train": "x"}', "[" * 100_000, '{"precious": 1}'])
+def test_a_manifest_of_somebody_else_is_not_replaced(tmp_path: Path, content: str):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(DataError):
+        generate(tmp_path, num_train=1, num_val=1, hw=HW)
+    assert (tmp_path / MANIFEST).read_text() == content
 
 
 @pytest.mark.parametrize("change", [{"num_val": 0}, {"hw": (32, 64)}, {"hw": (9000, 18000)}])
