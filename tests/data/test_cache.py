@@ -220,7 +220,7 @@ def test_killed_while_it_is_made_and_made_by_two_at_once_it_is_whole(make_folder
     process.kill()
     process.join()
     num_made = len(list(folder.glob("*.sample")))
-    (folder / ".0123.sample.0123abcd").write_bytes(b"half")  # as a killed writer leaves it
+    (folder / ".0123.sample.segnl-0123abcd").write_bytes(b"half")  # as a killed writer leaves it
     processes = [fork.Process(target=cache_samples, args=([data],)) for _ in range(2)]
     for process in processes:
         process.start()
