@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
     from segnl.core.errors import ConfigError
-    from segnl.core.files import not_a_link, write_text
+    from segnl.core.files import not_a_link, read_bytes, write_text
     from segnl.core.limits import MAX_SEED, require_count
     from segnl.core.log import one_line
     from segnl.data.find import DATASETS
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         path = plan.home / file
         if path.parent != plan.home:
             not_a_link(path.parent)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        if path.exists() and read_bytes(path) != text.encode():
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_text(path, text)
         plan.notes.append(f"wrote {path}")

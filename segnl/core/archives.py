@@ -4,9 +4,11 @@ Nothing is unpacked, so a member's name leads nowhere; one that is no plain path
 same, since other programs would unpack it elsewhere.
 """
 
+import errno
 import functools
 import io
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -187,6 +189,18 @@ def member_bytes(path: Path) -> bytes | None:
 
 
 def open_file(path: Path) -> io.BufferedReader | io.BytesIO:
-    """Opens a file, or one in an archive, for reading."""
+    """Opens a regular file, or one in an archive, for reading.
+
+    Raises OSError for any other, such as a pipe that nobody writes to.
+    """
     content = member_bytes(path)
-    return path.open("rb") if content is None else io.BytesIO(content)
+    if content is not None:
+        return io.BytesIO(content)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import stat
@@ -13,9 +14,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from segnl.core.archives import member_bytes, open_file
+from segnl.core.archives import open_file
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.log import log
 
@@ -99,27 +100,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the bytes of a regular file, or of one in a zip archive.
-
-    Raises OSError for any other, such as a pipe that nobody writes to.
-    """
-    content = member_bytes(path)
-    if content is not None:
-        return content
-    with open_regular(path) as file:
+    """Returns the bytes of a file as `open_file` opens it."""
+    with open_file(path) as file:
         return file.read()
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file for reading. Raises OSError for any other, such as a pipe that nobody writes to."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return open(descriptor, "rb")
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file. Raises OSError as `read_bytes`, ValueError for what is no JSON."""
+    try:
+        return json.loads(read_bytes(path))
+    except RecursionError as err:
+        raise ValueError("nested without end") from err
 
 
 def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
@@ -173,7 +164,11 @@ def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> 
     waits: waits for another process that holds it. Else raises ConfigError; hint: what else the user could give.
     """
     path = not_a_link(folder / LOCK)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"{path}: is a pipe or a device; remove it")
+    with open(descriptor, "r+", errors="replace") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:

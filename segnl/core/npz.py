@@ -8,12 +8,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core.archives import open_file
+
 MAX_ITEMS = 2**28
 
 
 def array_names(path: Path) -> list[str]:
     """Returns the names of the arrays in an .npz file. Raises ValueError for a doubled name, and what zipfile does."""
-    with zipfile.ZipFile(path) as file:
+    with open_file(path) as content, zipfile.ZipFile(content) as file:
         names = [name.removesuffix(".npy") for name in file.namelist()]
     seen: set[str] = set()
     for name in names:
@@ -25,7 +27,7 @@ def array_names(path: Path) -> list[str]:
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
     """Reads one array of an .npz file. Raises KeyError for a missing one, and as `load_array` does."""
-    with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
+    with open_file(path) as content, zipfile.ZipFile(content) as file, file.open(f"{name}.npy") as member:
         return load_array(member)
 
 

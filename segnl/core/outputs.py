@@ -8,8 +8,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from segnl.core.archives import open_file
 from segnl.core.errors import ConfigError
-from segnl.core.files import open_regular
 
 _WINDOW = 1 << 16
 """Bytes at a file's start and at its end in which the remark is looked for."""
@@ -46,8 +46,9 @@ def require_own(path: Path, command: str, *, option: str) -> None:
     option: names the path. Called before the work begins.
     """
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_file(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             content = file.read(_WINDOW)
             file.seek(max(len(content), size - _WINDOW))
             content += file.read(_WINDOW)

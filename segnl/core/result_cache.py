@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from segnl.core.config import JSONDict
-from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, write_atomic
+from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, read_json, write_atomic
 
 FORMAT = "segnl-result-1"
 
@@ -63,7 +63,7 @@ def write_record(path: Path, record: Record) -> None:
 def read_record(path: Path) -> Record | None:
     """Reads what `write_record` wrote; None for a file that is missing, damaged or of another kind."""
     try:
-        content = json.loads(read_bytes(path))
+        content = read_json(path)
         checksum = content.pop("checksum")
         if content["format"] != FORMAT or checksum != digest_of(content):
             return None
@@ -75,7 +75,7 @@ def read_record(path: Path) -> Record | None:
             with np.load(io.BytesIO(packed), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         return Record(content["key"], content["value"], arrays)
-    except (*NPZ_FAULTS, AttributeError, RecursionError):
+    except (*NPZ_FAULTS, AttributeError):
         return None
 
 

@@ -1,6 +1,5 @@
 """Masks of COCO files: panoptic ones, and results with run lengths (RLE). Imports no torch."""
 
-import json
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import inside
+from segnl.core.files import inside, read_json
 from segnl.data.reading import FileError, read_image
 
 MAX_BITS = 40
@@ -134,8 +133,8 @@ def coco_masks(path: Path, category_ids: CategoryIds | None = None, reference: P
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as err:
+        content = read_json(path)
+    except (OSError, ValueError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason})") from err
     return content if isinstance(content, dict) else {"annotations": content}

@@ -534,7 +534,7 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
         for row in csv.reader(_lines(path), delimiter=separator):
             cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
             numbers = [cell.strip() for cell in cells[1:4]]
-            if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+            if len(numbers) == 3 and all(number.isdecimal() and len(number) < 4 for number in numbers):
                 red, green, blue = map(int, numbers)
                 out[red, green, blue] = cells[0].strip()
     return out

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segnl.core.archives import open_file
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS
@@ -92,7 +93,7 @@ def _read_file(path: Path) -> Ids:
             raise FileError(path, "format", f"holds {len(names)} arrays; expected one mask in a file")
         return _read_array(path, names[0])
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _checked(load_array(file), path)
     except NPZ_FAULTS as err:
         raise FileError(path, "damaged", f"cannot be read as a NumPy file ({err})") from err

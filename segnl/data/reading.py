@@ -293,6 +293,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     PIL's own limit holds for the whole process; ours for a call.
     """
     packed = member_bytes(path)
+    if packed is None and path.exists() and not path.is_file():
+        raise OSError("a pipe, a device or a folder")
     Image.init()  # a build of PIL may lack some decoders
     formats = [name for name in DECODERS if name in Image.OPEN]
     with _PIL_LIMIT:

@@ -22,7 +22,7 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, not_a_link, run_lock, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, inside, not_a_link, read_json, run_lock, sha256_of, write_atomic
 from segnl.core.log import log
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
@@ -391,7 +391,7 @@ def _write_results(evaluation: Evaluation) -> None:
 def _last_result(folder: Path) -> JSONDict:
     """Returns what metrics.json in the folder of a result holds; empty where there is none."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = read_json(folder / "metrics.json")
     except (OSError, ValueError):
         return {}
     return metrics if isinstance(metrics, dict) else {}

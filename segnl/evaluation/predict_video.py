@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from segnl.core.archives import open_file
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, DataError, MachineError
@@ -68,7 +69,7 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
     video = _overlaid(out, video_id)
     num_frames, table = 0, predictor.class_table
     with (
-        path.open("rb") as file,
+        open_file(path) as file,
         _opened(av, file, path, predictor.image_format.max_pixels) as stream,
         _VideoWriter(av, video, stream) as writer,
         Background(WRITERS, max_pending=2 * WRITERS) as background,

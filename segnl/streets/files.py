@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segnl.core.archives import open_file
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
-from segnl.core.files import read_bytes, remove_leftovers, write_atomic
+from segnl.core.files import read_json, remove_leftovers, write_atomic
 from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
 from segnl.streets.clips import render_clip
@@ -120,10 +121,10 @@ def require_complete(root: Path) -> None:
 def read_manifest(root: Path) -> dict[str, Any]:
     """Reads the settings that `root` was generated with; empty when it holds no streets."""
     try:
-        manifest = json.loads(read_bytes(root / MANIFEST))
+        manifest = read_json(root / MANIFEST)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as err:
+    except (OSError, ValueError) as err:
         raise DataError(f"{root / MANIFEST}: cannot be read ({err}); delete the folder and generate it again") from err
     if not isinstance(manifest, dict) or not all(type(manifest.get(split, 0)) is int for split in CITIES):
         raise DataError(f"{root / MANIFEST}: was not written by segnl data; choose another folder")
@@ -151,7 +152,7 @@ def _write_manifest(out: Path, manifest: dict[str, Any], *, is_complete: bool) -
 def _is_whole(path: Path) -> bool:
     """Whether a PNG has its last chunk; after a power cut a file may exist and be empty."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(-len(_END_CHUNK), os.SEEK_END)
             return file.read() == _END_CHUNK
     except OSError:

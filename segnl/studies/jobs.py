@@ -20,6 +20,7 @@ from typing import Protocol
 
 import torch
 
+from segnl.core.archives import open_file
 from segnl.core.child_process import child_command, child_environment
 from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.files import ensure_writable
@@ -263,7 +264,7 @@ def _stop_with_parent() -> None:
 def last_step(log: Path) -> int:
     """Returns the last step of a growing log.jsonl; 0 where there is none yet."""
     try:
-        with log.open("rb") as file:
+        with open_file(log) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError:

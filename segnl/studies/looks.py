@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segnl.core.files import write_atomic
+from segnl.core.files import read_json, write_atomic
 from segnl.metrics.statistics.comparison import Comparison
 from segnl.studies.study import Study
 
@@ -36,7 +36,7 @@ def _differs(look: dict[str, Any], own: dict[str, Any]) -> bool:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        looks = json.loads(file.read_bytes())
+        looks = read_json(file)
         return [look for look in looks if isinstance(look["seeds"], dict) and "plan" in look]
     except (OSError, ValueError, TypeError, KeyError):
         return []

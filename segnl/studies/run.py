@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from segnl.core.errors import ConfigError, SegnlError
-from segnl.core.files import ensure_writable, run_lock, sha256_of, write_atomic, write_text
+from segnl.core.files import ensure_writable, read_json, run_lock, sha256_of, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
 from segnl.core.outputs import marked
@@ -102,7 +102,7 @@ def _claim_folder(study: Study) -> None:
     note, file = study.folder / "study.json", study.file.resolve()
     own = {"file": str(file), "sha256": sha256_of(file)}
     try:
-        before = json.loads(note.read_bytes())
+        before = read_json(note)
         other = Path(before["file"])
         is_taken = other.exists() and not other.samefile(file) and before["sha256"] != own["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

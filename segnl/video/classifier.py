@@ -161,7 +161,7 @@ def load(path: str | Path) -> VideoClassifier:
         raise CheckpointError(f"{path}: no video classifier of segnl; expected a file of segnl.video.save")
     try:
         model = VideoClassifier(validate(VideoConfig, json.loads(settings), file=str(path)))
-    except (json.JSONDecodeError, ConfigError) as err:
+    except (ValueError, RecursionError, ConfigError) as err:
         raise CheckpointError(f"{path}: its settings cannot be read ({err})") from err
     load_strict(model, tensors, renamed({}), where=str(path))
     return model.eval()

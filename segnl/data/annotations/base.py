@@ -4,7 +4,6 @@ A format is a file in this folder with `find(root, files) -> Annotations | None`
 annotations. Id 0 is the background, 255 is ignored, and the classes are 1, 2, 3 ...
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
 from segnl.core.files import read_bytes
+from segnl.core.files import read_json as json_content
 from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, image_hw
 
@@ -50,8 +50,8 @@ class Annotations:
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises FileError for one that cannot be read."""
     try:
-        return json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError) as err:
+        return json_content(path)
+    except (OSError, ValueError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
 

@@ -13,7 +13,7 @@ from PIL import Image
 from segnl.core.archives import is_file
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import not_a_link, read_bytes, sha256_of, write_atomic
+from segnl.core.files import not_a_link, read_json, sha256_of, write_atomic
 from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import AnnotatedImage
@@ -88,8 +88,8 @@ def require_current(label_folder: Path) -> None:
 def _stored(folder: Path) -> JSONDict:
     """Reads the record of drawn labels. Raises ConfigError where there is none."""
     try:
-        stored = json.loads(read_bytes(folder / RECORD))
-    except (OSError, ValueError, RecursionError) as err:
+        stored = read_json(folder / RECORD)
+    except (OSError, ValueError) as err:
         raise ConfigError(f"{folder}: holds other files than labels that segnl drew; move it aside") from err
     return stored if isinstance(stored, dict) else {}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from segnl.core.arrays import Pixels
 from segnl.core.config import Config
 from segnl.core.errors import MachineError
-from segnl.core.files import write_atomic
+from segnl.core.files import read_json, write_atomic
 from segnl.data.reading import rgb_view
 from segnl.labels.table import ClassTable
 from segnl.training.hooks import Hook, Validation
@@ -56,7 +56,7 @@ class Logger(Hook):
 
 def _stored_ids(run: Path) -> dict[str, str]:
     path = run / "loggers.json"
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def import_extra(module: str, extra: str) -> Any:
