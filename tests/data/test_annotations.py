@@ -343,3 +343,22 @@ def test_a_broken_panoptic_file_is_one_line(segments, over, message, tmp_path):
     write_panoptic(tmp_path, segments, np.full(HW, 5), **over)
     with pytest.raises(DataError, match=message):
         drawn(coco, tmp_path)
+
+
+def rotate(image: Path, orientation: int = 3) -> None:
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    Image.open(image).save(image, exif=tag)
+
+
+def test_annotations_of_an_image_with_an_orientation_are_not_drawn_elsewhere(tmp_path, caplog):
+    write_labelme(tmp_path / "lm", [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
+    write_yolo(tmp_path / "yolo", "1 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    for module, root, image in ((labelme, "lm", "a.jpg"), (yolo, "yolo", "images/train/a.jpg")):
+        rotate(tmp_path / root / image)
+        with pytest.raises(DataError, match=r"a\.jpg: EXIF orientation 3: it was annotated rotated"):
+            drawn(module, tmp_path / root)
+    write_coco(tmp_path / "coco", [{"category_id": 3, "segmentation": {"size": HW, "counts": [HW[0] * HW[1]]}}])
+    rotate(tmp_path / "coco" / "train2017" / "a.jpg")
+    drawn(coco, tmp_path / "coco")
+    assert "a.jpg: EXIF orientation 3; annotations are taken for pixels as stored" in caplog.text

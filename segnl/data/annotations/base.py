@@ -19,7 +19,7 @@ from segnl.core.errors import DataError
 from segnl.core.files import read_bytes
 from segnl.core.files import read_json as json_content
 from segnl.data.layout import SPLIT_WORDS
-from segnl.data.reading import FileError, image_hw
+from segnl.data.reading import FileError, exif_orientation, image_hw
 
 BACKGROUND_WORDS = ("background", "_background_", "__background__")
 
@@ -109,6 +109,13 @@ def require_hw(path: Path, where: str, image: Path, hw: tuple[int, int]) -> None
             f"{where}: height and width are {hw[0]} and {hw[1]}, but {image.name} has {own[0]}x{own[1]} pixels; "
             "annotate the image as it is, or restore the image that was annotated",
         )
+
+
+def require_upright(image: Path) -> None:
+    """Raises FileError for an image with an orientation tag: it was annotated rotated, and is read as stored."""
+    if (orientation := exif_orientation(image)) != 1:
+        detail = f"EXIF orientation {orientation}: it was annotated rotated, but pixels are read as stored"
+        raise FileError(image, "orientation", f"{detail}; save it upright, such as with mogrify -auto-orient")
 
 
 def fill_polygon(label: Ids, points: Any, value: int) -> None:

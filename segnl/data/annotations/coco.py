@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
+from segnl.core.log import log
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
@@ -31,7 +32,7 @@ from segnl.data.annotations.base import (
 )
 from segnl.data.coco_masks import RunLengths, decode_run_lengths
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import FileError, read_colours
+from segnl.data.reading import FileError, exif_orientation, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
 Content = TypeVar("Content", bound=BaseModel)
@@ -269,6 +270,8 @@ def _draw(path: Path, file: Path, image: _Image, objects: Sequence[_Object], ids
     where = f"image {image.file_name}"
     hw = (image.height, image.width)
     require_hw(path, where, file, hw)
+    if (orientation := exif_orientation(file)) != 1:
+        log.warning("%s: EXIF orientation %d; annotations are taken for pixels as stored", file, orientation)
     masks: list[tuple[bool, int, int, Any]] = []  # whether no crowd, minus the area, the id, the mask's run lengths
     for own in objects:
         value = IGNORE if own.iscrowd else ids[own.category_id]

@@ -25,6 +25,7 @@ from segnl.data.annotations.base import (
     json_files,
     read_json,
     require_hw,
+    require_upright,
     split_of,
 )
 from segnl.data.layout import IMAGE_SUFFIXES
@@ -109,6 +110,7 @@ def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Id
     if content.imageHeight is None or content.imageWidth is None:
         raise FileError(path, "format", "imageHeight, imageWidth: missing; open and save it in LabelMe again")
     hw = (content.imageHeight, content.imageWidth)
+    require_upright(image)
     require_hw(path, content.imagePath, image, hw)
     label = np.zeros(hw, np.uint8)
     for i, shape in enumerate(content.shapes):

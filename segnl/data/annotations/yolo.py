@@ -16,7 +16,14 @@ from segnl.core.arrays import Ids
 from segnl.core.config import JSONDict, read_file
 from segnl.core.errors import DataError
 from segnl.core.files import read_bytes
-from segnl.data.annotations.base import AnnotatedImage, Annotations, fill_polygon, ids_of, require_images
+from segnl.data.annotations.base import (
+    AnnotatedImage,
+    Annotations,
+    fill_polygon,
+    ids_of,
+    require_images,
+    require_upright,
+)
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, image_hw
 
@@ -133,6 +140,7 @@ def _label_of(root: Path, image: Path) -> Path:
 
 
 def _draw(image: Path, label: Path | None, ids: Mapping[int, int]) -> Ids:
+    require_upright(image)
     hw = image_hw(image)
     polygons = [] if label is None else _polygons(label, ids)
     out = np.zeros(hw, np.uint8)
