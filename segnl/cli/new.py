@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import path_of
+from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from segnl.core.config import JSONDict
@@ -42,7 +43,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
-    from segnl.core.errors import ConfigError
     from segnl.core.files import not_a_link, read_bytes, write_text
     from segnl.core.limits import MAX_SEED, require_count
     from segnl.core.log import one_line
@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.folder.resolve()
     name = folder.stem if folder.is_file() else folder.name
     out = args.out or Path(f"{name}.yaml")
-    if out.exists():
-        raise ConfigError(f"{out}: exists already; give another name with --out")
+    _require_new(out)
     plan = plan_folder(folder, seed=args.seed)
     recipe = _recipe(plan, args.head)
     config = compose(recipe, file=str(out))  # refuses an unknown head before anything is written
@@ -73,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     header = HEADER.format(
         folder=one_line(str(args.folder)), notes=f"{counts['train']} training and {counts['val']} validation images."
     )
+    _require_new(out)  # looking at the folder takes a while
     write_text(out, header + dump_yaml(recipe))
     print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
     config_file = shlex.quote(str(out))
@@ -83,6 +83,11 @@ def run(args: argparse.Namespace) -> None:
     val = plan.data.get("splits", {}).get("val", "val")
     images = shlex.quote(str(Path(plan.data["root"], plan.data["image_folder"].replace("{split}", val))))
     print(f"  segnl predict --checkpoint {run} {images} --out {shlex.quote(f'predicted/{name}')}    # or any images")
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; give another name with --out")
 
 
 def _recipe(plan: "FolderPlan", head: str) -> "JSONDict":

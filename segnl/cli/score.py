@@ -1,6 +1,7 @@
 """Score masks from any toolkit: the exact mIoU, and what other projects' code prints for the same masks."""
 
 import argparse
+import hashlib
 import shutil
 
 from segnl.cli.arguments import add_json, json_file, path_of
@@ -105,10 +106,11 @@ def run(args: argparse.Namespace) -> None:
     if args.json is None:
         return
     counts, page = counts_path(args.json), args.json.with_suffix(".html")
+    packed = marked(counts_bytes(score.scored_counts()), "score")
     files = {
-        counts: marked(counts_bytes(score.scored_counts()), "score"),
+        counts: packed,
         page: marked(score_page(score), "score"),
-        args.json: json_file(score.to_dict(), "score"),
+        args.json: json_file(score.to_dict() | {"counts_sha256": hashlib.sha256(packed).hexdigest()}, "score"),
     }
     write_together(files)
     print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")

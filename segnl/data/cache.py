@@ -42,8 +42,8 @@ from segnl.labels import table
 GB = 10**9
 MAX_THREADS = 16
 _BLOCK = 4096  # bytes in which file systems count
-_HEADER = struct.Struct("<8sIIII40x")  # magic, CRC-32 of the pixels, rows, columns, bands
-_MAGIC = b"segnl-1\n"
+_HEADER = struct.Struct("<8sIIII40x")  # magic, checksum, rows, columns, bands
+_MAGIC = b"segnl-2\n"
 _ADDING = threading.Lock()
 
 
@@ -130,7 +130,12 @@ class CacheReader:
         sample = self.data.decode(i)
         pixels = sample.image.tobytes() + sample.label.tobytes()
         if self._key(i) == self.keys[i]:
-            self.store.add(self.keys[i], _HEADER.pack(_MAGIC, zlib.crc32(pixels), *sample.image.shape) + pixels)
+            shape = sample.image.shape
+            self.store.add(self.keys[i], _HEADER.pack(_MAGIC, self._checksum(i, pixels, shape), *shape) + pixels)
+
+    def _checksum(self, i: int, pixels: bytes | memoryview, shape: tuple[int, ...]) -> int:
+        """Returns the CRC-32 of a sample's pixels, their shape and the sample's key: a file may have been renamed."""
+        return zlib.crc32(pixels, zlib.crc32(f"{self.keys[i]} {shape}".encode()))
 
     def mapped(self, i: int) -> tuple[Pixels, tuple[int, ...]] | None:
         """Returns the bytes of sample `i` and its checksum, rows, columns, bands; None for one that is not stored."""
@@ -152,7 +157,7 @@ class CacheReader:
             return None
         pixels, (checksum, rows, columns, bands) = found
         if i not in self.verified:
-            if zlib.crc32(pixels.data) != checksum:
+            if self._checksum(i, pixels.data, (rows, columns, bands)) != checksum:
                 self.store.drop(self.keys[i])
                 return None
             self.verified.add(i)

@@ -1,6 +1,6 @@
 """Maps of a frozen backbone for the images of evaluations, kept in files, so that other heads need not compute them.
 
-FOLDER/images-DIGEST/IMAGE.safetensors    c2..c5 of one input of the network, followed by their CRC-32
+FOLDER/images-DIGEST/IMAGE.safetensors    c2..c5 of one input of the network, followed by a CRC-32 of them and the name
 
 DIGEST is of the backbone's weights and its arithmetic, IMAGE of the input's values: whatever the data set, the scale or
 the window, the same input has the same maps, to the bit.
@@ -44,7 +44,7 @@ class KeptMaps:
         data = safetensors.torch.save({f"c{i + 2}": stage.cpu().contiguous() for i, stage in enumerate(stages)})
         if len(data) <= self.free_bytes:
             self.free_bytes -= len(data)
-            write_atomic(path, data + zlib.crc32(data).to_bytes(_CRC_BYTES, "little"), is_synced=False)
+            write_atomic(path, data + _crc(path, data), is_synced=False)
         return stages
 
 
@@ -60,7 +60,12 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     except OSError:
         return None
     content, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
-    return safetensors.torch.load(content) if crc == zlib.crc32(content).to_bytes(_CRC_BYTES, "little") else None
+    return safetensors.torch.load(content) if crc == _crc(path, content) else None
+
+
+def _crc(path: Path, data: bytes) -> bytes:
+    """Returns the CRC-32 of a file's maps and of its name: it may have been renamed."""
+    return zlib.crc32(data, zlib.crc32(f"{path.parent.name}/{path.name}".encode())).to_bytes(_CRC_BYTES, "little")
 
 
 def kept_maps_of(run: Run, model: Segmenter) -> KeptMaps | None:

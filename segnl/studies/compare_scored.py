@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segnl.core.errors import ConfigError, DataError
+from segnl.core.files import read_json, sha256_of
 from segnl.data.groups import named_groups
 from segnl.data.mask_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from segnl.metrics.confusion import mean_of_defined, ratio
@@ -138,7 +139,7 @@ def _existing(text: str) -> Path:
     """Returns the path; out.counts or out.json stand for out.counts.npz."""
     path = Path(text)
     if path.suffix == ".json":
-        path = counts_path(path)
+        path = _counts_of(path)
     if not path.exists() and path.with_name(path.name + ".npz").exists():
         return path.with_name(path.name + ".npz")
     if not path.exists():
@@ -146,6 +147,21 @@ def _existing(text: str) -> Path:
             f"{path}: no such file or folder; expected a run's folder, a checkpoint, or the {SUFFIX[1:]} that "
             "segnl score --json wrote"
         )
+    return path
+
+
+def _counts_of(json_file: Path) -> Path:
+    """Returns the path of the counts beside a --json file. Raises DataError for those of another score."""
+    path = counts_path(json_file)
+    if json_file.exists() and path.exists():
+        try:
+            content = read_json(json_file)
+            digest = content.get("counts_sha256") if isinstance(content, dict) else None
+            is_of_another = digest is not None and digest != sha256_of(path)
+        except (OSError, ValueError) as err:
+            raise DataError(f"{json_file}: cannot be read ({err}); score the masks again") from err
+        if is_of_another:
+            raise DataError(f"{json_file}: {path.name} beside it is of another score; score the masks again")
     return path
 
 

@@ -42,7 +42,7 @@ from segnl.runs.recipe import Recipe, deciding_keys
 from segnl.training.run_hashes import bytes_of, hashed_pixels, initial_hashes
 
 NAME = "views"
-VERSION = 1
+VERSION = 2
 """Incremented when the meaning of the files changes."""
 GIB = 2**30
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bf16": torch.bfloat16}
@@ -87,7 +87,7 @@ def stages_read(model: Segmenter, shapes: Sequence[Sequence[int]]) -> set[int]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """File of rows of equal length, each followed by its CRC-32."""
+    """File of rows of equal length, each followed by a CRC-32 of it and of its place: rows may have been exchanged."""
 
     path: Path
     num_bytes: int
@@ -96,6 +96,10 @@ class _Rows:
     @property
     def stride(self) -> int:
         return self.num_bytes + _CRC_BYTES
+
+    def _crc(self, row: int, data: bytes | memoryview) -> bytes:
+        place = f"{self.path.parent.name}/{self.path.name} {row}".encode()
+        return zlib.crc32(data, zlib.crc32(place)).to_bytes(_CRC_BYTES, "little")
 
     def num_written(self) -> int:
         """Counts the rows of the file, which may end with a part of one."""
@@ -111,7 +115,7 @@ class _Rows:
         with self.path.open("rb", buffering=0) as file:
             data = bytearray(os.pread(file.fileno(), self.stride, row * self.stride))
         end = len(data) - _CRC_BYTES
-        if end != self.num_bytes or int.from_bytes(data[end:], "little") != zlib.crc32(memoryview(data)[:end]):
+        if end != self.num_bytes or data[end:] != self._crc(row, memoryview(data)[:end]):
             return None
         return data
 
@@ -124,7 +128,7 @@ class _Rows:
             file.seek(0, os.SEEK_END)
 
             def append(row: bytes) -> None:
-                file.write(row + zlib.crc32(row).to_bytes(_CRC_BYTES, "little"))
+                file.write(row + self._crc(file.tell() // self.stride, row))
 
             yield append
             file.flush()

@@ -13,7 +13,7 @@ from segnl.api import open_dataset
 from segnl.core.errors import ConfigError, DataError, MachineError
 from segnl.core.run_log import read_log
 from segnl.data.base import SegmentationData
-from segnl.data.cache import cache_samples
+from segnl.data.cache import _HEADER, cache_samples
 from segnl.data.datasets.folder import Folder
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
@@ -47,6 +47,21 @@ def assert_reads_its_files(data: SegmentationData) -> None:
 
 def num_bytes(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_sample_under_another_s_name_or_of_another_shape_is_decoded_again(make_folder, folder):
+    data = make_folder(3, cache="disk")
+    cache_samples([data])
+    first, second, third = sorted(folder.glob("*.sample"))
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0])
+    magic, checksum, rows, columns, bands = _HEADER.unpack(third.read_bytes()[: _HEADER.size])
+    turned = _HEADER.pack(magic, checksum, columns, rows, bands)
+    third.write_bytes(turned + third.read_bytes()[_HEADER.size :])
+    data = make_folder(3, cache="disk")
+    cache_samples([data])
+    assert_reads_its_files(data)
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])

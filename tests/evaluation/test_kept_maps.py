@@ -56,6 +56,19 @@ def test_a_damaged_file_is_computed_again(run, tmp_path):
             assert file.read_bytes() == whole
 
 
+def test_a_file_under_another_s_name_is_computed_again(run, tmp_path):
+    model = predictor_of(run).model.eval()
+    maps, images = KeptMaps(tmp_path / "maps", model.backbone, 1e9), [torch.randn(1, 3, 33, 41) for _ in range(2)]
+    with torch.inference_mode():
+        expected = [maps.stages(image) for image in images]
+        first, second = (tmp_path / "maps").iterdir()
+        swapped = first.read_bytes(), second.read_bytes()
+        second.write_bytes(swapped[0])
+        first.write_bytes(swapped[1])
+        for image, stages in zip(images, expected, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(maps.stages(image), stages, strict=True))
+
+
 def test_no_more_than_the_limit_is_kept(run, tmp_path):
     model = predictor_of(run).model.eval()
     with torch.inference_mode():

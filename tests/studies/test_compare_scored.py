@@ -12,7 +12,7 @@ import pytest
 from segnl.cli.main import main
 from segnl.core.errors import ConfigError, DataError
 from segnl.metrics import RunCounts, compare_heads
-from segnl.metrics.scored_counts import ScoredCounts, counts_bytes
+from segnl.metrics.scored_counts import ScoredCounts, counts_bytes, load_counts
 from segnl.runs.checkpoint import load_checkpoint, save_checkpoint
 from segnl.studies.compare_scored import ScoredComparison, compare_scored
 from segnl.studies.scored_text import condition_lines, scored_text, scored_verdicts
@@ -41,6 +41,19 @@ def save(folder: Path, name: str, counts: ScoredCounts) -> str:
 @pytest.fixture
 def two(tmp_path: Path) -> list[str]:
     return [save(tmp_path, "weak", counts_of(0.7, 1)), save(tmp_path, "strong", counts_of(0.8, 2))]
+
+
+def test_counts_beside_the_json_of_another_score_are_refused(tiny_data: Path, tmp_path: Path) -> None:
+    labels = str(tiny_data / "labels" / "val")
+    words = ["score", labels, "--labels", labels, "--classes", str(tiny_data / "classes.tsv"), "--ignore", "9"]
+    for name in ("a", "b"):
+        assert main([*words, "--json", str(tmp_path / f"{name}.json")]) == 0
+    text = (tmp_path / "a.json").read_text()
+    assert compare_scored([str(tmp_path / "a.json"), save(tmp_path, "c", load_counts(tmp_path / "b.counts.npz"))])
+    save(tmp_path, "a", counts_of(0.7, 1))
+    with pytest.raises(DataError, match=r"a\.json: a\.counts\.npz beside it is of another score"):
+        compare_scored([str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert (tmp_path / "a.json").read_text() == text
 
 
 def test_one_file_a_model_gives_an_interval_over_images_and_says_so(two: list[str]) -> None:

@@ -141,6 +141,16 @@ def test_a_damaged_row_is_an_error_that_names_its_file(tiny_config, tmp_path):
     assert len(list(file.batches(BatchPlan(0, 5, 0, 9)))) == 9
 
 
+def test_rows_that_were_exchanged_are_damaged(tiny_config, tmp_path):
+    file = feature_file(tiny_config, tmp_path / "features")
+    file.compute()
+    stride, content = file.maps[3].stride, (file.folder / "c5").read_bytes()
+    swapped = content[stride : 2 * stride] + content[:stride] + content[2 * stride :]
+    (file.folder / "c5").write_bytes(swapped)
+    with pytest.raises(DataError, match=r"c5: row [01] is damaged"):
+        list(file.batches(BatchPlan(0, 5, 0, 9)))
+
+
 def test_other_weights_images_or_views_have_other_files(tiny_config, tiny_data, tmp_path):
     def folder(*options):
         return feature_file(tiny_config, tmp_path / "features", *options).folder
