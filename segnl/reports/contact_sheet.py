@@ -29,7 +29,7 @@ def contact_sheet(
     titles = ["image", "label", *networks]
     total = len(titles) * (width + GAP) + GAP
     font = ImageFont.load_default(size=16)
-    present = np.unique(np.concatenate([np.unique(mask) for columns in masks for mask in columns]))
+    present = sorted({k for columns in masks for mask in columns for k in np.unique(mask).tolist()})
     names = [*((data.table.names[k], k) for k in present if k != IGNORE), *[("ignored", IGNORE)] * (IGNORE in present)]
     entries = _legend(names, total, font)
     top = HEADER + sum(row[0].shape[0] + GAP for row in rows)

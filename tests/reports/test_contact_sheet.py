@@ -32,3 +32,9 @@ def test_a_sheet_has_a_row_an_image_and_a_column_for_image_label_and_network(str
     present = set(np.unique(np.concatenate([mask.ravel() for mask in masks])).tolist()) - {IGNORE}
     colours = data.table.palette.tolist()
     assert {k for k in range(len(colours)) if tuple(colours[k]) in key} == present
+
+
+def test_a_sheet_without_images_is_the_header(street_runs):
+    run = open_run(street_runs[0])
+    sheet = Image.open(io.BytesIO(contact_sheet({"fcn": evaluate_run(run)}, run.open_data("val"), [], width=128)))
+    assert sheet.size == (3 * (128 + GAP) + GAP, HEADER)
