@@ -1,11 +1,16 @@
 """Training time of the arena with a frozen backbone's maps kept in a file, and computed in every step.
 
 ./run.sh bench features --root data/camvid [--weights FILE] [--images 24] [--rounds 5] [--out FILE]
+./run.sh bench features --root data/camvid [--weights FILE] --whole [--heads NAME ...] [--seeds 1] [--steps 100]
 
 Every head of configs/compare/arena_camvid.yaml takes the same steps both ways, in one process on one thread, in turns
 that change their order every round. A step includes its batch: read and cropped there, read from the file here. Also
 measured: the time of a view's maps, which the study pays once. Seconds are of the processor, which other programs
 disturb less. The total is that of the study's steps, with its heads, seeds and views.
+
+--whole trains runs of the study from their beginning to their checkpoint instead, first with the maps kept, their
+computation included, then with the maps computed: all that interleaved steps leave out, such as building networks,
+logs and files. What the rest of the machine does meanwhile does not fall on both sides alike, so it wants quiet cores.
 """
 
 import argparse
@@ -14,6 +19,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +36,7 @@ from segnl.data.sample import Batch
 from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data
 from segnl.runs.recipe import Recipe
+from segnl.studies.run import compute_features, train_all
 from segnl.studies.study import Study, load_study
 from segnl.training.features import FeatureFile
 from segnl.training.fit import build_trainer
@@ -42,12 +50,21 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet", help="of the backbone; another file changes no time")
     parser.add_argument("--images", type=int, default=24, help="training images whose maps are kept (default 24)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "features" / "cpu.json")
+    parser.add_argument("--whole", action="store_true", help="time whole runs instead of interleaved steps")
+    parser.add_argument("--heads", nargs="*", help="with --whole: of the study (default: all)")
+    parser.add_argument("--seeds", type=int, default=1, help="with --whole: seeds of each head (default 1)")
+    parser.add_argument("--steps", type=int, default=100, help="with --whole: steps of a run (default 100)")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/features/cpu.json, or whole.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    load_before = os.getloadavg()[0]
+    args.out = args.out or ROOT / "benchmarks" / "results" / "features" / ("whole.json" if args.whole else "cpu.json")
+    environment = {**git_state(ROOT), "versions": versions(), "machine": machine(), "load_before": os.getloadavg()[0]}
+    overrides = [f"data.root={args.root.resolve()}", f"model.backbone.weights={args.weights}"]
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"data.root={args.root.resolve()}", f"model.backbone.weights={args.weights}"]
+        if args.whole:
+            result = whole(Path(folder), overrides, args.heads, args.seeds, args.steps)
+            write_result(args.out, result | environment | {"complete": True})
+            return
         study = load_study(STUDY, runs=Path(folder), overrides=overrides)
         data = build_data(study.runs[0].recipe, "train")
         num_images = len(data)
@@ -76,13 +93,43 @@ def main() -> None:
             "crop_hw": recipe.data.crop_hw,
             "rounds": args.rounds,
             "threads": 1,
-            **git_state(ROOT),
-            "versions": versions(),
-            "machine": machine(),
-            "load_before": load_before,
+            **environment,
             "complete": True,
         },
     )
+
+
+def whole(folder: Path, overrides: list[str], heads: list[str] | None, num_seeds: int, steps: int) -> dict[str, Any]:
+    """Trains runs of the study both ways; returns the seconds, of the processor and by the clock, and their ratios."""
+    studies = {}
+    for way, settings in (("kept", []), ("computed", ["train.features=null"])):
+        changes = [*overrides, *settings, f"train.max_steps={steps}", "data.workers=0"]
+        study = load_study(STUDY, runs=folder / way, overrides=changes)
+        chosen = [run for head in heads or study.heads for run in study.runs_of(head)[:num_seeds]]
+        studies[way] = replace(study, runs=tuple(chosen))
+    tasks = {"maps": partial(compute_features, studies["kept"].runs)}
+    tasks |= {way: partial(train_all, studies[way]) for way in ("kept", "computed")}
+    seconds = {}
+    for part, task in tasks.items():
+        processor, clock = time.process_time(), time.perf_counter()
+        task()
+        seconds[part] = {"processor": time.process_time() - processor, "clock": time.perf_counter() - clock}
+        print(part, seconds[part], flush=True)
+    maps, kept, computed = (seconds[part]["processor"] for part in ("maps", "kept", "computed"))
+    runs = studies["kept"].runs
+    recipe = runs[0].recipe
+    return {
+        "study": studies["kept"].name,
+        "runs": [run.name for run in runs],
+        "steps": steps,
+        "seconds": seconds,
+        "ratio": computed / kept,
+        "ratio_with_maps": computed / (kept + maps),
+        "views": recipe.data.views,
+        "batch_size": recipe.train.batch_size,
+        "crop_hw": recipe.data.crop_hw,
+        "threads": 1,
+    }
 
 
 def measure(study: Study, data: SegmentationData, folder: Path, rounds: int) -> tuple[float, dict[str, Any]]:
