@@ -77,7 +77,8 @@ def _of_folder(folder: Path, prefix: str, suffix: str) -> Masks:
         files[sample_id] = path
     if not files:
         wanted = f"{prefix}*{suffix}" if suffix else f"{prefix}*{f', {prefix}*'.join(known)}"
-        raise DataError(f"{folder}: no masks; expected {wanted}")
+        polygons = "; polygons (.txt) must be drawn as masks first" if any(folder.rglob("*.txt")) else ""
+        raise DataError(f"{folder}: no masks; expected {wanted}{polygons}")
     return {sample_id: Mask(str(path), partial(_read_file, path)) for sample_id, path in files.items()}
 
 

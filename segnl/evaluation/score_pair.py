@@ -75,6 +75,11 @@ class PairReader:
         except DataError as err:
             if (rgb == rgb[..., :1]).all():
                 raise DataError(f"{where}: three equal channels; if they hold class ids, save one channel") from err
+            known = [
+                red << 16 | green << 8 | blue for blue, green, red in np.unique(rgb.reshape(-1, 3), axis=0).tolist()
+            ]
+            if {*known} <= table.label_values.keys():
+                raise DataError(f"{where}: colours of {table.title} in the order BGR (OpenCV's); save RGB") from err
             raise
 
     def _require_resizable(self, prediction: Pixels, label: Pixels, where: str) -> None:
@@ -112,7 +117,9 @@ def _checked_u8(raw: Ids, where: str, table: ClassTable, prediction_ids: Predict
         hints = [f"read the predictions as {IDS_IN_WORDS[other]} with --prediction-ids {other}"]
     elif {own - 1 for own in predicted} <= set(np.flatnonzero(lut < table.num_classes).tolist()):
         hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
-    if 0 <= value <= IGNORE and value not in table.file_ids:
+    if table.num_classes == 2 and not hints:
+        hints = ["threshold the scores of binary masks, so that they hold the two ids"]
+    elif 0 <= value <= IGNORE and value not in table.file_ids:
         hints.append(f"count {value} as no class with --ignore {value}")
     raise DataError(
         f"{where}: pixel (row {row}, column {column}) holds {value}, but the "

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
+from segnl.data.mask_files import IMAGE_SUFFIXES
+from segnl.data.reading import mode_and_palette
 from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
 from segnl.metrics.confusion import Confusion
 
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 NUM_COMPARED = 4  # images
 MIN_GAIN = 0.05
 """Mean gain in pixel accuracy by the labels of the neighbouring numbers, from which numbers are called off by one."""
+_ABOUT_PALETTES = (
+    " These are palette files, which are read by their indices; save them as RGB to have their colours read."
+)
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
+MIN_COMMON = 0.6
 MIN_SWAPPED = 0.01
 """Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
 
@@ -47,7 +53,7 @@ def pairing_warnings(score: "MaskScore") -> list[str]:
     """Warns about COCO's image numbers that were taken for file names, and about folders that may be the wrong ones."""
     warnings = []
     for sample_id, (label, prediction) in zip(score.sample_ids, score.masks, strict=True):
-        if prediction.image_id is not None and label.image_id is None and len(PurePath(sample_id).name) != 12:
+        if prediction.image_id is not None and label.image_id is None and len(Path(sample_id).name) != 12:
             warnings.append(
                 f"Predictions are paired with labels by number, such as image_id {prediction.image_id} with "
                 f"'{sample_id}', because the JSON names no files. If image_id is not the number in the file's name, "
@@ -106,7 +112,8 @@ def _label_warnings(score: "MaskScore") -> list[str]:
     if classes.endswith("-train") and not score.counts.total[-1].any():
         return [
             f"No label pixel is ignored (255). Labels of {classes} usually have such pixels; if they were saved as 0, "
-            f"they count as '{score.table.names[0]}' here."
+            f"they count as '{score.table.names[0]}' here. For labels as downloaded, use --classes "
+            f"{classes.removesuffix('-train')}."
         ]
     return []
 
@@ -132,15 +139,15 @@ def _other_ids_warnings(score: "MaskScore") -> list[str]:
 def _permutation_warnings(score: "MaskScore") -> list[str]:
     """Warns about predicted ids that stand for other classes.
 
-    Label l is called predicted as p if most pixels of l are predicted as p, and most pixels predicted as p are l. Bad
-    predictions rarely do this: a class that is confused with another one takes over its pixels, but not the other way
-    round. It takes two such classes that hold most pixels, or that stand for one another.
+    Label l is called predicted as p if at least MIN_COMMON of its pixels are predicted as p, and as many of the pixels
+    predicted as p are l. Bad predictions rarely do this: a class that is confused with another one takes over its
+    pixels, but not the other way round. It takes two such classes that hold most pixels, or that stand for one another.
     """
     table, matrix = score.table, score.counts.total[:-1, :-1]
     target, predicted = score.counts.confusion.target(), matrix.sum(axis=0)
     moved = [
         (int(label), int(own))
-        for label, own in np.argwhere((2 * matrix > target[:, None]) & (2 * matrix > predicted))
+        for label, own in np.argwhere((matrix > MIN_COMMON * target[:, None]) & (matrix > MIN_COMMON * predicted))
         if label != own
     ]
     swapped = moved
@@ -161,8 +168,12 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
         remedy = (
             "If the predictions number the classes in another order, put the lines of the class table in that order "
             "and add --prediction-ids train."
-        )
+        ) + _ABOUT_PALETTES * _is_palette(score.masks[0][1].where)
     return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
+
+
+def _is_palette(file: str) -> bool:
+    return Path(file).suffix.lower() in IMAGE_SUFFIXES and mode_and_palette(Path(file))[0] == "P"
 
 
 def class_warnings(score: "MaskScore") -> list[str]:

@@ -264,7 +264,8 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
         raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err
     columns = lines[0].rstrip().split("\t") if lines else []
     if columns != _COLUMNS and (needs_colours or columns != _COLUMNS[:2]):
-        raise DataError(f"{path}: line 1 must be 'index name r g b', separated by tabs; it is {lines[:1]}")
+        short = "" if needs_colours else " or 'index name'"
+        raise DataError(f"{path}: line 1 must be 'index name r g b'{short}, separated by tabs; it is {lines[:1]}")
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():

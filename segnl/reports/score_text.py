@@ -44,7 +44,10 @@ def score_text(score: MaskScore, *, width: int) -> str:
         lines += ["", textwrap.fill(published_text(score), width)]
     num_warnings = len(score.warnings)
     noted = f" ({num_warnings} warning{'s' * (num_warnings > 1)} above)" if num_warnings else ""
-    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {num_images} images{noted}."]
+    lines += [
+        "",
+        f"The exact mIoU is {percent(confusion.miou())} % over {num_images} image{'s' * (num_images != 1)}{noted}.",
+    ]
     return "\n".join(lines)
 
 

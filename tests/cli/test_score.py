@@ -65,7 +65,7 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     (Path(folders[0]) / "b.png").unlink()
     assert main(["score", *folders, "--published", "64", "--json", str(tmp_path / "x.json")]) == 0
     text = capsys.readouterr().out
-    assert "The exact mIoU is 63.64 % over 1 images (1 warning above)." in text
+    assert "The exact mIoU is 63.64 % over 1 image (1 warning above)." in text
     assert "\n  77.78  +14.14  mean Dice (mDice)\n" in text
     sentences = " ".join(text.split())
     assert "Equal to the exact mIoU here: mIoU over all classes (ADE20K's benchmark);" in sentences

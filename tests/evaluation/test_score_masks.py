@@ -328,6 +328,15 @@ def test_a_table_may_name_255_as_a_class(binary: tuple[ScoreRequest, float], tmp
     assert score_masks(replace(request, prediction_ids="train")).to_dict()["miou"] == miou
 
 
+def test_scores_of_binary_masks_are_to_be_thresholded(binary: tuple[ScoreRequest, float]) -> None:
+    request, _ = binary
+    write(request.predictions, a=np.full((7, 11), 40))
+    with pytest.raises(
+        DataError, match=r"holds 40, .*; threshold the scores of binary masks, so that they hold the two"
+    ):
+        score_masks(replace(request, foreground_id=255))
+
+
 def test_255_may_still_stand_for_no_class(binary: tuple[ScoreRequest, float]) -> None:
     request, _ = binary
     assert score_masks(replace(request, ignore_ids=[255])).counts.confusion.target()[1] == 0
@@ -448,8 +457,9 @@ def noisy(label: np.ndarray, num_classes: int = 11) -> np.ndarray:
 def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
     label = stripes()
     score = scored(tmp_path, noisy(label) + 1, label, ignore_ids=[11])
-    sentence = warning_of(score, "The predicted ids look shifted by one: 1 mostly covers 'class 0' (0), 2 mostly")
-    assert sentence.endswith("and 7 more. Subtract 1 from the predicted ids.")
+    sentence = warning_of(score, "The predicted ids look shifted by one: ")
+    assert "3 mostly covers 'class 2' (2), 4 mostly covers 'class 3' (3)" in sentence
+    assert sentence.endswith(" more. Subtract 1 from the predicted ids.")
     below = np.maximum(noisy(label), 1) - 1
     assert warning_of(scored(tmp_path, below, label), "The predicted ids look shifted by one").endswith(
         "Add 1 to the predicted ids."
@@ -461,6 +471,16 @@ def test_permuted_classes_are_called_permuted(tmp_path: Path, order: np.ndarray)
     label = stripes()
     sentence = warning_of(scored(tmp_path, np.array(order)[noisy(label)], label), "The predicted ids look permuted")
     assert "--prediction-ids train" in sentence
+
+
+def test_permuted_indices_of_a_palette_name_the_palette(tmp_path: Path) -> None:
+    label = stripes()
+    scored(tmp_path, label, label)
+    image = Image.fromarray(np.random.default_rng(0).permutation(11).astype(np.uint8)[noisy(label)])
+    image.putpalette(list(range(255)) * 3)
+    image.save(tmp_path / "predictions" / "a.png")
+    request = ScoreRequest(tmp_path / "predictions", tmp_path / "labels", str(tmp_path / "classes.tsv"))
+    assert "These are palette files" in warning_of(score_masks(request), "The predicted ids look permuted")
 
 
 @pytest.mark.parametrize("kind", ["random", "constant", "confused", "merged", "two merged"])
@@ -583,6 +603,12 @@ def test_a_colour_that_no_class_has_is_named_with_its_pixel(request_: ScoreReque
         score_masks(request_)
     Image.new("RGB", (29, 17), (7, 7, 7)).save(request_.predictions / "x.png")
     with pytest.raises(DataError, match=r"x\.png: three equal channels; if they hold class ids, save one channel"):
+        score_masks(request_)
+
+
+def test_colours_in_opencvs_order_are_named(request_: ScoreRequest) -> None:
+    Image.fromarray(np.full((17, 29, 3), (0, 0, 7), np.uint8)).save(request_.predictions / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: colours of classes\.tsv in the order BGR \(OpenCV's\); save RGB"):
         score_masks(request_)
 
 
