@@ -24,7 +24,7 @@ import numpy as np
 from timing import write_result
 
 from segnl.core.environment import git_state, machine, versions
-from segnl.metrics.cityscapes_official import MAX_DIFFERENCE, CityscapesScores, Frame, count_frames, instances_of
+from segnl.metrics.cityscapes_official import MAX_DIFFERENCE, CityscapesScores, Frame, count_frames
 from segnl.streets.files import generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,9 +77,10 @@ def data_set(root: Path, num_images: int) -> Path:
 
 def compare(root: Path, command: Path) -> dict[str, Any]:
     """Returns the four means and every class's score by both, and the largest difference of any of them."""
-    labels = sorted((root / "gtFine" / "val").rglob("*_labelIds.png"))
+    truth = root / "gtFine" / "val"
+    labels, instances = sorted(truth.rglob("*_labelIds.png")), sorted(truth.rglob("*_instanceIds.png"))
     predictions = sorted((root / "results").rglob("*.png"))
-    frames = [Frame(*pair, instances_of(pair[1])) for pair in zip(predictions, labels, strict=True)]
+    frames = [Frame(*files) for files in zip(predictions, labels, instances, strict=True)]
     ours, theirs = count_frames(frames), run_command(root, command)
     differences = [difference(getattr(ours, kind), theirs[per_name]) for kind, (per_name, _) in NAMES.items()]
     differences += [abs(ours.means()[kind] - theirs[mean]) for kind, (_, mean) in NAMES.items()]

@@ -27,7 +27,7 @@ from segnl.data.transforms import TrainTransform
 from segnl.losses.base import Loss, StepNormalizer
 from segnl.losses.find import LOSSES
 from segnl.metrics.confusion import Confusion
-from segnl.metrics.scalars.find import build_metrics
+from segnl.metrics.scalars.find import METRICS
 from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.initialisation import initialise
@@ -331,7 +331,8 @@ def check_schedule(name: str, **settings: Any) -> None:
 
 def check_metric(name: str, **settings: Any) -> None:
     """Checks a metric on confusion matrices of 3 classes. settings: keys beside the name in `eval.metrics`."""
-    (metric,) = build_metrics([{"name": name, **settings}]).values()
+    ((metric_class, cfg),) = METRICS.find_listed([{"name": name, **settings}])
+    metric = metric_class(cfg)
     some = np.random.default_rng(0).integers(1, 99, (NUM_CLASSES, NUM_CLASSES + 1))
     absent = some.copy()
     absent[1], absent[:, 1] = 0, 0
@@ -353,8 +354,7 @@ def check_logger(name: str, **settings: Any) -> None:
 
     Its exceptions are raised here. settings: keys beside the name in `train.loggers`.
     """
-    (found,) = LOGGERS.find_listed([{"name": name, **settings}])
-    logger_class, cfg = found
+    ((logger_class, cfg),) = LOGGERS.find_listed([{"name": name, **settings}])
     with tempfile.TemporaryDirectory() as folder:
         recipe, runs = _tiny_recipe(), [Path(folder) / kind for kind in ("without", "with")]
         fit(recipe, runs[0])

@@ -13,7 +13,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add_config(command)
-    add("--input", default="769x769", metavar="HxW", help="size of the image (default 769x769)")
+    add("--input", type=size_of, default="769x769", metavar="HxW", help="size of the image (default 769x769)")
     add("--module", choices=("attention", "head", "model"), default="model", help="default model")
     add("--classes", type=int, metavar="N", help="number of classes, if the data set's class table is missing")
     add_json(command)
@@ -27,11 +27,11 @@ def run(args: argparse.Namespace) -> None:
     from segnl.runs.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
-    rows, columns = size_of(args.input)
-    require_memory(f"--input {args.input}", 64 * rows * columns)  # the stem's map: 64 channels at half the size
+    rows, columns = args.input
+    require_memory(f"--input {rows}x{columns}", 64 * rows * columns)  # the stem's map: 64 channels at half the size
     if args.classes is not None:
         require_count("--classes", args.classes, most=65_536)
-    report = cost(recipe, hw=(rows, columns), module=args.module, num_classes=args.classes)
+    report = cost(recipe, hw=args.input, module=args.module, num_classes=args.classes)
     if args.json is not None:
         write_atomic(args.json, json_file(report.to_dict(), "cost"))
     print("\n".join(_lines(report)))

@@ -12,7 +12,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     streets.add_argument("--out", type=path_of, required=True, metavar="DIR", help="folder of the data set")
     streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
     streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
-    streets.add_argument("--hw", default="256x512", metavar="HxW", help="rows x columns (default 256x512)")
+    streets.add_argument(
+        "--hw", type=size_of, default="256x512", metavar="HxW", help="rows x columns (default 256x512)"
+    )
     streets.add_argument("--frames", type=int, default=1, metavar="T", help="clips of T frames (default 1: images)")
     streets.add_argument("--seed", type=int, default=0, help="seed of the streets (default 0)")
 
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
             args.out,
             num_train=args.train,
             num_val=args.val,
-            hw=size_of(args.hw),
+            hw=args.hw,
             seed=args.seed,
             num_frames=args.frames,
             progress=lambda done, total: progress.advance(),

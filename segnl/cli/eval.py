@@ -10,6 +10,8 @@ from segnl.core.files import ensure_writable, write_atomic
 if TYPE_CHECKING:
     from segnl.evaluation.evaluate_run import EvaluationRequest
     from segnl.evaluation.evaluation import Evaluation
+    from segnl.evaluation.presets import Preset
+    from segnl.models.ablation import Ablation
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -20,6 +22,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--split", default="val", help="split of the data set (default val)")
     add(
         "--preset",
+        type=_preset,
         metavar="NAME",
         help="published inference settings: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
         "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail (the five scales of MIT CSAIL's code); --set overrides "
@@ -46,25 +49,35 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--ablate",
+        type=_ablation,
         metavar="NAME",
         help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (R positions at most)",
     )
     add_json(command, "also write the scores to FILE")
 
 
+def _preset(name: str) -> "Preset":
+    from segnl.evaluation.presets import find_preset
+
+    return find_preset(name)
+
+
+def _ablation(text: str) -> "Ablation":
+    from segnl.models.ablation import parse_ablation
+
+    return parse_ablation(text)
+
+
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.distributed import process_group
     from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
-    from segnl.evaluation.presets import preset_dict
-    from segnl.models.ablation import parse_ablation
     from segnl.runs.run import open_run
 
-    settings = {"eval": preset_dict(args.preset)} if args.preset else None
     request = EvaluationRequest(
         split=args.split,
         preset=args.preset,
-        ablation=parse_ablation(args.ablate) if args.ablate else None,
+        ablation=args.ablate,
         with_strata=args.strata,
         official=args.official,
         masks=args.masks,
@@ -74,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
         with group.shared_errors():
             if group.is_rank0:
                 _prepare(args.json)
+            settings = {"eval": args.preset.settings} if args.preset else None
             run = open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:

@@ -21,7 +21,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images on the page where a click shows where the networks look; 0: none (default 6)",
     )
-    add("--attention", metavar="ROW,COLUMN", help="also draw where this pixel looks, as DIR/attention.png")
+    add(
+        "--attention",
+        type=pixel_of,
+        metavar="ROW,COLUMN",
+        help="also draw where this pixel looks, as DIR/attention.png",
+    )
     add("--image", metavar="ID", help="image of --attention (default: the first one on the page)")
     add("--sheet", type=int, default=8, metavar="N", help="images on sheet.png, one per row (default 8)")
 
@@ -45,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         num_images=args.images,
         sheet=args.sheet,
         attention_images=attention_images,
-        pixel=None if args.attention is None else pixel_of(args.attention),
+        pixel=args.attention,
         sample_id=args.image,
         trust_modules=args.trust_modules,
     )

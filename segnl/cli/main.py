@@ -67,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     path are as before when this returns.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations would ask the network at import
-    args = _parser().parse_args(repeat_options(sys.argv[1:] if argv is None else argv))
     try:
         folder = os.getcwd()
     except OSError as err:
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.append(folder)  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:
         with safe_output() as output, console_log():
-            code = _run(args)
+            code = _run(repeat_options(sys.argv[1:] if argv is None else argv))
             output.flush()
             if output.is_lost and code == 0:
                 code = _show(
@@ -87,9 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path[:] = path
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(words: Sequence[str]) -> int:
+    args = argparse.Namespace(debug=False)
     has_several_processes = os.environ.get("WORLD_SIZE", "1") != "1"  # its text may be no number
     try:
+        _parser().parse_args(words, args)
         if has_several_processes and args.command not in (train, eval):
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
         if getattr(args, "json", None) is not None:

@@ -4,17 +4,17 @@ Nothing is unpacked, so a member's name leads nowhere; one that is no plain path
 same, since other programs would unpack it elsewhere.
 """
 
-import errno
 import functools
+import hashlib
 import io
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from segnl.core.errors import DataError
+from segnl.core.files import open_regular
 
 MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**25, 64
 """Of an archive's list of members (a third of a million names, half a gigabyte in each process), and of folders in
@@ -180,6 +180,12 @@ def size_of(path: Path) -> int:
     return archive.members[name].file_size
 
 
+def bytes_of(path: Path) -> bytes:
+    """Returns the bytes of a file as `open_file` opens it."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def member_bytes(path: Path) -> bytes | None:
     """Returns the bytes of a file in an archive; None for a plain path. Raises OSError as opening a file does."""
     place = _lookup(path)
@@ -194,13 +200,10 @@ def open_file(path: Path) -> io.BufferedReader | io.BytesIO:
     Raises OSError for any other, such as a pipe that nobody writes to.
     """
     content = member_bytes(path)
-    if content is not None:
-        return io.BytesIO(content)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return open(descriptor, "rb")
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    return open_regular(path) if content is None else io.BytesIO(content)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hex digest of the bytes of a file, or of one in an archive."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

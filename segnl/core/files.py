@@ -2,7 +2,7 @@
 
 import errno
 import fcntl
-import hashlib
+import io
 import json
 import os
 import secrets
@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from segnl.core.archives import open_file
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.log import log
 
@@ -100,9 +99,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the bytes of a file as `open_file` opens it."""
-    with open_file(path) as file:
+    """Returns the bytes of a regular file; `bytes_of` in core/archives.py also reads one in a zip archive."""
+    with open_regular(path) as file:
         return file.read()
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens a regular file for reading. Raises OSError for any other, such as a pipe that nobody writes to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
 def read_json(path: Path) -> Any:
@@ -122,12 +133,6 @@ def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= min_age_s:
                 path.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the hex digest of a file's bytes."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ensure_writable(folder: Path) -> None:

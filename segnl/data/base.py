@@ -211,8 +211,6 @@ class SegmentationData:
     """Last words of the message about a missing root."""
     label_hint: ClassVar[str] = ""
     """Last words of the message about a folder without labels; empty: data.label_suffix is named where it helps."""
-    has_cityscapes_layout: ClassVar[bool] = False
-    """Whether `root` holds gtFine/ with labelIds and instanceIds, which the official Cityscapes evaluator reads."""
     counts_absent_classes: ClassVar[bool] = False
     """Whether the benchmark's own mean IoU is over all classes, absent ones counting 0 (ADE20K)."""
     submission: ClassVar[SubmissionRules | None] = None
@@ -394,6 +392,13 @@ class SegmentationData:
         """
         raise NotImplementedError
 
+    def official_files(self) -> list[tuple[Path, Path]]:
+        """Files of labelIds and of instanceIds of every pair, which the official Cityscapes evaluator reads.
+
+        Raises ConfigError for a data set in another layout or without labels, DataError for a missing file.
+        """
+        raise ConfigError("--official: needs a data set in Cityscapes' layout")
+
     def files_of(self, i: int) -> list[Path]:
         """Every file that belongs to pair `i` and that a score may depend on, the image first."""
         return [self.image_path(i), *([self.label_path(i)] if self.has_labels else [])]
@@ -402,8 +407,9 @@ class SegmentationData:
         """Returns the files of all frames that the network sees for pair `i`, the labelled one first."""
         return self._frames[i] if self._frames else (self.image_path(i),)
 
+    @property
     def generated_from(self) -> str:
-        """Returns all that generated images and labels depend on, for the digest of the content; "" for files."""
+        """All that generated images and labels depend on, for the digest of the content; "" for files."""
         return ""
 
     def read_image(self, i: int) -> Pixels:

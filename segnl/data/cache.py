@@ -58,7 +58,7 @@ def cache_samples(splits: Sequence[SegmentationData], *, is_shown: bool = True) 
     cfg = splits[0].cfg
     if cfg.cache == "none":
         return
-    if any(data.generated_from() or type(data).read is not SegmentationData.read for data in splits):
+    if any(data.generated_from or type(data).read is not SegmentationData.read for data in splits):
         raise ConfigError(f"data.cache: data set '{cfg.name}' has no files that a cache could spare; set it to none")
     store = MemoryStore(cfg.cache_limit_gb) if cfg.cache == "ram" else DiskStore(cfg.cache_limit_gb)
     readers = [CacheReader(store, data, _decoder_digest(data)) for data in splits]

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from segnl.core.archives import archive_of, size_of
+from segnl.core.archives import archive_of, sha256_of, size_of
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
-from segnl.core.files import sha256_of
 from segnl.core.find_files import name_text
 from segnl.core.limits import num_cores
 from segnl.core.log import log
@@ -40,9 +39,15 @@ def content_digest(data: SegmentationData, indices: Iterable[int] | None = None)
             paths.append(path)
     with ThreadPoolExecutor(min(MAX_THREADS, num_cores())) as pool:
         lines += [f"{name} {digest}" for name, digest in zip(names, pool.map(file_digest, paths), strict=True)]
-    if text := data.generated_from():  # there are no files
+    if text := data.generated_from:  # there are no files
         lines += [text, *(data.sample_ids[i] for i in indices)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def digests_of(data: SegmentationData) -> JSONDict:
+    """Returns {"content"} of a split, and "frames" where a network sees several: all of it that a score depends on."""
+    frames = {} if data.cfg.frames == 1 else {"frames": frames_digest(data)}
+    return {"content": content_digest(data)} | frames
 
 
 def frames_digest(data: SegmentationData) -> str:
@@ -57,7 +62,7 @@ def data_record(data: SegmentationData) -> JSONDict:
     digest: of sample ids, classes and sizes of files, all that the first checkpoints had. content: `content_digest`.
     The folder does not matter. Raises DataError for a file that cannot be read.
     """
-    lines = [*table_lines(data.table), *([text] if (text := data.generated_from()) else [])]
+    lines = [*table_lines(data.table), *([text] if (text := data.generated_from) else [])]
     num_bytes = 0
     for i, sample_id in enumerate(data.sample_ids):
         try:

@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segnl.core import IGNORE
-from segnl.core.archives import archive_of, folders_in, is_file, is_folder
+from segnl.core.archives import archive_of, bytes_of, folders_in, is_file, is_folder
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
 from segnl.data.annotations import coco, huggingface, labelme, yolo
@@ -558,7 +557,7 @@ def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """Returns the lines of a text file; none where there is no such file."""
-    return read_bytes(path).decode("utf-8-sig", "replace").splitlines() if is_file(path) else []
+    return bytes_of(path).decode("utf-8-sig", "replace").splitlines() if is_file(path) else []
 
 
 def _middle_size(images: Sequence[Path]) -> tuple[int, int]:

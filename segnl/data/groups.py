@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segnl.core.archives import bytes_of
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_bytes
 
 if TYPE_CHECKING:
     from segnl.data.base import SegmentationData
@@ -69,7 +69,7 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
 
 def _listed_groups(file: Path, sample_ids: Sequence[str]) -> list[str]:
     try:
-        lines = read_bytes(file).decode("utf-8-sig").splitlines()
+        lines = bytes_of(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{file}: cannot be read ({reason}); expected lines of a sample and its group") from err

@@ -8,10 +8,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from segnl.core.archives import folders_in, is_folder
+from segnl.core.archives import bytes_of, folders_in, is_folder
 from segnl.core.config import Config, Seed
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
 
@@ -154,7 +153,7 @@ def read_sample_list(file: Path, images: Mapping[str, Path]) -> set[str]:
     Raises DataError for a file that cannot be read, and for a line that names no image, or one that a line before does.
     """
     try:
-        lines = read_bytes(file).decode("utf-8-sig").splitlines()
+        lines = bytes_of(file).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{file}: cannot be read ({reason}); expected a list of samples, a line each") from err

@@ -65,6 +65,7 @@ def train_batches(
         raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
     rows, columns = data.cfg.crop_hw
     batch_bytes = _bytes_per_pixel(data) * rows * columns * -(-plan.batch_size // plan.world)
+    require_workers(workers)
     require_shared_memory(workers, batch_bytes, batches=workers * PREFETCH)
     keys = BatchKeys(len(data), plan)
     items = _Items(data, transform)
@@ -78,6 +79,7 @@ def eval_samples(
 
     indices: only these images, in this order. Raises as `train_batches` does.
     """
+    require_workers(workers)
     indices = range(len(data)) if indices is None else indices
     keys, workers = [[(index,)] for index in indices], min(workers, len(indices))
     image_bytes = _bytes_per_pixel(data) * LARGE_IMAGE_PIXELS
@@ -174,7 +176,6 @@ def _load(
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
     """Yields the collated items of each list of keys, in order. batch_bytes: of the items of one list, roughly."""
-    require_workers(workers)
     loader = DataLoader(
         items,
         batch_sampler=keys,

@@ -22,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from segnl.core.archives import is_file, is_folder, member_bytes, open_file, size_of
+from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError, MachineError
-from segnl.core.files import read_bytes
 
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
@@ -118,7 +117,7 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
             raise FileError(path, "format", f"{detail}; save it without that tag")
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
         try:
-            stored = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+            stored = cv2.imdecode(np.frombuffer(bytes_of(path), np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
             stored = None
         cv2.utils.logging.setLogLevel(level)
@@ -158,7 +157,7 @@ def _tiff_bands(path: Path, image_format: ImageFormat) -> Pixels:
         ) from err
     count = image_format.num_bands
     try:
-        with tifffile.TiffFile(io.BytesIO(read_bytes(path))) as tiff:
+        with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:
             series = tiff.series[0]
             shape, places = series.shape, [i for i, size in enumerate(series.shape) if size == count]
             if len(shape) != 3 or not places or 1 in places[:1]:
@@ -374,7 +373,7 @@ _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"pHYs", b"gAMA", b"sRGB", b"tIME", b"tEXt", 
 
 def _plain_png_pixels(path: Path) -> Pixels | None:
     """Decodes an 8-bit RGB PNG by OpenCV; None for one that is damaged or has unusual chunks, where PIL decides."""
-    data = read_bytes(path)
+    data = bytes_of(path)
     start, kind = 8, b""
     while kind != b"IEND":
         end = start + 8 + int.from_bytes(data[start : start + 4])  # of the chunk's content; its checksum follows

@@ -8,7 +8,6 @@ RUN/cache/evaluation-DIGEST/ids/       its masks, SAMPLE_ID.png, with the ids of
 """
 
 import functools
-import hashlib
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,24 +21,24 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, not_a_link, read_json, run_lock, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, inside, not_a_link, read_json, run_lock, write_atomic
 from segnl.core.log import log
 from segnl.core.result_cache import Record
 from segnl.data.base import SegmentationData
-from segnl.data.digest import content_digest, frames_digest
+from segnl.data.digest import digests_of
 from segnl.data.sample import Sample
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.evaluation import Evaluation
 from segnl.evaluation.kept_maps import kept_maps_of
 from segnl.evaluation.mask_folder import MaskFolder
-from segnl.evaluation.masks import WRITERS, mask_path, read_ids, write_ids
+from segnl.evaluation.masks import WRITERS, mask_path, masks_digest, read_ids, write_ids
 from segnl.evaluation.predictor import predictor_of
-from segnl.evaluation.presets import is_preset
+from segnl.evaluation.presets import Preset
 from segnl.evaluation.submission import Submission
 from segnl.metrics.accumulator import PerImage
-from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
+from segnl.metrics.cityscapes_official import Frame, score_frames
 from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, number_or_none
-from segnl.metrics.scalars.find import build_metrics, metric_values
+from segnl.metrics.scalars.find import metric_values
 from segnl.metrics.strata import boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run
@@ -61,8 +60,8 @@ class EvaluationRequest:
     """Split to evaluate on, and outputs to produce besides the scores."""
 
     split: str = "val"
-    preset: str | None = None
-    """Name of the inference settings that the run was opened with; it names the folder of the results."""
+    preset: Preset | None = None
+    """The inference settings that the run was opened with; its name is that of the folder of the results."""
     ablation: Ablation | None = None
     """Applied to the network's attention during the evaluation."""
     with_strata: bool = False
@@ -107,17 +106,9 @@ def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> Seg
     """Opens the split. Fails before hours of work if the request cannot be met."""
     if request.submission and group.world_size > 1:
         raise ConfigError("--submission: needs a single process; score without torchrun")
-    build_metrics(run.recipe.eval.metrics)
     data = run.open_data(request.split, needs_labels=request.submission is None)
     if request.official:
-        if not data.has_cityscapes_layout:
-            raise ConfigError("--official: needs a data set in Cityscapes' layout")
-        if not data.has_labels:
-            raise ConfigError(f"--official: {data.root} has no labels for split '{data.split}'; leave it out")
-        if data.table.has_label_map:
-            raise ConfigError("--official: scores Cityscapes' own classes; leave out data.label_map")
-        for i in range(len(data)):
-            instances_of(data.label_path(i))  # fails now if an instance file is missing
+        data.official_files()  # fails now if one is missing
     return data
 
 
@@ -131,7 +122,8 @@ def _usual_folder(run: Run, request: EvaluationRequest) -> Path:
 
 def _preset(run: Run, request: EvaluationRequest) -> str | None:
     """Returns the requested preset's name; None without one, or where overrides have changed its settings."""
-    return request.preset if request.preset and is_preset(request.preset, run.recipe.eval) else None
+    preset = request.preset
+    return preset.name if preset is not None and preset.is_kept_by(run.recipe.eval) else None
 
 
 def _look_up(
@@ -142,13 +134,14 @@ def _look_up(
     The stored result is None if there is none or its masks have changed. A result on files other than those of the
     run's own recipe goes to a folder SPLIT-MODE-on-DATA-DIGEST.
     """
-    content = content_digest(data)
-    key, folder = _key(run, request, data, content), usual_folder
+    digests = digests_of(data)
+    content = digests["content"]
+    key, folder = _key(run, request, data, digests), usual_folder
     if _is_other_data(run, data, content, usual_folder):
         name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
         folder = inside(usual_folder.parent, name)
     stored = run.cache.load(NAME, key, is_valid=functools.partial(_is_evaluation, data))
-    if stored is not None and stored.value["masks"] != _masks_digest(_cached_ids_folder(run, key), data):
+    if stored is not None and stored.value["masks"] != masks_digest(_cached_ids_folder(run, key), data.sample_ids):
         stored = None
     return key, folder, stored
 
@@ -166,7 +159,7 @@ def _is_evaluation(data: SegmentationData, record: Record) -> bool:
     )
 
 
-def _key(run: Run, request: EvaluationRequest, data: SegmentationData, content: str) -> JSONDict:
+def _key(run: Run, request: EvaluationRequest, data: SegmentationData, digests: JSONDict) -> JSONDict:
     """Returns everything that predictions and counts depend on: all but eval.batch_size and eval.metrics."""
     recipe, checkpoint, ablation = run.recipe, run.checkpoint, request.ablation
     return {
@@ -177,10 +170,9 @@ def _key(run: Run, request: EvaluationRequest, data: SegmentationData, content: 
             "split": data.split,
             "has_labels": data.has_labels,
             "short_side_px": recipe.data.short_side_px,
-            "content": content,
         }
-        | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)})
-        | ({} if recipe.data.frames == 1 else {"frames": frames_digest(data)}),
+        | digests
+        | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
         "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
         "channels_last": recipe.train.channels_last,
         "ablation": ablation.name if ablation else None,
@@ -203,17 +195,6 @@ def _is_other_data(run: Run, data: SegmentationData, content: str, usual_folder:
 def _cached_ids_folder(run: Run, key: JSONDict) -> Path:
     """Returns RUN/cache/evaluation-DIGEST/ids, the folder of the stored result's masks."""
     return run.cache.path(NAME, key).with_suffix("") / "ids"
-
-
-def _masks_digest(folder: Path, data: SegmentationData) -> str | None:
-    """Returns the SHA-256 of the mask files in a folder; None if one is missing.
-
-    It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
-    """
-    paths = [mask_path(folder, sample_id) for sample_id in data.sample_ids]
-    if not all(path.is_file() for path in paths):
-        return None
-    return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -283,8 +264,8 @@ class _Job:
         arrays = counts.per_image.to_arrays()
         for name in more_counts[data.sample_ids[0]]:
             arrays[name] = np.stack([more_counts[sample_id][name] for sample_id in data.sample_ids])
-        masks_digest = group.run_on_rank0(lambda: _masks_digest(self.cached_ids_folder, data))
-        return Record(self.key, strata | {"masks": masks_digest}, arrays)
+        digest = group.run_on_rank0(lambda: masks_digest(self.cached_ids_folder, data.sample_ids))
+        return Record(self.key, strata | {"masks": digest}, arrays)
 
     def _mask_folder(self, writers: Background) -> MaskFolder | None:
         """Opens the --masks folder, on rank 0 first: that removes what a killed evaluation left half written."""
@@ -337,10 +318,9 @@ class _Job:
 
     def _official_scores(self) -> JSONDict:
         """Returns what cityscapesscripts makes of the cached masks."""
-        labels = [self.data.label_path(i) for i in range(len(self.data))]
         predictions = [mask_path(self.cached_ids_folder, sample_id) for sample_id in self.data.sample_ids]
-        frames = [Frame(*files, instances_of(files[1])) for files in zip(predictions, labels, strict=True)]
-        return score_frames(frames)
+        pairs = zip(predictions, self.data.official_files(), strict=True)
+        return score_frames([Frame(prediction, *files) for prediction, files in pairs])
 
     def _metrics_json(self, record: Record, confusion: Confusion) -> JSONDict:
         """Returns the content of metrics.json: the record's scores, what they are scores of, and what follows."""
@@ -363,7 +343,7 @@ class _Job:
             accuracy = pair_accuracy(record.arrays["pairs"].sum(axis=0))
             pairs = dict(zip(data.ambiguous_pairs, map(number_or_none, accuracy), strict=True))
             derived["ambiguous"] = {"mean": number_or_none(mean_of_defined(accuracy)), "pairs": pairs}
-        recipe_metrics = metric_values(build_metrics(run.recipe.eval.metrics), confusion)
+        recipe_metrics = metric_values(run.recipe.eval.metrics, confusion)
         if recipe_metrics:
             derived["metrics"] = {name: number_or_none(value) for name, value in recipe_metrics.items()}
         metrics = metrics_dict(

@@ -3,12 +3,15 @@
 Files: DIR/{ids,colour,overlay,error}/SAMPLE_ID.png, each written atomically.
 """
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from segnl.core import IGNORE
+from segnl.core.archives import sha256_of
 from segnl.core.arrays import Mask, Pixels
 from segnl.core.files import inside, not_a_link, write_atomic
 from segnl.core.outputs import marked
@@ -75,6 +78,17 @@ def mask_path(folder: Path, sample_id: str) -> Path:
     Raises ConfigError when the path is outside of `folder`, or `folder` is a symbolic link.
     """
     return inside(not_a_link(folder), f"{sample_id}.png")
+
+
+def masks_digest(folder: Path, sample_ids: Sequence[str]) -> str | None:
+    """Returns the SHA-256 of the mask files in a folder; None if one is missing.
+
+    It detects masks damaged by a power cut, so the masks need not be synced to disk one by one.
+    """
+    paths = [mask_path(folder, sample_id) for sample_id in sample_ids]
+    if not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256("\n".join(map(sha256_of, paths)).encode()).hexdigest()
 
 
 def read_ids(folder: Path, sample_id: str, table: ClassTable) -> Pixels:

@@ -1,5 +1,7 @@
 """Published inference settings by name, and the sizes at which a network sees an image."""
 
+from typing import NamedTuple
+
 from segnl.core.config import JSONDict, suggest
 from segnl.core.errors import ConfigError
 from segnl.evaluation.inference import HW, scaled_hw
@@ -29,16 +31,22 @@ EXECUTION_KEYS = ("batch_size", "precision", "metrics")
 """Keys of `eval` that no preset sets: they change how a score is computed or what else is, not what it means."""
 
 
-def preset_dict(name: str) -> JSONDict:
-    """Returns a preset's keys of the `eval` section. Raises ConfigError for an unknown name."""
+class Preset(NamedTuple):
+    """Published inference settings. settings: the keys of the section `eval` that it sets."""
+
+    name: str
+    settings: JSONDict
+
+    def is_kept_by(self, cfg: EvalConfig) -> bool:
+        """Returns True if `cfg` still has the preset's settings after all overrides."""
+        return _without_execution_keys(cfg) == self.settings
+
+
+def find_preset(name: str) -> Preset:
+    """Returns the preset of that name. Raises ConfigError for an unknown one."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: no such preset{suggest(name, list(PRESETS))}")
-    return _without_execution_keys(PRESETS[name])
-
-
-def is_preset(name: str, cfg: EvalConfig) -> bool:
-    """Returns True if `cfg` still has the preset's settings after all overrides."""
-    return _without_execution_keys(cfg) == preset_dict(name)
+    return Preset(name, _without_execution_keys(PRESETS[name]))
 
 
 def _without_execution_keys(cfg: EvalConfig) -> JSONDict:

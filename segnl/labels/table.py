@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
+from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_bytes
 
 _UNKNOWN = 254  # marks an id that no label may hold in the lookup table; hence at most 253 classes
 
@@ -258,7 +258,7 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
     Raises DataError naming the first bad line.
     """
     try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = bytes_of(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err

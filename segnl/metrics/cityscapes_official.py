@@ -21,7 +21,6 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from segnl.core.archives import archive_of
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
@@ -95,20 +94,6 @@ def score_frames(frames: Sequence[Frame]) -> dict[str, Any]:
 
 def _plain(scores: PerName) -> dict[str, float | None]:
     return {name: number_or_none(value) for name, value in scores.items()}
-
-
-def instances_of(label: Path) -> Path:
-    """Returns the file of instance ids beside a file of labelIds. Raises DataError when it is missing."""
-    if archive_of(label) is not None:
-        raise DataError(f"{label}: the official evaluator reads files; unpack the archive")
-    if label.suffix == ".json":
-        raise DataError(
-            f"{label}: the official evaluator reads labelIds; make them with cityscapesscripts' json2labelImg"
-        )
-    instances = label.with_name(label.name.replace("_labelIds", "_instanceIds"))
-    if instances == label or not instances.is_file():
-        raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
-    return instances
 
 
 def count_frames(frames: Sequence[Frame]) -> CityscapesScores:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from segnl.core.errors import ConfigError
-from segnl.core.limits import require_workers
 from segnl.data.base import SegmentationData
 from segnl.data.find import DATASETS
 from segnl.models.segmenter import Segmenter, new_segmenter
@@ -19,10 +18,8 @@ def build_data(recipe: Recipe, split: str, *, needs_labels: bool = True) -> Segm
 
     needs_labels: False accepts a split without labels, such as a benchmark's test images.
 
-    Raises DataError when the files are not there or the split is unknown, ConfigError when data.workers is more than
-    this machine can carry.
+    Raises DataError when the files are not there or the split is unknown.
     """
-    require_workers(recipe.data.workers)
     channels = recipe.model.input.channels
     bands = {} if channels == 3 else {"num_bands": channels}  # a data set of one's own may have RGB images only
     return DATASETS.find(recipe.data.name)(recipe.data, split, needs_labels=needs_labels, **bands)

@@ -16,6 +16,7 @@ from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.losses.base import LossConfig
 from segnl.losses.find import LOSSES
+from segnl.metrics.scalars.find import METRICS
 from segnl.models.segmenter import ModelConfig
 from segnl.optim.find import OPTIMISERS, SCHEDULES
 from segnl.optim.optimisers.base import OptimiserConfig
@@ -153,6 +154,12 @@ class EvalConfig(Config):
     metrics: tuple[str | dict[str, Any], ...] = ()
     """Scores beside mIoU: mean_f1, cohen_kappa or a dotted name, each with settings where it is a mapping."""
 
+    @pydantic.field_validator("metrics")
+    @classmethod
+    def _has_known_metrics(cls, entries: Sequence[str | dict[str, Any]]) -> Sequence[str | dict[str, Any]]:
+        METRICS.find_listed(entries)
+        return entries
+
     @pydantic.model_validator(mode="after")
     def _slide_needs_a_window(self) -> "EvalConfig":
         if self.mode == "slide" and (self.window_hw is None or self.stride_hw is None):
@@ -231,7 +238,8 @@ def compose_overridden(mapping: JSONDict, overrides: Sequence[str], *, file: str
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
     """Validates a whole recipe; file: for messages."""
-    return validate(Recipe, _with_present_keys(mapping), file=file)
+    mapping = _with_present_keys(mapping)
+    return validate(Recipe, mapping, file=file)
 
 
 def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from segnl.core.archives import sha256_of
 from segnl.core.errors import ConfigError, SegnlError
-from segnl.core.files import ensure_writable, read_json, run_lock, sha256_of, write_atomic, write_text
+from segnl.core.files import ensure_writable, read_json, run_lock, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
 from segnl.core.outputs import marked

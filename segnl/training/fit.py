@@ -8,7 +8,7 @@ from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError, DataError, StoppedError
 from segnl.core.files import ensure_writable
-from segnl.core.limits import require_memory
+from segnl.core.limits import require_memory, require_workers
 from segnl.core.log import log
 from segnl.data.base import SegmentationData
 from segnl.data.cache import cache_samples
@@ -53,6 +53,7 @@ def fit(
     record: JSONDict = {}
     with ExitStack() as stack:
         with group.shared_errors():
+            require_workers(recipe.data.workers)
             if group.is_rank0:
                 ensure_writable(run)
                 recipe_loggers = build_loggers(recipe.train.loggers, run)

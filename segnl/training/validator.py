@@ -15,7 +15,7 @@ from segnl.data.sample import Batch, Sample
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.inference import ClassScores, LogitScores, MeanProbabilities
 from segnl.evaluation.predictor import Predictor
-from segnl.metrics.scalars.find import build_metrics, metric_values
+from segnl.metrics.scalars.find import metric_values
 from segnl.ops.pixel_loss import pixel_cross_entropy
 from segnl.runs.checkpoint import checkpoint_path, keep_as_best
 from segnl.runs.recipe import TrainConfig
@@ -34,7 +34,6 @@ class Validator(Hook):
         self.data, self.saver = data, saver
         self.train, step = trainer.recipe.train, trainer.step_number
         self.best, self.num_since_best = -math.inf, 0
-        self.metrics = build_metrics(trainer.recipe.eval.metrics)
         logged = trainer.group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
         extended_at = self.train.extended[-1].at if self.train.extended else 0
         for validated_step, line in logged.items():
@@ -86,7 +85,7 @@ class Validator(Hook):
         is_best = self._note(miou, loss)
         if is_best:
             group.run_on_rank0(lambda: keep_as_best(checkpoint_path(trainer.folder, trainer.step_number)))
-        metrics = metric_values(self.metrics, confusion)
+        metrics = metric_values(trainer.recipe.eval.metrics, confusion)
         validation = Validation(trainer.step_number, confusion, loss, is_best, predictor, self.data, metrics)
         trainer.call_hooks("on_validation", validation)
         if self.is_out_of_patience:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from segnl.core import archives
-from segnl.core.archives import is_file, is_folder, open_file, size_of
+from segnl.core.archives import bytes_of, is_file, is_folder, open_file, sha256_of, size_of
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes, sha256_of
 from segnl.core.find_files import find_files
 
 
@@ -40,13 +39,18 @@ def test_an_archive_lists_and_reads_as_the_folder_it_was_packed_from(tmp_path):
     archive = pack(tmp_path / "Data.ZIP", members | {"__MACOSX/b/._x.png": b"5"})
     assert listed(archive) == [str(path.relative_to(tmp_path / "plain")) for path in find_files(tmp_path / "plain")]
     for name in listed(archive):
-        assert read_bytes(archive / name) == open_file(archive / name).read() == members[name]
+        assert bytes_of(archive / name) == open_file(archive / name).read() == members[name]
         assert sha256_of(archive / name) == sha256_of(tmp_path / "plain" / name)
         assert size_of(archive / name) == len(members[name])
     assert [is_folder(archive / name) for name in ("", "b/a", "c", "z.txt")] == [True, True, False, False]
     assert [is_file(archive / name) for name in ("", "b/a", "c", "z.txt")] == [False, False, False, True]
     with pytest.raises(FileNotFoundError):
-        read_bytes(archive / "b/nothing.png")
+        bytes_of(archive / "b/nothing.png")
+
+
+def test_sha256_is_of_the_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")
 
 
 def test_names_of_windows_and_of_macos_are_read(tmp_path):
@@ -71,7 +75,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 def test_a_large_member_a_deep_folder_and_a_long_list_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 10)
     with pytest.raises(OSError, match="unpacks to 11 bytes"):
-        read_bytes(pack(tmp_path / "a.zip", {"a": bytes(11)}) / "a")
+        bytes_of(pack(tmp_path / "a.zip", {"a": bytes(11)}) / "a")
     with pytest.raises(DataError, match="leads out"):
         listed(pack(tmp_path / "b.zip", {"a/" * 999 + "b": b""}))
     monkeypatch.setattr(archives, "MAX_DIRECTORY_BYTES", 50)
@@ -85,7 +89,7 @@ def test_damage_is_one_line(tmp_path):
     content[40] ^= 255
     archive.write_bytes(content)
     with pytest.raises(OSError, match="damaged in the archive"):
-        read_bytes(archive / "a.png")
+        bytes_of(archive / "a.png")
     for kept in (0, 7, len(content) - 9):
         archive.write_bytes(content[:kept])
         with pytest.raises(DataError, match=r"a\.zip: cannot be read as a zip archive"):
@@ -102,7 +106,7 @@ def test_an_archive_that_is_replaced_is_read_anew(tmp_path):
 
 
 def _read_all(paths: list[Path]) -> list[bytes]:
-    return [read_bytes(path) for path in paths]
+    return [bytes_of(path) for path in paths]
 
 
 def test_forked_processes_do_not_share_the_position_in_the_file(tmp_path):

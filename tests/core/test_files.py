@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segnl.core.errors import ConfigError, MachineError
-from segnl.core.files import ensure_writable, inside, remove_leftovers, run_lock, sha256_of, write_atomic
+from segnl.core.files import ensure_writable, inside, remove_leftovers, run_lock, write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,11 +131,6 @@ def test_old_leftovers_of_any_command_go_and_a_file_that_may_be_written_now_stay
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     ensure_writable(tmp_path)
     assert os.listdir(tmp_path) == [".b.png.segnl-0123abcd"]
-
-
-def test_sha256_is_of_the_bytes(tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")
 
 
 def test_a_folder_below_a_file_is_not_writable(tmp_path):

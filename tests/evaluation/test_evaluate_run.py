@@ -15,7 +15,7 @@ from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineEr
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
-from segnl.evaluation.presets import preset_dict
+from segnl.evaluation.presets import find_preset
 from segnl.metrics.accumulator import load_per_image
 from segnl.metrics.strata import boundary_width
 from segnl.models.ablation import Ablation
@@ -172,7 +172,8 @@ def test_the_settings_may_be_others_than_the_recipes_and_are_written_down(run):
 
 
 def test_a_preset_has_a_folder_of_its_own_while_its_settings_are_unchanged(run):
-    preset = {"preset": "cityscapes-ms", "settings": {"eval": preset_dict("cityscapes-ms")}}
+    found = find_preset("cityscapes-ms")
+    preset = {"preset": found, "settings": {"eval": found.settings}}
     metrics = evaluated(run, "eval.batch_size=2", **preset).metrics
     assert metrics == written_metrics(run, "val-cityscapes-ms")
     assert (metrics["preset"], metrics["eval"]["flip"]) == ("cityscapes-ms", True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segnl.core.errors import ConfigError
-from segnl.evaluation.presets import PRESETS, input_hws, is_preset, preset_dict
+from segnl.evaluation.presets import PRESETS, find_preset, input_hws
 from segnl.runs.recipe import EvalConfig
 
 SIZES = [(512, 683), (364, 500), (300, 400), (683, 512), (97, 1203), (1603, 211), (7, 11)]
@@ -51,7 +51,7 @@ def test_an_image_is_never_enlarged_to_the_long_side() -> None:
 
 
 def test_a_preset_is_a_whole_protocol_without_the_arithmetic() -> None:
-    mapping = preset_dict("cityscapes-slide")
+    mapping = find_preset("cityscapes-slide").settings
     assert (mapping["mode"], mapping["window_hw"], mapping["stride_hw"], mapping["flip"]) == (
         "slide",
         [769, 769],
@@ -59,9 +59,9 @@ def test_a_preset_is_a_whole_protocol_without_the_arithmetic() -> None:
         False,
     )
     assert set(EvalConfig.model_fields) - set(mapping) == {"batch_size", "precision", "metrics"}
-    chosen = PRESETS["ade20k-csail"]
-    assert is_preset("ade20k-csail", chosen.model_copy(update={"batch_size": 1, "precision": "bf16"}))
-    assert not is_preset("ade20k-csail", chosen.model_copy(update={"flip": True}))
+    chosen, preset = PRESETS["ade20k-csail"], find_preset("ade20k-csail")
+    assert preset.is_kept_by(chosen.model_copy(update={"batch_size": 1, "precision": "bf16"}))
+    assert not preset.is_kept_by(chosen.model_copy(update={"flip": True}))
     for name, cfg in PRESETS.items():
         assert EvalConfig.model_validate_json(cfg.model_dump_json()) == cfg, name  # a copy escapes validation
 
@@ -76,7 +76,7 @@ def test_multi_scale_views_are_six_scales_and_their_mirror_images() -> None:
 
 def test_a_name_that_is_none_lists_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"--preset ade20k-csial: no such preset; did you mean 'ade20k-csail'\?"):
-        preset_dict("ade20k-csial")
+        find_preset("ade20k-csial")
 
 
 def test_averaging_over_sizes_is_the_mean_of_the_softmax(tiny_config) -> None:

@@ -17,7 +17,7 @@ from segnl.data.datasets.ade20k import ADE20K
 from segnl.data.datasets.cityscapes import SAMPLE_ID, Cityscapes
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.submission import Submission
-from segnl.metrics.cityscapes_official import Frame, instances_of, score_frames
+from segnl.metrics.cityscapes_official import Frame, score_frames
 from segnl.runs.run import open_run
 
 STEMS = ("berlin_000000_000019", "bielefeld_000000_000302")
@@ -49,9 +49,10 @@ def test_the_official_evaluator_scores_what_is_inside_as_we_do(run, street_runs,
         np.testing.assert_array_equal(ids, np.asarray(Image.open(tmp_path / "masks" / "ids" / name)))
     with zipfile.ZipFile(path) as file:
         file.extractall(tmp_path / "results")
-    labels = sorted((street_runs[0].parent / "streets/gtFine/val").rglob("*_labelIds.png"))
-    predictions = sorted((tmp_path / "results").iterdir())
-    official = score_frames([Frame(*pair, instances_of(pair[1])) for pair in zip(predictions, labels, strict=True)])
+    labels = street_runs[0].parent / "streets/gtFine/val"
+    folders = ((tmp_path / "results", ""), (labels, "_labelIds"), (labels, "_instanceIds"))
+    files = [sorted(folder.rglob(f"*{end}.png")) for folder, end in folders]
+    official = score_frames([Frame(*paths) for paths in zip(*files, strict=True)])
     assert official["class_iou"] == pytest.approx(metrics["miou"], abs=1e-12)
 
 

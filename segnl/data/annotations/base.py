@@ -4,6 +4,7 @@ A format is a file in this folder with `find(root, files) -> Annotations | None`
 annotations. Id 0 is the background, 255 is ignored, and the classes are 1, 2, 3 ...
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,9 @@ import cv2
 import numpy as np
 
 from segnl.core import IGNORE
+from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes
-from segnl.core.files import read_json as json_content
 from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, exif_orientation, image_hw
 
@@ -50,8 +50,8 @@ class Annotations:
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises FileError for one that cannot be read."""
     try:
-        return json_content(path)
-    except (OSError, ValueError) as err:
+        return json.loads(bytes_of(path))
+    except (OSError, ValueError, RecursionError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
 
@@ -62,7 +62,7 @@ def json_files(files: Iterable[Path], *keys: str) -> list[Path]:
     for path in files:
         if path.suffix.lower() == ".json":
             try:
-                content = read_bytes(path)
+                content = bytes_of(path)
             except OSError as err:
                 raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
             if all(f'"{key}"'.encode() in content for key in keys):

@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from segnl.core.archives import archive_of
+from segnl.core.archives import archive_of, bytes_of
 from segnl.core.errors import DataError, MachineError
-from segnl.core.files import inside, read_bytes, write_atomic
+from segnl.core.files import inside, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
@@ -206,4 +206,4 @@ def _bytes(path: Path, where: str, column: str, value: Any) -> bytes | None:
     if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
         detail = f"{where}: {column} is the file {value['path']}, which is not beside; embed the images in the file"
         raise FileError(path, "missing", detail)
-    return read_bytes(file)
+    return bytes_of(file)

@@ -13,10 +13,9 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
-from segnl.core.archives import is_file
+from segnl.core.archives import bytes_of, is_file
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
@@ -102,7 +101,7 @@ def _parse(path: Path) -> _File:
 def _listed(root: Path) -> list[str]:
     """Returns the classes of labels.txt, a line each, without `__ignore__`; [] where there is none."""
     path = root / "labels.txt"
-    lines = read_bytes(path).decode("utf-8", "replace").splitlines() if is_file(path) else []
+    lines = bytes_of(path).decode("utf-8", "replace").splitlines() if is_file(path) else []
     return [name for line in lines if (name := line.strip()) and name != IGNORED]
 
 

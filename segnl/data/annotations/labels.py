@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from segnl.core.archives import is_file
+from segnl.core.archives import is_file, sha256_of
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import not_a_link, read_json, sha256_of, write_atomic
+from segnl.core.files import not_a_link, read_json, write_atomic
 from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import AnnotatedImage

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from segnl.core.archives import is_file, is_folder
+from segnl.core.archives import bytes_of, is_file, is_folder
 from segnl.core.arrays import Ids
-from segnl.core.config import JSONDict, read_file
+from segnl.core.config import JSONDict, parse_yaml
 from segnl.core.errors import DataError
-from segnl.core.files import read_bytes
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
@@ -42,9 +41,9 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     """
     found = []
     for path in files:
-        if path.suffix.lower() in (".yaml", ".yml") and path.parent == root and b"names" in read_bytes(path):
-            settings = read_file(path)
-            if "names" in settings and "train" in settings:
+        if path.suffix.lower() in (".yaml", ".yml") and path.parent == root and b"names" in (text := bytes_of(path)):
+            settings = parse_yaml(text.decode("utf-8", "backslashreplace"), str(path))
+            if isinstance(settings, dict) and settings.keys() >= {"names", "train"}:
                 found.append((path, settings))
     if not found:
         return None
@@ -104,7 +103,7 @@ def _images(root: Path, path: Path, settings: JSONDict, split: str, files: Seque
             own = [file for file in files if file.is_relative_to(target)]
         else:
             try:
-                lines = read_bytes(target).decode("utf-8").splitlines()
+                lines = bytes_of(target).decode("utf-8").splitlines()
             except (OSError, ValueError) as err:
                 raise FileError(target, "unreadable", "cannot be read; expected a list of images, a line each") from err
             listed = [(line.strip(), _resolve(root, settings, line.strip(), target.parent)) for line in lines]
@@ -152,7 +151,7 @@ def _draw(image: Path, label: Path | None, ids: Mapping[int, int]) -> Ids:
 def _polygons(path: Path, ids: Mapping[int, int]) -> list[tuple[int, Any]]:
     """Reads `CLASS x y x y ...`, a line each; returns the id and the points `n 2` in fractions of the image."""
     try:
-        lines = read_bytes(path).decode("utf-8").splitlines()
+        lines = bytes_of(path).decode("utf-8").splitlines()
     except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise FileError(path, "unreadable", f"cannot be read ({reason})") from err

@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
-from segnl.core.archives import is_file, is_folder
+from segnl.core.archives import archive_of, bytes_of, is_file, is_folder
 from segnl.core.arrays import Ids
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_bytes
 from segnl.core.find_files import find_files
 from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
 from segnl.data.layout import Files
@@ -62,7 +61,6 @@ class Cityscapes(SegmentationData):
 
     image_layout, label_layout = "leftImg8bit/{split}", "gtFine/{split}"
     image_ends, label_ends = (IMAGE_END,), (LABEL_END,)
-    has_cityscapes_layout = True
     group = r"(?:.*/)?([A-Za-z-]+_\d{6})_\d{6}"  # CITY_SEQUENCE: a sequence is one drive
     submission = SubmissionRules(SAMPLE_ID, test_images=1525, test_hw=(1024, 2048))
     how_to_get = "it holds leftImg8bit/ and gtFine/; see data/README.md"
@@ -113,6 +111,23 @@ class Cityscapes(SegmentationData):
         has_instances = self.has_labels and is_file(self.instance_path(i))
         return super().files_of(i) + ([self.instance_path(i)] if has_instances else [])
 
+    def official_files(self) -> list[tuple[Path, Path]]:
+        if not self.has_labels:
+            raise ConfigError(f"--official: {self.root} has no labels for split '{self.split}'; leave it out")
+        if self.table.has_label_map:
+            raise ConfigError("--official: scores Cityscapes' own classes; leave out data.label_map")
+        files = [(self.label_path(i), self.instance_path(i)) for i in range(len(self))]
+        for label, instances in files:
+            if archive_of(label) is not None:
+                raise DataError(f"{label}: the official evaluator reads files; unpack the archive")
+            if label.suffix == ".json":
+                raise DataError(
+                    f"{label}: the official evaluator reads labelIds; make them with cityscapesscripts' json2labelImg"
+                )
+            if not instances.is_file():
+                raise DataError(f"{instances}: missing; the instance-weighted scores need it (see gtFine's download)")
+        return files
+
     def instance_path(self, i: int) -> Path:
         """Returns the file of instance ids beside label `i`, which the official iIoU is weighted by."""
         label = self.label_path(i)
@@ -124,7 +139,7 @@ def _draw(path: Path, max_pixels: int) -> Ids:
     """Draws polygons in their order, as createLabelImage of cityscapesscripts does. Raises FileError."""
     ids = {label.name: label.id for label in LABELS}
     try:
-        content = _Polygons.model_validate_json(read_bytes(path))
+        content = _Polygons.model_validate_json(bytes_of(path))
     except OSError as err:
         raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
     except ValidationError as err:

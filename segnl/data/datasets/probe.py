@@ -87,9 +87,9 @@ class Probe(SegmentationData):
     def files_of(self, i: int) -> list[Path]:
         return []
 
+    @property
     def generated_from(self) -> str:
-        cfg = self.cfg
-        return f"probe {VERSION} {cfg.data_seed} {self.split} {self._layout}"
+        return f"probe {VERSION} {self.cfg.data_seed} {self.split} {self._layout}"
 
     def scene(self, i: int) -> Scene:
         """Returns image `i` with the places of its targets and cues."""

@@ -13,7 +13,6 @@ from segnl.core.errors import DataError
 from segnl.data.base import DataConfig
 from segnl.data.datasets.cityscapes import Cityscapes, CityscapesConfig
 from segnl.data.digest import content_digest
-from segnl.metrics.cityscapes_official import instances_of
 
 STEMS = ["aachen_000000_000019", "aachen_000001_000019", "ulm_000000_000007"]
 
@@ -171,4 +170,4 @@ def test_an_archive_is_read_as_the_folder_and_the_official_scores_refuse_it(cfg)
     assert data.sample_ids == STEMS
     assert content_digest(data) == content_digest(Cityscapes(cfg, "val"))
     with pytest.raises(DataError, match="the official evaluator reads files; unpack the archive"):
-        instances_of(data.label_path(0))
+        data.official_files()
