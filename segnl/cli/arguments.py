@@ -1,14 +1,11 @@
 """Arguments that several commands share."""
 
 import argparse
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from segnl.core.errors import ConfigError
-from segnl.core.outputs import marked
 
 _VALUE_OF = {"--set": r"[A-Za-z_][\w.]*=", "--ignore": r"\d+$"}
 """How a further value of an option looks that may have several."""
@@ -59,11 +56,6 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
 def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
     """Adds --json; `main` refuses a file that the command did not write."""
     command.add_argument("--json", type=path_of, metavar="FILE", help=about)
-
-
-def json_file(numbers: Mapping[str, Any], command: str) -> bytes:
-    """Returns the content of the file of --json."""
-    return marked(json.dumps(numbers, indent=1).encode(), command)
 
 
 def add_trust_modules(command: argparse.ArgumentParser) -> None:

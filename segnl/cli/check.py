@@ -3,9 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config, add_json, json_file
+from segnl.cli.arguments import add_config, add_json
 from segnl.core.errors import DataError
 from segnl.core.files import write_atomic
+from segnl.core.outputs import json_file
 
 if TYPE_CHECKING:
     from segnl.data.base import SegmentationData

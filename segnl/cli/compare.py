@@ -4,8 +4,9 @@ import argparse
 import shutil
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_json, add_set, add_trust_modules, json_file, path_of
+from segnl.cli.arguments import add_json, add_set, add_trust_modules, path_of
 from segnl.core.errors import ConfigError
+from segnl.core.outputs import json_file
 
 if TYPE_CHECKING:
     from segnl.studies.results import StudyResults

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_config, add_json, json_file, size_of
+from segnl.cli.arguments import add_config, add_json, size_of
+from segnl.core.outputs import json_file
 
 if TYPE_CHECKING:
     from segnl.profiling.cost import CostReport

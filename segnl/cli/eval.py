@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_checkpoint, add_json, add_set, json_file, path_of
+from segnl.cli.arguments import add_checkpoint, add_json, add_set, path_of
 from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.outputs import json_file
 
 if TYPE_CHECKING:
     from segnl.evaluation.evaluate_run import EvaluationRequest
@@ -107,12 +108,14 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | 
     from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
-    files = {} if out is None else {out: json_file(metrics, "eval")}
+    files = {}
     if request.with_strata:
         from segnl.reports.strata_plot import strata_plot
 
         title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
         files[evaluation.folder / "strata.png"] = strata_plot(metrics["strata"], title=title)
+    if out is not None:
+        files[out] = json_file(metrics, "eval")
     for path, content in files.items():
         write_atomic(path, content)
     if metrics["num_pixels"] == 0:

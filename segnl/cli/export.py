@@ -11,7 +11,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_checkpoint(command)
     add("--out", type=path_of, required=True, metavar="FILE", help="model.onnx, or model.safetensors")
     add("--half", action="store_true", help="write float16 weights (safetensors only)")
-    add("--input", metavar="HxW", help="the only image size that the ONNX graph takes (default: any, where possible)")
+    about = "the only image size that the ONNX graph takes (default: any, where possible)"
+    add("--input", type=size_of, metavar="HxW", help=about)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -19,10 +20,10 @@ def run(args: argparse.Namespace) -> None:
     from segnl.convert.export import OPSET, export
     from segnl.core.limits import require_memory
 
-    out, hw = args.out, None
-    if args.input is not None:
-        hw = size_of(args.input)
-        require_memory(f"--input {args.input}", 64 * hw[0] * hw[1])  # the stem's map: 64 channels at half the size
+    out, hw = args.out, args.input
+    if hw is not None:
+        rows, columns = hw
+        require_memory(f"--input {rows}x{columns}", 64 * rows * columns)  # the stem's map: 64 channels at half the size
     report = export(args.checkpoint, out, half=args.half, hw=hw, trust_modules=args.trust_modules)
     mib = f"{out.stat().st_size / 2**20:.1f} MiB"
     if out.suffix != ".onnx":

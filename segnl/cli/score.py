@@ -4,9 +4,9 @@ import argparse
 import hashlib
 import shutil
 
-from segnl.cli.arguments import add_json, json_file, path_of
+from segnl.cli.arguments import add_json, path_of
 from segnl.core.files import ensure_writable, write_together
-from segnl.core.outputs import marked, require_own
+from segnl.core.outputs import json_file, marked, require_own
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

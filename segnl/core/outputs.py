@@ -3,10 +3,13 @@
 Such a file says `written by segnl COMMAND`: JSON in its first key, other formats in a remark.
 """
 
+import json
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from segnl.core.archives import open_file
 from segnl.core.errors import ConfigError
@@ -38,6 +41,11 @@ def marked(data: bytes, command: str) -> bytes:
     if data.startswith(b"%PDF"):
         return data + b"\n% " + text + b"\n"
     return data + text if data.startswith((b"\xff\xd8", b"II*", b"MM\0", b"RIFF", b"BM", b"GIF")) else data
+
+
+def json_file(numbers: Mapping[str, Any], command: str) -> bytes:
+    """Returns the content of a JSON file with the remark of `segnl COMMAND`."""
+    return marked(json.dumps(numbers, indent=1).encode(), command)
 
 
 def require_own(path: Path, command: str, *, option: str) -> None:

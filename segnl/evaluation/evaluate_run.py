@@ -122,8 +122,8 @@ def _usual_folder(run: Run, request: EvaluationRequest) -> Path:
 
 def _preset(run: Run, request: EvaluationRequest) -> str | None:
     """Returns the requested preset's name; None without one, or where overrides have changed its settings."""
-    preset = request.preset
-    return preset.name if preset is not None and preset.is_kept_by(run.recipe.eval) else None
+    preset, settings = request.preset, run.recipe.eval.model_dump(mode="json")
+    return preset.name if preset is not None and settings == settings | preset.settings else None
 
 
 def _look_up(
@@ -141,7 +141,8 @@ def _look_up(
         name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
         folder = inside(usual_folder.parent, name)
     stored = run.cache.load(NAME, key, is_valid=functools.partial(_is_evaluation, data))
-    if stored is not None and stored.value["masks"] != masks_digest(_cached_ids_folder(run, key), data.sample_ids):
+    ids_folder = _cached_ids_folder(run, key)
+    if stored is not None and stored.value["masks"] != masks_digest(ids_folder, data.sample_ids):
         stored = None
     return key, folder, stored
 

@@ -37,20 +37,12 @@ class Preset(NamedTuple):
     name: str
     settings: JSONDict
 
-    def is_kept_by(self, cfg: EvalConfig) -> bool:
-        """Returns True if `cfg` still has the preset's settings after all overrides."""
-        return _without_execution_keys(cfg) == self.settings
-
 
 def find_preset(name: str) -> Preset:
     """Returns the preset of that name. Raises ConfigError for an unknown one."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: no such preset{suggest(name, list(PRESETS))}")
-    return Preset(name, _without_execution_keys(PRESETS[name]))
-
-
-def _without_execution_keys(cfg: EvalConfig) -> JSONDict:
-    return {key: value for key, value in cfg.model_dump(mode="json").items() if key not in EXECUTION_KEYS}
+    return Preset(name, PRESETS[name].model_dump(mode="json", exclude={*EXECUTION_KEYS}))
 
 
 def input_hws(cfg: EvalConfig, short_side_px: int | None, hw: HW) -> list[HW]:

@@ -1,7 +1,6 @@
 """`segnl video-demo`: C2D, I3D, and C2D with non-local blocks on a task of far moments and places (docs/video.md)."""
 
 import io
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segnl.core.files import ensure_writable, write_atomic
-from segnl.core.outputs import marked, require_own
+from segnl.core.outputs import json_file, marked, require_own
 from segnl.core.progress import Progress
 from segnl.metrics.statistics.comparison import Comparison, RunCounts, compare_heads
 from segnl.models.blocks.non_local import NonLocalConfig
@@ -94,7 +93,7 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResu
         "test_clips": NUM_TEST,
         "complete": True,
     }
-    write_atomic(out / "results.json", marked(json.dumps(record, indent=1).encode(), "video-demo"))
+    write_atomic(out / "results.json", json_file(record, "video-demo"))
     return results
 
 

@@ -59,9 +59,6 @@ def test_a_preset_is_a_whole_protocol_without_the_arithmetic() -> None:
         False,
     )
     assert set(EvalConfig.model_fields) - set(mapping) == {"batch_size", "precision", "metrics"}
-    chosen, preset = PRESETS["ade20k-csail"], find_preset("ade20k-csail")
-    assert preset.is_kept_by(chosen.model_copy(update={"batch_size": 1, "precision": "bf16"}))
-    assert not preset.is_kept_by(chosen.model_copy(update={"flip": True}))
     for name, cfg in PRESETS.items():
         assert EvalConfig.model_validate_json(cfg.model_dump_json()) == cfg, name  # a copy escapes validation
 
