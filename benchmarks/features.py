@@ -39,7 +39,7 @@ from segnl.runs.recipe import Recipe
 from segnl.studies.run import compute_features, train_all
 from segnl.studies.study import Study, load_study
 from segnl.training.features import FeatureFile
-from segnl.training.fit import build_trainer
+from segnl.training.fit import Training
 
 STUDY = ROOT / "configs" / "compare" / "arena_camvid.yaml"
 
@@ -135,7 +135,9 @@ def whole(folder: Path, overrides: list[str], heads: list[str] | None, num_seeds
 def measure(study: Study, data: SegmentationData, folder: Path, rounds: int) -> tuple[float, dict[str, Any]]:
     """Returns the seconds of a view's maps, and by head those of a step with maps computed and with maps kept."""
     recipes = {head: study.runs_of(head)[0].recipe for head in study.heads}
-    trainers = {head: build_trainer(recipe, data, None, SINGLE_PROCESS, folder) for head, recipe in recipes.items()}
+    trainers = {
+        head: Training(recipe, folder, SINGLE_PROCESS, data).build_trainer() for head, recipe in recipes.items()
+    }
     first = study.heads[0]
     file = FeatureFile(recipes[first], data, trainers[first].model, folder / "features", stages=range(4))
     began = time.process_time()

@@ -77,9 +77,13 @@ def data_record(data: SegmentationData) -> JSONDict:
     return {"images": len(data), "digest": digest, "content": content_digest(data)}
 
 
-def has_changed(before: JSONDict, now: JSONDict) -> bool:
-    """Tells whether two of `data_record` describe other data; an old one has no "content"."""
-    return any(before[key] != now[key] for key in now if key in before)
+def data_change(before: JSONDict, now: JSONDict) -> str:
+    """Returns in words how the data of two `data_record` differ; "" for the same data. An old one has no "content"."""
+    if all(before[key] == now[key] for key in now if key in before):
+        return ""
+    if before["images"] != now["images"]:
+        return f"{before['images']} images then, {now['images']} now"
+    return "the content of images, labels or classes is another"
 
 
 def table_lines(table: ClassTable) -> list[str]:

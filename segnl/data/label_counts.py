@@ -11,7 +11,6 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Counts, Ids
 from segnl.core.errors import DataError
 from segnl.core.log import log
-from segnl.data.annotations.labels import require_current
 from segnl.data.base import SegmentationData
 from segnl.labels.table import ClassTable
 
@@ -126,10 +125,8 @@ def _ignored_text(table: ClassTable, counts: LabelCounts, missing: list[str]) ->
 def require_labelled(data: SegmentationData) -> None:
     """Logs doubts about a training set's labels, from a part of them if there are many; all if that part is doubtful.
 
-    Raises DataError where all labels together have no class or only one, from which nothing can be learned, and where
-    they were drawn from annotations that have changed since.
+    Raises DataError where all labels together have no class or only one, from which nothing can be learned.
     """
-    require_current(data.label_folder())
     num_read = min(len(data), MAX_LABELS_AT_START)
     indices = np.linspace(0, len(data) - 1, num_read).round().astype(int)
     # Training itself names a label that cannot be read, with its epoch.

@@ -1,12 +1,12 @@
 """Folders of runs: their names, and opening one to start or resume a training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from segnl.core.config import dump_yaml
+from segnl.core.config import JSONDict, dump_yaml
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.core.files import LOCK, inside, remove_leftovers, run_lock, write_atomic
+from segnl.core.files import LOCK, ensure_writable, inside, remove_leftovers, run_lock, write_atomic
 from segnl.core.run_log import read_log
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, newest_checkpoint, quarantine_damaged
@@ -42,8 +42,8 @@ def lock_run_folder(
 ) -> Iterator[tuple[Recipe, Checkpoint | None]]:
     """Locks a run's folder, writes its recipe.yaml, and yields that recipe and the run's newest undamaged checkpoint.
 
-    The recipe is the given one with the run's extensions. The checkpoint of a new run is None.
-    The recipe.yaml of a finished run is not written again; that of an extended one stays as recipe-STEP.yaml.
+    A missing folder is created. The recipe is the given one with the run's extensions. The checkpoint of a new run is
+    None. The recipe.yaml of a finished run is not written again; that of an extended one stays as recipe-STEP.yaml.
     fresh: moves an old run aside first. extend: lets a finished run go on to the recipe's train.max_steps.
 
     Raises ConfigError when the folder is in use or holds another recipe, naming the keys that differ, and when the run
@@ -51,6 +51,7 @@ def lock_run_folder(
     """
     if fresh and extend is not None:
         raise ConfigError("--fresh, --extend: one starts over and the other continues; give one of them")
+    ensure_writable(run)
     if fresh:
         _move_aside(run)
     with run_lock(run):
@@ -64,18 +65,23 @@ def lock_run_folder(
         recipe = extended_recipe(recipe, checkpoint, extend)
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)
-        is_done = False
+        is_done, recipes = False, dict[str, JSONDict]()
         if checkpoint is not None:
             is_extended_now = recipe.train.num_steps != checkpoint.recipe["train"]["max_steps"]
-            _check_same_training(recipe, class_table, checkpoint, except_keys=ALLOWED_KEYS if extend else frozenset())
-            quarantine_damaged(run, checkpoint)
             is_done = not is_extended_now and is_finished(run, checkpoint)
+            differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
+            of_eval = {key for key in differing if key.startswith("eval.")}
+            allowed = of_eval | (ALLOWED_KEYS if extend else frozenset())
+            _check_same_training(recipe, class_table, checkpoint, [key for key in differing if key not in allowed])
+            quarantine_damaged(run, checkpoint)
             if not is_done:
-                _check_same_validations(run, recipe, checkpoint)
+                _check_same_validations(run, recipe, checkpoint, of_eval - {"eval.batch_size", "eval.metrics"})
             if is_extended_now:
-                write_atomic(run / f"recipe-{checkpoint.step}.yaml", dump_yaml(checkpoint.recipe).encode())
+                recipes[f"recipe-{checkpoint.step}.yaml"] = checkpoint.recipe
         if not (is_done and (run / "recipe.yaml").exists()):
-            write_atomic(run / "recipe.yaml", dump_yaml(recipe.to_dict()).encode())
+            recipes["recipe.yaml"] = recipe.to_dict()
+        for name, mapping in recipes.items():
+            write_atomic(run / name, dump_yaml(mapping).encode())
         yield recipe, checkpoint
 
 
@@ -89,9 +95,8 @@ def _move_aside(run: Path) -> None:
 
 
 def _check_same_training(
-    recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint, *, except_keys: frozenset[str]
+    recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint, differing: Sequence[str]
 ) -> None:
-    differing = [key for key in differing_keys(recipe.to_dict(), checkpoint.recipe) if key not in except_keys]
     if differing:
         more = recipe.train.num_steps > checkpoint.recipe["train"]["max_steps"]
         hint = (
@@ -109,17 +114,16 @@ def _check_same_training(
         )
 
 
-def _check_same_validations(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> None:
+def _check_same_validations(run: Path, recipe: Recipe, checkpoint: Checkpoint, differing: Set[str]) -> None:
     """Refuses other settings of `eval` after a validation: the best would be chosen among unlike scores."""
     if recipe.train.eval_every is None:
         return
     validated = any(
         line.get("event") == "eval" and line["step"] <= checkpoint.step for line in read_log(run / "log.jsonl")
     )
-    differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
-    other = [key for key in differing if key.startswith("eval.") and key not in ("eval.batch_size", "eval.metrics")]
-    if validated and other:
+    if validated and differing:
         raise ConfigError(
-            f"{run}: {', '.join(other)}: its validations so far had another value, and the best of both would mean "
-            "nothing; leave it until the training has ended (segnl eval takes any), or set train.eval_every=null"
+            f"{run}: {', '.join(sorted(differing))}: its validations so far had another value, and the best of both "
+            "would mean nothing; leave it until the training has ended (segnl eval takes any), or set "
+            "train.eval_every=null"
         )

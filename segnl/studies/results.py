@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segnl.core.config import JSONDict
-from segnl.data.digest import data_record, has_changed
+from segnl.data.digest import data_change, data_record
 from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
@@ -122,7 +122,7 @@ def score_runs(study: Study) -> ScoredRuns:
         settings = run.recipe.data.model_dump_json()
         if settings not in data_now:
             data_now[settings] = data_record(build_data(run.recipe, "train"))
-        if has_changed(finished.checkpoint.origin.get("data", {}), data_now[settings]):
+        if data_change(finished.checkpoint.origin.get("data", {}), data_now[settings]):
             with_changed_data.append(run.name)
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes_of(run) for run in study.runs}

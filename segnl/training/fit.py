@@ -2,17 +2,18 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError, DataError, StoppedError
-from segnl.core.files import ensure_writable
 from segnl.core.limits import require_memory, require_workers
 from segnl.core.log import log
+from segnl.data.annotations.labels import require_current
 from segnl.data.base import SegmentationData
 from segnl.data.cache import cache_samples
-from segnl.data.digest import data_record, has_changed
+from segnl.data.digest import data_change, data_record
 from segnl.data.label_counts import class_pixels, require_labelled
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Batch
@@ -49,93 +50,51 @@ def fit(
     Raises StoppedError when a signal ended it after a checkpoint, and what `lock_run_folder` raises.
     """
     _check_batch_size(recipe, group)
-    recipe_loggers = list[Hook]()  # the other ranks have none
+    loggers = list[Hook]()  # the other ranks have none
     record: JSONDict = {}
     with ExitStack() as stack:
         with group.shared_errors():
             require_workers(recipe.data.workers)
             if group.is_rank0:
-                ensure_writable(run)
-                recipe_loggers = build_loggers(recipe.train.loggers, run)
-            data = build_data(recipe, "train")
-            timed_recipe = recipe.with_steps(len(data))
-            val_data = _validation_data(timed_recipe)
-            final_recipe, checkpoint = timed_recipe, None
+                loggers = build_loggers(recipe.train.loggers, run)
+            data, val_data = _open_data(recipe)
+            final_recipe, checkpoint = recipe.with_steps(len(data)), None
             if group.is_rank0:
-                locked = lock_run_folder(run, timed_recipe, data.table, fresh=fresh, extend=extend)
+                locked = lock_run_folder(run, final_recipe, data.table, fresh=fresh, extend=extend)
                 final_recipe, checkpoint = stack.enter_context(locked)
                 record = data_record(data)
                 if checkpoint is None:
+                    require_current(data.label_folder())
                     require_labelled(data)
-                else:
+                elif change := data_change(checkpoint.origin.get("data", {}), record):
                     is_done = checkpoint.step >= final_recipe.train.num_steps
-                    _warn_of_changes(run, checkpoint.origin.get("data", {}), record, is_done=is_done)
+                    then = "the run is finished and stays as it is" if is_done else "the training goes on with these"
+                    log.warning(
+                        "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew",
+                        run,
+                        change,
+                        then,
+                    )
         final_recipe = group.run_on_rank0(lambda: final_recipe)  # a broadcast
         checkpoint = broadcast_checkpoint(checkpoint, group)
-        trainer = build_trainer(final_recipe, data, checkpoint, group, run)
-        saver = CheckpointSaver(data.table, record)
-        validator = None if val_data is None else Validator(val_data, saver, trainer)
-        if _is_finished(trainer, validator):
-            if group.is_rank0:
-                early = ", ended by train.patience" if validator is not None and validator.is_out_of_patience else ""
-                steps, num_steps = trainer.step_number, final_recipe.train.num_steps
-                log.info("%s: already trained, %d of %d steps%s", run, steps, num_steps, early)
-            return
-        with group.shared_errors():
-            cache_samples([data] if val_data is None else [data, val_data], is_shown=group.is_rank0)
-        all_loggers = [TerminalLogger(), *recipe_loggers, JSONLLogger()] if group.is_rank0 else []
-        validators = [] if validator is None else [validator]
-        batches = stack.enter_context(closing(_batches(trainer, data)))
-        result = trainer.fit(batches, [*all_loggers, saver, *validators, *hooks])
-    if result.stopped_by is not None:
-        raise StoppedError(f"{run}: stopped after step {result.steps}", 128 + result.stopped_by)
+        Training(final_recipe, run, group, data, val_data, checkpoint, record).run(loggers, hooks)
 
 
-def _is_finished(trainer: Trainer, validator: Validator | None) -> bool:
-    """Returns whether earlier starts took all steps, with their validations, or ran out of patience."""
-    if validator is not None and validator.is_out_of_patience:
-        return True
-    is_validation_missing = validator is not None and validator.is_validation_missing
-    return trainer.step_number >= trainer.recipe.train.num_steps and not is_validation_missing
+def _open_data(recipe: Recipe) -> tuple[SegmentationData, SegmentationData | None]:
+    """Returns the splits train and val.
 
-
-def _batches(trainer: Trainer, data: SegmentationData) -> Generator[Batch, None, None]:
-    """Returns this process's batches, from the trainer's step to the last."""
-    recipe, group, train = trainer.recipe, trainer.group, trainer.recipe.train
-    plan = BatchPlan(train.seed, train.batch_size, trainer.step_number, train.num_steps, group.rank, group.world_size)
-    if train.features is not None:
-        file = FeatureFile(recipe, data, trainer.model, features_folder(trainer.folder))
-        group.run_on_rank0(file.compute)
-        return file.batches(plan)
-    transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
-    workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
-    return train_batches(
-        data, transform, plan, workers=workers, timeout_s=timeout_s, is_stopped=lambda: bool(trainer.stop)
-    )
-
-
-def _warn_of_changes(run: Path, before: JSONDict, now: JSONDict, *, is_done: bool) -> None:
-    if has_changed(before, now):
-        was = f"{before['images']} images then, {now['images']} now"
-        if before["images"] == now["images"]:
-            was = "the content of images, labels or classes is another"
-        then = "the run is finished and stays as it is" if is_done else "the training continues with the present ones"
-        log.warning(
-            "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew", run, was, then
-        )
-
-
-def _validation_data(recipe: Recipe) -> SegmentationData | None:
-    """Returns the split val, or None where the recipe asks for no validation, or for one only if there is a split."""
+    val is None where the recipe asks for no validation, or for one only if there is such a split.
+    """
+    data = build_data(recipe, "train")
     if recipe.train.eval_every is None:
-        return None
+        return data, None
     try:
-        return build_data(recipe, "val")
+        return data, build_data(recipe, "val")
     except DataError as err:
         if recipe.train.eval_every != "auto" or recipe.train.patience is not None:
             raise
         log.warning("no validation: %s", err)
-        return None
+        return data, None
 
 
 def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
@@ -158,17 +117,71 @@ def _check_batch_size(recipe: Recipe, group: ProcessGroup) -> None:
     require_memory("train.batch_size crops of data.crop_hw", (crop_bytes + input_bytes) * rows * columns)
 
 
-def build_trainer(
-    recipe: Recipe, data: SegmentationData, checkpoint: Checkpoint | None, group: ProcessGroup, run: Path
-) -> Trainer:
-    """Returns a trainer at the start of the training run in the folder `run`, or at the step of `checkpoint`."""
-    if recipe.train.deterministic:
-        make_deterministic()
-    with group.shared_errors():
-        is_new = checkpoint is None and group.is_rank0  # the other ranks get their weights from rank 0
-        model = build_model(recipe, data.table.num_classes, is_new=is_new)
-    pixels = group.run_on_rank0(lambda: class_pixels(data)) if recipe.loss.needs_class_pixels else None
-    trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group, folder=run)
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
-    return trainer
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to start or to go on, the same on all processes.
+
+    recipe: with the steps of its epochs and the run's extensions. val_data: None where nothing is validated.
+    checkpoint: None for a new run. record: `data_record` of the training data, on rank 0.
+    """
+
+    recipe: Recipe
+    folder: Path
+    group: ProcessGroup
+    data: SegmentationData
+    val_data: SegmentationData | None = None
+    checkpoint: Checkpoint | None = None
+    record: JSONDict = field(default_factory=dict)
+
+    def run(self, loggers: Sequence[Hook], hooks: Sequence[Hook]) -> None:
+        """Takes the steps that are missing. Raises StoppedError when a signal ends it after a checkpoint."""
+        group, num_steps = self.group, self.recipe.train.num_steps
+        trainer = self.build_trainer()
+        saver = CheckpointSaver(self.data.table, self.record)
+        validator = None if self.val_data is None else Validator(self.val_data, saver, trainer)
+        is_out_of_patience = validator is not None and validator.is_out_of_patience
+        is_validation_missing = validator is not None and validator.is_validation_missing
+        if is_out_of_patience or (trainer.step_number >= num_steps and not is_validation_missing):
+            if group.is_rank0:
+                early = ", ended by train.patience" if is_out_of_patience else ""
+                steps = trainer.step_number
+                log.info("%s: already trained, %d of %d steps%s", self.folder, steps, num_steps, early)
+            return
+        with group.shared_errors():
+            splits = [self.data] if self.val_data is None else [self.data, self.val_data]
+            cache_samples(splits, is_shown=group.is_rank0)
+        all_loggers = [TerminalLogger(), *loggers, JSONLLogger()] if group.is_rank0 else []
+        validators = [] if validator is None else [validator]
+        with closing(self._batches(trainer)) as batches:
+            result = trainer.fit(batches, [*all_loggers, saver, *validators, *hooks])
+        if result.stopped_by is not None:
+            raise StoppedError(f"{self.folder}: stopped after step {result.steps}", 128 + result.stopped_by)
+
+    def build_trainer(self) -> Trainer:
+        """Returns a trainer at the run's first step, or at that of its checkpoint."""
+        recipe, group = self.recipe, self.group
+        if recipe.train.deterministic:
+            make_deterministic()
+        with group.shared_errors():
+            is_new = self.checkpoint is None and group.is_rank0  # the other ranks get their weights from rank 0
+            model = build_model(recipe, self.data.table.num_classes, is_new=is_new)
+        pixels = group.run_on_rank0(lambda: class_pixels(self.data)) if recipe.loss.needs_class_pixels else None
+        trainer = Trainer(recipe, model, device_of(), class_pixels=pixels, group=group, folder=self.folder)
+        if self.checkpoint is not None:
+            trainer.restore(self.checkpoint)
+        return trainer
+
+    def _batches(self, trainer: Trainer) -> Generator[Batch, None, None]:
+        """Returns this process's batches, from the trainer's step to the last."""
+        recipe, group, train = self.recipe, self.group, self.recipe.train
+        first, num_steps = trainer.step_number, train.num_steps
+        plan = BatchPlan(train.seed, train.batch_size, first, num_steps, group.rank, group.world_size)
+        if train.features is not None:
+            file = FeatureFile(recipe, self.data, trainer.model, features_folder(self.folder))
+            group.run_on_rank0(file.compute)
+            return file.batches(plan)
+        transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, train.seed)
+        workers, timeout_s = recipe.data.workers, recipe.data.worker_timeout_s
+        return train_batches(
+            self.data, transform, plan, workers=workers, timeout_s=timeout_s, is_stopped=lambda: bool(trainer.stop)
+        )

@@ -11,9 +11,10 @@ from PIL import Image
 
 from segnl.cli.main import main
 from segnl.core.errors import DataError
+from segnl.data.annotations.labels import require_current
 from segnl.data.find import DATASETS
-from segnl.data.label_counts import require_labelled
 from segnl.runs.recipe import load_recipe
+from segnl.training.fit import fit
 
 HW = (37, 53)
 SQUARE = [[5.0, 5.0], [20.0, 5.0], [20.0, 30.0], [5.0, 30.0]]
@@ -131,7 +132,7 @@ def test_check_and_training_notice_labels_of_earlier_annotations(change, tmp_pat
     (tmp_path / "mine" / "remarks.txt").write_text("no annotation")
     Image.new("P", HW[::-1]).save(tmp_path / "mine" / "segnl_labels" / "val" / "val1.png")  # corrected by hand
     data = DATASETS.find("folder")(load_recipe(tmp_path / "mine.yaml").data, "train")
-    require_labelled(data)
+    require_current(data.label_folder())
     labels = tmp_path / "mine" / "labels" / "val"
     if change == "added":
         (labels / "another.txt").write_text("")
@@ -140,7 +141,7 @@ def test_check_and_training_notice_labels_of_earlier_annotations(change, tmp_pat
     else:
         (labels / "val1.txt").write_text("0 0 0 0.5 0 0.5 0.5\n")
     with pytest.raises(DataError, match="segnl_labels: the labels are stale"):
-        require_labelled(data)
+        fit(load_recipe(tmp_path / "mine.yaml"), tmp_path / "run")
     capsys.readouterr()
     assert main(["check", "--config", "mine.yaml"]) == 3
     assert "stale: the labels are stale: the annotations in" in capsys.readouterr().out
@@ -155,7 +156,7 @@ def test_a_record_of_a_stranger_is_one_line(files, tmp_path, monkeypatch):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"files": files}))
     data = DATASETS.find("folder")(load_recipe(tmp_path / "mine.yaml").data, "train")
     with pytest.raises(DataError, match=r"the labels are stale|cannot be read"):
-        require_labelled(data)
+        require_current(data.label_folder())
 
 
 def test_annotations_in_an_archive_are_drawn_beside_it(tmp_path, monkeypatch):
@@ -180,7 +181,7 @@ def test_annotations_in_an_archive_are_drawn_beside_it(tmp_path, monkeypatch):
     with zipfile.ZipFile("packed.zip", "a") as archive:
         archive.writestr("mine/labels/val/new.txt", "")
     with pytest.raises(DataError, match="segnl_labels: the labels are stale"):
-        require_labelled(packed)
+        require_current(packed.label_folder())
 
 
 def test_images_of_no_split_are_train_beside_those_of_val(tmp_path, monkeypatch, capsys):
