@@ -47,21 +47,8 @@ FOREIGN = {
 }
 IGNORED_WORDS = ("void", "unlabeled", "unlabelled", "ignore", "ignored", "__ignore__")
 VOC_NAMES = (
-    *(
-        "background",
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-    ),
-    *("dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 VOC_SAMPLE = re.compile(r"20\d\d_\d{6}")
 MAX_LABELS = 5000
@@ -326,7 +313,10 @@ def _no_pairs(files: Sequence[Path]) -> str:
         if path.suffix.lower() in (".jpg", ".jpeg") and path.stem.lower().endswith(LABEL_ENDS[:-1]):
             return f"{path.name} looks like a label, but JPEG changes the values that it stores; export labels as PNG"
     for suffix, advice in FOREIGN.items():
-        if any(path.suffix.lower() == suffix and (suffix != ".txt" or _is_yolo(path)) for path in files):
+        of_kind = [path for path in files if path.suffix.lower() == suffix]
+        if suffix == ".txt":  # YOLO's
+            of_kind = [path for path in of_kind if "labels" in (path.parent.name, path.parent.parent.name)]
+        if of_kind:
             return f"holds {suffix} files, perhaps {advice}"
     if any(path.name.endswith(LABEL_END) for path in files):
         return "is Cityscapes, which has recipes of its own: configs/cityscapes/, with --set data.root=FOLDER"
@@ -338,10 +328,6 @@ def _no_pairs(files: Sequence[Path]) -> str:
     )
 
 
-def _is_yolo(path: Path) -> bool:
-    return path.parent.name == "labels" or path.parent.parent.name == "labels"
-
-
 def _template(data: Mapping[str, str], kind: str) -> str:
     return f"{data[f'{kind}_folder']}/*{data.get(f'{kind}_suffix', '')}"
 
@@ -349,7 +335,7 @@ def _template(data: Mapping[str, str], kind: str) -> str:
 def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], seed: int) -> None:
     """Takes the splits of the folder's own names or lists; deals the samples where it has none."""
     own = {item.split for item in images.values() if item.split is not None}
-    names = {name: sorted(own & {*_spellings(own, words)}) for name, words in SPLIT_WORDS.items()}
+    names = {name: sorted(spelt for spelt in own if spelt.lower() in words) for name, words in SPLIT_WORDS.items()}
     if names["train"] and names["val"]:
         renamed = {name: found[0] for name, found in names.items() if found and found[0] != name}
         plan.data |= {"splits": renamed} if renamed else {}
@@ -384,10 +370,6 @@ def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
     for split, sample_ids in splits.items():
         plan.lists[f"{LISTS}/{split}.txt"] = "".join(f"{sample_id}\n" for sample_id in sorted(sample_ids))
     plan.data["samples"] = _from_root(plan, f"{LISTS}/{{split}}.txt")
-
-
-def _spellings(own: Iterable[str], words: Sequence[str]) -> list[str]:
-    return [name for name in own if name.lower() in words]
 
 
 def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_names: Mapping[int, str]) -> None:
