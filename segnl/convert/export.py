@@ -17,15 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from segnl.core.arrays import Pixels
-from segnl.core.config import JSONDict
-from segnl.core.environment import git_state, versions
+from segnl.core.environment import code_state
 from segnl.core.errors import ConfigError, MachineError
-from segnl.core.files import ensure_writable, write_atomic
-from segnl.core.outputs import mark, require_own
+from segnl.core.files import write_atomic
+from segnl.core.outputs import mark
 from segnl.evaluation.inference import HW
 from segnl.models.segmenter import Segmenter
 from segnl.ops.resize import resize
-from segnl.runs.checkpoint import SUFFIX, Checkpoint, refuse_checkpoint_name, save_checkpoint
+from segnl.runs.checkpoint import SUFFIX, Checkpoint, require_weights_file, save_checkpoint
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import Run, open_run
 
@@ -84,9 +83,7 @@ def export(
     if out.suffix == ".onnx":
         _packages()  # fails before the work begins
     run = open_run(run_or_file, trust_modules=trust_modules)
-    refuse_checkpoint_name(out)
-    require_own(out, "export", option="--out")
-    ensure_writable(out.parent)
+    require_weights_file(out, "export")
     return _export_onnx(run, out, hw) if out.suffix == ".onnx" else _export_weights(run, out, half=half)
 
 
@@ -95,7 +92,7 @@ def _export_weights(run: Run, out: Path, *, half: bool) -> ExportReport:
     checkpoint, recipe = run.checkpoint, run.recipe
     weights = run.build_model().state_dict()
     model = {name: _to_float16(tensor) if half else tensor for name, tensor in weights.items()}
-    origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | _environment()
+    origin = {"exported": {"from": checkpoint.path.name, "half": half}, "trained": checkpoint.origin} | code_state()
     origin["input_convention"] = recipe.model.input.model_dump(mode="json")
     exported = Checkpoint(out, checkpoint.step, recipe.to_dict(), checkpoint.classes, origin, model=model)
     save_checkpoint(exported, command="export")
@@ -108,10 +105,6 @@ def _to_float16(tensor: Tensor) -> Tensor:
         return tensor
     half = tensor.half()
     return half if bool(torch.isfinite(half).all()) or not bool(torch.isfinite(tensor).all()) else tensor
-
-
-def _environment() -> JSONDict:
-    return {"git": git_state(Path(__file__).parent), "versions": versions()}
 
 
 def _export_onnx(run: Run, out: Path, fixed_hw: HW | None) -> ExportReport:
@@ -167,7 +160,7 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe, fixed_hw: HW | None) -> dic
         "recipe": recipe.to_dict(),
         "convention": convention,
         "step": checkpoint.step,
-        "origin": {"trained": checkpoint.origin} | _environment(),
+        "origin": {"trained": checkpoint.origin} | code_state(),
         "written_by": mark("export"),
     }
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}

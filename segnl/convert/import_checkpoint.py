@@ -12,14 +12,13 @@ from segnl.convert.mmseg import from_mmseg
 from segnl.convert.mmseg_config import read_config_text
 from segnl.convert.torchvision import from_torchvision
 from segnl.core.config import JSONDict, load_mapping
-from segnl.core.environment import git_state, versions
+from segnl.core.environment import code_state
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.core.files import ensure_writable, read_bytes
-from segnl.core.outputs import require_own
+from segnl.core.files import read_bytes
 from segnl.data.find import DATASETS
 from segnl.models.weights.files import read_checkpoint
 from segnl.models.weights.strict import ImportReport
-from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, refuse_checkpoint_name, save_checkpoint
+from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, require_weights_file, save_checkpoint
 from segnl.runs.recipe import compose
 from segnl.video.classifier import save
 
@@ -47,9 +46,7 @@ def import_video(file: Path, config_file: Path | None, out: Path) -> ImportRepor
 
     Raises ConfigError for a setting that segnl cannot represent, CheckpointError for tensors that do not fit.
     """
-    refuse_checkpoint_name(out)
-    require_own(out, "import", option="--out")
-    ensure_writable(out.parent)
+    require_weights_file(out, "import")
     content = read_checkpoint(file)
     model = from_mmaction(_source_config(content, file, config_file, "mmaction2"), content)
     save(model, out, command="import")
@@ -72,9 +69,7 @@ def import_checkpoint(
             raise ConfigError(f"--set {override}: the imported file says what the model is; leave it out")
     mapping = load_mapping(recipe_file, overrides)
     recipe = compose(mapping, file=str(recipe_file))
-    refuse_checkpoint_name(out)
-    require_own(out, "import", option="--out")
-    ensure_writable(out.parent)
+    require_weights_file(out, "import")
     imported = import_file(file, settings)
     num_classes, table = imported.segmenter.num_classes, DATASETS.find(recipe.data.name).table_of(recipe.data)
     if num_classes != table.num_classes:
@@ -83,11 +78,7 @@ def import_checkpoint(
             "give a recipe of the data set it was trained on"
         )
     resolved = compose({**mapping, "model": imported.model}, file=str(recipe_file)).to_dict()
-    origin = {
-        "imported": {"from": settings.source, "file": file.name},
-        "git": git_state(Path(__file__).parent),
-        "versions": versions(),
-    }
+    origin = {"imported": {"from": settings.source, "file": file.name}} | code_state()
     weights = imported.segmenter.state_dict()
     save_checkpoint(Checkpoint(out, 0, resolved, class_table_to_dict(table), origin, model=weights), command="import")
     return imported.report

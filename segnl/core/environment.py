@@ -40,6 +40,11 @@ def versions() -> dict[str, str]:
     return by_name
 
 
+def code_state() -> dict[str, Any]:
+    """Returns git state and versions of the code that runs, which every checkpoint keeps."""
+    return {"git": git_state(Path(__file__).parent), "versions": versions()}
+
+
 def machine() -> dict[str, Any]:
     """Returns the system, the processor's name and the number of cores."""
     info = Path("/proc/cpuinfo")

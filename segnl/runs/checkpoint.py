@@ -26,8 +26,8 @@ from segnl.core import IGNORE
 from segnl.core.config import Config, JSONDict, validate
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
-from segnl.core.files import read_bytes, write_atomic
-from segnl.core.outputs import mark
+from segnl.core.files import ensure_writable, read_bytes, write_atomic
+from segnl.core.outputs import mark, require_own
 from segnl.labels.table import ClassTable
 from segnl.models.weights.strict import require_finite
 
@@ -63,10 +63,16 @@ class Checkpoint:
     """SHA-256 of the file that it was read from; empty before it is saved."""
 
 
-def refuse_checkpoint_name(out: Path) -> None:
-    """Raises ConfigError for a file that a training run would take for its own checkpoint, and would be replaced."""
+def require_weights_file(out: Path, command: str) -> None:
+    """Checks the file of weights that `segnl COMMAND` will write.
+
+    Raises ConfigError for a name that a training run would take for its own checkpoint, and for a file that the command
+    did not write; MachineError where none can be written.
+    """
     if out.name == BEST or re.fullmatch(r"step-\d+", out.name.removesuffix(SUFFIX)):
         raise ConfigError(f"--out {out}: is how the checkpoints of a training are called; give another name")
+    require_own(out, command, option="--out")
+    ensure_writable(out.parent)
 
 
 def save_checkpoint(checkpoint: Checkpoint, *, command: str | None = None) -> None:

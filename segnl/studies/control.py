@@ -54,11 +54,6 @@ class LoggedHashes:
         return short(hashlib.sha256(text.encode()).hexdigest()) if self.batches else None
 
 
-def logged_hashes_of(run: PlannedRun) -> LoggedHashes:
-    """Reads them from the run's log."""
-    return logged_hashes(run.folder)
-
-
 def logged_hashes(folder: Path) -> LoggedHashes:
     """Reads them from the log in a run's folder."""
     lines = read_log(folder / "log.jsonl")

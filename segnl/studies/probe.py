@@ -24,7 +24,7 @@ from segnl.models.find import BACKBONES, HEADS
 from segnl.models.segmenter import model_config
 from segnl.probe.scene import NUM_CLASSES, TASKS
 from segnl.runs.run import finished_run
-from segnl.studies.control import logged_hashes_of, refused_runs, run_hashes_of
+from segnl.studies.control import logged_hashes, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
 from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
 from segnl.studies.probe_report import write_probe_report
@@ -157,7 +157,7 @@ def _collect(studies: Sequence[Study]) -> ProbeResults:
     refused: dict[str, str] = {}
     for study in studies:
         hashes = {run.name: run_hashes_of(run) for run in study.runs}
-        logged = {run.name: logged_hashes_of(run) for run in study.runs}
+        logged = {run.name: logged_hashes(run.folder) for run in study.runs}
         reasons = refused_runs(hashes, study.runs, logged, study.cfg.varies)
         recipe = study.runs[0].recipe
         data = Probe(probe_config(recipe), SPLIT)

@@ -20,7 +20,7 @@ from segnl.metrics.statistics.references import References, fallen_runs, referen
 from segnl.runs.build import build_data
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
-from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes_of, refused_runs, run_hashes_of
+from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
 from segnl.studies.looks import unplanned_looks
 from segnl.studies.study import PlannedRun, Study
@@ -125,7 +125,7 @@ def score_runs(study: Study) -> ScoredRuns:
         if data_change(finished.checkpoint.origin.get("data", {}), data_now[settings]):
             with_changed_data.append(run.name)
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
-    logged = {run.name: logged_hashes_of(run) for run in study.runs}
+    logged = {run.name: logged_hashes(run.folder) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
     counts: dict[str, list[RunCounts]] = {head: [] for head in study.heads}
     for run in (run for head in study.heads for run in study.runs_of(head) if run.name not in refused):

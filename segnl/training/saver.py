@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from segnl.core.config import JSONDict
-from segnl.core.environment import git_state, versions
+from segnl.core.environment import code_state
 from segnl.core.errors import NonFiniteError
 from segnl.core.files import write_atomic
 from segnl.data.sample import Batch
@@ -25,8 +25,7 @@ class CheckpointSaver(Hook):
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
         self.origin = {
-            "git": git_state(Path(__file__).parent),
-            "versions": versions(),
+            **code_state(),
             "threads": torch.get_num_threads(),
             "data": data,
         }

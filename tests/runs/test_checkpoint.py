@@ -23,7 +23,7 @@ from segnl.runs.checkpoint import (
     open_checkpoint,
     optimiser_tensors,
     quarantine_damaged,
-    refuse_checkpoint_name,
+    require_weights_file,
     restore_optimiser,
     save_checkpoint,
     step_of,
@@ -241,7 +241,7 @@ def test_a_pipe_in_place_of_a_checkpoint_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "step-00000004.safetensors", "step-1"])
-def test_a_name_of_a_training_s_own_checkpoint_is_refused_for_other_files(name):
+def test_a_name_of_a_training_s_own_checkpoint_is_refused_for_other_files(name, tmp_path):
     with pytest.raises(ConfigError, match="is how the checkpoints of a training are called"):
-        refuse_checkpoint_name(Path("run") / name)
-    refuse_checkpoint_name(Path("run") / "model.safetensors")
+        require_weights_file(Path("run") / name, "export")
+    require_weights_file(tmp_path / "model.safetensors", "export")

@@ -13,7 +13,7 @@ from segnl.studies.control import (
     RunHashes,
     compute_run_hashes,
     control_dict,
-    logged_hashes_of,
+    logged_hashes,
     num_shared_tensors,
     refused_runs,
     run_hashes_of,
@@ -158,7 +158,7 @@ def test_a_first_run_that_deviates_from_its_recipe_is_refused_and_the_others_are
 def test_the_first_batches_of_a_recipe_are_those_that_its_training_logs(finished, monkeypatch):
     monkeypatch.chdir(finished)
     for run in load_study(finished / "tiny.yaml").runs:
-        assert compute_run_hashes(run.recipe).first == tuple(logged_hashes_of(run).batches[step] for step in (1, 2))
+        assert compute_run_hashes(run.recipe).first == tuple(logged_hashes(run.folder).batches[step] for step in (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_batches_are_read_from_the_log_but_not_from_one_of_several_ranks(study):
     lines = [{"event": "start", "ranks": 1, "init": {"backbone": "x"}}, {"step": 1, "batch": "p"}]
     log = run.folder / "log.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end", "step": 1}]))
-    assert logged_hashes_of(run) == LoggedHashes({1: "p"}, {"backbone": "x"})
+    assert logged_hashes(run.folder) == LoggedHashes({1: "p"}, {"backbone": "x"})
     log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "start", "ranks": 2}]))
-    assert logged_hashes_of(run) == LoggedHashes({}, {"backbone": "x"})
-    assert logged_hashes_of(run).all_batches is None
+    assert logged_hashes(run.folder) == LoggedHashes({}, {"backbone": "x"})
+    assert logged_hashes(run.folder).all_batches is None
     assert LoggedHashes({1: "p", 2: "q"}, None).all_batches != LoggedHashes({1: "q", 2: "p"}, None).all_batches
