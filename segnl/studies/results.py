@@ -53,29 +53,22 @@ class HeadResult:
 
 
 @dataclass(frozen=True)
-class StudyResults:
-    """Results of a study.
+class ScoredRuns:
+    """Evaluated runs of a study.
 
-    pairs: comparisons of every two heads. classes: for each of these pairs, differences by class name.
-    evaluations, hashes, logged: by run name. refused: by run name, the reason why a run does not count.
-    references: for each of these pairs, the intervals of other methods. fallen: by run name, how far a run is below its
-    siblings. unplanned_looks: how often the study was judged before with other seeds. with_changed_data: names of runs
-    whose training data have changed since.
+    evaluations, hashes, logged: by run name. refused: by run name, the reason why a run does not count. counts: by
+    head, of the runs that count. groups: of each image. with_changed_data: names of runs whose training data have
+    changed since.
     """
 
     study: Study
-    heads: Sequence[HeadResult]
-    pairs: Sequence[Comparison]
-    classes: Sequence[Mapping[str, ClassDifference]]
     evaluations: Mapping[str, Evaluation]
     hashes: Mapping[str, RunHashes]
     logged: Mapping[str, LoggedHashes]
     refused: Mapping[str, str]
-    ablations: Sequence[AblationResult] = ()
-    references: Sequence[References] = ()
-    fallen: Mapping[str, float] = field(default_factory=dict)
-    unplanned_looks: int = 0
-    with_changed_data: Sequence[str] = ()
+    counts: Mapping[str, Sequence[RunCounts]]
+    groups: Sequence[str] | None
+    with_changed_data: Sequence[str]
 
     @property
     def any_evaluation(self) -> Evaluation:
@@ -90,25 +83,29 @@ class StudyResults:
         """Returns the head's runs that were not refused."""
         return [run for run in self.study.runs_of(head) if run.name not in self.refused]
 
-
-@dataclass(frozen=True)
-class ScoredRuns:
-    """Evaluations of a study's runs, and counts by head of those that are valid; the rest by run name."""
-
-    study: Study
-    evaluations: Mapping[str, Evaluation]
-    hashes: Mapping[str, RunHashes]
-    logged: Mapping[str, LoggedHashes]
-    refused: Mapping[str, str]
-    counts: Mapping[str, Sequence[RunCounts]]
-    groups: Sequence[str] | None
-    with_changed_data: Sequence[str] = ()
-
-    def pairs(self) -> list[Comparison]:
+    def compare(self) -> list[Comparison]:
         """Compares the heads."""
         study = self.study
         against = study.heads[0] if study.cfg.compare.against == "control" and len(study.heads) > 1 else None
         return compare_heads(self.counts, groups=self.groups, against=against, looks=study.looks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults(ScoredRuns):
+    """Results of a study.
+
+    pairs: comparisons of every two heads. classes, references: for each of these pairs, differences by class name, and
+    the intervals of other methods. fallen: by run name, how far a run is below its siblings. unplanned_looks: how often
+    the study was judged before with other seeds.
+    """
+
+    heads: Sequence[HeadResult]
+    pairs: Sequence[Comparison]
+    classes: Sequence[Mapping[str, ClassDifference]]
+    ablations: Sequence[AblationResult] = ()
+    references: Sequence[References] = ()
+    fallen: Mapping[str, float] = field(default_factory=dict)
+    unplanned_looks: int = 0
 
 
 def score_runs(study: Study) -> ScoredRuns:
@@ -138,36 +135,21 @@ def score_runs(study: Study) -> ScoredRuns:
 def collect_results(study: Study) -> StudyResults:
     """Scores and compares the runs of a study; what the runs' folders hold already is not computed again."""
     scored = score_runs(study)
-    evaluations, counts, groups = scored.evaluations, scored.counts, scored.groups
-    counted = {head: [run for run in study.runs_of(head) if run.name not in scored.refused] for head in study.heads}
-
-    class_names = list(evaluations[study.runs[0].name].metrics["per_class"])
+    evaluations, class_names, pairs = scored.evaluations, scored.class_names, scored.compare()
+    counted = {head: scored.counted_runs(head) for head in study.heads}
     costs = costs_of({head: study.runs_of(head)[0] for head in study.heads}, len(class_names))
-    pairs = scored.pairs()
-    classes = [
-        {
-            class_names[difference.index]: difference
-            for difference in class_differences(counts, pair.a, pair.b, groups=groups)
-        }
-        for pair in pairs
-    ]
-    heads = [
-        _head_result(study, head, [evaluations[run.name] for run in counted[head]], costs[head]) for head in study.heads
-    ]
+    by_class = (class_differences(scored.counts, pair.a, pair.b, groups=scored.groups) for pair in pairs)
     return StudyResults(
-        study,
-        heads,
-        pairs,
-        classes,
-        evaluations,
-        scored.hashes,
-        scored.logged,
-        scored.refused,
+        **vars(scored),
+        heads=[
+            _head_result(study, head, [evaluations[run.name] for run in counted[head]], costs[head]) for head in counted
+        ],
+        pairs=pairs,
+        classes=[{class_names[own.index]: own for own in differences} for differences in by_class],
         ablations=ablate(study, counted, evaluations),
-        references=reference_intervals(counts, [(pair.a, pair.b) for pair in pairs], groups=groups),
+        references=reference_intervals(scored.counts, [(pair.a, pair.b) for pair in pairs], groups=scored.groups),
         fallen=_fallen(counted, evaluations),
         unplanned_looks=unplanned_looks(study, pairs),
-        with_changed_data=scored.with_changed_data,
     )
 
 

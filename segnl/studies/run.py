@@ -92,7 +92,7 @@ def is_settled(study: Study) -> bool:
     if looks is None or looks.so_far[-1] >= looks.most:
         return True
     return all(
-        pair.is_separable or pair.is_out_of_reach or pair.difference is None for pair in score_runs(study).pairs()
+        pair.is_separable or pair.is_out_of_reach or pair.difference is None for pair in score_runs(study).compare()
     )
 
 

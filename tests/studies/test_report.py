@@ -33,7 +33,8 @@ def results_of(study, **changes):
     ]
     pairs = [Comparison("rcca", "fcn", 0, 1, None, reason="no run of rcca counts")]
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
-    return replace(StudyResults(study, heads, pairs, [{}], predictions, hashes, {}, {}), **changes)
+    results = StudyResults(study, predictions, hashes, {}, {}, {}, None, (), heads=heads, pairs=pairs, classes=[{}])
+    return replace(results, **changes)
 
 
 def page_of(study, results):
