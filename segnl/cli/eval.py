@@ -86,21 +86,14 @@ def run(args: argparse.Namespace) -> None:
     )
     with process_group() as group:
         with group.shared_errors():
-            if group.is_rank0:
-                _prepare(args.json)
+            if group.is_rank0 and args.json is not None:
+                ensure_writable(args.json.parent)
+                args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
             settings = {"eval": args.preset.settings} if args.preset else None
             run = open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)
-
-
-def _prepare(out: Path | None) -> None:
-    """Fails early if the file cannot be written; removes an old one, so that a kill does not leave it there."""
-    if out is None:
-        return
-    ensure_writable(out.parent)
-    out.unlink(missing_ok=True)
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | None) -> None:

@@ -21,7 +21,8 @@ from segnl.profiling.receptive_field import receptive_field
 from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe, compose
 from segnl.studies.study import Study
-from segnl.studies.verdicts import listed, pair_verdict
+from segnl.studies.table import pairs_dict
+from segnl.studies.verdicts import listed
 
 REGIONS = {
     "near": "within the reach of the convolutions",
@@ -233,12 +234,8 @@ def _task_dict(results: TaskResults) -> JSONDict:
         "reach": asdict(results.reach),
         "verdicts": task_verdicts(results),
         "heads": {sight.name: _sight_dict(sight) for sight in results.sights},
-        "pairs": {region: [_pair_dict(pair, len(pairs)) for pair in pairs] for region, pairs in results.pairs.items()},
+        "pairs": {region: pairs_dict(pairs) for region, pairs in results.pairs.items()},
     }
-
-
-def _pair_dict(pair: Comparison, num_pairs: int) -> JSONDict:
-    return asdict(pair) | {"separable": pair.is_separable, "verdict": pair_verdict(pair, num_pairs)}
 
 
 def _sight_dict(sight: Sight) -> JSONDict:
@@ -327,9 +324,7 @@ def sight_sentence(sight: Sight) -> str:
     """Returns the accuracies of a head in words, such as `near 51 %, cross 100 %, off at chance (34 %)`."""
     texts = []
     for name, own in sight.accuracy.items():
-        if name == "all" and len(sight.accuracy) > 1:
-            continue
-        if own.mean is None:
+        if own.mean is None or (name == "all" and len(sight.accuracy) > 1):
             continue
         is_chance = _is_at_chance(sight, name)
         percent = f"{100 * own.mean:.0f} %"

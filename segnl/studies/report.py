@@ -31,20 +31,15 @@ def write_report(results: StudyResults) -> None:
     """Writes STUDY/report.html and STUDY/sheet.png."""
     study = results.study
     data = build_data(study.runs[0].recipe, study.cfg.split)
-    networks = {head: results.evaluations[study.runs_of(head)[0].name] for head in study.heads}
+    first_runs = {head: study.runs_of(head)[0] for head in study.heads}
+    networks = {head: results.evaluations[run.name] for head, run in first_runs.items()}
     pictures = gallery(networks, data, num_images=study.cfg.gallery)
     looks = {
         head: RunAttention(finished_run(run.folder, run.recipe), networks[head], data)
-        for head in study.heads
-        for run in study.runs_of(head)[:1]
+        for head, run in first_runs.items()
     }
-    attention = add_attention(
-        pictures,
-        looks,
-        study.folder / "attention.json",
-        num_images=study.cfg.attention_images,
-        command="compare",
-    )
+    attention_file = study.folder / "attention.json"
+    attention = add_attention(pictures, looks, attention_file, num_images=study.cfg.attention_images, command="compare")
     indices = [data.sample_ids.index(image["id"]) for image in pictures["images"][:SHEET_IMAGES]]
     write_atomic(study.folder / "sheet.png", contact_sheet(networks, data, indices))
     runs = [results.counted_runs(head) for head in study.heads]
