@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from segnl.core.archives import sha256_of
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_json, sha256_of
+from segnl.core.files import read_json
 from segnl.data.groups import named_groups
 from segnl.data.mask_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from segnl.metrics.confusion import mean_of_defined, ratio
