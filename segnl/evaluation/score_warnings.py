@@ -98,7 +98,7 @@ def _accuracy(prediction: Pixels, label: Pixels) -> float:
 
 def ids_warnings(score: "MaskScore") -> list[str]:
     """Warns where labels or predictions look like other ids than they were read as."""
-    return _label_warnings(score) or _other_ids_warnings(score) or _permutation_warnings(score)
+    return [*_label_warnings(score), *(_other_ids_warnings(score) or _permutation_warnings(score))]
 
 
 def _label_warnings(score: "MaskScore") -> list[str]:

@@ -523,6 +523,14 @@ def test_cityscapes_labels_that_hold_train_ids_with_ignored_pixels_of_0_are_noti
     assert any(own.startswith("No label pixel is ignored (255).") for own in warnings)
 
 
+def test_labels_without_ignored_pixels_do_not_hide_shifted_predictions(tmp_path: Path) -> None:
+    label = stripes()
+    labels, predictions = write(tmp_path / "labels", a=label), write(tmp_path / "predictions", a=label + 1)
+    first, second, *_ = score_masks(ScoreRequest(predictions, labels, "ade20k-train")).warnings
+    assert first.startswith("No label pixel is ignored (255).")
+    assert second.startswith("The predicted ids look shifted by one: ")
+
+
 @pytest.mark.parametrize("name", ["classes.tsv", "data.yaml"])
 def test_a_table_of_one_class_is_refused(tmp_path: Path, name: str) -> None:
     text = "index\tname\tr\tg\tb\n0\tcar\t1\t2\t3\n" if name == "classes.tsv" else "nc: 1\nnames: [car]\n"
