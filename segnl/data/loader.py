@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from segnl.core.errors import DataError, MachineError, SegnlError
 from segnl.core.limits import require_shared_memory, require_workers
@@ -64,12 +65,20 @@ def train_batches(
     if plan.batch_size < plan.world:
         raise ValueError(f"batch_size {plan.batch_size} for {plan.world} ranks; expected at least one image a rank")
     rows, columns = data.cfg.crop_hw
-    batch_bytes = _bytes_per_pixel(data) * rows * columns * -(-plan.batch_size // plan.world)
+    num_samples, bytes_per_pixel = len(range(plan.rank, plan.batch_size, plan.world)), _bytes_per_pixel(data)
+    batch_bytes = num_samples * bytes_per_pixel * rows * columns
     require_workers(workers)
-    require_shared_memory(workers, batch_bytes, batches=workers * PREFETCH)
+    require_shared_memory(workers, batch_bytes, batches=workers * (PREFETCH + 1))
     keys = BatchKeys(len(data), plan)
     items = _Items(data, transform)
-    yield from _load(items, keys, _collate, workers, timeout_s, batch_bytes=batch_bytes, is_stopped=is_stopped)
+    if workers == 0:
+        yield from _load(items, keys, _collate, 0, timeout_s, batch_bytes=batch_bytes)
+        return
+    shared = _SharedBatches(workers, (num_samples, bytes_per_pixel - 1, rows, columns))
+    arrivals = _load(items, keys, shared.store, workers, timeout_s, batch_bytes=batch_bytes, is_stopped=is_stopped)
+    with closing(arrivals):
+        for place, sample_ids in arrivals:
+            yield shared.load(place, sample_ids)
 
 
 def eval_samples(
@@ -90,7 +99,7 @@ def eval_samples(
 
 def _bytes_per_pixel(data: SegmentationData) -> int:
     """Returns the size of a pixel of a sample's frames and of its label, uint8."""
-    return 3 * data.cfg.frames + 1
+    return data.image_format.num_bands * data.cfg.frames + 1
 
 
 class BatchKeys:
@@ -156,6 +165,37 @@ def _collate(items: list[Any]) -> Batch | _WorkerError:
     return error or collate(items)
 
 
+class _SharedBatches:
+    """Shared memory for PREFETCH + 1 batches of each worker; a worker uses its places in turn.
+
+    The loader asks a worker for at most PREFETCH batches beyond the one that has just arrived. That one is copied
+    before the next is asked for, so a place is free when its turn comes. New shared memory for each batch, which
+    torch would allocate, costs more than these copies: the system clears and maps every page of it.
+    """
+
+    def __init__(self, workers: int, batch_shape: tuple[int, int, int, int]) -> None:
+        num_samples, _, rows, columns = batch_shape
+        self.images = torch.empty(workers, PREFETCH + 1, *batch_shape, dtype=torch.uint8).share_memory_()
+        label_shape = (workers, PREFETCH + 1, num_samples, rows, columns)
+        self.labels = torch.empty(label_shape, dtype=torch.uint8).share_memory_()
+        self.count = 0
+        """Batches that this worker has stored."""
+
+    def store(self, items: list[Any]) -> "tuple[tuple[int, int], list[str]] | _WorkerError":
+        """Collates in a worker. Returns the batch's place and its sample ids, or an error among the items."""
+        batch = _collate(items)
+        if isinstance(batch, _WorkerError):
+            return batch
+        place = get_worker_info().id, self.count % (PREFETCH + 1)
+        self.count += 1
+        self.images[place], self.labels[place] = batch.image, batch.label
+        return place, batch.sample_ids
+
+    def load(self, place: tuple[int, int], sample_ids: list[str]) -> Batch:
+        """Copies a batch in the main process."""
+        return Batch(self.images[place].clone(), self.labels[place].clone(), sample_ids)
+
+
 def _start_worker(worker: int) -> None:
     """Sets one thread a worker; Ctrl-C and SIGHUP are left to the main process, SIGTERM ends the worker."""
     cv2.setNumThreads(0)
@@ -174,7 +214,7 @@ def _load(
     *,
     batch_bytes: int,
     is_stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Yields the collated items of each list of keys, in order. batch_bytes: of the items of one list, roughly."""
     loader = DataLoader(
         items,

@@ -58,6 +58,18 @@ def test_any_number_of_workers_and_any_resume_gives_the_same_batches(make_folder
     assert not torch.equal(whole[0].image, whole[1].image)
 
 
+def test_a_batch_stays_as_it_was_when_its_shared_memory_is_used_again(make_folder):
+    data = make_folder(5)
+    max_steps = 3 * (loader.PREFETCH + 1) + 1
+    expected = batches(data, max_steps=max_steps)
+    for rank, world in ((0, 1), (2, 3)):
+        kept = batches(data, workers=1, max_steps=max_steps, rank=rank, world=world)
+        for whole, batch in zip(expected, kept, strict=True):
+            assert batch.sample_ids == whole.sample_ids[rank::world]
+            assert torch.equal(batch.image, whole.image[rank::world])
+            assert torch.equal(batch.label, whole.label[rank::world])
+
+
 def test_every_epoch_holds_every_image_once_in_another_order():
     keys = [key for step in BatchKeys(7, BatchPlan(0, 3, 0, 14)) for key in step]
     epochs = [[index for epoch, index in keys if epoch == e] for e in range(6)]
@@ -134,7 +146,7 @@ def test_a_hung_worker_is_a_machine_error_after_its_timeout(make_folder):
 
 
 def test_too_little_shared_memory_is_said_before_workers_start(make_folder, monkeypatch):
-    monkeypatch.setattr(limits, "free_shared_memory", lambda: 2 * 2 * 4 * 4 * 7 * 11 - 1)  # 2 workers, 2 batches each
+    monkeypatch.setattr(limits, "free_shared_memory", lambda: 2 * 3 * 4 * 4 * 7 * 11 - 1)  # 2 workers, 3 batches each
     monkeypatch.setattr(loader, "DataLoader", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(MachineError, match=r"/dev/shm: 0\.0 MiB of shared memory are free, but 2 data\.workers need"):
         batches(make_folder(5), workers=2)
@@ -192,6 +204,7 @@ def test_loading_leaves_torchs_random_state_alone(make_folder):
 def test_everything_sent_to_a_spawned_worker_can_be_pickled(make_folder):
     data = make_folder(2)
     crops = loader._Items(data, TrainTransform(data.cfg, (124, 116, 104), 3))
-    sent = pickle.dumps((crops, loader._Items(data, loader._tensors), loader._collate, loader._start_worker))
+    store = loader._SharedBatches(1, (4, 3, 7, 11)).store
+    sent = pickle.dumps((crops, loader._Items(data, loader._tensors), store, loader._start_worker))
     again, *_ = pickle.loads(sent)
     np.testing.assert_array_equal(again[0, 1].image, crops[0, 1].image)

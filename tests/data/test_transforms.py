@@ -1,6 +1,7 @@
 import json
 import pickle
 import random
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Sample
-from segnl.data.transforms import PhotometricDistortion, TrainTransform
+from segnl.data.transforms import PhotometricDistortion, ScaledCrop, TrainTransform
 from segnl.runs.recipe import compose, load_recipe
 
 PAD = (124, 116, 104)
@@ -63,6 +64,22 @@ def test_a_crop_is_a_window_of_the_whole_image_resized(factor):
     worst, wrong = min(gap)
     assert worst <= 2  # both interpolate in fixed point
     assert wrong < 0.03  # a centre that falls between two pixels may go to either
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.37, 0.73, 1.0, 1.61, 16.0])
+def test_a_window_has_the_values_that_opencv_interpolates_from_three_channels(factor):
+    source = sample((61, 83))
+    scaled = [round(61 * factor), round(83 * factor)]
+    window_hw = [min(23, scaled[0]), min(37, scaled[1])]
+    down, right = 61 / scaled[0], 83 / scaled[1]
+    step = ScaledCrop(DataConfig(name="x", root=Path("x"), crop_hw=(23, 37)))
+    for share in (0.0, 0.4, 1.0):  # the first, an inner and the last window
+        top, left = (round(share * (s - w)) for s, w in zip(scaled, window_hw, strict=True))
+        matrix = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        expected = cv2.warpAffine(source.image, matrix, window_hw[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        window = step.apply(source.image, ([top, left], window_hw, [down, right]))
+        np.testing.assert_array_equal(window, expected)
 
 
 def test_an_image_smaller_than_the_crop_is_padded_with_the_mean_and_void():
@@ -162,6 +179,9 @@ def test_distortion_agrees_with_a_loop_over_pixels():
         for value, got in zip(image.ravel().tolist(), out.ravel().tolist(), strict=True):
             lit = min(255.0, value + 20.5) if is_first else round(min(255.0, value + 20.5))
             assert got == round(min(255.0, lit * 1.3))
+    for brightness in (-31.5, -0.4, 7.5, 31.9):
+        expected = np.clip(np.rint(image + brightness), 0, 255)
+        np.testing.assert_array_equal(step.apply(image, **none | {"brightness": brightness}), expected)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
     hsv[..., 0] = (hsv[..., 0] - 18) % 180
     hsv[..., 1] = np.minimum(255, np.rint(hsv[..., 1] * 0.5))
