@@ -68,10 +68,9 @@ def run(args: argparse.Namespace) -> None:
         plan.notes.append(f"wrote {path}")
     if plan.drawn is not None:
         plan.notes.append(plan.drawn.write())
-    counts = {split: len(DATASETS.find("folder")(config.data, split)) for split in ("train", "val")}
-    header = HEADER.format(
-        folder=one_line(str(args.folder)), notes=f"{counts['train']} training and {counts['val']} validation images."
-    )
+    train, val = (DATASETS.find("folder")(config.data, split) for split in ("train", "val"))
+    notes = f"{len(train)} training and {len(val)} validation images."
+    header = HEADER.format(folder=one_line(str(args.folder)), notes=notes)
     _require_new(out)  # looking at the folder takes a while
     write_text(out, header + dump_yaml(recipe))
     print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
@@ -80,9 +79,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")
     run = shlex.quote(f"checkpoints/{name}")
     print(f"  segnl eval --checkpoint {run}")
-    val = plan.data.get("splits", {}).get("val", "val")
-    images = shlex.quote(str(Path(plan.data["root"], plan.data["image_folder"].replace("{split}", val))))
-    print(f"  segnl predict --checkpoint {run} {images} --out {shlex.quote(f'predicted/{name}')}    # or any images")
+    has_labels_in_it = val.label_folder().is_relative_to(val.image_folder())
+    images = [val.image_path(i) for i in range(min(3, len(val)))] if has_labels_in_it else [val.image_folder()]
+    paths = " ".join(shlex.quote(str(path)) for path in images)
+    print(f"  segnl predict --checkpoint {run} {paths} --out {shlex.quote(f'predicted/{name}')}    # or any images")
 
 
 def _require_new(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write masks, colour masks and overlays for any images and videos."""
+"""Write masks, colour-coded masks and overlays for any images and videos."""
 
 import argparse
 

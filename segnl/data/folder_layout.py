@@ -24,7 +24,7 @@ from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
-from segnl.data.reading import COLOURED, image_hw, mode_and_palette, read_colours, read_label
+from segnl.data.reading import COLOURED, FileError, image_hw, mode_and_palette, read_colours, read_image, read_label
 from segnl.labels.table import distinct_colour, read_tsv
 
 LABEL_WORDS = (
@@ -149,7 +149,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
             f"left out: {len(left_out)} images or labels without a partner, such as {name_text(str(left_out[0]))}"
         )
     _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
-    plan.image_hw = _middle_size([images[sample_id].path for sample_id in sorted(images)])
+    _plan_size(plan, [images[sample_id].path for sample_id in sorted(images)])
     return plan
 
 
@@ -199,7 +199,7 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
         plan.notes.append("classes: classes.tsv, which was there")
     else:
         _name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
-    plan.image_hw = _middle_size([image.path for image in images.values()])
+    _plan_size(plan, [image.path for image in images.values()])
     return plan
 
 
@@ -542,6 +542,18 @@ def _lines(path: Path) -> list[str]:
     return bytes_of(path).decode("utf-8-sig", "replace").splitlines() if is_file(path) else []
 
 
-def _middle_size(images: Sequence[Path]) -> tuple[int, int]:
-    sizes = [image_hw(path) for path in images[:: max(1, len(images) // 100)]]
-    return sorted(sizes, key=lambda hw: hw[0] * hw[1])[len(sizes) // 2]
+def _plan_size(plan: FolderPlan, images: Sequence[Path]) -> None:
+    """Finds the size of the image in the middle, and whether the recipe can read the first one.
+
+    Raises DataError for images that PIL cannot open, such as those of more than 4 bands.
+    """
+    try:
+        sizes = [image_hw(path) for path in images[:: max(1, len(images) // 100)]]
+    except FileError as err:
+        advice = "segnl new cannot plan such images: write the recipe by hand (data/README.md)"
+        raise DataError(f"{err}; {advice}" if err.kind == "format" else str(err)) from err
+    plan.image_hw = sorted(sizes, key=lambda hw: hw[0] * hw[1])[len(sizes) // 2]
+    try:
+        read_image(images[0])
+    except FileError as err:
+        plan.notes.append(f"to do: {err} (data/README.md)")

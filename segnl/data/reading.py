@@ -7,6 +7,7 @@ the tag, and rotating only the image would pair the wrong pixels.
 """
 
 import io
+import logging
 import os
 import struct
 import threading
@@ -26,6 +27,7 @@ from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError, MachineError
 
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs, it also raises
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
     *(AttributeError, AssertionError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
@@ -200,10 +202,8 @@ def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS, a
     if allow_colours and image.mode in COLOURED and not image.info.get(_IS_DEEP):
         return np.array(image.convert("RGB"))
     if image.mode in (*COLOURED, "CMYK", "YCbCr"):
-        detail = (
-            f"label of mode {image.mode}; expected one channel of class ids, not colours; data.label_map reads colours"
-        )
-        raise FileError(path, "format", detail)
+        detail = f"a colour-coded label (mode {image.mode}); expected one channel of class ids"
+        raise FileError(path, "format", f"{detail}; data.label_map reads colours")
     if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
         bits = image.info["grey_bits"]  # PIL scales the values of such a file: 0..15 become 0, 17 .. 255
         raise FileError(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")

@@ -69,7 +69,7 @@ class EvaluationRequest:
     official: bool = False
     """Also score with cityscapesscripts."""
     masks: Path | None = None
-    """Folder for ids, colour masks, overlays and error maps; a killed evaluation resumes from its files."""
+    """Folder for ids, colour-coded masks, overlays and error maps; a killed evaluation resumes from its files."""
     submission: Path | None = None
     """Zip file for a benchmark's server; the split needs no labels then."""
 

@@ -21,7 +21,7 @@ from segnl.evaluation.predictor import Predictor
 
 
 def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> int:
-    """Writes ids, colour masks and overlays of image files, video files and all images in folders.
+    """Writes ids, colour-coded masks and overlays of image files, video files and all images in folders.
 
     Returns the number of images and frames. The masks of an image in a sub-folder of a folder lie in such a sub-folder
     of `out`. Files that are no images are named in a warning.

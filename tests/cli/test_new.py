@@ -1,5 +1,6 @@
 """`segnl new`: from a folder as people have it to a recipe that trains."""
 
+import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -237,3 +238,44 @@ def test_the_name_of_a_folder_adds_no_line_to_the_recipe(
     tiny_data.rename(tmp_path / name)
     assert main(["new", name, "--out", "r.yaml"]) == 0
     assert "init" not in read_file(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("labels", ["a{i}_mask.png", "masks/a{i}.png"])
+def test_the_line_for_predict_names_no_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, labels: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(9):
+        write(tmp_path / "my data", f"a{i}.png", labels.format(i=i), i, colours)
+    main(["new", "my data"])
+    (line,) = (own for own in capsys.readouterr().out.splitlines() if "segnl predict" in own)
+    words = shlex.split(line, comments=True)
+    images = words[words.index("checkpoints/my data") + 1 : words.index("--out")]
+    assert images
+    for path in images:
+        assert Path(path).is_file()
+        assert (Path(path).parent / labels.format(i=Path(path).stem[1:])).is_file()
+
+
+def test_images_of_seven_bands_are_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for i in range(3):
+        write(tmp_path / "data", f"images/a{i}.png", f"labels/a{i}.png", i, Image.fromarray)
+        (tmp_path / f"data/images/a{i}.png").unlink()
+        pixels = np.full((37, 53, 7), i, np.uint8)
+        tifffile.imwrite(tmp_path / f"data/images/a{i}.tif", pixels, planarconfig="contig", photometric="minisblack")
+    assert main(["new", str(tmp_path / "data"), "--out", str(tmp_path / "r.yaml")]) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith("segnl new cannot plan such images: write the recipe by hand (data/README.md)")
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_a_fourth_band_is_said_beside_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        write(tmp_path / "data", f"images/a{i}.png", f"labels/a{i}.png", i, Image.fromarray)
+        bands = np.random.default_rng(i).integers(0, 256, (37, 53, 4), dtype=np.uint8)
+        Image.fromarray(bands, "RGBA").save(tmp_path / f"data/images/a{i}.png")
+    main(["new", str(tmp_path / "data"), "--out", str(tmp_path / "r.yaml")])
+    out = capsys.readouterr().out
+    assert "to do: " in out
+    assert "set model.input.channels (data/README.md)" in out

@@ -89,7 +89,7 @@ def test_grey_palette_16_bit_and_1_bit_labels_keep_their_indices(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_a_coloured_label_is_refused_with_a_hint(tmp_path, mode):
     Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
-    with pytest.raises(FileError, match=f"label of mode {mode}; expected one channel of class ids"):
+    with pytest.raises(FileError, match=rf"a colour-coded label \(mode {mode}\); expected one channel of class ids"):
         read_label(tmp_path / "a.png")
 
 
