@@ -160,9 +160,12 @@ def _tensors(sample: Sample, _index: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(sample.image), torch.from_numpy(sample.label)
 
 
+def _error_in(items: list[Any]) -> _WorkerError | None:
+    return next((item for item in items if isinstance(item, _WorkerError)), None)
+
+
 def _collate(items: list[Any]) -> Batch | _WorkerError:
-    error = next((item for item in items if isinstance(item, _WorkerError)), None)
-    return error or collate(items)
+    return _error_in(items) or collate(items)
 
 
 class _SharedBatches:
@@ -183,13 +186,12 @@ class _SharedBatches:
 
     def store(self, items: list[Any]) -> "tuple[tuple[int, int], list[str]] | _WorkerError":
         """Collates in a worker. Returns the batch's place and its sample ids, or an error among the items."""
-        batch = _collate(items)
-        if isinstance(batch, _WorkerError):
-            return batch
-        place = get_worker_info().id, self.count % (PREFETCH + 1)
+        if error := _error_in(items):
+            return error
+        worker: Any = get_worker_info()
+        place = worker.id, self.count % (PREFETCH + 1)
         self.count += 1
-        self.images[place], self.labels[place] = batch.image, batch.label
-        return place, batch.sample_ids
+        return place, collate(items, (self.images[place], self.labels[place])).sample_ids
 
     def load(self, place: tuple[int, int], sample_ids: list[str]) -> Batch:
         """Copies a batch in the main process."""

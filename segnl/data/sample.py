@@ -41,14 +41,15 @@ class Batch:
     only the pixels that its hash needs, every fourth pixel in every fourth row. None: the network computes them."""
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stacks samples of one size."""
+def collate(samples: list[Sample], memory: tuple[Tensor, Tensor] | None = None) -> Batch:
+    """Stacks samples of one size. memory: image and label of the batch, to be written into; null: new ones."""
     rows, columns, bands = samples[0].image.shape
-    images = np.empty((len(samples), bands, rows, columns), np.uint8)
-    for planes, sample in zip(images, samples, strict=True):
+    shapes = (len(samples), bands, rows, columns), (len(samples), rows, columns)
+    image, label = memory or (torch.empty(shape, dtype=torch.uint8) for shape in shapes)
+    for planes, sample in zip(image.numpy(), samples, strict=True):
         if bands == 3:
             cv2.split(sample.image, list(planes))  # 20 times as fast as a transposition
         else:
             planes[:] = sample.image.transpose(2, 0, 1)
-    label = torch.from_numpy(np.stack([sample.label for sample in samples]))
-    return Batch(torch.from_numpy(images), label, [sample.id for sample in samples])
+    np.stack([sample.label for sample in samples], out=label.numpy())
+    return Batch(image, label, [sample.id for sample in samples])

@@ -177,7 +177,8 @@ class PhotometricDistortion(A.ImageOnlyTransform):
         brighter = np.clip(levels + brightness, 0, 255) * (contrast if is_contrast_first else 1.0)
         out = _look_up(img, brighter)
         if saturation != 1.0 or hue != 0:
-            hues, saturations, values = cv2.split(cv2.cvtColor(out, cv2.COLOR_RGB2HSV))  # hue 0..179
+            hsv = cv2.cvtColor(out, cv2.COLOR_RGB2HSV)  # hue 0..179
+            hues, saturations, values = (np.asarray(plane, dtype=np.uint8) for plane in cv2.split(hsv))
             planes = [_look_up(hues, (levels + hue) % 180), _look_up(saturations, levels * saturation), values]
             out = np.asarray(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB), dtype=np.uint8)
         return out if is_contrast_first else _look_up(out, levels * contrast)
@@ -189,8 +190,9 @@ def _look_up(pixels: Pixels, table: Floats) -> Pixels:
     shift = int(exact[128]) - 128
     if not np.array_equal(exact, np.clip(np.arange(256) + shift, 0, 255)):
         return np.asarray(cv2.LUT(pixels, exact), dtype=np.uint8)
-    # OpenCV adds a number, cut to 0..255, in a seventh of the time of a table.
-    return np.asarray(cv2.add(pixels, (shift,) * 4), dtype=np.uint8) if shift else pixels
+    # OpenCV adds a number to all channels, cut to 0..255, in a seventh of the time of a table.
+    channels: Any = (shift,) * 4
+    return np.asarray(cv2.add(pixels, channels), dtype=np.uint8) if shift else pixels
 
 
 class TrainTransform:
