@@ -92,6 +92,14 @@ class _Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escapes line breaks of Unicode, which PyYAML writes as they are and reads as a space."""
+        style = '"' if any(letter in data for letter in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 def parse_yaml(text: str, where: str) -> Any:
     """Reads one YAML document; raises ConfigError in one line naming `where` and the line."""

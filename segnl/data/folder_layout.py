@@ -423,7 +423,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     elif is_voc and all(colour == distinct_colour(i) for i, colour in own_colours.items()):
         names = [VOC_NAMES[file_id] for file_id in ids]
     else:
-        names = _names(root, ids, is_binary=is_binary or ids == [0, 1])
+        names = _names(plan, root, ids, is_binary=is_binary or ids == [0, 1])
     ignored = _ignored(plan, names, "data.ignore_ids")
     if ignored:
         plan.data["ignore_ids"] = [file_id for file_id, name in zip(ids, names, strict=True) if name in ignored]
@@ -521,7 +521,7 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     return out
 
 
-def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
+def _names(plan: FolderPlan, root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
     """Returns a name for each id: of id2label.json, or of codes.txt or classes.txt with one a line for each id."""
     try:
         listed = json.loads("\n".join(_lines(root / "id2label.json")) or "{}")
@@ -531,15 +531,23 @@ def _names(root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
     if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
         return [named[file_id] for file_id in ids]
     for name in ("codes.txt", "classes.txt", "class_names.txt", "names.txt"):
-        lines = [line.strip() for line in _lines(root / name) if line.strip()]
+        lines = [" ".join(line.split()) for line in _lines(root / name) if line.strip()]
         if len(set(lines)) == len(lines) > ids[-1]:
+            if len(lines) > len(ids):
+                rest = f"{len(lines) - len(ids)} of {len(lines)} names in {name}"
+                plan.notes.append(f"classes: {rest} occur in no label; add them to classes.tsv to predict them")
             return [lines[file_id] for file_id in ids]
+        if lines:
+            reason = (
+                "a name stands twice" if len(set(lines)) < len(lines) else f"{len(lines)} names for ids to {ids[-1]}"
+            )
+            plan.notes.append(f"classes: {name} is not used: {reason}")
     return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
 
 
 def _lines(path: Path) -> list[str]:
     """Returns the lines of a text file; none where there is no such file."""
-    return bytes_of(path).decode("utf-8-sig", "replace").splitlines() if is_file(path) else []
+    return re.split("\r?\n", bytes_of(path).decode("utf-8-sig", "replace")) if is_file(path) else []
 
 
 def _plan_size(plan: FolderPlan, images: Sequence[Path]) -> None:

@@ -102,6 +102,12 @@ def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
 
 
+def test_a_backend_that_matplotlib_does_not_know_draws_all_the_same(run, tmp_path):
+    words = [sys.executable, "-m", "segnl", "curves", str(run), "--out", str(tmp_path / "c.png")]
+    environment = os.environ | {"MPLBACKEND": "nope", "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 0
+
+
 def test_the_help_of_eval_names_every_preset(capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--help"])

@@ -279,3 +279,30 @@ def test_a_fourth_band_is_said_beside_the_recipe(tmp_path: Path, capsys: pytest.
     out = capsys.readouterr().out
     assert "to do: " in out
     assert "set model.input.channels (data/README.md)" in out
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "note"),
+    [
+        ("a\nb\nc\nd\n", ["a", "b", "c"], "1 of 4 names in classes.txt occur in no label"),
+        ("a\na\nc\n", ["class_0", "class_1", "class_2"], "classes.txt is not used: a name stands twice"),
+        ("a\nb\n", ["class_0", "class_1", "class_2"], "classes.txt is not used: 2 names for ids to 2"),
+        ("a\x0cd\nb\u2028\te\r\nc\n", ["a d", "b e", "c"], ""),
+    ],
+)
+def test_names_of_a_list_are_taken_or_the_reason_is_said(
+    names: str,
+    rows: list[str],
+    note: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        write(tmp_path / "set", f"images/a{number}.jpg", f"labels/a{number}.png", number, Image.fromarray)
+    (tmp_path / "set" / "classes.txt").write_bytes(names.encode())
+    assert main(["new", "set", "--out", "r.yaml"]) == 0
+    table = (tmp_path / "set" / "classes.tsv").read_text().split("\n")[1:-1]
+    assert [row.split("\t")[1] for row in table] == rows
+    assert note in capsys.readouterr().out

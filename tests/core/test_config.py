@@ -187,3 +187,10 @@ def test_a_null_character_in_base_is_one_line(tmp_path):
 def test_text_that_is_not_unicode_is_named_with_its_key():
     with pytest.raises(ConfigError, match=r"r\.yaml: name: holds bytes that are not UTF-8; rename the file"):
         validate(Outer, {"name": "caf\udce9", "optim": {"lr": 1.0}}, file="r.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x85b", "a\u2028b", "a\u2029b", "a\nb", "a\rb", " a", "a: b", "# a", "a\tb", "\ufeffa", "1e3"]
+)
+def test_text_comes_back_from_yaml_as_it_was(text):
+    assert parse_yaml(dump_yaml({"root": text}), "test") == {"root": text}
