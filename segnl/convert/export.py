@@ -161,7 +161,6 @@ def metadata(checkpoint: Checkpoint, recipe: Recipe, fixed_hw: HW | None) -> dic
         "convention": convention,
         "step": checkpoint.step,
         "origin": {"trained": checkpoint.origin} | code_state(),
-        "written_by": mark("export"),
     }
     return {f"segnl.{key}": json.dumps(value) for key, value in fields.items()}
 
@@ -202,6 +201,7 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str], fixed_hw: HW | Non
     proto = program.model_proto
     _name_axes(proto)
     onnx.helper.set_model_props(proto, about)
+    proto.doc_string = mark("export")
     data: bytes = proto.SerializeToString()
     return data
 

@@ -9,6 +9,7 @@ import segnl
 from segnl.cli.main import main
 from segnl.convert.export import ExportWrapper, _not_in_graph, _to_float16, export, onnx_errors
 from segnl.core.errors import ConfigError, MachineError
+from segnl.core.outputs import mark
 from segnl.labels.table import ClassTable
 from segnl.runs.build import build_model
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, open_checkpoint, save_checkpoint
@@ -105,7 +106,9 @@ def test_a_graph_of_one_size_keeps_a_free_batch_and_refuses_other_sizes(checkpoi
 def test_a_backbone_without_a_free_size_is_exported_at_the_size_of_its_crops(checkpoint, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr("segnl.convert.export._packages", lambda: None)
-    monkeypatch.setattr("segnl.convert.export.onnx_bytes", lambda wrapper, about, hw: sizes.append(hw) or b"graph")
+    monkeypatch.setattr(
+        "segnl.convert.export.onnx_bytes", lambda wrapper, about, hw: sizes.append(hw) or mark("export").encode()
+    )
     monkeypatch.setattr("segnl.convert.export.onnx_errors", lambda wrapper, data, hw: (0.0, 0.0))
     free = export(checkpoint, tmp_path / "model.onnx")
     monkeypatch.setattr("segnl.models.backbones.base.Backbone.has_free_size", False)
