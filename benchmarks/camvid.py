@@ -54,7 +54,7 @@ def trained(
         run_segnl("eval", "--checkpoint", str(folder), "--json", str(out), *extra)
         metrics[name] = json.loads(out.read_text())
     checkpoint = open_checkpoint(folder)
-    steps = [line for line in read_log(folder / "log.jsonl") if "loss" in line]
+    steps = [line for line in read_log(folder / "log.jsonl") if "data_s" in line]
     seconds = sorted(sum(line[key] for key in ("data_s", "forward_s", "backward_s", "optim_s")) for line in steps)
     return {
         "config": config,

@@ -33,7 +33,9 @@ def results_page(results: Path = RESULTS) -> str:
         "",
     ]
     parts += [*studies_section(results / "studies"), ""]
-    parts += [*camvid_section(results / "camvid"), "", *best_section(results / "camvid_best" / "result.json"), ""]
+    parts += [*camvid_section(results / "camvid"), ""]
+    for folder, start in (("camvid_best", "from scratch"), ("camvid_pretrained", "with ImageNet weights")):
+        parts += [*best_section(results / folder / "result.json", start), ""]
     return "\n".join([*parts, *long_section(results / "streets_long")]) + "\n"
 
 
@@ -69,9 +71,12 @@ def camvid_section(folder: Path) -> list[str]:
     return [*lines, "", f"Machine: {'; '.join(cpus)}; torch {results[0]['versions']['torch']}."]
 
 
-def best_section(path: Path) -> list[str]:
-    """Returns the scores of the best CamVid recipe: with its inference settings, without them, and in float16."""
-    lines = ["## CamVid: the best recipe from scratch", ""]
+def best_section(path: Path, start: str) -> list[str]:
+    """Returns the scores of the best CamVid recipe: with its inference settings, without them, and in float16.
+
+    start: what training starts from, in words.
+    """
+    lines = [f"## CamVid: the best recipe {start}", ""]
     if not path.exists():
         return [*lines, "Not run yet."]
     result = json.loads(path.read_text())
@@ -84,7 +89,7 @@ def best_section(path: Path) -> list[str]:
     run = f"{result['steps']:,} steps, seed {result['seed']}, commit {commit_text(result['git'])}"
     lines += [
         f"`{result['config']}`, {run}; validation split.",
-        "The weights are in `benchmarks/results/camvid_best/`: `segnl eval --checkpoint FILE` scores them.",
+        f"The weights are in `benchmarks/results/{path.parent.name}/`: `segnl eval --checkpoint FILE` scores them.",
         "",
         f"| scored with | mIoU | pixel acc. | {' | '.join(names)} |",
         "|---" * (len(names) + 3) + "|",
