@@ -27,7 +27,7 @@ def _metrics(finished):
 def test_a_study_ends_in_table_numbers_and_page(finished):
     folder = finished / "checkpoints" / "tiny"
     mapping = json.loads((finished / "out.json").read_text())
-    assert mapping == json.loads((folder / "compare.json").read_text())
+    assert mapping == {"written_by": "segnl compare", **json.loads((folder / "compare.json").read_text())}
     assert list(mapping["heads"]) == ["fcn", "rcca"]
     keys = {"miou_mean", "miou_sd", "runs", "params", "gflops", "train_images_per_s", "latency_ms", "peak_mib"}
     assert keys <= set(mapping["heads"]["rcca"])
