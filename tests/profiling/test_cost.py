@@ -53,6 +53,7 @@ def test_the_command_writes_the_documented_keys(tiny_config, tmp_path, capsys):
     arguments = ["--input", "65x97", "--set", f"data.root={tmp_path / 'nowhere'}", "--classes", "7", "--json", str(out)]
     assert main(["cost", "--config", str(tiny_config), *arguments]) == 0
     mapping = json.loads(out.read_text())
+    assert mapping.pop("written_by") == "segnl cost"
     names = ["params", "gflops", "gflops_algorithm", "saved_mib", "peak_mib", "latency_ms"]
     assert list(mapping)[:6] == names
     assert all(mapping[name] > 0 for name in names)

@@ -46,7 +46,7 @@ BY_THE_LOOP = {
 BY_COMPOSING = {"optim.name", "schedule.name", "loss.name"}
 
 SMALL = {
-    "model": {"backbone": {"width": 0.0625, "weights": None, "stem": {"channels": 8}}, "head": {"channels": 8}},
+    "model": {"backbone": {"width": 0.0625, "weights": None}, "head": {"channels": 8}},
     "data": {"crop_hw": [33, 41], "workers": 0},
     "train": {"batch_size": 2},
 }
@@ -91,6 +91,8 @@ def small(path: Path, root: Path) -> Recipe:
     official_layout(mapping["data"]["name"], root)
     made = root / "made" if mapping["data"]["name"] == "streets" else root
     mapping = merge(merge(mapping, SMALL), {"data": {"root": str(made)}})
+    if mapping["model"]["backbone"]["name"] == "resnet":
+        mapping["model"]["backbone"].setdefault("stem", {})["channels"] = 8
     mapping["schedule"].pop("warmup_steps", None)
     if "short_side_px" in mapping["data"]:
         mapping["data"]["short_side_px"] = 48

@@ -58,7 +58,7 @@ def test_seeds_are_added_until_every_pair_is_settled_or_none_are_left(study_file
     monkeypatch.setattr(
         run_module,
         "score_runs",
-        lambda study: SimpleNamespace(pairs=lambda: [is_better[study.looks.so_far[-1] >= settled_at]]),
+        lambda study: SimpleNamespace(compare=lambda: [is_better[study.looks.so_far[-1] >= settled_at]]),
     )
     monkeypatch.setattr(run_module, "collect_results", lambda study: study)
     monkeypatch.setattr(run_module, "write_results", lambda results, json_file: None)
