@@ -24,7 +24,7 @@ from segnl.runs.run import open_run
 from segnl.studies.verdicts import pair_verdict
 
 CONFIG = "configs/streets/clips.yaml"
-SIZES = ("--train", "800", "--val", "100", "--hw", "64x64", "--frames", "3")
+SIZES = ("--train", "800", "--val", "100", "--hw", "128x128", "--frames", "3")
 
 
 def main() -> None:
