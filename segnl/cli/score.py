@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
             published=args.published,
         )
     )
-    print(score_text(score, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
+    width = min(120, shutil.get_terminal_size((120, 40)).columns)
+    print(score_text(score, width=width, writes_page=args.json is not None))
     if args.json is None:
         return
     counts, page = counts_path(args.json), args.json.with_suffix(".html")

@@ -162,7 +162,9 @@ def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
             return pairs
     without = [own for own in sorted(predictions) if own not in labels]
     hint = _options_that_pair([*map(_last_name, labels)], [*map(_last_name, predictions)]) or (
-        "rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
+        "the JSON names no files: add COCO's `images` (id, file_name)"
+        if any(mask.image_id is not None for mask in [*labels.values(), *predictions.values()])
+        else "rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
     )
     raise DataError(
         f"{predictions[without[0]].where}: no label belongs to it, as for {len(without)} of {len(predictions)} "

@@ -10,9 +10,18 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
 from segnl.data.mask_files import Mask
-from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, colour_table, prediction_lut
+from segnl.evaluation.score_classes import (
+    IDS_IN_WORDS,
+    NO_CLASS,
+    UNKNOWN,
+    PredictionIds,
+    class_ids,
+    colour_table,
+    prediction_lut,
+)
 from segnl.evaluation.score_request import ScoreRequest
-from segnl.labels.table import ClassTable, ranges
+from segnl.labels.cityscapes import TABLE as CITYSCAPES
+from segnl.labels.table import ClassTable, ids_text
 
 
 class Pair(NamedTuple):
@@ -45,14 +54,16 @@ class PairReader:
         label = (
             self._of_colours(label_ids, label_mask.where)
             if label_ids.ndim == 3
-            else self.table.to_train(self._with_foreground(label_ids, self.table.file_ids), label_mask.where)
+            else self.table.to_train(
+                self._with_foreground(label_ids, self.table.file_ids, label_mask.where), label_mask.where
+            )
         )
         if raw.ndim == 3:
             prediction = self._of_colours(raw, prediction_mask.where)
             ids = np.array([*self._own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
         else:
-            raw = self._with_foreground(raw, self._own_ids)
-            ids = _checked_u8(raw, prediction_mask.where, self.table, self.request.prediction_ids)
+            raw = self._with_foreground(raw, self._own_ids, prediction_mask.where)
+            ids = self._checked_u8(raw, prediction_mask.where)
             prediction = prediction_lut(self.table, self.request.prediction_ids).take(ids)
         was_resized = prediction.shape != label.shape
         if was_resized:
@@ -64,23 +75,73 @@ class PairReader:
             prediction, ids = prediction[rows[:, None], columns], ids[rows[:, None], columns]
         return Pair(prediction, label, ids, was_resized)
 
-    def _with_foreground(self, ids: Ids, own_ids: tuple[int, ...]) -> Ids:
+    def _with_foreground(self, ids: Ids, own_ids: tuple[int, ...], where: str) -> Ids:
+        """Returns ids with the foreground's as the second class's. Raises DataError for a mask that holds both."""
         foreground = self.request.foreground_id
-        return ids if foreground is None else np.where(ids == foreground, own_ids[1], ids)
+        if foreground is None or foreground == own_ids[1]:
+            return ids
+        is_foreground = ids == foreground
+        if is_foreground.any() and (ids == own_ids[1]).any():
+            raise DataError(
+                f"{where}: holds {foreground} and {own_ids[1]}, which --foreground {foreground} would make one class; "
+                "expected masks of two ids, and a table that lists the background first"
+            )
+        return np.where(is_foreground, own_ids[1], ids)
 
     def _of_colours(self, rgb: Ids, where: str) -> Pixels:
-        table = self._colours
         try:
-            return table.to_train(rgb, where)
+            return self._colours.to_train(rgb, where)
         except DataError as err:
             if (rgb == rgb[..., :1]).all():
                 raise DataError(f"{where}: three equal channels; if they hold class ids, save one channel") from err
             known = [
                 red << 16 | green << 8 | blue for blue, green, red in np.unique(rgb.reshape(-1, 3), axis=0).tolist()
             ]
-            if {*known} <= table.label_values.keys():
-                raise DataError(f"{where}: colours of {table.title} in the order BGR (OpenCV's); save RGB") from err
+            if {*known} <= self._colours.label_values.keys():
+                raise DataError(
+                    f"{where}: colours of {self.table.title} in the order BGR (OpenCV's); save RGB"
+                ) from err
             raise
+
+    def _checked_u8(self, raw: Ids, where: str) -> Pixels:
+        """Returns predicted ids as u8. Raises DataError for the first one without a meaning."""
+        table, prediction_ids = self.table, self.request.prediction_ids
+        lut = prediction_lut(table, prediction_ids)
+        is_unknown = (raw < 0) | (raw > IGNORE)
+        if not is_unknown.any():
+            ids = np.ascontiguousarray(raw, np.uint8)
+            is_unknown = lut.take(ids) == UNKNOWN
+            if not is_unknown.any():
+                return ids
+        row, column = (int(index) for index in np.argwhere(is_unknown)[0])
+        value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}
+        is_coco = self.request.predictions.suffix == ".json"
+        place = "a segment has category_id" if is_coco else f"pixel (row {row}, column {column}) holds"
+        raise DataError(
+            f"{where}: {place} {value}, but the {'train ' * (prediction_ids == 'train')}ids of {table.title} are "
+            f"{ids_text(known, np.flatnonzero(lut == NO_CLASS).tolist())}; "
+            f"{', or '.join(self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known))}"
+        )
+
+    def _hints(self, value: int, predicted: set[int], known: set[int]) -> list[str]:
+        """Returns what may help against a predicted id without a meaning. known: the ids of classes."""
+        table, prediction_ids = self.table, self.request.prediction_ids
+        other: PredictionIds = "train" if prediction_ids == "file" else "file"
+        label_ids = {*CITYSCAPES.file_ids, *CITYSCAPES.ignore_ids}
+        if self.request.classes == "cityscapes-train" and predicted <= label_ids and max(predicted) > len(known):
+            return [
+                "the predictions look like labelIds: save train ids, or use --classes cityscapes with labelIds labels"
+            ]
+        hints = []
+        if predicted <= {*np.flatnonzero(prediction_lut(table, other) != UNKNOWN).tolist()}:
+            hints = [f"read the predictions as {IDS_IN_WORDS[other]} with --prediction-ids {other}"]
+        elif {own - 1 for own in predicted} <= known:
+            hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
+        if table.num_classes == 2 and not hints:
+            hints = ["threshold the scores of binary masks, so that they hold the two ids"]
+        elif 0 <= value <= IGNORE and value not in table.file_ids and table.num_classes > 2:
+            hints.append(f"count {value} as no class with --ignore {value}")
+        return hints or ["correct the predictions or the class table"]
 
     def _require_resizable(self, prediction: Pixels, label: Pixels, where: str) -> None:
         """Raises DataError for a mask of another aspect ratio than its label, up to a pixel, and without --resize."""
@@ -97,32 +158,3 @@ class PairReader:
                 f"{lead}; save predictions at the label's size (resize the class scores, then take the argmax), or "
                 "resize these masks with --resize"
             )
-
-
-def _checked_u8(raw: Ids, where: str, table: ClassTable, prediction_ids: PredictionIds) -> Pixels:
-    """Returns predicted ids as u8. Raises DataError for the first one without a meaning."""
-    lut = prediction_lut(table, prediction_ids)
-    is_unknown = (raw < 0) | (raw > IGNORE)
-    if not is_unknown.any():
-        ids = np.ascontiguousarray(raw, np.uint8)
-        is_unknown = lut.take(ids) == UNKNOWN
-        if not is_unknown.any():
-            return ids
-    row, column = (int(index) for index in np.argwhere(is_unknown)[0])
-    value, known = int(raw[row, column]), np.flatnonzero(lut != UNKNOWN).tolist()
-    other: PredictionIds = "train" if prediction_ids == "file" else "file"
-    predicted = set(np.unique(raw).tolist()) - {IGNORE}
-    hints = []
-    if predicted <= set(np.flatnonzero(prediction_lut(table, other) != UNKNOWN).tolist()):
-        hints = [f"read the predictions as {IDS_IN_WORDS[other]} with --prediction-ids {other}"]
-    elif {own - 1 for own in predicted} <= set(np.flatnonzero(lut < table.num_classes).tolist()):
-        hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
-    if table.num_classes == 2 and not hints:
-        hints = ["threshold the scores of binary masks, so that they hold the two ids"]
-    elif 0 <= value <= IGNORE and value not in table.file_ids:
-        hints.append(f"count {value} as no class with --ignore {value}")
-    raise DataError(
-        f"{where}: pixel (row {row}, column {column}) holds {value}, but the "
-        f"{'train ' * (prediction_ids == 'train')}ids of {table.title} are {ranges(known)}; "
-        f"{', or '.join(hints or ['correct the predictions or the class table'])}"
-    )

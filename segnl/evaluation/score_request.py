@@ -61,6 +61,11 @@ def check_foreground(request: ScoreRequest, table: ClassTable) -> None:
         raise ConfigError(
             f"--foreground {own}: expected an id within 0..{IGNORE} that is not '{table.names[0]}' or ignored"
         )
+    if table.file_ids[1] == 0 != own:
+        raise ConfigError(
+            f"--foreground {own}: would become 0, '{table.names[1]}', the second class of {table.title}, but 0 is "
+            f"usually the background; list the background first"
+        )
 
 
 def refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Counts) -> None:
@@ -71,7 +76,7 @@ def refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Coun
     if table.num_classes != 2 or IGNORE in {*table.file_ids, *request.ignore_ids} or request.foreground_id is not None:
         return
     own_id = table.file_ids[1] if request.prediction_ids == "file" else 1
-    name, hint = table.names[1], "add --foreground 255 if 255 stands for it, or --ignore 255 if it stands for no class"
+    name, hint = table.names[1], "add --foreground 255 if 255 stands for it"
     if raw[IGNORE].any() and not raw[1].any():
         raise DataError(
             f"{request.labels}: no label holds {table.file_ids[1]}, the class '{name}', and some hold 255; {hint}"

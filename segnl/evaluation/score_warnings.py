@@ -23,6 +23,7 @@ MIN_GAIN = 0.05
 _ABOUT_PALETTES = (
     " These are palette files, which are read by their indices; save them as RGB to have their colours read."
 )
+_ADD_ONE = "Add 1 to the predicted ids."
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
 MIN_COMMON = 0.6
 MIN_SWAPPED = 0.01
@@ -35,8 +36,8 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
     missing = score.num_labels - len(score.sample_ids)
     if missing:
         warnings.append(
-            f"{missing} of {score.num_labels} labels have no prediction. The score holds for the other "
-            f"{len(score.sample_ids)} images only and cannot be compared with one over all of them."
+            f"{missing} of {score.num_labels} labels have no prediction. The score holds for "
+            f"{count_of(len(score.sample_ids), 'image')} only and cannot be compared with one over all of them."
         )
     if score.num_resized:
         warnings.append(
@@ -46,6 +47,11 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
     without_label = int((score.counts.images.target.sum(axis=1) == 0).sum())
     if without_label:
         warnings.append(f"{without_label} of {len(score.sample_ids)} images have no labelled pixel. They do not count.")
+    labelled = np.flatnonzero(score.counts.confusion.target())
+    if len(labelled) == 1:
+        warnings.append(
+            f"Only '{score.table.names[labelled[0]]}' is in the labels: the score says nothing about the other classes."
+        )
     return warnings
 
 
@@ -98,7 +104,11 @@ def _accuracy(prediction: Pixels, label: Pixels) -> float:
 
 def ids_warnings(score: "MaskScore") -> list[str]:
     """Warns where labels or predictions look like other ids than they were read as."""
-    return [*_label_warnings(score), *(_other_ids_warnings(score) or _permutation_warnings(score))]
+    label_warnings = _label_warnings(score)
+    warnings = _other_ids_warnings(score) or _permutation_warnings(score)
+    if label_warnings:  # which name the cause: labels of another table
+        warnings = [own.removesuffix(f" {_ADD_ONE}") for own in warnings]
+    return [*label_warnings, *warnings]
 
 
 def _label_warnings(score: "MaskScore") -> list[str]:
@@ -162,12 +172,12 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
     pairs = [f"{own_ids[own]} mostly covers '{table.names[label]}' ({own_ids[label]})" for label, own in moved]
     shifts = {own_ids[own] - own_ids[label] for label, own in moved}
     if shifts in ({1}, {-1}):
-        cause, remedy = "shifted by one", f"{'Subtract 1 from' if shifts == {1} else 'Add 1 to'} the predicted ids."
+        cause, remedy = "shifted by one", "Subtract 1 from the predicted ids." if shifts == {1} else _ADD_ONE
     else:
         cause = "permuted"
         remedy = (
-            "If the predictions number the classes in another order, put the lines of the class table in that order "
-            "and add --prediction-ids train."
+            "If the predictions number the classes in another order, reorder the lines of the class table, keep each "
+            "line's index (the id in the labels), and add --prediction-ids train."
         ) + _ABOUT_PALETTES * _is_palette(score.masks[0][1].where)
     return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
 
@@ -192,14 +202,21 @@ def class_warnings(score: "MaskScore") -> list[str]:
         )
     unassigned = int(confusion.matrix[:, -1].sum())
     if unassigned:
-        is_swapped = not score.counts.total[-1].any() and score.request.predictions.suffix != ".json"
+        is_json = score.request.predictions.suffix == ".json"
+        meaning = "no class" if is_json else "an ignored id"
+        is_swapped = not score.counts.total[-1].any() and not is_json
         warnings.append(
             f"{unassigned:,} labelled pixels ({100 * unassigned / max(1, int(target.sum())):.2f} %) are predicted as "
-            f"no class ({IGNORE} or an ignored id). They count as errors in the exact mIoU; definitions differ in this."
+            f"{meaning}. They count as errors in the exact mIoU; definitions differ in this."
             + " No label pixel is ignored: are PREDICTIONS and --labels swapped?"
             * is_swapped
         )
     return warnings
+
+
+def count_of(number: int, noun: str) -> str:
+    """Writes a number and its noun, such as `1 image` or `3 images`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _listed(names: Sequence[str], limit: int = 8) -> str:

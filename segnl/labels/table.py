@@ -126,7 +126,9 @@ class ClassTable:
         if self.reads_colours:
             held, known = f"the colour {colour_text(value)}", f"{len(self.label_values)} others"
         else:
-            held, known = str(value), f"ids {ranges(self.label_values)}"
+            is_class = {own: train != IGNORE for own, train in self.label_values.items()}
+            ids, ignored = ([own for own in is_class if is_class[own] == kind] for kind in (True, False))
+            held, known = str(value), f"ids {ids_text(ids, ignored)}"
         hint = (not self.reads_colours and scale_hint(raw)) or self.unknown_hint.replace("{value}", str(value))
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {held}, but {self.title} has {known}; {hint}"
@@ -227,6 +229,11 @@ def ranges(ids: Iterable[int]) -> str:
         else:
             runs.append([number])
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def ids_text(ids: Collection[int], ignored: Collection[int]) -> str:
+    """Writes the ids of classes and those that are ignored, such as `0..10 (and 255, ignored)`."""
+    return ranges(ids) + (f" (and {ranges(ignored)}, ignored)" if ignored else "")
 
 
 def distinct_colour(number: int) -> tuple[int, int, int]:

@@ -1,6 +1,8 @@
 """The page of `segnl score`: one HTML file that opens from disk without a network. Imports no torch."""
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,6 +16,9 @@ from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
 from segnl.reports.page import template
 from segnl.reports.score_text import ABOUT_DEFINITIONS, UNDEFINED, difference_text, percent, published_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 NUM_PICTURES = 6
 PICTURE_WIDTH = 420  # pixels
@@ -37,6 +42,7 @@ def score_page(score: MaskScore) -> bytes:
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
         ids_in_words=IDS_IN_WORDS[score.request.prediction_ids],
+        warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
         about_definitions=ABOUT_DEFINITIONS,
         definitions=[(own, score.definitions[own.name], difference_text(score, own.name)) for own in DEFINITIONS],
@@ -49,6 +55,13 @@ def score_page(score: MaskScore) -> bytes:
         pictures=[_picture(score, i, accuracy) for i, accuracy in score.worst(NUM_PICTURES)],
     )
     return utf8(html).encode()
+
+
+def _unbroken(sentence: str) -> "Markup":
+    """Returns a sentence as HTML in which no line ends within an option."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"--[a-z-]+( [a-z0-9-]+)?", r'<span class="option">\g<0></span>', str(escape(sentence))))
 
 
 def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:

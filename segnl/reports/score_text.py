@@ -1,9 +1,11 @@
 """Scores of masks as text for a terminal. Imports no torch."""
 
 import itertools
-import textwrap
+from functools import partial
+from textwrap import fill
 
 from segnl.evaluation.score_masks import MaskScore
+from segnl.evaluation.score_warnings import count_of
 from segnl.metrics.confusion import mean_of_defined, table_text
 from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
@@ -17,17 +19,22 @@ UNDEFINED = "It prints no number for these masks."
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
 IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
 """Definitions that are printed as scores of their own."""
+_fill = partial(fill, break_on_hyphens=False)  # so that no option is broken
 
 
-def score_text(score: MaskScore, *, width: int) -> str:
-    """Returns warnings, scores and the definitions for a terminal of `width` characters."""
+def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> str:
+    """Returns warnings, scores and the definitions for a terminal of `width` characters.
+
+    writes_page: whether a page follows, which has all definitions.
+    """
     confusion, num_images = score.counts.confusion, len(score.sample_ids)
     boundary = mean_of_defined(score.boundary_iou)
-    lines = [textwrap.fill(f"warning: {sentence}", width, subsequent_indent="  ") for sentence in score.warnings]
-    lines += [""] * bool(lines)
+    lines = [_fill(_pairs_text(score), width)]
+    lines += [_fill(f"warning: {sentence}", width, subsequent_indent="  ") for sentence in score.warnings]
+    lines += [""]
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
-    lines += ["", textwrap.fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
+    lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
     equal = []
     for own in DEFINITIONS:
         value, difference = score.definitions[own.name], difference_text(score, own.name)
@@ -36,19 +43,28 @@ def score_text(score: MaskScore, *, width: int) -> str:
         elif own is not DEFINITIONS[0] and own.name not in IN_THE_TABLE:
             meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
             lines += [f"{percent(value):>7} {difference:>7}  {own.title}"]
-            lines += [textwrap.fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+            lines += [_fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
     if equal:
-        lines += ["", textwrap.fill(f"Equal to the exact mIoU here: {'; '.join(equal)}.", width)]
-    lines += ["", ALL_DEFINITIONS]
+        lines += ["", _fill(f"Equal to the exact mIoU here: {'; '.join(equal)}.", width)]
+    lines += [] if writes_page else ["", ALL_DEFINITIONS]
     if score.published is not None:
-        lines += ["", textwrap.fill(published_text(score), width)]
-    num_warnings = len(score.warnings)
-    noted = f" ({num_warnings} warning{'s' * (num_warnings > 1)} above)" if num_warnings else ""
+        lines += ["", _fill(published_text(score), width)]
+    noted = f" ({count_of(len(score.warnings), 'warning')} above)" if score.warnings else ""
     lines += [
         "",
-        f"The exact mIoU is {percent(confusion.miou())} % over {num_images} image{'s' * (num_images != 1)}{noted}.",
+        f"The exact mIoU is {percent(confusion.miou())} % over {count_of(num_images, 'image')}{noted}.",
     ]
     return "\n".join(lines)
+
+
+def _pairs_text(score: MaskScore) -> str:
+    request, (label, prediction) = score.request, score.masks[0]
+    first, second = (
+        mask.where.removeprefix(f"{folder}/")
+        for mask, folder in ((prediction, request.predictions), (label, request.labels))
+    )
+    counts = count_of(len(score.masks), "prediction"), count_of(score.num_labels, "label")
+    return f"{' paired with '.join(counts)}, for example {first} with {second}."
 
 
 def _short_table(score: MaskScore) -> list[str]:

@@ -185,7 +185,7 @@ def test_a_label_out_of_range_names_file_pixel_and_value(tiny_config, tiny_data,
     label[12, 40] = 19
     Image.fromarray(label).save(path)
     line = refused(capsys, 3, "train", "--config", tiny_config)
-    assert "frame2.png: pixel (row 12, column 40) holds 19, but tiny has ids 0..2, 9, 255" in line
+    assert "frame2.png: pixel (row 12, column 40) holds 19, but tiny has ids 0..2 (and 9, 255, ignored)" in line
     assert main(["check", "--config", str(tiny_config), "--json", str(tmp_path / "report.json")]) == 3
     report = json.loads((tmp_path / "report.json").read_text())
     assert [Path(fault["file"]).name for fault in report["faults"]] == ["frame2.png"]

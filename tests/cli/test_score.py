@@ -36,6 +36,8 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     text = capsys.readouterr().out
     assert "mIoU                       63.64   mean over 3 of 3 classes" in text
     assert "Published 0.64: mIoU (Cityscapes, mmsegmentation);" in text
+    assert text.startswith("2 predictions paired with 2 labels, for example a.png with a.png.\n")
+    assert "OUT.json" not in text
     assert json.loads(out.read_text())["miou"] == pytest.approx(7 / 11)
     assert sorted(path.name for path in out.parent.iterdir()) == ["x.counts.npz", "x.html", "x.json"]
     page = out.with_suffix(".html").read_text()
@@ -73,6 +75,18 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     page = tmp_path.joinpath("x.html").read_text()
     names = json.loads(tmp_path.joinpath("x.json").read_text())["definitions"]
     assert all(f"<small>{name}</small>" in page for name in names)
+
+
+def test_no_line_ends_within_an_option(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.tsv").write_text("index\tname\n0\troad\n1\tsky\n2\ttree\n")
+    for path in Path(folders[0]).glob("*.png"):
+        Image.fromarray(np.array([1, 2, 0], np.uint8)[np.array(Image.open(path))]).save(path)
+    assert main(["score", *folders, "--json", str(tmp_path / "x.json")]) == 0
+    text = capsys.readouterr().out
+    assert "--prediction-ids" in text
+    assert "OUT.json" not in text
+    assert not [line for line in text.splitlines() if line.endswith("-") and not line.startswith("-")]
+    assert '<span class="option">--prediction-ids train</span>' in (tmp_path / "x.html").read_text()
 
 
 def test_the_folder_may_follow_several_ignored_ids(folders: list[str]) -> None:

@@ -89,7 +89,9 @@ def test_all_labels_are_read_only_where_a_part_of_them_is_doubtful(tmp_path, mon
 def test_values_that_look_like_grey_levels_are_said_to(tmp_path):
     label = np.array([[0, 127, 255, 0, 127]] * 3, np.uint8)
     data = open_labels(tmp_path, [label], "0\ta\t0\t0\t0\n1\tb\t1\t1\t1\n2\tc\t2\t2\t2\n")
-    message = r"holds 127, but .* has ids 0\.\.2, 255; the label's values 0, 127, 255 look like grey levels: use"
+    message = (
+        r"holds 127, but .* has ids 0\.\.2 \(and 255, ignored\); the label's values 0, 127, 255 look like grey levels"
+    )
     with pytest.raises(DataError, match=message):
         data.read(0)
 

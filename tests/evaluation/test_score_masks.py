@@ -124,14 +124,14 @@ def test_pixels_predicted_as_no_class_are_errors_and_counted(request_: ScoreRequ
         Image.fromarray(ids).save(path)
     score = score_masks(request_)
     num = sum(int((np.array(Image.open(path))[:4] != 0).sum()) for path in request_.labels.glob("*.png"))
-    assert warning_of(score, f"{num} labelled pixels")
+    assert "are predicted as an ignored id." in warning_of(score, f"{num} labelled pixels")
     assert score.definitions["label_size_union_present"] < whole["label_size_union_present"]
     assert score.to_dict()["definitions"]["torchmetrics_jaccard_macro"] is None
 
 
 def test_a_label_without_a_prediction_is_said(request_: ScoreRequest) -> None:
     (request_.predictions / "y.png").unlink()
-    assert warning_of(score_masks(request_), "1 of 2 labels have no prediction.")
+    assert "The score holds for 1 image only" in warning_of(score_masks(request_), "1 of 2 labels have no prediction.")
 
 
 def test_masks_of_another_size_are_refused_or_resized(request_: ScoreRequest) -> None:
@@ -153,7 +153,9 @@ def test_a_predicted_id_without_a_meaning_is_named(
     arrays = {path.stem: np.array(Image.open(path)).astype(dtype) for path in request_.predictions.glob("*.png")}
     arrays["x"][2, 4] = value
     np.savez(tmp_path / "p.npz", **arrays)
-    message = rf"x: pixel \(row 2, column 4\) holds {value}, but the ids of classes.tsv are 0, 3, 7, 9, 20, 255; "
+    message = (
+        rf"x: pixel \(row 2, column 4\) holds {value}, but the ids of .* are 3, 7, 9, 20 \(and 0, 255, ignored\); "
+    )
     with pytest.raises(DataError, match=message):
         score_masks(replace(request_, predictions=tmp_path / "p.npz"))
 
@@ -210,6 +212,16 @@ def test_labels_of_train_ids_are_scored_by_their_own_table_and_refused_by_that_o
         assert score_masks(own).to_dict()["miou"] == pytest.approx(miou, abs=1e-15)
 
 
+def test_predictions_of_label_ids_are_called_so(tmp_path: Path) -> None:
+    request = replace(cityscapes_masks(tmp_path, "labelTrainIds"), classes="cityscapes-train")
+    write(request.predictions, bonn_leftImg8bit=np.array([[7, 8, 21, 23, 26, 0]]))
+    with pytest.raises(DataError, match="look like labelIds: save train ids, or use --classes cityscapes with"):
+        score_masks(request)
+    write(request.predictions, bonn_leftImg8bit=np.array([[1, 8, 14, 19, 2, 3]]))
+    with pytest.raises(DataError, match="subtract 1 from the predicted ids"):
+        score_masks(request)
+
+
 def test_renamed_labels_of_train_ids_are_known_by_their_255(tmp_path: Path) -> None:
     labels = write(tmp_path / "labels", x=np.array([[0, 7, 255]]))
     request = ScoreRequest(write(tmp_path / "predictions", x=np.array([[7, 7, 7]])), labels, "cityscapes")
@@ -219,7 +231,8 @@ def test_renamed_labels_of_train_ids_are_known_by_their_255(tmp_path: Path) -> N
 
 def test_an_unknown_id_in_a_label_is_named(request_: ScoreRequest) -> None:
     with pytest.raises(
-        DataError, match=r"labels/x\.png: pixel .* holds 0, but classes.tsv has ids 3, 7, 9, 20, 255; add --ignore 0"
+        DataError,
+        match=r"labels/x\.png: .* holds 0, but classes.tsv has ids 3, 7, 9, 20 \(and 255, ignored\); add --ignore 0",
     ):
         score_masks(replace(request_, ignore_ids=[]))
 
@@ -307,7 +320,9 @@ def binary(tmp_path: Path) -> tuple[ScoreRequest, float]:
 
 def test_binary_masks_of_0_and_255_name_the_option_that_scores_them(binary: tuple[ScoreRequest, float]) -> None:
     request, miou = binary
-    with pytest.raises(DataError, match="no label holds 1, the class 'crack', and some hold 255; add --foreground 255"):
+    with pytest.raises(
+        DataError, match=r"no label holds 1, the class 'crack', and some hold 255; add --foreground 255 [^-]*$"
+    ):
         score_masks(request)
     for ids in ("file", "train"):
         own = replace(request, foreground_id=255, prediction_ids=ids)
@@ -339,7 +354,22 @@ def test_scores_of_binary_masks_are_to_be_thresholded(binary: tuple[ScoreRequest
 
 def test_255_may_still_stand_for_no_class(binary: tuple[ScoreRequest, float]) -> None:
     request, _ = binary
-    assert score_masks(replace(request, ignore_ids=[255])).counts.confusion.target()[1] == 0
+    score = score_masks(replace(request, ignore_ids=[255]))
+    assert score.counts.confusion.target()[1] == 0
+    assert warning_of(score, "Only 'ground' is in the labels")
+
+
+@pytest.mark.parametrize(("rows", "ids"), [("1\tcrack\n0\tground\n", (0, 255)), ("2\tcrack\n1\tground\n", (1, 255))])
+def test_a_foreground_never_joins_the_other_id_of_a_mask(
+    binary: tuple[ScoreRequest, float], tmp_path: Path, rows: str, ids: tuple[int, int]
+) -> None:
+    """The table lists the background second, so both ids would be one class, and the score 100 %."""
+    request, _ = binary
+    (tmp_path / "classes.tsv").write_text(f"index\tname\n{rows}")
+    for folder in (request.labels, request.predictions):
+        write(folder, a=np.array(ids)[np.array(Image.open(folder / "a.png")) // 255])
+    with pytest.raises((ConfigError, DataError), match=r"--foreground 255.*lists? the background first"):
+        score_masks(replace(request, foreground_id=255))
 
 
 @pytest.mark.parametrize("foreground", [0, 256, -1])
@@ -470,6 +500,7 @@ def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
 def test_permuted_classes_are_called_permuted(tmp_path: Path, order: np.ndarray) -> None:
     label = stripes()
     sentence = warning_of(scored(tmp_path, np.array(order)[noisy(label)], label), "The predicted ids look permuted")
+    assert "reorder the lines of the class table, keep each line's index" in sentence
     assert "--prediction-ids train" in sentence
 
 
@@ -507,7 +538,9 @@ def test_predictions_that_are_the_labels_and_swapped_folders_are_said(tmp_path: 
 def test_ade20k_labels_after_reduce_zero_label_are_refused_by_the_table_of_the_downloaded_ones(tmp_path: Path) -> None:
     labels = write(tmp_path / "labels", a=np.array([[0, 1, 149, 255]]))
     request = ScoreRequest(write(tmp_path / "predictions", a=np.array([[0, 1, 149, 3]])), labels, "ade20k")
-    with pytest.raises(DataError, match=r"holds 255, but ade20k has ids 0\.\.150; .*take --classes ade20k-train"):
+    with pytest.raises(
+        DataError, match=r"holds 255, but ade20k has ids 1\.\.150 \(and 0, ignored\); .*take --classes ade20k-train"
+    ):
         score_masks(request)
     assert score_masks(replace(request, classes="ade20k-train")).to_dict()["miou"] == 1
     write(labels, a=np.array([[0, 1, 150, 2]]))
@@ -526,9 +559,13 @@ def test_cityscapes_labels_that_hold_train_ids_with_ignored_pixels_of_0_are_noti
 def test_labels_without_ignored_pixels_do_not_hide_shifted_predictions(tmp_path: Path) -> None:
     label = stripes()
     labels, predictions = write(tmp_path / "labels", a=label), write(tmp_path / "predictions", a=label + 1)
-    first, second, *_ = score_masks(ScoreRequest(predictions, labels, "ade20k-train")).warnings
+    request = ScoreRequest(predictions, labels, "ade20k-train")
+    first, second, *_ = score_masks(request).warnings
     assert first.startswith("No label pixel is ignored (255).")
     assert second.startswith("The predicted ids look shifted by one: ")
+    write(predictions, a=label)
+    write(labels, a=label + 1)
+    assert not any("Add 1" in own for own in score_masks(request).warnings)  # the labels are of --classes ade20k
 
 
 @pytest.mark.parametrize("name", ["classes.tsv", "data.yaml"])
@@ -586,6 +623,13 @@ def test_results_of_coco_that_name_no_file_are_said_to_be_paired_by_number(reque
     (request_.labels / "0007.png").rename(request_.labels / "000000000007.png")
     score = score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
     assert not any("by number" in own for own in score.warnings)
+    (request_.labels / "000000000007.png").rename(request_.labels / "z.png")
+    with pytest.raises(DataError, match=r"names no files: add COCO's `images`"):
+        score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
+    content[0]["category_id"] = 11
+    (request_.labels.parent / "p.json").write_text(json.dumps([content[0] | {"image_id": "z"}]))
+    with pytest.raises(DataError, match="a segment has category_id 11"):
+        score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
 
 
 # ---- masks of colours ----
@@ -621,13 +665,16 @@ def test_colours_in_opencvs_order_are_named(request_: ScoreRequest) -> None:
 
 
 def test_colours_need_a_table_with_colours_that_differ(request_: ScoreRequest, tmp_path: Path) -> None:
-    Image.new("RGB", (29, 17)).save(request_.predictions / "x.png")
+    Image.new("RGB", (29, 17), (7, 0, 0)).save(request_.predictions / "x.png")
     table = tmp_path / "classes.tsv"
     table.write_text(table.read_text().replace("20\tc\t20", "20\tc\t7"))
     with pytest.raises(DataError, match="'b' and 'c' have one colour"):
         score_masks(request_)
     table.write_text("index\tname\n3\ta\n7\tb\n20\tc\n9\td\n")
     with pytest.raises(DataError, match=r"classes\.tsv: line 1 must be 'index name r g b'"):
+        score_masks(request_)
+    Image.new("RGB", (29, 17), (7, 7, 7)).save(request_.predictions / "x.png")
+    with pytest.raises(DataError, match="three equal channels; if they hold class ids, save one channel"):
         score_masks(request_)
 
 

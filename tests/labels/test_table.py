@@ -28,7 +28,9 @@ def test_an_unknown_id_names_file_pixel_value_and_the_known_ids(value):
     raw = np.zeros((7, 11), np.int32)
     raw[4, 9] = raw[6, 0] = value  # the first in reading order is named
     table = three_classes(file_ids=[0, 1, 2], ignore_ids=[7, 255], title="toy")
-    message = rf"^x/label\.png: pixel \(row 4, column 9\) holds {value}, but toy has ids 0\.\.2, 7, 255; "
+    message = (
+        rf"^x/label\.png: pixel \(row 4, column 9\) holds {value}, but toy has ids 0\.\.2 \(and 7, 255, ignored\); "
+    )
     with pytest.raises(DataError, match=message):
         table.to_train(raw, "x/label.png")
 
@@ -73,7 +75,7 @@ def test_a_tsv_may_begin_at_any_index_and_have_gaps(tmp_path):
     assert table.palette.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert table.to_train(np.array([[5, 9, 0, 255]], np.uint8), "").tolist() == [[0, 1, 255, 255]]
     assert table.to_mask(np.array([[0, 1, 255]], np.uint8)).tolist() == [[5, 9, 255]]
-    with pytest.raises(DataError, match=f"{tmp_path.name} has ids 0, 5, 9, 255; .*data.ignore_ids"):
+    with pytest.raises(DataError, match=rf"{tmp_path.name} has ids 5, 9 \(and 0, 255, ignored\); .*data.ignore_ids"):
         table.to_train(np.array([[1]], np.uint8), "label")
 
 

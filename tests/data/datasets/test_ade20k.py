@@ -69,5 +69,7 @@ def test_file_ids_are_train_ids_plus_one_and_0_is_ignored():
 
 
 def test_151_is_refused_naming_pixel_value_and_known_ids():
-    with pytest.raises(DataError, match=r"pixel \(row 0, column 1\) holds 151, but ade20k has ids 0\.\.150"):
+    with pytest.raises(
+        DataError, match=r"pixel \(row 0, column 1\) holds 151, but ade20k has ids 1\.\.150 \(and 0, ignored\)"
+    ):
         TABLE.to_train(np.array([[150, 151]], np.uint8), "label ADE_val_00000007")
