@@ -68,7 +68,7 @@ def fit(
                     require_labelled(data)
                 elif change := data_change(checkpoint.origin.get("data", {}), record):
                     is_done = checkpoint.step >= final_recipe.train.num_steps
-                    then = "the run is finished and stays as it is" if is_done else "the training goes on with these"
+                    then = "the run is finished and stays as it is" if is_done else "the training continues with these"
                     log.warning(
                         "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew",
                         run,
