@@ -1,6 +1,6 @@
 """Trains configs/streets/clips.yaml with one and with three frames: does a head use what another frame alone shows?
 
-./run.sh bench clips [--seeds 3] [--steps 3000]
+./run.sh bench clips [--seeds 3] [--steps 6000]
 
 Makes data/streets_clips first. A finished run is not trained again. Writes benchmarks/results/clips/cpu.json: accuracy
 on the ambiguous objects whose cue is outside of their frame (chance 50 %), mIoU, and the verdict, in which the frames
@@ -30,7 +30,7 @@ SIZES = ("--train", "800", "--val", "100", "--hw", "128x128", "--frames", "3")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "clips" / "cpu.json")
     args = parser.parse_args()
     run_segnl("data", "streets", "--out", "data/streets_clips", *SIZES)
