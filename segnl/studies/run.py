@@ -32,6 +32,7 @@ from segnl.studies.study import PlannedRun, Study, load_study
 from segnl.studies.table import csv_text, markdown, results_dict
 from segnl.training.features import FeatureFile
 from segnl.training.fit import fit
+from segnl.training.validator import is_validation_missing
 
 
 def compare(
@@ -209,7 +210,7 @@ def has_diverged(run: Path) -> bool:
 
 
 def is_finished(run: PlannedRun) -> bool:
-    """Tells whether the run has a checkpoint of its last step.
+    """Tells whether the run has a checkpoint of its last step, and no validation of it is missing.
 
     Raises ConfigError when the folder holds a run of another recipe: its score would not be this study's.
     """
@@ -222,7 +223,8 @@ def is_finished(run: PlannedRun) -> bool:
             f"{run.folder}: was trained with another recipe, which differs in {', '.join(changed)}; "
             "move that folder away, or give the study's file another name"
         )
-    return checkpoint.step >= run.recipe.train.num_steps
+    step, train = checkpoint.step, run.recipe.train
+    return step >= train.num_steps and not is_validation_missing(run.folder, step, train)
 
 
 def write_results(results: StudyResults, json_file: Path | None = None) -> None:

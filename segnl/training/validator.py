@@ -34,13 +34,14 @@ class Validator(Hook):
         self.data, self.saver = data, saver
         self.train, step = trainer.recipe.train, trainer.step_number
         self.best, self.num_since_best = -math.inf, 0
-        logged = trainer.group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
+        group = trainer.group
+        logged = group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
         extended_at = self.train.extended[-1].at if self.train.extended else 0
         for validated_step, line in logged.items():
             self._note(line["miou"], line.get("loss"))
             if validated_step <= extended_at:
                 self.num_since_best = 0
-        self.is_validation_missing = step > 0 and is_validation_due(step, self.train) and step not in logged
+        self.is_validation_missing = group.run_on_rank0(lambda: is_validation_missing(trainer.folder, step, self.train))
         """Whether a kill left out the validation of the step that the training resumes from."""
 
     @property
@@ -113,6 +114,12 @@ def is_validation_due(step: int, train: TrainConfig) -> bool:
     if train.eval_every == "auto":
         return step * AUTO_VALIDATIONS // train.num_steps > (step - 1) * AUTO_VALIDATIONS // train.num_steps
     return is_due(step, train.eval_every)
+
+
+def is_validation_missing(run: Path, step: int, train: TrainConfig) -> bool:
+    """Returns whether a kill or a signal left out the validation that follows step `step` of a run."""
+    events = {line.get("event") for line in read_log(run / "log.jsonl") if line.get("step") == step}
+    return step > 0 and is_validation_due(step, train) and events.isdisjoint(("eval", "end"))
 
 
 def cross_entropy_sum(scores: ClassScores, label: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from PIL import Image
 
 from segnl.core.errors import ConfigError, StoppedError
 from segnl.core.result_cache import read_record, write_record
+from segnl.core.run_log import read_log
 from segnl.studies import run as run_module
-from segnl.studies.run import compare, is_finished
+from segnl.studies.run import compare, is_finished, train_all
 from segnl.studies.study import load_study
 from segnl.studies.table import terminal_text
 from segnl.training import fit as fit_module
+from segnl.training.fit import fit
 
 
 def _metrics(finished):
@@ -92,6 +94,22 @@ def test_a_stopped_study_ends_with_the_same_scores(copied):
     after = json.loads((copied / "again.json").read_text())
     assert after["runs"]["rcca-s0"]["miou"] == before["runs"]["rcca-s0"]["miou"]
     assert after["control"] == before["control"]
+
+
+def test_a_run_killed_in_its_last_validation_is_validated_by_the_next_compare(tiny_config, tmp_path):
+    study_file = tmp_path / "study.yaml"
+    study_file.write_text(f"base: {tiny_config}\nheads: {{fcn: {{}}}}\noverrides: {{train: {{eval_every: 3}}}}\n")
+    study = load_study(study_file, runs=tmp_path)
+    (run,) = study.runs
+    fit(run.recipe, run.folder)
+    assert is_finished(run)
+    log = run.folder / "log.jsonl"
+    lines = [line for line in read_log(log) if line.get("event") not in ("eval", "end") or line["step"] < 6]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert not is_finished(run)
+    train_all(study)
+    assert [line["step"] for line in read_log(log) if line.get("event") == "eval"] == [3, 6]
+    assert is_finished(run)
 
 
 @pytest.mark.parametrize(
