@@ -34,7 +34,6 @@ def performance_page(results: Path) -> str:
         ("Context operators", "bench ops", results / "ops" / "context.json", _operators),
         ("Whole heads", "bench heads", results / "heads" / "cpu.json", _heads),
         ("The pixel loss", "bench loss", results / "ops" / "loss.json", _losses),
-        ("Dilated convolutions", "bench dilated", results / "ops" / "dilated.json", _dilated),
         ("Evaluation", "bench eval", results / "eval" / "eval.json", _evaluation),
         ("Training steps", "bench train", results / "train" / "cpu.json", _steps),
         ("Features of a frozen backbone", "bench features", results / "features" / "cpu.json", _features),
@@ -139,23 +138,6 @@ def _losses(found: Result) -> list[str]:
             *memory,
             *errors,
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _dilated(found: Result) -> list[str]:
-    lines = [
-        "ASPP's 3x3 convolutions, CPU, bfloat16, channels last (segnl/ops/dilated_conv.py), compared with torch's.",
-        "",
-        "| channels | map, batch | dilation | forward, ms | torch | and backward, ms | torch |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in found["results"]:
-        timed = [
-            cell for way in ("forward", "forward_backward") for cell in _cells(case[way], "seconds", 1000, ("torch",))
-        ]
-        (channels, out_channels), (h, w) = case["channels"], case["hw"]
-        cells = [f"{channels} to {out_channels}", f"{h}x{w}, {case['batch']}", str(case["dilation"]), *timed]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -18,7 +18,6 @@ from segnl.models.find import BACKBONES, HEADS
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.ops.context import channel_context, expectation_context, pyramid_means, region_context
 from segnl.ops.criss_cross import criss_cross_context
-from segnl.ops.dilated_conv import dilated_conv2d
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy
 from segnl.ops.resize import resize, resize_rows
@@ -105,11 +104,6 @@ def resizing(dtype: torch.dtype) -> list[Tensor]:
     return [*bands, *(resize(x, (57, 41), align_corners=corners) for corners in (False, True))]
 
 
-def dilated(dtype: torch.dtype) -> list[Tensor]:
-    x, weight = cuda(2, 6, 17, 21, dtype=dtype), cuda(4, 6, 3, 3, dtype=dtype)
-    return [dilated_conv2d(x, weight, 3), torch.ops.segnl.dilated_conv(x, weight, 3)]
-
-
 def winners(dtype: torch.dtype) -> list[Tensor]:
     logits = cuda(2, 19, 33, 65, dtype=dtype)
     return [upsampled_labels(logits, (257, 513), align_corners=corners) for corners in (False, True)]
@@ -137,7 +131,7 @@ def hard_pixels(dtype: torch.dtype) -> list[Tensor]:
 
 
 SAME_DTYPE: list[Callable[[torch.dtype], list[Tensor]]] = [
-    criss_cross, softmax, tiled_softmax, dot_product, concatenation, small_contexts, resizing, dilated
+    criss_cross, softmax, tiled_softmax, dot_product, concatenation, small_contexts, resizing
 ]  # fmt: skip
 OWN_DTYPE = [winners, cross_entropy, hard_pixels]
 

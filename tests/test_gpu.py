@@ -21,7 +21,6 @@ from segnl.models.find import HEADS
 from segnl.models.segmenter import Segmenter
 from segnl.ops.context import channel_context, expectation_context, pyramid_means, region_context
 from segnl.ops.criss_cross import criss_cross_context
-from segnl.ops.dilated_conv import dilated_conv2d
 from segnl.ops.non_local import concatenation_context, dot_product_context, softmax_context
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy
 from segnl.ops.resize import resize
@@ -66,7 +65,6 @@ OPERATORS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "regions": (region_context, [(2, 3, 77), (2, 6, 77)]),
     "pyramid": (partial(pyramid_means, bins=(1, 2, 3, 6)), [(2, 6, 7, 11)]),
     "resize": (partial(resize, out_hw=(57, 41), align_corners=False), [(2, 3, 7, 11)]),
-    "dilated": (partial(dilated_conv2d, dilation=3), [(2, 6, 17, 21), (4, 6, 3, 3)]),
 }
 
 

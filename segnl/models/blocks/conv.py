@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from segnl.core.config import Config
 from segnl.ops.arguments import is_exporting
-from segnl.ops.dilated_conv import dilated_conv2d
 
 
 class KaimingConv2d(nn.Conv2d):
@@ -26,15 +25,6 @@ class KaimingConv3d(nn.Conv3d):
 
     def reset_parameters(self) -> None:
         _draw(self.weight, self.bias, "he")
-
-
-class DilatedConv2d(KaimingConv2d):
-    """Square convolution without stride that keeps the map's size; plain 3x3 ones by `segnl.ops.dilated_conv`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.kernel_size == (3, 3) and self.bias is None and self.groups == 1:
-            return dilated_conv2d(input, self.weight, self.dilation[0])
-        return super().forward(input)
 
 
 class NormalInitConv2d(nn.Conv2d):
@@ -130,7 +120,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel: {kernel}; expected an odd number, an even one would change the map's size")
-        self.conv = DilatedConv2d(
+        self.conv = KaimingConv2d(
             in_channels,
             out_channels,
             kernel,
