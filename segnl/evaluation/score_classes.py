@@ -27,13 +27,14 @@ _TWO_CLASSES = (
 )
 
 
-def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
+def class_table(classes: str, ignore_ids: Collection[int], prediction_ids: PredictionIds = "file") -> ClassTable:
     """Returns the classes of a file or a built-in table, with these ids ignored besides 255.
 
     255 is not ignored where the table has it as a class, nor by `cityscapes` and `ade20k`: only labels of train ids
     hold it.
 
-    Raises ConfigError for an id that is a class, DataError for a file that is no class table or has one class.
+    Raises ConfigError for an id that is a class, DataError for a file that is no class table or has one class, and for
+    train ids with a data.yaml that is out of order.
     """
     if classes in cityscapes.TABLES:
         return _with_ignored(cityscapes.TABLES[classes], ignore_ids)
@@ -48,7 +49,7 @@ def class_table(classes: str, ignore_ids: Collection[int]) -> ClassTable:
         raise DataError(
             f"{classes}: no such file; expected a class table, a data.yaml, or one of {', '.join(BUILT_IN)}"
         )
-    rows = _rows_of_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else read_tsv(path, needs_colours=False)
+    rows = _rows_of_yaml(path, prediction_ids) if _is_yaml(path) else read_tsv(path, needs_colours=False)
     if len(rows) == 1:
         raise DataError(f"{path}: names 1 class, '{rows[0].name}'; {_TWO_CLASSES}")
     hint = "add --ignore {value} if it stands for unlabelled pixels, or correct the class table"
@@ -67,7 +68,11 @@ def _of_rows(rows: list[Row], title: str, hint: str, *, is_train: bool) -> Class
     )
 
 
-def _rows_of_yaml(path: Path) -> list[Row]:
+def _is_yaml(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
+def _rows_of_yaml(path: Path, prediction_ids: PredictionIds) -> list[Row]:
     """Returns the classes of ultralytics' data.yaml, which names no colours."""
     settings = read_file(path)
     names = class_names(path, settings)
@@ -78,6 +83,11 @@ def _rows_of_yaml(path: Path) -> list[Row]:
         )
     if settings.get("nc", len(names)) != len(names):
         raise DataError(f"{path}: nc: holds {settings['nc']}, but names has {len(names)} classes; correct one of them")
+    if prediction_ids == "train" and isinstance(settings["names"], dict) and [*map(int, settings["names"])] != [*names]:
+        raise DataError(
+            f"{path}: names: the numbers are out of order, and --prediction-ids train takes the classes by number, not "
+            "by line; sort them, or use a class table (index, name) whose lines are in the order of the predictions"
+        )
     return [Row(own, name, distinct_colour(number)) for number, (own, name) in enumerate(names.items(), start=1)]
 
 
@@ -93,7 +103,7 @@ def colour_table(classes: str, table: ClassTable) -> ClassTable:
         by_colour |= {red << 16 | green << 8 | blue: IGNORE for red, green, blue in (own.colour for own in labels)}
     elif classes not in BUILT_IN:
         path = Path(classes)
-        if path.suffix.lower() in (".yaml", ".yml"):
+        if _is_yaml(path):
             raise DataError(f"{path}: names no colours, but masks hold some; use a class table: index, name, r, g, b")
         read_tsv(path)  # which says that it has no colours
     if len(set(colours)) < len(colours):

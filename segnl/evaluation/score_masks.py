@@ -97,6 +97,7 @@ class MaskScore:
             "per_class_boundary_iou": boundary,
             "definitions": {name: number_or_none(value) for name, value in self.definitions.items()},
             "published": published,
+            "per_image": self._per_image(),
             "warnings": self.warnings,
             "num_labels": self.num_labels,
             "predictions": str(self.request.predictions),
@@ -104,6 +105,15 @@ class MaskScore:
             "labels_digest": _joined(label for label, _ in self.digests),
             "predictions_digest": _joined(prediction for _, prediction in self.digests),
             "complete": True,
+        }
+
+    def _per_image(self) -> dict[str, Any]:
+        """Returns mIoU and pixel accuracy by sample id, fractions; null without labelled pixels."""
+        images = self.counts.images
+        miou = [mean_of_defined(of_image) for of_image in ratio(images.intersection, images.union)]
+        return {
+            sample_id: {"miou": number_or_none(own), "pixel_acc": number_or_none(accuracy)}
+            for sample_id, own, accuracy in zip(self.sample_ids, miou, images.accuracy.tolist(), strict=True)
         }
 
     def scored_counts(self) -> ScoredCounts:
@@ -128,8 +138,7 @@ class MaskScore:
 
     def worst(self, num: int) -> list[tuple[int, float]]:
         """Returns the `num` images with the lowest pixel accuracy, and that accuracy; none without labelled pixels."""
-        images = self.counts.images
-        accuracy = ratio(images.intersection.sum(axis=1), images.target.sum(axis=1))
+        accuracy = self.counts.images.accuracy
         order = np.argsort(accuracy, kind="stable")  # NaN last
         return [(int(i), float(accuracy[i])) for i in order[:num] if np.isfinite(accuracy[i])]
 
@@ -145,7 +154,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
             published_score(request.published, {})
         except ValueError as err:
             raise ConfigError(f"--published: {err}") from err
-    table = class_table(request.classes, request.ignore_ids)
+    table = class_table(request.classes, request.ignore_ids, request.prediction_ids)
     check_foreground(request, table)
     labels = find_masks(
         request.labels, request.label_suffix, _category_ids(table, table.file_ids), prefix=request.label_prefix

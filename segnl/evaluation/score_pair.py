@@ -51,19 +51,21 @@ class PairReader:
     def read(self, label_mask: Mask, prediction_mask: Mask) -> Pair:
         """Reads one image. Raises DataError naming the file."""
         label_ids, raw = label_mask.read(), prediction_mask.read()
-        label = (
-            self._of_colours(label_ids, label_mask.where)
-            if label_ids.ndim == 3
-            else self.table.to_train(
-                self._with_foreground(label_ids, self.table.file_ids, label_mask.where), label_mask.where
-            )
+        label_where, where = (
+            mask.where + " (category_id)" * (path.suffix == ".json")
+            for mask, path in ((label_mask, self.request.labels), (prediction_mask, self.request.predictions))
         )
+        if label_ids.ndim == 3:
+            label = self._of_colours(label_ids, label_where)
+        else:
+            label_ids = self._with_foreground(label_ids, self.table.file_ids, label_where)
+            label = self.table.to_train(label_ids, label_where)
         if raw.ndim == 3:
-            prediction = self._of_colours(raw, prediction_mask.where)
+            prediction = self._of_colours(raw, where)
             ids = np.array([*self._own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
         else:
-            raw = self._with_foreground(raw, self._own_ids, prediction_mask.where)
-            ids = self._checked_u8(raw, prediction_mask.where)
+            raw = self._with_foreground(raw, self._own_ids, where)
+            ids = self._checked_u8(raw, where)
             prediction = prediction_lut(self.table, self.request.prediction_ids).take(ids)
         was_resized = prediction.shape != label.shape
         if was_resized:
@@ -115,10 +117,9 @@ class PairReader:
                 return ids
         row, column = (int(index) for index in np.argwhere(is_unknown)[0])
         value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}
-        is_coco = self.request.predictions.suffix == ".json"
-        place = "a segment has category_id" if is_coco else f"pixel (row {row}, column {column}) holds"
+        kind = "train ids" if prediction_ids == "train" else "ids"
         raise DataError(
-            f"{where}: {place} {value}, but the {'train ' * (prediction_ids == 'train')}ids of {table.title} are "
+            f"{where}: pixel (row {row}, column {column}) holds {value}, but the {kind} of {table.title} are "
             f"{ids_text(known, np.flatnonzero(lut == NO_CLASS).tolist())}; "
             f"{', or '.join(self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known))}"
         )

@@ -1,7 +1,7 @@
 """Warnings about scored masks that look wrong. Imports no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +12,28 @@ from segnl.core.arrays import Pixels
 from segnl.data.mask_files import IMAGE_SUFFIXES
 from segnl.data.reading import mode_and_palette
 from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
-from segnl.metrics.confusion import Confusion
+from segnl.metrics.confusion import Confusion, ratio
 
 if TYPE_CHECKING:
     from segnl.evaluation.score_masks import MaskScore
 
 NUM_COMPARED = 4  # images
-MIN_GAIN = 0.05
-"""Mean gain in pixel accuracy by the labels of the neighbouring numbers, from which numbers are called off by one."""
+MIN_GAIN, MIN_ACCURACY = 0.1, 0.5
+"""Mean gain in pixel accuracy, and the accuracy then, from which masks are called flipped or off by one."""
+MIN_IOU, MIN_RATIO = 0.25, 4
+"""IoU of a class with another predicted id, itself and relative to the right ids, from which they are exchanged."""
+MIN_EXCHANGED = 0.005
+"""Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
 _ABOUT_PALETTES = (
     " These are palette files, which are read by their indices; save them as RGB to have their colours read."
 )
 _ADD_ONE = "Add 1 to the predicted ids."
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
-MIN_COMMON = 0.6
-MIN_SWAPPED = 0.01
-"""Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
+_FLIPS: dict[str, Callable[[Pixels], Pixels]] = {
+    "left to right": np.fliplr,
+    "upside down": np.flipud,
+    "by 180 degrees": lambda ids: ids[::-1, ::-1],
+}
 
 
 def coverage_warnings(score: "MaskScore") -> list[str]:
@@ -36,8 +42,8 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
     missing = score.num_labels - len(score.sample_ids)
     if missing:
         warnings.append(
-            f"{missing} of {score.num_labels} labels have no prediction. The score holds for "
-            f"{count_of(len(score.sample_ids), 'image')} only and cannot be compared with one over all of them."
+            f"{missing} of {score.num_labels} labels have no prediction, so this is the score of "
+            f"{count_of(len(score.sample_ids), 'image')}, not of all."
         )
     if score.num_resized:
         warnings.append(
@@ -79,22 +85,44 @@ def _numbering_warnings(score: "MaskScore") -> list[str]:
         return []
     matches = [(_NUMBER.fullmatch(sample_id), i) for i, sample_id in enumerate(score.sample_ids)]
     place = {(match[1], int(match[2])): i for match, i in matches if match is not None}
-    for step in (1, -1):
-        pairs = [
-            (i, place[name, number + step]) for (name, number), i in place.items() if (name, number + step) in place
-        ]
-        gains = []
-        for i, neighbour in pairs[:: max(1, len(pairs) // NUM_COMPARED)]:
-            (prediction, own), (_, label) = score.read(i), score.read(neighbour)
-            if label.shape == prediction.shape:
-                gains.append(_accuracy(prediction, label) - _accuracy(prediction, own))
-        if len(gains) > 1 and min(gains) > 0 and np.mean(gains) > MIN_GAIN:
+    for step, word in (1, "next"), (-1, "previous"):
+        pairs = [(i, place.get((name, number + step))) for (name, number), i in place.items()]
+        gain = _gain(score, [(i, neighbour) for i, neighbour in pairs if neighbour is not None], lambda ids: ids)
+        if gain:
             return [
-                f"The predictions fit the labels with the {'next' if step == 1 else 'previous'} number better than "
-                f"their own ({100 * np.mean(gains):.0f} % more correct pixels in {len(gains)} images): the "
-                "numbers may be off by one."
+                f"The predictions fit the labels with the {word} number better than their own ({_points(gain)} more "
+                "pixel accuracy): the numbers may be off by one."
             ]
     return []
+
+
+def _flip_warnings(score: "MaskScore") -> list[str]:
+    """Warns where flipped predictions fit their labels far better."""
+    own = [(i, i) for i in range(len(score.sample_ids))]
+    gain, words = max((_gain(score, own, flip), words) for words, flip in _FLIPS.items())
+    if not gain:
+        return []
+    return [f"The predictions look flipped {words}: flipped back, they have {_points(gain)} more pixel accuracy."]
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.0f} points"
+
+
+def _gain(score: "MaskScore", pairs: Sequence[tuple[int, int]], move: Callable[[Pixels], Pixels]) -> float:
+    """Returns the mean gain in pixel accuracy by moving predictions; 0 if it is small, or not seen in every image.
+
+    pairs: the image of a prediction, and of the label that it may belong to; a few of them are read.
+    """
+    before, after = [], []
+    for i, other in pairs[:: -(-len(pairs) // NUM_COMPARED) or 1]:
+        (prediction, label), (_, other_label) = score.read(i), score.read(other)
+        if prediction.shape == other_label.shape:
+            before.append(_accuracy(prediction, label))
+            after.append(_accuracy(move(prediction), other_label))
+    gains = np.subtract(after, before)
+    is_clear = len(gains) > 1 and min(gains) > 0 and np.mean(gains) > MIN_GAIN and np.mean(after) > MIN_ACCURACY
+    return float(np.mean(gains)) if is_clear else 0.0
 
 
 def _accuracy(prediction: Pixels, label: Pixels) -> float:
@@ -103,9 +131,9 @@ def _accuracy(prediction: Pixels, label: Pixels) -> float:
 
 
 def ids_warnings(score: "MaskScore") -> list[str]:
-    """Warns where labels or predictions look like other ids than they were read as."""
+    """Warns where labels or predictions look like other ids than they were read as, or flipped."""
     label_warnings = _label_warnings(score)
-    warnings = _other_ids_warnings(score) or _permutation_warnings(score)
+    warnings = _other_ids_warnings(score) or _flip_warnings(score) or _permutation_warnings(score)
     if label_warnings:  # which name the cause: labels of another table
         warnings = [own.removesuffix(f" {_ADD_ONE}") for own in warnings]
     return [*label_warnings, *warnings]
@@ -149,35 +177,36 @@ def _other_ids_warnings(score: "MaskScore") -> list[str]:
 def _permutation_warnings(score: "MaskScore") -> list[str]:
     """Warns about predicted ids that stand for other classes.
 
-    Label l is called predicted as p if at least MIN_COMMON of its pixels are predicted as p, and as many of the pixels
-    predicted as p are l. Bad predictions rarely do this: a class that is confused with another one takes over its
-    pixels, but not the other way round. It takes two such classes that hold most pixels, or that stand for one another.
+    Label and predicted id belong together if each is the other's best match by IoU, far better than the right ids. Bad
+    predictions rarely do this: a class that is confused with another one takes over its pixels, but not the other way
+    round. It takes two such classes that hold most pixels, or that stand for one another.
     """
     table, matrix = score.table, score.counts.total[:-1, :-1]
-    target, predicted = score.counts.confusion.target(), matrix.sum(axis=0)
-    moved = [
-        (int(label), int(own))
-        for label, own in np.argwhere((matrix > MIN_COMMON * target[:, None]) & (matrix > MIN_COMMON * predicted))
-        if label != own
-    ]
-    swapped = moved
-    while swapped != (kept := [pair for pair in swapped if pair[1] in [label for label, _ in swapped]]):
-        swapped = kept
-    share_moved, share_swapped = (
-        sum(int(matrix[pair]) for pair in pairs) / max(1, int(target.sum())) for pairs in (moved, swapped)
+    target = score.counts.confusion.target()
+    iou = np.nan_to_num(ratio(matrix, target[:, None] + matrix.sum(axis=0) - matrix))
+    right = np.maximum(iou.diagonal()[:, None], iou.diagonal())
+    is_best = (iou == iou.max(axis=0)) & (iou == iou.max(axis=1, keepdims=True))
+    moved = np.argwhere(is_best & (iou > MIN_IOU) & (iou > MIN_RATIO * right)).tolist()
+    exchanged = moved
+    while exchanged != (kept := [pair for pair in exchanged if pair[1] in [label for label, _ in exchanged]]):
+        exchanged = kept
+    share_moved, share_exchanged = (
+        sum(int(matrix[label, own]) for label, own in pairs) / max(1, int(target.sum())) for pairs in (moved, exchanged)
     )
-    if len(moved) < 2 or not (share_moved > 0.5 or share_swapped > MIN_SWAPPED):
+    if len(moved) < 2 or not (share_moved > 0.5 or share_exchanged > MIN_EXCHANGED):
         return []
     own_ids = class_ids(table, score.request.prediction_ids)
     pairs = [f"{own_ids[own]} mostly covers '{table.names[label]}' ({own_ids[label]})" for label, own in moved]
     shifts = {own_ids[own] - own_ids[label] for label, own in moved}
-    if shifts in ({1}, {-1}):
+    if table.num_classes == 2:
+        cause, remedy = "exchanged (inverted masks)", "If so, exchange the two ids in the predictions."
+    elif shifts in ({1}, {-1}):
         cause, remedy = "shifted by one", "Subtract 1 from the predicted ids." if shifts == {1} else _ADD_ONE
     else:
         cause = "permuted"
         remedy = (
-            "If the predictions number the classes in another order, reorder the lines of the class table, keep each "
-            "line's index (the id in the labels), and add --prediction-ids train."
+            "If the predictions number the classes in another order, give a class table (index, name) with a line per "
+            "class in their order, each with its id in the labels, and add --prediction-ids train."
         ) + _ABOUT_PALETTES * _is_palette(score.masks[0][1].where)
     return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
 

@@ -125,8 +125,8 @@ DEFINITIONS = (
             f"ultralytics_at_{long_side_px}",
             f"mIoU (ultralytics, imgsz={long_side_px})",
             _ultralytics,
-            f"Labels and masks are resized first, so that the longer side has {long_side_px} pixels (nearest pixel; "
-            "imgsz in ultralytics). Then the mean over the classes in the labels.",
+            "Labels and masks are resized first, so that the longer side has imgsz pixels (nearest pixel). Then the "
+            "mean over the classes in the labels.",
             f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
             long_side_px,
         )

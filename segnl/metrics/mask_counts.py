@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from segnl.core.arrays import Counts
-from segnl.metrics.confusion import Confusion
+from segnl.core.arrays import Counts, Floats
+from segnl.metrics.confusion import Confusion, ratio
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class ImageCounts:
     def union(self) -> Counts:
         """Pixels of each class in label or prediction, where a label is."""
         return self.target + self.prediction - self.intersection
+
+    @property
+    def accuracy(self) -> Floats:
+        """Correct fraction of each image's labelled pixels, f64 `n`; NaN without any."""
+        return ratio(self.intersection.sum(axis=-1), self.target.sum(axis=-1))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from segnl.evaluation.score_masks import MaskScore
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
 from segnl.reports.page import template
-from segnl.reports.score_text import ABOUT_DEFINITIONS, UNDEFINED, difference_text, percent, published_text
+from segnl.reports.score_text import ABOUT_DEFINITIONS, EQUAL, UNDEFINED, difference_text, percent, published_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,6 +38,7 @@ class Picture:
 def score_page(score: MaskScore) -> bytes:
     """Returns the page in HTML: the scores, the definitions, the classes and the worst images."""
     confusion = score.counts.confusion
+    definitions = [(own, score.definitions[own.name], difference_text(score, own.name)) for own in DEFINITIONS]
     html = template("score.html").render(
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
@@ -45,7 +46,8 @@ def score_page(score: MaskScore) -> bytes:
         warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
         about_definitions=ABOUT_DEFINITIONS,
-        definitions=[(own, score.definitions[own.name], difference_text(score, own.name)) for own in DEFINITIONS],
+        differing=[row for row in definitions if row[2] != EQUAL],
+        equal=[row for row in definitions if row[2] == EQUAL],
         undefined=UNDEFINED,
         columns=[confusion.iou(), score.boundary_iou, confusion.recall(), confusion.precision(), confusion.f1()],
         boundary_iou=mean_of_defined(score.boundary_iou),

@@ -15,6 +15,7 @@ ABOUT_DEFINITIONS = (
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
+EQUAL = "+0.00"
 UNDEFINED = "It prints no number for these masks."
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
 IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
@@ -35,15 +36,17 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
-    equal = []
+    equal, last_meaning = [], ""
     for own in DEFINITIONS:
         value, difference = score.definitions[own.name], difference_text(score, own.name)
-        if difference == "+0.00":
+        if difference == EQUAL:
             equal.append(own.title)
         elif own is not DEFINITIONS[0] and own.name not in IN_THE_TABLE:
             meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
+            text = "The same with this imgsz." if meaning == last_meaning else meaning
             lines += [f"{percent(value):>7} {difference:>7}  {own.title}"]
-            lines += [_fill(meaning, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+            lines += [_fill(text, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
+            last_meaning = meaning
     if equal:
         lines += ["", _fill(f"Equal to the exact mIoU here: {'; '.join(equal)}.", width)]
     lines += [] if writes_page else ["", ALL_DEFINITIONS]

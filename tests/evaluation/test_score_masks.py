@@ -131,7 +131,7 @@ def test_pixels_predicted_as_no_class_are_errors_and_counted(request_: ScoreRequ
 
 def test_a_label_without_a_prediction_is_said(request_: ScoreRequest) -> None:
     (request_.predictions / "y.png").unlink()
-    assert "The score holds for 1 image only" in warning_of(score_masks(request_), "1 of 2 labels have no prediction.")
+    assert "so this is the score of 1 image" in warning_of(score_masks(request_), "1 of 2 labels have no prediction")
 
 
 def test_masks_of_another_size_are_refused_or_resized(request_: ScoreRequest) -> None:
@@ -270,6 +270,27 @@ def test_data_yaml_of_ultralytics_names_the_classes(tmp_path: Path, names: str) 
     assert len({tuple(colour) for colour in table.palette.tolist()} | {(0, 0, 0)}) == 3
 
 
+def test_a_yaml_out_of_order_is_refused_for_train_ids_as_its_lines_have_no_order(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: {2: c, 0: a, 1: b}\n")
+    assert class_table(str(tmp_path / "data.yaml"), []).names == ("a", "b", "c")
+    with pytest.raises(DataError, match=r"data\.yaml: names: the numbers are out of order, .* sort them"):
+        class_table(str(tmp_path / "data.yaml"), [], "train")
+
+
+def test_a_category_of_labels_that_is_no_class_is_called_so(request_: ScoreRequest) -> None:
+    lengths = {"size": [17, 29], "counts": [0, 17 * 29]}
+    path = request_.labels.parent / "labels.json"
+    path.write_text(json.dumps([{"image_id": own, "category_id": 8, "segmentation": lengths} for own in "xy"]))
+    with pytest.raises(DataError, match=r"labels\.json: image x \(category_id\): pixel .* holds 8, but classes\.tsv"):
+        score_masks(replace(request_, labels=path))
+
+
+def test_the_json_has_the_scores_of_each_image(request_: ScoreRequest) -> None:
+    (request_.predictions / "y.png").unlink()
+    result = score_masks(request_).to_dict()
+    assert result["per_image"] == {"x": {"miou": result["miou"], "pixel_acc": result["pixel_acc"]}}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -404,7 +425,7 @@ def test_the_counts_keep_what_makes_the_score_doubtful_and_no_more(request_: Sco
     counts = score_masks(request_).scored_counts()
     (tmp_path / "a.counts.npz").write_bytes(counts_bytes(counts))
     (warning,) = load_counts(tmp_path / "a.counts.npz").warnings
-    assert warning.startswith("1 of 2 labels have no prediction.")
+    assert warning.startswith("1 of 2 labels have no prediction, ")
 
 
 def test_changed_counts_are_refused(request_: ScoreRequest, tmp_path: Path) -> None:
@@ -488,7 +509,7 @@ def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
     label = stripes()
     score = scored(tmp_path, noisy(label) + 1, label, ignore_ids=[11])
     sentence = warning_of(score, "The predicted ids look shifted by one: ")
-    assert "3 mostly covers 'class 2' (2), 4 mostly covers 'class 3' (3)" in sentence
+    assert "2 mostly covers 'class 1' (1), 3 mostly covers 'class 2' (2)" in sentence
     assert sentence.endswith(" more. Subtract 1 from the predicted ids.")
     below = np.maximum(noisy(label), 1) - 1
     assert warning_of(scored(tmp_path, below, label), "The predicted ids look shifted by one").endswith(
@@ -500,8 +521,40 @@ def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
 def test_permuted_classes_are_called_permuted(tmp_path: Path, order: np.ndarray) -> None:
     label = stripes()
     sentence = warning_of(scored(tmp_path, np.array(order)[noisy(label)], label), "The predicted ids look permuted")
-    assert "reorder the lines of the class table, keep each line's index" in sentence
+    assert (
+        "a class table (index, name) with a line per class in their order, each with its id in the labels" in sentence
+    )
     assert "--prediction-ids train" in sentence
+
+
+@pytest.mark.parametrize("foreground", [0.02, 0.5])
+def test_inverted_binary_masks_are_noticed_and_bad_ones_are_not(tmp_path: Path, foreground: float) -> None:
+    """Bad ones: everything is foreground, nothing is, or a coin decides."""
+    random = np.random.default_rng(2)
+    label = (random.random((63, 41)) < foreground).astype(np.uint8)
+    prediction = label ^ (random.random(label.shape) < foreground / 4)
+    assert warning_of(scored(tmp_path, 1 - prediction, label), "The predicted ids look exchanged (inverted masks)")
+    for own in (prediction, label | 1, label & 0, random.integers(0, 2, label.shape)):
+        assert not any("look" in sentence for sentence in scored(tmp_path, own, label).warnings)
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"), [((1,), "left to right"), ((0,), "upside down"), ((0, 1), "by 180 degrees")]
+)
+def test_flipped_predictions_are_called_flipped_and_nothing_else(
+    request_: ScoreRequest, axes: tuple[int, ...], words: str
+) -> None:
+    """A flip exchanges the two classes, too, which is not said beside it."""
+    label = np.zeros((19, 23), np.uint8)
+    label[10:] = 1
+    label[3:15, :9] = 2
+    labels = {name: np.roll(label, (0, number), (0, 1)) for number, name in enumerate("xy")}
+    write(request_.labels, **{name: file_ids(own) for name, own in labels.items()})
+    write(request_.predictions, **{name: file_ids(noisy(np.flip(own, axes), 3)) for name, own in labels.items()})
+    (sentence,) = (own for own in score_masks(request_).warnings if "look" in own)
+    assert sentence.startswith(f"The predictions look flipped {words}: ")
+    write(request_.predictions, **{name: file_ids(noisy(own, 3)) for name, own in labels.items()})
+    assert not any("look" in own for own in score_masks(request_).warnings)
 
 
 def test_permuted_indices_of_a_palette_name_the_palette(tmp_path: Path) -> None:
@@ -628,7 +681,7 @@ def test_results_of_coco_that_name_no_file_are_said_to_be_paired_by_number(reque
         score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
     content[0]["category_id"] = 11
     (request_.labels.parent / "p.json").write_text(json.dumps([content[0] | {"image_id": "z"}]))
-    with pytest.raises(DataError, match="a segment has category_id 11"):
+    with pytest.raises(DataError, match=r"image z \(category_id\): pixel \(row 0, column 0\) holds 11"):
         score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
 
 
