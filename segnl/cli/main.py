@@ -1,31 +1,13 @@
 """The command line. Parsing and help import no torch; each command imports what it runs."""
 
 import argparse
+import importlib
+import keyword
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from segnl.cli import (
-    check,
-    compare,
-    cost,
-    curves,
-    data,
-    demo,
-    denoise,
-    env,
-    eval,
-    export,
-    import_,
-    inspect,
-    new,
-    predict,
-    probe,
-    score,
-    train,
-    video_demo,
-)
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
@@ -33,25 +15,10 @@ from segnl.core.log import console_log, one_line
 from segnl.core.outputs import require_own
 
 COMMANDS = (
-    new,
-    train,
-    eval,
-    predict,
-    compare,
-    score,
-    inspect,
-    probe,
-    demo,
-    cost,
-    check,
-    data,
-    import_,
-    export,
-    curves,
-    denoise,
-    video_demo,
-    env,
-)
+    "new", "train", "eval", "predict", "compare", "score", "inspect", "probe", "demo", "cost", "check", "data",
+    "import", "export", "curves", "denoise", "video-demo", "env",
+)  # fmt: skip
+"""Names in the order of --help; the module of `video-demo` is `video_demo`, that of `import`, a keyword, `import_`."""
 
 EPILOG = """\
 a recipe is a YAML file that describes one training run; a study is one that lists heads and seeds
@@ -94,7 +61,7 @@ def _run(words: Sequence[str]) -> int:
     has_several_processes = os.environ.get("WORLD_SIZE", "1") != "1"  # its text may be no number
     try:
         _parser().parse_args(words, args)
-        if has_several_processes and args.command not in (train, eval):
+        if has_several_processes and args.command_name not in ("train", "eval"):
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")
         if getattr(args, "json", None) is not None:
             require_own(args.json, args.command_name, option="--json")
@@ -130,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")
+    for name in COMMANDS:
+        file = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
+        module = importlib.import_module(f"segnl.cli.{file}")
         text = module.__doc__ or ""
         command = commands.add_parser(name, help=text[:1].lower() + text[1:].rstrip("."), description=text)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
