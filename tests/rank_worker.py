@@ -126,12 +126,17 @@ def errors(group: ProcessGroup) -> list[str]:
     """What each rank raises when rank 1 alone has an error, when rank 0 has one, and when all have the same."""
     results = []
 
+    def refuse_on_rank1() -> None:
+        with group.shared_errors():
+            if group.rank == 1:
+                raise DataError("torn.png")
+
     def refuse_on_all() -> None:
         with group.shared_errors():
             refuse()
 
     for collective in (
-        lambda: group.raise_on_all(DataError("torn.png") if group.rank == 1 else None),
+        refuse_on_rank1,
         lambda: group.run_on_rank0(refuse),
         refuse_on_all,
     ):

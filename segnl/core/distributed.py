@@ -115,12 +115,6 @@ class ProcessGroup:
                 return remote
         return None
 
-    def raise_on_all(self, error: SegnlError | None) -> None:
-        """Raises on every rank what `error_of_any` returns, if that is not None."""
-        error = self.error_of_any(error)
-        if error is not None:
-            raise error
-
     @contextmanager
     def shared_errors(self) -> Iterator[None]:
         """Runs a block without collectives on every rank; a SegnlError of one rank is raised on all at its end."""
@@ -129,7 +123,9 @@ class ProcessGroup:
             yield
         except SegnlError as err:
             error = err
-        self.raise_on_all(error)
+        error = self.error_of_any(error)
+        if error is not None:
+            raise error
 
     def broadcast(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Returns rank 0's tensors by name, on the CPU; those of the other ranks are ignored."""

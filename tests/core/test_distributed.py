@@ -27,11 +27,12 @@ def test_a_single_process_gets_its_own_values_back():
 
 def test_a_single_process_raises_its_error_unchanged():
     error = DataError("x")
-    with pytest.raises(DataError) as err:
-        SINGLE_PROCESS.raise_on_all(error)
+    with pytest.raises(DataError) as err, SINGLE_PROCESS.shared_errors():
+        raise error
     assert err.value is error
     assert not err.value.is_relayed
-    SINGLE_PROCESS.raise_on_all(None)
+    with SINGLE_PROCESS.shared_errors():
+        pass
 
 
 @pytest.mark.parametrize("error", [FileError(Path("a.png"), "damaged", "cut off"), StoppedError("stopped", 143)])
