@@ -1,6 +1,7 @@
 """Builds the objects that a recipe names: data set, model, device."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def build_model(recipe: Recipe, num_classes: int, *, is_new: bool) -> Segmenter:
     except ValueError as err:
         raise ConfigError(f"model: {err}") from err
     if recipe.init is not None:
-        model.init_report = load_init(model, recipe, Path(recipe.init)).to_dict()
+        model.init_report = asdict(load_init(model, recipe, Path(recipe.init)))
     return model
 
 

@@ -36,6 +36,8 @@ CHECKSUM_KEY = "seal"
 """Key of the checksum in the metadata; its name is that of the first files."""
 NO_CHECKSUM = "0" * 64
 SUFFIX = ".safetensors"
+KINDS = ("model", "optim", "ema")
+"""Of tensors, the beginnings of their names in a file."""
 NUM_KEPT = 2
 BEST = f"best{SUFFIX}"
 """The checkpoint with the highest validation mIoU so far, where a run validates."""
@@ -83,7 +85,7 @@ def save_checkpoint(checkpoint: Checkpoint, *, command: str | None = None) -> No
     """
     tensors = {
         f"{kind}.{name}": tensor.cpu().contiguous()
-        for kind in ("model", "optim", "ema")
+        for kind in KINDS
         for name, tensor in getattr(checkpoint, kind).items()
     }
     metadata = {
@@ -123,20 +125,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     checksum = metadata.get(CHECKSUM_KEY, "")
     if hashlib.sha256(_with_checksum(data, checksum, NO_CHECKSUM)).hexdigest() != checksum:
         raise CheckpointError(f"{path}: damaged (its checksum does not match); use an earlier checkpoint")
-    contents = _contents(path, metadata)
-    tensors = safetensors.torch.load(data)
-    return Checkpoint(
-        path=path,
-        step=contents.step,
-        recipe=contents.recipe,
-        classes=contents.classes.model_dump(mode="json"),
-        origin=contents.origin,
-        model=_with_prefix("model.", tensors),
-        optim=_with_prefix("optim.", tensors),
-        ema=_with_prefix("ema.", tensors),
-        loss_scale=contents.loss_scale,
-        checksum=checksum,
-    )
+    contents, named = _contents(path, metadata), safetensors.torch.load(data)
+    tensors: dict[str, Any] = {
+        kind: {name.removeprefix(f"{kind}."): tensor for name, tensor in named.items() if name.startswith(f"{kind}.")}
+        for kind in KINDS
+    }
+    return Checkpoint(path, **contents, **tensors, checksum=checksum)
 
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
@@ -161,12 +155,13 @@ class _Contents(Config):
     loss_scale: JSONDict = Field(default_factory=dict)
 
 
-def _contents(path: Path, metadata: Mapping[str, str]) -> _Contents:
-    """Checks the metadata of a file whose checksum is right, which says nothing about who wrote it."""
+def _contents(path: Path, metadata: Mapping[str, str]) -> JSONDict:
+    """Checks and returns the metadata of a file whose checksum is right, which says nothing about who wrote it."""
     texts = {key: metadata[key] for key in _Contents.model_fields if key in metadata}
     try:
-        contents = validate(_Contents, {key: json.loads(text) for key, text in texts.items()}, file=str(path))
-        class_table_from_dict(contents.classes.model_dump(mode="json"))
+        mapping = {key: json.loads(text) for key, text in texts.items()}
+        contents = validate(_Contents, mapping, file=str(path)).model_dump(mode="json")
+        class_table_from_dict(contents["classes"])
     except (ConfigError, ValueError, RecursionError) as err:
         reason = str(err).removeprefix(f"{path}: ")
         raise CheckpointError(f"{path}: its metadata are not those of a checkpoint ({reason})") from err
@@ -184,10 +179,6 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
             f"{path}: not a whole checkpoint ({len(data)} bytes, truncated or of another kind); use an earlier one"
         ) from err
     return {str(key): str(value) for key, value in metadata.items()}
-
-
-def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -233,8 +224,8 @@ def broadcast_checkpoint(checkpoint: Checkpoint | None, group: ProcessGroup) -> 
     bare = group.run_on_rank0(lambda: own)
     if bare is None:
         return None
-    model, optim_state, ema = (group.broadcast(getattr(checkpoint or bare, kind)) for kind in ("model", "optim", "ema"))
-    return replace(bare, model=model, optim=optim_state, ema=ema)
+    tensors: dict[str, Any] = {kind: group.broadcast(getattr(checkpoint or bare, kind)) for kind in KINDS}
+    return replace(bare, **tensors)
 
 
 def quarantine_damaged(run: Path, newest_undamaged: Checkpoint) -> None:

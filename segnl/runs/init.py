@@ -1,11 +1,10 @@
 """The recipe key `init`: a new training starts from the weights of a trained network, as far as they fit."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError
 from segnl.core.log import log
 from segnl.models.segmenter import Segmenter
@@ -30,10 +29,6 @@ class InitReport:
     left_out: dict[str, str] = field(default_factory=dict)
     """Tensors of the file that have no place, with the reason."""
     notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> JSONDict:
-        """Returns plain values for RUN/init.json."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """Returns the report as text: the numbers, then a line for each reason."""

@@ -38,12 +38,3 @@ class LossScale:
             return False
         self.value, self.good_steps = self.value // 2, 0
         return True
-
-    def state(self) -> dict[str, int]:
-        """Returns plain numbers for a checkpoint."""
-        return {"value": self.value, "good_steps": self.good_steps}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Loads what `state` returned; {}, from a checkpoint without a scale, changes nothing."""
-        if state:
-            self.value, self.good_steps = state["value"], state["good_steps"]

@@ -24,11 +24,7 @@ class CheckpointSaver(Hook):
         self.class_table = class_table
         self.saved_step: int | None = None
         # Read now: when a checkpoint is saved, the checkout may hold other code than the one that runs.
-        self.origin = {
-            **code_state(),
-            "threads": torch.get_num_threads(),
-            "data": data,
-        }
+        self.origin = code_state() | {"threads": torch.get_num_threads(), "data": data}
 
     def on_start(self, trainer: Trainer) -> None:
         """Notes the step that is on the disk, if any; writes the report of a run that starts from trained weights."""

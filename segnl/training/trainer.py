@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -345,7 +345,7 @@ class Trainer:
             model=self.model.state_dict(),
             optim=optimiser_tensors(self.optimiser, self.model),
             ema={} if self.ema is None else self.ema.model.state_dict(),
-            loss_scale={} if self.loss_scale is None else self.loss_scale.state(),
+            loss_scale={} if self.loss_scale is None else asdict(self.loss_scale),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -356,4 +356,4 @@ class Trainer:
         restore_optimiser(self.optimiser, self.model, checkpoint.optim)
         self.step_number, self.init = checkpoint.step, checkpoint.origin.get("init")
         if self.loss_scale is not None:
-            self.loss_scale.restore(checkpoint.loss_scale)
+            self.loss_scale = LossScale(**checkpoint.loss_scale)

@@ -145,7 +145,7 @@ def test_two_micro_batches_of_two_overflow_together_and_equal_a_batch_of_four(ti
 
 def test_resumed_in_float16_equals_uninterrupted_with_a_scale_that_moves(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scale, "GROW_AFTER", 3)
-    monkeypatch.setattr(trainer_module, "LossScale", lambda: LossScale(MAX_SCALE))
+    monkeypatch.setattr(trainer_module, "LossScale", lambda **saved: LossScale(**{"value": MAX_SCALE} | saved))
     run = tmp_path / "run"
     recipe = load_recipe(tiny_config, [FP16, "train.max_steps=12", "train.ema=0.9", "optim.clip_norm=0.5"])
     fit(recipe, run)
