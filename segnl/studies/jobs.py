@@ -12,11 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -55,52 +55,51 @@ def slots(num_jobs: int, gpus: Sequence[str], threads: int) -> list[dict[str, st
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num_jobs)]
 
 
-class TrainingProcess(Protocol):
+class TrainingProcess(ABC):
     """A training that was started: a process of this machine, or a task on another (studies/ray_cluster.py).
 
-    step: the last one in its log. is_running: False while it waits for a place.
+    step: the last one in its log when it was polled. is_running: False while it waits for a place.
     """
 
-    @property
-    def step(self) -> int: ...
-    @property
-    def is_running(self) -> bool: ...
-    def poll(self) -> int | None:
-        """Returns the exit code, below 0 for a signal; None until the training has ended."""
+    step = 0
+    is_running = True
+
+    def __init__(self) -> None:
+        self._news: list[str] = []
 
     def news(self) -> list[str]:
         """Returns what happened to it since the last call, such as "starts"."""
+        news, self._news = self._news, []
+        return news
 
+    @abstractmethod
+    def poll(self) -> int | None:
+        """Returns the exit code, below 0 for a signal; None until the training has ended."""
+
+    @abstractmethod
     def stop(self) -> None:
         """Lets it save a checkpoint and end."""
 
+    @abstractmethod
     def wait(self) -> None:
         """Waits for its end."""
 
 
-class LocalProcess:
+class LocalProcess(TrainingProcess):
     """A training in a process of this machine."""
 
-    is_running = True
-
     def __init__(self, run: PlannedRun, *, environment: Mapping[str, str], split: str | None) -> None:
+        super().__init__()
         self._log = run.folder / "log.jsonl"
         self._process = start(run, environment, split=split)
-        self._news = ["starts"]
-
-    @property
-    def step(self) -> int:
-        return last_step(self._log)
+        self._news.append("starts")
 
     def poll(self) -> int | None:
         code = self._process.poll()
+        self.step = last_step(self._log)
         if code is not None:
             self._process.communicate()  # closes its standard input
         return code
-
-    def news(self) -> list[str]:
-        news, self._news = self._news, []
-        return news
 
     def stop(self) -> None:
         if self._process.poll() is None:

@@ -29,7 +29,7 @@ from segnl.core.files import LOCK, inside, run_lock, write_atomic
 from segnl.core.log import log
 from segnl.runs.checkpoint import SUFFIX
 from segnl.runs.recipe import compose
-from segnl.studies.jobs import OUTPUT, POLL_EVERY_S, Launch, last_step, start
+from segnl.studies.jobs import OUTPUT, POLL_EVERY_S, Launch, TrainingProcess, last_step, start
 from segnl.studies.study import PlannedRun
 
 MAX_LOSSES = 5
@@ -105,21 +105,20 @@ def _resources(ray: ModuleType, threads: int) -> dict[str, int]:
     return {"num_cpus": threads, "num_gpus": int(has_gpus)}
 
 
-class RayTraining:
+class RayTraining(TrainingProcess):
     """A training that a task of the cluster runs."""
 
     def __init__(self, ray: Any, run: PlannedRun, marker: Path, resources: dict[str, int]) -> None:
+        super().__init__()
         self._ray, self._run = ray, run
         job = job_of(run, marker, threads=resources["num_cpus"])
         task = ray.remote(num_returns="streaming", max_retries=0, **resources)(train_on_node)
         self._submit = lambda: task.remote(job)
         self._reports = self._submit()
-        self.step = 0
         self.is_running = False
         self._code: int | None = None
         self._node, self._is_shared = "a node", True
         self._num_losses = 0
-        self._news: list[str] = []
 
     def poll(self) -> int | None:
         lost = self._ray.exceptions
@@ -162,10 +161,6 @@ class RayTraining:
         lines = [line.strip() for line in str(error or err).splitlines() if line.strip()] or [type(err).__name__]
         write_atomic(self._run.folder / OUTPUT, f"segnl: error: node {self._node}: {lines[-1]}\n".encode())
         self._code = error.exit_code if error is not None else 1
-
-    def news(self) -> list[str]:
-        news, self._news = self._news, []
-        return news
 
     def stop(self) -> None:
         if self._code is None:
