@@ -24,13 +24,7 @@ from segnl.core.files import write_atomic
 from segnl.core.outputs import marked
 from segnl.core.progress import Progress
 from segnl.core.result_cache import Record
-from segnl.evaluation.attention import (
-    RECEPTIVE_FIELD,
-    AttentionMaps,
-    ImageAttention,
-    RunAttention,
-    grid_hw,
-)
+from segnl.evaluation.attention import RECEPTIVE_FIELD, AttentionMaps, ImageAttention, RunAttention, grid_hw
 from segnl.metrics.attention import centres, class_fractions, label_at, own_class_share
 from segnl.reports.gallery import pack
 from segnl.reports.page import Attention, DotChart, DotRow, Grid
@@ -307,22 +301,21 @@ def _class_charts(networks: Mapping[str, JSONDict], measures: Mapping[str, str])
         bits, most = own["entropy_bits"], own["entropy_bits_uniform"]
         return None if bits is None or not most else min(1.0, bits / most)
 
-    charts = [
-        (
+    return [
+        DotChart(
             f"Own class: {what} by class of the pixel",
             f"The percentage of a pixel's {what} that lies on pixels of its own class. Equal weights at all positions "
             "would give the class's part of the image, which stands beside its name.",
-            lambda own: own["own_class"],
+            rows(lambda own: own["own_class"]),
         ),
-        (
+        DotChart(
             f"Distance: {what} by class of the pixel",
             f"How far the {what} lies from the pixel on average, as a percentage of the image's diagonal.",
-            lambda own: own["distance"],
+            rows(lambda own: own["distance"]),
         ),
-        (
+        DotChart(
             f"Width: {what} by class of the pixel",
             "The entropy as a percentage of the largest possible: 0 is a single position, 100 all positions alike.",
-            relative_entropy,
+            rows(relative_entropy),
         ),
     ]
-    return [DotChart(title, meaning, rows(value_of)) for title, meaning, value_of in charts]

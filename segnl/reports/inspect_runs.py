@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
@@ -20,7 +21,7 @@ from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.error_map import error_map_plots, error_maps
 from segnl.reports.gallery import gallery
 from segnl.reports.learning_curves import distinct_names
-from segnl.reports.page import Cell, Page, write_page
+from segnl.reports.page import Cell, Column, Page, write_page
 from segnl.reports.table_columns import SCORES
 from segnl.runs.run import Run, open_run
 
@@ -62,7 +63,7 @@ def inspect_runs(
     looks = {name: RunAttention(run, networks[name], data) for name, run in zip(names, runs, strict=True)}
     attention = add_attention(pictures, looks, out / "attention.json", num_images=attention_images, command="inspect")
     maps = error_maps(networks, data)
-    scores = _scores(networks)
+    columns, rows = _table(networks)
     page = Page(
         title=", ".join(names),
         kicker="segnl inspect: predictions of these networks, side by side",
@@ -71,8 +72,8 @@ def inspect_runs(
             ("Data", f"{runs[0].recipe.data.title}, {len(data)} {split} images, {data.table.num_classes} classes"),
             *((name, f"{run.path}, step {run.checkpoint.step:,}") for name, run in zip(names, runs, strict=True)),
         ],
-        columns=[SCORES[key] for key in scores],
-        rows=_rows(networks, scores),
+        columns=columns,
+        rows=rows,
         gallery=pictures,
         best_note="Green and bold: the highest of the column, among these networks." if len(networks) > 1 else "",
         attention=attention,
@@ -134,20 +135,18 @@ def _summary(networks: Mapping[str, Evaluation]) -> str:
     return f"{name}: {score}. Images with most errors come first."
 
 
-def _scores(networks: Mapping[str, Evaluation]) -> dict[str, list[float | None]]:
-    """Returns the columns of the table by key, a value for each network."""
-    metrics = [network.metrics for network in networks.values()]
-    scores = {key: [own[key] for own in metrics] for key in SCORES if key != "ambiguous"}
-    if "ambiguous" in metrics[0]:
-        scores["ambiguous"] = [own["ambiguous"]["mean"] for own in metrics]
-    return scores
-
-
-def _rows(networks: Mapping[str, Evaluation], scores: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell]]:
+def _table(networks: Mapping[str, Evaluation]) -> tuple[list[Column], dict[str, list[Cell]]]:
+    """Returns the columns of scores and the cells of each network; the best of several is marked."""
+    columns: list[Column] = []
     rows: dict[str, list[Cell]] = {name: [] for name in networks}
-    for values in scores.values():
+    for key, column in SCORES.items():
+        values: list[Any] = [network.metrics.get(key) for network in networks.values()]
+        if key == "ambiguous" and values[0] is None:
+            continue
+        columns.append(column)
+        values = [value["mean"] if key == "ambiguous" else value for value in values]
         best = max((value for value in values if value is not None), default=None)
         for cells, value in zip(rows.values(), values, strict=True):
             text = "–" if value is None else f"{100 * value:.2f}"
             cells.append(Cell(text, value, is_best=value is not None and value == best and len(networks) > 1))
-    return rows
+    return columns, rows

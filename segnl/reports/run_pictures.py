@@ -15,7 +15,6 @@ from segnl.data.loader import BatchKeys, BatchPlan
 from segnl.data.reading import rgb_view
 from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate_run import evaluate_run
-from segnl.evaluation.evaluation import Evaluation
 from segnl.evaluation.masks import overlay
 from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
@@ -58,8 +57,13 @@ def write_run_pictures(folder: Path) -> Path:
     except DataError:
         val = None
     if val is not None:
-        evaluation = evaluate_run(run)
-        pictures |= _validation_pictures(folder.name, evaluation, val)
+        evaluation, names = evaluate_run(run), val.table.names
+        indices = np.unique(np.linspace(0, len(val) - 1, NUM_IMAGES).round().astype(int)).tolist()
+        pictures |= {
+            "predictions.png": contact_sheet({folder.name: evaluation}, val, indices),
+            "iou.png": class_bars(names, 100 * evaluation.iou(), "IoU (%)"),
+            "confusion.png": confusion_figure(evaluation.confusion.matrix[:, :-1], names),
+        }
         miou = evaluation.metrics["miou"]
         title += "" if miou is None else f", {100 * miou:.2f} % mIoU on {len(val)} validation images"
     for name, content in pictures.items():
@@ -70,15 +74,6 @@ def write_run_pictures(folder: Path) -> Path:
     return page
 
 
-def _validation_pictures(name: str, evaluation: Evaluation, val: SegmentationData) -> dict[str, bytes]:
-    indices = np.unique(np.linspace(0, len(val) - 1, NUM_IMAGES).round().astype(int)).tolist()
-    return {
-        "predictions.png": contact_sheet({name: evaluation}, val, indices),
-        "iou.png": class_bars(val.table.names, 100 * evaluation.iou(), "IoU (%)"),
-        "confusion.png": confusion_figure(evaluation.confusion.matrix[:, :-1], val.table.names),
-    }
-
-
 def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
     """Returns a PNG of the first crops of the run's first epoch, each beside its label laid over it."""
     transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
@@ -87,18 +82,14 @@ def training_crops(data: SegmentationData, recipe: Recipe) -> bytes:
     images = [rgb_view(crop.image) for crop in crops]
     pairs = [(image, overlay(image, crop.label, data.table)) for image, crop in zip(images, crops, strict=True)]
     panels = [_narrow(np.hstack(pair)) for pair in pairs]
-    return png(_grid(panels, columns=3))
+    rows = [np.hstack(panels[i : i + 3]) for i in range(0, len(panels), 3)]
+    return png(np.vstack(rows))
 
 
 def _narrow(pair: Pixels) -> Pixels:
     height = max(1, round(pair.shape[0] * 2 * CROP_WIDTH / pair.shape[1]))
     resized = cv2.resize(pair, (2 * CROP_WIDTH, height), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.copyMakeBorder(resized, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
-
-
-def _grid(panels: list[Pixels], *, columns: int) -> Pixels:
-    """Joins panels of one size, row by row."""
-    return np.vstack([np.hstack(panels[i : i + columns]) for i in range(0, len(panels), columns)])
 
 
 def class_bars(names: tuple[str, ...] | list[str], values: Floats, label: str, *, is_log: bool = False) -> bytes:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segnl.core.arrays import Floats, Pixels
-from segnl.core.png import png_url
+from segnl.core.arrays import Floats
 from segnl.reports.chart_style import INK, figure_bytes, new_figure
 
 LEVELS = 40
@@ -27,10 +26,6 @@ class SightPicture:
     caption: str
 
     @property
-    def hw(self) -> tuple[int, int]:
-        return self.values.shape[0], self.values.shape[1]
-
-    @property
     def paths(self) -> list[tuple[str, str]]:
         """Colour and SVG path of the cells of each colour, a cell being 1 wide and 1 high."""
         level = np.round(np.nan_to_num(self.values, nan=-1.0) * LEVELS).astype(int)
@@ -47,7 +42,7 @@ class SightGroup:
     """Pictures of one task under one heading. name: of the section, in links.
 
     chance: marked on the colour scale. reach: rows and columns of cells that the frame reaches from the middle.
-    examples: images of the task, u8 `H W 3`. details: sentences that a click unfolds.
+    examples: images of the task as data URLs. details: sentences that a click unfolds.
     """
 
     name: str
@@ -56,18 +51,13 @@ class SightGroup:
     chance: float
     reach: tuple[int, int]
     pictures: Sequence[SightPicture]
-    examples: Sequence[Pixels] = ()
+    examples: Sequence[str] = ()
     details: Sequence[str] = ()
 
     @property
     def gradient(self) -> str:
         """Returns the stops of a CSS gradient from 0 to 1."""
         return ", ".join(scale_colours())
-
-    @property
-    def example_urls(self) -> list[str]:
-        """Returns the example images as data URLs."""
-        return [png_url(image) for image in self.examples]
 
 
 def scale_colours() -> list[str]:
@@ -84,7 +74,7 @@ def sight_png(picture: SightPicture, *, chance: float, reach: tuple[int, int]) -
 
     figure = new_figure(4.2, 3.6)
     axes = figure.add_subplot()
-    h, w = ((side - 1) // 2 for side in picture.hw)
+    h, w = ((side - 1) // 2 for side in picture.values.shape)
     extent = (-w - 0.5, w + 0.5, h + 0.5, -h - 0.5)
     image = axes.imshow(picture.values, cmap=SCALE, vmin=0, vmax=1, extent=extent, interpolation="nearest")
     corner, size = (-reach[1] - 0.5, -reach[0] - 0.5), (2 * reach[1] + 1, 2 * reach[0] + 1)

@@ -6,18 +6,13 @@ from pathlib import Path
 from segnl.core.environment import machine
 from segnl.core.files import write_atomic
 from segnl.core.outputs import marked
+from segnl.core.png import png_url
 from segnl.probe.scene import CHANCE
 from segnl.reports.page import Cell, Column, Page, write_page
 from segnl.reports.sight import SightGroup, SightPicture, sight_png
 from segnl.reports.table_columns import OF_HEAD
 from segnl.runs.build import build_data
-from segnl.studies.probe_results import (
-    REGIONS,
-    ProbeResults,
-    Sight,
-    sight_sentence,
-    task_verdicts,
-)
+from segnl.studies.probe_results import REGIONS, ProbeResults, Sight, sight_sentence, task_verdicts
 from segnl.studies.table import aligned
 from segnl.studies.verdicts import pair_verdict
 
@@ -88,7 +83,7 @@ def _group(results: ProbeResults, index: int) -> SightGroup:
         chance=CHANCE,
         reach=(task.reach.rows, task.reach.columns),
         pictures=pictures,
-        examples=[data.read(i).image for i in range(NUM_EXAMPLES)],
+        examples=[png_url(data.read(i).image) for i in range(NUM_EXAMPLES)],
         details=[
             f"{region}: {pair_verdict(pair, len(pairs))}" for region, pairs in task.pairs.items() for pair in pairs
         ],
