@@ -98,11 +98,8 @@ def store_rates(
 
 def train_seconds(run: Path) -> float:
     """Returns the seconds that the steps of a run took, by its log."""
-    return sum(line["data_s"] + line["forward_s"] + line["backward_s"] + line["optim_s"] for line in _steps(run))
-
-
-def _steps(run: Path) -> list[JSONDict]:
-    return [line for line in read_log(run / "log.jsonl") if "data_s" in line]
+    steps = [line for line in read_log(run / "log.jsonl") if "data_s" in line]
+    return sum(line["data_s"] + line["forward_s"] + line["backward_s"] + line["optim_s"] for line in steps)
 
 
 def rates_text(cfg: LearningRates | None, chosen: ChosenRates | None, recipes: Mapping[str, Recipe]) -> str:

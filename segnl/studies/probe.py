@@ -19,24 +19,21 @@ from segnl.core.files import ensure_writable, inside, run_lock, write_atomic
 from segnl.core.log import log
 from segnl.core.outputs import marked, require_own
 from segnl.data.datasets.probe import Probe
-from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.models.find import BACKBONES, HEADS
 from segnl.models.segmenter import model_config
 from segnl.probe.scene import NUM_CLASSES, TASKS
-from segnl.runs.run import finished_run
-from segnl.studies.control import logged_hashes, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
 from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
 from segnl.studies.probe_report import write_probe_report
 from segnl.studies.probe_results import (
     ProbeResults,
-    TargetCounts,
     control_recipe,
     probe_config,
     reach_of,
     target_counts,
     task_results,
 )
+from segnl.studies.results import score_runs
 from segnl.studies.run import is_finished
 from segnl.studies.study import Study, StudyConfig, plan_study
 
@@ -156,19 +153,16 @@ def _collect(studies: Sequence[Study]) -> ProbeResults:
     tasks = []
     refused: dict[str, str] = {}
     for study in studies:
-        hashes = {run.name: run_hashes_of(run) for run in study.runs}
-        logged = {run.name: logged_hashes(run.folder) for run in study.runs}
-        reasons = refused_runs(hashes, study.runs, logged, study.cfg.varies)
+        scored = score_runs(study)
         recipe = study.runs[0].recipe
         data = Probe(probe_config(recipe), SPLIT)
-        counts: dict[str, dict[int, TargetCounts]] = {head: {} for head in study.heads}
-        for run in study.runs:
-            evaluation = evaluate_run(finished_run(run.folder, run.recipe), EvaluationRequest(SPLIT))
-            if run.name not in reasons:
-                counts[run.head][run.seed] = target_counts(evaluation, data)
+        counts = {
+            head: {run.seed: target_counts(scored.evaluations[run.name], data) for run in scored.counted_runs(head)}
+            for head in study.heads
+        }
         reach = reach_of(control_recipe(recipe))
         tasks.append(task_results(data.cfg.task, counts, reach, data.cfg.grid_hw))
-        refused |= {f"{study.folder.name}/{name}": reason for name, reason in reasons.items()}
+        refused |= {f"{study.folder.name}/{name}": reason for name, reason in scored.refused.items()}
     first = {head: studies[0].runs_of(head) for head in studies[0].heads}
     costs = costs_of({head: runs[0] for head, runs in first.items()}, num_classes=NUM_CLASSES)
     for head, runs in first.items():

@@ -9,13 +9,7 @@ from segnl.data.digest import data_change, data_record
 from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
-from segnl.metrics.statistics.comparison import (
-    ClassDifference,
-    Comparison,
-    RunCounts,
-    class_differences,
-    compare_heads,
-)
+from segnl.metrics.statistics.comparison import ClassDifference, Comparison, RunCounts, class_differences, compare_heads
 from segnl.metrics.statistics.references import References, fallen_runs, reference_intervals
 from segnl.runs.build import build_data
 from segnl.runs.run import finished_run

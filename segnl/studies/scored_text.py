@@ -10,7 +10,7 @@ from segnl.metrics.confusion import number_or_none
 from segnl.metrics.statistics.comparison import Comparison
 from segnl.studies.compare_scored import Result, ScoredComparison
 from segnl.studies.conditions import Condition, State
-from segnl.studies.verdicts import bracket, points
+from segnl.studies.verdicts import better_text, bracket, by_score_text, points
 
 ONE_RESULT = (
     "{which}: this is a verdict about these masks, not about the methods behind them. Another training of the same "
@@ -144,31 +144,19 @@ def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
     if pair.difference is None:
         return f"{lead}cannot be compared, {pair.reason}."
     lead += f"{points(pair.difference)} points"
-    better = pair.a if pair.difference > 0 else pair.b
     if pair.p is not None:
         interval = f"{lead} {bracket(pair.low, pair.high)}, {pair.seeds_a} and {pair.seeds_b} results: "
         if not pair.is_separable:
-            return f"{interval}not separable (p = {pair.p_holm:.3f}){_by_score(pair)}."
-        p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
-        return f"{interval}{better} is better ({p_value}){_decisive(pair, class_names)}{_by_score(pair)}."
+            return f"{interval}not separable (p = {pair.p_holm:.3f}){by_score_text(pair)}."
+        return f"{interval}{better_text(pair, class_names)}."
     if pair.difference == 0 and pair.images_low == 0:
         return f"{lead}: the counts are equal in every image."
     if pair.images_low is None or pair.images_high is None:
         where = "one group of images" if pair.num_groups == 1 else "the same in every image"
         where = "one image" if pair.reason == "one image" else where
-        return f"{lead}, {where}: this says nothing about other images{_by_score(pair)}."
+        return f"{lead}, {where}: this says nothing about other images{by_score_text(pair)}."
     interval = f"{lead} {bracket(pair.images_low, pair.images_high)} (95 % interval over images): "
     if pair.images_low <= 0 <= pair.images_high:
-        return f"{interval}not separable on images like these, as the interval includes 0{_by_score(pair)}."
-    return f"{interval}{better} is better on images like these{_by_score(pair)}."
-
-
-def _decisive(pair: Comparison, class_names: Sequence[str]) -> str:
-    return "" if pair.decisive_class is None else f"; without the class {class_names[pair.decisive_class]} it is not"
-
-
-def _by_score(pair: Comparison) -> str:
-    """Returns the difference of the printed scores where classes without ground truth move it."""
-    if pair.by_score is None or pair.difference is None or abs(pair.by_score - pair.difference) < 0.0005:
-        return ""
-    return f"; {points(pair.by_score)} if classes count that are predicted but not in the ground truth"
+        return f"{interval}not separable on images like these, as the interval includes 0{by_score_text(pair)}."
+    better = pair.a if pair.difference > 0 else pair.b
+    return f"{interval}{better} is better on images like these{by_score_text(pair)}."

@@ -39,11 +39,6 @@ class SeedsUntil(Config):
             raise ValueError(f"at_least: {self.at_least}; expected less than at_most, {self.at_most}")
         return self
 
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """Numbers of seeds per head at which the study is judged."""
-        return tuple(range(self.at_least, self.at_most + 1))
-
 
 class CompareConfig(Config):
     """Comparisons of a study."""
@@ -143,7 +138,8 @@ class StudyConfig(Config):
     @property
     def looks(self) -> tuple[int, ...]:
         """Numbers of seeds per head at which the stop rule judges the study; empty without one."""
-        return self.seeds.looks if isinstance(self.seeds, SeedsUntil) else ()
+        until = self.seeds
+        return tuple(range(until.at_least, until.at_most + 1)) if isinstance(until, SeedsUntil) else ()
 
 
 def _first_message(err: ValidationError) -> str:

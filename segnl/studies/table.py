@@ -27,6 +27,8 @@ REFERENCES_NOTE = (
 )
 UNMARKED = ("boundary_iou", "ambiguous_acc", "matched_channels", "steps")
 """Columns without a best value."""
+OF_RUN = ("miou", "boundary_iou", "pixel_acc", "ambiguous", "checkpoint")
+"""Values of a run in compare.json."""
 CHEAP = ("params", "gflops", "latency_ms", "peak_mib")
 """Columns in which the lowest value is the best."""
 
@@ -47,17 +49,15 @@ def results_dict(results: StudyResults) -> dict[str, Any]:
         "pairs": pairs_dict(results.pairs, results.classes, results.references, results.class_names),
         "verdicts": verdicts(results),
         "commonest_class_miou": results.any_evaluation.most_frequent_class()[1],
-        "runs": {run.name: _run_dict(results.evaluations[run.name].metrics) for run in study.runs},
+        "runs": {
+            run.name: {key: results.evaluations[run.name].metrics.get(key) for key in OF_RUN} for run in study.runs
+        },
         "ablations": ablations_dict(results.ablations),
         "fallen": dict(results.fallen),
         "with_changed_data": list(results.with_changed_data),
         "control": control_dict(results.hashes, results.refused, results.logged),
         "complete": True,
     }
-
-
-def _run_dict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: metrics.get(key) for key in ("miou", "boundary_iou", "pixel_acc", "ambiguous", "checkpoint")}
 
 
 def heads_dict(heads: Sequence[HeadResult]) -> dict[str, Any]:

@@ -192,20 +192,25 @@ def pair_verdict(pair: Comparison, num_pairs: int, class_names: Sequence[str] = 
         return f"{lead}, {seeds}: holds for these networks and says nothing about the heads{interval}"
     lead += f" {bracket(pair.low, pair.high)}, {_seeds(pair)}: "
     if pair.is_separable:
-        p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
-        decisive = ""
-        if pair.decisive_class is not None:
-            decisive = f"; without the class {_class_name(pair.decisive_class, class_names)} it is not"
-        return f"{lead}{_ranked(pair)[0]} is better ({p_value}){decisive}{_by_score(pair)}"
+        return f"{lead}{better_text(pair, class_names)}"
     if pair.reason:
         return f"{lead}not separable, {pair.reason}"
     is_separable_alone = pair.p < ALPHA and num_pairs > 1
     correction = f" after the correction for {num_pairs} pairs" if is_separable_alone else ""
-    return f"{lead}not separable{correction}; {_remedy(pair)}{_by_score(pair)}"
+    return f"{lead}not separable{correction}; {_remedy(pair)}{by_score_text(pair)}"
 
 
-def _by_score(pair: Comparison) -> str:
-    """Returns the difference by the score's own rule where classes without ground truth move it."""
+def better_text(pair: Comparison, class_names: Sequence[str]) -> str:
+    """Returns such as `rcca is better (p = 0.012)` about a separable pair."""
+    p_value = "p < 0.001" if (pair.p_holm or 0) < 0.001 else f"p = {pair.p_holm:.3f}"
+    decisive = ""
+    if pair.decisive_class is not None:
+        decisive = f"; without the class {_class_name(pair.decisive_class, class_names)} it is not"
+    return f"{_ranked(pair)[0]} is better ({p_value}){decisive}{by_score_text(pair)}"
+
+
+def by_score_text(pair: Comparison) -> str:
+    """Returns the difference by the score's own rule where classes without ground truth move it; else ""."""
     if pair.by_score is None or pair.difference is None or abs(pair.by_score - pair.difference) < OTHER_RULE:
         return ""
     return f"; {points(pair.by_score)} if classes count that are predicted but not in the ground truth"
