@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import shutil
+from dataclasses import fields
 
 from segnl.cli.arguments import add_json, path_of
 from segnl.core.files import ensure_writable, write_together
@@ -36,6 +37,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--ignore",
+        dest="ignore_ids",
         type=int,
         action="append",
         default=[],
@@ -56,6 +58,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--prediction-prefix", default="", metavar="TEXT", help="the same for predictions")
     add(
         "--foreground",
+        dest="foreground_id",
         type=int,
         metavar="ID",
         help="binary masks: the id that stands for the second class of the table, in labels and predictions, such as "
@@ -86,22 +89,7 @@ def run(args: argparse.Namespace) -> None:
         ensure_writable(args.json.parent)
         for path in (args.json.with_suffix(".html"), counts_path(args.json)):
             require_own(path, "score", option="--json")
-    score = score_masks(
-        ScoreRequest(
-            args.predictions,
-            args.labels,
-            args.classes,
-            ignore_ids=args.ignore,
-            foreground_id=args.foreground,
-            prediction_ids=args.prediction_ids,
-            prediction_prefix=args.prediction_prefix,
-            prediction_suffix=args.prediction_suffix,
-            label_prefix=args.label_prefix,
-            label_suffix=args.label_suffix,
-            resize=args.resize,
-            published=args.published,
-        )
-    )
+    score = score_masks(ScoreRequest(**{field.name: getattr(args, field.name) for field in fields(ScoreRequest)}))
     width = min(120, shutil.get_terminal_size((120, 40)).columns)
     print(score_text(score, width=width, writes_page=args.json is not None))
     if args.json is None:

@@ -188,9 +188,7 @@ def _of_panoptic(path: Path, content: _PanopticFile, category_ids: CategoryIds |
             raise DataError(f"{path}: {annotation.file_name} is annotated twice; keep one of them")
         classes = {segment.id: mask_ids[segment.category_id] for segment in annotation.segments_info}
         if len(classes) < len(annotation.segments_info):
-            ids = [segment.id for segment in annotation.segments_info]
-            doubled = next(own for own in ids if ids.count(own) > 1)
-            raise FileError(path, "format", f"{annotation.file_name}: segment {doubled} is listed twice; keep one")
+            raise FileError(path, "format", f"{annotation.file_name}: a segment's id is listed twice; keep one")
         masks[sample_id] = Mask(str(file), partial(_read_panoptic, file, classes))
     return masks
 
@@ -201,8 +199,7 @@ def _without_suffix(name: str) -> str:
 
 def _read_panoptic(file: Path, classes: Mapping[int, int]) -> Ids:
     """Returns the class of each pixel's segment, 255 where there is none (black)."""
-    red, green, blue = np.moveaxis(read_image(file).astype(np.int64), -1, 0)
-    segment = red + 256 * green + 256**2 * blue
+    segment = read_image(file) @ np.array([1, 256, 256**2], np.int64)  # R + 256 G + 256^2 B
     ids, inverse = np.unique(segment, return_inverse=True)
     unknown = [own for own in ids.tolist() if own != 0 and own not in classes]
     if unknown:

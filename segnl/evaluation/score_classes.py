@@ -16,15 +16,15 @@ from segnl.labels.table import ClassTable, Row, distinct_colour, read_tsv
 
 PredictionIds = Literal["file", "train"]
 IDS_IN_WORDS: dict[PredictionIds, str] = {"file": "the ids of the class table", "train": "train ids (0, 1, 2 ...)"}
-BUILT_IN = (*cityscapes.TABLES, "ade20k", "ade20k-train")
 MAX_CLASSES = 253
 NO_CLASS = 255
 UNKNOWN = 254
 _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
-_TWO_CLASSES = (
-    "a single class is never wrong, as all other pixels are ignored: name the background as a class too, and add "
-    "--foreground 255 if the masks hold 0 and 255"
-)
+_ADE20K_HINTS = {
+    "ade20k": "for labels of 0..149 and 255 (reduce_zero_label) take --classes ade20k-train",
+    "ade20k-train": "for labels of 0..150, as downloaded, take --classes ade20k",
+}
+BUILT_IN = (*cityscapes.TABLES, *_ADE20K_HINTS)
 
 
 def class_table(classes: str, ignore_ids: Collection[int], prediction_ids: PredictionIds = "file") -> ClassTable:
@@ -36,36 +36,46 @@ def class_table(classes: str, ignore_ids: Collection[int], prediction_ids: Predi
     Raises ConfigError for an id that is a class, DataError for a file that is no class table or has one class, and for
     train ids with a data.yaml that is out of order.
     """
+    title, hint = classes, _ADE20K_HINTS.get(classes, "")
     if classes in cityscapes.TABLES:
-        return _with_ignored(cityscapes.TABLES[classes], ignore_ids)
-    if classes in BUILT_IN:
-        rows, is_train = read_tsv(_ADE20K), classes == "ade20k-train"
-        forms = ("0..150, as downloaded", "ade20k"), ("0..149 and 255 (reduce_zero_label)", "ade20k-train")
-        ids, name = forms[not is_train]
-        table = _of_rows(rows, classes, f"for labels of {ids} take --classes {name}", is_train=is_train)
-        return _with_ignored(table, {*ignore_ids, IGNORE if is_train else 0})
-    path = Path(classes)
-    if not path.exists():
-        raise DataError(
-            f"{classes}: no such file; expected a class table, a data.yaml, or one of {', '.join(BUILT_IN)}"
-        )
-    rows = _rows_of_yaml(path, prediction_ids) if _is_yaml(path) else read_tsv(path, needs_colours=False)
-    if len(rows) == 1:
-        raise DataError(f"{path}: names 1 class, '{rows[0].name}'; {_TWO_CLASSES}")
-    hint = "add --ignore {value} if it stands for unlabelled pixels, or correct the class table"
-    table = _of_rows(rows, path.name, hint, is_train=False)
-    return _with_ignored(table, {*ignore_ids, *({IGNORE} - {*table.file_ids})})
-
-
-def _of_rows(rows: list[Row], title: str, hint: str, *, is_train: bool) -> ClassTable:
+        own = cityscapes.TABLES[classes]
+        rows = [*map(Row, own.file_ids, own.names, own.palette.tolist())]
+        ignored, hint = {*own.ignore_ids}, own.unknown_hint
+    elif classes == "ade20k-train":
+        rows, ignored = [row._replace(file_id=i) for i, row in enumerate(read_tsv(_ADE20K))], {IGNORE}
+    elif classes == "ade20k":
+        rows, ignored = read_tsv(_ADE20K), {0}
+    else:
+        title, rows = Path(classes).name, _rows_of_file(Path(classes), prediction_ids)
+        ignored = {IGNORE} - {row.file_id for row in rows}
+        hint = "add --ignore {value} if it stands for unlabelled pixels, or correct the class table"
+    name_of = {row.file_id: row.name for row in rows}
+    for file_id in ignore_ids:
+        if file_id in name_of:
+            raise ConfigError(f"--ignore {file_id}: is the class '{name_of[file_id]}' of {title}; remove one of them")
+        if not 0 <= file_id <= IGNORE:
+            raise ConfigError(f"--ignore {file_id}: expected an id within 0..{IGNORE}")
     return ClassTable(
         [row.name for row in rows],
         [row.colour for row in rows],
-        file_ids=range(len(rows)) if is_train else [row.file_id for row in rows],
-        ignore_ids=[],
+        file_ids=[*name_of],
+        ignore_ids={*ignored, *ignore_ids},
         title=title,
         unknown_hint=hint,
     )
+
+
+def _rows_of_file(path: Path, prediction_ids: PredictionIds) -> list[Row]:
+    """Returns the classes of a class table or data.yaml, at least two."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; expected a class table, a data.yaml, or one of {', '.join(BUILT_IN)}")
+    rows = _rows_of_yaml(path, prediction_ids) if _is_yaml(path) else read_tsv(path, needs_colours=False)
+    if len(rows) == 1:
+        raise DataError(
+            f"{path}: names 1 class, '{rows[0].name}'; a single class is never wrong, as all other pixels are ignored: "
+            "name the background as a class too, and add --foreground 255 if the masks hold 0 and 255"
+        )
+    return rows
 
 
 def _is_yaml(path: Path) -> bool:
@@ -119,24 +129,6 @@ def colour_table(classes: str, table: ClassTable) -> ClassTable:
         reads_colours=True,
         title=table.title,
         unknown_hint="correct the colours of the mask or of the class table, or save class ids",
-    )
-
-
-def _with_ignored(table: ClassTable, ignore_ids: Collection[int]) -> ClassTable:
-    for file_id in ignore_ids:
-        if file_id in table.file_ids:
-            name = table.names[table.file_ids.index(file_id)]
-            raise ConfigError(f"--ignore {file_id}: is the class '{name}' of {table.title}; remove one of them")
-        if not 0 <= file_id <= IGNORE:
-            raise ConfigError(f"--ignore {file_id}: expected an id within 0..{IGNORE}")
-    return ClassTable(
-        table.names,
-        table.palette,
-        file_ids=table.file_ids,
-        ignore_ids={*table.ignore_ids, *ignore_ids},
-        void_id=table.void_id,
-        title=table.title,
-        unknown_hint=table.unknown_hint,
     )
 
 

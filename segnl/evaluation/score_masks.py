@@ -86,12 +86,9 @@ class MaskScore:
         metrics = metrics_dict(self.counts.confusion, names, num_images=len(self.sample_ids))
         del metrics["complete"]  # it comes last
         boundary = dict(zip(names, map(number_or_none, self.boundary_iou.tolist()), strict=True))
-        published = self.published and {
-            "text": self.published.text,
-            "value": self.published.value,
-            "matches": list(self.published.matches),
-            "nearest": self.published.nearest,
-        }
+        keys = ("text", "value", "matches", "nearest")
+        published = self.published and {key: getattr(self.published, key) for key in keys}
+        labels_digest, predictions_digest = map(_joined, zip(*self.digests, strict=True))
         return metrics | {
             "boundary_iou": number_or_none(mean_of_defined(self.boundary_iou)),
             "per_class_boundary_iou": boundary,
@@ -102,8 +99,8 @@ class MaskScore:
             "num_labels": self.num_labels,
             "predictions": str(self.request.predictions),
             "labels": str(self.request.labels),
-            "labels_digest": _joined(label for label, _ in self.digests),
-            "predictions_digest": _joined(prediction for _, prediction in self.digests),
+            "labels_digest": labels_digest,
+            "predictions_digest": predictions_digest,
             "complete": True,
         }
 
@@ -119,6 +116,7 @@ class MaskScore:
     def scored_counts(self) -> ScoredCounts:
         """Returns the counts of every image, for `segnl compare`."""
         images = self.counts.images
+        label_digests, prediction_digests = zip(*self.digests, strict=True)
         return ScoredCounts(
             source=utf8(str(self.request.predictions)),
             sample_ids=self.sample_ids,
@@ -126,8 +124,8 @@ class MaskScore:
             intersection=images.intersection,
             target=images.target,
             union=images.union,
-            label_digests=tuple(label for label, _ in self.digests),
-            prediction_digests=tuple(prediction for _, prediction in self.digests),
+            label_digests=label_digests,
+            prediction_digests=prediction_digests,
             warnings=tuple(self.doubts),
         )
 
@@ -246,5 +244,5 @@ def _digest(ids: Pixels) -> str:
     return hashlib.sha256(str(ids.shape).encode() + ids.tobytes()).hexdigest()[:16]
 
 
-def _joined(digests: Any) -> str:
+def _joined(digests: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

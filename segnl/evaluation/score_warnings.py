@@ -9,8 +9,6 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
-from segnl.data.mask_files import IMAGE_SUFFIXES
-from segnl.data.reading import mode_and_palette
 from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
 from segnl.metrics.confusion import Confusion, ratio
 
@@ -24,9 +22,6 @@ MIN_IOU, MIN_RATIO = 0.25, 4
 """IoU of a class with another predicted id, itself and relative to the right ids, from which they are exchanged."""
 MIN_EXCHANGED = 0.005
 """Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
-_ABOUT_PALETTES = (
-    " These are palette files, which are read by their indices; save them as RGB to have their colours read."
-)
 _ADD_ONE = "Add 1 to the predicted ids."
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
 _FLIPS: dict[str, Callable[[Pixels], Pixels]] = {
@@ -187,7 +182,7 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
     right = np.maximum(iou.diagonal()[:, None], iou.diagonal())
     is_best = (iou == iou.max(axis=0)) & (iou == iou.max(axis=1, keepdims=True))
     moved = np.argwhere(is_best & (iou > MIN_IOU) & (iou > MIN_RATIO * right)).tolist()
-    exchanged = moved
+    exchanged = moved  # classes that stand for one another: without chains, whose last id stands for itself or nothing
     while exchanged != (kept := [pair for pair in exchanged if pair[1] in [label for label, _ in exchanged]]):
         exchanged = kept
     share_moved, share_exchanged = (
@@ -196,7 +191,7 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
     if len(moved) < 2 or not (share_moved > 0.5 or share_exchanged > MIN_EXCHANGED):
         return []
     own_ids = class_ids(table, score.request.prediction_ids)
-    pairs = [f"{own_ids[own]} mostly covers '{table.names[label]}' ({own_ids[label]})" for label, own in moved]
+    pairs = [f"{own_ids[own]} fits '{table.names[label]}' ({own_ids[label]}) best" for label, own in moved]
     shifts = {own_ids[own] - own_ids[label] for label, own in moved}
     if table.num_classes == 2:
         cause, remedy = "exchanged (inverted masks)", "If so, exchange the two ids in the predictions."
@@ -206,13 +201,10 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
         cause = "permuted"
         remedy = (
             "If the predictions number the classes in another order, give a class table (index, name) with a line per "
-            "class in their order, each with its id in the labels, and add --prediction-ids train."
-        ) + _ABOUT_PALETTES * _is_palette(score.masks[0][1].where)
+            "class in their order, each with its id in the labels, and add --prediction-ids train. Palette files are "
+            "read by their indices, not by their colours."
+        )
     return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
-
-
-def _is_palette(file: str) -> bool:
-    return Path(file).suffix.lower() in IMAGE_SUFFIXES and mode_and_palette(Path(file))[0] == "P"
 
 
 def class_warnings(score: "MaskScore") -> list[str]:

@@ -57,7 +57,6 @@ class ScoredComparison:
     """Models compared by their results. models: results by name, the first is the control. groups: of each image."""
 
     models: Mapping[str, Sequence[Result]]
-    pairs: Sequence[Comparison]
     conditions: Sequence[Condition]
     groups: Sequence[str] | None
 
@@ -68,7 +67,15 @@ class ScoredComparison:
 
     @cached_property
     def run_counts(self) -> dict[str, list[RunCounts]]:
-        return _run_counts(self.models)
+        return {
+            name: [RunCounts(own.counts.intersection, own.counts.union, own.seed, own.counts.target) for own in results]
+            for name, results in self.models.items()
+        }
+
+    @cached_property
+    def pairs(self) -> Sequence[Comparison]:
+        """The models compared two by two."""
+        return compare_heads(self.run_counts, groups=self.groups)
 
     def class_differences(self, pair: Comparison) -> dict[str, ClassDifference]:
         """Returns the differences of a pair by class name."""
@@ -108,16 +115,8 @@ def compare_scored(
     else:
         by_id = next((own.groups for results in models.values() for own in results if own.groups), None)
         groups = None if by_id is None else [by_id[sample_id] for sample_id in sample_ids]
-    pairs = compare_heads(_run_counts(models), groups=groups)
     trainings = {name: [result.training for result in results] for name, results in models.items()}
-    return ScoredComparison(models, pairs, conditions(trainings), groups)
-
-
-def _run_counts(models: Mapping[str, Sequence[Result]]) -> dict[str, list[RunCounts]]:
-    return {
-        name: [RunCounts(own.counts.intersection, own.counts.union, own.seed, own.counts.target) for own in results]
-        for name, results in models.items()
-    }
+    return ScoredComparison(models, conditions(trainings), groups)
 
 
 def _split(texts: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -247,11 +246,7 @@ def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
             f"{result.path}: is of other images than {first.path} ({len(differing)} are in only one of them, such as "
             f"'{differing[0]}'); score both on the same images"
         )
-    index = [counts.sample_ids.index(sample_id) for sample_id in order] if list(counts.sample_ids) != order else None
-    own = counts if index is None else _reordered(counts, index)
-    reference = (
-        first.counts if list(first.counts.sample_ids) == order else _reordered(first.counts, _index(first, order))
-    )
+    own, reference = _reordered(counts, order), _reordered(first.counts, order)
     differs = (own.target != reference.target).any(axis=1)
     if own.label_digests and reference.label_digests:
         differs |= np.array(own.label_digests) != np.array(reference.label_digests)
@@ -263,21 +258,10 @@ def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
     return replace(result, counts=own)
 
 
-def _index(result: Result, order: Sequence[str]) -> list[int]:
-    place = {sample_id: i for i, sample_id in enumerate(result.counts.sample_ids)}
-    return [place[sample_id] for sample_id in order]
-
-
-def _reordered(counts: ScoredCounts, index: Sequence[int]) -> ScoredCounts:
-    def texts(values: Sequence[str]) -> tuple[str, ...]:
-        return tuple(values[i] for i in index) if values else ()
-
-    return replace(
-        counts,
-        sample_ids=texts(counts.sample_ids),
-        intersection=counts.intersection[index],
-        target=counts.target[index],
-        union=counts.union[index],
-        label_digests=texts(counts.label_digests),
-        prediction_digests=texts(counts.prediction_digests),
-    )
+def _reordered(counts: ScoredCounts, order: Sequence[str]) -> ScoredCounts:
+    place = {sample_id: i for i, sample_id in enumerate(counts.sample_ids)}
+    index = [place[sample_id] for sample_id in order]
+    changed: dict[str, Any] = {name: getattr(counts, name)[index] for name in ("intersection", "target", "union")}
+    digests = {name: getattr(counts, name) for name in ("label_digests", "prediction_digests")}
+    changed |= {name: tuple(texts[i] for i in index) if texts else () for name, texts in digests.items()}
+    return replace(counts, sample_ids=tuple(order), **changed)

@@ -509,7 +509,7 @@ def test_shifted_ids_are_called_shifted(tmp_path: Path) -> None:
     label = stripes()
     score = scored(tmp_path, noisy(label) + 1, label, ignore_ids=[11])
     sentence = warning_of(score, "The predicted ids look shifted by one: ")
-    assert "2 mostly covers 'class 1' (1), 3 mostly covers 'class 2' (2)" in sentence
+    assert "2 fits 'class 1' (1) best, 3 fits 'class 2' (2) best" in sentence
     assert sentence.endswith(" more. Subtract 1 from the predicted ids.")
     below = np.maximum(noisy(label), 1) - 1
     assert warning_of(scored(tmp_path, below, label), "The predicted ids look shifted by one").endswith(
@@ -564,7 +564,9 @@ def test_permuted_indices_of_a_palette_name_the_palette(tmp_path: Path) -> None:
     image.putpalette(list(range(255)) * 3)
     image.save(tmp_path / "predictions" / "a.png")
     request = ScoreRequest(tmp_path / "predictions", tmp_path / "labels", str(tmp_path / "classes.tsv"))
-    assert "These are palette files" in warning_of(score_masks(request), "The predicted ids look permuted")
+    assert "Palette files are read by their indices" in warning_of(
+        score_masks(request), "The predicted ids look permuted"
+    )
 
 
 @pytest.mark.parametrize("kind", ["random", "constant", "confused", "merged", "two merged"])
