@@ -77,8 +77,9 @@ def _of_folder(folder: Path, prefix: str, suffix: str) -> Masks:
         files[sample_id] = path
     if not files:
         wanted = f"{prefix}*{suffix}" if suffix else f"{prefix}*{f', {prefix}*'.join(known)}"
-        polygons = "; polygons (.txt) must be drawn as masks first" if any(folder.rglob("*.txt")) else ""
-        raise DataError(f"{folder}: no masks; expected {wanted}{polygons}")
+        hints = {".txt": "polygons (.txt) must be drawn as masks first", ".jpg": "JPEG changes ids; save PNG"}
+        hint = next((f"; {text}" for end, text in hints.items() if any(folder.rglob(f"*{end}"))), "")
+        raise DataError(f"{folder}: no masks; expected {wanted}{hint}")
     return {sample_id: Mask(str(path), partial(_read_file, path)) for sample_id, path in files.items()}
 
 
@@ -146,7 +147,7 @@ def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
     too, as numbers (COCO's image 139 is 000000000139). Labels may be left over. Raises DataError naming the first
     prediction without a label, or two predictions with one.
     """
-    for name_of in (_whole, _last_name, _number):
+    for name_of in (str, _last_name, _number):
         by_name: dict[str, list[str]] = {}
         for label_id in labels:
             by_name.setdefault(name_of(label_id), []).append(label_id)
@@ -200,10 +201,6 @@ def _cut(name: str, start: str, end: str) -> str:
     """Returns the name without its ends; "" for one that has others."""
     has_ends = name.startswith(start) and name.endswith(end)
     return name[len(start) : len(name) - len(end)] if has_ends else ""
-
-
-def _whole(sample_id: str) -> str:
-    return sample_id
 
 
 def _last_name(sample_id: str) -> str:

@@ -43,7 +43,8 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     page = out.with_suffix(".html").read_text()
     assert "63.64 % mIoU" in page
     assert page.count("<img ") == 6
-    assert page.index("Class by class") < page.index("What other definitions give") < page.index("<details>")
+    assert page.count('data-title="Precision %"') == 3  # on a narrow screen, where the head of the table is hidden
+    assert page.index("Class by class") < page.index("What other definitions give") < page.index("<details ")
 
 
 def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_long_name(

@@ -400,3 +400,9 @@ def test_cocos_json_with_what_cannot_be_is_named(tmp_path: Path, content: Any, m
     (tmp_path / "p.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=f"p.json: .*{message}"):
         next(iter(find_masks(tmp_path / "p.json").values())).read()
+
+
+def test_a_folder_of_jpeg_files_says_why_they_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(DataError, match=r"no masks; expected \*\.png, .*; JPEG changes ids; save PNG"):
+        find_masks(tmp_path)
