@@ -186,6 +186,15 @@ def bytes_of(path: Path) -> bytes:
         return file.read()
 
 
+def text_lines(path: Path, expected: str) -> list[str]:
+    """Returns the lines of a UTF-8 text. Raises DataError, saying what was expected, for one that cannot be read."""
+    try:
+        return bytes_of(path).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not UTF-8 text"
+        raise DataError(f"{path}: cannot be read ({reason}); expected {expected}") from err
+
+
 def member_bytes(path: Path) -> bytes | None:
     """Returns the bytes of a file in an archive; None for a plain path. Raises OSError as opening a file does."""
     place = _lookup(path)

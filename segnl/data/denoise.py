@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -31,14 +31,7 @@ class DenoiseSettings:
     def apply(self, pixels: Pixels) -> Pixels:
         """Filters u8 `H W c`. Raises ValueError for settings that do not fit."""
         image = torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255  # 1 3 H W
-        image = non_local_means(
-            image,
-            patch=self.patch,
-            strength=self.strength,
-            search=self.search,
-            kernel=self.kernel,
-            centre=self.centre,
-        )
+        image = non_local_means(image, **asdict(self))
         return (image[0] * 255).round().clamp(0, 255).byte().movedim(0, -1).contiguous().numpy()
 
 

@@ -139,7 +139,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
                 if annotations is not None:
                     return _plan_annotations(root, annotations, seed)
             raise
-        class_names, notes = copies.class_names, copies.notes
+        class_names, notes = copies
         images, labels, data, left_out = _pairs(root, [path for folder in own for path in find_files(folder)])
     plan = FolderPlan({"name": "folder", "root": str(root)} | data, _home(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.core.archives import bytes_of
+from segnl.core.archives import text_lines
 from segnl.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -69,13 +69,8 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
 
 
 def _listed_groups(file: Path, sample_ids: Sequence[str]) -> list[str]:
-    try:
-        lines = bytes_of(file).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise DataError(f"{file}: cannot be read ({reason}); expected lines of a sample and its group") from err
     groups: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(file, "lines of a sample and its group"), start=1):
         if not line.strip():
             continue
         sample_id, *rest = re.split(r"[\t,; ]+", line.strip(), maxsplit=1)

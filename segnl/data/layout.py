@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from segnl.core.archives import bytes_of, folders_in, is_folder
+from segnl.core.archives import folders_in, is_folder, text_lines
 from segnl.core.config import Config, Seed
 from segnl.core.errors import DataError
 from segnl.core.find_files import find_files, name_text
@@ -152,13 +152,8 @@ def read_sample_list(file: Path, images: Mapping[str, Path]) -> set[str]:
 
     Raises DataError for a file that cannot be read, and for a line that names no image, or one that a line before does.
     """
-    try:
-        lines = bytes_of(file).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise DataError(f"{file}: cannot be read ({reason}); expected a list of samples, a line each") from err
     sample_ids: set[str] = set()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(file, "a list of samples, a line each"), start=1):
         sample_id = name_text(line.strip())
         if not sample_id:
             continue

@@ -25,7 +25,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.errors import DataError, MachineError
+from segnl.core.errors import DataError
+from segnl.core.extras import import_extra
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs, it also raises
 DECODER_ERRORS = (
@@ -150,13 +151,7 @@ def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> 
 
 def _tiff_bands(path: Path, image_format: ImageFormat) -> Pixels:
     """Decodes a TIFF of more than four bands, which PIL cannot, by tifffile (the extra `tiff`)."""
-    try:
-        import tifffile
-    except ImportError as err:
-        raise MachineError(
-            "images of more than 4 bands: tifffile is not installed; pip install 'segnl[tiff]', or in a checkout "
-            "./run.sh extra tiff"
-        ) from err
+    tifffile = import_extra("tifffile", "tiff", "images of more than 4 bands: tifffile is not installed")
     count = image_format.num_bands
     try:
         with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core import IGNORE
-from segnl.core.archives import bytes_of
+from segnl.core.archives import text_lines
 from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
 
@@ -264,11 +264,7 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
     needs_colours: False: a table of the columns index, name will do; its classes get distinct colours.
     Raises DataError naming the first bad line.
     """
-    try:
-        lines = bytes_of(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise DataError(f"{path}: cannot be read ({reason}); expected a class table: index, name, r, g, b") from err
+    lines = text_lines(path, "a class table: index, name, r, g, b")
     columns = lines[0].rstrip().split("\t") if lines else []
     if columns != _COLUMNS and (needs_colours or columns != _COLUMNS[:2]):
         short = "" if needs_colours else " or 'index name'"

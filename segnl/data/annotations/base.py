@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from segnl.core import IGNORE
 from segnl.core.archives import bytes_of
@@ -21,6 +22,7 @@ from segnl.core.errors import DataError
 from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, exif_orientation, image_hw
 
+Content = TypeVar("Content", bound=BaseModel)
 BACKGROUND_WORDS = ("background", "_background_", "__background__")
 
 
@@ -54,6 +56,18 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
+
+
+def validated(path: Path, model: type[Content], expected: str) -> Content:
+    """Returns the content of a JSON file as `model`. Raises FileError, saying what was expected, for another form."""
+    mapping = read_json(path)
+    try:
+        return model.model_validate(mapping)
+    except ValidationError as err:
+        error = err.errors()[0]
+        # pydantic also names the kinds of a union, such as RunLengths or list[list[float]].
+        place = ".".join(str(key) for key in error["loc"] if not re.match(r"[A-Z]|\w+\[", str(key)))
+        raise FileError(path, "format", f"{place}: {error['msg']}; expected {expected}") from err
 
 
 def json_files(files: Iterable[Path], *keys: str) -> list[Path]:

@@ -4,19 +4,19 @@ Format: cocodataset.org, "Data format", object detection and panoptic segmentati
 (the extra `coco`), as COCO's own evaluation does. Panoptic labels are PNG files of segments, named in a JSON file.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
-from segnl.core.errors import DataError, MachineError
+from segnl.core.errors import DataError
+from segnl.core.extras import import_extra
 from segnl.core.log import log
 from segnl.data.annotations.base import (
     AnnotatedImage,
@@ -24,18 +24,17 @@ from segnl.data.annotations.base import (
     ids_of,
     images_by_name,
     json_files,
-    read_json,
     require_hw,
     require_images,
     split_in,
     split_of,
+    validated,
 )
 from segnl.data.coco_masks import RunLengths, decode_run_lengths
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, exif_orientation, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
-Content = TypeVar("Content", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -118,23 +117,13 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     return Annotations("COCO instances", classes, images, [path for path, _ in parsed], RULE, notes)
 
 
-def _validated(path: Path, model: type[Content], expected: str) -> Content:
-    mapping = read_json(path)
-    try:
-        return model.model_validate(mapping)
-    except ValidationError as err:
-        error = err.errors()[0]
-        place = ".".join(str(part) for part in error["loc"] if not re.search(r"[\[A-Z]", str(part)))
-        raise FileError(path, "format", f"{place}: {error['msg']}; expected {expected}") from err
-
-
 def _find_panoptic(root: Path, files: Sequence[Path]) -> Annotations | None:
     """Finds panoptic labels: ids 0, 1, 2 ... are the categories by their id, segment 0 is ignored (255)."""
     present = {*files}
     parsed = []
     labels: dict[tuple[Path, str], Path] = {}
     for path in json_files(files, "images", "annotations", "categories", "segments_info"):
-        content = _validated(path, _Panoptic, "COCO panoptic segmentation")
+        content = validated(path, _Panoptic, "COCO panoptic segmentation")
         for own in content.annotations:
             places = (path.with_suffix("") / own.file_name, path.parent / own.file_name)
             label = next((place for place in places if place in present), None)
@@ -186,7 +175,7 @@ def _draw_panoptic(path: Path, file: Path, png: Path, image: _Image, own: _Segme
 
 
 def _parse(path: Path) -> _Instances:
-    instances = _validated(path, _Instances, "COCO instances with polygons or run lengths (RLE)")
+    instances = validated(path, _Instances, "COCO instances with polygons or run lengths (RLE)")
     known_images = {own.id: own for own in instances.images}
     known_categories = {own.id for own in instances.categories}
     if len(known_images) < len(instances.images):
@@ -295,12 +284,4 @@ def _draw(path: Path, file: Path, image: _Image, objects: Sequence[_Object], ids
 
 
 def _pycocotools_mask() -> Any:
-    """Imports pycocotools. Raises MachineError naming the extra where it is not installed."""
-    try:
-        from pycocotools import mask
-    except ImportError as err:
-        raise MachineError(
-            "COCO polygons: pycocotools is not installed; pip install 'segnl[coco]', or in a checkout "
-            "./run.sh extra coco"
-        ) from err
-    return mask
+    return import_extra("pycocotools.mask", "coco", "COCO polygons: pycocotools is not installed")

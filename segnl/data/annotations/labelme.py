@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from segnl.core import IGNORE
 from segnl.core.archives import bytes_of, is_file
@@ -22,10 +22,10 @@ from segnl.data.annotations.base import (
     fill_polygon,
     ids_of,
     json_files,
-    read_json,
     require_hw,
     require_upright,
     split_of,
+    validated,
 )
 from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import DECODER_ERRORS, FileError
@@ -80,13 +80,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
 
 
 def _parse(path: Path) -> _File:
-    mapping = read_json(path)
-    try:
-        parsed = _File.model_validate(mapping)
-    except ValidationError as err:
-        error = err.errors()[0]
-        place = ".".join(map(str, error["loc"]))
-        raise FileError(path, "format", f"{place}: {error['msg']}; expected a file as LabelMe writes it") from err
+    parsed = validated(path, _File, "a file as LabelMe writes it")
     for i, shape in enumerate(parsed.shapes):
         least = LEAST_POINTS.get(shape.shape_type)
         if least is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segnl.core.archives import bytes_of, is_file, is_folder
+from segnl.core.archives import bytes_of, is_file, is_folder, text_lines
 from segnl.core.arrays import Ids
 from segnl.core.config import JSONDict, parse_yaml
 from segnl.core.errors import DataError
@@ -102,10 +102,7 @@ def _images(root: Path, path: Path, settings: JSONDict, split: str, files: Seque
         if is_folder(target):
             own = [file for file in files if file.is_relative_to(target)]
         else:
-            try:
-                lines = bytes_of(target).decode("utf-8").splitlines()
-            except (OSError, ValueError) as err:
-                raise FileError(target, "unreadable", "cannot be read; expected a list of images, a line each") from err
+            lines = text_lines(target, "a list of images, a line each")
             listed = [(line.strip(), _resolve(root, settings, line.strip(), target.parent)) for line in lines]
             missing = next((line for line, file in listed if line and file is None), None)
             if missing is not None:
@@ -150,13 +147,9 @@ def _draw(image: Path, label: Path | None, ids: Mapping[int, int]) -> Ids:
 
 def _polygons(path: Path, ids: Mapping[int, int]) -> list[tuple[int, Any]]:
     """Reads `CLASS x y x y ...`, a line each; returns the id and the points `n 2` in fractions of the image."""
-    try:
-        lines = bytes_of(path).decode("utf-8").splitlines()
-    except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise FileError(path, "unreadable", f"cannot be read ({reason})") from err
     out = []
-    for number, cells in enumerate((line.split() for line in lines), start=1):
+    for number, line in enumerate(text_lines(path, "lines of a class and a polygon"), start=1):
+        cells = line.split()
         if not cells:
             continue
         if len(cells) == 5:

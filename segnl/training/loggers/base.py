@@ -1,6 +1,5 @@
 """The contract of a logger, and the numbers that segnl's own ones show."""
 
-import importlib
 import json
 import math
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from PIL import Image
 
 from segnl.core.arrays import Pixels
 from segnl.core.config import Config
-from segnl.core.errors import MachineError
+from segnl.core.extras import import_extra
 from segnl.core.files import read_json, write_atomic
 from segnl.data.reading import rgb_view
 from segnl.labels.table import ClassTable
@@ -59,15 +58,9 @@ def _stored_ids(run: Path) -> dict[str, str]:
     return dict(read_json(path)) if path.exists() else {}
 
 
-def import_extra(module: str, extra: str) -> Any:
-    """Imports the package of an optional extra. Raises MachineError naming the extra where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as err:
-        raise MachineError(
-            f"train.loggers: {extra} is not installed; pip install 'segnl[{extra}]', or in a checkout "
-            f"./run.sh extra {extra}"
-        ) from err
+def import_tracker(module: str, extra: str) -> Any:
+    """Imports the package of a logger. Raises MachineError naming the extra where it is not installed."""
+    return import_extra(module, extra, f"train.loggers: {extra} is not installed")
 
 
 def step_numbers(report: StepReport) -> dict[str, float]:

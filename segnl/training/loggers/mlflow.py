@@ -10,7 +10,7 @@ from segnl.core.log import log
 from segnl.data.sample import Batch
 from segnl.runs.recipe import flatten
 from segnl.training.hooks import FitResult, Validation
-from segnl.training.loggers.base import Logger, LoggerConfig, import_extra, step_numbers, validation_numbers
+from segnl.training.loggers.base import Logger, LoggerConfig, import_tracker, step_numbers, validation_numbers
 from segnl.training.trainer import StepReport, Trainer
 
 SEND_EVERY_S = 5.0
@@ -33,7 +33,7 @@ class MLflowLogger(Logger):
 
     def __init__(self, cfg: MLflowConfig, run: Path) -> None:
         super().__init__(cfg, run)
-        self._mlflow = import_extra("mlflow", "mlflow")
+        self._mlflow = import_tracker("mlflow", "mlflow")
         self._numbers: list[Any] = []
         self._sent_at = time.monotonic()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from segnl.data.sample import Batch
 from segnl.training.hooks import FitResult, Validation
-from segnl.training.loggers.base import Logger, import_extra, step_numbers, validation_numbers, validation_strips
+from segnl.training.loggers.base import Logger, import_tracker, step_numbers, validation_numbers, validation_strips
 from segnl.training.trainer import StepReport, Trainer
 
 
@@ -14,7 +14,7 @@ class TensorBoardLogger(Logger):
 
     def __init__(self, cfg: Any, run: Path) -> None:
         super().__init__(cfg, run)
-        self._writer_class = import_extra("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self._writer_class = import_tracker("torch.utils.tensorboard", "tensorboard").SummaryWriter
 
     def on_start(self, trainer: Trainer) -> None:
         """Opens the file; what a killed run wrote of later steps is hidden."""

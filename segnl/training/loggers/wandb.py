@@ -14,7 +14,7 @@ from segnl.training.hooks import FitResult, Validation
 from segnl.training.loggers.base import (
     Logger,
     LoggerConfig,
-    import_extra,
+    import_tracker,
     step_numbers,
     validation_numbers,
     validation_strips,
@@ -42,7 +42,7 @@ class WandbLogger(Logger):
 
     def __init__(self, cfg: WandbConfig, run: Path) -> None:
         super().__init__(cfg, run)
-        self._wandb = import_extra("wandb", "wandb")
+        self._wandb = import_tracker("wandb", "wandb")
 
     def on_start(self, trainer: Trainer) -> None:
         """Begins the tracker's run, or resumes the one of the earlier starts."""
