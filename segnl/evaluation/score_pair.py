@@ -96,13 +96,10 @@ class PairReader:
         except DataError as err:
             if (rgb == rgb[..., :1]).all():
                 raise DataError(f"{where}: three equal channels; if they hold class ids, save one channel") from err
-            known = [
-                red << 16 | green << 8 | blue for blue, green, red in np.unique(rgb.reshape(-1, 3), axis=0).tolist()
-            ]
-            if {*known} <= self._colours.label_values.keys():
-                raise DataError(
-                    f"{where}: colours of {self.table.title} in the order BGR (OpenCV's); save RGB"
-                ) from err
+            swapped = np.unique(rgb @ np.array([1, 2**8, 2**16]))  # 0xRRGGBB if the mask is BGR
+            if {*swapped.tolist()} <= self._colours.label_values.keys():
+                title = self.table.title
+                raise DataError(f"{where}: colours of {title} in the order BGR (OpenCV's); save RGB") from err
             raise
 
     def _checked_u8(self, raw: Ids, where: str) -> Pixels:

@@ -212,10 +212,12 @@ def class_warnings(score: "MaskScore") -> list[str]:
     warnings = []
     confusion, names = score.counts.confusion, score.table.names
     target, predicted = confusion.target(), score.counts.total[:, :-1].sum(axis=0)
-    never = [name for name, pixels, own in zip(names, target, predicted, strict=True) if pixels and not own]
+    never, only = (
+        [names[i] for i in np.flatnonzero(is_missing)]
+        for is_missing in ((target > 0) & (predicted == 0), (target == 0) & (confusion.prediction() > 0))
+    )
     if never:
         warnings.append(f"Never predicted, though labelled: {_listed(never)}. Each counts 0 in the mean.")
-    only = [name for name, pixels, own in zip(names, target, confusion.prediction(), strict=True) if own and not pixels]
     if only:
         warnings.append(
             f"Predicted, though never labelled: {_listed(only)}. Each counts 0 in the exact mIoU; definitions "
@@ -224,14 +226,13 @@ def class_warnings(score: "MaskScore") -> list[str]:
     unassigned = int(confusion.matrix[:, -1].sum())
     if unassigned:
         is_json = score.request.predictions.suffix == ".json"
-        meaning = "no class" if is_json else "an ignored id"
-        is_swapped = not score.counts.total[-1].any() and not is_json
         warnings.append(
             f"{unassigned:,} labelled pixels ({100 * unassigned / max(1, int(target.sum())):.2f} %) are predicted as "
-            f"{meaning}. They count as errors in the exact mIoU; definitions differ in this."
-            + " No label pixel is ignored: are PREDICTIONS and --labels swapped?"
-            * is_swapped
+            f"{'no class' if is_json else 'an ignored id'}. They count as errors in the exact mIoU; definitions differ "
+            "in this."
         )
+        if not (is_json or score.counts.total[-1].any()):
+            warnings[-1] += " No label pixel is ignored: are PREDICTIONS and --labels swapped?"
     return warnings
 
 
