@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -187,9 +188,12 @@ def bytes_of(path: Path) -> bytes:
 
 
 def text_lines(path: Path, expected: str) -> list[str]:
-    """Returns the lines of a UTF-8 text. Raises DataError, saying what was expected, for one that cannot be read."""
+    """Returns the lines of a UTF-8 text; U+2028 and a form feed end none, since a name may hold them.
+
+    Raises DataError, saying what was expected, for one that cannot be read.
+    """
     try:
-        return bytes_of(path).decode("utf-8-sig").splitlines()
+        return re.split("\r\n|\r|\n", bytes_of(path).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); expected {expected}") from err

@@ -342,10 +342,11 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
         counts = Counter(item.split for item in images.values())
         plan.notes.append("splits: " + ", ".join(f"{split} {counts[split]}" for split in sorted(counts, key=str)))
         return
-    if names["train"]:  # val is dealt from it
+    only = next((spelt[0] for spelt in names.values() if spelt), None)
+    if only is not None:  # train and val are dealt from it
         for kind in ("image_folder", "label_folder"):
-            plan.data[kind] = plan.data[kind].replace("{split}", names["train"][0])
-        images = {key: item for key, item in images.items() if item.split == names["train"][0]}
+            plan.data[kind] = plan.data[kind].replace("{split}", only)
+        images = {key: item for key, item in images.items() if item.split == only}
     for train in find_files(root, recursive=True):
         val = train.with_name("val.txt")
         if train.name == "train.txt" and is_file(val) and "{split}" not in plan.data["image_folder"]:
@@ -368,6 +369,9 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
 
 def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
     for split, sample_ids in splits.items():
+        sample_ids = list(sample_ids)
+        if broken := next((name for name in sample_ids if re.search("[\r\n]", name)), None):
+            raise DataError(f"{plan.home}: {broken!r}: a list of samples cannot hold a line break; rename the file")
         plan.lists[f"{LISTS}/{split}.txt"] = "".join(f"{sample_id}\n" for sample_id in sorted(sample_ids))
     plan.data["samples"] = _from_root(plan, f"{LISTS}/{{split}}.txt")
 
@@ -448,6 +452,7 @@ def _ignored(plan: FolderPlan, names: Sequence[str], key: str) -> list[str]:
 
 def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, int]]]) -> None:
     """Puts the classes into classes.tsv; for an archive, into which nothing is written, into the recipe."""
+    rows = [(file_id, " ".join(name.split()), colour) for file_id, name, colour in rows]
     where = "classes.tsv"
     if plan.home == Path(plan.data["root"]):
         plan.rows = rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segnl.core.archives import archive_of, is_file, is_folder
 from segnl.core.arrays import Pixels
@@ -18,6 +18,8 @@ from segnl.evaluation.mask_folder import require_no_evaluation
 from segnl.evaluation.masks import KINDS, WRITERS, mask_path, write_masks
 from segnl.evaluation.predict_video import VIDEO_SUFFIXES, predict_video, require_no_stream, video_targets
 from segnl.evaluation.predictor import Predictor
+
+_SEPARATE = "predict them into separate folders"
 
 
 def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> int:
@@ -39,9 +41,16 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     files = {name: path for name, path in all_files.items() if name not in videos}
     kinds = KINDS[:-1]  # there are no labels, so no error maps
     targets = [mask_path(out / kind, image_id) for image_id in files for kind in kinds]
-    targets += [target for video_id in videos for target in video_targets(out, video_id)]
+    for video_id, path in videos.items():
+        targets += video_targets(out, video_id)
+        for image_id in files:
+            if PurePosixPath(image_id).parent == PurePosixPath(video_id):
+                raise ConfigError(f"{path}: its masks would lie among those of {files[image_id]}; {_SEPARATE}")
+    inputs = {path.resolve() for path in all_files.values()}
     for target in targets:
         require_own(target, "predict", option="--out")
+        if target.resolve() in inputs:
+            raise ConfigError(f"--out {out}: {target} would be replaced by its own prediction; give another folder")
     for folder in {target.parent for target in targets}:
         remove_leftovers(folder, min_age_s=LEFTOVER_AGE_S)
     with (
@@ -87,9 +96,7 @@ def _image_files(paths: Sequence[Path]) -> dict[str, Path]:
         earlier = by_id.setdefault(image_id, path)
         is_same = earlier == path or (archive_of(path) is None and earlier.samefile(path))
         if not is_same:  # a file that is named twice is one image
-            raise ConfigError(
-                f"{path}: its masks would overwrite those of {earlier}; predict them into separate folders"
-            )
+            raise ConfigError(f"{path}: its masks would overwrite those of {earlier}; {_SEPARATE}")
     return by_id
 
 

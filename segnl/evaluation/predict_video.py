@@ -5,6 +5,7 @@ PyAV reads and writes videos; it is imported only here. Frames are read, predict
 DIR/{ids,colour}/VIDEO/000000.png, 000001.png ...; DIR/overlay/VIDEO.mp4: H.264, without sound, each frame at its time.
 """
 
+import errno
 import re
 import secrets
 from collections.abc import Iterator
@@ -44,8 +45,12 @@ def require_no_stream(path: Path) -> None:
 
 
 def video_targets(out: Path, video_id: str) -> list[Path]:
-    """Returns the files below `out` that a video's masks may replace."""
-    frames = [path for kind in ("ids", "colour") for path in (out / kind / video_id).glob("[0-9]*.png")]
+    """Returns the files below `out` that a video's masks may replace or, as frames of a longer one, remove.
+
+    Raises ConfigError for a video without a name, such as `..mp4`.
+    """
+    folders = [inside(not_a_link(out / kind), video_id) for kind in ("ids", "colour")]
+    frames = [path for folder in folders for path in folder.glob("[0-9]*.png") if path.stem.isdecimal()]
     return [_overlaid(out, video_id), *frames]
 
 
@@ -80,7 +85,7 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
             for kind, picture in (("ids", table.to_mask(labels)), ("colour", table.colour(labels))):
                 frame_path = mask_path(out / kind, f"{video_id}/{num_frames:06d}")
                 background.submit(partial(_write_png, frame_path, picture))
-            writer.write(overlay(image, labels, table), pts, path)
+            writer.write(overlay(image, labels, table), pts)
             num_frames += 1
             progress.total = max(progress.total, num_frames)
             progress.advance()
@@ -88,6 +93,9 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
             raise DataError(f"{path}: holds no frames; export it again")
         if num_frames < stream.frames:
             log.warning("%s: says that it has %d frames, but ends after %d", path, stream.frames, num_frames)
+    for target in video_targets(out, video_id)[1:]:
+        if int(target.stem) >= num_frames:  # of a longer video that had this name
+            target.unlink()
     return num_frames
 
 
@@ -127,12 +135,16 @@ def _opened(av: ModuleType, file: BinaryIO, path: Path, max_pixels: int) -> Iter
 
 def _frames(av: ModuleType, stream: Any, path: Path) -> Iterator[tuple[Pixels, int]]:
     """Yields upright frames, RGB u8 `H W 3`, each with its time in units of the stream's time base."""
-    last, count = -1, 0
+    last, count, hw = -1, 0, None
     usual = max(1, round(1 / (_rate(stream) * stream.time_base)))
     try:
         for frame in stream.container.decode(stream):
             pts = last + usual if frame.pts is None else frame.pts
             last = max(pts, last + 1)  # a player could not show two frames at one time
+            hw = hw or (frame.height, frame.width)
+            if (frame.height, frame.width) != hw:
+                sizes = f"{frame.height}x{frame.width} pixels after {hw[0]}x{hw[1]}"
+                raise DataError(f"{path}: has a frame of {sizes}; export it with frames of one size")
             image = frame.to_ndarray(format="rgb24")
             yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))), last
             count += 1
@@ -160,14 +172,11 @@ class _VideoWriter:
         self.container: Any = None
         self.hw = (0, 0)
 
-    def write(self, image: Pixels, pts: int, path: Path) -> None:
-        """Adds a frame RGB u8 `H W 3`; path: of the video that it is from. Raises DataError for one of another size."""
+    def write(self, image: Pixels, pts: int) -> None:
+        """Adds a frame RGB u8 `H W 3`, of the size of those before."""
         with self._errors():
             if self.container is None:
                 self._open(image)
-            if image.shape[:2] != self.hw:
-                sizes = f"{image.shape[0]}x{image.shape[1]} pixels after {self.hw[0]}x{self.hw[1]}"
-                raise DataError(f"{path}: has a frame of {sizes}; export it with frames of one size")
             odd_rows, odd_columns = (side % 2 for side in self.hw)
             even = np.pad(image, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
             frame = self.av.VideoFrame.from_ndarray(even, format="rgb24")
@@ -190,7 +199,8 @@ class _VideoWriter:
         try:
             yield
         except (self.av.FFmpegError, OSError) as err:
-            raise MachineError(f"{self.path}: cannot be written ({_reason(err)}); free some space") from err
+            remedy = "export the video again" if err.errno == errno.EINVAL else "free some space"  # times of no mp4
+            raise MachineError(f"{self.path}: cannot be written ({_reason(err)}); {remedy}") from err
 
     def __enter__(self) -> "_VideoWriter":
         return self

@@ -306,3 +306,17 @@ def test_names_of_a_list_are_taken_or_the_reason_is_said(
     table = (tmp_path / "set" / "classes.tsv").read_text().split("\n")[1:-1]
     assert [row.split("\t")[1] for row in table] == rows
     assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [" a", "a\u2028b", "a\nb"])
+def test_a_name_that_no_list_can_hold_is_refused_before_one_is_written(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i in range(5):
+        write(tmp_path / "mine", f"images/{name}{i}.png", f"labels/{name}{i}.png", i, Image.fromarray)
+    code = main(["new", "mine"])
+    if "\n" not in name:
+        assert code == 0
+        return
+    assert code == 3
+    assert "cannot hold a line break; rename the file" in capsys.readouterr().err
+    assert not (tmp_path / "mine/segnl_splits").exists()

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,7 @@ def test_a_killed_copy_is_continued_and_other_rows_are_stale(tmp_path):
             "row 1: image is the file .*secret.jpg, which is not beside",
         ),
         ({"label": {"bytes": encoded(Image.new("L", HW), "JPEG"), "path": None}}, "row 1: a mask in JPEG format"),
+        ({"image": {"bytes": encoded(Image.new("L", HW), "PPM"), "path": None}}, "row 1: an image in PPM format"),
     ],
 )
 def test_a_broken_row_is_named(change, message, tmp_path):
@@ -130,3 +133,78 @@ def test_other_columns_and_damaged_files_are_one_line(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1 and nothing")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         huggingface.unpack(tmp_path, [tmp_path / "train.parquet"])
+
+
+@pytest.mark.parametrize("name", ["segnl_images", "segnl_images/train", "segnl_labels", "segnl_labels/train"])
+def test_nothing_is_copied_through_a_link(name, tmp_path):
+    write(tmp_path / "whole" / "train.parquet", rows(2, 0))
+    plan_folder(tmp_path / "whole")  # its record is current for the same file elsewhere
+    root, aim = tmp_path / "linked", tmp_path / "aim"
+    shutil.copytree(tmp_path / "whole", root)
+    shutil.rmtree(root / name)
+    aim.mkdir()
+    (root / name).symlink_to(aim)
+    with pytest.raises(ConfigError, match=r"is a symbolic link|leads out of"):
+        plan_folder(root)
+    assert not list(aim.iterdir())
+
+
+def test_pictures_that_are_no_copies_are_not_taken_for_rows(tmp_path):
+    write(tmp_path / "train.parquet", rows(2, 0))
+    (tmp_path / "segnl_images" / "train").mkdir(parents=True)
+    Image.new("RGB", HW[::-1]).save(tmp_path / "segnl_images" / "train" / "00000000.png")
+    with pytest.raises(ConfigError, match="segnl_images: holds other files than images that segnl copied"):
+        plan_folder(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", ["", "{", "null", '{"info": {"features": 3}}', "[" * 99_999, "\udcff"])
+def test_features_that_cannot_be_read_are_one_line(metadata, tmp_path):
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    own = pa.table({name: pa.array([{"bytes": b"x", "path": "a.png"}], picture) for name in ("image", "label")})
+    key = metadata.encode("utf-8", "surrogateescape")
+    pa.parquet.write_table(own.replace_schema_metadata({b"huggingface": key}), tmp_path / "train.parquet")
+    with pytest.raises(
+        DataError, match=r"train\.parquet: (cannot be read as parquet|row 0: cannot be read as an image)"
+    ):
+        plan_folder(tmp_path)
+
+
+def test_values_that_are_no_encoded_images_are_one_line(tmp_path):
+    for i, (content, name) in enumerate([(10**10, "a.png"), (b"x", 3), ([1], "a.png")]):
+        values = [{"bytes": content, "path": name}]
+        (tmp_path / str(i)).mkdir()
+        pa.parquet.write_table(pa.table({"image": values, "label": values}), tmp_path / f"{i}/train.parquet")
+        with pytest.raises(DataError, match=r"train\.parquet: "):
+            plan_folder(tmp_path / str(i))
+
+
+def test_a_second_table_and_one_without_masks_are_one_line(tmp_path):
+    write(tmp_path / "a.parquet", rows(2, 0))
+    pa.parquet.write_table(pa.table({"text": ["x"]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet: columns text; expected image and label as in a\.parquet"):
+        plan_folder(tmp_path)
+    (tmp_path / "b.parquet").unlink()
+    write(tmp_path / "a.parquet", [row | {"label": None} for row in rows(2, 0)])
+    with pytest.raises(DataError, match=r"a\.parquet: no row has a mask in column label"):
+        plan_folder(tmp_path)
+
+
+def test_a_pipe_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet: cannot be read as parquet \(.*a pipe or a device"):
+        plan_folder(tmp_path)
+
+
+def test_a_validation_split_alone_is_dealt(tmp_path):
+    write(tmp_path / "validation.parquet", rows(5, 0))
+    plan = plan_folder(tmp_path)
+    assert any("1 of 5 samples are val" in note for note in plan.notes)
+    assert plan.data["image_folder"] == "segnl_images/val"
+
+
+def test_names_of_features_and_of_files_stay_on_one_line(tmp_path):
+    own = [{**row, "image": {**row["image"], "path": f"{i}\n.png"}, "scenes": [1]} for i, row in enumerate(rows(3, 0))]
+    classes = datasets.Sequence(datasets.ClassLabel(names=["rest", "a\tb", "c\nd"]))
+    write(tmp_path / "train.parquet", own, scenes=classes)
+    assert [name for _, name, _ in plan_folder(tmp_path).rows] == ["rest", "a b", "c d"]
+    assert (tmp_path / "segnl_images" / "train" / "00000000.jpg").exists()

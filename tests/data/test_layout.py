@@ -277,3 +277,11 @@ def test_another_label_map_is_other_content(tmp_path):
     write_pairs(tmp_path, "a")
     maps = (None, {"a": [0], "b": [1]}, {"a": [0], "b": [1, 2]})
     assert len({content_digest(open_split(tmp_path, label_map=label_map)) for label_map in maps}) == 3
+
+
+def test_a_list_may_name_samples_with_odd_spaces(tmp_path):
+    names = [" a", "b ", "c\u2028d", "e\x0cf"]
+    write_pairs(tmp_path, *names)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.txt").write_text("\r\n".join(names) + "\n", encoding="utf-8")
+    assert {*open_split(tmp_path, samples="lists/{split}.txt").sample_ids} == {*names}

@@ -206,3 +206,44 @@ def test_the_same_command_replaces_its_own_masks_and_video_and_no_frame_of_someb
     (tmp_path / "out/ids/clip/000001.png").write_bytes(b"precious")
     with pytest.raises(ConfigError, match=r"000001\.png: exists and was not written by segnl predict"):
         predict_files(predictor, [clip], tmp_path / "out")
+
+
+def test_frames_of_a_longer_video_of_that_name_do_not_stay(predictor, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames(4))
+    predict_files(predictor, [clip], tmp_path / "out")
+    write_video(clip, frames(2))
+    predict_files(predictor, [clip], tmp_path / "out")
+    for kind in ("ids", "colour"):
+        names = sorted(path.name for path in (tmp_path / "out" / kind / "clip").iterdir())
+        assert names == ["000000.png", "000001.png"]
+
+
+def test_images_and_frames_of_one_name_are_refused(predictor, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames(1))
+    (tmp_path / "in" / "clip").mkdir(parents=True)
+    Image.fromarray(frames(1)[0]).save(tmp_path / "in/clip/000000.png")
+    with pytest.raises(ConfigError, match=r"clip\.mp4: its masks would lie among those of .*000000\.png"):
+        predict_files(predictor, [tmp_path / "in", clip], tmp_path / "out")
+    clip.rename(tmp_path / "..mp4")
+    with pytest.raises(ConfigError, match="give a plain name"):
+        predict_files(predictor, [tmp_path / "..mp4"], tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_video_is_not_replaced_by_the_overlay_that_predict_wrote(predictor, tmp_path):
+    predict_files(predictor, [write_video(tmp_path / "clip.mp4", frames(2))], tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"clip\.mp4 would be replaced by its own prediction"):
+        predict_files(predictor, [tmp_path / "out/overlay/clip.mp4"], tmp_path / "out")
+
+
+def test_a_frame_of_another_size_is_refused_before_it_is_predicted(predictor, tmp_path, monkeypatch):
+    small, large = (write_video(tmp_path / f"{i}.ts", frames(2, (38 * i, 54 * i))) for i in (1, 3))
+    (tmp_path / "clip.ts").write_bytes(small.read_bytes() + large.read_bytes())
+
+    def predict(image: Pixels) -> Pixels:
+        assert image.shape == (38, 54, 3)
+        return np.zeros(image.shape[:2], np.uint8)
+
+    monkeypatch.setattr(predictor, "predict", predict)
+    with pytest.raises(DataError, match="has a frame of 114x162 pixels after 38x54; export it with frames of one"):
+        predict_files(predictor, [tmp_path / "clip.ts"], tmp_path / "out")

@@ -15,9 +15,9 @@ from typing import Any
 from PIL import Image
 
 from segnl.core.archives import archive_of, bytes_of
-from segnl.core.errors import DataError
+from segnl.core.errors import ConfigError, DataError, SegnlError
 from segnl.core.extras import import_extra
-from segnl.core.files import inside, write_atomic
+from segnl.core.files import inside, not_a_link, open_regular, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
@@ -34,8 +34,8 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
 
     Returns the classes' names by id, where the features name them, and notes of what was decided.
     Rows without a mask are left out. Copies that are there are kept, so that a killed run can be continued.
-    Raises DataError for files without one column of each kind, and for damaged ones; ConfigError where the copies are
-    of other files; MachineError without the extra.
+    Raises DataError for files without one column of each kind, and for damaged ones; ConfigError where the folders of
+    the copies hold other files or are links; MachineError without the extra.
     """
     tables = [path for path in files if path.suffix.lower() == ".parquet"]
     if not tables:
@@ -44,8 +44,14 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
         raise DataError(f"{tables[0]}: parquet files are not read in an archive; unpack it")
     opened = [_open(path) for path in tables]
     columns, class_names = _columns(tables[0], opened[0])
+    for path, table in zip(tables, opened, strict=True):
+        if not {*columns} <= {*table.schema_arrow.names}:
+            expected = f"expected {' and '.join(columns)} as in {tables[0].name}; move it aside"
+            raise FileError(path, "format", f"columns {', '.join(table.schema_arrow.names)}; {expected}")
     record = record_of(root, root, tables, kind="Hugging Face", rule=", ".join(columns))
-    is_current(root, record)
+    images, labels = (not_a_link(root / name) for name in (IMAGES, FOLDER))
+    if not is_current(root, record) and any(images.glob("*")):
+        raise ConfigError(f"{images}: holds other files than images that segnl copied; move it aside")
     write_record(root, record)
     splits = [split_in(path.stem) or split_of(root, path) for path in tables]
     if any(splits):
@@ -55,17 +61,18 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
         for split in dict.fromkeys(splits):
             own = [(path, table) for path, table, other in zip(tables, opened, splits, strict=True) if other == split]
             names = _names(own, columns[0])
-            existing = {path.with_suffix("") for path in (root / IMAGES / (split or "")).glob("*")}
+            existing = {path.with_suffix("") for path in (images / (split or "")).glob("*")}
             for name, (path, row, image, mask) in zip(names, _rows(own, columns), strict=True):
                 progress.advance()
                 num_rows += 1
                 without_mask += mask is None
-                target = inside(root / IMAGES / (split or ""), name)
+                target, label = (inside(folder, f"{split or '.'}/{name}") for folder in (images, labels))
                 if mask is None or target in existing:
                     continue
-                label = f"{root / FOLDER / (split or '') / name}{_suffix(path, row, mask, is_mask=True)}"
-                write_atomic(Path(label), mask, is_synced=False)
+                write_atomic(Path(f"{label}{_suffix(path, row, mask, is_mask=True)}"), mask, is_synced=False)
                 write_atomic(Path(f"{target}{_suffix(path, row, image)}"), image, is_synced=False)  # the label is there
+    if without_mask == num_rows:
+        raise FileError(tables[0], "empty", f"no row has a mask in column {columns[1]}; expected some")
     notes = [
         f"Hugging Face data set: {num_rows} rows, images in column {columns[0]}, masks in {columns[1]}; copied to "
         f"{IMAGES} and {FOLDER}"
@@ -81,24 +88,28 @@ def _import(module: str) -> Any:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raises FileError for a parquet file that turns out to be damaged."""
+    """Raises FileError for whatever pyarrow and datasets raise for damaged bytes, odd values and unknown features."""
     try:
         yield
-    except (OSError, _import("pyarrow").ArrowException) as err:
-        reason = str(err).splitlines()[0]
-        raise FileError(path, "damaged", f"cannot be read as parquet ({reason}); download it again") from err
+    except SegnlError:
+        raise
+    except DECODER_ERRORS as err:
+        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        advice = "download it again, or write it with another version of datasets"
+        raise FileError(path, "damaged", f"cannot be read as parquet ({reason}); {advice}") from err
 
 
 def _open(path: Path) -> Any:
     parquet = _import("pyarrow.parquet")
     with _reading(path):
-        return parquet.ParquetFile(path, pre_buffer=False)
+        return parquet.ParquetFile(open_regular(path), pre_buffer=False)
 
 
 def _columns(path: Path, table: Any) -> tuple[tuple[str, str], dict[int, str]]:
     """Returns the columns of images and of masks, and the names of classes in the features."""
     datasets = _import("datasets")
-    features = datasets.Features.from_arrow_schema(table.schema_arrow)
+    with _reading(path):
+        features = datasets.Features.from_arrow_schema(table.schema_arrow)
     pictures = [
         name
         for name, feature in features.items()
@@ -125,9 +136,10 @@ def _names(tables: Sequence[tuple[Path, Any]], column: str) -> list[str]:
     stems = []
     for path, table in tables:
         for batch in _batches(path, table, [f"{column}.path"]):
-            stems += [PurePosixPath((row or {}).get("path") or "").stem for row in batch[column]]
+            with _reading(path):
+                stems += [PurePosixPath((row or {}).get("path") or "").stem for row in batch[column]]
     counts = Counter(stem.lower() for stem in stems)
-    if all(stem and stem[0] != "." and counts[stem.lower()] == 1 for stem in stems):
+    if all(stem and stem[0] != "." and stem.isprintable() and counts[stem.lower()] == 1 for stem in stems):
         return stems
     return [f"{i:08d}" for i in range(len(stems))]
 
@@ -141,8 +153,8 @@ def _suffix(path: Path, row: str, content: bytes, *, is_mask: bool = False) -> s
     except DECODER_ERRORS as err:
         raise FileError(path, "damaged", f"{row}: cannot be read as an image") from err
     if suffix is None or (is_mask and suffix in (".jpg", ".webp")):
-        detail = f"{row}: a mask in {image.format} format, which may change the ids; store it as PNG"
-        raise FileError(path, "format", detail)
+        what = "a mask" if is_mask else "an image"
+        raise FileError(path, "format", f"{row}: {what} in {image.format} format; store it as PNG")
     return suffix
 
 
@@ -170,12 +182,15 @@ def _batches(path: Path, table: Any, columns: list[str]) -> Iterator[dict[str, l
 
 def _bytes(path: Path, row: str, column: str, value: Any) -> bytes | None:
     """Returns an encoded image, which a row holds or names; None for an empty one."""
-    if value is None or (value.get("bytes") is None and not value.get("path")):
+    content, name = (value or {}).get("bytes"), (value or {}).get("path")
+    if content is None and not name:
         return None
-    if value["bytes"] is not None:
-        return bytes(value["bytes"])
-    file = path.parent / value["path"]
+    if not isinstance(content, bytes | None) or not isinstance(name, str | None):
+        raise FileError(path, "format", f"{row}: {column} is no encoded image; write the column as datasets does")
+    if content is not None:
+        return content
+    file = path.parent / str(name)
     if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
-        detail = f"{row}: {column} is the file {value['path']}, which is not beside; embed the images in the file"
+        detail = f"{row}: {column} is the file {name}, which is not beside; embed the images in the file"
         raise FileError(path, "missing", detail)
     return bytes_of(file)

@@ -13,7 +13,7 @@ from PIL import Image
 from segnl.core.archives import is_file, sha256_of
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import not_a_link, read_json, write_atomic
+from segnl.core.files import inside, not_a_link, read_json, write_atomic
 from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import AnnotatedImage
@@ -99,7 +99,7 @@ def is_current(home: Path, record: JSONDict) -> bool:
 
     Raises ConfigError where they are of others, or where the folder was not made by `write_labels`.
     """
-    folder = home / FOLDER
+    folder = not_a_link(home / FOLDER)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     stored = _stored(folder)
@@ -124,7 +124,7 @@ def write_labels(
     folder = not_a_link(home / FOLDER)
     write_record(home, record)
     palette = [level for colour in colours for level in colour] + [0] * (3 * (255 - len(colours))) + [224, 224, 192]
-    missing = {folder / f"{name}.png": image for name, image in images.items()}
+    missing = {inside(folder, f"{name}.png"): image for name, image in images.items()}
     missing = {path: image for path, image in missing.items() if not path.exists()}
     with Progress("labels", len(missing), unit="image") as progress:
         for path, image in missing.items():
