@@ -72,7 +72,7 @@ def resnet_section(backbone: Mapping[str, Tensor], where: str) -> JSONDict:
     """
     blocks = []
     for layer in LAYERS:
-        pattern = rf"{layer}\.(\d+)\.conv1\.weight"
+        pattern = rf"{layer}\.(\d{{1,9}})\.conv1\.weight"
         indices = [int(match[1]) for name in backbone if (match := re.fullmatch(pattern, name))]
         if not indices:
             raise CheckpointError(f"{where}: {layer}.0.conv1.weight: missing; expected the weights of a ResNet")

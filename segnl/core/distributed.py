@@ -208,6 +208,6 @@ def _connection_error(group: ProcessGroup, err: Exception) -> MachineError:
 
 def _integer_variable(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(f"{name}={text}: expected a number; start several processes with torchrun")
+    if not (text.isdecimal() and len(text) < 10):
+        raise ConfigError(f"{name}={text[:40]}: expected a number; start several processes with torchrun")
     return int(text)

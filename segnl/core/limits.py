@@ -42,7 +42,7 @@ def max_workers() -> int:
     if open_files != resource.RLIM_INFINITY:
         bounds.append((open_files - 64) // _FILES_PER_WORKER)
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(bounds) // max(1, int(ranks) if ranks.isdecimal() else 1))
+    return max(1, min(bounds) // max(1, int(ranks[:9]) if ranks.isdecimal() else 1))
 
 
 def max_jobs() -> int:

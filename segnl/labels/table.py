@@ -1,6 +1,7 @@
 """Class tables: ids in label files, train ids, names, colours. Imports no torch."""
 
 import functools
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -273,10 +274,10 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        where = f"{path}: line {number} is {line!r}"
+        where = f"{path}: line {number} is {line[:200]!r}"
         cells = [cell.strip() for cell in line.split("\t")]
         index, name, *colour = cells if len(cells) == len(columns) else [""] * 2
-        if not name or not all(cell.isascii() and cell.isdigit() for cell in (index, *colour)):
+        if not name or not all(re.fullmatch("[0-9]{1,9}", cell) for cell in (index, *colour)):
             raise DataError(f"{where}; expected a number, a name, three numbers, with tabs between")
         red, green, blue = map(int, colour) if colour else distinct_colour(len(rows) + 1)
         row = Row(int(index), name, (red, green, blue))

@@ -273,9 +273,10 @@ def test_several_ranks_are_refused_where_they_would_do_the_same_work_twice(tiny_
 
 
 def test_a_world_size_that_is_no_number_is_one_line(tiny_config, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "two")
-    assert main(["train", "--config", str(tiny_config)]) == 2
-    assert "error: WORLD_SIZE=two: expected a number" in capsys.readouterr().err
+    for text in ("two", "9" * 5000):
+        monkeypatch.setenv("WORLD_SIZE", text)
+        assert main(["train", "--config", str(tiny_config)]) == 2
+        assert f"error: WORLD_SIZE={text[:40]}: expected a number" in capsys.readouterr().err
 
 
 def test_a_rank_that_the_world_does_not_have_is_one_line(tiny_config, capsys, monkeypatch):

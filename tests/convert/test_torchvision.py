@@ -42,3 +42,10 @@ def test_files_of_something_else_are_refused() -> None:
         from_torchvision({"conv1.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=message):
         from_torchvision(peer("fcn_resnet50", has_aux=False).state_dict())
+
+
+def test_a_block_whose_number_has_5000_digits_is_one_line() -> None:
+    state = peer("deeplabv3_resnet50", has_aux=False).state_dict()
+    state[f"backbone.layer1.{'9' * 5000}.conv1.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match="the tensors do not fit the model"):
+        from_torchvision(state)

@@ -87,6 +87,8 @@ def test_a_tsv_may_begin_at_any_index_and_have_gaps(tmp_path):
         (TSV, "names 0 classes"),
         (TSV + "0\tsky\t1\t2\n", "line 2"),
         (TSV + "0\tsky\t1\t2\tx\n", "line 2"),
+        (TSV + f"{'9' * 5000}\tsky\t1\t2\t3\n", "line 2"),
+        (TSV + f"0\tsky\t1\t2\t{'9' * 5000}\n", "line 2"),
         (TSV + "0\tsky\t1\t2\t256\n", "line 2"),
         (TSV + "256\tsky\t1\t2\t3\n", "line 2"),
         (TSV + "0\tsky\t1\t2\t3\n00\troad\t1\t2\t3\n", "line 3 repeats"),
