@@ -15,19 +15,6 @@ from segnl.video.classifier import VideoClassifier, VideoConfig
 
 _WHERE = "mmaction"
 _CLASSIFIER = "cls_head.fc_cls"
-_TRAINING_KEYS = ("pretrained2d", "torchvision_pretrain", "partial_bn")
-_HEAD_TRAINING_KEYS = (
-    "type",
-    "in_channels",
-    "loss_cls",
-    "init_std",
-    "average_clips",
-    "topk",
-    "multi_class",
-    "label_smooth_eps",
-)
-_RECOGNIZER_TRAINING_KEYS = ("type", "train_cfg", "test_cfg", "init_cfg")
-_INPUT_TRAINING_KEYS = ("type", "format_shape", "blending", "non_blocking")
 
 
 class ImportedClassifier(VideoClassifier):
@@ -38,6 +25,11 @@ class ImportedClassifier(VideoClassifier):
 
 class _Reader(Reader):
     project = "mmaction2"
+    training_only = Reader.training_only | {
+        "train_cfg", "test_cfg", "pretrained2d", "torchvision_pretrain", "partial_bn", "zeros_init", "std",
+        "in_channels", "loss_cls", "init_std", "average_clips", "topk", "multi_class", "label_smooth_eps",
+        "format_shape", "blending", "non_blocking",
+    }  # fmt: skip
 
 
 def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassifier:
@@ -75,10 +67,10 @@ def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassif
 
 def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list[str]) -> JSONDict:
     """Translates a Recognizer3D, but for its backbone."""
-    reader = _reader(config, _WHERE, ("Recognizer3D",), _RECOGNIZER_TRAINING_KEYS)
+    reader = _reader(config, _WHERE, "Recognizer3D")
     reader.take("backbone")
     reader.choice("neck", None, (None,))
-    head = _reader(reader.take("cls_head"), f"{_WHERE}.cls_head", ("I3DHead",), _HEAD_TRAINING_KEYS)
+    head = _reader(reader.take("cls_head"), f"{_WHERE}.cls_head", "I3DHead")
     head.choice("spatial_type", "avg", ("avg",))
     head.choice("num_classes", num_classes, (num_classes,))
     dropout = head.number("dropout_ratio", 0.5, lambda ratio: 0 <= ratio < 1, "a number from 0 to below 1")
@@ -89,7 +81,7 @@ def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list
     if preprocessor is None:
         notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
         return section
-    keys = _reader(preprocessor, f"{_WHERE}.data_preprocessor", ("ActionDataPreprocessor",), _INPUT_TRAINING_KEYS)
+    keys = _reader(preprocessor, f"{_WHERE}.data_preprocessor", "ActionDataPreprocessor")
     mean, std, swaps = keys.take("mean", None), keys.take("std", None), keys.flag("to_rgb", default=False)
     keys.finish()
     # mmaction2 decodes videos as RGB; to_rgb would swap the channels.
@@ -99,7 +91,7 @@ def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list
 
 def _backbone_section(config: Any, where: str) -> JSONDict:
     """Translates the backbone to the sections `backbone` and `batch_norm`."""
-    reader = _reader(config, where, ("ResNet3d", "C2D"), _TRAINING_KEYS)
+    reader = _reader(config, where, "ResNet3d", "C2D")
     kind = str(config.get("type", "ResNet3d")).removeprefix("mmaction.")
     depth = reader.choice("depth", 50, tuple(DEPTHS))
     reader.choice("num_stages", 4, (4,))
@@ -160,7 +152,7 @@ def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
         name: [block for block, is_there in enumerate(blocks_there) if is_there]
         for name, blocks_there in zip(LAYERS, layout, strict=True)
     }
-    block = _reader(reader.take("non_local_cfg", {}), f"{reader.where}.non_local_cfg", (), ("zeros_init", "std"))
+    block = _Reader(reader.take("non_local_cfg", {}), f"{reader.where}.non_local_cfg")
     block.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
     has_norm = batch_norm_section(_as_2d(block.take("norm_cfg", None)), f"{block.where}.norm_cfg") is not None
     settings |= {
@@ -178,15 +170,12 @@ def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
     return settings
 
 
-def _reader(config: Any, where: str, types: Sequence[str], training_keys: Sequence[str]) -> _Reader:
-    """Returns a reader of `config` without the keys that concern training only; refuses another type than `types`."""
+def _reader(config: Any, where: str, *types: str) -> _Reader:
+    """Returns a reader of `config`; refuses another type than `types`, of which the first is the default."""
     reader = _Reader(config, where)
-    if types:
-        name = str(reader.take("type", types[0])).removeprefix("mmaction.")
-        if name not in types:
-            raise ConfigError(f"{where}.type: holds {name!r}; known: {', '.join(types)}")
-    for key in training_keys:
-        reader.take(key, None)
+    name = str(reader.take("type", types[0])).removeprefix("mmaction.")
+    if name not in types:
+        raise ConfigError(f"{where}.type: holds {name!r}; known: {', '.join(types)}")
     return reader
 
 
@@ -220,14 +209,12 @@ def _names(model: VideoClassifier) -> dict[str, str]:
     """Returns the names of our modules, ours to mmaction2's."""
     names = {"backbone.stem.0": "backbone.conv1.conv", "backbone.stem.1": "backbone.conv1.bn"}
     names["classifier"] = _CLASSIFIER
+    in_block = {"downsample.0": "downsample.conv", "downsample.1": "downsample.bn"}
+    for number in (1, 2, 3):
+        in_block |= {f"conv{number}": f"conv{number}.conv", f"bn{number}": f"conv{number}.bn"}
     for name, num_blocks in zip(LAYERS, model.cfg.backbone.num_blocks, strict=True):
-        for index in range(num_blocks):
-            block = f"backbone.{name}.{index}"
-            for number in (1, 2, 3):
-                names |= {f"{block}.conv{number}": f"{block}.conv{number}.conv"}
-                names |= {f"{block}.bn{number}": f"{block}.conv{number}.bn"}
-            names |= {f"{block}.downsample.0": f"{block}.downsample.conv"}
-            names |= {f"{block}.downsample.1": f"{block}.downsample.bn"}
+        for block in (f"backbone.{name}.{index}" for index in range(num_blocks)):
+            names |= {f"{block}.{ours}": f"{block}.{theirs}" for ours, theirs in in_block.items()}
     # With sub-sampling, g and phi are a convolution and a pooling there.
     pooled = ".0" if model.cfg.backbone.non_local_block.subsample else ""
     theirs_of = {"theta": "theta.conv", "w_z": "conv_out.conv", "norm": "conv_out.bn", "score": "concat_project.conv"}

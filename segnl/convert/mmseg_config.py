@@ -12,10 +12,6 @@ from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import LAYERS, ResNetConfig, plan_stages
 
-_TRAINING_ONLY = {
-    "init_cfg", "pretrained", "norm_eval", "with_cp", "frozen_stages", "zero_init_residual",
-    "loss_decode", "ignore_index", "sampler", "threshold", "requires_grad",
-}  # fmt: skip
 MAX_VALUES = 1_000_000
 """A config holds a few hundred; a small text can name billions."""
 _STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
@@ -92,6 +88,11 @@ class Reader:
     """
 
     project = "mmsegmentation"
+    training_only = frozenset({
+        "init_cfg", "pretrained", "norm_eval", "with_cp", "frozen_stages", "zero_init_residual",
+        "loss_decode", "ignore_index", "sampler", "threshold", "requires_grad",
+    })  # fmt: skip
+    """Keys that concern training only."""
 
     def __init__(self, config: Any, where: str) -> None:
         if not isinstance(config, Mapping):
@@ -149,7 +150,7 @@ class Reader:
 
     def finish(self) -> None:
         """Raises ConfigError for keys that are left, unless they concern training only."""
-        unknown = [key for key in self.unread if key not in _TRAINING_ONLY]
+        unknown = [key for key in self.unread if key not in self.training_only]
         if unknown:
             raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of {self.project}, cannot be imported")
 
