@@ -232,9 +232,7 @@ def check_dataset(name: str, root: str | Path, split: str = "train", *, max_imag
         _require(not len(wrong), f"label {id_} holds {wrong[:3].tolist()}; expected 0..{num_classes - 1} or {IGNORE}")
         files = [file for file in data.files_of(i) if not is_file(file)]
         _require(not files, f"files_of({i}) names {files[0] if files else ''}, which is no file")
-        other = again.read(i)
-        is_same = np.array_equal(other.image, sample.image) and np.array_equal(other.label, sample.label)
-        _require(is_same, f"{id_} reads differently the second time")
+        _require(_are_same(again.read(i), sample), f"{id_} reads differently the second time")
 
 
 # ---- transforms ----
@@ -250,8 +248,7 @@ def check_transform(name: str, **arguments: Any) -> None:
         label = (image[..., 0] % NUM_CLASSES).astype(np.uint8)
         source = Sample(image.copy(), label.copy(), "a")
         crops = [make(source, 0, index) for index in range(5)]
-        is_unchanged = np.array_equal(source.image, image) and np.array_equal(source.label, label)
-        _require(is_unchanged, "the transform changes its input in place")
+        _require(_are_same(source, Sample(image, label, "a")), "the transform changes its input in place")
         for crop in crops:
             new = set(np.unique(crop.label).tolist()) - {*range(NUM_CLASSES), IGNORE}
             _require(not new, f"the label holds {sorted(new)} afterwards, which were not in it before")
@@ -260,12 +257,8 @@ def check_transform(name: str, **arguments: Any) -> None:
         torch.manual_seed(7)
         copied = _copied(make)
         for index in reversed(range(5)):
-            again = copied(source, 0, index)
-            is_same = np.array_equal(again.image, crops[index].image) and np.array_equal(
-                again.label, crops[index].label
-            )
             _require(
-                is_same,
+                _are_same(copied(source, 0, index), crops[index]),
                 "the crop of one epoch and index changes with what was drawn before; "
                 "draw from self.py_random or self.random_generator only",
             )
@@ -386,6 +379,10 @@ def _tiny_recipe() -> Recipe:
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise AssertionError(sentence)
+
+
+def _are_same(first: Sample, second: Sample) -> bool:
+    return np.array_equal(first.image, second.image) and np.array_equal(first.label, second.label)
 
 
 def _copied(component: Any) -> Any:

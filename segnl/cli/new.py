@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_text(path, text)
         plan.notes.append(f"wrote {path}")
-    if plan.drawn is not None:
-        plan.notes.append(plan.drawn.write())
+    if plan.draw_labels is not None:
+        plan.notes.append(plan.draw_labels())
     train, val = (DATASETS.find("folder")(config.data, split) for split in ("train", "val"))
     notes = f"{len(train)} training and {len(val)} validation images."
     header = HEADER.format(folder=one_line(str(args.folder)), notes=notes)

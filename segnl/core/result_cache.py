@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segnl.core.config import JSONDict
 from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, read_json, write_atomic
+from segnl.core.npz import npz_bytes
 
 FORMAT = "segnl-result-1"
 
@@ -52,10 +53,9 @@ def write_record(path: Path, record: Record) -> None:
     """
     arrays_digest = None
     if record.arrays:
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **record.arrays)  # type: ignore[arg-type]  # its stub knows only positional arrays
-        arrays_digest = hashlib.sha256(packed.getvalue()).hexdigest()
-        write_atomic(path.with_suffix(".npz"), packed.getvalue())
+        packed = npz_bytes(record.arrays)
+        arrays_digest = hashlib.sha256(packed).hexdigest()
+        write_atomic(path.with_suffix(".npz"), packed)
     content = {"format": FORMAT, "key": record.key, "value": record.value, "arrays": arrays_digest}
     write_atomic(path, json.dumps(content | {"checksum": digest_of(content)}, indent=1).encode())
 

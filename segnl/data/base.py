@@ -336,12 +336,7 @@ class SegmentationData:
 
     def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns the ends of the images' and of the labels' names."""
-        image_suffixes = tuple({Path(f"x{end}").suffix: None for end in self.image_ends})
-        label_suffixes = tuple({Path(f"x{end}").suffix: None for end in self.label_ends})
-        return (
-            _with_suffixes(self.cfg.image_suffix, image_suffixes) or self.image_ends,
-            _with_suffixes(self.cfg.label_suffix, label_suffixes) or self.label_ends,
-        )
+        return _ends_of(self.cfg.image_suffix, self.image_ends), _ends_of(self.cfg.label_suffix, self.label_ends)
 
     def _files(self, folder: Path, ends: tuple[str, ...], partner_ends: tuple[str, ...], *, kind: str) -> Files:
         self._kinds_found.add(kind)
@@ -463,12 +458,10 @@ def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label
     raise FileError(label, "size", f"{sizes}; {fix}")
 
 
-def _with_suffixes(end: str | None, suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the ends of names for data.image_suffix or data.label_suffix; () for null."""
-    if not end:
-        return ()
-    return (
-        (end,)
-        if Path(f"x{end}").suffix.lower() in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES)
-        else tuple(end + s for s in suffixes)
-    )
+def _ends_of(setting: str | None, ends: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the ends of names for data.image_suffix or data.label_suffix; `ends`, the data set's, for null."""
+    if not setting:
+        return ends
+    if Path(f"x{setting}").suffix.lower() in (*IMAGE_SUFFIXES, *LABEL_SUFFIXES):
+        return (setting,)
+    return tuple(setting + suffix for suffix in dict.fromkeys(Path(f"x{end}").suffix for end in ends))

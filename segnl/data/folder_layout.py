@@ -5,8 +5,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -73,27 +74,9 @@ class FolderPlan:
     lists: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     image_hw: tuple[int, int] = (0, 0)
-    drawn: "DrawnLabels | None" = None
-    """Labels to draw from annotations, where the folder has no label images."""
-
-
-@dataclass(frozen=True)
-class DrawnLabels:
-    """Labels of the annotations' images by sample id. record: of what they are drawn from."""
-
-    home: Path
-    record: JSONDict
-    images: dict[str, AnnotatedImage]
-    colours: Sequence[tuple[int, int, int]]
-
-    def write(self) -> str:
-        """Draws those that are not there yet; returns a note. Raises DataError for one that cannot be drawn."""
-        num_drawn = write_labels(self.home, self.record, self.images, self.colours)
-        folder = self.home / DRAWN_LABELS
-        return (
-            f"wrote {num_drawn} of {len(self.images)} labels to {folder}: copies, which do not follow later changes of "
-            "the annotations; segnl check and train tell when they are stale"
-        )
+    draw_labels: Callable[[], str] | None = None
+    """Draws labels from annotations, where the folder has no label images; returns a note. Raises DataError for one
+    that cannot be drawn."""
 
 
 @dataclass(frozen=True)
@@ -194,13 +177,23 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
             _list_splits(plan, {"test": list(by_split["test"])})
     images = {sample_id: image for split in by_split.values() for sample_id, image in split.items()}
     colours = [distinct_colour(index) for index in range(len(annotations.class_names))]
-    plan.drawn = DrawnLabels(home, record, images, colours)
+    plan.draw_labels = partial(_draw_labels, home, record, images, colours)
     if has_labels and (root / "classes.tsv").is_file():
         plan.notes.append("classes: classes.tsv, which was there")
     else:
         _name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
     _plan_size(plan, [image.path for image in images.values()])
     return plan
+
+
+def _draw_labels(
+    home: Path, record: JSONDict, images: Mapping[str, AnnotatedImage], colours: Sequence[tuple[int, int, int]]
+) -> str:
+    num_drawn = write_labels(home, record, images, colours)
+    return (
+        f"wrote {num_drawn} of {len(images)} labels to {home / DRAWN_LABELS}: copies, which do not follow later "
+        "changes of the annotations; segnl check and train tell when they are stale"
+    )
 
 
 def _look_at(root: Path, path: Path, *, by_words: bool) -> _Found:

@@ -9,7 +9,8 @@ A mask holds integer ids `H W`, of which 255 stands for "no class", or RGB colou
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
@@ -94,11 +95,8 @@ def _read_file(path: Path) -> Ids:
         if len(names) != 1:
             raise FileError(path, "format", f"holds {len(names)} arrays; expected one mask in a file")
         return _read_array(path, names[0])
-    try:
-        with open_file(path) as file:
-            return _checked(load_array(file), path)
-    except NPZ_FAULTS as err:
-        raise FileError(path, "damaged", f"cannot be read as a NumPy file ({err})") from err
+    with _reading(path, "cannot be read as a NumPy file"), open_file(path) as file:
+        return _checked(load_array(file), path)
 
 
 def _of_npz(path: Path) -> Masks:
@@ -109,17 +107,22 @@ def _of_npz(path: Path) -> Masks:
 
 
 def _array_names(path: Path) -> list[str]:
-    try:
+    with _reading(path, "cannot be read as an .npz file"):
         return array_names(path)
-    except NPZ_FAULTS as err:
-        raise FileError(path, "damaged", f"cannot be read as an .npz file ({err})") from err
 
 
 def _read_array(path: Path, name: str) -> Ids:
-    try:
+    with _reading(path, f"array {name!r} cannot be read"):
         return _checked(read_array(path, name), path, name)
+
+
+@contextmanager
+def _reading(path: Path, fault: str) -> Iterator[None]:
+    """Raises FileError for NumPy's errors about a damaged file."""
+    try:
+        yield
     except NPZ_FAULTS as err:
-        raise FileError(path, "damaged", f"array {name!r} cannot be read ({err})") from err
+        raise FileError(path, "damaged", f"{fault} ({err})") from err
 
 
 def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:

@@ -255,11 +255,9 @@ class TrainTransform:
         except (ValueError, TypeError, LookupError, ArithmeticError, CropSizeError, cv2.error) as err:
             raise ConfigError(f"data.augment: cannot transform image {sample.id}: {_reason(err)}") from err
         image, label = out["image"], out["mask"]
-        if (image.shape, label.shape) != ((*self.crop_hw, self.num_bands), self.crop_hw) or {
-            image.dtype,
-            label.dtype,
-        } != {_UINT8}:
-            rows, columns = self.crop_hw
+        rows, columns = self.crop_hw
+        has_shape = (image.shape, label.shape) == ((rows, columns, self.num_bands), (rows, columns))
+        if not has_shape or image.dtype != np.uint8 or label.dtype != np.uint8:
             raise ConfigError(
                 f"data.augment: makes image {sample.id} {image.dtype} {image.shape}, its label {label.dtype} "
                 f"{label.shape}; expected uint8 ({rows}, {columns}, {self.num_bands}) and ({rows}, {columns})"
@@ -267,9 +265,6 @@ class TrainTransform:
         if others:
             image = np.concatenate([image, *out["images"]], axis=2)
         return Sample(image, label, sample.id)
-
-
-_UINT8 = np.dtype(np.uint8)
 
 
 def seed_transforms(transforms: Sequence[Transform], seed: int, epoch: int, index: int | str) -> None:

@@ -3,7 +3,6 @@
 All counts are integers, so the sum over shards is exact.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS, write_atomic
+from segnl.core.npz import npz_bytes
 from segnl.metrics.confusion import Confusion, LabelMap, ratio
 from segnl.metrics.strata import Strata
 
@@ -124,9 +124,7 @@ class PerImage:
 
     def save(self, path: Path) -> None:
         """Writes per_image.npz atomically."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]  # its stub knows only positional arrays
-        write_atomic(path, file.getvalue())
+        write_atomic(path, npz_bytes(self.to_arrays()))
 
 
 def load_per_image(path: Path) -> PerImage:

@@ -4,7 +4,6 @@ FILE.counts.npz: `about`, a JSON text with source, format and checksum, and the 
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from segnl.core.arrays import Counts
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS
-from segnl.core.npz import read_array
+from segnl.core.npz import npz_bytes, read_array
 
 FORMAT = "segnl-counts-1"
 SUFFIX = ".counts.npz"
@@ -55,9 +54,7 @@ def counts_bytes(counts: ScoredCounts) -> bytes:
     arrays |= {name: np.array(getattr(counts, name), dtype=np.str_) for name in _TEXTS}
     about = {"format": FORMAT, "source": counts.source, "warnings": list(counts.warnings)}
     about["checksum"] = _checksum(counts.source, counts.warnings, arrays)
-    file = io.BytesIO()
-    np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]  # its stub
-    return file.getvalue()
+    return npz_bytes({"about": np.array(json.dumps(about))} | arrays)
 
 
 def load_counts(path: Path) -> ScoredCounts:

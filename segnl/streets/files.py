@@ -73,7 +73,10 @@ def generate(
             frames = [image_files(out, split, index, number) for number in numbers]
             folders |= {path.parent for paths in frames for path in paths.values()}
             if not all(_is_whole(path) for paths in frames for path in paths.values()):
-                scenes = _scenes(seed, split, index, hw, num_frames)
+                if num_frames == 1:
+                    scenes = [render_scene(seed=seed, split=split, index=index, hw=hw)]
+                else:
+                    scenes = render_clip(seed=seed, split=split, index=index, hw=hw, num_frames=num_frames)
                 for paths, scene in zip(frames, scenes, strict=True):
                     _write(paths, scene)
                 made += 1
@@ -88,12 +91,6 @@ def generate(
         ) from err
     _write_manifest(out, manifest, is_complete=True)
     return made
-
-
-def _scenes(seed: int, split: str, index: int, hw: tuple[int, int], num_frames: int) -> list[Scene]:
-    if num_frames == 1:
-        return [render_scene(seed=seed, split=split, index=index, hw=hw)]
-    return render_clip(seed=seed, split=split, index=index, hw=hw, num_frames=num_frames)
 
 
 def image_files(out: Path, split: str, index: int, frame: int = MIDDLE_FRAME) -> dict[str, Path]:
