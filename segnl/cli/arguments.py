@@ -70,7 +70,7 @@ def add_trust_modules(command: argparse.ArgumentParser) -> None:
 def size_of(text: str) -> tuple[int, int]:
     """Returns (256, 512) for `256x512`; raises ConfigError for anything else."""
     rows, _, columns = text.partition("x")
-    if not (rows.isdecimal() and columns.isdecimal() and len(rows) < 10 and len(columns) < 10):
+    if not all(side.isdecimal() and len(side) < 10 and int(side) for side in (rows, columns)):
         raise ConfigError(f"{text[:40]}: expected rows x columns, such as 256x512")
     return int(rows), int(columns)
 

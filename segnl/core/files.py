@@ -173,18 +173,19 @@ def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> 
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ConfigError(f"{path}: is a pipe or a device; remove it")
-    with open(descriptor, "r+", errors="replace") as file:
+    with open(descriptor, "r+b", buffering=0) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read(20).decode(errors="replace").strip() or "unknown"
             if not waits:
                 raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another {hint}") from err
             log.info("%s: in use by process %s; waiting", folder, holder)
             fcntl.lockf(file, fcntl.LOCK_EX)
             file.seek(0)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        except OSError as err:
+            raise MachineError(f"{path}: cannot be written ({err.strerror}); free some space") from err
         yield

@@ -262,7 +262,8 @@ def test_streets_are_made_and_checked_and_scored_officially(tmp_path, monkeypatc
 
 
 def test_a_malformed_size_is_refused(capsys, tmp_path):
-    assert "expected rows x columns" in refused(capsys, 2, "data", "streets", "--out", tmp_path / "s", "--hw", "256")
+    for size in ("256", "0x64", "64x0"):
+        assert "expected rows x columns" in refused(capsys, 2, "data", "streets", "--out", tmp_path / "s", "--hw", size)
 
 
 def test_several_ranks_are_refused_where_they_would_do_the_same_work_twice(tiny_config, capsys, monkeypatch):

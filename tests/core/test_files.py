@@ -54,6 +54,21 @@ def test_a_full_disk_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
+def test_a_full_disk_is_named_with_the_lock(tmp_path):
+    code = (
+        "import resource, signal, pathlib, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "from segnl.core.files import run_lock; from segnl.core.errors import MachineError\n"
+        "try:\n with run_lock(pathlib.Path(sys.argv[1])): print('locked')\n"
+        "except MachineError as err: sys.exit(str(err))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{tmp_path / '.lock'}: cannot be written (File too large); free some space\n",
+    )
+
+
 def test_a_full_disk_keeps_all_old_files_that_belong_together(tmp_path):
     files = {name: b"old" for name in ("a.json", "b.html", "c.npz")}
     for name, content in files.items():
