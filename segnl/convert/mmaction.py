@@ -126,10 +126,8 @@ def _backbone_section(config: Any, where: str) -> JSONDict:
 def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
     """Translates what a ResNet3d has and a C2D has not."""
     reader.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
-    blocks = reader.take("stage_blocks", None)
-    if blocks is not None:
-        reader.unread["stage_blocks"] = blocks
-        blocks = _four(reader, "stage_blocks", ())
+    has_blocks = reader.unread.get("stage_blocks") is not None
+    blocks = _four(reader, "stage_blocks", ()) if has_blocks else reader.take("stage_blocks", None)
     num_blocks = blocks or DEPTHS[depth][1]
     settings: JSONDict = {
         "blocks": blocks,

@@ -159,22 +159,15 @@ def _auxiliary(
     else:
         configs = {} if config is None else {"auxiliary_head.": config}
     for prefix, entry in configs.items():
-        section = _translate_auxiliary(entry, out_indices, head, norm)
-        if section is not None:
-            return section, prefix, tuple(unused for unused in configs if unused != prefix)
+        try:
+            aux = decode_head(entry, out_indices, _WHERE)
+        except ConfigError:
+            continue
+        is_single_conv = aux.section["name"] == "fcn" and not _keys_of_no_single_conv(aux)
+        if is_single_conv and aux.batch_norm == norm and aux.num_classes == head.num_classes:
+            weight = _loss_weight(entry.get("loss_decode"), f"{_WHERE}.auxiliary_head")
+            return _auxiliary_section(aux, weight), prefix, tuple(unused for unused in configs if unused != prefix)
     return None, "auxiliary_head.", tuple(configs)
-
-
-def _translate_auxiliary(config: Any, out_indices: Sequence[int], head: DecodeHead, norm: JSONDict) -> JSONDict | None:
-    """Returns the section `aux` of an auxiliary head, None where it is no single convolution."""
-    try:
-        aux = decode_head(config, out_indices, _WHERE)
-    except ConfigError:
-        return None
-    is_single_conv = aux.section["name"] == "fcn" and not _keys_of_no_single_conv(aux)
-    if not is_single_conv or aux.batch_norm != norm or aux.num_classes != head.num_classes:
-        return None
-    return _auxiliary_section(aux, _loss_weight(config.get("loss_decode"), f"{_WHERE}.auxiliary_head"))
 
 
 def _keys_of_no_single_conv(head: DecodeHead) -> list[str]:

@@ -16,7 +16,7 @@ from segnl.core.config import Config, JSONDict, SidePx, SmallCount
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
 from segnl.data.frames import neighbours_of, read_frames
-from segnl.data.groups import groups_of
+from segnl.data.groups import image_groups
 from segnl.data.layout import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -270,7 +270,7 @@ class SegmentationData:
                 f"data.frames: {self.cfg.frames}, but data set '{self.cfg.name}': {reason}; leave it at 1"
             )
         # The whole path of a folder, where `folder` in data.group means its name: each split may hold a clip `01`.
-        groups = None if setting == "folder" else groups_of(images, self)
+        groups = None if setting == "folder" else image_groups(self, images)
         return neighbours_of(images, groups or [str(path.parent) for path in images.values()], self.cfg.frames)
 
     def _refuse_unread_keys(self) -> None:
@@ -289,7 +289,7 @@ class SegmentationData:
         if self._fold is not None:
             pool = images.keys() | labels.keys() if chosen is None else chosen
             files = {sample_id: images.get(sample_id, labels.get(sample_id, Path())) for sample_id in sorted(pool)}
-            groups = groups_of(files, self) or [*files]
+            groups = image_groups(self, files) or [*files]
             chosen = self._fold.ids_of(self.split, dict(zip(files, groups, strict=True)))
         return chosen
 

@@ -14,28 +14,22 @@ if TYPE_CHECKING:
 LIST_SUFFIXES = (".tsv", ".txt", ".csv")
 
 
-def image_groups(data: "SegmentationData") -> list[str] | None:
+def image_groups(data: "SegmentationData", images: Mapping[str, Path] | None = None) -> list[str] | None:
     """Returns the group of each image, in the order of `data.sample_ids`; None where each image stands for itself.
 
+    images: others than those of the split, paths by sample id.
     The data set's own pattern holds only where it matches all names: files in its layout may have other ones.
     Raises ConfigError for a pattern of the recipe that a sample's name does not match, DataError for a list that lacks
     a sample.
     """
-    return groups_of(dict.fromkeys(data.sample_ids), data)
-
-
-def groups_of(images: Mapping[str, Path | None], data: "SegmentationData") -> list[str] | None:
-    """Returns the group of each image as `image_groups` does, for other images than those of the split.
-
-    images: paths by sample id; None for those of the split.
-    """
-    setting = data.cfg.group
+    setting, sample_ids = data.cfg.group, data.sample_ids if images is None else [*images]
     if setting is None:
-        is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in images)
+        is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in sample_ids)
         setting = data.group if is_matched else "image"
     if setting == "folder":
-        return [(path or data.image_path(i)).parent.name for i, path in enumerate(images.values())]
-    return None if setting is None else named_groups(setting, [*images], lists=data.root)
+        paths = map(data.image_path, range(len(sample_ids))) if images is None else images.values()
+        return [path.parent.name for path in paths]
+    return None if setting is None else named_groups(setting, sample_ids, lists=data.root)
 
 
 def named_groups(setting: str, sample_ids: Sequence[str], *, lists: Path, key: str = "data.group") -> list[str] | None:

@@ -128,6 +128,14 @@ class Loss(nn.Module):
         return losses
 
 
+class PixelLoss(Loss):
+    """Loss that is a mean over pixels: a subclass implements `of_step` in place of `forward`."""
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Returns the loss of logits `b k h w` of any size for label `b H W`."""
+        return self.of_step(logits, label, StepNormalizer(self.divisor(label)))
+
+
 def class_weights(
     setting: Balance | tuple[float, ...] | None, num_classes: int, class_pixels: Counts | None = None
 ) -> Tensor | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from segnl.losses.base import Loss, LossConfig, StepNormalizer
+from segnl.losses.base import LossConfig, PixelLoss, StepNormalizer
 from segnl.ops.pixel_loss import pixel_cross_entropy
 
 
@@ -16,15 +16,11 @@ class CrossEntropyConfig(LossConfig):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class CrossEntropyLoss(Loss):
+class CrossEntropyLoss(PixelLoss):
     """Mean cross-entropy over pixels; exactly 0 with zero gradients where all are ignored."""
 
     Config = CrossEntropyConfig
     cfg: CrossEntropyConfig
-
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss of logits `b k h w` of any size for label `b H W`."""
-        return self.of_step(logits, label, StepNormalizer(self.divisor(label)))
 
     def of_step(self, logits: Tensor, label: Tensor, step: StepNormalizer) -> Tensor:
         """Returns the micro-batch's summand of the mean over all pixels of the step."""

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from segnl.core import IGNORE
-from segnl.losses.base import Loss, LossConfig, StepNormalizer
+from segnl.losses.base import LossConfig, PixelLoss, StepNormalizer
 
 
 class FocalConfig(LossConfig):
@@ -17,7 +17,7 @@ class FocalConfig(LossConfig):
     """Exponent of (1 - p); 0 is cross-entropy."""
 
 
-class FocalLoss(Loss):
+class FocalLoss(PixelLoss):
     """Mean of -alpha (1 - p)^gamma log(p) over pixels, p the probability of the pixel's label.
 
     Source: Lin et al. 2017, arXiv:1708.02002. Differs from the paper: p is a softmax over all classes, not a sigmoid
@@ -27,10 +27,6 @@ class FocalLoss(Loss):
 
     Config = FocalConfig
     cfg: FocalConfig
-
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss of logits `b k h w` of any size for label `b H W`."""
-        return self.of_step(logits, label, StepNormalizer(self.divisor(label)))
 
     def of_step(self, logits: Tensor, label: Tensor, step: StepNormalizer) -> Tensor:
         """Returns the micro-batch's summand of the mean over all pixels of the step."""

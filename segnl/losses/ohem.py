@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segnl.core import IGNORE
 from segnl.core.config import Count
-from segnl.losses.base import Loss, LossConfig, StepNormalizer
+from segnl.losses.base import LossConfig, PixelLoss, StepNormalizer
 from segnl.ops.pixel_loss import hardest_label, ohem_label, per_pixel_loss, pixel_cross_entropy, pixel_weight_sum
 
 
@@ -23,7 +23,7 @@ class OHEMConfig(LossConfig):
     """In place of the two above: this fraction of the labelled pixels, the hardest, counts."""
 
 
-class OHEMLoss(Loss):
+class OHEMLoss(PixelLoss):
     """Cross-entropy of hard pixels only, for the main logits; auxiliary logits get the cross-entropy of all pixels.
 
     Each micro-batch of each process mines its own pixels. The mean is over the pixels kept on all processes, and every
@@ -32,10 +32,6 @@ class OHEMLoss(Loss):
 
     Config = OHEMConfig
     cfg: OHEMConfig
-
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss of logits `b k h w` of any size for label `b H W`."""
-        return self.of_step(logits, label, StepNormalizer(self.divisor(label)))
 
     def of_step(self, logits: Tensor, label: Tensor, step: StepNormalizer) -> Tensor:
         """Returns the micro-batch's summand of the step's loss."""

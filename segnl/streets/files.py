@@ -22,8 +22,7 @@ from segnl.core.errors import DataError, MachineError
 from segnl.core.files import read_json, remove_leftovers, write_atomic
 from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
-from segnl.streets.clips import render_clip
-from segnl.streets.scene import VERSION, Scene, render_scene
+from segnl.streets.scene import VERSION, Scene, render_clip, render_scene
 
 CITIES = {"train": ("ahornau", "birkhain", "erlstadt", "fichtental"), "val": ("quellbach", "rosenfurt")}
 AMBIGUOUS_END = "_gtFine_ambiguous.png"
@@ -45,7 +44,7 @@ def generate(
 ) -> int:
     """Writes the data set below `out` and returns the number of new images; existing ones stay.
 
-    num_frames: above 1, clips of so many frames in place of images (clips.py); an odd number, 9 at most.
+    num_frames: above 1, clips of so many frames in place of images (`render_clip`); an odd number, 9 at most.
     progress(done, total): called after each image. A later call may ask for more images, not for another seed or size.
     Raises DataError when `out` holds another data set or the size is out of range, MachineError when writing fails.
     """

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from segnl.core.errors import DataError
-from segnl.streets.clips import frame_of, render_clip
 from segnl.streets.files import generate, image_files
-from segnl.streets.scene import render_scene
+from segnl.streets.scene import frame_of, render_clip, render_scene
 
 HW = (64, 64)
 

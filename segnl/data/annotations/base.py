@@ -49,11 +49,19 @@ class Annotations:
     notes: list[str] = field(default_factory=list)
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return bytes_of(path)
+    except OSError as err:
+        raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
+
+
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises FileError for one that cannot be read."""
+    content = _content(path)
     try:
-        return json.loads(bytes_of(path))
-    except (OSError, ValueError, RecursionError) as err:
+        return json.loads(content)
+    except (ValueError, RecursionError) as err:
         reason = str(err).splitlines()[0]
         raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
 
@@ -72,16 +80,9 @@ def validated(path: Path, model: type[Content], expected: str) -> Content:
 
 def json_files(files: Iterable[Path], *keys: str) -> list[Path]:
     """Returns the JSON files in whose text all of `keys` stand."""
-    out = []
-    for path in files:
-        if path.suffix.lower() == ".json":
-            try:
-                content = bytes_of(path)
-            except OSError as err:
-                raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
-            if all(f'"{key}"'.encode() in content for key in keys):
-                out.append(path)
-    return out
+    words = [f'"{key}"'.encode() for key in keys]
+    contents = ((path, _content(path)) for path in files if path.suffix.lower() == ".json")
+    return [path for path, content in contents if all(word in content for word in words)]
 
 
 def ids_of(names: Iterable[str], path: Path) -> tuple[list[str], dict[str, int]]:

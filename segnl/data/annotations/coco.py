@@ -107,9 +107,17 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     by_name = images_by_name(files, IMAGE_SUFFIXES)
     images: list[AnnotatedImage] = []
     for path, instances in parsed:
-        of_file = _images(root, path, instances, ids, by_name)
-        images += of_file
-        missing = len(instances.images) - len(of_file)
+        split = split_in(path.stem) or split_of(root, path)
+        num_before = len(images)
+        objects: dict[int | str, list[_Object]] = {image.id: [] for image in instances.images}
+        for own in instances.annotations:
+            objects[own.image_id].append(own)
+        for image in instances.images:
+            file = _file_of(root, path, image.file_name, split, by_name)
+            if file is not None:
+                draw = partial(_draw, path, file, image, objects[image.id], ids)
+                images.append(AnnotatedImage(file, split, draw))
+        missing = len(instances.images) - (len(images) - num_before)
         if missing:
             notes.append(f"left out: {missing} of {len(instances.images)} images of {path.name} are not in the folder")
     path, first = parsed[0]
@@ -218,21 +226,6 @@ def _categories(parsed: Sequence[tuple[Path, Sequence[_Category]]]) -> dict[int,
             if out.setdefault(own.id, own.name) != own.name:
                 detail = f"categories: id {own.id} is '{own.name}', but '{out[own.id]}' in {parsed[0][0].name}"
                 raise FileError(path, "classes", f"{detail}; export the splits with one list of categories")
-    return out
-
-
-def _images(
-    root: Path, path: Path, instances: _Instances, ids: Mapping[int, int], by_name: Mapping[str, list[Path]]
-) -> list[AnnotatedImage]:
-    split = split_in(path.stem) or split_of(root, path)
-    objects: dict[int | str, list[_Object]] = {}
-    for own in instances.annotations:
-        objects.setdefault(own.image_id, []).append(own)
-    out = []
-    for image in instances.images:
-        file = _file_of(root, path, image.file_name, split, by_name)
-        if file is not None:
-            out.append(AnnotatedImage(file, split, partial(_draw, path, file, image, objects.get(image.id, []), ids)))
     return out
 
 

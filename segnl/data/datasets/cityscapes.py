@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from segnl.core.archives import archive_of, bytes_of, is_file, is_folder
+from segnl.core.archives import archive_of, is_file, is_folder
 from segnl.core.arrays import Ids
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
+from segnl.data.annotations.base import validated
 from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
 from segnl.data.layout import Files
 from segnl.data.reading import FileError
@@ -138,14 +139,7 @@ class Cityscapes(SegmentationData):
 def _draw(path: Path, max_pixels: int) -> Ids:
     """Draws polygons in their order, as createLabelImage of cityscapesscripts does. Raises FileError."""
     ids = {label.name: label.id for label in LABELS}
-    try:
-        content = _Polygons.model_validate_json(bytes_of(path))
-    except OSError as err:
-        raise FileError(path, "unreadable", f"cannot be read ({err.strerror}); check its permissions") from err
-    except ValidationError as err:
-        error = err.errors()[0]
-        place = ".".join(map(str, error["loc"]))
-        raise FileError(path, "format", f"{place}: {error['msg']}; expected polygons as Cityscapes has them") from err
+    content = validated(path, _Polygons, "polygons as Cityscapes has them")
     if content.imgHeight * content.imgWidth > max_pixels:
         raise FileError(path, "size", f"has {content.imgHeight}x{content.imgWidth} pixels; raise data.max_pixels")
     image = Image.new("L", (content.imgWidth, content.imgHeight), 0)
