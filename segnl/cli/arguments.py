@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segnl.core.errors import ConfigError
+from segnl.core.limits import require_count
 
 _VALUE_OF = {"--set": r"[A-Za-z_][\w.]*=", "--ignore": r"\d+$"}
 """How a further value of an option looks that may have several."""
@@ -65,6 +66,19 @@ def add_trust_modules(command: argparse.ArgumentParser) -> None:
         "(may be repeated)"
     )
     command.add_argument("--trust-modules", action="append", default=[], metavar="NAME", help=about)
+
+
+def add_count(
+    command: argparse.ArgumentParser, option: str, default: int, about: str, *, most: int, least: int = 1
+) -> None:
+    """Adds an option for a whole number from `least` to `most`."""
+
+    def count(text: str) -> int:
+        require_count(option, number := int(text), least=least, most=most)
+        return number
+
+    count.__name__ = "int"  # as argparse names the type in its message
+    command.add_argument(option, type=count, default=default, metavar="N", help=f"{about} (default {default})")
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 import argparse
 
-from segnl.cli.arguments import path_of, size_of
+from segnl.cli.arguments import add_count, path_of, size_of
+from segnl.core.limits import MAX_SEED
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -10,25 +11,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(metavar="DATASET", required=True)
     streets = kinds.add_parser("streets", help="procedural street scenes in Cityscapes' layout (docs/streets.md)")
     streets.add_argument("--out", type=path_of, required=True, metavar="DIR", help="folder of the data set")
-    streets.add_argument("--train", type=int, default=400, metavar="N", help="training images (default 400)")
-    streets.add_argument("--val", type=int, default=100, metavar="N", help="validation images (default 100)")
+    add_count(streets, "--train", 400, "training images", most=1_000_000)
+    add_count(streets, "--val", 100, "validation images", most=1_000_000)
     streets.add_argument(
         "--hw", type=size_of, default="256x512", metavar="HxW", help="rows x columns (default 256x512)"
     )
-    streets.add_argument("--frames", type=int, default=1, metavar="T", help="clips of T frames (default 1: images)")
-    streets.add_argument("--seed", type=int, default=0, help="seed of the streets (default 0)")
+    add_count(streets, "--frames", 1, "clips of N frames; 1: images", most=9)
+    add_count(streets, "--seed", 0, "seed of the streets", least=0, most=MAX_SEED)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.limits import MAX_SEED, require_count
     from segnl.core.progress import Progress
     from segnl.streets.files import generate
 
-    for option, count in (("--train", args.train), ("--val", args.val)):
-        require_count(option, count, most=1_000_000)
-    require_count("--seed", args.seed, least=0, most=MAX_SEED)
-    require_count("--frames", args.frames, most=9)
     with Progress("streets", args.train + args.val, unit="image") as progress:
         made = generate(
             args.out,

@@ -2,7 +2,7 @@
 
 import argparse
 
-from segnl.cli.arguments import path_of
+from segnl.cli.arguments import add_count, path_of
 from segnl.core.errors import ConfigError
 
 MAX_STRENGTH = 1e6
@@ -21,7 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="in units of the range 0..1; the noise's standard deviation is a good start (0.1)",
     )
-    add("--patch", type=int, default=7, metavar="P", help="side of the compared patches in pixels, odd (default 7)")
+    add_count(command, "--patch", 7, "side of the compared patches in pixels, odd", most=255)
     add(
         "--search",
         default="21",
@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--search {args.search}: expected an odd number of pixels, or whole")
     if not 0 < args.strength <= MAX_STRENGTH:  # nan is neither
         raise ConfigError(f"--strength {args.strength}: expected a number above 0, at most {MAX_STRENGTH:g}")
-    require_count("--patch", args.patch, most=255)
     search = None if args.search == "whole" else int(args.search[:9])
     if search is not None:
         require_count("--search", search, most=65_535)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from segnl.cli.arguments import add_set, path_of
+from segnl.cli.arguments import add_count, add_set, path_of
 from segnl.core.errors import ConfigError
 
 
@@ -19,13 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="config file of mmsegmentation or mmaction2, if the checkpoint holds none",
     )
-    add(
-        "--recurrence",
-        type=int,
-        default=2,
-        metavar="R",
-        help="number of criss-cross passes of a CCNet checkpoint (default 2)",
-    )
+    add_count(command, "--recurrence", 2, "number of criss-cross passes of a CCNet checkpoint", most=256)
     add(
         "--abn",
         choices=("abs", "plain"),
@@ -39,9 +33,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint, import_video
-    from segnl.core.limits import require_count
 
-    require_count("--recurrence", args.recurrence, most=256)
     if args.source == "mmaction":
         if args.config is not None or args.overrides:
             raise ConfigError("--config, --set: a recipe says nothing about a video model; leave them out")

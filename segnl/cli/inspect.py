@@ -2,7 +2,7 @@
 
 import argparse
 
-from segnl.cli.arguments import add_trust_modules, path_of, pixel_of
+from segnl.cli.arguments import add_count, add_trust_modules, path_of, pixel_of
 from segnl.core.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", type=path_of, required=True, metavar="DIR", help="receives report.html and sheet.png")
     add_trust_modules(command)
     add("--split", default="val", help="split of the data set (default val)")
-    add("--images", type=int, default=60, metavar="N", help="images on the page (default 60)")
+    add_count(command, "--images", 60, "images on the page", most=10_000)
     add(
         "--attention-images",
         type=int,
@@ -28,7 +28,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="also draw where this pixel looks, as DIR/attention.png",
     )
     add("--image", metavar="ID", help="image of --attention (default: the first one on the page)")
-    add("--sheet", type=int, default=8, metavar="N", help="images on sheet.png, one per row (default 8)")
+    add_count(command, "--sheet", 8, "images on sheet.png, one per row", most=10_000)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,8 +37,6 @@ def run(args: argparse.Namespace) -> None:
     from segnl.reports.attention import MAX_IMAGES, NUM_IMAGES
     from segnl.reports.inspect_runs import inspect_runs
 
-    for option, count in (("--images", args.images), ("--sheet", args.sheet)):
-        require_count(option, count, most=10_000)
     attention_images = NUM_IMAGES if args.attention_images is None else args.attention_images
     require_count("--attention-images", attention_images, least=0, most=MAX_IMAGES)
     if args.image is not None and args.attention is None:

@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import path_of
+from segnl.cli.arguments import add_count, path_of
 from segnl.core.errors import ConfigError
+from segnl.core.limits import MAX_SEED
 
 if TYPE_CHECKING:
     from segnl.core.config import JSONDict
@@ -32,25 +33,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--out", type=path_of, metavar="FILE", help="the recipe (default NAME_OF_FOLDER.yaml, here)")
     add("--head", default="aspp", metavar="NAME", help="context head (default aspp)")
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        help="seed of the split into train and val, used if the folder has none (default 0)",
-    )
+    about = "seed of the split into train and val, used if the folder has none"
+    add_count(command, "--seed", 0, about, least=0, most=MAX_SEED)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
     from segnl.core.files import not_a_link, read_bytes, write_text
-    from segnl.core.limits import MAX_SEED, require_count
     from segnl.core.log import one_line
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
     from segnl.runs.recipe import compose
 
-    require_count("--seed", args.seed, least=0, most=MAX_SEED)
     folder = args.folder.resolve()
     name = folder.stem if folder.is_file() else folder.name
     out = args.out or Path(f"{name}.yaml")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segnl.cli.arguments import add_set, path_of
+from segnl.cli.arguments import add_count, add_set, path_of
 
 if TYPE_CHECKING:
     from segnl.studies.probe_results import ProbeResults
@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="reach, association, counting: what the head must do (docs/probe.md; default reach)",
     )
-    add("--seeds", type=int, default=3, metavar="N", help="training runs of each head (default 3)")
+    add_count(command, "--seeds", 3, "training runs of each head", most=1000)
     add("--jobs", type=int, default=2, metavar="N", help="runs at a time, one thread each (default 2)")
     add(
         "--out",
@@ -48,11 +48,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.limits import require_count, require_jobs
+    from segnl.core.limits import require_jobs
     from segnl.studies.probe import ProbeRequest, probe
 
     require_jobs(args.jobs)
-    require_count("--seeds", args.seeds, most=1000)
     request = ProbeRequest(args.out, args.config, args.heads, args.seeds, args.tasks, tuple(args.overrides))
     print_probe(probe(request, num_jobs=args.jobs), args.out)
 

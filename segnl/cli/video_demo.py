@@ -3,16 +3,15 @@
 import argparse
 from pathlib import Path
 
-from segnl.cli.arguments import path_of
-from segnl.core.limits import require_count
+from segnl.cli.arguments import add_count, path_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add = command.add_argument
     add("--out", type=path_of, default=Path("out/video_demo"), metavar="DIR", help="default out/video_demo")
-    add("--seeds", type=int, default=3, metavar="N", help="runs of each model (default 3)")
-    add("--steps", type=int, default=400, metavar="N", help="training steps of a run (default 400)")
+    add_count(command, "--seeds", 3, "runs of each model", most=100)
+    add_count(command, "--steps", 400, "training steps of a run", least=20, most=1_000_000)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -20,8 +19,6 @@ def run(args: argparse.Namespace) -> None:
     from segnl.studies.verdicts import pair_verdict
     from segnl.video.demo import MODELS, video_demo
 
-    require_count("--seeds", args.seeds, most=100)
-    require_count("--steps", args.steps, least=20, most=1_000_000)
     results = video_demo(args.out, num_seeds=args.seeds, steps=args.steps)
     print("accuracy on new clips; guessing gives 50 %")
     for name in MODELS:
