@@ -1,17 +1,19 @@
-"""Effective receptive field: which positions of the features change a position's logit.
+"""Receptive fields: the effective one, by size of the gradient, and the theoretical one, where it is not zero.
 
-Source: Luo et al. 2016, "Understanding the Effective Receptive Field in Deep CNNs", arXiv:1701.04128. Here the gradient
-is that of one class's logit, with respect to the features that the head reads and not to the image's pixels, so that it
-shows the head's own view and not the backbone's.
+Source: Luo et al. 2016, "Understanding the Effective Receptive Field in Deep CNNs", arXiv:1701.04128. Here the
+effective field's gradient is that of one class's logit, with respect to the features that the head reads and not to the
+image's pixels, so that it shows the head's own view and not the backbone's.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from segnl.core.arrays import Mask
 from segnl.models.blocks.attention_rows import Pixel
-from segnl.models.segmenter import Segmenter
+from segnl.models.segmenter import SegmentationModel, Segmenter
 
 MAX_NUMBERS = 2**22
 """Numbers of the stages that one pass copies for its queries: 16 MiB."""
@@ -49,3 +51,23 @@ def receptive_field(model: Segmenter, stages: Sequence[Tensor], logits: Tensor, 
         fields.append(deepest[:: model.num_frames].abs().mean(dim=1))  # q h w
     field = torch.cat(fields)
     return field / field.sum(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(field.dtype).tiny)
+
+
+def theoretical_receptive_field(model: Segmenter, hw: tuple[int, int], region: tuple[slice, slice]) -> Mask:
+    """Marks the pixels of an image of `hw` that can change the upsampled logits in `region` at all, bool `H W`.
+
+    The support of the gradient, not its size: all weights are replaced by positive ones, so that nothing cancels and
+    no ReLU closes. Exact for convolutions, pooling and norms in evaluation mode. The model itself is not changed.
+    """
+    positive = copy.deepcopy(model).double().eval().requires_grad_(False)
+    for module in positive.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_factor = name == "weight" and parameter.dim() == 1  # of a norm
+            is_kernel = parameter.dim() > 1
+            parameter.fill_(1.0 if is_factor else 1 / parameter[0].numel() if is_kernel else 0.0)
+    image = torch.ones(1, 3, *hw, dtype=torch.float64, requires_grad=True)
+    logits: Tensor = SegmentationModel(positive)(image)
+    logits[(..., *region)].sum().backward()
+    if image.grad is None:
+        return torch.zeros(hw, dtype=torch.bool).numpy()
+    return (image.grad[0] > 0).any(dim=0).numpy()

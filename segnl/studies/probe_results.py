@@ -16,8 +16,8 @@ from segnl.evaluation.evaluation import Evaluation
 from segnl.metrics.confusion import number_or_none, ratio
 from segnl.metrics.statistics.comparison import Comparison, RunCounts, compare_heads
 from segnl.metrics.statistics.variance import ALPHA
+from segnl.models.receptive_field import theoretical_receptive_field
 from segnl.probe.scene import CHANCE, NUM_CLASSES
-from segnl.profiling.receptive_field import receptive_field
 from segnl.runs.build import build_model
 from segnl.runs.recipe import Recipe, compose
 from segnl.studies.study import Study
@@ -52,8 +52,8 @@ def reach_of(recipe: Recipe) -> Reach:
     rows, columns = 2 * h + 1, 2 * w + 1
     middle = slice(h * px, (h + 1) * px), slice(w * px, (w + 1) * px)
     model = build_model(recipe, NUM_CLASSES, is_new=True)
-    seen = receptive_field(model, (rows * px, columns * px), middle).reshape(rows, px, columns, px).any(axis=(1, 3))
-    row, column = np.nonzero(seen)
+    seen = theoretical_receptive_field(model, (rows * px, columns * px), middle)
+    row, column = np.nonzero(seen.reshape(rows, px, columns, px).any(axis=(1, 3)))
     return Reach(int(np.abs(row - h).max()), int(np.abs(column - w).max()))
 
 
