@@ -5,7 +5,6 @@ Parameters and FLOPs follow from shapes; memory and latency are measured in a pr
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -92,10 +91,9 @@ def _count_module(recipe: Recipe, num_classes: int, hw: tuple[int, int], name: M
     model = build_model(recipe, num_classes, is_new=False).eval()
     module = select_module(model, name)
     inputs = inputs_of(model, module, name, hw)
-    arguments: list[Any] = [inputs] if name == "head" else list(inputs)
-    executed = count_flops(module, *arguments)
+    executed = count_flops(module, *inputs)
     is_attention = name == "attention"
-    algorithm = published_flops(module, inputs[0]) if is_attention else count_algorithm_flops(module, *arguments)
+    algorithm = published_flops(module, inputs[0]) if is_attention else count_algorithm_flops(module, *inputs)
     comparison = published_comparison(inputs[0]) if is_attention else {}
     shapes = tuple(tuple(values.shape) for values in inputs)
     return ShapeCounts(num_parameters(module), executed / 1e9, algorithm / 1e9, shapes, comparison)

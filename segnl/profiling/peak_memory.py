@@ -44,7 +44,7 @@ class HeadAndClassifier(nn.Module):
         super().__init__()
         self.head, self.dropout, self.classifier = model.head, model.dropout, model.classifier
 
-    def forward(self, stages: list[Tensor]) -> Tensor:
+    def forward(self, *stages: Tensor) -> Tensor:
         """Maps stages c2..c5, `b c h w` each, to logits `b k h w`."""
         logits: Tensor = self.classifier(self.dropout(self.head(stages).context))
         return logits
@@ -97,7 +97,7 @@ class ProfileJob:
     recipe: JSONDict
     num_classes: int
     module: ModuleName
-    input_shapes: tuple[tuple[int, ...], ...]
+    input_shapes: Sequence[Sequence[int]]
     latency_s: float = LATENCY_S
     """Time spent on timed passes, of which there are MIN_PASSES to MAX_PASSES."""
 
@@ -146,10 +146,7 @@ def profile(jobs: Sequence[ProfileJob]) -> list[Profile]:
 
 def main() -> None:
     """Runs the new process: reads jobs from standard input, writes profiles to the last line of standard output."""
-    jobs = [
-        ProfileJob(**mapping | {"input_shapes": tuple(map(tuple, mapping["input_shapes"]))})
-        for mapping in json.loads(sys.stdin.read())
-    ]
+    jobs = [ProfileJob(**mapping) for mapping in json.loads(sys.stdin.read())]
     print(json.dumps([asdict(measured) for measured in profile_here(jobs)]))
 
 
@@ -178,11 +175,6 @@ class _ProfiledModule:
         self.times_ms: list[float] = []
 
     @property
-    def arguments(self) -> list[Any]:
-        """The module's arguments: a head takes its stages as one list."""
-        return [self.inputs] if self.job.module == "head" else list(self.inputs)
-
-    @property
     def needs_time(self) -> bool:
         """True until enough passes are timed."""
         num_passes, spent_s = len(self.times_ms), sum(self.times_ms) / 1000
@@ -192,7 +184,7 @@ class _ProfiledModule:
         """Times one forward pass."""
         with torch.inference_mode(), autocast(self.recipe.eval.precision, self.device):
             start = time.perf_counter()
-            self.module(*self.arguments)
+            self.module(*self.inputs)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             self.times_ms.append(1000 * (time.perf_counter() - start))
@@ -233,7 +225,7 @@ class _ProfiledModule:
         def step() -> None:
             hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values)
             with hooks, autocast(self.recipe.train.precision, self.device):
-                out = module(*self.arguments)
+                out = module(*self.inputs)
             output: Tensor = out.main if isinstance(out, Logits) else out
             output.backward(torch.ones_like(output))
 

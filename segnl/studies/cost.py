@@ -76,13 +76,12 @@ def _timing_key(recipe: Recipe, num_classes: int) -> JSONDict:
 
 def _measured(recipes: list[Recipe], num_classes: int) -> list[Profile]:
     """Measures a profile for each recipe; returns none, with a warning, where that is impossible."""
-    shapes = [(1, recipe.model.input.channels * recipe.data.frames, *recipe.data.crop_hw) for recipe in recipes]
-    jobs = [
-        ProfileJob(recipe.to_dict(), num_classes, "model", (shape,), latency_s=LATENCY_S)
-        for recipe, shape in zip(recipes, shapes, strict=True)
-    ]
-    if not jobs:
+    if not recipes:
         return []
+    jobs = []
+    for recipe in recipes:
+        shape = (1, recipe.model.input.channels * recipe.data.frames, *recipe.data.crop_hw)
+        jobs.append(ProfileJob(recipe.to_dict(), num_classes, "model", [shape], latency_s=LATENCY_S))
     log.info("timing one crop in %d network%s", len(jobs), "s" if len(jobs) > 1 else "")
     try:
         return profile(jobs)
