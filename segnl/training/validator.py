@@ -73,11 +73,7 @@ class Validator(Hook):
             sums.add_(torch.stack([cross_entropy_sum(scores, label).double(), (label != IGNORE).sum()]))
 
         confusion = evaluate(
-            predictor,
-            self.data,
-            on_scores=add_loss,
-            should_stop=lambda: bool(trainer.stop),
-            group=group,
+            predictor, self.data, on_scores=add_loss, should_stop=lambda: bool(trainer.stop), group=group
         ).confusion
         if any(group.all_gather_object(bool(trainer.stop))):
             return
