@@ -12,7 +12,7 @@ from segnl.core.png import png
 from segnl.evaluation.attention import RECEPTIVE_FIELD, AttentionRow
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL
 
-GAP, HEADER, SCALE = 6, 24, 44  # pixels
+GAP, HEADER, SCALE, BAR_WH = 6, 24, 44, (260, 12)  # pixels
 DARKENED = 0.5
 """Brightness of the grey photo under the weights, as on the page."""
 
@@ -45,10 +45,16 @@ def attention_picture(
             draw.text((left, top + HEADER // 2), title, fill="black", font=font, anchor="lm")
             sheet.paste(Image.fromarray(panel), (left, top + HEADER))
             _mark(draw, left + at[0], top + HEADER + at[1])
-    left = GAP
+    left, top = GAP, size[1] - SCALE + GAP
     for is_signed in sorted(kinds):
-        ends = ("-largest", "0", "+largest") if is_signed else ("0", "1/4", "largest")
-        left += _scale(sheet, draw, left, size[1] - SCALE + GAP, ends, is_signed=is_signed, font=font) + 10 * GAP
+        paint = colours(np.linspace(0, 1, BAR_WH[0]), is_signed=is_signed)
+        row_of_pixels = np.rint(85 + paint[:, :1] * (paint[:, 1:] - 85)).astype(np.uint8)
+        sheet.paste(Image.fromarray(np.tile(row_of_pixels, (BAR_WH[1], 1, 1))), (left, top))
+        texts = ("-largest", "0", "+largest") if is_signed else ("0", "1/4", "largest")
+        for place, text, anchor in zip((0, 0.5, 1), texts, ("la", "ma", "ra"), strict=True):
+            below = (left + place * BAR_WH[0], top + BAR_WH[1] + 2)
+            draw.text(below, text, fill="black", font=font, anchor=anchor)
+        left += BAR_WH[0] + 10 * GAP
     return png(np.asarray(sheet))
 
 
@@ -76,23 +82,3 @@ def _mark(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
     """Draws a white ring with black edges, which shows on any picture."""
     for radius, colour, line in ((8, "black", 5), (7, "white", 3)):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=line)
-
-
-def _scale(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    left: int,
-    top: int,
-    ends: tuple[str, str, str],
-    *,
-    is_signed: bool,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> int:
-    """Draws a bar of colours with three texts below it, and returns its width."""
-    width, height = 260, 12
-    paint = colours(np.linspace(0, 1, width), is_signed=is_signed)
-    bar = 85 + paint[:, :1] * (paint[:, 1:] - 85)
-    sheet.paste(Image.fromarray(np.tile(np.rint(bar).astype(np.uint8), (height, 1, 1))), (left, top))
-    for place, text, anchor in zip((0, width // 2, width), ends, ("la", "ma", "ra"), strict=True):
-        draw.text((left + place, top + height + 2), text, fill="black", font=font, anchor=anchor)
-    return width
