@@ -114,14 +114,18 @@ class ResultCache:
 
         kind: a type that pydantic knows, such as a dataclass. A stored value of another type does not count.
         """
-        adapter = TypeAdapter(kind)
-        record = self.load(name, key)
-        if record is not None:
-            with suppress(ValidationError):
-                return adapter.validate_python(record.value)
-        value = compute()
-        self.store(name, Record(key, adapter.dump_python(value, mode="json")))
+        value = self.stored_value(name, key, kind)
+        if value is None:
+            value = compute()
+            self.store(name, Record(key, TypeAdapter(kind).dump_python(value, mode="json")))
         return value
+
+    def stored_value(self, name: str, key: JSONDict, kind: type[T]) -> T | None:
+        """Returns the value with this key, of the type `kind`; None where there is none that counts."""
+        record = self.load(name, key)
+        with suppress(ValidationError):  # of another type
+            return None if record is None else TypeAdapter(kind).validate_python(record.value)
+        return None
 
     def store(self, name: str, record: Record) -> None:
         """Keeps a result, in place of an earlier one with the same key."""

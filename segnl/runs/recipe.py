@@ -238,8 +238,7 @@ def compose_overridden(mapping: JSONDict, overrides: Sequence[str], *, file: str
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
     """Validates a whole recipe; file: for messages."""
-    mapping = _with_present_keys(mapping)
-    return validate(Recipe, mapping, file=file)
+    return validate(Recipe, _with_present_keys(mapping), file=file)
 
 
 def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:

@@ -1,6 +1,6 @@
 """Conditions under which results came about: what is known to be equal, what differs, what is not known. No torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,8 +34,8 @@ ASPECTS: Mapping[str, tuple[str, ...]] = {
 class Training:
     """How a run was trained. is_known: False for imported weights, whose recipe says nothing about their training.
 
-    recipe: plain. differing: compares two recipes (runs.recipe.differing_keys, which imports torch). batches: hashes of
-    the training batches by step; empty where the log has none.
+    recipe: plain. flat: its values by dotted key. batches: hashes of the training batches by step; empty where the log
+    has none.
     """
 
     recipe: JSONDict
@@ -43,11 +43,12 @@ class Training:
     seed: int | None
     is_known: bool
     batches: Mapping[int, str]
-    differing: Callable[[JSONDict, JSONDict], list[str]]
 
     def differing_keys(self, other: "Training") -> list[str]:
         """Returns the dotted recipe keys in which the two trainings differ."""
-        return self.differing(self.recipe, other.recipe)
+        from segnl.runs.recipe import differing_keys  # which imports torch
+
+        return differing_keys(self.recipe, other.recipe, with_eval=True)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """Counts of runs that exist already, through the one evaluation path (evaluation/evaluate_run.py)."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.metrics.scored_counts import ScoredCounts
-from segnl.runs.recipe import differing_keys, flatten
+from segnl.runs.recipe import flatten
 from segnl.runs.run import open_run
 from segnl.studies.conditions import Training
 from segnl.studies.control import logged_hashes
@@ -40,7 +39,6 @@ def evaluated(
         run.recipe.train.seed if is_known else None,
         is_known,
         logged_hashes(run.folder).batches if is_known else {},
-        partial(differing_keys, with_eval=True),
     )
     data = run.open_data(split)
     groups = image_groups(data)

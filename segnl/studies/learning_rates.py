@@ -5,12 +5,11 @@ split on which the study compares the heads is not used. A search run is an ordi
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from segnl.core.config import Config, Count, JSONDict, Seed, merge
 from segnl.core.errors import ConfigError
@@ -46,10 +45,6 @@ class ChosenRates:
     miou: Mapping[str, Mapping[str, float | None]]
     train_s: float
 
-    @property
-    def num_runs(self) -> int:
-        return sum(map(len, self.miou.values()))
-
     def at_edge(self) -> list[str]:
         """Returns the heads whose rate is the lowest or the highest of the grid: a better one may lie beyond."""
         edges = {head: sorted(map(float, by_rate)) for head, by_rate in self.miou.items()}
@@ -71,12 +66,7 @@ def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dic
 
 def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:
     """Returns the result of the search with this key in a study's folder; None where there is none."""
-    record = ResultCache.of(folder).load(NAME, key)
-    if record is None:
-        return None
-    with suppress(ValidationError):  # it was edited
-        return TypeAdapter(ChosenRates).validate_python(record.value)
-    return None
+    return ResultCache.of(folder).stored_value(NAME, key, ChosenRates)
 
 
 def store_rates(
@@ -113,10 +103,10 @@ def rates_text(cfg: LearningRates | None, chosen: ChosenRates | None, recipes: M
     for head, rate in chosen.rates.items():
         heads_of.setdefault(rate, []).append(head)
     found = "; ".join(f"{rate:g}: {', '.join(heads_of[rate])}" for rate in sorted(heads_of))
-    edge = chosen.at_edge()
+    edge, num_runs = chosen.at_edge(), sum(map(len, chosen.miou.values()))
     return (
         f"searched with the same budget for every head: {len(cfg.grid)} rates, {cfg.steps} steps each, on "
-        f"{cfg.folds - 1} of {cfg.folds} parts of the training images and scored on the other; {chosen.num_runs} runs, "
+        f"{cfg.folds - 1} of {cfg.folds} parts of the training images and scored on the other; {num_runs} runs, "
         f"{chosen.train_s / 60:.1f} minutes of training. {found}"
         + (f". At the grid's edge, so that a better one may lie beyond: {', '.join(edge)}" if edge else "")
     )

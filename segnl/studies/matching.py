@@ -44,17 +44,13 @@ def matched_widths(
     recipes = {head: compose(mapping, file=f"{file}: heads.{head}") for head, mapping in mappings.items()}
     models = {head: [recipe.to_dict()["model"], recipe.data.crop_hw] for head, recipe in recipes.items()}
     key = {"version": 1, "to": to, "measure": measure, "models": models, "classes": num_classes_of(recipes[to])}
-
-    def solve() -> dict[str, Width]:
-        log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
-        return _solved(mappings, recipes, to, measure, file)
-
-    return cache.value(NAME, key, dict[str, Width], solve)
+    return cache.value(NAME, key, dict[str, Width], lambda: _solved(mappings, recipes, to, measure, file))
 
 
 def _solved(
     mappings: Mapping[str, JSONDict], recipes: Mapping[str, Recipe], to: str, measure: Measure, file: str
 ) -> dict[str, Width]:
+    log.info("%s: match: solving for the widths at which the heads' %s agree", file, measure)
     for head, recipe in recipes.items():
         if not isinstance(getattr(recipe.model.head, "channels", None), int):
             raise ConfigError(f"{file}: match: heads.{head}: {recipe.model.head.name} has no `channels` to solve for")

@@ -48,8 +48,6 @@ def compare(
     json_file: also receives the numbers of compare.json. num_jobs, engine: as for `train_all`.
     overrides: `a.b=c`, for every run's recipe.
     """
-    if num_jobs < 1:
-        raise ConfigError(f"--jobs {num_jobs}: expected at least 1")
     if engine not in ("local", "ray") and not engine.startswith("ray://"):
         raise ConfigError(f"--engine {engine}: expected local, ray or ray://HOST:PORT")
     study = load_study(config, overrides=overrides)

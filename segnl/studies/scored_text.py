@@ -120,14 +120,13 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     sentences = [pair_sentence(pair, comparison.any_counts.class_names) for pair in pairs]
     num_groups = pairs[0].num_groups
     images = " on these images" if num_groups == 1 else " and new images"
-    sentences += [SEVERAL_RESULTS.format(images=images)] if several else []
-    sentences += (
-        [] if several and all(pair.p is not None for pair in pairs) else [ONE_RESULT.format(which=_single(comparison))]
-    )
+    if several:
+        sentences.append(SEVERAL_RESULTS.format(images=images))
+    if any(pair.p is None for pair in pairs):
+        sentences.append(ONE_RESULT.format(which=_single(comparison)))
     if not several and len(pairs) > 1:
-        sentences += [
-            f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
-        ]
+        text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
+        sentences.append(text)
     about_groups = ONE_GROUP if num_groups == 1 else GROUPS.format(count=num_groups)
     return [*sentences, INDEPENDENT if num_groups is None else about_groups]
 

@@ -9,11 +9,7 @@ RECIPE = {"data.root": "a", "data.name": "x", "data.crop_hw": [3, 5], "train.max
 
 def training(*, seed: int = 0, is_known: bool = True, batches: dict[int, str] | None = None, **keys: Any) -> Training:
     flat = RECIPE | {key.replace("__", "."): value for key, value in keys.items()}
-
-    def differing(recipe: dict[str, Any], other: dict[str, Any]) -> list[str]:
-        return [key for key in recipe if recipe[key] != other[key] and key != "data.root"]
-
-    return Training(flat, flat, seed, is_known, {} if batches is None else batches, differing)
+    return Training(flat, flat, seed, is_known, {} if batches is None else batches)
 
 
 def stated(**models: Any) -> dict[str, Condition]:
