@@ -15,12 +15,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_trust_modules(command)
     add("--split", default="val", help="split of the data set (default val)")
     add_count(command, "--images", 60, "images on the page", most=10_000)
-    add(
-        "--attention-images",
-        type=int,
-        metavar="N",
-        help="images on the page where a click shows where the networks look; 0: none (default 6)",
-    )
+    about = "images on the page where a click shows where the networks look; 0: none"
+    add_count(command, "--attention-images", 6, about, least=0, most=100)
     add(
         "--attention",
         type=pixel_of,
@@ -33,12 +29,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.limits import require_count
-    from segnl.reports.attention import MAX_IMAGES, NUM_IMAGES
     from segnl.reports.inspect_runs import inspect_runs
 
-    attention_images = NUM_IMAGES if args.attention_images is None else args.attention_images
-    require_count("--attention-images", attention_images, least=0, most=MAX_IMAGES)
     if args.image is not None and args.attention is None:
         raise ConfigError(f"--image {args.image}: needs --attention ROW,COLUMN, the pixel to draw")
     text = inspect_runs(
@@ -47,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
         split=args.split,
         num_images=args.images,
         sheet=args.sheet,
-        attention_images=attention_images,
+        attention_images=args.attention_images,
         pixel=args.attention,
         sample_id=args.image,
         trust_modules=args.trust_modules,

@@ -30,10 +30,6 @@ from segnl.reports.gallery import pack
 from segnl.reports.page import Attention, DotChart, DotRow, Grid
 from segnl.reports.plot import Plot, PlotGroup, Points, line_plot
 
-NUM_IMAGES = 6
-"""Images of a page that have attention, unless the caller says otherwise."""
-MAX_IMAGES = 100
-"""The most images of a page that may have attention."""
 MAX_KEYS = 2048
 """Positions of a stored row; a larger map is summed over squares of positions."""
 MAX_WEIGHTS = 2**18
@@ -112,14 +108,8 @@ def rows_of(maps: AttentionMaps, grid: tuple[int, int], label: Pixels, num_class
     weights, extent = pooled(maps.weights, MAX_KEYS)
     codes, largest = encode(weights.reshape(len(weights), -1), is_signed=maps.kind == "signed")
     numbers = np.stack([largest, maps.entropy_bits(), maps.distance_px(), own], axis=1).astype(np.float32)
-    return Rows(
-        maps.name,
-        maps.kind,
-        codes.reshape(*grid, *weights.shape[1:]),
-        numbers.reshape(*grid, 4),
-        extent,
-        maps.query_hw,
-    )
+    on_grid = codes.reshape(*grid, *weights.shape[1:]), numbers.reshape(*grid, 4)
+    return Rows(maps.name, maps.kind, *on_grid, extent, maps.query_hw)
 
 
 def image_rows(image: ImageAttention, label: Pixels, num_classes: int) -> list[Rows]:

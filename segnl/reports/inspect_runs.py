@@ -14,7 +14,7 @@ from segnl.data.reading import rgb_view
 from segnl.evaluation.attention import RunAttention
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.evaluation import Evaluation
-from segnl.reports.attention import NUM_IMAGES, add_attention
+from segnl.reports.attention import add_attention
 from segnl.reports.attention_picture import attention_picture
 from segnl.reports.charts import score_charts
 from segnl.reports.contact_sheet import contact_sheet
@@ -33,7 +33,7 @@ def inspect_runs(
     split: str = "val",
     num_images: int = 60,
     sheet: int = 8,
-    attention_images: int = NUM_IMAGES,
+    attention_images: int = 6,
     pixel: tuple[int, int] | None = None,
     sample_id: str | None = None,
     trust_modules: Sequence[str] = (),

@@ -53,10 +53,7 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     if score.published is not None:
         lines += ["", _fill(published_text(score), width)]
     noted = f" ({count_of(len(score.warnings), 'warning')} above)" if score.warnings else ""
-    lines += [
-        "",
-        f"The exact mIoU is {percent(confusion.miou())} % over {count_of(num_images, 'image')}{noted}.",
-    ]
+    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {count_of(num_images, 'image')}{noted}."]
     return "\n".join(lines)
 
 
