@@ -26,17 +26,16 @@ def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], .
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
-            visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-            is_folder = [entry.is_dir() for entry in visible]
+            is_folder = {entry.name: entry.is_dir() for entry in entries if entry.name[0] != "."}
     except OSError as err:
         raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
     identity = (status.st_dev, status.st_ino)
     if identity in parents:
         return
-    yield from (folder / entry.name for entry, is_dir in zip(visible, is_folder, strict=True) if not is_dir)
-    if recursive:
-        for entry in (entry for entry, is_dir in zip(visible, is_folder, strict=True) if is_dir):
-            yield from _find_files(folder / entry.name, recursive, (*parents, identity))
+    names = sorted(is_folder)
+    yield from (folder / name for name in names if not is_folder[name])
+    for name in (name for name in names if recursive and is_folder[name]):
+        yield from _find_files(folder / name, recursive, (*parents, identity))
 
 
 def name_text(name: str) -> str:

@@ -38,10 +38,9 @@ class _ConsoleHandler(logging.Handler):
         stream, prefix = sys.stdout, ""
         if record.levelno >= logging.WARNING:
             stream, prefix = sys.stderr, f"segnl: {record.levelname.lower()}: "
+        text = f"{prefix}{printable(record.getMessage())}\n"
         with suppress(OSError):
-            stream.write(
-                f"{prefix}{printable(record.getMessage())}\n"
-            )  # one write, because several processes share a terminal
+            stream.write(text)  # one write, because several processes share a terminal
             stream.flush()
 
 

@@ -3,6 +3,7 @@
 import io
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -26,11 +27,9 @@ def array_names(path: Path) -> list[str]:
     """Returns the names of the arrays in an .npz file. Raises ValueError for a doubled name, and what zipfile does."""
     with open_file(path) as content, zipfile.ZipFile(content) as file:
         names = [name.removesuffix(".npy") for name in file.namelist()]
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ValueError(f"holds the array {name!r} twice; keep one of them")
-        seen.add(name)
     return names
 
 
