@@ -69,12 +69,8 @@ def fit(
                 elif change := data_change(checkpoint.origin.get("data", {}), record):
                     is_done = checkpoint.step >= final_recipe.train.num_steps
                     then = "the run is finished and stays as it is" if is_done else "the training continues with these"
-                    log.warning(
-                        "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew",
-                        run,
-                        change,
-                        then,
-                    )
+                    text = "%s: the training data have changed since its last checkpoint (%s); %s; --fresh begins anew"
+                    log.warning(text, run, change, then)
         final_recipe = group.run_on_rank0(lambda: final_recipe)  # a broadcast
         checkpoint = broadcast_checkpoint(checkpoint, group)
         Training(final_recipe, run, group, data, val_data, checkpoint, record).run(loggers, hooks)

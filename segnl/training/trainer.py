@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -251,7 +251,9 @@ class Trainer:
         stages = None if batch.stages is None else [None if x is None else self._to_device(x) for x in batch.stages]
         for i, (images, labels) in enumerate(zip(image.chunk(num), label.chunk(num), strict=True)):
             began = time.perf_counter()
-            with self._exchanging_gradients(is_last=i == num - 1):
+            # Processes exchange gradients once per step, with the last micro-batch. A compiled network passes this on.
+            holds_back = self.group.world_size > 1 and i < num - 1
+            with self.network.no_sync() if holds_back else nullcontext():  # type: ignore[operator]
                 network_input = self.model.input(images).contiguous(memory_format=self.layout)  # b 3 H W
                 with autocast(self.recipe.train.precision, self.device):
                     logits = self.network(network_input, self._fixed_stages(network_input, stages, i))
@@ -287,12 +289,6 @@ class Trainer:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
-
-    def _exchanging_gradients(self, *, is_last: bool) -> AbstractContextManager[object]:
-        """Lets processes exchange gradients once per step, with the last micro-batch."""
-        if self.group.world_size == 1 or is_last:
-            return nullcontext()
-        return self.network.no_sync()  # type: ignore[operator]  # a compiled network passes it on
 
     def _unscale_gradients(self) -> list[Tensor]:
         """Divides the gradients by the loss scale, in place, and returns them."""

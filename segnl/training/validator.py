@@ -88,12 +88,8 @@ class Validator(Hook):
         if self.is_out_of_patience:
             trainer.is_finished = True
             if group.is_rank0:
-                log.info(
-                    "%s: ends at step %d, train.patience: %d validations were not better than the best",
-                    trainer.folder,
-                    trainer.step_number,
-                    self.num_since_best,
-                )
+                text = "%s: ends at step %d, train.patience: %d validations were not better than the best"
+                log.info(text, trainer.folder, trainer.step_number, self.num_since_best)
 
     def _note(self, miou: float | None, loss: float | None) -> bool:
         """Takes note of a validation; returns whether it is the best so far, by train.best_by."""
