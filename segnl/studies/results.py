@@ -1,10 +1,14 @@
 """Results of a study: scores, costs, comparisons and ablations, collected from its trained runs."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from segnl.core.config import JSONDict
+from segnl.core.files import read_json, write_atomic
 from segnl.data.digest import data_change, data_record
 from segnl.data.groups import image_groups
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
@@ -16,8 +20,11 @@ from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
 from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes, refused_runs, run_hashes_of
 from segnl.studies.cost import costs_of, train_images_per_s
-from segnl.studies.looks import unplanned_looks
 from segnl.studies.study import PlannedRun, Study
+
+LOOKS = "looks.json"
+"""Record of the times at which a study was judged: adding seeds until a difference appears finds too many."""
+MAX_LOOKS_RECORDED = 1000
 
 
 @dataclass(frozen=True)
@@ -177,3 +184,32 @@ def _head_result(study: Study, head: str, runs: Sequence[Evaluation], cost: JSON
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
+
+
+def unplanned_looks(study: Study, pairs: Sequence[Comparison]) -> int:
+    """Records this look in STUDY/looks.json and returns the number of earlier ones that no stop rule planned.
+
+    A look is a verdict with p values. The same seeds again are the same look, and heads that are new are no reason to
+    count one. The looks of a stop rule count where the rule has been changed since.
+    """
+    file = study.folder / LOOKS
+    looks = _recorded_looks(file)
+    own = {"seeds": {head: list(study.seeds_of(head)) for head in study.heads}, "plan": list(study.cfg.looks) or None}
+    earlier = [look for look in looks if _differs(look, own)]
+    if own not in looks and any(pair.p is not None for pair in pairs):
+        write_atomic(file, json.dumps([*looks, own][-MAX_LOOKS_RECORDED:], indent=1).encode())
+    return len(earlier)
+
+
+def _differs(look: dict[str, Any], own: dict[str, Any]) -> bool:
+    is_planned = own["plan"] is not None and look["plan"] == own["plan"]
+    common = look["seeds"].keys() & own["seeds"].keys()
+    return not is_planned and any(look["seeds"][head] != own["seeds"][head] for head in common)
+
+
+def _recorded_looks(file: Path) -> list[dict[str, Any]]:
+    try:
+        looks = read_json(file)
+        return [look for look in looks if isinstance(look["seeds"], dict) and "plan" in look]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []

@@ -78,14 +78,6 @@ class StudyConfig(Config):
     attention_images: Annotated[int, Field(ge=0, le=100)] = 6
     """Images on the page where a click on a pixel shows where each head looks; 0: no attention on the page."""
 
-    @model_validator(mode="after")
-    def _match_to_is_a_head(self) -> "StudyConfig":
-        if self.match_to is not None and (self.match is None or self.match_to not in self.heads):
-            raise ValueError(
-                f"match_to: {self.match_to} needs `match: params` or `match: gflops`, and a head of that name"
-            )
-        return self
-
     @field_validator("ablations")
     @classmethod
     def _known_ablations(cls, ablations: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
@@ -129,7 +121,11 @@ class StudyConfig(Config):
         return {head: tuple(seeds) for head, seeds in value.items()} if isinstance(value, dict) else tuple(value)
 
     @model_validator(mode="after")
-    def _seeds_of_every_head(self) -> "StudyConfig":
+    def _check_keys_together(self) -> "StudyConfig":
+        if self.match_to is not None and (self.match is None or self.match_to not in self.heads):
+            raise ValueError(
+                f"match_to: {self.match_to} needs `match: params` or `match: gflops`, and a head of that name"
+            )
         if isinstance(self.seeds, dict) and self.seeds.keys() != self.heads.keys():
             (name, *_) = sorted(self.seeds.keys() ^ self.heads.keys())
             raise ValueError(f"seeds: needs a list for each of `heads` and no other; look at {name}")

@@ -8,7 +8,7 @@ from segnl.core.errors import ConfigError
 from segnl.metrics.statistics.comparison import Comparison
 from segnl.metrics.statistics.planning import Looks
 from segnl.studies import run as run_module
-from segnl.studies.looks import unplanned_looks
+from segnl.studies.results import unplanned_looks
 from segnl.studies.run import compare
 from segnl.studies.study import load_study
 from segnl.studies.verdicts import fallen_verdict, look_verdicts
