@@ -17,7 +17,7 @@ def test_head_and_classifier_give_the_networks_logits(model):
     head = select_module(model, "head")
     image = torch.randn(1, 3, 37, 53)
     with torch.no_grad():
-        torch.testing.assert_close(head(list(model.backbone(image))), model(image).main, rtol=0, atol=0)
+        torch.testing.assert_close(head(*model.backbone(image)), model(image).main, rtol=0, atol=0)
 
 
 def test_inputs_are_those_inside_the_network(model):
