@@ -45,6 +45,11 @@ class ChosenRates:
     miou: Mapping[str, Mapping[str, float | None]]
     train_s: float
 
+    def at_edge(self) -> list[str]:
+        """Returns the heads whose rate is the lowest or the highest of the grid: a better one may lie beyond."""
+        edges = {head: sorted(map(float, by_rate)) for head, by_rate in self.miou.items()}
+        return [head for head, rate in self.rates.items() if rate in (edges[head][0], edges[head][-1])]
+
 
 def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dict[str, JSONDict]:
     """Returns the recipe of each search run of a head, by its rate as text. where: for messages.
@@ -98,9 +103,7 @@ def rates_text(cfg: LearningRates | None, chosen: ChosenRates | None, recipes: M
     for head, rate in chosen.rates.items():
         heads_of.setdefault(rate, []).append(head)
     found = "; ".join(f"{rate:g}: {', '.join(heads_of[rate])}" for rate in sorted(heads_of))
-    grids = {head: sorted(map(float, by_rate)) for head, by_rate in chosen.miou.items()}
-    edge = [head for head, rate in chosen.rates.items() if rate in (grids[head][0], grids[head][-1])]
-    num_runs = sum(map(len, grids.values()))
+    edge, num_runs = chosen.at_edge(), sum(map(len, chosen.miou.values()))
     return (
         f"searched with the same budget for every head: {len(cfg.grid)} rates, {cfg.steps} steps each, on "
         f"{cfg.folds - 1} of {cfg.folds} parts of the training images and scored on the other; {num_runs} runs, "
