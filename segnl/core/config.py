@@ -285,10 +285,10 @@ def _keys_beside(schema: type[Config], location: Sequence[str | int]) -> list[st
     return list(schema.model_fields)
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """Returns `; did you mean 'recurrence'?`, or the list of known words."""
+def suggest(word: str, known: Sequence[str], *, otherwise: str = "") -> str:
+    """Returns `; did you mean 'recurrence'?`, or what to do `otherwise`: by default, the list of known words."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean '{near[0]}'?" if near else f"; {otherwise or 'known: ' + ', '.join(sorted(known))}"
 
 
 def dump_yaml(mapping: Mapping[str, Any]) -> str:

@@ -361,8 +361,7 @@ def _transform_class(name: str) -> type[Any]:
         if isinstance(value, type) and issubclass(value, Transform) and not key.startswith(_NOT_IN_A_LIST):
             known[key] = value
     if name not in known:
-        near = suggest(name, list(known))
-        raise ValueError(f"unknown transform '{name}'{near if 'did you mean' in near else '; see albumentations'}")
+        raise ValueError(f"unknown transform '{name}'{suggest(name, list(known), otherwise='see albumentations')}")
     return known[name]
 
 

@@ -113,7 +113,8 @@ def ablated(model: nn.Module, ablation: Ablation) -> Iterator[None]:
                 scale.zero_()
             else:
                 restore.callback(delattr, block, "aggregate")  # uncovers the class's own method
-                block.aggregate = partial(_aggregate, block, ablation)  # type: ignore[method-assign]
+                aggregate = _aggregate_criss_cross if isinstance(block, CrissCrossBlock) else _aggregate_non_local
+                block.aggregate = partial(aggregate, block, ablation)  # type: ignore[method-assign, arg-type]
         yield
 
 
@@ -124,29 +125,25 @@ def _branch_scale(block: AttentionBlock) -> Tensor:
     return block.w_z.weight if weight is None else weight
 
 
-def _aggregate(block: AttentionBlock, ablation: Ablation, x: Tensor, factor: Tensor | None = None) -> Tensor:
-    """Replaces `block.aggregate` for shuffled keys or a window."""
-    if isinstance(block, NonLocalBlock):
-        return _aggregate_non_local(block, ablation, x)
-    context = _aggregate_criss_cross(block, ablation, x)
-    return context if factor is None else factor * context
-
-
 def permutation(num_positions: int, device: torch.device) -> Tensor:
     """Returns the fixed permutation of the positions, int64 `n`, the same on every machine."""
     generator = torch.Generator().manual_seed(seed_for("ablation", "shuffled", num_positions))
     return torch.randperm(num_positions, generator=generator).to(device)
 
 
-def _aggregate_criss_cross(block: CrissCrossBlock, ablation: Ablation, x: Tensor) -> Tensor:
+def _aggregate_criss_cross(
+    block: CrissCrossBlock, ablation: Ablation, x: Tensor, factor: Tensor | None = None
+) -> Tensor:
+    """Replaces the block's `aggregate` for shuffled keys or a window."""
     query, key, value = block.query_conv(x), block.key_conv(x), block.value_conv(x)
     if ablation.kind == "shuffled":
         order = permutation(key.shape[2] * key.shape[3], x.device)
-        return criss_cross_context(query, key.flatten(2).index_select(2, order).view(key.shape), value)
-    dtype = accumulation_dtype(value.dtype)
-    with no_autocast(x):
-        maps = query.to(dtype), key.to(dtype), value.to(dtype)
-        return reference_criss_cross_context(*maps, radius=ablation.radius).to(value.dtype)
+        context = criss_cross_context(query, key.flatten(2).index_select(2, order).view(key.shape), value)
+    else:
+        with no_autocast(x):
+            maps = (y.to(accumulation_dtype(value.dtype)) for y in (query, key, value))
+            context = reference_criss_cross_context(*maps, radius=ablation.radius).to(value.dtype)
+    return context if factor is None else factor * context
 
 
 def _aggregate_non_local(block: NonLocalBlock, ablation: Ablation, x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ Needs the extra `timm`. Source of the pyramid: ViTDet, Li et al. 2022, arXiv:220
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -161,17 +160,14 @@ class Pyramid(nn.Module):
         return [self.up4(x), self.up2(x), x, self.down2(x)]
 
 
-def _timm() -> ModuleType:
-    if importlib.util.find_spec("timm") is None:
-        raise ConfigError("model.backbone: timm is not installed; pip install 'segnl[timm]'")
-    return importlib.import_module("timm")
-
-
 def _build(cfg: TimmConfig, *, out_indices: Sequence[int] | None = None, **arguments: Any) -> Any:
     """Returns timm's feature network. Raises ConfigError for an unknown name or a stride that it cannot have."""
-    timm = _timm()
+    if importlib.util.find_spec("timm") is None:
+        raise ConfigError("model.backbone: timm is not installed; pip install 'segnl[timm]'")
+    timm = importlib.import_module("timm")
     if not timm.is_model(cfg.model.partition(".")[0]):
-        raise ConfigError(f"model.backbone.model: timm has no {cfg.model!r}{_near(timm, cfg.model)}")
+        near = suggest(cfg.model, timm.list_models(), otherwise="timm.list_models() lists all")
+        raise ConfigError(f"model.backbone.model: timm has no {cfg.model!r}{near}")
     if out_indices is not None:
         arguments["out_indices"] = out_indices
     if cfg.output_stride is not None:
@@ -192,11 +188,6 @@ def _build(cfg: TimmConfig, *, out_indices: Sequence[int] | None = None, **argum
     if "output_stride" in refused:
         raise ConfigError(f"model.backbone.output_stride: timm cannot dilate {cfg.model}; leave it out")
     raise ConfigError(f"model.backbone.model: {cfg.model}: has no feature maps in timm ({refused.splitlines()[0]})")
-
-
-def _near(timm: ModuleType, name: str) -> str:
-    near = suggest(name, timm.list_models())
-    return near if "did you mean" in near else "; timm.list_models() lists all"
 
 
 BACKBONE = TimmBackbone
