@@ -70,12 +70,12 @@ def train_batches(
     require_workers(workers)
     require_shared_memory(workers, batch_bytes, batches=workers * (PREFETCH + 1))
     keys = BatchKeys(len(data), plan)
-    items = _Items(data, transform)
     if workers == 0:
-        yield from _load(items, keys, _collate, 0, timeout_s, batch_bytes=batch_bytes)
+        yield from _load(_Batches(data, transform, collate), keys, 0, timeout_s, batch_bytes=batch_bytes)
         return
     shared = _SharedBatches(workers, (num_samples, bytes_per_pixel - 1, rows, columns))
-    arrivals = _load(items, keys, shared.store, workers, timeout_s, batch_bytes=batch_bytes, is_stopped=is_stopped)
+    batches = _Batches(data, transform, shared.store)
+    arrivals = _load(batches, keys, workers, timeout_s, batch_bytes=batch_bytes, is_stopped=is_stopped)
     with closing(arrivals):
         for place, sample_ids in arrivals:
             yield shared.load(place, sample_ids)
@@ -92,7 +92,8 @@ def eval_samples(
     indices = range(len(data)) if indices is None else indices
     keys, workers = [[(index,)] for index in indices], min(workers, len(indices))
     image_bytes = _bytes_per_pixel(data) * LARGE_IMAGE_PIXELS
-    pairs = _load(_Items(data, _tensors), keys, itemgetter(0), workers, timeout_s, batch_bytes=image_bytes)
+    images = _Batches(data, _tensors, itemgetter(0))
+    pairs = _load(images, keys, workers, timeout_s, batch_bytes=image_bytes)
     for index, (image, label) in zip(indices, pairs, strict=True):
         yield index, Sample(image.numpy(), label.numpy(), data.sample_ids[index])
 
@@ -139,33 +140,30 @@ class _WorkerError:
     message: str
 
 
-class _Items(Dataset[Any]):
-    """Samples, changed by `make(sample, *key)`, or errors. A key's last number is the sample's index."""
+class _Batches(Dataset[Any]):
+    """Samples of a list of keys, changed by `make(sample, *key)` and put together by `collate`; or the first's error.
 
-    def __init__(self, data: SegmentationData, make: Callable[..., Any]) -> None:
-        self.data = data
-        self.make = make
+    A key's last number is the sample's index.
+    """
 
-    def __getitem__(self, key: tuple[int, ...]) -> Any:
-        try:
-            return self.make(self.data.read(key[-1]), *key)
-        except SegnlError as err:
-            context = f"index {key[-1]}" + (f", epoch {key[0]}" if len(key) > 1 else "")
-            # A subclass of DataError may take other arguments than a message.
-            return _WorkerError(DataError if isinstance(err, DataError) else type(err), f"{err} ({context})")
+    def __init__(self, data: SegmentationData, make: Callable[..., Any], collate: Callable[[list[Any]], Any]) -> None:
+        self.data, self.make, self.collate = data, make, collate
+
+    def __getitem__(self, keys: list[tuple[int, ...]]) -> Any:
+        items = []
+        for key in keys:
+            try:
+                items.append(self.make(self.data.read(key[-1]), *key))
+            except SegnlError as err:
+                context = f"index {key[-1]}" + (f", epoch {key[0]}" if len(key) > 1 else "")
+                # A subclass of DataError may take other arguments than a message.
+                return _WorkerError(DataError if isinstance(err, DataError) else type(err), f"{err} ({context})")
+        return self.collate(items)
 
 
 def _tensors(sample: Sample, _index: int) -> tuple[Tensor, Tensor]:
     """Returns a whole image and its label; tensors cross between processes in shared memory, arrays through a pipe."""
     return torch.from_numpy(sample.image), torch.from_numpy(sample.label)
-
-
-def _error_in(items: list[Any]) -> _WorkerError | None:
-    return next((item for item in items if isinstance(item, _WorkerError)), None)
-
-
-def _collate(items: list[Any]) -> Batch | _WorkerError:
-    return _error_in(items) or collate(items)
 
 
 class _SharedBatches:
@@ -184,14 +182,12 @@ class _SharedBatches:
         self.count = 0
         """Batches that this worker has stored."""
 
-    def store(self, items: list[Any]) -> "tuple[tuple[int, int], list[str]] | _WorkerError":
-        """Collates in a worker. Returns the batch's place and its sample ids, or an error among the items."""
-        if error := _error_in(items):
-            return error
+    def store(self, samples: list[Sample]) -> tuple[tuple[int, int], list[str]]:
+        """Collates in a worker. Returns the batch's place and its sample ids."""
         worker: Any = get_worker_info()
         place = worker.id, self.count % (PREFETCH + 1)
         self.count += 1
-        return place, collate(items, (self.images[place], self.labels[place])).sample_ids
+        return place, collate(samples, (self.images[place], self.labels[place])).sample_ids
 
     def load(self, place: tuple[int, int], sample_ids: list[str]) -> Batch:
         """Copies a batch in the main process."""
@@ -207,21 +203,25 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
 def _load(
-    items: Dataset[Any],
+    batches: _Batches,
     keys: Iterable[list[Any]],
-    collate_fn: Callable[[list[Any]], Any],
     workers: int,
     timeout_s: float,
     *,
     batch_bytes: int,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Any, None, None]:
-    """Yields the collated items of each list of keys, in order. batch_bytes: of the items of one list, roughly."""
+    """Yields what `batches` makes of each list of keys, in order. batch_bytes: of one of them, roughly."""
     loader = DataLoader(
-        items,
-        batch_sampler=keys,
-        collate_fn=collate_fn,
+        batches,
+        batch_size=None,
+        sampler=keys,
+        collate_fn=_unchanged,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_start_worker,

@@ -3,6 +3,7 @@ import os
 import pickle
 import signal
 import time
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from segnl.core import limits
 from segnl.core.errors import DataError, MachineError
 from segnl.data import loader
 from segnl.data.loader import BatchKeys, BatchPlan, eval_samples, train_batches
+from segnl.data.sample import collate
 from segnl.data.transforms import TrainTransform
 
 
@@ -203,8 +205,8 @@ def test_loading_leaves_torchs_random_state_alone(make_folder):
 
 def test_everything_sent_to_a_spawned_worker_can_be_pickled(make_folder):
     data = make_folder(2)
-    crops = loader._Items(data, TrainTransform(data.cfg, (124, 116, 104), 3))
     store = loader._SharedBatches(1, (4, 3, 7, 11)).store
-    sent = pickle.dumps((crops, loader._Items(data, loader._tensors), store, loader._start_worker))
-    again, *_ = pickle.loads(sent)
-    np.testing.assert_array_equal(again[0, 1].image, crops[0, 1].image)
+    crops = loader._Batches(data, TrainTransform(data.cfg, (124, 116, 104), 3), collate)
+    images = loader._Batches(data, loader._tensors, itemgetter(0))
+    again, *_ = pickle.loads(pickle.dumps((crops, images, store, loader._unchanged, loader._start_worker)))
+    assert same(again[[(0, 1)]], crops[[(0, 1)]])
