@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import add_count, add_set, path_of
+from segnl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from segnl.studies.probe_results import ProbeResults
@@ -43,7 +44,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:  # as with a shell's variable that is not set
+        raise ConfigError(f"--heads or --tasks '{text}': names nothing; expected names such as fcn,rcca")
+    return names
 
 
 def run(args: argparse.Namespace) -> None:

@@ -261,6 +261,12 @@ def test_streets_are_made_and_checked_and_scored_officially(tmp_path, monkeypatc
     assert metrics["official"]["class_iou"] == pytest.approx(metrics["miou"], abs=1e-12)
 
 
+@pytest.mark.parametrize("option", ["--heads", "--tasks"])
+def test_an_empty_list_of_the_probe_is_refused(option, capsys, tmp_path):
+    assert "names nothing" in refused(capsys, 2, "probe", option, "", "--out", tmp_path / "probe")
+    assert not (tmp_path / "probe").exists()
+
+
 def test_a_malformed_size_is_refused(capsys, tmp_path):
     for size in ("256", "0x64", "64x0"):
         assert "expected rows x columns" in refused(capsys, 2, "data", "streets", "--out", tmp_path / "s", "--hw", size)
