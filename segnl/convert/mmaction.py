@@ -134,9 +134,7 @@ def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
         "base_channels": reader.count("base_channels", 64),
         "strides": _four(reader, "spatial_strides", (1, 2, 2, 2)),
         "time_strides": _four(reader, "temporal_strides", (1, 1, 1, 1)),
-        "stem_kernel": list(
-            reader.integers("conv1_kernel", (3, 7, 7), lambda sizes: len(sizes) == 3, "three integers")
-        ),
+        "stem_kernel": reader.integers("conv1_kernel", (3, 7, 7), lambda sizes: len(sizes) == 3, "three integers"),
         "has_pool": reader.flag("with_pool1", default=True),
         "has_time_pool": reader.flag("with_pool2", default=True),
         "inflated": _per_block(reader, "inflate", 1, num_blocks),
@@ -179,9 +177,7 @@ def _reader(config: Any, where: str, *types: str) -> _Reader:
 
 def _four(reader: Reader, key: str, default: tuple[int, ...]) -> list[int]:
     """Returns four integers of at least 1."""
-    return list(
-        reader.integers(key, default, lambda values: len(values) == 4 and min(values) >= 1, "four integers above 0")
-    )
+    return reader.integers(key, default, lambda values: len(values) == 4 and min(values) >= 1, "four integers above 0")
 
 
 def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]) -> list[list[bool]]:

@@ -140,9 +140,9 @@ class Reader:
         default: tuple[int, ...],
         is_valid: Callable[[Sequence[int]], bool] = lambda _: True,
         expected: str = "a list of integers",
-    ) -> tuple[int, ...]:
+    ) -> list[int]:
         """Returns the value of `key`, a list of integers that `is_valid` accepts."""
-        return tuple(self.checked(key, default, lambda value: _are_integers(value) and is_valid(value), expected))
+        return list(self.checked(key, default, lambda value: _are_integers(value) and is_valid(value), expected))
 
     def error(self, key: str, value: Any, expected: str) -> ConfigError:
         """Returns the error for a value of `key` that is not what is expected."""
@@ -268,7 +268,7 @@ def _dilation_settings(reader: Reader, depth: int) -> JSONDict:
         "multi_grid", None, lambda value: value is None or _are_integers(value), "a list of integers"
     )
     contracts = bool(reader.take("contract_dilation", False))
-    settings: JSONDict = {"output_stride": _STRIDES[strides], "contract_dilation": contracts}
+    settings: JSONDict = {"output_stride": _STRIDES[tuple(strides)], "contract_dilation": contracts}
     default_plans = plan_stages(ResNetConfig.model_validate({"depth": depth, **settings}))
     exceptions: dict[str, list[int]] = {}
     for layer, plan, dilation in zip(LAYERS, default_plans, per_stage, strict=True):

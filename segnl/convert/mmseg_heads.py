@@ -209,12 +209,8 @@ def _gc(reader: Reader) -> Translation:
 _ASPP_NAMES = {"head.image_pool": "image_pool.1", "head.branches": "aspp_modules", "head.project": "bottleneck"}
 
 
-def _dilations(reader: Reader) -> list[int]:
-    return list(reader.integers("dilations", (1, 6, 12, 18)))
-
-
 def _aspp(reader: Reader) -> Translation:
-    return Translation({"name": "aspp", "dilations": _dilations(reader)}, _ASPP_NAMES)
+    return Translation({"name": "aspp", "dilations": reader.integers("dilations", (1, 6, 12, 18))}, _ASPP_NAMES)
 
 
 def _separable_aspp(reader: Reader) -> Translation:
@@ -225,20 +221,20 @@ def _separable_aspp(reader: Reader) -> Translation:
             f"{reader.where}: c1_in_channels {in_channels!r}, c1_channels {channels!r}; "
             "expected integers above 0, or 0 twice"
         )
-    settings: JSONDict = {"name": "deeplabv3plus", "dilations": _dilations(reader)}
+    settings: JSONDict = {"name": "deeplabv3plus", "dilations": reader.integers("dilations", (1, 6, 12, 18))}
     settings |= {"low_channels": channels} if channels else {"low_stage": None}
     names = _ASPP_NAMES | {"head.low": "c1_bottleneck", "head.decode": "sep_bottleneck"}
     return Translation(settings, names, low_channels=in_channels)
 
 
 def _psp(reader: Reader) -> Translation:
-    bins = list(reader.integers("pool_scales", (1, 2, 3, 6)))
+    bins = reader.integers("pool_scales", (1, 2, 3, 6))
     names = {f"head.levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
     return Translation({"name": "psp", "bins": bins}, names | {"head.join": "bottleneck"})
 
 
 def _uper(reader: Reader) -> Translation:
-    bins, finer = list(reader.integers("pool_scales", (1, 2, 3, 6))), range(3)
+    bins, finer = reader.integers("pool_scales", (1, 2, 3, 6)), range(3)
     names = {f"head.pool_levels.{index}": f"psp_modules.{index}.1" for index in range(len(bins))}
     names |= {f"head.laterals.{index}": f"lateral_convs.{index}" for index in finer}
     names |= {f"head.levels.{index}": f"fpn_convs.{index}" for index in finer}
@@ -278,7 +274,7 @@ def _isa(reader: Reader) -> Translation:
     names = {"head.reduce": "in_conv", "head.join": "out_conv"}
     for ours, theirs in (("head.long_range", "global_relation"), ("head.short_range", "local_relation")):
         names |= _projections(f"{ours}.attention", theirs, num_convs=2) | {f"{ours}.out": f"{theirs}.output_project"}
-    settings = {"name": "isa", "inner_channels": reader.count("isa_channels"), "group_hw": list(group_hw)}
+    settings = {"name": "isa", "inner_channels": reader.count("isa_channels"), "group_hw": group_hw}
     return Translation(settings, names)
 
 
@@ -307,7 +303,7 @@ def _ann(reader: Reader) -> Translation:
     settings = {
         "name": "ann",
         "inner_channels": reader.count("project_channels"),
-        "bins": list(reader.integers("key_pool_scales", (1, 3, 6, 8))),
+        "bins": reader.integers("key_pool_scales", (1, 3, 6, 8)),
     }
     names = {"head.reduce": "bottleneck"}
     for ours, theirs in (("head.fusion", "fusion"), ("head.itself", "context")):

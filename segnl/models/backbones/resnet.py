@@ -4,6 +4,7 @@ Sources: He et al. 2016, arXiv:1512.03385; dilation instead of strides, Chen et 
 and avg_down, He et al. 2019, arXiv:1812.01187; blocks that start as the identity, Goyal et al. 2017, arXiv:1706.02677.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -173,19 +174,15 @@ class Bottleneck(ResidualBlock):
         super().__init__(convs, _shortcut(in_channels, out_channels, stride, cfg), zero_init=cfg.zero_init_residual)
 
 
-def plain_stem(channels: int) -> nn.Sequential:
-    """Builds a 7x7 convolution of stride 2: modules 0 (conv) and 1 (norm)."""
-    return nn.Sequential(_conv(3, channels, 7, 2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-
-
-def deep_stem(channels: int) -> nn.Sequential:
-    """Builds three 3x3 convolutions, the first of stride 2, two with half the channels: modules 0, 1; 3, 4; 6, 7."""
-    layers: list[nn.Module] = []
-    half = channels // 2
-    for in_channels, out_channels, stride in ((3, half, 2), (half, half, 1), (half, channels, 1)):
-        conv = _conv(in_channels, out_channels, 3, stride)
-        layers += [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+def build_stem(kind: str, channels: int) -> nn.Sequential:
+    """Builds the convolutions of StemConfig: modules 0 (conv) and 1 (norm), in a deep stem also 3, 4 and 6, 7."""
+    if kind == "plain":
+        convs = [_conv(3, channels, 7, 2)]
+    else:
+        half = channels // 2
+        convs = [_conv(3, half, 3, 2), _conv(half, half, 3), _conv(half, channels, 3)]
+    layers = ([conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)] for conv in convs)
+    return nn.Sequential(*itertools.chain.from_iterable(layers))
 
 
 class ResNet(Backbone):
@@ -199,7 +196,7 @@ class ResNet(Backbone):
         super().__init__()
         self.cfg = cfg
         block = BasicBlock if cfg.block_kind == "basic" else Bottleneck
-        self.stem = (deep_stem if cfg.stem.kind == "deep" else plain_stem)(cfg.stem_channels)
+        self.stem = build_stem(cfg.stem.kind, cfg.stem_channels)
         pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=cfg.stem.ceil_mode)
         self.maxpool = pool if cfg.stem.has_pool else nn.Identity()
         channels, stage_channels, stage_strides = cfg.stem_channels, [], []

@@ -46,16 +46,13 @@ def load_strict(
     counters = [name for name in names if name not in state and name.endswith("num_batches_tracked")]
     missing = [name for name in names if name not in state and name not in counters]
     unknown = [name for name in state if name not in names]
-    shapes = [
-        f"{name} {tuple(tensor.shape)} instead of {tuple(ours[names[name]].shape)}"
-        for name, tensor in state.items()
-        if name in names and tensor.shape != ours[names[name]].shape
-    ]
-    types = [
-        f"{name} {tensor.dtype} instead of {ours[names[name]].dtype}".replace("torch.", "")
-        for name, tensor in state.items()
-        if name in names and ours[names[name]].is_floating_point() and not tensor.is_floating_point()
-    ]
+    shapes, types = [], []
+    for name, tensor in state.items():
+        own = ours[names[name]] if name in names else tensor
+        if tensor.shape != own.shape:
+            shapes.append(f"{name} {tuple(tensor.shape)} instead of {tuple(own.shape)}")
+        if own.is_floating_point() and not tensor.is_floating_point():
+            types.append(f"{name} {tensor.dtype} instead of {own.dtype}".replace("torch.", ""))
     problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes), ("of another type", types)]
     if any(tensors for _, tensors in problems):
         text = "; ".join(f"{problem}: {listed(tensors)}" for problem, tensors in problems if tensors)

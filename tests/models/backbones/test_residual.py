@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from segnl.models.backbones.resnet import BasicBlock, Bottleneck, ResNetConfig, deep_stem, plain_stem
+from segnl.models.backbones.resnet import BasicBlock, Bottleneck, ResNetConfig, build_stem
 
 
 @pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
@@ -40,6 +40,6 @@ def test_a_pooling_shortcut_covers_odd_sizes() -> None:
 
 
 def test_stems_halve_and_have_the_published_channels() -> None:
-    assert plain_stem(64)(torch.randn(1, 3, 33, 17)).shape == (1, 64, 17, 9)
-    channels = [layer.out_channels for layer in deep_stem(128) if isinstance(layer, nn.Conv2d)]
+    assert build_stem("plain", 64)(torch.randn(1, 3, 33, 17)).shape == (1, 64, 17, 9)
+    channels = [layer.out_channels for layer in build_stem("deep", 128) if isinstance(layer, nn.Conv2d)]
     assert channels == [64, 64, 128]
