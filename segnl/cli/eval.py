@@ -11,6 +11,8 @@ from segnl.core.outputs import json_file
 if TYPE_CHECKING:
     from segnl.evaluation.evaluate_run import EvaluationRequest
     from segnl.evaluation.evaluation import Evaluation
+    from segnl.evaluation.presets import Preset
+    from segnl.models.ablation import Ablation
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -21,6 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--split", default="val", help="split of the data set (default val)")
     add(
         "--preset",
+        type=_preset,
         metavar="NAME",
         help="published inference settings: cityscapes-whole, cityscapes-slide, cityscapes-ms, cityscapes-slide-ms, "
         "ade20k-mmseg, ade20k-mmseg-ms or ade20k-csail (the five scales of MIT CSAIL's code); --set overrides "
@@ -47,25 +50,35 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--ablate",
+        type=_ablation,
         metavar="NAME",
         help="change the attention of non_local, dnl or rcca: gamma0 (off), shuffled, window=R (R positions at most)",
     )
     add_json(command, "also write the scores to FILE")
 
 
+def _preset(name: str) -> "Preset":
+    from segnl.evaluation.presets import find_preset
+
+    return find_preset(name)
+
+
+def _ablation(text: str) -> "Ablation":
+    from segnl.models.ablation import parse_ablation
+
+    return parse_ablation(text)
+
+
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.distributed import process_group
     from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
-    from segnl.evaluation.presets import find_preset
-    from segnl.models.ablation import parse_ablation
     from segnl.runs.run import open_run
 
-    preset = None if args.preset is None else find_preset(args.preset)
     request = EvaluationRequest(
         split=args.split,
-        preset=preset,
-        ablation=None if args.ablate is None else parse_ablation(args.ablate),
+        preset=args.preset,
+        ablation=args.ablate,
         with_strata=args.strata,
         official=args.official,
         masks=args.masks,
@@ -76,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
             if group.is_rank0 and args.json is not None:
                 ensure_writable(args.json.parent)
                 args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
-            settings = {"eval": preset.settings} if preset else None
+            settings = {"eval": args.preset.settings} if args.preset else None
             run = open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:

@@ -238,7 +238,8 @@ def compose_overridden(mapping: JSONDict, overrides: Sequence[str], *, file: str
 
 def compose(mapping: Mapping[str, Any], file: str) -> Recipe:
     """Validates a whole recipe; file: for messages."""
-    return validate(Recipe, _with_present_keys(mapping), file=file)
+    mapping = _with_present_keys(mapping)
+    return validate(Recipe, mapping, file=file)
 
 
 def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
