@@ -9,11 +9,13 @@ A mask holds integer ids `H W`, of which 255 stands for "no class", or RGB colou
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 ARRAY_SUFFIXES = (".npy", ".npz")
 MAX_GUESSES = 100
 """Labels whose names are compared with that of a prediction, to advise options."""
-_ENDS = ("prefix", "suffix")
+NO_ENDS: Mapping[str, tuple[str, str]] = {"label": ("", ""), "prediction": ("", "")}
 
 
 def find_masks(
@@ -143,19 +145,26 @@ def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:
     return np.asarray(array)
 
 
-def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
+def pair_masks(
+    labels: Masks, predictions: Masks, ends: Mapping[str, tuple[str, str]] = NO_ENDS, kind: str = ""
+) -> list[tuple[str, str]]:
     """Pairs each prediction with its label; returns (label's id, prediction's id), sorted.
 
     Ids are compared whole; if that leaves a prediction without a label, by the last name of their paths; if that does
-    too, as numbers (COCO's image 139 is 000000000139). Labels may be left over. Raises DataError naming the first
-    prediction without a label, or two predictions with one.
+    too, as numbers (COCO's image 139 is 000000000139). Labels may be left over.
+    ends, kind: for advice: the prefix and suffix in use of each side that is a folder; a text in the names of labels.
+
+    Raises DataError naming predictions without a label, two labels of one prediction, or two predictions of one label.
     """
+    missing: list[str] = []
     for name_of in (str, _last_name, _number):
         by_name: dict[str, list[str]] = {}
         for label_id in labels:
             by_name.setdefault(name_of(label_id), []).append(label_id)
-        label_ids = {own: by_name.get(name_of(own), []) for own in predictions}
-        if all(len(ids) == 1 for ids in label_ids.values()):
+        label_ids = {own: by_name.get(name_of(own), []) for own in sorted(predictions)}
+        without = [own for own, ids in label_ids.items() if not ids]
+        doubled = {own: ids for own, ids in label_ids.items() if len(ids) > 1}
+        if not without and not doubled:
             pairs = sorted((ids[0], own) for own, ids in label_ids.items())
             for (label_id, first), (next_id, second) in itertools.pairwise(pairs):
                 if label_id == next_id:
@@ -164,46 +173,91 @@ def pair_masks(labels: Masks, predictions: Masks) -> list[tuple[str, str]]:
                         f"{labels[label_id].where}; keep one of them"
                     )
             return pairs
-    without = [own for own in sorted(predictions) if own not in labels]
-    hint = _options_that_pair([*map(_last_name, labels)], [*map(_last_name, predictions)]) or (
-        "the JSON names no files: add COCO's `images` (id, file_name)"
+        if not missing and not doubled and 2 * len(without) < len(predictions):
+            missing = without
+        if doubled and doubled.keys() >= {*missing} and (not without or 2 * len(doubled) >= len(predictions)):
+            own, (first, second, *_) = next(iter(doubled.items()))
+            folders = _folders_of_labels(labels, doubled)
+            hint = f"use --labels {' or '.join(folders)}" if "label" in ends else "keep one of them"
+            raise DataError(
+                f"{predictions[own].where}: two labels have its name, {labels[first].where} and "
+                f"{labels[second].where}; {hint}"
+            )
+    lead = f"{predictions[(missing or without)[0]].where}: no label belongs to it"
+    if missing:
+        raise DataError(
+            f"{lead}; missing labels: {listed(missing, limit=3)}; the other {len(predictions) - len(missing)} "
+            "predictions have one: add what is missing, or remove these predictions"
+        )
+    hint = _options_that_pair(labels, predictions, ends, kind) or (
+        'the JSON names no files: save {"images": [{"id": ..., "file_name": ...}, ...], "annotations": [your results]}'
         if any(mask.image_id is not None for mask in [*labels.values(), *predictions.values()])
         else "rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
     )
     raise DataError(
-        f"{predictions[without[0]].where}: no label belongs to it, as for {len(without)} of {len(predictions)} "
-        f"predictions; labels are named like '{min(labels)}': {hint}"
+        f"{lead}, as for {len(without)} of {len(predictions)} predictions; labels are named like '{min(labels)}': "
+        f"{hint}"
     )
 
 
-def _options_that_pair(labels: Sequence[str], predictions: Sequence[str]) -> str:
-    """Returns advice to cut the names so that every prediction has one label; "" where nothing helps."""
-    first = min(predictions)
-    for label in sorted(labels)[:MAX_GUESSES]:
-        match = SequenceMatcher(None, label, first, autojunk=False).find_longest_match()
-        ends = {
-            "label": (label[: match.a], label[match.a + match.size :]),
-            "prediction": (first[: match.b], first[match.b + match.size :]),
-        }
-        kept = label[match.a : match.a + match.size]
-        if any(start[-1:].isdigit() and kept[:1].isdigit() for start, _ in ends.values()) or any(
-            end[:1].isdigit() and kept[-1:].isdigit() for _, end in ends.values()
+def _folders_of_labels(labels: Masks, doubled: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the folders that each have a file of these names, without those of images."""
+    paths = [[Path(labels[own].where) for own in ids] for ids in doubled.values()]
+    levels = zip(*(path.parts for path in paths[0]), strict=False)
+    depth = next((i for i, names in enumerate(levels) if len({*names}) > 1), 0) + 1
+    folders: dict[tuple[str, ...], list[str]] = {}
+    for path in itertools.chain(*paths):
+        folders.setdefault(path.parts[:depth], []).append(str(path.parent))
+    common = [os.path.commonpath(parents) for parents in folders.values() if len(parents) == len(paths)]
+    return [own for own in common if "image" not in own[len(os.path.commonpath(common)) :].lower()] or common
+
+
+def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tuple[str, str]], kind: str) -> str:
+    """Returns advice to cut the names so that most predictions have one label; "" where nothing helps."""
+    masks = {"label": labels, "prediction": predictions}
+    names = {side: [*map(_last_name, own)] for side, own in masks.items()}
+    candidates = [own for own in sorted(labels) if kind.lower() in Path(labels[own].where).name.lower()]
+    advice: dict[str, None] = {}
+    guesses = itertools.product(sorted(names["prediction"])[:3], (candidates or sorted(labels))[:MAX_GUESSES])
+    for prediction, label in ((first, _last_name(second)) for first, second in guesses):
+        match = SequenceMatcher(None, label, prediction, autojunk=False).find_longest_match()
+        kept = label[match.a : match.a + match.size].strip("_-. ")
+        cuts = {"label": label.partition(kept)[::2], "prediction": prediction.partition(kept)[::2]} if kept else {}
+        if any(
+            (before[-1:].isdigit() and kept[0].isdigit()) or (after[:1].isdigit() and kept[-1].isdigit())
+            for before, after in cuts.values()
         ):
             continue  # 01 and 02 are other samples, not 0 with other ends
-        left = [name for own in labels if (name := _cut(own, *ends["label"]))]
-        right = [name for own in predictions if (name := _cut(own, *ends["prediction"]))]
-        if len({*right}) == len(predictions) and len({*left}) == len(left) and {*right} <= {*left}:
+        if not cuts or any(any(cut) and side not in ends for side, cut in cuts.items()):
+            continue
+        left, right = ([name for own in names[side] if (name := _cut(own, *cuts[side]))] for side in cuts)
+        if len({*left}) == len(left) and len({*right}) == len(right) and 2 * len({*left} & {*right}) > len(predictions):
+            end = {side: Path(next(iter(own.values())).where).suffix for side, own in masks.items()}
             options = [
-                (f"--{side}-{kind}", text) for side in ends for kind, text in zip(_ENDS, ends[side], strict=True)
+                (f"--{side}-{name}", text)
+                for side, (before, after) in cuts.items()
+                for prefix, suffix in [ends.get(side, ("", ""))]
+                for name, text in (
+                    ("prefix", prefix + before),
+                    ("suffix", after + (suffix or (end[side] if after else ""))),
+                )
             ]
-            return "add " + " ".join(f"{option} {text}" for option, text in options if text)
-    return ""
+            advice[
+                " ".join(f"{option}{'=' if text[0] == '-' else ' '}{quote(text)}" for option, text in options if text)
+            ] = None
+    return f"use {', or '.join([*advice][:3])}" if advice else ""
 
 
 def _cut(name: str, start: str, end: str) -> str:
     """Returns the name without its ends; "" for one that has others."""
     has_ends = name.startswith(start) and name.endswith(end)
     return name[len(start) : len(name) - len(end)] if has_ends else ""
+
+
+def listed(names: Sequence[str], limit: int) -> str:
+    """Writes up to `limit` names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _last_name(sample_id: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from segnl.core.progress import Progress
 from segnl.data.mask_files import CategoryIds, Mask, find_masks, pair_masks
 from segnl.evaluation.score_classes import class_ids, class_table
 from segnl.evaluation.score_pair import PairReader
+from segnl.evaluation.score_request import LABEL_KINDS, check_foreground, refuse_other_ids, refuse_unread_foreground
 from segnl.evaluation.score_request import ScoreRequest as ScoreRequest
-from segnl.evaluation.score_request import check_foreground, refuse_other_ids, refuse_unread_foreground
 from segnl.evaluation.score_warnings import class_warnings, coverage_warnings, ids_warnings, pairing_warnings
 from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import joint_counts, mean_of_defined, metrics_dict, number_or_none, ratio
@@ -164,7 +165,15 @@ def score_masks(request: ScoreRequest) -> MaskScore:
         prefix=request.prediction_prefix,
         reference=request.labels,
     )
-    pairs = pair_masks(labels, predictions)
+    kind = LABEL_KINDS.get(request.classes, "")
+    if not any(kind.lower() in Path(label.where).name.lower() for label in labels.values()):
+        refuse_other_ids(request.classes, [label.where for label in labels.values()])
+    ends = {
+        "label": (request.labels, (request.label_prefix, request.label_suffix)),
+        "prediction": (request.predictions, (request.prediction_prefix, request.prediction_suffix)),
+    }
+    folder_ends = {side: own for side, (path, own) in ends.items() if path.is_dir()}
+    pairs = pair_masks(labels, predictions, folder_ends, kind)
     masks = [(labels[label_id], predictions[own]) for label_id, own in pairs]
     refuse_other_ids(request.classes, [label.where for label, _ in masks])
     reader, size = PairReader(request, table), table.num_classes + 1

@@ -10,6 +10,9 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.evaluation.score_classes import PredictionIds
 from segnl.labels.table import ClassTable
 
+LABEL_KINDS = {"cityscapes": "labelIds", "cityscapes-train": "labelTrainIds"}
+"""A text in the names of the labels of a built-in table."""
+
 
 @dataclass(frozen=True)
 class ScoreRequest:
@@ -41,13 +44,12 @@ class ScoreRequest:
 
 def refuse_other_ids(classes: str, label_files: Sequence[str]) -> None:
     """Raises ConfigError for Cityscapes' labels of one kind of ids and the table of the other kind."""
-    kinds = {"cityscapes": "labelIds", "cityscapes-train": "labelTrainIds"}
-    for other in kinds.keys() - {classes} if classes in kinds else ():
-        files = [file for file in label_files if kinds[other].lower() in Path(file).name.lower()]
+    for other in LABEL_KINDS.keys() - {classes} if classes in LABEL_KINDS else ():
+        files = [file for file in label_files if LABEL_KINDS[other].lower() in Path(file).name.lower()]
         if files:
             raise ConfigError(
-                f"{files[0]}: by its name a label of {kinds[other]}, as {len(files)} of {len(label_files)} labels are, "
-                f"but --classes {classes} reads {kinds[classes]}; use --classes {other}"
+                f"{files[0]}: by its name a label of {LABEL_KINDS[other]}, as {len(files)} of {len(label_files)} "
+                f"labels are, but --classes {classes} reads {LABEL_KINDS[classes]}; use --classes {other}"
             )
 
 

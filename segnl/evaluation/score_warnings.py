@@ -9,6 +9,7 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
+from segnl.data.mask_files import listed
 from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
 from segnl.metrics.confusion import Confusion, ratio
 
@@ -204,7 +205,7 @@ def _permutation_warnings(score: "MaskScore") -> list[str]:
             "class in their order, each with its id in the labels, and add --prediction-ids train. Palette files are "
             "read by their indices, not by their colours."
         )
-    return [f"The predicted ids look {cause}: {_listed(pairs, limit=3)}. {remedy}"]
+    return [f"The predicted ids look {cause}: {listed(pairs, limit=3)}. {remedy}"]
 
 
 def class_warnings(score: "MaskScore") -> list[str]:
@@ -217,10 +218,10 @@ def class_warnings(score: "MaskScore") -> list[str]:
         for is_missing in ((target > 0) & (predicted == 0), (target == 0) & (confusion.prediction() > 0))
     )
     if never:
-        warnings.append(f"Never predicted, though labelled: {_listed(never)}. Each counts 0 in the mean.")
+        warnings.append(f"Never predicted, though labelled: {listed(never, limit=8)}. Each counts 0 in the mean.")
     if only:
         warnings.append(
-            f"Predicted, though never labelled: {_listed(only)}. Each counts 0 in the exact mIoU; definitions "
+            f"Predicted, though never labelled: {listed(only, limit=8)}. Each counts 0 in the exact mIoU; definitions "
             "differ in this."
         )
     unassigned = int(confusion.matrix[:, -1].sum())
@@ -239,8 +240,3 @@ def class_warnings(score: "MaskScore") -> list[str]:
 def count_of(number: int, noun: str) -> str:
     """Writes a number and its noun, such as `1 image` or `3 images`."""
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _listed(names: Sequence[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -122,8 +122,8 @@ def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[
     assert main(["score", *folders]) == 3
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segnl: error")]
     assert errors == [
-        f"segnl: error: {folders[0]}/c.png: no label belongs to it, as for 1 of 3 predictions; labels are named like "
-        "'a': rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
+        f"segnl: error: {folders[0]}/c.png: no label belongs to it; missing labels: c; the other 2 predictions have "
+        "one: add what is missing, or remove these predictions"
     ]
 
 

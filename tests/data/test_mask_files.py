@@ -189,7 +189,7 @@ def of(*sample_ids: str) -> Masks:
     def never() -> Any:
         raise AssertionError
 
-    return {own: Mask(f"file {own}", never) for own in sample_ids}
+    return {own: Mask(f"files/{own}.png", never) for own in sample_ids}
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,26 @@ def test_ids_are_paired_whole_then_by_name_then_as_numbers(
 @pytest.mark.parametrize(
     ("labels", "predictions", "message"),
     [
-        (("a",), ("a", "b"), "file b: no label belongs to it, as for 1 of 2 predictions; labels are named like 'a'"),
-        (("a", "b"), ("x/a", "y/a"), "file y/a: file x/a has the same label, file a"),
-        (("x/a", "y/a"), ("a",), "file a: no label belongs to it"),
+        (("a",), ("a", "b"), r"/b\.png: no label belongs to it, as for 1 of 2 predictions; labels are named like 'a'"),
+        (("a", "b"), ("x/a", "y/a"), r"/y/a\.png: files/x/a\.png has the same label, files/a\.png"),
+        (
+            ("images/val/c/a", "masks/val/c/a", "images/val/d/b", "masks/val/d/b", "masks/train/c"),
+            ("a", "b"),
+            r"/a\.png: two labels have its name, files/images/val/c/a\.png and files/masks/val/c/a\.png; "
+            "use --labels files/masks/val$",
+        ),
+        (("val/x/a", "val/y/a"), ("a",), "use --labels files/val/x or files/val/y$"),
+        (
+            ("x/1", "y/1"),
+            ("x/1", "y/1", "x/2"),
+            r"/x/2\.png: no label .*; missing labels: x/2; the other 2 ",
+        ),
+        (("x/a", "y/a", "b", "c"), ("a", "b", "c"), "use --labels files/x or files/y$"),
+        (
+            tuple("abcdefghi"),
+            tuple("abcdefghiABCD"),
+            "missing labels: A, B, C and 1 more; the other 9 predictions have one: add what is missing, or remove",
+        ),
     ],
 )
 def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tuple[str, ...], message: str) -> None:
@@ -225,24 +242,51 @@ def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tu
     ("labels", "predictions", "options"),
     [
         (("001", "002"), ("frame_001", "frame_002"), "--prediction-prefix frame_"),
-        (("001", "002", "003"), ("out/001_pred", "out/003_pred"), "--prediction-suffix _pred"),
+        (("001", "002", "003"), ("out/001_pred", "out/003_pred"), "--prediction-suffix _pred.png"),
         (
             ("b/b_01_gtFine_labelIds", "b/b_02_gtFine_labelIds"),
             ("b_02_leftImg8bit",),
-            "--label-suffix gtFine_labelIds --prediction-suffix leftImg8bit",
+            "--label-suffix _gtFine_labelIds.png --prediction-suffix _leftImg8bit.png",
         ),
         (
             ("mask_07", "mask_08"),
             ("im-08.x", "im-07.x"),
-            "--label-prefix mask_ --prediction-prefix im- --prediction-suffix .x",
+            "--label-prefix mask_ --prediction-prefix im- --prediction-suffix .x.png",
         ),
     ],
 )
 def test_options_that_would_pair_them_are_advised(
     labels: tuple[str, ...], predictions: tuple[str, ...], options: str
 ) -> None:
-    with pytest.raises(DataError, match=f": add {options}$"):
+    with pytest.raises(DataError, match=f": use {options}$"):
         pair_masks(of(*labels), of(*predictions))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "options"),
+    [
+        ("labelIds", "", "_gtFine_labelIds.png"),
+        ("labelTrainIds", "", "_gtFine_labelTrainIds.png"),
+        ("labelIds", "_labelIds.png", "_gtFine_labelIds.png"),
+        ("labelIds", "gtFine_labelIds.png", "_gtFine_labelIds.png"),
+    ],
+)
+def test_the_advised_options_pair_the_files_that_the_class_table_wants(
+    tmp_path: Path, kind: str, given: str, options: str
+) -> None:
+    """Also if one of the labels is missing, and whatever suffix was given."""
+    for number in range(3):
+        for name in ("gtFine_instanceIds", "gtFine_labelIds", "gtFine_labelTrainIds")[number == 0 :]:
+            (tmp_path / "gtFine").mkdir(exist_ok=True)
+            Image.fromarray(IDS).save(tmp_path / "gtFine" / f"bonn_{number}_{name}.png")
+        (tmp_path / "out").mkdir(exist_ok=True)
+        Image.fromarray(IDS).save(tmp_path / "out" / f"bonn_{number}_leftImg8bit.png")
+    predictions = find_masks(tmp_path / "out")
+    ends = {"label": ("", given), "prediction": ("", "")}
+    with pytest.raises(DataError, match=f": use --label-suffix {options} --prediction-suffix _leftImg8bit.png$"):
+        pair_masks(find_masks(tmp_path / "gtFine", given), predictions, ends, kind)
+    with pytest.raises(DataError, match="rename the files"):  # as a suffix selects files of a folder only
+        pair_masks(find_masks(tmp_path / "gtFine", given), predictions, {}, kind)
 
 
 def test_a_prefix_selects_files_and_is_cut_off(tmp_path: Path) -> None:

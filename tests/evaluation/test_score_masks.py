@@ -205,6 +205,8 @@ def test_labels_of_train_ids_are_scored_by_their_own_table_and_refused_by_that_o
         score_masks(by_train_ids)
     with pytest.raises(ConfigError, match=r"labelIds\.png: .*; use --classes cityscapes$"):
         score_masks(replace(by_file_ids, classes="cityscapes-train"))
+    with pytest.raises(ConfigError, match=r"; use --classes cityscapes-train$"):  # no suffix would help
+        score_masks(replace(by_train_ids, label_suffix="", prediction_suffix=""))
     miou = np.mean([1 / 2, 1, 0, 1 / 2, 1 / 2])
     assert score_masks(by_file_ids).to_dict()["miou"] == pytest.approx(miou, abs=1e-15)
     for ids in ("file", "train"):
@@ -679,7 +681,9 @@ def test_results_of_coco_that_name_no_file_are_said_to_be_paired_by_number(reque
     score = score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
     assert not any("by number" in own for own in score.warnings)
     (request_.labels / "000000000007.png").rename(request_.labels / "z.png")
-    with pytest.raises(DataError, match=r"names no files: add COCO's `images`"):
+    with pytest.raises(
+        DataError, match=r'names no files: save {"images": \[{"id": ..., "file_name": ...}, ...\], "annotations"'
+    ):
         score_masks(replace(request_, predictions=request_.labels.parent / "p.json"))
     content[0]["category_id"] = 11
     (request_.labels.parent / "p.json").write_text(json.dumps([content[0] | {"image_id": "z"}]))
