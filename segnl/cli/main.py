@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = os.getcwd()
     except OSError as err:
-        return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
+        with safe_output():
+            return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
     backend = os.environ.pop("MPLBACKEND", None)  # matplotlib fails at import for a name that it does not know
     path = list(sys.path)
     sys.path.append(folder)  # so that `head: {name: mylab.heads.swirl}` is found below this folder

@@ -1,10 +1,11 @@
 """Python processes that this one starts. Imports no torch."""
 
+import json
 import os
 import sys
 
 IMPORT_PATH = "SEGNL_IMPORT_PATH"
-"""Environment variable with the import path of the parent."""
+"""Environment variable with the import path of the parent, as JSON: a folder's name may hold a colon."""
 
 
 def child_command(code: str) -> list[str]:
@@ -12,7 +13,7 @@ def child_command(code: str) -> list[str]:
 
     -P: Python would else put the working directory before the standard library, where any yaml.py would be imported.
     """
-    path = f"import os, sys; sys.path[:] = os.environ[{IMPORT_PATH!r}].split(os.pathsep)"
+    path = f"import json, os, sys; sys.path[:] = json.loads(os.environ[{IMPORT_PATH!r}])"
     return [sys.executable, "-P", "-c", f"{path}; {code}"]
 
 
@@ -21,4 +22,4 @@ def child_environment() -> dict[str, str]:
 
     Not as PYTHONPATH: Python would run a sitecustomize.py of the working directory from there, at its start.
     """
-    return os.environ | {IMPORT_PATH: os.pathsep.join(folder for folder in sys.path if folder)}
+    return os.environ | {IMPORT_PATH: json.dumps([folder for folder in sys.path if folder])}

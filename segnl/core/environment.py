@@ -21,12 +21,12 @@ def git_state(folder: Path) -> dict[str, Any]:
     """Returns {"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
     try:
         commit, status = (
-            subprocess.run([*_GIT, *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
+            subprocess.run([*_GIT, *words], cwd=folder, capture_output=True, check=True, timeout=10).stdout
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": False}
-    return {"commit": commit.strip(), "dirty": bool(status)}
+    return {"commit": commit.decode(errors="replace").strip(), "dirty": bool(status)}
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,8 @@
+import os
 import subprocess
 import sys
+
+import pytest
 
 from segnl.core.child_process import child_command, child_environment
 
@@ -19,9 +22,12 @@ def test_a_file_in_the_working_directory_does_not_replace_the_standard_library(t
     assert (process.stdout, process.stderr) == ("fine\n", "")
 
 
-def test_a_child_finds_what_its_parent_finds(tmp_path, monkeypatch):
-    (tmp_path / "mylab_child.py").write_text("WORD = 'found'\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.mark.parametrize("name", ["lab", "co:lon", os.fsdecode(b"\xff")])
+def test_a_child_finds_what_its_parent_finds(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "mylab_child.py").write_text("WORD = 'found'\n")
+    monkeypatch.syspath_prepend(str(folder))
     process = subprocess.run(
         child_command("import mylab_child; print(mylab_child.WORD)"),
         env=child_environment(),

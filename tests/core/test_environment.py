@@ -27,6 +27,14 @@ def test_git_state_tells_a_changed_file(tmp_path):
     assert (tmp_path / ".git" / "index").stat().st_ino == index
 
 
+def test_git_may_print_bytes_that_are_not_utf_8(tmp_path, monkeypatch):
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\nprintf '\\377'\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert git_state(tmp_path) == {"commit": "\ufffd", "dirty": True}
+
+
 def test_versions_and_machine_name_what_is_there():
     assert versions()["torch"] != "not installed"
     assert machine()["cores"] >= 1
