@@ -1,14 +1,11 @@
 """Checkpoints: one safetensors file each, written atomically, with a checksum, without pickle.
 
-Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata. The
-checksum is the SHA-256 of the whole file with the checksum's own 64 characters read as zeros, so it covers every byte.
+Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata.
 """
 
-import hashlib
 import json
 import os
 import re
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,22 +16,19 @@ import numpy as np
 import safetensors.torch
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor, nn, optim
 
 from segnl.core import IGNORE
 from segnl.core.config import Config, JSONDict, validate
 from segnl.core.distributed import ProcessGroup
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
-from segnl.core.files import ensure_writable, read_bytes, write_atomic
+from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.outputs import mark, require_own
 from segnl.labels.table import ClassTable
+from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, require_checksum, to_safetensors
 from segnl.models.weights.strict import require_finite
 
 FORMAT = "segnl-1"
-CHECKSUM_KEY = "seal"
-"""Key of the checksum in the metadata; its name is that of the first files."""
-NO_CHECKSUM = "0" * 64
 SUFFIX = ".safetensors"
 KINDS = ("model", "optim", "ema")
 """Of tensors, the beginnings of their names in a file."""
@@ -83,14 +77,9 @@ def save_checkpoint(checkpoint: Checkpoint, *, command: str | None = None) -> No
     command: that of segnl which the user gave the path; see core/outputs.py.
     Raises MachineError when the disk is full or refuses.
     """
-    tensors = {
-        f"{kind}.{name}": tensor.cpu().contiguous()
-        for kind in KINDS
-        for name, tensor in getattr(checkpoint, kind).items()
-    }
+    tensors = {f"{kind}.{name}": tensor for kind in KINDS for name, tensor in getattr(checkpoint, kind).items()}
     metadata = {
         "format": FORMAT,
-        CHECKSUM_KEY: NO_CHECKSUM,
         "step": str(checkpoint.step),
         "recipe": json.dumps(checkpoint.recipe),
         "classes": json.dumps(checkpoint.classes),
@@ -99,12 +88,7 @@ def save_checkpoint(checkpoint: Checkpoint, *, command: str | None = None) -> No
     }
     if command is not None:
         metadata["written_by"] = mark(command)
-    data = safetensors.torch.save(tensors, metadata)
-    write_atomic(checkpoint.path, _with_checksum(data, NO_CHECKSUM, hashlib.sha256(data).hexdigest()))
-
-
-def _with_checksum(data: bytes, old: str, new: str) -> bytes:
-    return data.replace(f'"{CHECKSUM_KEY}":"{old}"'.encode(), f'"{CHECKSUM_KEY}":"{new}"'.encode(), 1)
+    write_atomic(checkpoint.path, to_safetensors(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -112,19 +96,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError when the file cannot be read, is damaged or of another kind.
     """
-    try:
-        data = read_bytes(path)
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be read ({err.strerror}); give a run's folder or its file") from err
-    metadata = _metadata(path, data)
+    data, metadata = read_safetensors(path, "use an earlier one")
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a segnl checkpoint (format {metadata.get('format')!r}, expected {FORMAT!r}); "
             "weights from elsewhere go through `segnl import`"
         )
     checksum = metadata.get(CHECKSUM_KEY, "")
-    if hashlib.sha256(_with_checksum(data, checksum, NO_CHECKSUM)).hexdigest() != checksum:
-        raise CheckpointError(f"{path}: damaged (its checksum does not match); use an earlier checkpoint")
+    require_checksum(path, data, checksum, "use an earlier checkpoint")
     contents, named = _contents(path, metadata), safetensors.torch.load(data)
     tensors: dict[str, Any] = {
         kind: {name.removeprefix(f"{kind}."): tensor for name, tensor in named.items() if name.startswith(f"{kind}.")}
@@ -166,19 +145,6 @@ def _contents(path: Path, metadata: Mapping[str, str]) -> JSONDict:
         reason = str(err).removeprefix(f"{path}: ")
         raise CheckpointError(f"{path}: its metadata are not those of a checkpoint ({reason})") from err
     return contents
-
-
-def _metadata(path: Path, data: bytes) -> dict[str, str]:
-    """Returns the metadata of the safetensors header, after the check that the header fits the file."""
-    try:
-        safetensors.deserialize(data)
-        (length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, struct.error, ValueError) as err:
-        raise CheckpointError(
-            f"{path}: not a whole checkpoint ({len(data)} bytes, truncated or of another kind); use an earlier one"
-        ) from err
-    return {str(key): str(value) for key, value in metadata.items()}
 
 
 def checkpoint_path(run: Path, step: int) -> Path:

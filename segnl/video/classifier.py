@@ -1,9 +1,11 @@
 """Video classifiers by name, and their files."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from segnl.models.blocks.non_local_layout import NonLocalLayout
 from segnl.models.initialisation import initialise
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.segmenter import BatchNormConfig, set_batch_norm
-from segnl.models.weights.files import read_checkpoint
+from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, require_checksum, to_safetensors
 from segnl.models.weights.pretrained import backbone_tensors, fetch, load_backbone
 from segnl.models.weights.resnet import URLS, resnet_names
 from segnl.models.weights.strict import load_strict, renamed
@@ -27,6 +29,7 @@ from segnl.video.resnet3d import Inflation, ResNet3d, ResNet3dConfig, inflate
 NAMES = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
 _SETTINGS = "segnl_video"
 """Key of the settings in the metadata of a file."""
+_REMEDY = "expected a file of segnl.video.save; write or fetch it again"
 
 
 class VideoConfig(Config):
@@ -135,33 +138,29 @@ def save(model: VideoClassifier, path: str | Path, *, command: str | None = None
 
     command: that of segnl which the user gave the path; see core/outputs.py.
     """
-    from safetensors.torch import save as to_bytes
-
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     about = {_SETTINGS: json.dumps(model.cfg.model_dump(mode="json"))}
     if command is not None:
         about["written_by"] = mark(command)
-    write_atomic(Path(path), to_bytes(tensors, about))
+    write_atomic(Path(path), to_safetensors(model.state_dict(), about))
 
 
 def load(path: str | Path) -> VideoClassifier:
     """Builds the model of a file that `save` or `segnl import --from mmaction` wrote, in evaluation mode.
 
-    Raises CheckpointError for another file.
+    Warns where a file has no checksum: one of a version of segnl that wrote none. Raises CheckpointError for a damaged
+    or another file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    tensors = read_checkpoint(Path(path))
-    try:
-        with safe_open(path, "pt") as file:
-            settings = (file.metadata() or {}).get(_SETTINGS)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path}: not a safetensors file; expected one of segnl.video.save") from err
+    data, metadata = read_safetensors(Path(path), _REMEDY)
+    settings = metadata.get(_SETTINGS)
     if settings is None:
         raise CheckpointError(f"{path}: no video classifier of segnl; expected a file of segnl.video.save")
+    if CHECKSUM_KEY in metadata:
+        require_checksum(Path(path), data, metadata[CHECKSUM_KEY], _REMEDY)
+    else:
+        warnings.warn(f"{path}: has no checksum, so damage is not noticed; load and save it to add one", stacklevel=2)
     try:
         model = VideoClassifier(validate(VideoConfig, json.loads(settings), file=str(path)))
     except (ValueError, RecursionError, ConfigError) as err:
         raise CheckpointError(f"{path}: its settings cannot be read ({err})") from err
-    load_strict(model, tensors, renamed({}), where=str(path))
+    load_strict(model, safetensors.torch.load(data), renamed({}), where=str(path))
     return model.eval()

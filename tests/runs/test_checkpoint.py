@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from segnl.core.errors import CheckpointError, ConfigError
+from segnl.models.weights.checksums import NO_CHECKSUM
 from segnl.runs.checkpoint import (
-    NO_CHECKSUM,
     Checkpoint,
     checkpoint_path,
     checkpoints_of,

@@ -118,6 +118,26 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     assert torch.equal(loaded(clip), model(clip))
 
 
+def test_flipped_bytes_of_a_saved_model_are_noticed(tmp_path: Path) -> None:
+    video.save(video.create_model("c2d_resnet50", num_classes=3, **TINY), tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")  # the tensors' first byte
+    in_settings = whole.index(b"dropout") + 12
+    for place in (in_settings, *range(first, len(whole), len(whole) // 50), len(whole) - 5):
+        (tmp_path / "m.safetensors").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"m\.safetensors: "):
+            video.load(tmp_path / "m.safetensors")
+
+
+def test_a_file_without_a_checksum_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model = video.create_model("c2d_resnet50", num_classes=3, **TINY)
+    save_file(model.state_dict(), tmp_path / "m.safetensors", {"segnl_video": model.cfg.model_dump_json()})
+    with pytest.warns(UserWarning, match=r"m\.safetensors: has no checksum"):
+        assert video.load(tmp_path / "m.safetensors").cfg == model.cfg
+
+
 def test_another_file_is_refused(image_resnet: tuple[ResNet, Path], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
