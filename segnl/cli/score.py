@@ -42,8 +42,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="ids in the label files that are not scored; several may follow; 255 is always ignored unless "
-        "the table names it",
+        help="ids that stand for no class, so that pixels labelled so are not scored; several may follow; "
+        "255 is always ignored unless the table names it",
     )
     add(
         "--prediction-ids",

@@ -114,7 +114,7 @@ def colour_table(classes: str, table: ClassTable) -> ClassTable:
     elif classes not in BUILT_IN:
         path = Path(classes)
         if _is_yaml(path):
-            raise DataError(f"{path}: names no colours, but masks hold some; use a class table: index, name, r, g, b")
+            raise DataError(f"{path}: names no colours; use a class table: index, name, r, g, b")
         read_tsv(path)  # which says that it has no colours
     if len(set(colours)) < len(colours):
         first, second = next((i, j) for j, own in enumerate(colours) for i in range(j) if colours[i] == own)

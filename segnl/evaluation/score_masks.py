@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from segnl.metrics.strata import boundary_counts, boundary_width
 
 LONG_SIDES_PX = tuple(own.long_side_px for own in DEFINITIONS if own.long_side_px is not None)
 MAX_THREADS = 8
+NO_SETTINGS = ("predictions", "labels", "published")
+"""Keys of a request that stand elsewhere in the JSON."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class MaskScore:
 
     boundary: int64 `n 3 k`, as `boundary_counts` gives them. resized: counts at the sizes that definitions need.
     raw: int64 `256 256`, pixels by label (train id) and prediction (as in its file). digests: of each image's label and
-    prediction. num_labels: how many were found, also those without a prediction. num_resized: how many predictions were
+    prediction. unpaired: the ids of labels without a prediction. num_resized: how many predictions were
     resized. masks: the label and the prediction of each image, to be read again.
     """
 
@@ -51,9 +53,13 @@ class MaskScore:
     resized: dict[int, MaskCounts]
     raw: Counts
     digests: tuple[tuple[str, str], ...]
-    num_labels: int
+    unpaired: tuple[str, ...]
     num_resized: int
     masks: tuple[tuple[Mask, Mask], ...]
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.sample_ids) + len(self.unpaired)
 
     @cached_property
     def definitions(self) -> dict[str, float]:
@@ -98,6 +104,8 @@ class MaskScore:
             "per_image": self._per_image(),
             "warnings": self.warnings,
             "num_labels": self.num_labels,
+            "unpaired": self.unpaired,
+            "settings": {key: value for key, value in asdict(self.request).items() if key not in NO_SETTINGS},
             "predictions": str(self.request.predictions),
             "labels": str(self.request.labels),
             "labels_digest": labels_digest,
@@ -107,11 +115,10 @@ class MaskScore:
 
     def _per_image(self) -> dict[str, Any]:
         """Returns mIoU and pixel accuracy by sample id, fractions; null without labelled pixels."""
-        images = self.counts.images
-        miou = [mean_of_defined(of_image) for of_image in ratio(images.intersection, images.union)]
+        columns = self.counts.images.miou.tolist(), self.counts.images.accuracy.tolist()
         return {
-            sample_id: {"miou": number_or_none(own), "pixel_acc": number_or_none(accuracy)}
-            for sample_id, own, accuracy in zip(self.sample_ids, miou, images.accuracy.tolist(), strict=True)
+            sample_id: {"miou": number_or_none(miou), "pixel_acc": number_or_none(accuracy)}
+            for sample_id, miou, accuracy in zip(self.sample_ids, *columns, strict=True)
         }
 
     def scored_counts(self) -> ScoredCounts:
@@ -135,11 +142,10 @@ class MaskScore:
         pair = PairReader(self.request, self.table).read(*self.masks[i])
         return pair.prediction, pair.label
 
-    def worst(self, num: int) -> list[tuple[int, float]]:
-        """Returns the `num` images with the lowest pixel accuracy, and that accuracy; none without labelled pixels."""
-        accuracy = self.counts.images.accuracy
-        order = np.argsort(accuracy, kind="stable")  # NaN last
-        return [(int(i), float(accuracy[i])) for i in order[:num] if np.isfinite(accuracy[i])]
+    def worst(self, num: int) -> list[int]:
+        """Returns the `num` images with the lowest mIoU; none without labelled pixels."""
+        miou = self.counts.images.miou
+        return [int(i) for i in np.argsort(miou, kind="stable")[:num] if np.isfinite(miou[i])]  # NaN last
 
 
 def score_masks(request: ScoreRequest) -> MaskScore:
@@ -204,7 +210,7 @@ def score_masks(request: ScoreRequest) -> MaskScore:
         resized={px: MaskCounts.of([matrix]) for px, matrix in resized.items()},
         raw=raw,
         digests=tuple(digests),
-        num_labels=len(labels),
+        unpaired=tuple(sorted(labels.keys() - {label_id for label_id, _ in pairs})),
         num_resized=num_resized,
         masks=tuple(masks),
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,12 +57,12 @@ class PairReader:
             for mask, path in ((label_mask, self.request.labels), (prediction_mask, self.request.predictions))
         )
         if label_ids.ndim == 3:
-            label = self._of_colours(label_ids, label_where)
+            label = self._of_colours(label_ids, label_where, self.request.labels)
         else:
             label_ids = self._with_foreground(label_ids, self.table.file_ids, label_where)
             label = self.table.to_train(label_ids, label_where)
         if raw.ndim == 3:
-            prediction = self._of_colours(raw, where)
+            prediction = self._of_colours(raw, where, self.request.predictions)
             ids = np.array([*self._own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
         else:
             raw = self._with_foreground(raw, self._own_ids, where)
@@ -90,12 +91,16 @@ class PairReader:
             )
         return np.where(is_foreground, own_ids[1], ids)
 
-    def _of_colours(self, rgb: Ids, where: str) -> Pixels:
+    def _of_colours(self, rgb: Ids, where: str, folder: Path) -> Pixels:
         try:
             return self._colours.to_train(rgb, where)
         except DataError as err:
             if (rgb == rgb[..., :1]).all():
                 raise DataError(f"{where}: three equal channels; if they hold class ids, save one channel") from err
+            if (panoptic := folder.with_name(f"{folder.name}.json")).is_file():
+                raise DataError(f"{where}: holds colours; if they are COCO panoptic's, give {panoptic}") from err
+            if where not in str(err):
+                raise DataError(f"{where}: holds colours; {err}") from err
             swapped = np.unique(rgb @ np.array([1, 2**8, 2**16]))  # 0xRRGGBB if the mask is BGR
             if {*swapped.tolist()} <= self._colours.label_values.keys():
                 title = self.table.title
@@ -113,11 +118,12 @@ class PairReader:
             if not is_unknown.any():
                 return ids
         row, column = (int(index) for index in np.argwhere(is_unknown)[0])
+        own_ignored = {IGNORE, *(self.request.ignore_ids if prediction_ids == "train" else table.ignore_ids)}
         value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}
         kind = "train ids" if prediction_ids == "train" else "ids"
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {value}, but the {kind} of {table.title} are "
-            f"{ids_text(known, np.flatnonzero(lut == NO_CLASS).tolist())}; "
+            f"{ids_text(known, [*own_ignored & {*np.flatnonzero(lut == NO_CLASS).tolist()}])}; "
             f"{', or '.join(self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known))}"
         )
 
@@ -137,19 +143,21 @@ class PairReader:
             hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
         if table.num_classes == 2 and not hints:
             hints = ["threshold the scores of binary masks, so that they hold the two ids"]
-        elif 0 <= value <= IGNORE and value not in table.file_ids and table.num_classes > 2:
+        elif not hints and len(predicted) > 2 and np.gcd.reduce([*predicted]) > 4:
+            hints = ["save class ids: these look stretched for display"]
+        elif not hints and 0 <= value <= IGNORE and value not in table.file_ids:
             hints.append(f"count {value} as no class with --ignore {value}")
         return hints or ["correct the predictions or the class table"]
 
     def _require_resizable(self, prediction: Pixels, label: Pixels, where: str) -> None:
         """Raises DataError for a mask of another aspect ratio than its label, up to a pixel, and without --resize."""
         (height, width), (own_height, own_width) = label.shape, prediction.shape
-        lead = f"{where}: {own_height}x{own_width} pixels, but its label has {height}x{width}"
+        lead = f"{where}: {own_width}x{own_height} pixels (width x height), but its label has {width}x{height}"
         is_whole = abs(own_height * width - own_width * height) <= max(*label.shape, *prediction.shape)
         if not prediction.size or not is_whole:
             raise DataError(
-                f"{lead}, another aspect ratio: cropped, transposed or stretched. Save predictions at the label's "
-                "size (resize the class scores, then take the argmax)"
+                f"{lead}, another aspect ratio: cropped, padded, transposed or stretched. Save predictions at the "
+                "label's size (resize the class scores, then take the argmax)"
             )
         if not self.request.resize:
             raise DataError(

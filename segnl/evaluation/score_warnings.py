@@ -23,6 +23,7 @@ MIN_IOU, MIN_RATIO = 0.25, 4
 """IoU of a class with another predicted id, itself and relative to the right ids, from which they are exchanged."""
 MIN_EXCHANGED = 0.005
 """Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
+NO_CLASS_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")
 _ADD_ONE = "Add 1 to the predicted ids."
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
 _FLIPS: dict[str, Callable[[Pixels], Pixels]] = {
@@ -35,10 +36,10 @@ _FLIPS: dict[str, Callable[[Pixels], Pixels]] = {
 def coverage_warnings(score: "MaskScore") -> list[str]:
     """Warns about labels without prediction, resized masks, and images without labels."""
     warnings = []
-    missing = score.num_labels - len(score.sample_ids)
-    if missing:
+    if score.unpaired:
         warnings.append(
-            f"{missing} of {score.num_labels} labels have no prediction, so this is the score of "
+            f"{len(score.unpaired)} of {score.num_labels} labels have no prediction "
+            f"({listed(score.unpaired, limit=3)}), so this is the score of "
             f"{count_of(len(score.sample_ids), 'image')}, not of all."
         )
     if score.num_resized:
@@ -69,15 +70,14 @@ def pairing_warnings(score: "MaskScore") -> list[str]:
             )
             break
     if all(label == prediction for label, prediction in score.digests):
-        warnings.append(
-            "Every prediction equals its label, in ignored pixels too. PREDICTIONS may be a copy of the labels."
-        )
+        in_ignored = ", in ignored pixels too" * bool(score.counts.total[-1].any())
+        warnings.append(f"Every prediction equals its label{in_ignored}. PREDICTIONS may be a copy of the labels.")
     return [*warnings, *_numbering_warnings(score)]
 
 
 def _numbering_warnings(score: "MaskScore") -> list[str]:
     """Warns where labels are left over and the predictions fit the labels of the neighbouring numbers far better."""
-    if len(score.sample_ids) == score.num_labels:
+    if not score.unpaired:
         return []
     matches = [(_NUMBER.fullmatch(sample_id), i) for i, sample_id in enumerate(score.sample_ids)]
     place = {(match[1], int(match[2])): i for match, i in matches if match is not None}
@@ -219,6 +219,9 @@ def class_warnings(score: "MaskScore") -> list[str]:
     )
     if never:
         warnings.append(f"Never predicted, though labelled: {listed(never, limit=8)}. Each counts 0 in the mean.")
+    for own in {*never} & {*NO_CLASS_NAMES}:
+        file_id = score.table.file_ids[names.index(own)]
+        warnings[-1] += f" If '{own}' is no class, remove it from the class table and add --ignore {file_id}."
     if only:
         warnings.append(
             f"Predicted, though never labelled: {listed(only, limit=8)}. Each counts 0 in the exact mIoU; definitions "
@@ -229,8 +232,8 @@ def class_warnings(score: "MaskScore") -> list[str]:
         is_json = score.request.predictions.suffix == ".json"
         warnings.append(
             f"{unassigned:,} labelled pixels ({100 * unassigned / max(1, int(target.sum())):.2f} %) are predicted as "
-            f"{'no class' if is_json else 'an ignored id'}. They count as errors in the exact mIoU; definitions differ "
-            "in this."
+            f"no class{'' if is_json else ' (an ignored id)'}. They count as wrong in the exact mIoU; definitions "
+            "differ in this."
         )
         if not (is_json or score.counts.total[-1].any()):
             warnings[-1] += " No label pixel is ignored: are PREDICTIONS and --labels swapped?"

@@ -73,13 +73,13 @@ def _hf_example(counts: MaskCounts) -> float:
 
 
 def _image_mean(counts: MaskCounts) -> float:
-    iou = ratio(counts.images.intersection, counts.images.union)
-    return mean_of_defined(np.array([mean_of_defined(of_image) for of_image in iou]))
+    return mean_of_defined(counts.images.miou)
 
 
 _ULTRALYTICS = "ultralytics 8.4.190, utils.metrics.SemanticMetrics"
 _SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats without ignore_index, metrics.iou_score"
-_SMP_IGNORED = "Predictions on ignored pixels count as errors (no ignore_index)."
+_SMP_IGNORED = "Predictions on ignored pixels count as wrong (no ignore_index)."
+_NEEDS_CLASS = "It stops with an error if a labelled pixel is predicted as no class."
 
 
 DEFINITIONS = (
@@ -104,7 +104,7 @@ DEFINITIONS = (
         _truth_present_only,
         "Mean over the classes in the labels; a class that is predicted but never labelled is left out instead of "
         "counting 0.",
-        "ultralytics 8.4.190's mean, but with pixels predicted as no class kept",
+        "as ultralytics 8.4.190, but a pixel that is predicted as no class counts as wrong instead of being dropped",
     ),
     Definition(
         "frequency_weighted",
@@ -125,8 +125,9 @@ DEFINITIONS = (
             f"ultralytics_at_{long_side_px}",
             f"mIoU (ultralytics, imgsz={long_side_px})",
             _ultralytics,
-            "Labels and masks are resized first, so that the longer side has imgsz pixels (nearest pixel). Then the "
-            "mean over the classes in the labels.",
+            "About what `yolo val` prints with this imgsz. It scores the network's output at that size; here the saved "
+            "masks and the labels are resized, so that the longer side has imgsz pixels (nearest pixel). Mean over the "
+            "classes in the labels.",
             f"{_ULTRALYTICS}, data.dataset.SemanticDataset",
             long_side_px,
         )
@@ -137,7 +138,7 @@ DEFINITIONS = (
         "mIoU (ultralytics, at the label's size)",
         _ultralytics,
         "Mean over the classes in the labels; a labelled pixel that is predicted as no class is dropped instead of "
-        "counting as an error.",
+        "counting as wrong.",
         _ULTRALYTICS,
     ),
     Definition(
@@ -173,15 +174,16 @@ DEFINITIONS = (
         "torchmetrics_jaccard_macro",
         "Jaccard index, macro (torchmetrics)",
         lambda counts: float("nan") if counts.has_unassigned() else counts.confusion.miou(),
-        "The exact mIoU, computed in float32. It stops with an error if a labelled pixel is predicted as no class.",
+        f"The exact mIoU, computed in float32. {_NEEDS_CLASS}",
         "torchmetrics 1.9.0, classification.MulticlassJaccardIndex(ignore_index=...)",
     ),
     Definition(
         "torchmetrics_mean_iou_void_filled_with_prediction",
         "MeanIoU (torchmetrics)",
         _torchmetrics_mean_iou,
-        "IoU of each class in each image alone, then the mean over those that occur. It has no ignore_index, so "
-        "ignored pixels are usually given the predicted class and count as correct.",
+        "IoU of each class in each image alone, then one mean over all of these where the class occurs. It has no "
+        "ignore_index, so ignored pixels are usually given the predicted class and count as correct. It stops with an "
+        "error if a pixel is predicted as no class.",
         "torchmetrics 1.9.0, segmentation.MeanIoU(input_format='index')",
     ),
     Definition(
@@ -189,14 +191,14 @@ DEFINITIONS = (
         "mIoU (example script of Hugging Face transformers)",
         _hf_example,
         "Hugging Face's example script passes ignore_index=0: pixels of the first class are not counted, so its IoU is "
-        "0 in the mean, while predictions on ignored pixels count as errors.",
+        "0 in the mean, while predictions on ignored pixels count as wrong.",
         "transformers, examples/pytorch/semantic-segmentation/run_semantic_segmentation.py; evaluate, metrics/mean_iou",
     ),
     Definition(
         "torchmetrics_jaccard_micro",
         "Jaccard index, micro (torchmetrics, torchgeo)",
         _torchmetrics_jaccard_micro,
-        "All classes are added up before one division, so large classes decide. Often taken for mIoU.",
+        f"All classes are added up before one division, so large classes decide. Often taken for mIoU. {_NEEDS_CLASS}",
         "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, SemanticSegmentationTask; "
         "segmentation_models_pytorch 0.6.0 with ignore_index, reduction='micro'",
     ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from segnl.core.arrays import Counts, Floats
-from segnl.metrics.confusion import Confusion, ratio
+from segnl.metrics.confusion import Confusion, mean_of_defined, ratio
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class ImageCounts:
     def accuracy(self) -> Floats:
         """Correct fraction of each image's labelled pixels, f64 `n`; NaN without any."""
         return ratio(self.intersection.sum(axis=-1), self.target.sum(axis=-1))
+
+    @property
+    def miou(self) -> Floats:
+        """Mean IoU of each image over the classes in it, f64 `n`; NaN without labelled pixels."""
+        return np.array([mean_of_defined(of_image) for of_image in ratio(self.intersection, self.union)])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from segnl.core.png import png_url
 from segnl.evaluation.masks import error_map
 from segnl.evaluation.score_classes import IDS_IN_WORDS
 from segnl.evaluation.score_masks import MaskScore
+from segnl.labels.table import ranges
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
 from segnl.reports.page import template
@@ -26,9 +27,10 @@ PICTURE_WIDTH = 420  # pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page as data URLs of PNG files. accuracy: correct fraction of its labelled pixels."""
+    """An image of the page as data URLs of PNG files. miou, accuracy: of its labelled pixels, fractions."""
 
     sample_id: str
+    miou: float
     accuracy: float
     label: str
     prediction: str
@@ -43,6 +45,7 @@ def score_page(score: MaskScore) -> bytes:
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
         ids_in_words=IDS_IN_WORDS[score.request.prediction_ids],
+        ignored=ranges(score.table.ignore_ids) or "none",
         warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
         about_definitions=ABOUT_DEFINITIONS,
@@ -60,7 +63,7 @@ def score_page(score: MaskScore) -> bytes:
         boundary_iou=mean_of_defined(score.boundary_iou),
         confusion=confusion,
         percent=percent,
-        pictures=[_picture(score, i, accuracy) for i, accuracy in score.worst(NUM_PICTURES)],
+        pictures=[_picture(score, i) for i in score.worst(NUM_PICTURES)],
     )
     return utf8(html).encode()
 
@@ -72,7 +75,7 @@ def _unbroken(sentence: str) -> "Markup":
     return Markup(re.sub(r"--[a-z-]+( [a-z0-9-]+)?", r'<span class="option">\g<0></span>', str(escape(sentence))))
 
 
-def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:
+def _picture(score: MaskScore, i: int) -> Picture:
     prediction, label = score.read(i)
     factor = min(1.0, PICTURE_WIDTH / label.shape[1])
     wh = tuple(max(1, round(factor * length)) for length in label.shape[::-1])
@@ -82,7 +85,8 @@ def _picture(score: MaskScore, i: int, accuracy: float) -> Picture:
     blank = np.full((*small.shape, 3), 190, np.uint8)  # the masks come without their image
     return Picture(
         score.sample_ids[i],
-        accuracy,
+        float(score.counts.images.miou[i]),
+        float(score.counts.images.accuracy[i]),
         png_url(score.table.colour(small_label)),
         png_url(score.table.colour(small)),
         png_url(error_map(blank, small, small_label)),

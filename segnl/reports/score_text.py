@@ -10,11 +10,12 @@ from segnl.metrics.confusion import mean_of_defined, table_text
 from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
 ABOUT_DEFINITIONS = (
-    "Other projects define mIoU differently. For these same masks their code prints the numbers below; +/- is the "
-    "difference from the exact mIoU, in points."
+    "Other projects define mIoU differently. For these masks their definitions give the numbers below; +/- is the "
+    "difference from the exact mIoU in points, before rounding."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
+ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
 EQUAL = "+0.00"
 UNDEFINED = "It prints no number for these masks."
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
@@ -53,7 +54,8 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     if score.published is not None:
         lines += ["", _fill(published_text(score), width)]
     noted = f" ({count_of(len(score.warnings), 'warning')} above)" if score.warnings else ""
-    lines += ["", f"The exact mIoU is {percent(confusion.miou())} % over {count_of(num_images, 'image')}{noted}."]
+    exact = f"The exact mIoU (Cityscapes, mmsegmentation) is {percent(confusion.miou())} %"
+    lines += ["", f"{exact} over {count_of(num_images, 'image')}{noted}."]
     return "\n".join(lines)
 
 
@@ -74,11 +76,11 @@ def _short_table(score: MaskScore) -> list[str]:
     occurs = (confusion.target() + confusion.prediction() > 0).tolist()
     first_mean = 1 + len(names)
     rows = itertools.compress(lines[1:first_mean], occurs)
-    hidden = [f"(not shown: classes in neither labels nor predictions: {occurs.count(False)})"]
+    hidden = [f"(not shown, as in neither labels nor predictions: {occurs.count(False)} of {len(names)})"]
     width = max(NAME_WIDTH, *map(len, names))
     cut = [line[:NAME_WIDTH] + line[width:] for line in (lines[0], *rows, *lines[first_mean:])]
     num_rows = 1 + sum(occurs)
-    return [*cut[:num_rows], *hidden * (False in occurs), *cut[num_rows:]]
+    return [*cut[:num_rows], *hidden * (False in occurs), ABOUT_COLUMNS, *cut[num_rows:]]
 
 
 def percent(value: float) -> str:
@@ -107,7 +109,7 @@ def published_text(score: MaskScore) -> str:
         return f"Published {published.text}: no definition gives a number for these masks."
     nearest = 100 * score.definitions[published.nearest]
     return (
-        f"Published {published.text}: no definition above gives this number for these masks. The nearest is "
+        f"Published {published.text}: no definition gives this number for these masks. The nearest is "
         f"{TITLES[published.nearest]} with {nearest:.2f} %. Then the masks, the images, the classes or the definition "
         "differ from the published ones."
     )

@@ -138,6 +138,8 @@ def _split(texts: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
 def _existing(text: str) -> Path:
     """Returns the path; out.counts or out.json stand for out.counts.npz."""
     path = Path(text)
+    if path.suffix == ".html":
+        raise ConfigError(f"{path}: a page; give the file beside it, {path.with_suffix('.json')}")
     if path.suffix == ".json":
         path = _counts_of(path)
     if not path.exists() and path.with_name(path.name + ".npz").exists():

@@ -55,12 +55,13 @@ def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_lo
     (tmp_path / "classes.tsv").write_text((tmp_path / "classes.tsv").read_text().replace("tree", "tree, " * 9 + "tree"))
     assert main(["score", *folders]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "The exact mIoU is 63.64 % over 2 images."
+    assert lines[-1] == "The exact mIoU (Cityscapes, mmsegmentation) is 63.64 % over 2 images."
     table = lines[lines.index("class                       IoU     acc    prec      F1   share") :]
     assert [line[:24].strip() for line in table[1:4]] == ["road", "sky", "tree, tree, tree, tree,"]
-    assert table[4] == "(not shown: classes in neither labels nor predictions: 3)"
-    assert table[5] == "-" * len(table[0])
-    assert table[6].startswith("mIoU                       63.64   mean over 3 of 6 classes")
+    assert table[4] == "(not shown, as in neither labels nor predictions: 3 of 6)"
+    assert table[5] == "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
+    assert table[6] == "-" * len(table[0])
+    assert table[7].startswith("mIoU                       63.64   mean over 3 of 6 classes")
 
 
 def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
@@ -69,7 +70,7 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     (Path(folders[0]) / "b.png").unlink()
     assert main(["score", *folders, "--published", "64", "--json", str(tmp_path / "x.json")]) == 0
     text = capsys.readouterr().out
-    assert "The exact mIoU is 63.64 % over 1 image (1 warning above)." in text
+    assert "The exact mIoU (Cityscapes, mmsegmentation) is 63.64 % over 1 image (1 warning above)." in text
     assert "\n  77.78  +14.14  mean Dice (mDice)\n" in text
     sentences = " ".join(text.split())
     assert "Equal to the exact mIoU here: mIoU over all classes (ADE20K's benchmark);" in sentences
@@ -114,7 +115,7 @@ def test_a_number_that_no_definition_gives_names_the_nearest(
     folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", *folders, "--published", "70.9"]) == 0
-    assert "Published 70.9: no definition above gives this number" in " ".join(capsys.readouterr().out.split())
+    assert "Published 70.9: no definition gives this number" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:

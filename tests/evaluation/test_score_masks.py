@@ -124,21 +124,57 @@ def test_pixels_predicted_as_no_class_are_errors_and_counted(request_: ScoreRequ
         Image.fromarray(ids).save(path)
     score = score_masks(request_)
     num = sum(int((np.array(Image.open(path))[:4] != 0).sum()) for path in request_.labels.glob("*.png"))
-    assert "are predicted as an ignored id." in warning_of(score, f"{num} labelled pixels")
+    assert "are predicted as no class (an ignored id). They count as wr" in warning_of(score, f"{num} labelled pixels")
     assert score.definitions["label_size_union_present"] < whole["label_size_union_present"]
     assert score.to_dict()["definitions"]["torchmetrics_jaccard_macro"] is None
 
 
 def test_a_label_without_a_prediction_is_said(request_: ScoreRequest) -> None:
     (request_.predictions / "y.png").unlink()
-    assert "so this is the score of 1 image" in warning_of(score_masks(request_), "1 of 2 labels have no prediction")
+    score = score_masks(request_)
+    assert "so this is the score of 1 image" in warning_of(score, "1 of 2 labels have no prediction (y)")
+    assert score.to_dict()["unpaired"] == ("y",)
+
+
+def test_the_worst_images_have_the_lowest_miou_and_not_the_lowest_accuracy(request_: ScoreRequest) -> None:
+    """x: one class of 100 pixels, 60 of them right. y: 90 of 100 pixels right, but the small class is missed."""
+    large, small = np.full((10, 10), 3), np.full((10, 10), 3)
+    small[0] = 7
+    write(request_.labels, x=large, y=small)
+    large_prediction = large.copy()
+    large_prediction[:4] = 0
+    write(request_.predictions, x=large_prediction, y=large)
+    score = score_masks(request_)
+    assert score.sample_ids == ("x", "y")
+    assert score.worst(2) == [1, 0]
+    assert score.counts.images.miou == pytest.approx([0.6, 0.45])
+
+
+def test_the_json_says_how_the_masks_were_read(request_: ScoreRequest) -> None:
+    settings = score_masks(request_).to_dict()["settings"]
+    names = ("classes", "ignore_ids", "prediction_ids", "resize")
+    assert [settings[name] for name in names] == [request_.classes, [0], "file", False]
+
+
+def test_a_class_whose_name_says_no_class_is_advised_to_be_ignored(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [a, b, void]")
+    labels, predictions = write(tmp_path / "l", x=np.array([[0, 1, 2]])), write(tmp_path / "p", x=np.array([[0, 1, 1]]))
+    score = score_masks(ScoreRequest(predictions, labels, str(tmp_path / "data.yaml")))
+    assert "remove it from the class table and add --ignore 2." in warning_of(score, "Never predicted, though labelled")
+
+
+def test_ids_that_only_labels_ignore_are_not_listed_among_train_ids(tmp_path: Path) -> None:
+    request = cityscapes_masks(tmp_path, "labelIds")
+    write(request.predictions, bonn_leftImg8bit=np.array([[0, 1, 8, 8, 13, 19]]))
+    with pytest.raises(DataError, match=r"the train ids of cityscapes are 0\.\.18 \(and 255, ignored\)"):
+        score_masks(request)
 
 
 def test_masks_of_another_size_are_refused_or_resized(request_: ScoreRequest) -> None:
     path = request_.predictions / "x.png"
     ids = np.array(Image.open(path))
     Image.fromarray(ids.repeat(3, axis=0).repeat(3, axis=1)).save(path)
-    with pytest.raises(DataError, match=r"x\.png: 51x87 pixels, but its label has 17x29; .*--resize"):
+    with pytest.raises(DataError, match=r"x\.png: 87x51 pixels \(width x height\), but .* has 29x17; .*--resize"):
         score_masks(request_)
     score = score_masks(replace(request_, resize=True))
     assert warning_of(score, "1 of 2 predictions have another size")
@@ -163,15 +199,16 @@ def test_a_predicted_id_without_a_meaning_is_named(
 @pytest.mark.parametrize(
     ("ids", "first_id", "prediction_ids", "advice"),
     [
-        ([1, 2, 3], 0, "file", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
-        ([1, 2, 3], 0, "train", "subtract 1 from the predicted ids, which seem to be shifted by one, or count 3 as no"),
+        ([1, 2, 3], 0, "file", "subtract 1 from the predicted ids, which seem to be shifted by one$"),
+        ([1, 2, 3], 0, "train", "subtract 1 from the predicted ids, which seem to be shifted by one$"),
+        ([0, 80, 200], 0, "file", "save class ids: these look stretched for display$"),
         ([0, 4, 1], 0, "train", "count 4 as no class with --ignore 4"),
         ([1, 2, 3], 1, "train", "read the predictions as the ids of the class table with --prediction-ids file$"),
         (
             [0, 1, 2],
             1,
             "file",
-            r"read the predictions as train ids \(0, 1, 2 ...\) with --prediction-ids train, or count 0 as no",
+            r"read the predictions as train ids \(0, 1, 2 ...\) with --prediction-ids train$",
         ),
     ],
 )
@@ -427,7 +464,7 @@ def test_the_counts_keep_what_makes_the_score_doubtful_and_no_more(request_: Sco
     counts = score_masks(request_).scored_counts()
     (tmp_path / "a.counts.npz").write_bytes(counts_bytes(counts))
     (warning,) = load_counts(tmp_path / "a.counts.npz").warnings
-    assert warning.startswith("1 of 2 labels have no prediction, ")
+    assert warning.startswith("1 of 2 labels have no prediction (y), ")
 
 
 def test_changed_counts_are_refused(request_: ScoreRequest, tmp_path: Path) -> None:
@@ -587,7 +624,8 @@ def test_honest_bad_predictions_are_not_called_permuted(tmp_path: Path, kind: st
 def test_predictions_that_are_the_labels_and_swapped_folders_are_said(tmp_path: Path) -> None:
     label = stripes()
     label[:, :3] = 255
-    assert warning_of(scored(tmp_path, label, label), "Every prediction equals its label")
+    assert warning_of(scored(tmp_path, label, label), "Every prediction equals its label, in ignored pixels too.")
+    assert warning_of(scored(tmp_path, stripes(), stripes()), "Every prediction equals its label. ")
     assert "are PREDICTIONS and --labels swapped?" in scored(tmp_path, label, noisy(stripes())).warnings[-1]
     assert "swapped" not in str(scored(tmp_path, noisy(stripes()), label).warnings)
 
@@ -730,7 +768,10 @@ def test_colours_need_a_table_with_colours_that_differ(request_: ScoreRequest, t
     with pytest.raises(DataError, match="'b' and 'c' have one colour"):
         score_masks(request_)
     table.write_text("index\tname\n3\ta\n7\tb\n20\tc\n9\td\n")
-    with pytest.raises(DataError, match=r"classes\.tsv: line 1 must be 'index name r g b'"):
+    with pytest.raises(DataError, match=r"x\.png: holds colours; .*classes\.tsv: line 1 must be 'index name r g b'"):
+        score_masks(request_)
+    (tmp_path / "predictions.json").touch()
+    with pytest.raises(DataError, match=r"x\.png: holds colours; .* COCO panoptic's, give .*predictions\.json"):
         score_masks(request_)
     Image.new("RGB", (29, 17), (7, 7, 7)).save(request_.predictions / "x.png")
     with pytest.raises(DataError, match="three equal channels; if they hold class ids, save one channel"):

@@ -190,6 +190,11 @@ def test_groups_of_images_are_named_by_folder_or_pattern(two: list[str]) -> None
             compare_scored(two, group=pattern)
 
 
+def test_a_page_is_told_to_give_the_json_beside_it() -> None:
+    with pytest.raises(ConfigError, match=r"a\.html: a page; give the file beside it, a\.json"):
+        compare_scored(["a.html", "b.html"])
+
+
 def test_short_names_stand_for_the_counts(two: list[str]) -> None:
     names = [path.removesuffix(".npz") for path in two]
     assert compare_scored(names).pairs == compare_scored(two).pairs
