@@ -178,7 +178,7 @@ def pair_masks(
         if doubled and doubled.keys() >= {*missing} and (not without or 2 * len(doubled) >= len(predictions)):
             own, (first, second, *_) = next(iter(doubled.items()))
             folders = _folders_of_labels(labels, doubled)
-            hint = f"use --labels {' or '.join(folders)}" if "label" in ends else "keep one of them"
+            hint = f"use --labels {' or '.join(folders)}" if folders and "label" in ends else "keep one"
             raise DataError(
                 f"{predictions[own].where}: two labels have its name, {labels[first].where} and "
                 f"{labels[second].where}; {hint}"
@@ -203,13 +203,12 @@ def pair_masks(
 def _folders_of_labels(labels: Masks, doubled: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns the folders that each have a file of these names, without those of images."""
     paths = [[Path(labels[own].where) for own in ids] for ids in doubled.values()]
-    levels = zip(*(path.parts for path in paths[0]), strict=False)
-    depth = next((i for i, names in enumerate(levels) if len({*names}) > 1), 0) + 1
+    depth = len(Path(os.path.commonpath(paths[0])).parts)
     folders: dict[tuple[str, ...], list[str]] = {}
     for path in itertools.chain(*paths):
-        folders.setdefault(path.parts[:depth], []).append(str(path.parent))
-    common = [os.path.commonpath(parents) for parents in folders.values() if len(parents) == len(paths)]
-    return [own for own in common if "image" not in own[len(os.path.commonpath(common)) :].lower()] or common
+        folders.setdefault(path.parts[: depth + 1], []).append(str(path.parent))
+    common = {own: os.path.commonpath(parents) for own, parents in folders.items() if len(parents) == len(paths)}
+    return [path for own, path in common.items() if "image" not in own[-1].lower()] or [*common.values()]
 
 
 def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tuple[str, str]], kind: str) -> str:
@@ -217,35 +216,34 @@ def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tup
     masks = {"label": labels, "prediction": predictions}
     names = {side: [*map(_last_name, own)] for side, own in masks.items()}
     candidates = [own for own in sorted(labels) if kind.lower() in Path(labels[own].where).name.lower()]
-    advice: dict[str, None] = {}
+    advice: dict[str, bool] = {}
     guesses = itertools.product(sorted(names["prediction"])[:3], (candidates or sorted(labels))[:MAX_GUESSES])
     for prediction, label in ((first, _last_name(second)) for first, second in guesses):
         match = SequenceMatcher(None, label, prediction, autojunk=False).find_longest_match()
         kept = label[match.a : match.a + match.size].strip("_-. ")
         cuts = {"label": label.partition(kept)[::2], "prediction": prediction.partition(kept)[::2]} if kept else {}
-        if any(
-            (before[-1:].isdigit() and kept[0].isdigit()) or (after[:1].isdigit() and kept[-1].isdigit())
-            for before, after in cuts.values()
-        ):
-            continue  # 01 and 02 are other samples, not 0 with other ends
-        if not cuts or any(any(cut) and side not in ends for side, cut in cuts.items()):
-            continue
-        left, right = ([name for own in names[side] if (name := _cut(own, *cuts[side]))] for side in cuts)
-        if len({*left}) == len(left) and len({*right}) == len(right) and 2 * len({*left} & {*right}) > len(predictions):
-            end = {side: Path(next(iter(own.values())).where).suffix for side, own in masks.items()}
-            options = [
-                (f"--{side}-{name}", text)
+        if (
+            not cuts
+            or any(
+                (before[-1:].isdigit() and kept[0].isdigit())  # 01 and 02 are other samples, not 0 with other ends
+                or (after[:1].isdigit() and kept[-1].isdigit())
+                or (side not in ends and before + after)
                 for side, (before, after) in cuts.items()
-                for prefix, suffix in [ends.get(side, ("", ""))]
-                for name, text in (
-                    ("prefix", prefix + before),
-                    ("suffix", after + (suffix or (end[side] if after else ""))),
-                )
-            ]
-            advice[
-                " ".join(f"{option}{'=' if text[0] == '-' else ' '}{quote(text)}" for option, text in options if text)
-            ] = None
-    return f"use {', or '.join([*advice][:3])}" if advice else ""
+            )
+        ):
+            continue
+        options = []
+        for side, (before, after) in cuts.items():
+            prefix, suffix = ends.get(side, ("", ""))
+            end = after + (suffix or ("" if not after else Path(next(iter(masks[side].values())).where).suffix))
+            options += [f"--{side}-prefix={quote(prefix + before)}"] * bool(prefix + before)
+            options += [f"--{side}-suffix={quote(end)}"] * bool(end)
+        if (text := " ".join(options)) not in advice:
+            left, right = ([name for own in names[side] if (name := _cut(own, *cuts[side]))] for side in cuts)
+            is_one_to_one = len({*left}) == len(left) and len({*right}) == len(right)
+            advice[text] = is_one_to_one and 2 * len({*left} & {*right}) > len(predictions)
+    helpful = [text for text, helps in advice.items() if helps][:3]
+    return f"use {', or '.join(helpful)}" if helpful else ""
 
 
 def _cut(name: str, start: str, end: str) -> str:

@@ -171,15 +171,11 @@ def score_masks(request: ScoreRequest) -> MaskScore:
         prefix=request.prediction_prefix,
         reference=request.labels,
     )
+    files = [label.where for label in labels.values()]
     kind = LABEL_KINDS.get(request.classes, "")
-    if not any(kind.lower() in Path(label.where).name.lower() for label in labels.values()):
-        refuse_other_ids(request.classes, [label.where for label in labels.values()])
-    ends = {
-        "label": (request.labels, (request.label_prefix, request.label_suffix)),
-        "prediction": (request.predictions, (request.prediction_prefix, request.prediction_suffix)),
-    }
-    folder_ends = {side: own for side, (path, own) in ends.items() if path.is_dir()}
-    pairs = pair_masks(labels, predictions, folder_ends, kind)
+    if not any(kind.lower() in Path(file).name.lower() for file in files):
+        refuse_other_ids(request.classes, files)
+    pairs = pair_masks(labels, predictions, request.folder_ends, kind)
     masks = [(labels[label_id], predictions[own]) for label_id, own in pairs]
     refuse_other_ids(request.classes, [label.where for label, _ in masks])
     reader, size = PairReader(request, table), table.num_classes + 1

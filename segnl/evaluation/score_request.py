@@ -41,6 +41,13 @@ class ScoreRequest:
     published: str | None = None
     foreground_id: int | None = None
 
+    @property
+    def folder_ends(self) -> dict[str, tuple[str, str]]:
+        """Prefix and suffix of each side that is a folder."""
+        labels = {"label": (self.label_prefix, self.label_suffix)} if self.labels.is_dir() else {}
+        own = {"prediction": (self.prediction_prefix, self.prediction_suffix)} if self.predictions.is_dir() else {}
+        return labels | own
+
 
 def refuse_other_ids(classes: str, label_files: Sequence[str]) -> None:
     """Raises ConfigError for Cityscapes' labels of one kind of ids and the table of the other kind."""

@@ -23,7 +23,7 @@ SEVERAL_RESULTS = (
 )
 INDEPENDENT = (
     "Images are taken as independent. Frames of one video or tiles of one picture are not; then the true intervals are "
-    "wider: name such groups with --group."
+    "wider: name such groups with --group, such as '[^_]+' for the text before the first _."
 )
 ONE_GROUP = "All images are of one group (a single drive or scene), so nothing is said about other images."
 GROUPS = (

@@ -225,6 +225,9 @@ def test_ids_are_paired_whole_then_by_name_then_as_numbers(
             ("x/1", "y/1", "x/2"),
             r"/x/2\.png: no label .*; missing labels: x/2; the other 2 ",
         ),
+        (("x/a", "y/a", "x/b", "z/b"), ("a", "b"), r"files/x/a\.png and files/y/a\.png; use --labels files/x$"),
+        (("x/a", "y/a", "v/b", "z/b"), ("a", "b"), r"files/x/a\.png and files/y/a\.png; keep one$"),
+        (("a", "a/a"), ("b/a",), r"files/a\.png and files/a/a\.png; use --labels files or files/a$"),
         (("x/a", "y/a", "b", "c"), ("a", "b", "c"), "use --labels files/x or files/y$"),
         (
             tuple("abcdefghi"),
@@ -241,17 +244,17 @@ def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tu
 @pytest.mark.parametrize(
     ("labels", "predictions", "options"),
     [
-        (("001", "002"), ("frame_001", "frame_002"), "--prediction-prefix frame_"),
-        (("001", "002", "003"), ("out/001_pred", "out/003_pred"), "--prediction-suffix _pred.png"),
+        (("001", "002"), ("frame_001", "frame_002"), "--prediction-prefix=frame_"),
+        (("001", "002", "003"), ("out/001_pred", "out/003_pred"), "--prediction-suffix=_pred.png"),
         (
             ("b/b_01_gtFine_labelIds", "b/b_02_gtFine_labelIds"),
             ("b_02_leftImg8bit",),
-            "--label-suffix _gtFine_labelIds.png --prediction-suffix _leftImg8bit.png",
+            "--label-suffix=_gtFine_labelIds.png --prediction-suffix=_leftImg8bit.png",
         ),
         (
             ("mask_07", "mask_08"),
             ("im-08.x", "im-07.x"),
-            "--label-prefix mask_ --prediction-prefix im- --prediction-suffix .x.png",
+            "--label-prefix=mask_ --prediction-prefix=im- --prediction-suffix=.x.png",
         ),
     ],
 )
@@ -283,7 +286,7 @@ def test_the_advised_options_pair_the_files_that_the_class_table_wants(
         Image.fromarray(IDS).save(tmp_path / "out" / f"bonn_{number}_leftImg8bit.png")
     predictions = find_masks(tmp_path / "out")
     ends = {"label": ("", given), "prediction": ("", "")}
-    with pytest.raises(DataError, match=f": use --label-suffix {options} --prediction-suffix _leftImg8bit.png$"):
+    with pytest.raises(DataError, match=f": use --label-suffix={options} --prediction-suffix=_leftImg8bit.png$"):
         pair_masks(find_masks(tmp_path / "gtFine", given), predictions, ends, kind)
     with pytest.raises(DataError, match="rename the files"):  # as a suffix selects files of a folder only
         pair_masks(find_masks(tmp_path / "gtFine", given), predictions, {}, kind)
