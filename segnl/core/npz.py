@@ -47,7 +47,10 @@ def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
     """
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    try:
+        shape, _, dtype = read_header(file)
+    except (ValueError, MemoryError, RecursionError) as err:  # NumPy's words advise trust, or quote the whole header
+        raise ValueError("the header of an array is damaged") from err
     if math.prod(shape) > MAX_ITEMS or dtype.itemsize > 4096:
         raise ValueError(f"shape {shape} of {dtype}; expected at most 2^28 items")
     file.seek(0)

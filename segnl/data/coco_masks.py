@@ -1,5 +1,6 @@
 """Masks of COCO files: panoptic ones, and results with run lengths (RLE). Imports no torch."""
 
+import os
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,6 +150,8 @@ def _mask_ids(path: Path, content: _Names, used: set[int], classes: CategoryIds 
     if classes is not None and content.categories:
         by_name = {_plain(name): own for name, own in classes.by_name.items()}
         names = {category.id: category.name for category in content.categories}
+        if len(names) < len(content.categories):
+            raise FileError(path, "format", "categories: an id stands there twice; give each category its own")
         for number in sorted(used):
             own = by_name.get(_plain(names.get(number, "")))
             if own is not None:
@@ -194,7 +197,7 @@ def _of_panoptic(path: Path, content: _PanopticFile, category_ids: CategoryIds |
 
 
 def _without_suffix(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
+    return os.path.splitext(Path(name).as_posix())[0]
 
 
 def _read_panoptic(file: Path, classes: Mapping[int, int]) -> Ids:
@@ -269,7 +272,7 @@ def _counts_of(text: str | list[int]) -> list[int]:
         return text
     counts: list[int] = []
     value = shift = 0
-    for char in text.encode():
+    for char in text.encode(errors="replace"):
         bits = char - 48
         value |= (bits & 0x1F) << shift
         shift += 5

@@ -81,6 +81,8 @@ def load_counts(path: Path) -> ScoredCounts:
             len(set(arrays[name].tolist())) != len(arrays[name]) for name in ("sample_ids", "class_names")
         ):
             raise ValueError("names that are no texts, or stand twice")
+        if any(len(arrays[name]) not in (0, shape[0]) for name in ("label_digests", "prediction_digests")):
+            raise ValueError("digests that are not one for each image")
     except NPZ_FAULTS as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else err
         raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err

@@ -177,6 +177,25 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path, images: list[dict[st
         find_masks(tmp_path / "r.json")
 
 
+def test_a_category_of_two_names_is_refused(tmp_path: Path) -> None:
+    content = named({0: "car", 1: "tree", 2: "sign_symbol"})
+    content["categories"].append(content["categories"][0] | {"name": "tree"})
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="categories: an id stands there twice"):
+        coco_masks(tmp_path / "r.json", CLASSES)
+
+
+def test_an_empty_file_name_and_run_lengths_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
+    (result, *_) = results(is_text=False)
+    result["segmentation"]["counts"] = "\udc80"
+    (tmp_path / "r.json").write_text(
+        json.dumps({"images": [{"id": result["image_id"], "file_name": ""}], "annotations": [result]})
+    )
+    (mask,) = find_masks(tmp_path / "r.json").values()
+    with pytest.raises(DataError, match="run lengths of"):
+        mask.read()
+
+
 def test_a_suffix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
     for name in ("city/a_gtFine_labelIds.png", "city/a_gtFine_instanceIds.png", ".hidden.png", ".dir/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -394,6 +413,8 @@ def npy_header(shape: str) -> bytes:
         (npy_header("(1000000000000, 1000000000000)") + b"abc", "array 'a' cannot be read .shape .* at most 2"),
         (npy_header("(60000, 60000)"), "array 'a' cannot be read .shape .* at most 2"),
         (npy_header("(-1, 4)"), "array 'a' "),
+        (npy_header("-" * 9000 + "1"), "the header of an array is damaged"),
+        (npy_header("(" * 20_000 + ")" * 20_000), "the header of an array is damaged"),
         (npy_header("(5, 5)") + b"abc", "array 'a' cannot be read"),
     ],
 )

@@ -56,6 +56,13 @@ def test_counts_beside_the_json_of_another_score_are_refused(tiny_data: Path, tm
     assert (tmp_path / "a.json").read_text() == text
 
 
+@pytest.mark.parametrize("name", ["label_digests", "prediction_digests"])
+def test_counts_with_fewer_digests_than_images_are_refused(tmp_path: Path, name: str) -> None:
+    counts = replace(counts_of(0.7, 1), **{name: ("one",)})
+    with pytest.raises(DataError, match=r"a\.counts\.npz: .*digests that are not one for each image"):
+        load_counts(Path(save(tmp_path, "a", counts)))
+
+
 def test_one_file_a_model_gives_an_interval_over_images_and_says_so(two: list[str]) -> None:
     comparison = compare_scored(two)
     (pair,) = comparison.pairs
