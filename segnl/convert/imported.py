@@ -80,11 +80,18 @@ def resnet_section(backbone: Mapping[str, Tensor], where: str) -> JSONDict:
     block = "bottleneck" if "layer1.0.conv3.weight" in backbone else "basic"
     depth = next((depth for depth, layout in DEPTHS.items() if layout == (block, tuple(blocks))), None)
     layout: JSONDict = {"depth": depth} if depth else {"depth": None, "blocks": blocks, "block": block}
-    return {"name": "resnet", **layout, "width": backbone["layer1.0.conv1.weight"].shape[0] / 64}
+    return {"name": "resnet", **layout, "width": out_channels(backbone, "layer1.0.conv1.weight", where) / 64}
 
 
 def out_channels(state: Mapping[str, Tensor], name: str, where: str) -> int:
-    """Returns the output channels of the convolution with weight `name`; CheckpointError when it is missing."""
+    """Returns the output channels of the convolution with weight `name`.
+
+    Raises CheckpointError when it is missing, or has more values than the file: a network of its size would be built.
+    """
     if name not in state:
         raise CheckpointError(f"{where}: {name}: missing; is this the whole file, and of that project?")
-    return state[name].shape[0]
+    weight = state[name]
+    if weight.dim() == 0 or not 0 < weight.nbytes <= weight.untyped_storage().nbytes():
+        reason = "empty, or values that stand for several; expected one value for each place"
+        raise CheckpointError(f"{where}: {name}: shape {tuple(weight.shape)}: {reason}")
+    return weight.shape[0]

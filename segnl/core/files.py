@@ -151,6 +151,9 @@ def inside(folder: Path, name: str) -> Path:
     if "\0" in name:
         raise ConfigError(f"{name!r}: holds a NUL; give a plain name")
     if root not in (root / name).resolve().parents:
+        for path in (folder / name, *(folder / name).parents):
+            if folder in path.parents:
+                not_a_link(path)
         raise ConfigError(f"{name}: leads out of {folder}; give a plain name")
     return folder / name
 

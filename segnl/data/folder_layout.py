@@ -352,6 +352,8 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
 def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
     """Draws the samples of val, the rest is train."""
     sample_ids = sorted(sample_ids)
+    if len(sample_ids) < 2:
+        raise DataError(f"{plan.home}: one image with a label; expected two at least, for train and for val")
     order = np.random.default_rng(seed_for(seed, "split")).permutation(len(sample_ids))
     num_val = max(1, round(VAL_FRACTION * len(sample_ids)))
     _list_splits(
@@ -446,14 +448,16 @@ def _ignored(plan: FolderPlan, names: Sequence[str], key: str) -> list[str]:
 def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, int]]]) -> None:
     """Puts the classes into classes.tsv; for an archive, into which nothing is written, into the recipe."""
     rows = [(file_id, " ".join(name.split()), colour) for file_id, name, colour in rows]
+    names = [name for _, name, _ in rows]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{plan.home}: two classes are called '{doubled}', but for spaces; give each its own name")
     where = "classes.tsv"
     if plan.home == Path(plan.data["root"]):
         plan.rows = rows
     else:
         where = "data.label_map"
         plan.data["label_map"] = {name: [file_id] for file_id, name, _ in rows}
-    names = ", ".join(name for _, name, _ in rows[:6]) + (" ..." if len(rows) > 6 else "")
-    plan.notes.append(f"classes: {names}; rename them in {where}")
+    plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in {where}")
 
 
 def _home(root: Path) -> Path:

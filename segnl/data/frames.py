@@ -34,7 +34,7 @@ def neighbours_of(images: Mapping[str, Path], clips: Iterable[str], num_frames: 
 
 
 def _natural(name: str) -> list[str | int]:
-    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)]
+    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d{1,999})", name)]
 
 
 def frames_beside(image: Path, group: str | None, num_frames: int, *, lists: Path) -> tuple[Path, ...]:

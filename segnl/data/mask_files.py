@@ -264,4 +264,4 @@ def _last_name(sample_id: str) -> str:
 
 def _number(sample_id: str) -> str:
     name = _last_name(sample_id)
-    return str(int(name)) if name.isascii() and name.isdecimal() else name
+    return name.lstrip("0") or "0" if name.isascii() and name.isdecimal() else name

@@ -69,13 +69,13 @@ class Ablation:
 def parse_ablation(text: str) -> Ablation:
     """Reads gamma0, shuffled or window=R. Raises ConfigError for any other text."""
     kind, _, radius = text.partition("=")
-    if kind == "window" and radius.isdecimal():
+    if kind == "window" and radius.isdecimal() and len(radius) < 10:
         return Ablation("window", int(radius))
     if text == "gamma0":
         return Ablation("gamma0")
     if text == "shuffled":
         return Ablation("shuffled")
-    raise ConfigError(f"ablation '{text}': unknown; expected gamma0, shuffled or window=R such as window=4")
+    raise ConfigError(f"ablation '{text[:40]}': unknown; expected gamma0, shuffled or window=R such as window=4")
 
 
 def attention_blocks(model: nn.Module) -> list[AttentionBlock]:

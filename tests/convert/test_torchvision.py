@@ -44,6 +44,16 @@ def test_files_of_something_else_are_refused() -> None:
         from_torchvision(peer("fcn_resnet50", has_aux=False).state_dict())
 
 
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(1).expand(10**6, 256, 1, 1), torch.zeros(10**6, 0, 1, 1), torch.zeros(())]
+)
+def test_a_small_file_of_a_large_shape_builds_no_network(weight: torch.Tensor, monkeypatch: Any) -> None:
+    monkeypatch.setattr("segnl.convert.torchvision.ImportedModel", lambda *_: pytest.fail("built"))
+    state = peer("deeplabv3_resnet50", has_aux=False).state_dict() | {"classifier.4.weight": weight}
+    with pytest.raises(CheckpointError, match=r"classifier\.4\.weight: shape"):
+        from_torchvision(state)
+
+
 def test_a_block_whose_number_has_5000_digits_is_one_line() -> None:
     state = peer("deeplabv3_resnet50", has_aux=False).state_dict()
     state[f"backbone.layer1.{'9' * 5000}.conv1.weight"] = torch.zeros(1)

@@ -202,6 +202,13 @@ def test_yolo_paths_of_exports_that_were_moved_are_found(place, tmp_path):
         assert drawn(yolo, tmp_path).max() == 1
 
 
+def test_a_class_number_of_5000_digits_is_one_line(tmp_path):
+    write_yolo(tmp_path, "0 0 0 1 0 1 1\n")
+    (tmp_path / "data.yaml").write_text(f"train: train/images\nnames:\n  ? '{'9' * 5000}'\n  : car\n")
+    with pytest.raises(DataError, match=r"data\.yaml: names: expected a list of class names"):
+        find(yolo, tmp_path)
+
+
 BAD_YOLO = {
     "0 0.5 0.5 0.1 0.1": "line 1 is a box",
     "2 0 0 1 0 1 1": "line 1: class 2; data.yaml names 0 to 1",
@@ -286,6 +293,19 @@ BAD_LABELME = {
 }
 
 
+def test_classes_that_differ_in_spaces_only_are_refused(tmp_path):
+    for stem, name in (("a", "big cat"), ("b", "big  cat")):
+        write_labelme(tmp_path / stem, [{"label": name, "points": [[0, 0], [9, 0], [9, 9]]}])
+    with pytest.raises(DataError, match="two classes are called 'big cat', but for spaces"):
+        plan_folder(tmp_path)
+
+
+def test_one_image_is_too_few(tmp_path):
+    write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
+    with pytest.raises(DataError, match="one image with a label; expected two at least"):
+        plan_folder(tmp_path)
+
+
 @pytest.mark.parametrize("case", BAD_LABELME)
 def test_bad_labelme_is_one_line_with_file_and_key(case, tmp_path):
     shapes, over, says = BAD_LABELME[case]
@@ -327,6 +347,12 @@ def test_panoptic_segments_become_their_categories_and_segment_0_is_ignored(tmp_
     for row in range(HW[0]):
         for column in range(HW[1]):
             assert label[row, column] == {0: 255, 5: 1, 300: 0, 70_000: 1}[ids[row, column]]
+    write_image(tmp_path / "train2017" / "b.jpg")
+    Image.open(annotations.files[1]).save(annotations.files[1].with_name("b.png"))
+    two = [(7, "a"), (8, "b")]
+    images = [{"id": i, "file_name": f"{name}.jpg", "height": HW[0], "width": HW[1]} for i, name in two]
+    labels = [{"image_id": i, "file_name": f"{name}.png", "segments_info": segments} for i, name in two]
+    write_panoptic(tmp_path, segments, ids, images=images, annotations=labels)
     assert plan_folder(tmp_path).data["label_folder"] == "segnl_labels"
 
 

@@ -11,7 +11,7 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.data.datasets.folder import Folder
 from segnl.data.digest import content_digest, frames_digest
 from segnl.data.find import DATASETS
-from segnl.data.frames import frames_beside
+from segnl.data.frames import _natural, frames_beside
 from segnl.data.transforms import TrainTransform
 
 
@@ -129,3 +129,7 @@ def test_the_clip_of_an_image_of_no_split_is_its_folder_or_its_group_there(tmp_p
     assert in_group == (path["x_9"], path["x_9"], path["x_10"])
     assert frames_beside(path["x_9"], None, 3, lists=tmp_path) == (path["x_9"], path["notes"], path["x_10"])
     assert frames_beside(path["notes"], "folder", 3, lists=tmp_path) == (path["notes"], path["notes"], path["x_9"])
+
+
+def test_a_name_of_5000_digits_is_sorted_too():
+    assert sorted(["a10", "a9", "a" + "9" * 5000], key=_natural) == ["a9", "a10", "a" + "9" * 5000]

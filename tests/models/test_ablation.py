@@ -179,7 +179,9 @@ def test_a_head_without_attention_is_refused():
         pass
 
 
-@pytest.mark.parametrize("text", ["window", "window=", "window=-1", "window=x", "gamma0=1", "shuffled=2", "off"])
+@pytest.mark.parametrize(
+    "text", ["window", "window=", "window=-1", "window=x", "window=" + "9" * 5000, "gamma0=1", "shuffled=2", "off"]
+)
 def test_an_unknown_ablation_is_refused(text):
     with pytest.raises(ConfigError, match="unknown; expected gamma0, shuffled or window=R"):
         parse_ablation(text)

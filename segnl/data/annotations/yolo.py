@@ -4,6 +4,7 @@ Format: docs.ultralytics.com, "Instance Segmentation Datasets".
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def class_names(path: Path, settings: JSONDict) -> dict[int, str]:
     """
     names = settings.get("names")
     mapping = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(mapping, dict) or not mapping or not all(str(key).isdecimal() for key in mapping):
+    if not isinstance(mapping, dict) or not mapping or not all(re.fullmatch(r"\d{1,9}", str(key)) for key in mapping):
         raise FileError(path, "format", "names: expected a list of class names, or {0: NAME, ...}")
     out = {int(key): str(name) for key, name in sorted(mapping.items(), key=lambda item: int(item[0]))}
     if len(set(out.values())) < len(out):
