@@ -14,6 +14,7 @@ import numpy.typing as npt
 from segnl.core.archives import open_file
 
 MAX_ITEMS = 2**28
+MAX_BYTES = 2**31
 
 
 def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -43,7 +44,7 @@ def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
     """Reads an array in NumPy's format. Raises what NumPy raises (core/files.py: NPZ_FAULTS).
 
     The header is looked at first: a few bytes of it may ask for any amount of memory. ValueError for more than
-    MAX_ITEMS, or items of more than 4 KiB.
+    MAX_ITEMS or MAX_BYTES.
     """
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -51,8 +52,8 @@ def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
         shape, _, dtype = read_header(file)
     except (ValueError, MemoryError, RecursionError) as err:  # NumPy's words advise trust, or quote the whole header
         raise ValueError("the header of an array is damaged") from err
-    if math.prod(shape) > MAX_ITEMS or dtype.itemsize > 4096:
-        raise ValueError(f"shape {shape} of {dtype}; expected at most 2^28 items")
+    if math.prod(shape) > MAX_ITEMS or math.prod(shape) * dtype.itemsize > MAX_BYTES:
+        raise ValueError(f"shape {shape} of {dtype}; expected at most 2^28 items in 2 GiB")
     file.seek(0)
     array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array

@@ -116,7 +116,7 @@ class DataConfig(Config):
     def _is_pattern(cls, group: str | None) -> str | None:
         try:
             re.compile(group or "")
-        except re.error as err:
+        except (re.error, OverflowError, RecursionError) as err:
             raise ValueError(f"'{group}' is no regular expression ({err})") from err
         return group
 

@@ -51,7 +51,7 @@ def named_groups(setting: str, sample_ids: Sequence[str], *, lists: Path, key: s
 def _matched_group(pattern: str, sample_id: str, key: str) -> str:
     try:
         match = re.match(pattern, sample_id)
-    except re.error as err:
+    except (re.error, OverflowError, RecursionError) as err:
         raise ConfigError(f"{key}: '{pattern}' is no regular expression ({err})") from err
     if match is None:
         raise ConfigError(

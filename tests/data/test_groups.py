@@ -42,8 +42,9 @@ def test_cityscapes_images_are_grouped_by_sequence_and_streets_are_not():
 def test_a_pattern_that_a_name_does_not_match_is_one_line_with_the_name():
     with pytest.raises(ConfigError, match=r"data.group: '\[a-z\]\+' does not match the sample '0001TP_006690'"):
         image_groups(data("[a-z]+"))
-    with pytest.raises(ValidationError, match="is no regular expression"):
-        data("[a")
+    for pattern in ("[a", "a{99999999999}", "(" * 5000 + ")" * 5000):
+        with pytest.raises(ValidationError, match="is no regular expression"):
+            data(pattern)
 
 
 def test_a_folder_is_a_group(tmp_path):

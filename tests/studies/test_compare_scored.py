@@ -56,6 +56,12 @@ def test_counts_beside_the_json_of_another_score_are_refused(tiny_data: Path, tm
     assert (tmp_path / "a.json").read_text() == text
 
 
+def test_long_warnings_and_names_are_read_back(tmp_path: Path) -> None:
+    counts = replace(counts_of(0.7, 1), source="s" * 3000, warnings=("w" * 3000,), class_names=("a", "b" * 2000, "c"))
+    loaded = load_counts(Path(save(tmp_path, "a", counts)))
+    assert (loaded.source, loaded.warnings, loaded.class_names) == (counts.source, counts.warnings, counts.class_names)
+
+
 @pytest.mark.parametrize("name", ["label_digests", "prediction_digests"])
 def test_counts_with_fewer_digests_than_images_are_refused(tmp_path: Path, name: str) -> None:
     counts = replace(counts_of(0.7, 1), **{name: ("one",)})
@@ -192,6 +198,7 @@ def test_groups_of_images_are_named_by_folder_or_pattern(two: list[str]) -> None
     for pattern, message in (
         ("x", "--group: 'x' does not match the sample"),
         (r"\(drive(", "is no regular expression"),
+        ("a{99999999999}", "is no regular expression"),
     ):
         with pytest.raises(ConfigError, match=message):
             compare_scored(two, group=pattern)
