@@ -75,8 +75,8 @@ def load_counts(path: Path) -> ScoredCounts:
         ):
             raise ValueError(f"counts are not int64 of shape {shape}")
         intersection, target, union = (arrays[name] for name in _COUNTS)
-        if (intersection < 0).any() or (intersection > target).any() or (target > union).any():
-            raise ValueError("counts that no mask can have; expected 0 <= intersection <= target <= union")
+        if not ((intersection >= 0) & (intersection <= target) & (target <= union) & (union < 2**40)).all():
+            raise ValueError("counts that no mask can have; expected 0 <= intersection <= target <= union < 2^40")
         if any(arrays[name].dtype.kind != "U" or arrays[name].ndim != 1 for name in _TEXTS) or any(
             len(set(arrays[name].tolist())) != len(arrays[name]) for name in ("sample_ids", "class_names")
         ):

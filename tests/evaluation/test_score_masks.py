@@ -495,11 +495,18 @@ def test_counts_of_other_shapes_are_refused(request_: ScoreRequest, tmp_path: Pa
         load_counts(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("change", [lambda c: -c, lambda c: c + 10**9])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: {"intersection": -c.intersection},
+        lambda c: {"intersection": c.intersection + 10**9},
+        lambda c: {"union": c.union + 2**62},
+    ],
+)
 def test_counts_that_no_mask_can_have_are_refused(request_: ScoreRequest, tmp_path: Path, change) -> None:
     """With a right checksum: it says nothing about who wrote the file."""
     counts: ScoredCounts = score_masks(request_).scored_counts()
-    (tmp_path / "a.npz").write_bytes(counts_bytes(replace(counts, intersection=change(counts.intersection))))
+    (tmp_path / "a.npz").write_bytes(counts_bytes(replace(counts, **change(counts))))
     with pytest.raises(DataError, match="counts that no mask can have"):
         load_counts(tmp_path / "a.npz")
 
