@@ -38,9 +38,10 @@ from segnl.data.mask_files import find_masks
 from segnl.data.reading import read_image, read_label
 from segnl.labels.table import ClassTable
 from segnl.metrics.scored_counts import ScoredCounts, counts_bytes, load_counts
+from segnl.models.weights.checksums import NO_CHECKSUM
 from segnl.models.weights.files import read_checkpoint, tensors_in
 from segnl.reports.learning_curves import read_curve
-from segnl.runs.checkpoint import FORMAT, NO_CHECKSUM, load_checkpoint
+from segnl.runs.checkpoint import FORMAT, load_checkpoint
 from segnl.runs.recipe import load_recipe
 from segnl.runs.run import open_run
 from segnl.studies.study import load_study

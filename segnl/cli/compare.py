@@ -43,7 +43,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--group",
         metavar="PATTERN",
         help="with RUN_OR_COUNTS only: images to count as one, such as the frames of a video: `folder`, "
-        "a regular expression that matches the start of every sample id, such as '([^_]+)_' for the text before the "
+        "a regular expression that matches the start of every sample id, such as '[^_]+' for the text before the "
         "first underscore, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)

@@ -10,7 +10,7 @@ from segnl.metrics.confusion import mean_of_defined, table_text
 from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
 ABOUT_DEFINITIONS = (
-    "Other projects define mIoU differently. For these masks their definitions give the numbers below; +/- is the "
+    "Other projects define mIoU differently. For these masks their definitions give the numbers below; points: the "
     "difference from the exact mIoU in points, before rounding."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
@@ -49,7 +49,7 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
             lines += [_fill(text, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
             last_meaning = meaning
     if equal:
-        lines += ["", _fill(f"Equal to the exact mIoU here: {'; '.join(equal)}.", width)]
+        lines += ["", _fill(f"Equal to the exact mIoU here, to two decimals: {'; '.join(equal)}.", width)]
     lines += [] if writes_page else ["", ALL_DEFINITIONS]
     if score.published is not None:
         lines += ["", _fill(published_text(score), width)]

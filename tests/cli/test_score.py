@@ -73,7 +73,7 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     assert "The exact mIoU (Cityscapes, mmsegmentation) is 63.64 % over 1 image (1 warning above)." in text
     assert "\n  77.78  +14.14  mean Dice (mDice)\n" in text
     sentences = " ".join(text.split())
-    assert "Equal to the exact mIoU here: mIoU over all classes (ADE20K's benchmark);" in sentences
+    assert "Equal to the exact mIoU here, to two decimals: mIoU over all classes (ADE20K's benchmark);" in sentences
     assert "So few digits fit every score from 63.5 to 64.5 %." in sentences
     page = tmp_path.joinpath("x.html").read_text()
     names = json.loads(tmp_path.joinpath("x.json").read_text())["definitions"]
