@@ -182,8 +182,8 @@ DEFINITIONS = (
         "MeanIoU (torchmetrics)",
         _torchmetrics_mean_iou,
         "IoU of each class in each image alone, then one mean over all of these where the class occurs. It has no "
-        "ignore_index, so users usually copy the prediction into ignored pixels, which then count as correct. It "
-        "stops with an error if a pixel is predicted as no class.",
+        "ignore_index. Here ignored pixels were given the predicted class first, as users often do, so they count as "
+        "correct. It stops with an error if a pixel is predicted as no class.",
         "torchmetrics 1.9.0, segmentation.MeanIoU(input_format='index')",
     ),
     Definition(

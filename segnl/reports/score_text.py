@@ -10,8 +10,8 @@ from segnl.metrics.confusion import mean_of_defined, table_text
 from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
 ABOUT_DEFINITIONS = (
-    "Other projects define mIoU differently. For these masks their definitions give the numbers below; points: the "
-    "difference from the exact mIoU in points, before rounding."
+    "Other projects define mIoU differently. For these masks their definitions give the numbers below. The column "
+    "points is this number minus the exact mIoU, subtracted before rounding."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
