@@ -81,10 +81,11 @@ class Components:
         """
         listed: dict[str, tuple[Any, Any]] = {}
         for i, entry in enumerate(entries):
+            section = {"name": entry} if isinstance(entry, str) else entry
             try:
-                cfg = self.settings({"name": entry} if isinstance(entry, str) else entry)
+                cfg = self.settings(section)
             except pydantic.ValidationError as err:
-                raise config_error(err, file="recipe", at=f"{self.key}.{i}") from err
+                raise config_error(err, section, file="recipe", at=f"{self.key}.{i}") from err
             if cfg.name in listed:
                 raise ConfigError(f"recipe: {self.key}.{i}: {cfg.name} stands twice; name it once")
             listed[cfg.name] = self.find(cfg.name), cfg

@@ -37,6 +37,7 @@ NumberFromZero = Annotated[float, Field(ge=0, le=1e6)]
 
 
 SHIPPED = Path(__file__).parents[1] / "configs"
+MAX_BASES = 100
 """The recipes and studies that are installed with the package."""
 
 
@@ -172,6 +173,8 @@ def _over_its_base(path: Path, readers: tuple[Path, ...]) -> JSONDict:
         raise ConfigError(f"base: {str(path)!r}: holds a null character; expected a file name such as _base.yaml")
     if path.resolve() in readers:
         raise ConfigError(f"{path}: base: leads back to this file; remove one of the bases")
+    if len(readers) > MAX_BASES:
+        raise ConfigError(f"{path}: base: more than {MAX_BASES} bases in a row; expected a few; join them")
     mapping = read_file(path)
     base_name = mapping.pop("base", None)
     if base_name is None:
@@ -218,20 +221,36 @@ def validate(schema: type[AnyConfig], mapping: Any, *, file: str, at: str = "") 
     try:
         return parse(schema, mapping)
     except pydantic.ValidationError as err:
-        raise config_error(err, file=file, at=at) from err
+        raise config_error(err, mapping, file=file, at=at) from err
     except (TypeError, ValueError) as err:
         raise ConfigError(f"{file}: {at or 'the file'}: {err}; expected plain YAML values") from err
 
 
-def config_error(err: pydantic.ValidationError, *, file: str, at: str = "") -> ConfigError:
-    """Returns the first of pydantic's errors as one line with its dotted path below `at`."""
+def config_error(err: pydantic.ValidationError, content: Any, *, file: str, at: str = "") -> ConfigError:
+    """Returns the first of pydantic's errors in `content` as one line with its dotted path below `at`."""
     # An unknown key comes first: it is usually the misspelling of the one reported missing.
-    first = min(err.errors(include_url=False), key=lambda error: error["type"] != "segnl")
-    dotted = ".".join([*([at] if at else []), *map(str, first["loc"])])
-    error = ConfigError(f"{file}: {_explain(first, dotted)}")
+    errors = sorted(err.errors(include_url=False), key=lambda error: error["type"] != "segnl")
+    first, place = errors[0], error_place(errors[0], content)
+    dotted = ".".join([*([at] if at else []), *place])
+    # A value that may be of several kinds has an error for each.
+    reasons = list(dict.fromkeys(str(error["msg"]) for error in errors if error_place(error, content) == place))
+    error = ConfigError(f"{file}: {_explain(first, dotted, ' or '.join(reasons))}")
     if first["type"] in ("string_type", "path_type") and not isinstance(first["input"], list | dict):
         error.text_key = dotted
     return error
+
+
+def error_place(error: Any, content: Any) -> list[str]:
+    """Returns the keys that lead to one of pydantic's errors, without the kinds of a union that pydantic adds."""
+    keys = []
+    for key in error["loc"]:
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        keys.append(str(key))
+    last = str(error["loc"][-1]) if error["loc"] else ""
+    return [*keys, last] if error["type"] in ("missing", "segnl") and keys[-1:] != [last] else keys
 
 
 def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
@@ -265,12 +284,13 @@ def error_at(location: tuple[str | int, ...], message: str) -> pydantic.Validati
     return pydantic.ValidationError.from_exception_data("settings", [{"type": error, "loc": location, "input": None}])
 
 
-def _explain(error: Any, dotted: str) -> str:
+def _explain(error: Any, dotted: str, reasons: str) -> str:
     if error["type"] == "segnl":
         return f"{dotted}: {error['msg']}"
     if error["type"] == "missing":
         return f"{dotted}: missing; add it"
-    reason = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    reason = reasons.removeprefix("Value error, ").replace("or Input should be", "or").replace("\n", " ")
+    reason = reason.replace("a valid array", "a list").replace("an object", "keys and values")  # YAML's words
     if error["type"] == "value_error" and isinstance(error["input"], dict):  # keys at odds, which it names
         return f"{dotted}: {reason}"
     return f"{dotted}: holds {json.dumps(error['input'], default=str)}; {reason[0].lower()}{reason[1:]}"

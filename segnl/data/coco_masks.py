@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
+from segnl.core.config import error_place
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import inside, read_json
 from segnl.data.reading import FileError, read_image
@@ -123,7 +124,7 @@ def coco_masks(path: Path, category_ids: CategoryIds | None = None, reference: P
         return _of_results(path, _ResultsFile.model_validate(content), category_ids)
     except ValidationError as err:
         error = err.errors()[0]
-        place = ".".join(map(str, error["loc"]))
+        place = ".".join(error_place(error, content))
         raise FileError(
             path,
             "format",

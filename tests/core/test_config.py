@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -176,6 +177,29 @@ def test_a_pipe_that_nobody_writes_to_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "recipe.yaml")
     with pytest.raises(ConfigError, match="a pipe or a device, not a file"):
         load_mapping(tmp_path / "recipe.yaml")
+
+
+def test_a_long_chain_of_bases_is_one_line(tmp_path):
+    for i in range(200):
+        write(tmp_path / f"{i}.yaml", f"base: {i + 1}.yaml")
+    with pytest.raises(ConfigError, match=r"101\.yaml: base: more than 100 bases in a row"):
+        load_mapping(tmp_path / "0.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{a: 5}", "levels.a: holds 5; input should be a list or 'rest'"),
+        ("{a: [x]}", 'levels.a.0: holds "x"; input should be a valid integer'),
+    ],
+)
+def test_a_value_of_several_kinds_is_explained_without_pydantics_names(value, message):
+    class Levels(Config):
+        levels: dict[str, tuple[int, ...] | Literal["rest"]]
+
+    with pytest.raises(ConfigError) as err:
+        validate(Levels, parse_yaml(f"levels: {value}", "x"), file="r.yaml")
+    assert str(err.value) == f"r.yaml: {message}"
 
 
 def test_a_null_character_in_base_is_one_line(tmp_path):

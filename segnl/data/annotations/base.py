@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from segnl.core import IGNORE
 from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids
+from segnl.core.config import error_place
 from segnl.core.errors import DataError
 from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, exif_orientation, image_hw
@@ -73,8 +74,7 @@ def validated(path: Path, model: type[Content], expected: str) -> Content:
         return model.model_validate(mapping)
     except ValidationError as err:
         error = err.errors()[0]
-        # pydantic also names the kinds of a union, such as RunLengths or list[list[float]].
-        place = ".".join(str(key) for key in error["loc"] if not re.match(r"[A-Z]|\w+\[", str(key)))
+        place = ".".join(error_place(error, mapping))
         raise FileError(path, "format", f"{place}: {error['msg']}; expected {expected}") from err
 
 
