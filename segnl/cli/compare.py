@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "first underscore, or a list such as groups.tsv (data.group)",
     )
     add_trust_modules(command)
-    add_json(command)
+    add_json(command, "also write the numbers there; of RUN_OR_COUNTS, which have no page, those of every class too")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--published",
         metavar="SCORE",
-        help="a score from a paper or a log, such as 0.712 or 71.2: find definitions that give it",
+        help="a score from a paper or a log, such as 0.712 or 71.2: find the definitions or classes that it fits",
     )
     about = "write the numbers there, and beside it a page (.html) and every image's counts (.counts.npz)"
     add_json(command, about)

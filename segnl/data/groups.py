@@ -56,8 +56,8 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
     if match is None:
         raise ConfigError(
             f"{key}: '{pattern}' does not match the sample '{sample_id}'; expected a regular expression that matches "
-            "the start of every sample's name, such as '([^_]+)_' (the group is in parentheses), `folder`, `image`, or "
-            f"a list such as groups.tsv{' (below data.root)' * (key == 'data.group')}"
+            "the start of every sample's name, such as '[^_]+' for the text before the first underscore, `folder`, "
+            f"`image`, or a list such as groups.tsv{' (below data.root)' * (key == 'data.group')}"
         )
     return match[1] if match.groups() else match[0]
 

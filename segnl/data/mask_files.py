@@ -183,11 +183,15 @@ def pair_masks(
                 f"{predictions[own].where}: two labels have its name, {labels[first].where} and "
                 f"{labels[second].where}; {hint}"
             )
-    lead = f"{predictions[(missing or without)[0]].where}: no label belongs to it"
     if missing:
+        names = [sorted(own, key=lambda name: (len(_number(name)), name)) for own in (labels, predictions)]
+        of_labels, of_predictions = (f"'{own[0]}' to '{own[-1]}'" for own in names)
+        is_shifted = {_number(own[0]) for own in names} == {"0", "1"}
+        rename = "rename them if one side counts from 0 and the other from 1; otherwise " * is_shifted
         raise DataError(
-            f"{lead}; missing labels: {listed(missing, limit=3)}; the other {len(predictions) - len(missing)} "
-            "predictions have one: add what is missing, or remove these predictions"
+            f"{predictions[missing[0]].where}: no label belongs to {listed(missing, limit=3)}; the other "
+            f"{len(predictions) - len(missing)} predictions have one; labels are named {of_labels}, predictions "
+            f"{of_predictions}: {rename}add the missing labels, or remove these predictions"
         )
     hint = _options_that_pair(labels, predictions, ends, kind) or (
         'the JSON names no files: save {"images": [{"id": ..., "file_name": ...}, ...], "annotations": [your results]}'
@@ -195,7 +199,8 @@ def pair_masks(
         else "rename the files, or name what differs with --label-suffix and --prediction-suffix (or -prefix)"
     )
     raise DataError(
-        f"{lead}, as for {len(without)} of {len(predictions)} predictions; labels are named like '{min(labels)}': "
+        f"{predictions[without[0]].where}: no label belongs to it, as for {len(without)} of {len(predictions)} "
+        f"predictions; labels are named like '{min(labels)}': "
         f"{hint}"
     )
 

@@ -86,8 +86,9 @@ class PairReader:
         is_foreground = ids == foreground
         if is_foreground.any() and (ids == own_ids[1]).any():
             raise DataError(
-                f"{where}: holds {foreground} and {own_ids[1]}, which --foreground {foreground} would make one class; "
-                "expected masks of two ids, and a table that lists the background first"
+                f"{where}: holds {foreground} and {own_ids[1]}, which --foreground {foreground} would make one class, "
+                f"'{self.table.names[1]}'; list the background first in the table; if {foreground} is unlabelled here, "
+                f"leave out --foreground and save {own_ids[1]} instead of {foreground} where it is a class"
             )
         return np.where(is_foreground, own_ids[1], ids)
 

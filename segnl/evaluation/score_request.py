@@ -66,10 +66,11 @@ def check_foreground(request: ScoreRequest, table: ClassTable) -> None:
         return
     if table.num_classes != 2:
         raise ConfigError(f"--foreground {own}: is for tables of two classes; {table.title} has {table.num_classes}")
-    if not 0 <= own <= IGNORE or own in (table.file_ids[0], *request.ignore_ids):
-        raise ConfigError(
-            f"--foreground {own}: expected an id within 0..{IGNORE} that is not '{table.names[0]}' or ignored"
-        )
+    if not 0 <= own <= IGNORE:
+        raise ConfigError(f"--foreground {own}: expected an id within 0..{IGNORE}")
+    if own in (table.file_ids[0], *request.ignore_ids):
+        meaning = "ignored (--ignore)" if own in request.ignore_ids else f"'{table.names[0]}', the background"
+        raise ConfigError(f"--foreground {own}: this id is {meaning}, so it cannot be the foreground too")
     if table.file_ids[1] == 0 != own:
         raise ConfigError(
             f"--foreground {own}: would become 0, '{table.names[1]}', the second class of {table.title}, but 0 is "
@@ -91,4 +92,6 @@ def refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Coun
             f"{request.labels}: no label holds {table.file_ids[1]}, the class '{name}', and some hold 255; {hint}"
         )
     if raw[:, IGNORE].any() and not raw[:, own_id].any():
+        if raw[IGNORE].any():
+            hint = f"in the labels 255 is ignored, so save {own_id} instead of 255 in the predictions"
         raise DataError(f"{request.predictions}: no mask holds {own_id}, the class '{name}', and some hold 255; {hint}")

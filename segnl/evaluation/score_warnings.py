@@ -38,7 +38,7 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
     warnings = []
     if score.unpaired:
         warnings.append(
-            f"{len(score.unpaired)} of {score.num_labels} labels have no prediction "
+            f"No prediction belongs to {len(score.unpaired)} of {score.num_labels} labels "
             f"({listed(score.unpaired, limit=3)}), so this is the score of "
             f"{count_of(len(score.sample_ids), 'image')}, not of all."
         )
@@ -218,14 +218,14 @@ def class_warnings(score: "MaskScore") -> list[str]:
         for is_missing in ((target > 0) & (predicted == 0), (target == 0) & (confusion.prediction() > 0))
     )
     if never:
-        warnings.append(f"Never predicted, though labelled: {listed(never, limit=8)}. Each counts 0 in the mean.")
+        warnings.append(f"Never predicted, though labelled (IoU 0 in the mean): {listed(never, limit=8)}.")
     for own in {*never} & {*NO_CLASS_NAMES}:
         file_id = score.table.file_ids[names.index(own)]
         warnings[-1] += f" If '{own}' is no class, remove it from the class table and add --ignore {file_id}."
     if only:
         warnings.append(
-            f"Predicted, though never labelled: {listed(only, limit=8)}. Each counts 0 in the exact mIoU; definitions "
-            "differ in this."
+            "Predicted, though never labelled (IoU 0 in the exact mIoU; definitions differ in this): "
+            f"{listed(only, limit=8)}."
         )
     unassigned = int(confusion.matrix[:, -1].sum())
     if unassigned:
@@ -236,7 +236,7 @@ def class_warnings(score: "MaskScore") -> list[str]:
             "differ in this."
         )
         if not (is_json or score.counts.total[-1].any()):
-            warnings[-1] += " No label pixel is ignored: are PREDICTIONS and --labels swapped?"
+            warnings.append("Only predictions hold ignored pixels, labels none: are PREDICTIONS and --labels swapped?")
     return warnings
 
 

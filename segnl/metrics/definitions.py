@@ -77,9 +77,9 @@ def _image_mean(counts: MaskCounts) -> float:
 
 
 _ULTRALYTICS = "ultralytics 8.4.190, utils.metrics.SemanticMetrics"
-_SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats without ignore_index, metrics.iou_score"
+_SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats(mode='multiclass') without ignore_index, iou_score"
 _SMP_IGNORED = "Predictions on ignored pixels count as wrong (no ignore_index)."
-_NEEDS_CLASS = "It stops with an error if a labelled pixel is predicted as no class."
+_NEEDS_CLASS = "It stops with a RuntimeError if a labelled pixel is predicted as no class."
 
 
 DEFINITIONS = (
@@ -143,28 +143,28 @@ DEFINITIONS = (
     ),
     Definition(
         "smp_micro",
-        "IoU, micro (segmentation_models_pytorch)",
+        "IoU, micro (segmentation_models_pytorch, multiclass)",
         lambda counts: _smp(counts, axis=None),
         f"All classes are added up before one division, so large classes decide. {_SMP_IGNORED} Often taken for mIoU.",
         f"{_SMP}(reduction='micro')",
     ),
     Definition(
         "smp_macro",
-        "IoU, macro (segmentation_models_pytorch)",
+        "IoU, macro (segmentation_models_pytorch, multiclass)",
         lambda counts: _smp(counts, axis=0),
         f"Mean over all classes, a class in neither labels nor predictions counting 1. {_SMP_IGNORED}",
         f"{_SMP}(reduction='macro')",
     ),
     Definition(
         "smp_micro_imagewise",
-        "IoU, micro-imagewise (segmentation_models_pytorch)",
+        "IoU, micro-imagewise (segmentation_models_pytorch, multiclass)",
         lambda counts: _smp(counts, axis=1),
         f"All classes are added up in each image alone; then the mean over images. {_SMP_IGNORED}",
         f"{_SMP}(reduction='micro-imagewise')",
     ),
     Definition(
         "smp_macro_imagewise",
-        "IoU, macro-imagewise (segmentation_models_pytorch)",
+        "IoU, macro-imagewise (segmentation_models_pytorch, multiclass)",
         lambda counts: _smp(counts, axis=()),
         "IoU of each class in each image alone, then the mean; a class that an image lacks in label and prediction "
         f"counts 1. {_SMP_IGNORED}",
@@ -182,16 +182,17 @@ DEFINITIONS = (
         "MeanIoU (torchmetrics)",
         _torchmetrics_mean_iou,
         "IoU of each class in each image alone, then one mean over all of these where the class occurs. It has no "
-        "ignore_index. Here ignored pixels were given the predicted class first, as users often do, so they count as "
-        "correct. It stops with an error if a pixel is predicted as no class.",
+        "ignore_index: here ignored pixels were given the predicted class first, so they count as correct. It stops "
+        "with a RuntimeError if a pixel is predicted as no class.",
         "torchmetrics 1.9.0, segmentation.MeanIoU(input_format='index')",
     ),
     Definition(
         "hf_example_ignore_0",
         "mIoU (example script of Hugging Face transformers)",
         _hf_example,
-        "Hugging Face's example script passes ignore_index=0: pixels of the first class are not counted, so its IoU is "
-        "0 in the mean, while predictions on ignored pixels count as wrong.",
+        "Hugging Face's example script passes ignore_index=0: pixels labelled as the first class are dropped, but the "
+        "class stays in the mean, with IoU 0 as soon as it is predicted elsewhere. Predictions on ignored pixels count "
+        "as wrong.",
         "transformers, examples/pytorch/semantic-segmentation/run_semantic_segmentation.py; evaluate, metrics/mean_iou",
     ),
     Definition(
@@ -225,16 +226,17 @@ DEFINITIONS = (
     ),
 )
 """By name; the first is the exact number."""
-COARSE = 0.005
-"""Tolerance of a published number, from which it can match by chance: that of a whole percent."""
+COARSE = 0.0004
+"""Tolerance of a published number above which it may fit by chance; 71.2 % has 0.0005."""
 TITLES = {own.name: own.title for own in DEFINITIONS}
 
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A printed number and the definitions that give it.
+    """A printed number and the scores that it fits.
 
-    value: a fraction. tolerance: half of the last printed digit. matches: names. nearest: the name nearest to it.
+    value: a fraction. tolerance: half of the last printed digit. matches: names of definitions. nearest: the one
+    nearest to it. other_matches: other scores, in words.
     """
 
     text: str
@@ -242,12 +244,16 @@ class PublishedScore:
     tolerance: float
     matches: tuple[str, ...]
     nearest: str | None
+    other_matches: tuple[str, ...]
 
 
-def published_score(text: str, scores: dict[str, float]) -> PublishedScore:
-    """Finds the definitions that give a printed number. text: a fraction such as 0.712, or percent such as 71.2.
+def published_score(
+    text: str, definitions: Mapping[str, float], others: Mapping[str, float] | None = None
+) -> PublishedScore:
+    """Finds the scores that a printed number fits. text: a fraction such as 0.712, or percent such as 71.2.
 
-    scores: fractions by name, NaN for undefined. Raises ValueError for a text that is no number within 0..100.
+    definitions, others: fractions by name, NaN for undefined. Raises ValueError for a text that is no number within
+    0..100.
     """
     plain = text.strip().removesuffix("%").strip()
     whole, _, decimals = plain.partition(".")
@@ -255,10 +261,16 @@ def published_score(text: str, scores: dict[str, float]) -> PublishedScore:
         raise ValueError(f"{text!r}; expected a fraction such as 0.712 or percent such as 71.2")
     scale = 0.01 if float(plain) > 1 or "%" in text else 1.0
     value, tolerance = scale * float(plain), scale * 0.5 * 10.0 ** -len(decimals)
+    scores = {**definitions, **(others or {})}
     distances = {name: abs(score - value) for name, score in scores.items() if np.isfinite(score)}
-    matches = tuple(name for name, distance in distances.items() if distance <= tolerance * (1 + 1e-6))
+    fitting = [name for name, distance in distances.items() if distance <= tolerance * (1 + 1e-6)]
     return PublishedScore(
-        text, value, tolerance, matches, min(distances, key=lambda name: distances[name], default=None)
+        text,
+        value,
+        tolerance,
+        matches=tuple(name for name in fitting if name in definitions),
+        nearest=min((name for name in distances if name in definitions), key=distances.__getitem__, default=None),
+        other_matches=tuple(name for name in fitting if name not in definitions),
     )
 
 

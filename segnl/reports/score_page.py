@@ -16,7 +16,15 @@ from segnl.labels.table import ranges
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
 from segnl.reports.page import template
-from segnl.reports.score_text import ABOUT_DEFINITIONS, EQUAL, UNDEFINED, difference_text, percent, published_text
+from segnl.reports.score_text import (
+    ABOUT_BINARY,
+    ABOUT_DEFINITIONS,
+    EQUAL,
+    UNDEFINED,
+    difference_text,
+    percent,
+    published_text,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -48,9 +56,10 @@ def score_page(score: MaskScore) -> bytes:
         ignored=ranges(score.table.ignore_ids) or "none",
         warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
+        about_binary=ABOUT_BINARY.format(score.table.names[1]) if confusion.num_classes == 2 else "",
         about_definitions=ABOUT_DEFINITIONS,
-        differing=[row for row in definitions if row[2] != EQUAL],
-        equal=[row for row in definitions if row[2] == EQUAL],
+        differing=[row for row in definitions if row[2] not in EQUAL],
+        equal=[row for row in definitions if row[2] in EQUAL],
         undefined=UNDEFINED,
         columns=[
             ("IoU %", confusion.iou()),

@@ -4,20 +4,26 @@ import itertools
 from functools import partial
 from textwrap import fill
 
+from segnl.data.mask_files import listed
 from segnl.evaluation.score_masks import MaskScore
 from segnl.evaluation.score_warnings import count_of
 from segnl.metrics.confusion import mean_of_defined, table_text
 from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
 
 ABOUT_DEFINITIONS = (
-    "Other projects define mIoU differently. For these masks their definitions give the numbers below. The column "
-    "points is this number minus the exact mIoU, subtracted before rounding."
+    'Other projects define mIoU differently. For these masks their definitions give the numbers below; "points": '
+    "this number minus the exact mIoU (unrounded)."
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
 ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
-EQUAL = "+0.00"
+EQUAL = ("+0.00", "-0.00")
 UNDEFINED = "It prints no number for these masks."
+ABOUT_BINARY = (
+    "If '{}' is the foreground, its IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with "
+    "mode='binary' give, and its F1 is their Dice: papers on binary masks often publish these."
+)
+"""Of the second of two classes."""
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
 IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
 """Definitions that are printed as scores of their own."""
@@ -36,26 +42,28 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     lines += [""]
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
+    if confusion.num_classes == 2:
+        lines += ["", _fill(ABOUT_BINARY.format(score.table.names[1]), width)]
     lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
     equal, last_meaning = [], ""
     for own in DEFINITIONS:
         value, difference = score.definitions[own.name], difference_text(score, own.name)
-        if difference == EQUAL:
+        if difference in EQUAL:
             equal.append(own.title)
         elif own is not DEFINITIONS[0] and own.name not in IN_THE_TABLE:
             meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
-            text = "The same with this imgsz." if meaning == last_meaning else meaning
+            text = f"As ultralytics above, with imgsz={own.long_side_px}." if meaning == last_meaning else meaning
             lines += [f"{percent(value):>7} {difference:>7}  {own.title}"]
             lines += [_fill(text, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
             last_meaning = meaning
     if equal:
         lines += ["", _fill(f"Equal to the exact mIoU here, to two decimals: {'; '.join(equal)}.", width)]
     lines += [] if writes_page else ["", ALL_DEFINITIONS]
-    if score.published is not None:
-        lines += ["", _fill(published_text(score), width)]
     noted = f" ({count_of(len(score.warnings), 'warning')} above)" if score.warnings else ""
     exact = f"The exact mIoU (Cityscapes, mmsegmentation) is {percent(confusion.miou())} %"
     lines += ["", f"{exact} over {count_of(num_images, 'image')}{noted}."]
+    if score.published is not None:
+        lines += [_fill(published_text(score), width)]
     return "\n".join(lines)
 
 
@@ -91,25 +99,33 @@ def percent(value: float) -> str:
 def difference_text(score: MaskScore, name: str) -> str:
     """Formats a definition's difference from the exact mIoU in points; "" for the exact one and for undefined."""
     value, exact = score.definitions[name], score.definitions[DEFINITIONS[0].name]
-    return "" if name == DEFINITIONS[0].name or value != value or exact != exact else f"{100 * (value - exact):+z.2f}"
+    if name == DEFINITIONS[0].name or value != value or exact != exact:
+        return ""
+    return f"{100 * round(value - exact, 12) + 0.0:+.2f}"  # -0.00 is a little lower, +0.00 also equal
 
 
 def published_text(score: MaskScore) -> str:
-    """Returns a sentence about which definitions give the published number; "" without one."""
+    """Returns sentences about which scores the published number fits; "" without one."""
     published = score.published
     if published is None:
         return ""
-    if published.matches:
-        verb = "gives" if len(published.matches) == 1 else "give"
+    lead = f"Published {published.text}"
+    if not published.matches + published.other_matches:
+        if published.nearest is None:
+            return f"{lead}: no definition gives a number for these masks."
+        return (
+            f"{lead} fits no score of these masks. The nearest definition is {TITLES[published.nearest]} with "
+            f"{percent(score.definitions[published.nearest])} %. So the masks, the images, the classes or the "
+            "definition differ from the published ones."
+        )
+    sentences = [f"{lead} fits {'; '.join(map(TITLES.__getitem__, published.matches)) or 'no definition of mIoU'}."]
+    if published.other_matches:
+        sentences.append(f"It {'also ' * bool(published.matches)}fits {listed(published.other_matches, limit=3)}.")
+    if published.tolerance >= COARSE:
         low, high = (100 * (published.value + sign * published.tolerance) for sign in (-1, 1))
-        coarse = f" So few digits fit every score from {low:.1f} to {high:.1f} %." * (published.tolerance >= COARSE)
-        titles = "; ".join(TITLES[name] for name in published.matches)
-        return f"Published {published.text}: {titles} {verb} this number for these masks.{coarse}"
-    if published.nearest is None:
-        return f"Published {published.text}: no definition gives a number for these masks."
-    nearest = 100 * score.definitions[published.nearest]
-    return (
-        f"Published {published.text}: no definition gives this number for these masks. The nearest is "
-        f"{TITLES[published.nearest]} with {nearest:.2f} %. Then the masks, the images, the classes or the definition "
-        "differ from the published ones."
-    )
+        num_scores = len(score.definitions) + len(score.other_scores)
+        sentences.append(
+            f"So few digits fit every score from {low:.4g} to {high:.4g} %; {num_scores} scores were compared, so this "
+            "may be chance."
+        )
+    return " ".join(sentences)

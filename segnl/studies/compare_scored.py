@@ -145,6 +145,8 @@ def _existing(text: str) -> Path:
     if not path.exists() and path.with_name(path.name + ".npz").exists():
         return path.with_name(path.name + ".npz")
     if not path.exists():
+        if "," in text and "=" not in text:
+            raise ConfigError(f"{text}: several results of one model need its name: NAME={text}")
         raise ConfigError(
             f"{path}: no such file or folder; expected a run's folder, a checkpoint, or the {SUFFIX[1:]} that "
             "segnl score --json wrote"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from segnl.core.config import JSONDict
+from segnl.data.mask_files import listed
 from segnl.metrics.confusion import number_or_none
 from segnl.metrics.statistics.comparison import Comparison
 from segnl.studies.compare_scored import Result, ScoredComparison
@@ -25,7 +26,9 @@ INDEPENDENT = (
     "Images are taken as independent. Frames of one video or tiles of one picture are not; then the true intervals are "
     "wider: name such groups with --group, such as '[^_]+' for the text before the first _."
 )
-ONE_GROUP = "All images are of one group (a single drive or scene), so nothing is said about other images."
+ONE_GROUP = "all images are of one group (a single drive or scene), so this says nothing about other images"
+MAX_PAIRS = 3
+"""Pairs up to which differing classes are printed; --json has all."""
 GROUPS = (
     "The images are of {count} groups (drives or scenes), whose images resemble each other; each counts as one image."
 )
@@ -36,7 +39,8 @@ def scored_text(comparison: ScoredComparison, *, width: int) -> str:
     """Returns scores, verdicts and conditions for a terminal of `width` characters."""
     lines = [*_score_lines(comparison), ""]
     lines += [textwrap.fill(f"warning: {own}", width, subsequent_indent="  ") for own in scored_warnings(comparison)]
-    lines += [textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in scored_verdicts(comparison)]
+    sentences = [*scored_verdicts(comparison), *_class_sentences(comparison)]
+    lines += [textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in sentences]
     lines += ["", CONDITIONS]
     for state, detail in condition_lines(comparison.conditions):
         lead = f"  {state:<9}  "
@@ -62,6 +66,8 @@ def condition_lines(conditions: Sequence[Condition]) -> list[tuple[State, str]]:
     for condition in conditions:
         if condition.state == "not known":
             unknown.setdefault(condition.detail, []).append(condition.aspect)
+    if [*map(len, unknown.values())] == [len(conditions) - 1]:
+        unknown = {reason: ["everything about training and inference"] for reason in unknown}
     return [*lines, *(("not known", f"{', '.join(aspects)} ({reason})") for reason, aspects in unknown.items())]
 
 
@@ -74,7 +80,8 @@ def scored_dict(comparison: ScoredComparison) -> JSONDict:
         classes = comparison.class_differences(pair)
         pairs.append(
             asdict(pair)
-            | {"separable": pair.is_separable, "verdict": pair_sentence(pair, class_names)}
+            | {"separable": None if pair.p is None else pair.is_separable, "images_separable": _images_separable(pair)}
+            | {"verdict": pair_sentence(pair, class_names)}
             | {"per_class": {name: {key: getattr(own, key) for key in keys} for name, own in classes.items()}}
         )
     return {
@@ -127,14 +134,40 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     if not several and len(pairs) > 1:
         text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         sentences.append(text)
-    about_groups = ONE_GROUP if num_groups == 1 else GROUPS.format(count=num_groups)
-    return [*sentences, INDEPENDENT if num_groups is None else about_groups]
+    if num_groups != 1:
+        sentences.append(INDEPENDENT if num_groups is None else GROUPS.format(count=num_groups))
+    elif several:
+        sentences.append(f"{ONE_GROUP.capitalize()}.")
+    return sentences
+
+
+def _class_sentences(comparison: ScoredComparison) -> list[str]:
+    """Returns for each of few pairs the classes whose interval excludes 0, the largest differences first."""
+    sentences = []
+    for pair in comparison.pairs if len(comparison.pairs) <= MAX_PAIRS else ():
+        classes = [
+            (abs(own.difference), f"{name} {points(own.difference)} {bracket(own.low, own.high)}")
+            for name, own in comparison.class_differences(pair).items()
+            if own.difference is not None and own.low is not None and own.high is not None and own.low * own.high > 0
+        ]
+        texts = [text for _, text in sorted(classes, reverse=True)]
+        if texts:
+            lead = f"{pair.a} - {pair.b}, classes whose own interval excludes 0 (not corrected for their number)"
+            sentences.append(f"{lead}: {listed(texts, limit=5)}.")
+    return sentences
 
 
 def _single(comparison: ScoredComparison) -> str:
     """Returns which models have a single result."""
     single = [name for name, results in comparison.models.items() if len(results) == 1]
     return "One result per model" if len(single) == len(comparison.models) else f"One result of {', '.join(single)}"
+
+
+def _images_separable(pair: Comparison) -> bool | None:
+    """Tells whether the interval over images excludes 0; None without one."""
+    if pair.images_low is None or pair.images_high is None:
+        return None
+    return not pair.images_low <= 0 <= pair.images_high
 
 
 def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
@@ -151,11 +184,11 @@ def pair_sentence(pair: Comparison, class_names: Sequence[str]) -> str:
     if pair.difference == 0 and pair.images_low == 0:
         return f"{lead}: the counts are equal in every image."
     if pair.images_low is None or pair.images_high is None:
-        where = "one group of images" if pair.num_groups == 1 else "the same in every image"
-        where = "one image" if pair.reason == "one image" else where
-        return f"{lead}, {where}: this says nothing about other images{by_score_text(pair)}."
-    interval = f"{lead} {bracket(pair.images_low, pair.images_high)} (95 % interval over images): "
-    if pair.images_low <= 0 <= pair.images_high:
+        where = "one image" if pair.reason == "one image" else "the same in every image"
+        reason = ONE_GROUP if pair.num_groups == 1 else f"{where}: this says nothing about other images"
+        return f"{lead}, {reason}{by_score_text(pair)}."
+    interval = f"{lead} {bracket(pair.images_low, pair.images_high)} (paired 95 % interval over images): "
+    if not _images_separable(pair):
         return f"{interval}not separable on images like these, as the interval includes 0{by_score_text(pair)}."
     better = pair.a if pair.difference > 0 else pair.b
     return f"{interval}{better} is better on images like these{by_score_text(pair)}."

@@ -35,7 +35,7 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     assert main(["score", *folders, "--json", str(out), "--published", "0.64"]) == 0
     text = capsys.readouterr().out
     assert "mIoU                       63.64   mean over 3 of 3 classes" in text
-    assert "Published 0.64: mIoU (Cityscapes, mmsegmentation);" in text
+    assert "Published 0.64 fits mIoU (Cityscapes, mmsegmentation);" in text
     assert text.startswith("2 predictions paired with 2 labels, for example a.png with a.png.\n")
     assert "OUT.json" not in text
     assert json.loads(out.read_text())["miou"] == pytest.approx(7 / 11)
@@ -44,7 +44,7 @@ def test_it_prints_the_scores_and_writes_numbers_page_and_counts(
     assert "63.64 % mIoU" in page
     assert page.count("<img ") == 6
     assert page.count('data-title="Precision %"') == 3  # on a narrow screen, where the head of the table is hidden
-    assert page.index("Class by class") < page.index("What other definitions give") < page.index("<details ")
+    assert page.index("Class by class") < page.index("Other definitions of mIoU") < page.index("<details ")
 
 
 def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_long_name(
@@ -74,7 +74,7 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     assert "\n  77.78  +14.14  mean Dice (mDice)\n" in text
     sentences = " ".join(text.split())
     assert "Equal to the exact mIoU here, to two decimals: mIoU over all classes (ADE20K's benchmark);" in sentences
-    assert "So few digits fit every score from 63.5 to 64.5 %." in sentences
+    assert "So few digits fit every score from 63.5 to 64.5 %;" in sentences
     page = tmp_path.joinpath("x.html").read_text()
     names = json.loads(tmp_path.joinpath("x.json").read_text())["definitions"]
     assert all(f"<small>{name}</small>" in page for name in names)
@@ -111,11 +111,14 @@ def test_the_predictions_are_not_replaced(folders: list[str], tmp_path: Path) ->
     assert predictions.read_text() == content
 
 
-def test_a_number_that_no_definition_gives_names_the_nearest(
+def test_a_number_that_no_score_fits_names_the_nearest_definition(
     folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["score", *folders, "--published", "70.9"]) == 0
-    assert "Published 70.9: no definition gives this number" in " ".join(capsys.readouterr().out.split())
+    assert (
+        "Published 70.9 fits no score of these masks. The nearest definition is pixel accuracy with 77.78 %."
+        in " ".join(capsys.readouterr().out.split())
+    )
 
 
 def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,8 +126,8 @@ def test_an_error_is_one_line(folders: list[str], capsys: pytest.CaptureFixture[
     assert main(["score", *folders]) == 3
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segnl: error")]
     assert errors == [
-        f"segnl: error: {folders[0]}/c.png: no label belongs to it; missing labels: c; the other 2 predictions have "
-        "one: add what is missing, or remove these predictions"
+        f"segnl: error: {folders[0]}/c.png: no label belongs to c; the other 2 predictions have one; labels are "
+        "named 'a' to 'b', predictions 'a' to 'c': add the missing labels, or remove these predictions"
     ]
 
 

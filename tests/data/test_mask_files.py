@@ -242,16 +242,21 @@ def test_ids_are_paired_whole_then_by_name_then_as_numbers(
         (
             ("x/1", "y/1"),
             ("x/1", "y/1", "x/2"),
-            r"/x/2\.png: no label .*; missing labels: x/2; the other 2 ",
+            r"/x/2\.png: no label belongs to x/2; the other 2 .* 'x/1' to 'y/1': add the missing labels",
         ),
         (("x/a", "y/a", "x/b", "z/b"), ("a", "b"), r"files/x/a\.png and files/y/a\.png; use --labels files/x$"),
         (("x/a", "y/a", "v/b", "z/b"), ("a", "b"), r"files/x/a\.png and files/y/a\.png; keep one$"),
         (("a", "a/a"), ("b/a",), r"files/a\.png and files/a/a\.png; use --labels files or files/a$"),
         (("x/a", "y/a", "b", "c"), ("a", "b", "c"), "use --labels files/x or files/y$"),
         (
+            ("000001", "000002", "000010"),
+            ("0", "1", "2", "10"),
+            r"named '000001' to '000010', predictions '0' to '10': rename them if one side counts from 0 .*;",
+        ),
+        (
             tuple("abcdefghi"),
             tuple("abcdefghiABCD"),
-            "missing labels: A, B, C and 1 more; the other 9 predictions have one: add what is missing, or remove",
+            "no label belongs to A, B, C and 1 more; the other 9 predictions have one; labels are named 'a' to 'i'",
         ),
     ],
 )

@@ -109,11 +109,13 @@ def test_masks_of_the_other_ids_are_recognised(tmp_path: Path) -> None:
 
 def test_classes_never_predicted_and_only_predicted_are_named(request_: ScoreRequest) -> None:
     score = score_masks(request_)
-    assert warning_of(score, "Predicted, though never labelled: d.")
+    assert warning_of(
+        score, "Predicted, though never labelled (IoU 0 in the exact mIoU; definitions differ in this): d."
+    )
     for path in request_.predictions.glob("*.png"):
         ids = np.array(Image.open(path))
         Image.fromarray(np.where(ids == 7, 3, ids).astype(np.uint8)).save(path)
-    assert warning_of(score_masks(request_), "Never predicted, though labelled: b. Each counts 0")
+    assert warning_of(score_masks(request_), "Never predicted, though labelled (IoU 0 in the mean): b.")
 
 
 def test_pixels_predicted_as_no_class_are_errors_and_counted(request_: ScoreRequest) -> None:
@@ -132,7 +134,7 @@ def test_pixels_predicted_as_no_class_are_errors_and_counted(request_: ScoreRequ
 def test_a_label_without_a_prediction_is_said(request_: ScoreRequest) -> None:
     (request_.predictions / "y.png").unlink()
     score = score_masks(request_)
-    assert "so this is the score of 1 image" in warning_of(score, "1 of 2 labels have no prediction (y)")
+    assert "so this is the score of 1 image" in warning_of(score, "No prediction belongs to 1 of 2 labels (y)")
     assert score.to_dict()["unpaired"] == ("y",)
 
 
@@ -432,10 +434,47 @@ def test_a_foreground_never_joins_the_other_id_of_a_mask(
         score_masks(replace(request, foreground_id=255))
 
 
-@pytest.mark.parametrize("foreground", [0, 256, -1])
-def test_a_foreground_that_cannot_be_is_refused(binary: tuple[ScoreRequest, float], foreground: int) -> None:
-    with pytest.raises(ConfigError, match=f"--foreground {foreground}: expected an id"):
-        score_masks(replace(binary[0], foreground_id=foreground))
+@pytest.mark.parametrize(
+    ("foreground", "message"),
+    [
+        (0, "this id is 'ground', the background, so"),
+        (7, r"this id is ignored \(--ignore\), so"),
+        (256, r"expected an id within 0\.\.255"),
+        (-1, r"expected an id within 0\.\.255"),
+    ],
+)
+def test_a_foreground_that_cannot_be_is_refused(
+    binary: tuple[ScoreRequest, float], foreground: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--foreground {foreground}: {message}"):
+        score_masks(replace(binary[0], foreground_id=foreground, ignore_ids=[7]))
+
+
+def test_labels_of_0_1_and_void_beside_predictions_of_0_and_255_name_the_way_out(
+    binary: tuple[ScoreRequest, float],
+) -> None:
+    request = binary[0]
+    write(request.labels, **dict.fromkeys("ab", np.repeat([[0, 1, 255]], 9, axis=0)))
+    write(request.predictions, **dict.fromkeys("ab", np.repeat([[0, 255, 0]], 9, axis=0)))
+    with pytest.raises(DataError, match="in the labels 255 is ignored, so save 1 instead of 255 in the predictions"):
+        score_masks(request)
+    with pytest.raises(DataError, match=r"holds 255 and 1, .*; if 255 is unlabelled here, .* save 1 instead of 255"):
+        score_masks(replace(request, foreground_id=255))
+
+
+def test_a_published_number_may_be_that_of_a_class_or_of_the_boundaries(binary: tuple[ScoreRequest, float]) -> None:
+    request = replace(binary[0], foreground_id=255)
+    score = score_masks(request)
+    confusion, images = score.counts.confusion, score.counts.images
+    for value, name in (
+        (confusion.iou()[1], "the IoU of the class 'crack' alone"),
+        (confusion.f1()[1], "the F1 (Dice) of the class 'crack' alone"),
+        (np.mean(score.boundary_iou), "the mean boundary IoU"),
+        (np.mean(images.intersection[:, 1] / images.union[:, 1]), "the mean over images of the IoU of 'crack' (segm"),
+    ):
+        published = score_masks(replace(request, published=f"{value:.12f}")).published
+        assert published is not None
+        assert [own.startswith(name) for own in published.other_matches].count(True) == 1
 
 
 def test_a_foreground_is_for_two_classes(request_: ScoreRequest) -> None:
@@ -464,7 +503,7 @@ def test_the_counts_keep_what_makes_the_score_doubtful_and_no_more(request_: Sco
     counts = score_masks(request_).scored_counts()
     (tmp_path / "a.counts.npz").write_bytes(counts_bytes(counts))
     (warning,) = load_counts(tmp_path / "a.counts.npz").warnings
-    assert warning.startswith("1 of 2 labels have no prediction (y), ")
+    assert warning.startswith("No prediction belongs to 1 of 2 labels (y), ")
 
 
 def test_changed_counts_are_refused(request_: ScoreRequest, tmp_path: Path) -> None:

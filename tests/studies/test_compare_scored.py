@@ -83,9 +83,22 @@ def test_one_file_a_model_gives_an_interval_over_images_and_says_so(two: list[st
     assert [pair.difference, pair.images_low, pair.images_high] == pytest.approx(ends, abs=1e-14)  # images are sorted
     first, about, images = scored_verdicts(comparison)
     assert first.startswith("strong - weak: +")
-    assert first.endswith("(95 % interval over images): strong is better on images like these.")
+    assert first.endswith("(paired 95 % interval over images): strong is better on images like these.")
     assert about.startswith("One result per model: this is a verdict about these masks")
     assert images.startswith("Images are taken as independent.")
+
+
+def test_the_text_names_the_classes_whose_interval_excludes_0_with_the_largest_first(two: list[str]) -> None:
+    comparison = compare_scored(two)
+    (pair,) = comparison.pairs
+    expected = comparison.class_differences(pair)
+    line = next(own for own in scored_text(comparison, width=1000).splitlines() if "own interval excludes 0" in own)
+    listed = [item.split() for item in line.partition("): ")[2].rstrip(".").replace("], ", "]|").split("|")]
+    assert {name for name, *_ in listed} == {name for name, own in expected.items() if own.low * own.high > 0}
+    differences = [float(difference) for _, difference, *_ in listed]
+    assert differences == sorted(differences, key=abs, reverse=True)
+    assert differences == [round(100 * expected[name].difference, 2) for name, *_ in listed]
+    assert len(differences) > 1
 
 
 def test_warnings_about_the_masks_are_repeated(tmp_path: Path) -> None:
@@ -130,8 +143,8 @@ def test_what_was_not_controlled_is_listed_as_not_known(two: list[str]) -> None:
     assert lines[0] == ("equal", "scored images, their labels, the classes")
     (state, text) = lines[1]
     assert state == "not known"
-    for word in ("training data", "steps", "crops", "backbone", "seeds", "nothing is recorded for weak, strong"):
-        assert word in text
+    assert text == "everything about training and inference (nothing is recorded for weak, strong)"
+    assert len(lines) == 2
 
 
 def test_images_in_another_order_are_matched_by_their_id(two: list[str], tmp_path: Path) -> None:
@@ -183,6 +196,7 @@ def test_results_that_count_twice_are_refused(two: list[str], tmp_path: Path) ->
         ([two[0]], "weak: the only model among 1 results"),
         ([f"a={two[0]}", f"a={two[1]}"], "a: is named twice"),
         ([two[0], str(tmp_path / "none")], "no such file or folder"),
+        ([two[0], f"{two[1]},{copy}"], "several results of one model need its name: NAME="),
         ([f"weak={two[1]}", two[0]], "weak: stands for two models"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -194,7 +208,8 @@ def test_groups_of_images_are_named_by_folder_or_pattern(two: list[str]) -> None
     assert by_folder.pairs == by_pattern.pairs
     assert by_folder.pairs[0].num_groups == 4
     assert compare_scored(two).pairs[0].num_groups is None
-    assert "one group of images" in scored_verdicts(compare_scored(two, group="drive"))[0]
+    verdicts = scored_verdicts(compare_scored(two, group="drive"))
+    assert [sentence.count("all images are of one group") for sentence in verdicts] == [1, 0]
     for pattern, message in (
         ("x", "--group: 'x' does not match the sample"),
         (r"\(drive(", "is no regular expression"),
@@ -232,6 +247,7 @@ def test_the_command_imports_no_torch_for_counts(two: list[str], tmp_path: Path)
     assert set(content["heads"]) == {"weak", "strong"}
     assert content["pairs"][0]["per_class"].keys() == {"a", "b", "c"}
     assert content["pairs"][0]["verdict"] == content["verdicts"][0]
+    assert (content["pairs"][0]["separable"], content["pairs"][0]["images_separable"]) == (None, True)
     assert content["verdicts"][0] in " ".join(out.split())
 
 
