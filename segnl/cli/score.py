@@ -42,7 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ID",
-        help="ids that stand for no class, so that pixels labelled so are not scored; several may follow; "
+        help="ids that stand for no class, so that pixels labelled so are not scored, such as --ignore 0 11; "
         "255 is always ignored unless the table names it",
     )
     add(

@@ -74,25 +74,19 @@ class MaskScore:
 
     @cached_property
     def other_scores(self) -> dict[str, float]:
-        """Scores that are sometimes published and that no definition is, in words; fractions."""
+        """Scores that are published too and that no definition is, in words; fractions."""
         confusion, names, images = self.counts.confusion, self.table.names, self.counts.images
-        by_class = {
-            "IoU": confusion.iou(),
-            "F1 (Dice)": confusion.f1(),
-            "accuracy (recall)": confusion.recall(),
-            "precision": confusion.precision(),
-            "boundary IoU": self.boundary_iou,
-        }
+        by_class = {"IoU": confusion.iou(), "F1 (Dice)": confusion.f1(), "boundary IoU": self.boundary_iou}
+        by_class |= {"accuracy (recall)": confusion.recall(), "precision": confusion.precision()}
         scores = {
-            "the mean boundary IoU": mean_of_defined(self.boundary_iou),
-            f"the mean IoU without the first class '{names[0]}'": mean_of_defined(by_class["IoU"][1:]),
-        }
-        scores |= {
-            f"the {title} of the class '{name}' alone": float(value)
+            f"the {title} of the class '{name}' alone": value
             for title, values in by_class.items()
-            for name, value in zip(names, values, strict=True)
+            for name, value in zip(names, values.tolist(), strict=True)
         }
-        if len(names) == 2:
+        scores["the mean boundary IoU"] = mean_of_defined(self.boundary_iou)
+        if len(names) > 2:
+            scores[f"the mean IoU without the first class, '{names[0]}'"] = mean_of_defined(confusion.iou()[1:])
+        else:
             of_images = np.nan_to_num(ratio(images.intersection, images.union), nan=1.0)[:, 1]
             source = "segmentation_models_pytorch with mode='binary', micro-imagewise"
             scores[f"the mean over images of the IoU of '{names[1]}' ({source})"] = float(of_images.mean())
@@ -120,8 +114,7 @@ class MaskScore:
         metrics = metrics_dict(self.counts.confusion, names, num_images=len(self.sample_ids))
         del metrics["complete"]  # it comes last
         boundary = dict(zip(names, map(number_or_none, self.boundary_iou.tolist()), strict=True))
-        keys = ("text", "value", "matches", "nearest", "other_matches")
-        published = self.published and {key: getattr(self.published, key) for key in keys}
+        published = self.published and asdict(self.published)
         labels_digest, predictions_digest = map(_joined, zip(*self.digests, strict=True))
         return metrics | {
             "boundary_iou": number_or_none(mean_of_defined(self.boundary_iou)),

@@ -6,6 +6,7 @@ Each is written anew from the behaviour of the named function and tested against
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -78,7 +79,13 @@ def _image_mean(counts: MaskCounts) -> float:
 
 _ULTRALYTICS = "ultralytics 8.4.190, utils.metrics.SemanticMetrics"
 _SMP = "segmentation_models_pytorch 0.6.0, metrics.get_stats(mode='multiclass') without ignore_index, iou_score"
-_SMP_IGNORED = "Predictions on ignored pixels count as wrong (no ignore_index)."
+_SMP_REDUCTIONS: tuple[tuple[str, int | tuple[()] | None, str], ...] = (
+    ("micro", None, "All classes are added up before one division, so large classes decide. Often taken for mIoU."),
+    ("macro", 0, "Mean over all classes, a class in neither labels nor predictions counting 1."),
+    ("micro-imagewise", 1, "All classes are added up in each image alone; then the mean over images."),
+    ("macro-imagewise", (), "Mean over images and classes; a class in neither label nor prediction counts 1."),
+)
+"""Each with the axes that are added up before the division."""
 _NEEDS_CLASS = "It stops with a RuntimeError if a labelled pixel is predicted as no class."
 
 
@@ -141,34 +148,15 @@ DEFINITIONS = (
         "counting as wrong.",
         _ULTRALYTICS,
     ),
-    Definition(
-        "smp_micro",
-        "IoU, micro (segmentation_models_pytorch, multiclass)",
-        lambda counts: _smp(counts, axis=None),
-        f"All classes are added up before one division, so large classes decide. {_SMP_IGNORED} Often taken for mIoU.",
-        f"{_SMP}(reduction='micro')",
-    ),
-    Definition(
-        "smp_macro",
-        "IoU, macro (segmentation_models_pytorch, multiclass)",
-        lambda counts: _smp(counts, axis=0),
-        f"Mean over all classes, a class in neither labels nor predictions counting 1. {_SMP_IGNORED}",
-        f"{_SMP}(reduction='macro')",
-    ),
-    Definition(
-        "smp_micro_imagewise",
-        "IoU, micro-imagewise (segmentation_models_pytorch, multiclass)",
-        lambda counts: _smp(counts, axis=1),
-        f"All classes are added up in each image alone; then the mean over images. {_SMP_IGNORED}",
-        f"{_SMP}(reduction='micro-imagewise')",
-    ),
-    Definition(
-        "smp_macro_imagewise",
-        "IoU, macro-imagewise (segmentation_models_pytorch, multiclass)",
-        lambda counts: _smp(counts, axis=()),
-        "IoU of each class in each image alone, then the mean; a class that an image lacks in label and prediction "
-        f"counts 1. {_SMP_IGNORED}",
-        f"{_SMP}(reduction='macro-imagewise')",
+    *(
+        Definition(
+            f"smp_{reduction.replace('-', '_')}",
+            f"IoU, {reduction} (segmentation_models_pytorch, multiclass)",
+            partial(_smp, axis=axis),
+            f"{meaning} Predictions on ignored pixels count as wrong (no ignore_index).",
+            f"{_SMP}(reduction='{reduction}')",
+        )
+        for reduction, axis, meaning in _SMP_REDUCTIONS
     ),
     Definition(
         "torchmetrics_jaccard_macro",
@@ -264,14 +252,9 @@ def published_score(
     scores = {**definitions, **(others or {})}
     distances = {name: abs(score - value) for name, score in scores.items() if np.isfinite(score)}
     fitting = [name for name, distance in distances.items() if distance <= tolerance * (1 + 1e-6)]
-    return PublishedScore(
-        text,
-        value,
-        tolerance,
-        matches=tuple(name for name in fitting if name in definitions),
-        nearest=min((name for name in distances if name in definitions), key=distances.__getitem__, default=None),
-        other_matches=tuple(name for name in fitting if name not in definitions),
-    )
+    matches, other_matches = (tuple(name for name in fitting if (name in definitions) is own) for own in (True, False))
+    nearest = min((name for name in distances if name in definitions), key=distances.__getitem__, default=None)
+    return PublishedScore(text, value, tolerance, matches, nearest, other_matches)
 
 
 def with_long_side(ids: Pixels, long_side_px: int) -> Pixels:

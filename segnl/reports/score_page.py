@@ -15,16 +15,9 @@ from segnl.evaluation.score_masks import MaskScore
 from segnl.labels.table import ranges
 from segnl.metrics.confusion import mean_of_defined
 from segnl.metrics.definitions import DEFINITIONS
+from segnl.reports import score_text
 from segnl.reports.page import template
-from segnl.reports.score_text import (
-    ABOUT_BINARY,
-    ABOUT_DEFINITIONS,
-    EQUAL,
-    UNDEFINED,
-    difference_text,
-    percent,
-    published_text,
-)
+from segnl.reports.score_text import EQUAL, difference_text, percent, published_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -56,11 +49,11 @@ def score_page(score: MaskScore) -> bytes:
         ignored=ranges(score.table.ignore_ids) or "none",
         warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
-        about_binary=ABOUT_BINARY.format(score.table.names[1]) if confusion.num_classes == 2 else "",
-        about_definitions=ABOUT_DEFINITIONS,
+        about_binary=score_text.ABOUT_BINARY,
+        about_definitions=score_text.ABOUT_DEFINITIONS,
         differing=[row for row in definitions if row[2] not in EQUAL],
         equal=[row for row in definitions if row[2] in EQUAL],
-        undefined=UNDEFINED,
+        undefined=score_text.UNDEFINED,
         columns=[
             ("IoU %", confusion.iou()),
             ("Boundary IoU %", score.boundary_iou),

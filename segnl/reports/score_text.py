@@ -20,10 +20,9 @@ ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pix
 EQUAL = ("+0.00", "-0.00")
 UNDEFINED = "It prints no number for these masks."
 ABOUT_BINARY = (
-    "If '{}' is the foreground, its IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with "
-    "mode='binary' give, and its F1 is their Dice: papers on binary masks often publish these."
+    "The foreground's IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with mode='binary' "
+    "give, and its F1 is their Dice: papers on binary masks often publish these."
 )
-"""Of the second of two classes."""
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
 IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
 """Definitions that are printed as scores of their own."""
@@ -43,7 +42,7 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     if confusion.num_classes == 2:
-        lines += ["", _fill(ABOUT_BINARY.format(score.table.names[1]), width)]
+        lines += ["", _fill(ABOUT_BINARY, width)]
     lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
     equal, last_meaning = [], ""
     for own in DEFINITIONS:
@@ -109,23 +108,21 @@ def published_text(score: MaskScore) -> str:
     published = score.published
     if published is None:
         return ""
-    lead = f"Published {published.text}"
+    lead, definitions = f"Published {published.text} fits", "; ".join(TITLES[name] for name in published.matches)
     if not published.matches + published.other_matches:
         if published.nearest is None:
-            return f"{lead}: no definition gives a number for these masks."
+            return f"{lead} no score of these masks, which have none."
         return (
-            f"{lead} fits no score of these masks. The nearest definition is {TITLES[published.nearest]} with "
+            f"{lead} no score of these masks. The nearest definition is {TITLES[published.nearest]} with "
             f"{percent(score.definitions[published.nearest])} %. So the masks, the images, the classes or the "
             "definition differ from the published ones."
         )
-    sentences = [f"{lead} fits {'; '.join(map(TITLES.__getitem__, published.matches)) or 'no definition of mIoU'}."]
+    text = f"{lead} {definitions or 'no definition of mIoU'}."
     if published.other_matches:
-        sentences.append(f"It {'also ' * bool(published.matches)}fits {listed(published.other_matches, limit=3)}.")
+        text += f" It {'also ' * bool(definitions)}fits {listed(published.other_matches, limit=3)}."
     if published.tolerance >= COARSE:
         low, high = (100 * (published.value + sign * published.tolerance) for sign in (-1, 1))
         num_scores = len(score.definitions) + len(score.other_scores)
-        sentences.append(
-            f"So few digits fit every score from {low:.4g} to {high:.4g} %; {num_scores} scores were compared, so this "
-            "may be chance."
-        )
-    return " ".join(sentences)
+        text += f" So few digits fit every score from {low:.4g} to {high:.4g} %; {num_scores} scores were compared, so "
+        text += "this may be chance."
+    return text

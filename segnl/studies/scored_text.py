@@ -28,7 +28,6 @@ INDEPENDENT = (
 )
 ONE_GROUP = "all images are of one group (a single drive or scene), so this says nothing about other images"
 MAX_PAIRS = 3
-"""Pairs up to which differing classes are printed; --json has all."""
 GROUPS = (
     "The images are of {count} groups (drives or scenes), whose images resemble each other; each counts as one image."
 )
@@ -126,7 +125,7 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     several = any(pair.p is not None for pair in pairs)
     sentences = [pair_sentence(pair, comparison.any_counts.class_names) for pair in pairs]
     num_groups = pairs[0].num_groups
-    images = " on these images" if num_groups == 1 else " and new images"
+    images = " on these images, which are all of one group" if num_groups == 1 else " and new images"
     if several:
         sentences.append(SEVERAL_RESULTS.format(images=images))
     if any(pair.p is None for pair in pairs):
@@ -134,26 +133,22 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     if not several and len(pairs) > 1:
         text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         sentences.append(text)
-    if num_groups != 1:
-        sentences.append(INDEPENDENT if num_groups is None else GROUPS.format(count=num_groups))
-    elif several:
-        sentences.append(f"{ONE_GROUP.capitalize()}.")
-    return sentences
+    about_groups = [] if num_groups == 1 else [GROUPS.format(count=num_groups)]
+    return [*sentences, *([INDEPENDENT] if num_groups is None else about_groups)]
 
 
 def _class_sentences(comparison: ScoredComparison) -> list[str]:
     """Returns for each of few pairs the classes whose interval excludes 0, the largest differences first."""
     sentences = []
     for pair in comparison.pairs if len(comparison.pairs) <= MAX_PAIRS else ():
-        classes = [
-            (abs(own.difference), f"{name} {points(own.difference)} {bracket(own.low, own.high)}")
+        clear = [
+            (abs(own.difference or 0), f"{name} {points(own.difference or 0)} {bracket(own.low, own.high)}")
             for name, own in comparison.class_differences(pair).items()
-            if own.difference is not None and own.low is not None and own.high is not None and own.low * own.high > 0
+            if (own.low or 0) * (own.high or 0) > 0
         ]
-        texts = [text for _, text in sorted(classes, reverse=True)]
-        if texts:
-            lead = f"{pair.a} - {pair.b}, classes whose own interval excludes 0 (not corrected for their number)"
-            sentences.append(f"{lead}: {listed(texts, limit=5)}.")
+        if clear:
+            lead = f"{pair.a} - {pair.b}, classes whose own interval excludes 0 (not corrected for their number): "
+            sentences.append(f"{lead}{listed([text for _, text in sorted(clear, reverse=True)], limit=5)}.")
     return sentences
 
 

@@ -4,12 +4,14 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from segnl.cli.main import main
+from segnl.reports.score_text import difference_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,6 +80,22 @@ def test_the_screen_lists_the_definitions_that_differ_and_counts_the_warnings(
     page = tmp_path.joinpath("x.html").read_text()
     names = json.loads(tmp_path.joinpath("x.json").read_text())["definitions"]
     assert all(f"<small>{name}</small>" in page for name in names)
+
+
+def test_of_two_classes_the_screen_and_the_page_say_what_binary_metrics_give(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", *folders]) == 0
+    assert "BinaryJaccardIndex" not in capsys.readouterr().out
+    (tmp_path / "classes.tsv").write_text("index\tname\n0\troad\n1\tsky\n")
+    assert main(["score", *folders, "--ignore", "2", "--json", str(tmp_path / "x.json")]) == 0
+    assert "The foreground's IoU is what torchmetrics' BinaryJaccardIndex" in capsys.readouterr().out
+    assert "BinaryJaccardIndex" in (tmp_path / "x.html").read_text()
+
+
+def test_a_slightly_lower_score_is_shown_with_a_minus() -> None:
+    score = SimpleNamespace(definitions={"label_size_union_present": 0.5, "a": 0.49999, "b": 0.5 - 1e-17, "c": 0.50001})
+    assert [difference_text(score, name) for name in "abc"] == ["-0.00", "+0.00", "+0.00"]
 
 
 def test_no_line_ends_within_an_option(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError
@@ -460,6 +461,23 @@ def test_labels_of_0_1_and_void_beside_predictions_of_0_and_255_name_the_way_out
         score_masks(request)
     with pytest.raises(DataError, match=r"holds 255 and 1, .*; if 255 is unlabelled here, .* save 1 instead of 255"):
         score_masks(replace(request, foreground_id=255))
+
+
+def test_the_foreground_scores_are_those_of_the_packages_for_binary_masks(binary: tuple[ScoreRequest, float]) -> None:
+    smp, classification = map(pytest.importorskip, ("segmentation_models_pytorch", "torchmetrics.classification"))
+    score = score_masks(replace(binary[0], foreground_id=255))
+    pairs = [score.read(i) for i in range(len(score.sample_ids))]
+    prediction, label = (torch.from_numpy(np.stack(masks)[:, None]).long() for masks in zip(*pairs, strict=True))
+    stats = smp.metrics.get_stats(prediction, label, mode="binary")
+    index = classification.BinaryJaccardIndex()
+    own = score.other_scores
+    iou = own["the IoU of the class 'crack' alone"]
+    (of_images,) = (value for name, value in own.items() if "imagewise" in name)
+    assert float(index(prediction, label)) == pytest.approx(iou, abs=2e-6)  # float32
+    assert float(smp.metrics.iou_score(*stats, reduction="micro")) == pytest.approx(iou, abs=2e-6)
+    assert float(smp.metrics.iou_score(*stats, reduction="micro-imagewise")) == pytest.approx(of_images, abs=2e-6)
+    f1 = own["the F1 (Dice) of the class 'crack' alone"]
+    assert float(smp.metrics.f1_score(*stats, reduction="micro")) == pytest.approx(f1, abs=2e-6)
 
 
 def test_a_published_number_may_be_that_of_a_class_or_of_the_boundaries(binary: tuple[ScoreRequest, float]) -> None:
