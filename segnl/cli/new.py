@@ -40,7 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.config import dump_yaml
-    from segnl.core.files import not_a_link, read_bytes, write_text
+    from segnl.core.files import LEFTOVER_AGE_S, not_a_link, read_bytes, remove_leftovers, write_text
     from segnl.core.log import one_line
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
@@ -53,10 +53,12 @@ def run(args: argparse.Namespace) -> None:
     plan = plan_folder(folder, seed=args.seed)
     recipe = _recipe(plan, args.head)
     config = compose(recipe, file=str(out))  # refuses an unknown head before anything is written
+    for parent in (out.parent, plan.home):
+        remove_leftovers(parent, min_age_s=LEFTOVER_AGE_S)
     for file, text in _files(plan).items():
         path = plan.home / file
         if path.parent != plan.home:
-            not_a_link(path.parent)
+            remove_leftovers(not_a_link(path.parent), min_age_s=LEFTOVER_AGE_S)
         if path.exists() and read_bytes(path) != text.encode():
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
         write_text(path, text)

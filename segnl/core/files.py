@@ -22,6 +22,8 @@ from segnl.core.log import log
 NPZ_FAULTS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Exceptions of numpy and zipfile for an .npz that is truncated, damaged, or of another kind."""
 
+LEFTOVERS = ".*.segnl-????????"
+"""Temporary files of `write_atomic`."""
 LEFTOVER_AGE_S = 60.0
 """A temporary file that nobody has written to for so long belongs to no living process."""
 LOCK = ".lock"
@@ -124,14 +126,14 @@ def read_json(path: Path) -> Any:
         raise ValueError("nested without end") from err
 
 
-def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
-    """Deletes the temporary files that a killed `write_atomic` left in `folder`.
+def remove_leftovers(folder: Path, *, min_age_s: float = 0.0, recursive: bool = False) -> None:
+    """Deletes the temporary files that a killed `write_atomic` left in `folder`; recursive: in its sub-folders too.
 
     min_age_s: above 0 for a folder that is not locked, where another process may be writing now.
     """
-    for path in folder.glob(".*.segnl-????????"):
+    for path in folder.rglob(LEFTOVERS) if recursive else folder.glob(LEFTOVERS):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= min_age_s:
+            if abs(time.time() - path.stat().st_mtime) >= min_age_s:  # a clock that was set back: in the future
                 path.unlink()
 
 

@@ -1,6 +1,7 @@
 """`segnl new` on folders of annotations: COCO instances, YOLO polygons, LabelMe."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -203,6 +204,21 @@ def test_a_foreign_folder_of_that_name_is_left_alone(tmp_path, monkeypatch, caps
     assert main(["new", "mine"]) == 2
     assert "holds other files than labels that segnl drew" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine" / "segnl_labels").iterdir()] == ["note.txt"]
+
+
+def test_a_run_that_was_killed_is_continued_and_its_temporary_files_go(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "mine"
+    coco(root)
+    monkeypatch.chdir(tmp_path)
+    (root / "segnl_labels").mkdir()
+    (root / "segnl_labels" / ".drawn_from.json.segnl-ad304c40").write_text("x")  # killed a moment ago
+    assert main(["new", "mine"]) == 0, capsys.readouterr().err
+    places = [root, root / "segnl_splits", root / "segnl_labels", root / "segnl_labels" / "val2017"]
+    for place in places:
+        (place / ".a.segnl-ad304c41").write_text("x")
+        os.utime(place / ".a.segnl-ad304c41", (1e9, 1e9))
+    assert main(["new", "mine", "--out", "again.yaml"]) == 0, capsys.readouterr().err
+    assert [path.name for path in root.rglob(".*")] == [".drawn_from.json.segnl-ad304c40"]
 
 
 @pytest.mark.parametrize(("name", "says"), [("train", "train and val"), ("all", "none and val")])

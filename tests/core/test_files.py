@@ -141,7 +141,12 @@ def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):
 
 
 def test_old_leftovers_of_any_command_go_and_a_file_that_may_be_written_now_stays(tmp_path):
-    for name, age in ((".a.png.segnl-0123abcd", 3600), (".b.png.segnl-0123abcd", 0)):
+    # The last one's clock was set back later.
+    for name, age in (
+        (".a.png.segnl-0123abcd", 3600),
+        (".b.png.segnl-0123abcd", 0),
+        (".c.png.segnl-0123abcd", -(10**8)),
+    ):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     ensure_writable(tmp_path)

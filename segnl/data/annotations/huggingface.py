@@ -17,7 +17,7 @@ from PIL import Image
 from segnl.core.archives import archive_of, bytes_of
 from segnl.core.errors import ConfigError, DataError, SegnlError
 from segnl.core.extras import import_extra
-from segnl.core.files import inside, not_a_link, open_regular, write_atomic
+from segnl.core.files import LEFTOVER_AGE_S, inside, not_a_link, open_regular, remove_leftovers, write_atomic
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
@@ -53,6 +53,7 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
     if not is_current(root, record) and any(images.glob("*")):
         raise ConfigError(f"{images}: holds other files than images that segnl copied; move it aside")
     write_record(root, record)
+    remove_leftovers(images, min_age_s=LEFTOVER_AGE_S, recursive=True)
     splits = [split_in(path.stem) or split_of(root, path) for path in tables]
     if any(splits):
         splits = [split or "train" for split in splits]

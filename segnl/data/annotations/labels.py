@@ -13,7 +13,15 @@ from PIL import Image
 from segnl.core.archives import is_file, sha256_of
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import inside, not_a_link, read_json, write_atomic
+from segnl.core.files import (
+    LEFTOVER_AGE_S,
+    LEFTOVERS,
+    inside,
+    not_a_link,
+    read_json,
+    remove_leftovers,
+    write_atomic,
+)
 from segnl.core.find_files import find_files, name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import AnnotatedImage
@@ -100,7 +108,7 @@ def is_current(home: Path, record: JSONDict) -> bool:
     Raises ConfigError where they are of others, or where the folder was not made by `write_labels`.
     """
     folder = not_a_link(home / FOLDER)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.match(LEFTOVERS) for path in folder.iterdir())):
         return False
     stored = _stored(folder)
     if any(stored.get(key) != record[key] for key in _DECISIVE):
@@ -109,7 +117,8 @@ def is_current(home: Path, record: JSONDict) -> bool:
 
 
 def write_record(home: Path, record: JSONDict) -> None:
-    """Writes what the labels in `home` are drawn from."""
+    """Writes what the labels in `home` are drawn from, and deletes what a killed process left beside them."""
+    remove_leftovers(home / FOLDER, min_age_s=LEFTOVER_AGE_S, recursive=True)
     write_atomic(home / FOLDER / RECORD, json.dumps(record, indent=1).encode())
 
 
