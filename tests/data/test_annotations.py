@@ -116,6 +116,11 @@ BAD_COCO = {
     "a box": ([BOX], {}, "annotations.0.segmentation: is empty"),
     "four numbers": ([{"category_id": 3, "segmentation": [[1, 2, 3, 4]]}], {}, "segmentation.0: 4 numbers"),
     "far outside": ([{"category_id": 3, "segmentation": [[0, 0, 1e9, 0, 0, 9]]}], {}, "lies far outside of its image"),
+    "outline": (
+        [{"category_id": 3, "segmentation": [[0, 0, 60_000, 2900] * 40]}],
+        {"images": [{"id": 7, "file_name": "a.jpg", "height": 2900, "width": 60_000}]},
+        "segmentation.0: an outline of 4,800,000 pixels; expected 4,194,304 at most",
+    ),
     "no number": ([{"category_id": 3, "segmentation": [[0, 0, float("nan"), 0, 0, 9]]}], {}, "annotations.0.segment"),
     "category": ([{"category_id": 4, "segmentation": [TRIANGLE]}], {}, "no category has id 4"),
     "image": ([{"category_id": 3, "image_id": 8, "segmentation": [TRIANGLE]}], {}, "no image has id 8"),
@@ -247,6 +252,7 @@ def test_labelme_shapes_are_drawn_in_their_order(tmp_path):
         {"label": "car", "points": [[5, 5], [20, 5], [20, 9], [5, 9]]},
         {"label": "__ignore__", "shape_type": "rectangle", "points": [[45, 0], [60, 99]]},
         {"label": "_background_", "shape_type": "rectangle", "points": [[5, 12], [7, 13]]},
+        {"label": "cat", "shape_type": "rectangle", "points": [[53, 0], [60, 9]]},  # beside the image
         {"label": "car", "shape_type": "circle", "points": [[25, 20], [28, 20]]},
         {"label": "car", "shape_type": "mask", "points": [[30, 15], [35, 18]]}
         | {"mask": base64.b64encode(packed.getvalue()).decode()},
@@ -267,6 +273,31 @@ def test_labelme_shapes_are_drawn_in_their_order(tmp_path):
     assert all(abs(np.hypot(r - 20, c - 25) - 3) < 1 for r, c in differs)
 
 
+OUTSIDE = [[-40.0, -30.0], [100.0, 20.0], [-20.0, 70.0]]
+
+
+@pytest.mark.parametrize("module", [labelme, yolo])
+def test_a_polygon_that_leaves_the_image_keeps_its_edges_inside(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(yolo, "TOLERANCE", 2.0)
+    write_labelme(tmp_path, [{"label": "cat", "points": OUTSIDE}])
+    if module is yolo:
+        write_yolo(tmp_path, "0 " + " ".join(f"{(x + 1e-4) / HW[1]:.9f} {(y + 1e-4) / HW[0]:.9f}" for x, y in OUTSIDE))
+    label = drawn(module, tmp_path)
+    points = np.array(OUTSIDE)
+    edges = np.roll(points, -1, axis=0) - points
+    to_pixel = np.stack(np.indices(HW)[::-1], -1)[:, :, None] - points  # signed distances, positive inside
+    distance = ((edges[:, 0] * to_pixel[..., 1] - edges[:, 1] * to_pixel[..., 0]) / np.hypot(*edges.T)).min(-1)
+    assert (label[distance >= 0] == 1).all()
+    assert (label[distance < -1] == 0).all()
+    assert 0 < label.mean() < 1
+
+
+def test_a_circle_around_a_point_outside_covers_the_image_up_to_its_radius(tmp_path):
+    for outline, covered in (([106.0, 37.0], 1.0), ([-20.0, -37.0], 0.0)):
+        write_labelme(tmp_path, [{"label": "a", "shape_type": "circle", "points": [[-53.0, -37.0], outline]}])
+        assert drawn(labelme, tmp_path).mean() == covered
+
+
 def test_labels_txt_gives_the_order_of_labelmes_classes(tmp_path):
     write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ncar\n")
@@ -281,7 +312,12 @@ def test_class_names_fit_into_a_line_of_the_table(tmp_path):
 BAD_LABELME = {
     "line": ([{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.shape_type: 'line' has"),
     "points": ([{"label": "a", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.points: 2 points of a polygon"),
-    "huge": ([{"label": "a", "points": [[0, 0], [9, 1e12], [9, 9]]}], {}, "shapes.0.points.1.1: Input should be less"),
+    "huge": ([{"label": "a", "points": [[0, 0], [9, 1e300], [9, 9]]}], {}, "shapes.0.points: lies far outside of"),
+    "circle": (
+        [{"label": "a", "shape_type": "circle", "points": [[-200, 24], [30, 24]]}],
+        {},
+        "shapes.0.points: lies far outside of its image of 37x53 pixels",
+    ),
     "name": ([{"label": " ", "points": [[0, 0], [9, 9], [0, 9]]}], {}, "a class has an empty name"),
     "key": ([{"points": []}], {}, "shapes.0.label: Field required"),
     "image": ([], {"imagePath": "b/c.jpg", "other": 1}, "height and width are 37 and 53, but a.jpg has 5x5"),

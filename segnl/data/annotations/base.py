@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from segnl.core import IGNORE
 from segnl.core.archives import bytes_of
@@ -24,6 +24,7 @@ from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, exif_orientation, image_hw
 
 Content = TypeVar("Content", bound=BaseModel)
+Number = Annotated[float, Field(allow_inf_nan=False)]
 BACKGROUND_WORDS = ("background", "_background_", "__background__")
 
 
@@ -133,14 +134,26 @@ def require_upright(image: Path) -> None:
         raise FileError(image, "orientation", f"{detail}; save it upright, such as with mogrify -auto-orient")
 
 
+def require_near(path: Path, where: str, points: Any, hw: tuple[int, int]) -> None:
+    """Raises FileError for a point further than one image size outside of the image. points: x, y in pixels, `n 2`."""
+    if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
+        raise FileError(path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; correct it")
+
+
 def fill_polygon(label: Ids, points: Any, value: int) -> None:
     """Fills a polygon, its outline included. points: x, y from the image's left top corner, in pixels, `n 2`.
 
-    A point counts as the pixel that it lies in; one beyond the border as the nearest pixel inside (OpenCV's fillPoly).
+    A point counts as the pixel that it lies in (OpenCV's fillPoly), beyond the border too.
     """
-    rows, columns = label.shape
-    inside = np.floor(points).clip(0, (columns - 1, rows - 1)).astype(np.int32)
-    cv2.fillPoly(label, [inside], value)
+    (rows, columns), corners = label.shape, np.floor(points).astype(np.int32)
+    low, high = np.minimum(corners.min(0), 0), np.maximum(corners.max(0) + 1, (columns, rows))
+    if (high - low == (columns, rows)).all():
+        cv2.fillPoly(label, [corners], value)
+        return
+    canvas = np.zeros((high - low)[::-1], np.uint8)  # fillPoly bends edges that it has to clip
+    cv2.fillPoly(canvas, [corners - low], 1)
+    left, top = -low
+    label[canvas[top : top + rows, left : left + columns] > 0] = value
 
 
 def images_by_name(files: Iterable[Path], suffixes: Sequence[str]) -> Mapping[str, list[Path]]:

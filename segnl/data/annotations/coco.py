@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
@@ -21,11 +21,13 @@ from segnl.core.log import log
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
+    Number,
     ids_of,
     images_by_name,
     json_files,
     require_hw,
     require_images,
+    require_near,
     split_in,
     split_of,
     validated,
@@ -35,7 +37,8 @@ from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, exif_orientation, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
-Number = Annotated[float, Field(allow_inf_nan=False)]
+MAX_OUTLINE_PX = 2**22
+"""Longest outline of a polygon; pycocotools takes some 50 bytes for each of its pixels."""
 
 
 class _Image(BaseModel):
@@ -213,10 +216,11 @@ def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[i
             detail = f"{len(polygon)} numbers; expected x, y of three points at least; correct or remove it"
             raise FileError(path, "format", f"{where}: {detail}")
         points = np.reshape(polygon, (-1, 2))
-        if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
-            raise FileError(
-                path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; correct it"
-            )
+        require_near(path, where, points, hw)
+        length = np.abs(points - np.roll(points, 1, axis=0)).max(1).sum()
+        if length > MAX_OUTLINE_PX:
+            detail = f"an outline of {length:,.0f} pixels; expected {MAX_OUTLINE_PX:,} at most; correct it"
+            raise FileError(path, "format", f"{where}: {detail}")
 
 
 def _categories(parsed: Sequence[tuple[Path, Sequence[_Category]]]) -> dict[int, str]:

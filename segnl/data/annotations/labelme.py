@@ -5,12 +5,12 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from segnl.core import IGNORE
 from segnl.core.archives import bytes_of, is_file
@@ -19,10 +19,12 @@ from segnl.core.errors import DataError
 from segnl.data.annotations.base import (
     AnnotatedImage,
     Annotations,
+    Number,
     fill_polygon,
     ids_of,
     json_files,
     require_hw,
+    require_near,
     require_upright,
     split_of,
     validated,
@@ -34,7 +36,6 @@ RULE = "later shapes over earlier ones; a point counts as the pixel that it lies
 IGNORED = "__ignore__"
 """LabelMe's own name for pixels that are ignored."""
 LEAST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 
 
 class _Shape(BaseModel):
@@ -114,6 +115,9 @@ def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Id
 
 def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
     points = np.array(shape.points)
+    if shape.shape_type == "rectangle":
+        points = points.clip(-1, label.shape[::-1])  # no edge inside moves
+    require_near(path, f"{where}.points", points, label.shape)
     if shape.shape_type == "polygon":
         fill_polygon(label, points, value)
     elif shape.shape_type == "rectangle":
@@ -122,7 +126,7 @@ def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -
     elif shape.shape_type == "circle":  # centre, and a point of the outline
         radius = float(np.hypot(*(points[1] - points[0])))
         x, y = np.floor(points[0]).astype(int).tolist()
-        cv2.circle(label, (x, y), min(round(radius), 2 * max(label.shape)), value, thickness=-1)
+        cv2.circle(label, (x, y), round(radius), value, thickness=-1)
     else:
         _draw_mask(label, shape, value, path, where)
 

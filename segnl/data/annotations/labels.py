@@ -28,7 +28,7 @@ from segnl.data.annotations.base import AnnotatedImage
 
 FOLDER = "segnl_labels"
 RECORD = "drawn_from.json"
-FORMAT = "segnl-labels-2"
+FORMAT = "segnl-labels-3"
 """Changes whenever the same annotations are drawn in another way."""
 STALE = (
     "the labels are stale: the annotations in {root}, or the way to draw them, have changed; move the labels and "
