@@ -111,7 +111,7 @@ def published_text(score: MaskScore) -> str:
     lead, definitions = f"Published {published.text} fits", "; ".join(TITLES[name] for name in published.matches)
     if not published.matches + published.other_matches:
         if published.nearest is None:
-            return f"{lead} no score of these masks, which have none."
+            return f"{lead} no score, as no pixel is labelled."
         return (
             f"{lead} no score of these masks. The nearest definition is {TITLES[published.nearest]} with "
             f"{percent(score.definitions[published.nearest])} %. So the masks, the images, the classes or the "
