@@ -69,8 +69,9 @@ def create_model(
 
     Raises ConfigError for an unknown name or setting, CheckpointError for weights that do not fit.
     """
-    if num_classes < 1:
-        raise ConfigError(f"segnl.create_model: num_classes: {num_classes}; expected at least 1")
+    _require_count("create_model: num_classes", num_classes)
+    if output_stride is not None:
+        _require_count("create_model: output_stride", output_stride)
     variants = backbone_variants()
     if backbone.startswith("timm/"):
         variants = {backbone: {"name": "timm", "model": backbone.removeprefix("timm/")}}
@@ -99,10 +100,14 @@ def create_head(name: str, in_channels: int | Sequence[int], *, num_classes: int
     Raises ConfigError for an unknown name or setting.
     """
     head_class = HEADS.find(name)
-    if head_class.needs_num_classes and num_classes < 1:
+    if num_classes:
+        _require_count("create_head: num_classes", num_classes)
+    elif head_class.needs_num_classes:
         raise ConfigError(f"segnl.create_head: {name}: the context depends on the number of classes; give num_classes")
     cfg = validate(head_class.Config, {"name": name, **settings}, file="segnl.create_head")
-    stage_channels = (in_channels,) * 4 if isinstance(in_channels, int) else tuple(in_channels)
+    stage_channels = tuple(in_channels) if isinstance(in_channels, Sequence) else (in_channels,) * 4
+    for channels in stage_channels:
+        _require_count("create_head: in_channels", channels)
     head = Head(head_class(cfg, stage_channels, max(1, num_classes)), len(stage_channels))
     initialise(head, _draw_seed())
     return head
@@ -144,6 +149,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def build_model(recipe: Recipe, num_classes: int) -> SegmentationModel:
     """Builds the network that a training run starts with: initial values of train.seed, then pretrained weights."""
+    _require_count("build_model: num_classes", num_classes)
     return SegmentationModel(build.build_model(recipe, num_classes, is_new=True))
 
 
@@ -180,6 +186,11 @@ def open_dataset(name: str, root: str | Path, split: str = "train", **settings: 
     data = data_class(validate(data_class.Config, mapping, file="segnl.open_dataset"), split)
     cache_samples([data], is_shown=False)
     return Dataset(data)
+
+
+def _require_count(key: str, value: int) -> None:
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"segnl.{key}: {value!r}; expected a whole number of at least 1")
 
 
 def _draw_seed() -> int:

@@ -1,5 +1,6 @@
 """`import segnl` as its users write it; docs/python.md is run as it stands."""
 
+import math
 import pickle
 import re
 import shutil
@@ -119,7 +120,7 @@ def test_weights_of_a_backbone_come_from_a_file(tmp_path: Path) -> None:
         ({"backbone": "zzz"}, "known: mobilenet_v2, resnet101, resnet152, resnet18, resnet34, resnet50"),
         ({"head": "rca"}, "did you mean 'rcca'"),
         ({"recurence": 2}, r"model\.head\.recurence: unknown key; did you mean 'recurrence'\?"),
-        ({"num_classes": 0}, "num_classes: 0; expected at least 1"),
+        ({"num_classes": 0}, "num_classes: 0; expected a whole number of at least 1"),
         ({"weights": "imagnet"}, "did you mean 'imagenet'"),
     ],
 )
@@ -256,6 +257,39 @@ def test_every_loss_is_a_function_also_after_its_module_was_imported(name: str) 
     loss(logits, label).backward()
     with pytest.raises(ConfigError, match="typo: unknown key"):
         loss(logits, label, typo=1)
+
+
+@pytest.mark.parametrize("name", segnl.losses.__all__)
+@pytest.mark.parametrize(
+    ("label", "weight", "message"),
+    [
+        (torch.full((2, 9, 9), 7), None, "label: holds 7; expected 0..2"),
+        (torch.zeros(1, 9, 9, dtype=torch.long), None, "label: shape"),
+        (torch.zeros(2, 9, 9), None, "expected an integer dtype"),
+        (torch.zeros(2, 3, 9, 9, dtype=torch.long), None, "label: shape"),
+        (torch.zeros(2, 9, 9, dtype=torch.long), [1.0], "class_weight: .*; expected 3 numbers"),
+        (torch.zeros(2, 9, 9, dtype=torch.long), [1.0, 1.0, math.nan], "class_weight: .*; expected 3 numbers"),
+    ],
+)
+def test_a_wrong_argument_of_a_loss_is_one_line(
+    name: str, label: torch.Tensor, weight: list[float] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(segnl.losses, name)(torch.zeros(2, 3, 5, 5), label, class_weight=weight)
+
+
+@pytest.mark.parametrize("number", [0, -5, True, 2.0])
+def test_a_wrong_count_is_one_line(number: int, tiny_config: Path) -> None:
+    recipe = segnl.load_recipe(tiny_config)
+    for build in (
+        lambda: segnl.create_model("fcn", num_classes=number),
+        lambda: segnl.create_model("fcn", num_classes=2, output_stride=number),
+        lambda: segnl.create_head("fcn", number),
+        lambda: segnl.create_head("fcn", 8, num_classes=number or -1),
+        lambda: segnl.build_model(recipe, number),
+    ):
+        with pytest.raises(ConfigError, match="expected a whole number of at least 1"):
+            build()
 
 
 def test_cross_entropy_equals_torchs() -> None:

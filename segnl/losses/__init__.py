@@ -9,6 +9,8 @@ from torch import Tensor
 from segnl.core.config import validate
 from segnl.losses.base import StepNormalizer
 from segnl.losses.find import LOSSES
+from segnl.ops.kernels.pixel_loss import checked_label
+from segnl.ops.pixel_loss import check_logits_and_label
 
 __all__ = ["cross_entropy", "dice", "focal", "lovasz", "ohem"]
 
@@ -25,8 +27,13 @@ def _loss_function(name: str) -> Callable[..., Tensor]:
         **settings: Any,
     ) -> Tensor:
         cfg = validate(loss_class.Config, {"name": name, **settings}, file=f"segnl.losses.{name}")
+        check_logits_and_label(logits, label)
+        checked_label(label, logits.shape[1])
         if class_weight is not None:
             class_weight = torch.as_tensor(class_weight, dtype=torch.float32, device=logits.device)
+            num_classes = logits.shape[1]
+            if class_weight.shape != (num_classes,) or not bool(((class_weight >= 0) & class_weight.isfinite()).all()):
+                raise ValueError(f"class_weight: {class_weight.tolist()}; expected {num_classes} numbers of at least 0")
         loss = loss_class(cfg, class_weight, align_corners=align_corners)
         value: Tensor = loss.of_step(logits, label, StepNormalizer(loss.divisor(label)))
         return value
@@ -36,7 +43,8 @@ def _loss_function(name: str) -> Callable[..., Tensor]:
 
     logits: floating `b k h w` of any size, upsampled to the label's; label: integer `b H W`, 0..k-1, or 255: ignored.
     class_weight: `k` numbers, or None for ones. align_corners: how logits are upsampled. settings: the keys that a
-    recipe may hold under `loss`. Returns a scalar.
+    recipe may hold under `loss`. Returns a scalar. Raises ValueError for other tensors and weights, ConfigError for
+    other settings.
     """
     return loss_function
 

@@ -46,7 +46,7 @@ def pixel_cross_entropy(
 
     Raises ValueError for shapes that do not agree, a label outside 0..k-1 and 255 (on the CPU), or bad settings.
     """
-    _check(logits, label)
+    check_logits_and_label(logits, label)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: {label_smoothing}; expected 0 <= label_smoothing < 1")
     dtype = accumulation_dtype(logits.dtype)
@@ -191,7 +191,7 @@ def per_pixel_loss(logits: Tensor, label: Tensor, *, align_corners: bool) -> Ten
 
     Raises ValueError as `pixel_cross_entropy` does.
     """
-    _check(logits, label)
+    check_logits_and_label(logits, label)
     losses: Tensor = pixel_losses(logits.detach(), label, align_corners)
     return losses
 
@@ -244,7 +244,7 @@ def pixel_weight_sum(label: Tensor, *, class_weight: Tensor | None = None) -> Te
     return (weights * valid.flatten()).sum(dtype=torch.float64)
 
 
-def _check(logits: Tensor, label: Tensor) -> None:
+def check_logits_and_label(logits: Tensor, label: Tensor) -> None:
     if logits.dim() != 4 or logits.numel() == 0 or logits.dtype not in FLOATS:
         raise ValueError(f"logits: {logits.dtype} {tuple(logits.shape)}; expected floating `b k h w`, each at least 1")
     if label.dim() != 3 or label.numel() == 0 or label.shape[0] != logits.shape[0]:

@@ -141,8 +141,8 @@ def test_another_number_of_class_weights_than_classes_is_refused(numbers, says, 
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("enett", "loss.class_weight.formula: holds \"enett\"; input should be 'enet'"),
-        ("[1, -1, 2]", "loss.class_weight.numbers.1: holds -1; input should be greater than or equal to 0"),
+        ("enett", "loss.class_weight: holds \"enett\"; input should be 'enet'"),
+        ("[1, -1, 2]", "loss.class_weight.1: holds -1; input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_class_weight_is_one_line(setting, says, tiny_config):

@@ -38,12 +38,25 @@ class RunCounts:
     seed: of its training; runs of one seed start from the same weights and see the same batches, whatever the head.
     target: labelled pixels; heads are compared over the classes that have some. None where they are not known: then
     over the classes in label or prediction.
+
+    Raises ValueError for other arrays, and unless 0 <= intersection <= target <= union.
     """
 
     intersection: Counts
     union: Counts
     seed: int | None = None
     target: Counts | None = None
+
+    def __post_init__(self) -> None:
+        target = self.intersection if self.target is None else self.target
+        for counts in (self.intersection, self.union, target):
+            if not isinstance(counts, np.ndarray) or counts.dtype != np.int64 or counts.ndim != 2:
+                actual = f"{getattr(counts, 'dtype', type(counts).__name__)} of shape {np.shape(counts)}"
+                raise ValueError(f"counts: {actual}; expected a NumPy array, int64 `n k` (images, classes)")
+            if counts.shape != self.union.shape:
+                raise ValueError(f"counts: shapes {counts.shape} and {self.union.shape}; expected the same of one run")
+        if not ((self.intersection >= 0) & (self.intersection <= target) & (target <= self.union)).all():
+            raise ValueError("counts that no mask can have; expected 0 <= intersection <= target <= union")
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ def compare_heads(
     against: name of the control, if the others are compared with it alone: fewer pairs, a weaker correction.
     looks: planned, if the study is judged several times; intervals and p_holm allow for those so far.
 
-    Raises ValueError when two runs do not hold counts of the same images and classes, when `groups` are not one for
-    each image, or when there is no head `against`.
+    Raises ValueError when two runs do not hold counts of the same images, labels and classes, when `groups` are not one
+    for each image, or when there is no head `against`.
     """
     if against is not None and against not in heads:
         raise ValueError(f"against: no head '{against}'; expected one of {', '.join(heads)}")
@@ -190,9 +203,11 @@ class _Study:
             for name, own in heads.items()
             if own
         }
-        targets = [units(run.target) for run in runs if run.target is not None]
+        labels = [run.target for run in runs if run.target is not None]
+        if any(not np.array_equal(label, labels[0]) for label in labels):
+            raise ValueError("target: differs between runs; score every run against the same labels")
         k = runs[0].union.shape[1] if runs else 0
-        num_holding = np.max([(target > 0).sum(axis=0) for target in targets], axis=0) if targets else np.full(k, -1)
+        num_holding = (units(labels[0]) > 0).sum(axis=0) if labels else np.full(k, -1)
         seeds = {name: tuple(run.seed for run in own) for name, own in heads.items() if own}
         num_groups = None if groups is None else len(set(groups))
         return cls(by_class, num_holding, seeds, num_groups)

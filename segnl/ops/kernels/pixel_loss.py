@@ -37,7 +37,7 @@ def tiled_cross_entropy_sum(
     """
     num_classes = logits.shape[1]
     total = torch.zeros((), dtype=torch.float64)
-    label = _checked(label, num_classes)
+    label = checked_label(label, num_classes)
     with torch.autocast("cpu", enabled=False):
         scores, is_steep = _bits(logits)
         weight = None if class_weight is None else class_weight.to(scores)
@@ -74,7 +74,7 @@ def tiled_pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Te
     Raises ValueError for a label outside 0..k-1 and 255.
     """
     losses = torch.empty(label.shape, dtype=accumulation_dtype(logits.dtype))
-    label = _checked(label, logits.shape[1])
+    label = checked_label(label, logits.shape[1])
     with torch.autocast("cpu", enabled=False):
         scores, is_steep = _bits(logits)
         for tile in PixelTiles(scores, label.shape[1:], align_corners=align_corners):
@@ -104,7 +104,7 @@ def _bits(logits: Tensor) -> tuple[Tensor, bool]:
     return scores, not bool(scores.amin() >= STEEP_BITS)
 
 
-def _checked(label: Tensor, num_classes: int) -> Tensor:
+def checked_label(label: Tensor, num_classes: int) -> Tensor:
     """Returns the label `b H W` in 1 byte a pixel, or 4 where that does not hold num_classes.
 
     Raises ValueError for a label outside 0..k-1 and 255.

@@ -214,7 +214,7 @@ def test_counts_of_other_images_are_refused(rng):
         compare_heads({"a": [counts(rng, n=5)], "b": [counts(rng, n=6)]})
     run = counts(rng, n=5)
     with pytest.raises(ValueError, match="expected the same images and classes in every run"):
-        compare_heads({"a": [replace(run, target=run.union[:, :2])], "b": [run]})
+        compare_heads({"a": [replace(run, intersection=run.intersection[:, :2], union=run.union[:, :2])], "b": [run]})
 
 
 def test_holm_multiplies_step_by_step_and_keeps_the_order():
@@ -264,16 +264,14 @@ def test_a_difference_that_is_next_to_nothing_beside_the_seeds_does_not_ask_for_
 
 def with_target(heads, extra=0):
     """The same runs with labels: every class of `counts` is in every image; `extra` classes are in no label."""
-    widen = ((0, 0), (0, extra))
-    return {
-        head: [
-            RunCounts(
-                np.pad(run.intersection, widen), np.pad(run.union, widen), target=np.pad(run.intersection + 1, widen)
-            )
-            for run in runs
-        ]
-        for head, runs in heads.items()
-    }
+    target = np.max([run.intersection + 1 for runs in heads.values() for run in runs], axis=0)
+
+    def labelled(run):
+        counts = run.intersection, np.maximum(run.union, target), target
+        intersection, union, widened = (np.pad(own, ((0, 0), (0, extra))) for own in counts)
+        return RunCounts(intersection, union, target=widened)
+
+    return {head: [labelled(run) for run in runs] for head, runs in heads.items()}
 
 
 def test_a_stray_pixel_of_a_class_without_ground_truth_moves_no_verdict(rng):
@@ -360,3 +358,28 @@ def test_planned_looks_widen_the_interval_and_raise_p(rng):
     assert not early.is_out_of_reach
     (hopeless,) = compare_heads({"a": heads["a"], "b": heads["a"][1:] + study(rng)["a"][:1]}, looks=Looks((3,), 4))
     assert hopeless.is_out_of_reach
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda own: {"intersection": -own.intersection}, "no mask can have"),
+        (lambda own: {"intersection": own.union, "union": own.intersection}, "no mask can have"),
+        (lambda own: {"target": own.union + 1}, "no mask can have"),
+        (lambda own: {"intersection": own.intersection.astype(np.uint8)}, "uint8 of shape .*; expected a NumPy array"),
+        (lambda own: {"intersection": own.intersection / 1}, "float64 of shape .*; expected a NumPy array"),
+        (lambda own: {"intersection": own.intersection.tolist()}, "list of shape .*; expected a NumPy array"),
+        (lambda own: {"union": own.union[:, :2]}, "expected the same of one run"),
+    ],
+)
+def test_counts_that_no_mask_can_have_are_refused(rng, changed, message):
+    own = counts(rng)
+    with pytest.raises(ValueError, match=message):
+        replace(own, **changed(own))
+
+
+def test_runs_on_other_labels_are_refused(rng):
+    own = counts(rng)
+    runs = [replace(own, target=own.union), replace(own, target=own.intersection)]
+    with pytest.raises(ValueError, match="score every run against the same labels"):
+        compare_heads({"a": runs, "b": runs})
