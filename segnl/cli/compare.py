@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
     if args.only is not None and (args.results or args.engine != "local" or args.jobs != 1 or args.json):
         raise ConfigError("--only: trains one run of a study in this process; give --config STUDY and nothing else")
     if args.results:
-        if args.engine != "local" or args.overrides:
-            raise ConfigError("--engine, --set: belong to a study; results that exist already are not trained")
+        if args.engine != "local" or args.overrides or args.jobs != 1:
+            raise ConfigError("--jobs, --engine, --set: belong to a study; results that exist already are not trained")
         _compare_scored(args)
         return
     if args.split is not None or args.group is not None:

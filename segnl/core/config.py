@@ -38,6 +38,8 @@ NumberFromZero = Annotated[float, Field(ge=0, le=1e6)]
 
 SHIPPED = Path(__file__).parents[1] / "configs"
 MAX_BASES = 100
+MAX_CHARACTERS = 1 << 18
+"""Of a YAML document: reading more would take many seconds."""
 """The recipes and studies that are installed with the package."""
 
 
@@ -104,6 +106,8 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 def parse_yaml(text: str, where: str) -> Any:
     """Reads one YAML document; raises ConfigError in one line naming `where` and the line."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{where}: has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of SafeLoader
     except yaml.MarkedYAMLError as err:

@@ -81,6 +81,8 @@ def as_segnl_error(err: Exception) -> SegnlError | None:
         return err
     if isinstance(err, OSError):
         return MachineError(f"{err.filename or 'this machine'}: {err.strerror or err}")
+    if isinstance(err, RuntimeError) and str(err).startswith("Symlink loop"):  # of Path.resolve, before Python 3.13
+        return MachineError(f"{str(err).removeprefix('Symlink loop from ')}: is a link that leads back to itself")
     is_of_cuda = any(cls.__name__ == "OutOfMemoryError" for cls in type(err).__mro__)  # without an import of torch
     if isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err):
         reason = (str(err).splitlines() or ["allocation failed"])[0]

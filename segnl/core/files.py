@@ -144,7 +144,8 @@ def ensure_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             remove_leftovers(folder, min_age_s=LEFTOVER_AGE_S)
     except OSError as err:
-        raise MachineError(f"{folder}: cannot be written ({err.strerror}); choose another place") from err
+        reason = f"a link to {os.readlink(folder)}" if folder.is_symlink() else err.strerror
+        raise MachineError(f"{folder}: cannot be written ({reason}); choose another place") from err
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -26,7 +26,7 @@ def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], .
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
-            is_folder = {entry.name: entry.is_dir() for entry in entries if entry.name[0] != "."}
+            is_folder = {entry.name: _leads_to_folder(entry) for entry in entries if entry.name[0] != "."}
     except OSError as err:
         raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
     identity = (status.st_dev, status.st_ino)
@@ -36,6 +36,14 @@ def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], .
     yield from (folder / name for name in names if not is_folder[name])
     for name in (name for name in names if recursive and is_folder[name]):
         yield from _find_files(folder / name, recursive, (*parents, identity))
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns False also for a link to itself, which is listed as a file: its reader names it."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def name_text(name: str) -> str:

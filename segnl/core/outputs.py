@@ -53,6 +53,8 @@ def require_own(path: Path, command: str, *, option: str) -> None:
 
     option: names the path. Called before the work begins.
     """
+    if path.is_symlink() and not path.exists():
+        raise ConfigError(f"{option} {path}: is a link to {os.readlink(path)}, which does not exist; give another name")
     try:
         with open_file(path) as file:
             size = file.seek(0, os.SEEK_END)

@@ -350,3 +350,21 @@ def test_a_line_break_in_a_name_does_not_make_a_second_line_of_an_error(tmp_path
     (tmp_path / "k.yaml").write_text('"a\\nsegnl: all is well": 3\n')
     assert main(["train", "--config", str(tmp_path / "k.yaml"), "--print"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["train --config loop", "check --config loop", "new loop", "denoise loop --out out --strength 0.1"]
+)
+def test_a_link_to_itself_is_one_line(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    code = main(command.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code in (2, 3, 6)
+    assert "loop" in line
+    assert "link" in line
+
+
+def test_workers_of_results_that_exist_already_are_refused(capsys):
+    assert main(["compare", "a.json", "b.json", "--jobs", "0"]) == 2
+    assert "--jobs, --engine, --set: belong to a study" in capsys.readouterr().err

@@ -218,3 +218,8 @@ def test_text_that_is_not_unicode_is_named_with_its_key():
 )
 def test_text_comes_back_from_yaml_as_it_was(text):
     assert parse_yaml(dump_yaml({"root": text}), "test") == {"root": text}
+
+
+def test_a_document_that_would_take_long_is_one_line():
+    with pytest.raises(ConfigError, match=r"^r\.yaml: has 600,\d+ characters; at most 262,144 are read$"):
+        parse_yaml("a: [" + "1, " * 200_000 + "]", "r.yaml")

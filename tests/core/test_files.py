@@ -206,3 +206,9 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path):
     with pytest.raises(ConfigError, match="is a symbolic link"), run_lock(tmp_path / "run"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "out").symlink_to("/not/mounted")
+    with pytest.raises(MachineError, match=r"out: cannot be written \(a link to /not/mounted\); choose another place"):
+        ensure_writable(tmp_path / "out")

@@ -39,3 +39,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 def test_composed_and_decomposed_names_are_one_text_and_other_bytes_are_written_out():
     assert name_text("Zu\u0308rich") == name_text("Z\u00fcrich") == "Z\u00fcrich"
     assert name_text(os.fsdecode(b"Stra\xdfe")) == "Stra\\xdfe"
+
+
+def test_a_link_to_itself_is_a_file_for_its_reader_to_name(tmp_path):
+    (tmp_path / "a.png").symlink_to("a.png")
+    assert [*find_files(tmp_path)] == [tmp_path / "a.png"]

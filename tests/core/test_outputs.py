@@ -80,3 +80,9 @@ def test_a_huge_file_is_not_read_whole(tmp_path):
         file.truncate(1 << 42)
     with pytest.raises(ConfigError, match="was not written by"):
         require_own(tmp_path / "huge", "eval", option="--json")
+
+
+def test_a_link_to_nothing_is_not_replaced(tmp_path):
+    (tmp_path / "out.json").symlink_to("/not/mounted/out.json")
+    with pytest.raises(ConfigError, match=r"--json .*out\.json: is a link to /not/mounted/out\.json, which does not"):
+        require_own(tmp_path / "out.json", "eval", option="--json")
