@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from segnl.convert.imported import ImportedHead, ImportedModel, out_channels, resnet_section
+from segnl.convert.imported import ImportedHead, ImportedModel, loaded, out_channels, resnet_section
 from segnl.core.config import JSONDict
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.resnet import NUMBERED_STEM
-from segnl.models.weights.strict import load_strict, renamed
+from segnl.models.weights.strict import WEIGHT_TYPES, renamed
 
 _WHERE = "ccnet"
 _ABN_EPS = 1e-5
@@ -59,19 +59,21 @@ def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plai
     num_classes = out_channels(tensors, f"{names['classifier']}.weight", _WHERE)
     if all(name.startswith("head.") for name in tensors):
         stage_channels = (0, 0, 0, tensors[first].shape[1])
-        alone = ImportedHead(head, stage_channels, num_classes, _WHERE, align_corners=True)
-        alone.report = load_strict(alone, tensors, renamed(names), where=_WHERE)
-        return alone.eval()
-    model = ImportedModel(_model_section(head, tensors), num_classes, _WHERE)
-    rename = renamed(names | _AUX_NAMES | _BACKBONE_NAMES)
-    model.report = load_strict(model.segmenter, tensors, rename, where=_WHERE)
-    return model.eval()
+        return loaded(
+            lambda: ImportedHead(head, stage_channels, num_classes, _WHERE, align_corners=True),
+            tensors,
+            renamed(names),
+            _WHERE,
+        )
+    section, rename = _model_section(head, tensors), renamed(names | _AUX_NAMES | _BACKBONE_NAMES)
+    return loaded(lambda: ImportedModel(section, num_classes, _WHERE), tensors, rename, _WHERE)
 
 
 def _converted(name: str, value: Tensor, abn: str) -> Tensor:
-    if name.endswith("cca.gamma"):
+    if name.endswith("cca.gamma") and value.numel() == 1:
         return value.reshape(())
-    if abn == "abs" and name.endswith(".weight") and value.dim() == 1:
+    is_number = value.is_floating_point() and value.dtype in WEIGHT_TYPES  # others are refused with their name
+    if abn == "abs" and name.endswith(".weight") and value.dim() == 1 and is_number:
         return value.abs() + _ABN_EPS
     return value
 

@@ -1,7 +1,8 @@
 """Imported models: modules with the inputs and outputs of the project they come from, and settings read off weights."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.segmenter import BatchNormConfig, Logits, SegmentationModel, Segmenter, model_config, set_batch_norm
-from segnl.models.weights.strict import ImportReport
+from segnl.models.weights.strict import ImportReport, load_strict, require_fit
+from segnl.video.classifier import VideoClassifier
 
 
 class ImportedModel(SegmentationModel):
@@ -32,6 +34,12 @@ class ImportedModel(SegmentationModel):
     def low_resolution(self, image: Tensor) -> Logits:
         """Maps images `b 3 H W` to logits `b k h w` at feature size."""
         return super().low_resolution(image.contiguous(memory_format=torch.channels_last))
+
+
+class ImportedClassifier(VideoClassifier):
+    """A video classifier with weights of mmaction2."""
+
+    report: ImportReport
 
 
 class ImportedHead(nn.Module):
@@ -65,6 +73,30 @@ class ImportedHead(nn.Module):
         return self.classifier(self.dropout(self.head(stages).context))
 
 
+Imported = TypeVar("Imported", bound=ImportedModel | ImportedHead | ImportedClassifier)
+
+
+def loaded(
+    build: Callable[[], Imported], tensors: Mapping[str, Tensor], source_name: Callable[[str], str], where: str
+) -> Imported:
+    """Builds a model with the weights `tensors`, in eval mode; source_name: as of `load_strict`.
+
+    Builds it on the device "meta" first, which takes no memory: settings in a small file may ask for any network.
+
+    Raises CheckpointError for tensors that do not fit.
+    """
+    with torch.device("meta"):
+        require_fit(_network(build()), tensors, source_name, where=where)
+    model = build()
+    model.report = load_strict(_network(model), tensors, source_name, where=where)
+    model.eval()
+    return model
+
+
+def _network(model: nn.Module) -> nn.Module:
+    return model.segmenter if isinstance(model, ImportedModel) else model
+
+
 def resnet_section(backbone: Mapping[str, Tensor], where: str) -> JSONDict:
     """Returns name, depth or blocks, and width of a ResNet, read off weights named `layer1.0.conv1.weight` and so on.
 
@@ -86,12 +118,10 @@ def resnet_section(backbone: Mapping[str, Tensor], where: str) -> JSONDict:
 def out_channels(state: Mapping[str, Tensor], name: str, where: str) -> int:
     """Returns the output channels of the convolution with weight `name`.
 
-    Raises CheckpointError when it is missing, or has more values than the file: a network of its size would be built.
+    Raises CheckpointError when it is missing, or another tensor.
     """
     if name not in state:
         raise CheckpointError(f"{where}: {name}: missing; is this the whole file, and of that project?")
-    weight = state[name]
-    if weight.dim() == 0 or not 0 < weight.nbytes <= weight.untyped_storage().nbytes():
-        reason = "empty, or values that stand for several; expected one value for each place"
-        raise CheckpointError(f"{where}: {name}: shape {tuple(weight.shape)}: {reason}")
-    return weight.shape[0]
+    if state[name].dim() < 2:
+        raise CheckpointError(f"{where}: {name}: shape {tuple(state[name].shape)}; expected a convolution's weight")
+    return state[name].shape[0]

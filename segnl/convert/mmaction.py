@@ -3,24 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segnl.convert.imported import out_channels
-from segnl.convert.mmseg_config import Reader, batch_norm_section, input_section, is_integer, leaky_slope
+import torch
+
+from segnl.convert.imported import ImportedClassifier, loaded, out_channels
+from segnl.convert.mmseg_config import (
+    Reader,
+    batch_norm_section,
+    input_section,
+    is_integer,
+    leaky_slope,
+    require_bounded,
+)
 from segnl.core.config import JSONDict, validate
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import DEPTHS
 from segnl.models.blocks.non_local_layout import LAYERS
 from segnl.models.weights.files import tensors_in
-from segnl.models.weights.strict import ImportReport, load_strict, renamed
+from segnl.models.weights.strict import renamed
 from segnl.video.classifier import VideoClassifier, VideoConfig
 
 _WHERE = "mmaction"
 _CLASSIFIER = "cls_head.fc_cls"
-
-
-class ImportedClassifier(VideoClassifier):
-    """A video classifier with weights of mmaction2."""
-
-    report: ImportReport
 
 
 class _Reader(Reader):
@@ -44,6 +47,7 @@ def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassif
         types = f"{type(config).__name__} and {type(state).__name__}"
         raise ConfigError(f"{_WHERE}: config and state are {types}; expected a dictionary each")
     config = config["model"] if "backbone" not in config and isinstance(config.get("model"), Mapping) else config
+    require_bounded(config, _WHERE)
     tensors = tensors_in(state, _WHERE)
     section: JSONDict = {"num_classes": out_channels(tensors, f"{_CLASSIFIER}.weight", _WHERE)}
     notes: list[str] = []
@@ -52,17 +56,18 @@ def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassif
         backbone, where = config["backbone"], f"{_WHERE}.backbone"
         section |= _recognizer_section(config, section["num_classes"], notes)
     section |= _backbone_section(backbone, where)
-    model = ImportedClassifier(validate(VideoConfig, section, file=_WHERE))
-    names = _names(model)
-    rename = renamed(names)
-    ours = {rename(name): value for name, value in model.state_dict().items()}
+    cfg = validate(VideoConfig, section, file=_WHERE)
+    with torch.device("meta"):
+        sketch = ImportedClassifier(cfg)
+    rename = renamed(_names(sketch))
+    ours = {rename(name): value for name, value in sketch.state_dict().items()}
     for name, value in tensors.items():
         # Kernels without a time axis: C2D's convolutions, and the concatenation's score.
         if name in ours and value.dim() == 4 and ours[name].dim() == 5:
             tensors[name] = value[:, :, None]
-    model.report = load_strict(model, tensors, rename, where=_WHERE)
+    model = loaded(lambda: ImportedClassifier(cfg), tensors, rename, _WHERE)
     model.report.notes += notes
-    return model.eval()
+    return model
 
 
 def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list[str]) -> JSONDict:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segnl.convert.imported import ImportedHead, ImportedModel
-from segnl.convert.mmseg_config import Reader, backbone_section, class_name, input_section
+from segnl.convert.imported import ImportedHead, ImportedModel, loaded
+from segnl.convert.mmseg_config import Reader, backbone_section, class_name, input_section, require_bounded
 from segnl.convert.mmseg_heads import KNOWN_HEADS, DecodeHead, decode_head
 from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.resnet import PLAIN_STEM
-from segnl.models.weights.strict import load_strict, renamed
+from segnl.models.weights.strict import renamed
 
 _WHERE = "mmseg"
 _MODELS = ("EncoderDecoder", "CascadeEncoderDecoder")
@@ -45,29 +45,32 @@ def from_mmseg(config: JSONDict, state: dict[str, Any]) -> nn.Module:
         types = f"{type(config).__name__} and {type(state).__name__}"
         raise ConfigError(f"{_WHERE}: config and state are {types}; expected a dictionary each")
     config = config["model"] if "type" not in config and isinstance(config.get("model"), Mapping) else config
+    require_bounded(config, _WHERE)
     name = class_name(config, _WHERE)
     tensors = tensors_in(state, _WHERE)
     if name in _MODELS:
-        return _whole_model(config, tensors).eval()
+        return _whole_model(config, tensors)
     if name not in (*KNOWN_HEADS.split(", "), "OCRHead"):
         known = f"{KNOWN_HEADS}, {', '.join(_MODELS)}"
         raise ConfigError(f"{_WHERE}.type: holds {name!r}; known heads and models: {known}")
-    return _head_alone(decode_head(config, (0, 1, 2, 3), _WHERE), tensors).eval()
+    return _head_alone(decode_head(config, (0, 1, 2, 3), _WHERE), tensors)
 
 
 def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
-    model = ImportedHead(
-        head.section,
-        [head.stage_channels.get(stage, 0) for stage in range(4)],
-        head.num_classes,
-        _WHERE,
-        dropout=head.dropout,
-        batch_norm=head.batch_norm,
-        align_corners=head.align_corners,
-    )
+    def build() -> ImportedHead:
+        return ImportedHead(
+            head.section,
+            [head.stage_channels.get(stage, 0) for stage in range(4)],
+            head.num_classes,
+            _WHERE,
+            dropout=head.dropout,
+            batch_norm=head.batch_norm,
+            align_corners=head.align_corners,
+        )
+
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
     tensors, repeated = _without_tied(head, prefix, tensors)
-    model.report = load_strict(model, tensors, _their_name(head.names, prefix), where=_WHERE)
+    model = loaded(build, tensors, _their_name(head.names, prefix), _WHERE)
     model.report.left_out |= repeated
     return model
 
@@ -93,12 +96,6 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
         "input": input_section(config.get("data_preprocessor"), f"{_WHERE}.data_preprocessor", notes),
         "batch_norm": norm,
     }
-    model = ImportedModel(section, head.num_classes, _WHERE)
-    stage_channels = {stage: model.segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
-    if stage_channels != head.stage_channels:
-        raise ConfigError(
-            f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {stage_channels}"
-        )
     names = {ours: head_prefix + theirs for ours, theirs in head.names.items()}
     if head.section["name"] == "ocr":
         names |= _single_conv_names("head.coarse", "decode_head.0.")
@@ -108,7 +105,17 @@ def _whole_model(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> Impor
     reason = "of an auxiliary head that we have no place for; no logit depends on it"
     unused = {name: reason for name in tensors if name.startswith(unused_prefixes)}
     used, repeated = _without_tied(head, head_prefix, {k: v for k, v in tensors.items() if k not in unused})
-    model.report = load_strict(model.segmenter, used, _their_name(names), where=_WHERE)
+
+    def build() -> ImportedModel:
+        model = ImportedModel(section, head.num_classes, _WHERE)
+        stage_channels = {stage: model.segmenter.backbone.stage_channels[stage] for stage in head.stage_channels}
+        if stage_channels != head.stage_channels:
+            raise ConfigError(
+                f"{_WHERE}.decode_head.in_channels: {head.stage_channels}, but the backbone gives {stage_channels}"
+            )
+        return model
+
+    model = loaded(build, used, _their_name(names), _WHERE)
     model.report.left_out = unused | repeated
     model.report.notes = notes
     test_cfg = config.get("test_cfg")

@@ -12,8 +12,9 @@ from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import LAYERS, ResNetConfig, plan_stages
 
-MAX_VALUES = 1_000_000
-"""A config holds a few hundred; a small text can name billions."""
+MAX_TEXT, MAX_VALUES, MAX_DEPTH, MAX_WORD, MAX_INTEGER = 2**20, 10_000, 32, 1000, 2**31
+"""Bounds far above any network's config, which holds a few hundred values; names that repeat one another make billions.
+"""
 _STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
 
 
@@ -25,8 +26,10 @@ def read_config_text(text: str, where: str) -> JSONDict:
 
     Values are literals, dict(...) and earlier names; a line whose value needs running code is skipped.
 
-    Raises ConfigError when the text is not Python.
+    Raises ConfigError when the text is not Python, or too long for a config.
     """
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{where}: a config of {len(text):,} characters; expected {MAX_TEXT:,} at most")
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:  # the last: too many nested signs
@@ -42,18 +45,35 @@ def read_config_text(text: str, where: str) -> JSONDict:
             except (ValueError, TypeError, RecursionError, MemoryError):  # its value needs running code
                 values.pop(name, None)
                 continue
-            sizes: dict[int, int] = {}
-            if _num_values(values[name], sizes) > MAX_VALUES:
-                raise ConfigError(f"{where}: {name}: more than {MAX_VALUES:,} values by names that repeat one another")
     return values
 
 
-def _num_values(value: Any, sizes: dict[int, int]) -> int:
-    """Counts the values in a nested literal, those of a shared object each time that it occurs; sizes: by id."""
-    if id(value) not in sizes:
-        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else []
-        sizes[id(value)] = 1 + sum(_num_values(member, sizes) for member in inner)
-    return sizes[id(value)]
+def require_bounded(config: Mapping[Any, Any], where: str) -> None:
+    """Raises ConfigError for a config beyond the bounds above, or with a key that is no word."""
+    pending: list[tuple[str, Any]] = [(where, config)]
+    num_values = 0
+    while pending:
+        place, value = pending.pop()
+        inner: list[tuple[Any, Any]] = []
+        if isinstance(value, Mapping):
+            inner = list(value.items())
+        elif isinstance(value, (list, tuple, set)):
+            inner = [(str(index), member) for index, member in enumerate(value)]
+        num_values += len(inner)
+        problem = None
+        if num_values > MAX_VALUES:
+            problem = f"more than {MAX_VALUES:,} values"
+        elif place.count(".") > MAX_DEPTH:
+            problem = f"nested more than {MAX_DEPTH} deep"
+        elif not all(isinstance(key, str) and len(key) <= MAX_WORD for key, _ in inner):
+            problem = "a key that is no word"
+        elif isinstance(value, (str, bytes)) and len(value) > MAX_WORD:
+            problem = f"a text of more than {MAX_WORD:,} characters"
+        elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+            problem = f"an integer of {value.bit_length()} bits"
+        if problem is not None:
+            raise ConfigError(f"{place}: {problem}; expected the config of a network")
+        pending += [(f"{place}.{key}", member) for key, member in inner]
 
 
 class _AsLiterals(ast.NodeTransformer):
@@ -64,6 +84,12 @@ class _AsLiterals(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+    def visit_Set(self, node: ast.Set) -> ast.expr:
+        return node  # without names: a set hashes its members, and these would be of any size
+
+    def visit_Dict(self, node: ast.Dict) -> ast.expr:
+        return ast.Dict(node.keys, [self.visit(value) for value in node.values])  # keys are hashed too
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
@@ -96,7 +122,7 @@ class Reader:
 
     def __init__(self, config: Any, where: str) -> None:
         if not isinstance(config, Mapping):
-            raise ConfigError(f"{where}: holds {config!r}, expected keys and values")
+            raise ConfigError(f"{where}: holds {_quoted(config)}, expected keys and values")
         self.unread = dict(config)
         self.where = where
 
@@ -117,7 +143,7 @@ class Reader:
         """Returns the value of `key`, one of the known values."""
         value = self.take(key, default)
         if value not in known:
-            raise ConfigError(f"{self.where}.{key}: holds {value!r}; known: {', '.join(map(str, known))}")
+            raise ConfigError(f"{self.where}.{key}: holds {_quoted(value)}; known: {', '.join(map(str, known))}")
         return value
 
     def number(
@@ -146,13 +172,18 @@ class Reader:
 
     def error(self, key: str, value: Any, expected: str) -> ConfigError:
         """Returns the error for a value of `key` that is not what is expected."""
-        return ConfigError(f"{self.where}.{key}: holds {value!r}, expected {expected}")
+        return ConfigError(f"{self.where}.{key}: holds {_quoted(value)}, expected {expected}")
 
     def finish(self) -> None:
         """Raises ConfigError for keys that are left, unless they concern training only."""
         unknown = [key for key in self.unread if key not in self.training_only]
         if unknown:
             raise ConfigError(f"{self.where}: {', '.join(unknown)}: unknown keys of {self.project}, cannot be imported")
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def is_integer(value: Any) -> bool:

@@ -188,14 +188,13 @@ def _gc(reader: Reader) -> Translation:
     known = {"channel_mul": "multiply", "channel_add": "add"}
     if not isinstance(fusion, (list, tuple)) or not fusion or not all(name in list(known) for name in fusion):
         raise ConfigError(f"{reader.where}.fusion_types: holds {fusion!r}; known: {', '.join(known)}")
-    inner = int(channels * ratio)
-    if not 1 <= inner <= MAX_CHANNELS:
+    if not 1 <= channels * ratio <= MAX_CHANNELS:
         raise ConfigError(
-            f"{reader.where}.ratio: {ratio} of {channels} channels are {inner}; expected 1 to {MAX_CHANNELS}"
+            f"{reader.where}.ratio: {ratio} of {channels} channels are {channels * ratio}; expected 1 to {MAX_CHANNELS}"
         )
     settings = {
         "name": "gc",
-        "inner_channels": inner,
+        "inner_channels": int(channels * ratio),
         "pooling": "attention" if pooling == "att" else "mean",
         "fusion": "both" if len(set(fusion)) == 2 else known[fusion[0]],
     }

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from segnl.convert.imported import ImportedModel, out_channels, resnet_section
+from segnl.convert.imported import ImportedModel, loaded, out_channels, resnet_section
 from segnl.core.errors import CheckpointError
 from segnl.models.weights.files import tensors_in
 from segnl.models.weights.resnet import PLAIN_STEM
-from segnl.models.weights.strict import load_strict, renamed
+from segnl.models.weights.strict import renamed
 
 _WHERE = "torchvision"
 _FIRST = "classifier.0.convs.0.0.weight"
@@ -60,6 +60,5 @@ def from_torchvision(state: dict[str, Any]) -> nn.Module:
     }
     # torchvision concatenates [dilations ..., image mean], segnl [image mean, dilations ...].
     tensors[_PROJECT] = torch.roll(tensors[_PROJECT], channels, dims=1)
-    model = ImportedModel(section, out_channels(tensors, "classifier.4.weight", _WHERE), _WHERE)
-    model.report = load_strict(model.segmenter, tensors, renamed(_NAMES), where=_WHERE)
-    return model.eval()
+    num_classes = out_channels(tensors, "classifier.4.weight", _WHERE)
+    return loaded(lambda: ImportedModel(section, num_classes, _WHERE), tensors, renamed(_NAMES), _WHERE)

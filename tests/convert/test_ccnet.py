@@ -149,3 +149,18 @@ def test_wrong_arguments_and_files_are_refused() -> None:
         from_ccnet(state)
     with pytest.raises(CheckpointError, match=r"head\.conva\.0\.weight: missing"):
         from_ccnet({"conv1.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("cca.gamma", torch.zeros(5), r"of another shape: head\.cca\.gamma"),
+        ("conva.1.weight", torch.empty(8, dtype=torch.bits8), "bits8 instead of float32"),
+        ("conva.1.weight", torch.ones(8, dtype=torch.bool), "bool instead of float32"),
+        ("conva.0.weight", torch.zeros(8), r"shape \(8,\); expected a convolution's weight"),
+    ],
+)
+def test_odd_tensors_are_named(name: str, tensor: Tensor, message: str) -> None:
+    state = {name: value for name, value in their_state().items() if name.startswith("module.head.")}
+    with pytest.raises(CheckpointError, match=message):
+        from_ccnet(state | {f"module.head.{name}": tensor}, abn="abs")

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
+from segnl.convert.imported import ImportedModel
 from segnl.convert.mmseg import from_mmseg
-from segnl.core.errors import CheckpointError, ConfigError
+from segnl.core.errors import CheckpointError, ConfigError, SegnlError
 
 HEADS = [
     "fcn",
@@ -273,6 +274,35 @@ def test_a_neck_and_unknown_sections_are_refused(model: Any) -> None:
         from_mmseg({**config, "neck": {"type": "FPN"}}, state)
     with pytest.raises(ConfigError, match="surprise: cannot be imported"):
         from_mmseg({**config, "surprise": 1}, state)
+
+
+NORM = {"type": "BN"}
+BACKBONE = {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_cfg": NORM}
+FCN = {"type": "FCNHead", "in_index": 3, "channels": 16, "norm_cfg": NORM}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "message"),
+    [
+        ({}, {"num_classes": 2**31}, "do not fit the model"),
+        ({"base_channels": 1024}, {"num_classes": 3, "in_channels": 8192}, "do not fit the model"),
+        ({"base_channels": 2**30}, {"num_classes": 3}, "width"),
+        ({}, {"num_classes": 3, "type": "GCHead", "ratio": 1e308}, r"ratio: 1e\+308 of 16 channels are"),
+        ({}, {"num_classes": 10**400}, "num_classes: an integer of 1329 bits"),
+    ],
+)
+def test_a_config_of_a_network_larger_than_the_file_builds_none(
+    backbone: dict[str, Any], head: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*arguments: Any) -> ImportedModel:
+        assert torch.get_default_device().type == "meta"
+        return ImportedModel(*arguments)
+
+    monkeypatch.setattr("segnl.convert.mmseg.ImportedModel", built)
+    decode_head = FCN | {"in_channels": 64} | head
+    config = {"type": "EncoderDecoder", "backbone": BACKBONE | backbone, "decode_head": decode_head}
+    with pytest.raises(SegnlError, match=message):
+        from_mmseg(config, {"backbone.x": torch.zeros(1)})
 
 
 def test_a_head_that_does_not_fit_its_backbone_is_refused(model: Any) -> None:

@@ -3,11 +3,13 @@ from typing import Any
 import pytest
 
 from segnl.convert.mmseg_config import (
+    Reader,
     backbone_section,
     batch_norm_section,
     input_section,
     leaky_slope,
     read_config_text,
+    require_bounded,
 )
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError
@@ -156,9 +158,45 @@ def test_text_that_is_not_python_is_refused() -> None:
 
 @pytest.mark.timeout(20)
 def test_names_that_repeat_one_another_cannot_grow_without_bound() -> None:
-    lines = ["a0 = [1, 2]", *(f"a{n} = [a{n - 1}, a{n - 1}]" for n in range(1, 60)), "model = dict(type=a59)"]
-    with pytest.raises(ConfigError, match=r"file: a\d+: more than 1,000,000 values"):
-        read_config_text("\n".join(lines), "file")
+    lines = ["a0 = [1, 2]", *(f"a{n} = [a{n - 1}, a{n - 1}]" for n in range(1, 20)), "model = dict(type=a19)"]
+    config = read_config_text("\n".join(lines), "file")
+    with pytest.raises(ConfigError, match=r"^file\.model\.type[.01]*: more than 10,000 values"):
+        require_bounded(config, "file")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("member", ["{(NAME, 1): 2}", "{(NAME, 1)}"])
+def test_names_in_keys_and_sets_are_not_read(member: str) -> None:
+    lines = ["a0 = (1, 2)", *(f"a{n} = (a{n - 1}, a{n - 1})" for n in range(1, 60))]
+    assert "b" not in read_config_text("\n".join([*lines, f"b = {member}".replace("NAME", "a59")]), "file")
+
+
+NESTED = "\n".join(["x0 = 1", *(f"x{n} = [x{n - 1}]" for n in range(1, 3000))])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("{1: 2, 'type': 'EncoderDecoder'}", "model: a key that is no word"),
+        ("dict(decode_head={(1, 2): 3})", "model.decode_head: a key that is no word"),
+        ("dict(depth=1" + "0" * 400 + ")", "model.depth: an integer of 1329 bits"),
+        ("dict(depth=0x" + "f" * 5000 + ")", "model.depth: an integer of 20000 bits"),
+        ("dict(depth=x2999)", "0: nested more than 32 deep"),
+        ("dict(mode='" + "x" * 1001 + "')", "model.mode: a text of more than 1,000 characters"),
+        (f"'{'x' * 2**20}'", "file: a config of 1,"),
+    ],
+)
+def test_a_config_of_no_network_is_one_line(model: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_bounded(read_config_text(f"{NESTED}\nmodel = {model}", "file"), "file")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_long_value_is_quoted_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Reader({"depth": list(range(900))}, "file").count("depth")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["-" * 100_000 + "1", "(" * 100_000, "[" * 50_000 + "]" * 50_000])

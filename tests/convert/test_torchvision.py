@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from segnl.convert.imported import ImportedModel
 from segnl.convert.torchvision import from_torchvision
 from segnl.core.errors import CheckpointError
 
@@ -45,12 +46,24 @@ def test_files_of_something_else_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [torch.zeros(1).expand(10**6, 256, 1, 1), torch.zeros(10**6, 0, 1, 1), torch.zeros(())]
+    ("name", "weight", "message"),
+    [
+        ("classifier.4.weight", torch.zeros(1).expand(10**6, 256, 1, 1), "each value stands for several places"),
+        ("classifier.4.weight", torch.zeros(10**6, 0, 1, 1), r"classifier\.4\.weight \(1000000, 0, 1, 1\) instead of"),
+        ("classifier.4.weight", torch.zeros(()), r"classifier\.4\.weight: shape \(\); expected a convolution's"),
+        ("classifier.0.project.0.weight", torch.zeros(256), r"project\.0\.weight: shape \(256,\); expected a conv"),
+    ],
 )
-def test_a_small_file_of_a_large_shape_builds_no_network(weight: torch.Tensor, monkeypatch: Any) -> None:
-    monkeypatch.setattr("segnl.convert.torchvision.ImportedModel", lambda *_: pytest.fail("built"))
-    state = peer("deeplabv3_resnet50", has_aux=False).state_dict() | {"classifier.4.weight": weight}
-    with pytest.raises(CheckpointError, match=r"classifier\.4\.weight: shape"):
+def test_a_small_file_of_a_large_shape_builds_no_network(
+    name: str, weight: torch.Tensor, message: str, monkeypatch: Any
+) -> None:
+    def built(*arguments: Any) -> ImportedModel:
+        assert torch.get_default_device().type == "meta"
+        return ImportedModel(*arguments)
+
+    monkeypatch.setattr("segnl.convert.torchvision.ImportedModel", built)
+    state = peer("deeplabv3_resnet50", has_aux=False).state_dict() | {name: weight}
+    with pytest.raises(CheckpointError, match=message):
         from_torchvision(state)
 
 

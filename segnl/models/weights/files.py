@@ -17,6 +17,8 @@ from segnl.core.errors import CheckpointError
 # `Inert`: their code is neither imported nor called.
 _HARMLESS = ("mmengine.", "mmcv.", "mmseg.", "numpy.", "argparse.", "pathlib.", "omegaconf.", "addict.")
 _HARMLESS_NAMES = ("_codecs.encode", "__builtin__.getattr", "builtins.getattr", "__builtin__.set", "builtins.set")
+MOST_REPEATED = 4
+"""Bytes of tensors to those that the file holds; tied weights are there once, and a small file could stand for any."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 
 
@@ -106,6 +108,9 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     odd = [str(name) for name, value in content.items() if not _is_plain(value)]
     if odd:
         raise CheckpointError(f"{where}: {listed(odd)} sparse, quantised or without values; expected plain tensors")
+    stored = {own.data_ptr(): own.nbytes() for own in (value.untyped_storage() for value in content.values())}
+    if sum(value.nbytes for value in content.values()) > MOST_REPEATED * sum(stored.values()):
+        raise CheckpointError(f"{where}: each value stands for several places; expected tensors that hold all values")
     tensors = {str(name): value for name, value in content.items()}
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}

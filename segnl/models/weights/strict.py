@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from segnl.core.errors import CheckpointError
 from segnl.models.weights.files import listed
 
+WEIGHT_TYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool,
+)  # fmt: skip
+"""Types of weights and counters; torch cannot compute with all others."""
+
 
 @dataclass
 class ImportReport:
@@ -41,6 +47,23 @@ def load_strict(
     Raises CheckpointError naming tensors that are missing, unknown, of another shape or type, NaN or
     infinite.
     """
+    ours, names, counters = require_fit(model, state, source_name, where=where, skip=skip)
+    # A float64 value may be infinite as float32.
+    values = {names[name]: tensor.to(ours[names[name]].dtype) for name, tensor in state.items()}
+    require_finite({name: values[names[name]] for name in state}, where)
+    values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
+    model.load_state_dict(values | kept, strict=True)
+    return ImportReport(num_used=len(state), filled=counters)
+
+
+def require_fit(
+    model: nn.Module, state: Mapping[str, Tensor], source_name: Callable[[str], str], *, where: str, skip: str = "-"
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """Checks names, shapes and types as `load_strict` does, for a model on the device "meta" too.
+
+    Returns the model's tensors by name, our names by those in `state`, and counters that `state` does not have.
+    """
     ours = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(skip)}
     names = {source_name(name): name for name in ours}
     counters = [name for name in names if name not in state and name.endswith("num_batches_tracked")]
@@ -51,23 +74,20 @@ def load_strict(
         own = ours[names[name]] if name in names else tensor
         if tensor.shape != own.shape:
             shapes.append(f"{name} {tuple(tensor.shape)} instead of {tuple(own.shape)}")
-        if own.is_floating_point() and not tensor.is_floating_point():
+        if tensor.dtype not in WEIGHT_TYPES or (own.is_floating_point() and not tensor.is_floating_point()):
             types.append(f"{name} {tensor.dtype} instead of {own.dtype}".replace("torch.", ""))
     problems = [("missing", missing), ("unknown", unknown), ("of another shape", shapes), ("of another type", types)]
     if any(tensors for _, tensors in problems):
         text = "; ".join(f"{problem}: {listed(tensors)}" for problem, tensors in problems if tensors)
         raise CheckpointError(f"{where}: the tensors do not fit the model; {text}; is the config the file's own?")
-    require_finite(state, where)
-    values = {names[name]: tensor for name, tensor in state.items()}
-    values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
-    model.load_state_dict(values | kept, strict=True)
-    return ImportReport(num_used=len(state), filled=counters)
+    return ours, names, counters
 
 
 def require_finite(state: Mapping[str, Tensor], where: str) -> None:
     """Raises CheckpointError naming tensors that hold NaN or infinity."""
-    wrong = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    wrong = [
+        name for name, own in state.items() if own.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(own).all())
+    ]
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)} NaN or infinite; fetch the file again, or use an earlier one")
 
