@@ -36,6 +36,7 @@ _WRITE_REMEDIES = {
     errno.EDQUOT: "free some space",
     errno.EEXIST: "move the file aside that has the name of its folder",
     errno.ENOTDIR: "move the file aside that has the name of its folder",
+    errno.EISDIR: "move that folder aside",
     errno.EACCES: "change its permissions or choose another place",
     errno.EROFS: "choose another place",
 }
@@ -118,6 +119,26 @@ def open_regular(path: Path) -> io.BufferedReader:
     raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
+def open_own(path: Path) -> int:
+    """Opens a file of segnl's own to write it in place, creates a missing one, and returns its descriptor.
+
+    Raises ConfigError for a link, a folder, a pipe or a device in its place; other OSErrors as `os.open` does.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    kind = "a pipe or a device"
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    except OSError as err:
+        if err.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # ENXIO: a socket
+            raise
+        kind = f"a symbolic link to {os.readlink(path)}" if path.is_symlink() else kind
+        kind = "a folder" if err.errno == errno.EISDIR else kind
+    raise ConfigError(f"{path}: is {kind}, where segnl writes a file; move it aside")
+
+
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file. Raises OSError as `read_bytes`, ValueError for what is no JSON."""
     try:
@@ -174,12 +195,8 @@ def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> 
 
     waits: waits for another process that holds it. Else raises ConfigError; hint: what else the user could give.
     """
-    path = not_a_link(folder / LOCK)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ConfigError(f"{path}: is a pipe or a device; remove it")
-    with open(descriptor, "r+b", buffering=0) as file:
+    path = folder / LOCK
+    with open(open_own(path), "r+b", buffering=0) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:

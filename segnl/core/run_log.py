@@ -18,7 +18,7 @@ _TYPES = {
     "loss": _NUMBER,
     "lr": _NUMBER,
     "miou": _NUMBER,
-    "images_per_s": (int, float),
+    **dict.fromkeys(("images_per_s", "data_s", "forward_s", "backward_s", "optim_s"), (int, float)),
 }
 """Keys that segnl reads back. A line in which one holds something else counts as damaged."""
 
@@ -34,6 +34,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as err:
         raise MachineError(f"{path}: cannot be read ({err.strerror}); move it aside") from err
+    return log_lines(content)
+
+
+def log_lines(content: bytes) -> list[dict[str, Any]]:
+    """Returns the complete lines of a log, or of its end, oldest first. Damaged lines are left out."""
     lines = []
     for text in content.decode("utf-8", "replace").splitlines():
         try:

@@ -59,5 +59,5 @@ def is_finished(run: Path, checkpoint: Checkpoint) -> bool:
         return True
     if train.get("patience") is None:
         return False
-    ends = (line["step"] for line in read_log(run / "log.jsonl") if line.get("event") == "end")
+    ends = (line.get("step", 0) for line in read_log(run / "log.jsonl") if line.get("event") == "end")
     return max(ends, default=-1) == checkpoint.step

@@ -119,7 +119,7 @@ def _check_same_validations(run: Path, recipe: Recipe, checkpoint: Checkpoint, d
     if recipe.train.eval_every is None:
         return
     validated = any(
-        line.get("event") == "eval" and line["step"] <= checkpoint.step for line in read_log(run / "log.jsonl")
+        line.get("event") == "eval" and line.get("step", 0) <= checkpoint.step for line in read_log(run / "log.jsonl")
     )
     if validated and differing:
         raise ConfigError(

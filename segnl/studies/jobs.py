@@ -23,10 +23,11 @@ import torch
 from segnl.core.archives import open_file
 from segnl.core.child_process import child_command, child_environment
 from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
-from segnl.core.files import ensure_writable
+from segnl.core.files import ensure_writable, open_own, read_bytes
 from segnl.core.log import console_log, log
 from segnl.core.memory import keep_freed_memory
 from segnl.core.progress import Progress
+from segnl.core.run_log import log_lines
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.runs.checkpoint import checkpoints_of
 from segnl.runs.recipe import compose
@@ -207,7 +208,8 @@ def start(run: PlannedRun, environment: Mapping[str, str], *, split: str | None 
     split: the process also evaluates the run on it.
     """
     ensure_writable(run.folder)
-    with (run.folder / OUTPUT).open("w", encoding="utf-8") as output:
+    with open(open_own(run.folder / OUTPUT), "wb") as output:
+        output.truncate()
         process = subprocess.Popen(
             child_command("from segnl.studies.jobs import child; child()"),
             stdin=subprocess.PIPE,
@@ -265,20 +267,16 @@ def last_step(log: Path) -> int:
     try:
         with open_file(log) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().splitlines()
+            lines = log_lines(file.read())  # without one that is half written, or cut at the start
     except OSError:
         return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            continue  # a half-written line, or one cut at the start
-    return 0
+    return next((int(line["step"]) for line in reversed(lines) if "step" in line), 0)
 
 
 def failure_reason(output: Path, code: int) -> str:
     """Returns a line about why a training run failed, from its output and exit code."""
-    lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = read_bytes(output).decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if code < 0:
         return f"killed by signal {-code}" + (", perhaps out of memory" if code == -signal.SIGKILL else "")
     errors = [line for line in lines if line.startswith("segnl: error: ")] or lines

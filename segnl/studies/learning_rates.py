@@ -88,8 +88,8 @@ def store_rates(
 
 def train_seconds(run: Path) -> float:
     """Returns the seconds that the steps of a run took, by its log."""
-    steps = [line for line in read_log(run / "log.jsonl") if "data_s" in line]
-    return sum(line["data_s"] + line["forward_s"] + line["backward_s"] + line["optim_s"] for line in steps)
+    keys = ("data_s", "forward_s", "backward_s", "optim_s")
+    return sum(line.get(key, 0.0) for line in read_log(run / "log.jsonl") for key in keys)
 
 
 def rates_text(cfg: LearningRates | None, chosen: ChosenRates | None, recipes: Mapping[str, Recipe]) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError, MachineError
-from segnl.core.files import ensure_writable, not_a_link, run_lock
+from segnl.core.files import ensure_writable, not_a_link, open_own, open_regular, run_lock
 from segnl.core.log import log
 from segnl.core.precision import autocast
 from segnl.core.progress import Progress
@@ -112,7 +112,7 @@ class _Rows:
 
     def read(self, row: int) -> bytearray | None:
         """Returns a row; None where the file does not hold it whole."""
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             data = bytearray(os.pread(file.fileno(), self.stride, row * self.stride))
         end = len(data) - _CRC_BYTES
         if end != self.num_bytes or data[end:] != self._crc(row, memoryview(data)[:end]):
@@ -122,8 +122,7 @@ class _Rows:
     @contextmanager
     def appending(self, num_rows: int) -> Iterator[Callable[[bytes], None]]:
         """Cuts the file after `num_rows` and yields a function that appends a row; syncs the file at the end."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would lead to somebody else's file
-        with open(os.open(self.path, flags, 0o666), "wb") as file:
+        with open(open_own(self.path), "wb") as file:
             file.truncate(num_rows * self.stride)
             file.seek(0, os.SEEK_END)
 

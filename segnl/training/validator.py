@@ -38,7 +38,7 @@ class Validator(Hook):
         logged = group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
         extended_at = self.train.extended[-1].at if self.train.extended else 0
         for validated_step, line in logged.items():
-            self._note(line["miou"], line.get("loss"))
+            self._note(line.get("miou"), line.get("loss"))
             if validated_step <= extended_at:
                 self.num_since_best = 0
         self.is_validation_missing = group.run_on_rank0(lambda: is_validation_missing(trainer.folder, step, self.train))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from segnl.core.errors import SegnlError
+from segnl.core.errors import ConfigError, SegnlError
 from segnl.runs.checkpoint import checkpoints_of, open_checkpoint
 from segnl.studies.jobs import OUTPUT, JobPool, failure_reason, last_step, slots, start
 from segnl.studies.run import train_all
@@ -115,6 +115,24 @@ def test_the_step_of_a_log_is_read_from_its_last_whole_line(tmp_path):
     lines = [json.dumps({"step": step, "loss": 0.5, "filler": "x" * 90}) for step in range(1, 200)]
     log.write_text("\n".join(lines) + "\n" + '{"step": 2')
     assert last_step(log) == 199
+
+
+@pytest.mark.parametrize("line", ['{"step": 1e999}', '{"step": Infinity}', "[" * 7000, "5", '{"step": true}'])
+def test_a_line_that_no_training_wrote_is_passed_over(tmp_path, line):
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 3}}\n{line}\n')
+    assert last_step(tmp_path / "log.jsonl") == 3
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_the_output_of_a_training_goes_to_a_file_alone(study_file, tmp_path, kind):
+    run, other = load_study(study_file, runs=tmp_path / "runs").runs[0], tmp_path / "precious"
+    other.write_text("precious")
+    run.folder.mkdir(parents=True)
+    make = {"link": lambda path: path.symlink_to(other), "pipe": os.mkfifo, "folder": os.mkdir}[kind]
+    make(run.folder / OUTPUT)
+    with pytest.raises(ConfigError, match=rf"{OUTPUT}: is a .*where segnl writes a file; move it aside"):
+        start(run, {})
+    assert other.read_text() == "precious"
 
 
 def test_the_failure_reason_is_the_training_s_own_error(tmp_path):

@@ -188,13 +188,15 @@ def test_a_full_disk_is_a_line_and_keeps_what_was_computed(tiny_config, tmp_path
     assert file.crops.num_whole() == 15
 
 
-def test_maps_are_not_written_through_a_link(tiny_config, tmp_path):
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_maps_are_written_into_a_file_alone(tiny_config, tmp_path, kind):
     file = feature_file(tiny_config, tmp_path / "features")
     file.folder.mkdir()
     other = tmp_path / "precious"
     other.write_bytes(b"kept")
-    (file.folder / "c5").symlink_to(other)
-    with pytest.raises(MachineError, match="symbolic links"):
+    make = {"link": lambda path: path.symlink_to(other), "pipe": os.mkfifo, "folder": os.mkdir}[kind]
+    make(file.folder / "c5")
+    with pytest.raises(ConfigError, match=r"c5: is a .*where segnl writes a file; move it aside"):
         file.compute()
     assert other.read_bytes() == b"kept"
 
