@@ -28,7 +28,7 @@ import PIL
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.errors import ConfigError, MachineError
-from segnl.core.files import ensure_writable, not_a_link, remove_leftovers, run_lock, write_atomic
+from segnl.core.files import ensure_writable, not_a_link, open_regular, remove_leftovers, run_lock, write_atomic
 from segnl.core.limits import memory_bytes, num_cores
 from segnl.core.log import log
 from segnl.core.progress import Progress
@@ -141,12 +141,12 @@ class CacheReader:
         """Returns the bytes of sample `i` and its checksum, rows, columns, bands; None for one that is not stored."""
         path, start = self.store.place(self.keys[i])
         try:
-            with open(path, "rb") as file:
+            with open_regular(Path(path)) as file:
                 magic, *header = _HEADER.unpack(os.pread(file.fileno(), _HEADER.size, start))
                 _, rows, columns, bands = header
                 # "c": private to the process, so a transform that changes its input does not change the cache.
                 pixels = np.memmap(file, np.uint8, "c", start + _HEADER.size, (rows * columns * (bands + 1),))
-        except (OSError, ValueError, struct.error):  # not there, or cut off
+        except (OSError, ValueError, OverflowError, struct.error):  # not there, or damaged
             return None
         return (np.asarray(pixels), tuple(header)) if magic == _MAGIC else None
 
@@ -197,7 +197,9 @@ class DiskStore:
         try:
             write_atomic(self.folder / f"{key}.sample", sample)
         except MachineError as err:
-            raise MachineError(f"data.cache: {err}, or lower data.cache_limit_gb, or set XDG_CACHE_HOME") from err
+            is_full = not isinstance(err.__cause__, IsADirectoryError)
+            remedy = ", or lower data.cache_limit_gb, or set XDG_CACHE_HOME" if is_full else ""
+            raise MachineError(f"data.cache: {err}{remedy}") from err
 
     def drop(self, key: str) -> None:
         """Deletes a damaged sample; the next training stores it again."""

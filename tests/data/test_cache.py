@@ -168,7 +168,13 @@ def test_other_data_sets_count_and_files_that_are_not_its_own_stay(make_folder, 
     assert_reads_its_files(data)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"\7", lambda data: b""])
+def with_huge_sides(data: bytes) -> bytes:
+    return data[:12] + b"\xff" * 12 + data[24:]  # rows, columns, bands
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:-1] + b"\7", lambda data: b"", with_huge_sides]
+)
 def test_a_damaged_file_of_the_cache_is_not_read(make_folder, folder, decoded, damage):
     cache_samples([make_folder(2, cache="disk")])
     for path in folder.glob("*.sample"):
@@ -182,6 +188,21 @@ def test_a_damaged_file_of_the_cache_is_not_read(make_folder, folder, decoded, d
     cache_samples([data])
     data.read(0), data.read(1)
     assert decoded == []  # the second start has stored them again
+
+
+def test_a_pipe_in_place_of_a_sample_is_replaced_and_a_folder_named(make_folder, folder):
+    cache_samples([make_folder(2, cache="disk")])
+    first, second = sorted(folder.glob("*.sample"))
+    first.unlink()
+    os.mkfifo(first)
+    data = make_folder(2, cache="disk")
+    cache_samples([data])
+    assert_reads_its_files(data)
+    assert first.is_file()
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(MachineError, match=r"sample: cannot be written \(Is a directory\); move that folder aside$"):
+        cache_samples([make_folder(2, cache="disk")])
 
 
 def test_a_cache_deleted_in_the_middle_of_a_training_is_no_error(make_folder, folder):
