@@ -190,7 +190,7 @@ def _is_other_data(run: Run, data: SegmentationData, content: str, usual_folder:
     has_same_keys = all(own.get(key, used[key]) == used[key] for key in FILE_KEYS)
     if has_same_keys and Path(own["root"]).expanduser().resolve() == data.root.resolve():
         return False
-    return _last_result(usual_folder).get("data", {}).get("content") != content
+    return _last_result(usual_folder)[1] != content
 
 
 def _cached_ids_folder(run: Run, key: JSONDict) -> Path:
@@ -363,19 +363,19 @@ def _boundary_and_pairs(data: SegmentationData, i: int, mask: Pixels, label: Pix
 def _write_results(evaluation: Evaluation) -> None:
     """Writes the result to RUN/eval/SPLIT-MODE; metrics.json comes last, so it implies the other files."""
     file = evaluation.folder / "metrics.json"
-    if _last_result(evaluation.folder).get("cache") != evaluation.metrics["cache"]:
+    if _last_result(evaluation.folder)[0] != evaluation.metrics["cache"]:
         _remove_results(evaluation.folder)
     evaluation.per_image.save(evaluation.folder / "per_image.npz")
     write_atomic(file, json.dumps(evaluation.metrics, indent=1).encode())
 
 
-def _last_result(folder: Path) -> JSONDict:
-    """Returns what metrics.json in the folder of a result holds; empty where there is none."""
+def _last_result(folder: Path) -> tuple[str | None, str | None]:
+    """Returns what metrics.json in the folder of a result names as its cache and as the content of its data."""
     try:
         metrics = read_json(folder / "metrics.json")
-    except (OSError, ValueError):
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
+        return metrics["cache"], metrics["data"]["content"]
+    except (OSError, ValueError, LookupError, TypeError):  # none, or damaged
+        return None, None
 
 
 def _remove_results(folder: Path) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError, MachineError
+from segnl.core.files import open_regular
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts, number_or_none, ratio
 
@@ -231,7 +232,7 @@ def check_agreement(ours: CityscapesScores, theirs: CityscapesScores) -> None:
 
 def _read(path: Path) -> Ids:
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as err:
         raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]}); write it again") from err

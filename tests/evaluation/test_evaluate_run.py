@@ -475,6 +475,18 @@ def test_other_data_has_a_folder_of_its_own_and_each_result_says_whose_it_is(run
     assert (own.folder / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("data", [[], 5, None, "x"])
+def test_a_result_that_does_not_say_of_which_data_it_is_takes_no_place(run, tiny_data, data):
+    own = evaluated(run)
+    file = own.folder / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data": data}))
+    copy = tiny_data.with_name("copy")
+    shutil.copytree(tiny_data, copy)
+    assert evaluated(run, f"data.root={copy}").folder.name.startswith("val-whole-on-copy-")
+    assert evaluated(run).metrics == own.metrics
+    assert json.loads(file.read_text())["data"] == own.metrics["data"]
+
+
 def test_images_of_sub_folders_and_odd_names_are_scored_and_their_masks_lie_in_sub_folders(run, tiny_data, tmp_path):
     for kind in ("images", "labels"):
         folder = tiny_data / kind / "val"
