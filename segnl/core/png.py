@@ -6,6 +6,17 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
+TALLEST = 8
+"""Height of a picture of an image, at most, as a multiple of the width that pictures have: JPEG ends at 65,535."""
+
+
+def picture_hw(hw: tuple[int, int], width: int) -> tuple[int, int]:
+    """Returns rows and columns of an image's picture of this width; a narrower one for an image that is very tall."""
+    rows, columns = hw
+    if rows > TALLEST * columns:
+        return TALLEST * width, max(1, round(TALLEST * width * columns / rows))
+    return max(1, round(rows * width / columns)), width
+
 
 def png(pixels: NDArray[Any]) -> bytes:
     """Encodes `H W` (8 or 16 bits), RGB `H W 3` or RGBA `H W 4` as the bytes of a PNG file."""

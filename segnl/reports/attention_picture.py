@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segnl.core.arrays import Pixels
-from segnl.core.png import png
+from segnl.core.png import picture_hw, png
 from segnl.evaluation.attention import RECEPTIVE_FIELD, AttentionRow
 from segnl.reports.chart_style import DIVERGING, SEQUENTIAL
 
@@ -24,9 +24,9 @@ def attention_picture(
 
     image: u8 `H W 3`. networks: rows by measure, by name of the network. Below: the scales of the colours.
     """
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    at = ((pixel[1] + 0.5) * width / image.shape[1], (pixel[0] + 0.5) * height / image.shape[0])
+    height, own_width = picture_hw(image.shape[:2], width)
+    small = np.asarray(cv2.resize(image, (own_width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    at = ((pixel[1] + 0.5) * own_width / image.shape[1], (pixel[0] + 0.5) * height / image.shape[0])
     font = ImageFont.load_default(size=15)
     columns = 1 + max(len(rows) for rows in networks.values())
     kinds = {row.kind == "signed" for rows in networks.values() for row in rows.values()}

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
-from segnl.core.png import png
+from segnl.core.png import picture_hw, png
 from segnl.data.base import SegmentationData
 from segnl.data.reading import rgb_view
 from segnl.evaluation.evaluation import Evaluation
@@ -66,9 +66,9 @@ def _legend(
 
 def _row(data: SegmentationData, i: int, width: int, masks: Sequence[Pixels]) -> list[Pixels]:
     image = rgb_view(data.read(i).image)
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    colours = [_resized(data.table.colour(mask), (width, height), cv2.INTER_NEAREST_EXACT) for mask in masks]
-    return [_resized(image, (width, height), cv2.INTER_AREA), *colours]
+    wh = picture_hw(image.shape[:2], width)[::-1]
+    colours = [_resized(data.table.colour(mask), wh, cv2.INTER_NEAREST_EXACT) for mask in masks]
+    return [_resized(image, wh, cv2.INTER_AREA), *colours]
 
 
 def _resized(pixels: Pixels, wh: tuple[int, int], how: int) -> Pixels:

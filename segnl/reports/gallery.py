@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
+from segnl.core.png import picture_hw
 from segnl.core.progress import Progress
 from segnl.data.base import SegmentationData
 from segnl.data.reading import rgb_view
@@ -76,15 +77,14 @@ def most_telling(differ: Floats, wrong: Floats, count: int) -> list[int]:
 
 def _image(networks: Mapping[str, Evaluation], data: SegmentationData, i: int) -> dict[str, Any]:
     sample = data.read(i)
-    height, width = sample.label.shape
-    hw = (max(1, round(height * MAX_WIDTH / width)), MAX_WIDTH) if width > MAX_WIDTH else (height, width)
-    thumb_hw = max(1, round(height * THUMB_WIDTH / width)), THUMB_WIDTH
+    shape: tuple[int, int] = sample.label.shape
+    hw = min(shape, picture_hw(shape, MAX_WIDTH))
     ambiguous = data.ambiguous_mask(i) if data.ambiguous_pairs else None
     return {
         "id": sample.id,
         "hw": list(hw),
         "photo": _jpeg(rgb_view(sample.image), hw),
-        "thumb": _jpeg(rgb_view(sample.image), thumb_hw),
+        "thumb": _jpeg(rgb_view(sample.image), picture_hw(shape, THUMB_WIDTH)),
         "label": pack(_shrunk(sample.label, hw)),
         "masks": [pack(_shrunk(network.mask(i, data.table), hw)) for network in networks.values()],
         "ambiguous": None if ambiguous is None else pack(_shrunk(ambiguous, hw)),

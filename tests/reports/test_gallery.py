@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segnl.data.sample import Sample
 from segnl.evaluation.evaluate_run import evaluate_run
+from segnl.evaluation.evaluation import Evaluation
 from segnl.reports import gallery as module
 from segnl.reports.gallery import disagreements, gallery, most_telling, pack
 from segnl.runs.run import open_run
@@ -68,6 +70,19 @@ def test_large_images_are_shrunk_without_new_ids(shown_and_data, monkeypatch):
     assert photo.size == (50, 25)
     i = data.sample_ids.index(image["id"])
     assert set(np.unique(unpack(image["label"], (25, 50)))) <= set(np.unique(data.read(i).label))
+
+
+@pytest.mark.parametrize("hw", [(700, 1), (20_000, 1), (70_000, 768), (1, 700)])
+def test_a_very_tall_or_wide_image_has_pictures_of_bounded_size(shown_and_data, monkeypatch, hw):
+    shown, data = shown_and_data
+    sample = Sample(np.zeros((*hw, 3), np.uint8), np.zeros(hw, np.uint8), "tall")
+    monkeypatch.setattr(data, "read", lambda i: sample)
+    monkeypatch.setattr(Evaluation, "mask", lambda *_: sample.label)
+    monkeypatch.setattr(data, "ambiguous_mask", lambda i: sample.label)
+    image = module._image(shown, data, 0)
+    assert image["hw"] == [*min(hw, (6144, 67 if hw == (70_000, 768) else 1))]
+    for name, width in (("photo", 768), ("thumb", 112)):
+        assert max(Image.open(io.BytesIO(base64.b64decode(image[name].partition(",")[2]))).size) <= 8 * width
 
 
 def test_the_first_images_of_every_order_are_chosen_before_the_second_of_any():
