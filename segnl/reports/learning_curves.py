@@ -42,15 +42,20 @@ class Curve:
 
 
 def read_curve(run: Path, name: str) -> Curve:
-    """Reads a run's log.jsonl; a step that was repeated after a resume counts once, as last logged.
+    """Reads a run's curve as `find_curve`. Raises ConfigError when its log holds no training step."""
+    curve = find_curve(run, name)
+    if curve is None:
+        raise ConfigError(f"{run}: holds no log.jsonl with a training step; give a run's folder")
+    return curve
 
-    Raises ConfigError when the log holds no training step.
-    """
+
+def find_curve(run: Path, name: str) -> Curve | None:
+    """Reads a run's log.jsonl; a step that was repeated after a resume counts once, as last logged. None: no step."""
     lines = [line for line in read_log(run / "log.jsonl") if "step" in line]
     steps = {line["step"]: line for line in lines if "loss" in line and "event" not in line}
     scores = {line["step"]: line for line in lines if line.get("event") == "eval" and line.get("miou") is not None}
     if not steps:
-        raise ConfigError(f"{run}: holds no log.jsonl with a training step; give a run's folder")
+        return None
     return Curve(
         name,
         steps=_column(steps, "step"),
@@ -147,9 +152,10 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
 def learning_plots(heads: Sequence[Sequence[Path]]) -> PlotGroup | None:
     """Returns the page's plots of loss and, where runs were validated, mIoU; None without any log.
 
-    heads: for each head the folders of its runs; those without a log are left out.
+    heads: for each head the folders of its runs; those without a logged step are left out.
     """
-    curves = [[read_curve(run, run.name) for run in runs if (run / "log.jsonl").exists()] for runs in heads]
+    found = [[find_curve(run, run.name) for run in runs] for runs in heads]
+    curves = [[curve for curve in own if curve is not None] for own in found]
     if not any(curves):
         return None
     loss = [_points(head, [_late_loss(curve) for curve in runs]) for head, runs in enumerate(curves) if runs]

@@ -19,7 +19,7 @@ from segnl.evaluation.masks import overlay
 from segnl.metrics.confusion import ratio
 from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
 from segnl.reports.contact_sheet import contact_sheet
-from segnl.reports.learning_curves import curves_figure, read_curve
+from segnl.reports.learning_curves import curves_figure, find_curve
 from segnl.reports.page import template
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import open_run
@@ -45,9 +45,9 @@ def write_run_pictures(folder: Path) -> Path:
     A run without validation split gets the pictures that need none. Raises what opening and evaluating a run raises.
     """
     run = open_run(folder)
-    train = run.open_data("train")
+    train, curve = run.open_data("train"), find_curve(folder, folder.name)
     pictures = {
-        "curves.png": curves_figure([read_curve(folder, folder.name)]),
+        **({} if curve is None else {"curves.png": curves_figure([curve])}),
         "training_crops.png": training_crops(train, run.recipe),
         "classes.png": class_bars(train.table.names, class_pixels(train).astype(float), "pixels", is_log=True),
     }

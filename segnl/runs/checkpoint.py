@@ -33,6 +33,7 @@ SUFFIX = ".safetensors"
 KINDS = ("model", "optim", "ema")
 """Of tensors, the beginnings of their names in a file."""
 NUM_KEPT = 2
+_NAME = re.compile(rf"step-[0-9]+{re.escape(SUFFIX)}")
 BEST = f"best{SUFFIX}"
 """The checkpoint with the highest validation mIoU so far, where a run validates."""
 
@@ -65,7 +66,7 @@ def require_weights_file(out: Path, command: str) -> None:
     Raises ConfigError for a name that a training run would take for its own checkpoint, and for a file that the command
     did not write; MachineError where none can be written.
     """
-    if out.name == BEST or re.fullmatch(r"step-\d+", out.name.removesuffix(SUFFIX)):
+    if out.name == BEST or _NAME.fullmatch(out.name.removesuffix(SUFFIX) + SUFFIX):
         raise ConfigError(f"--out {out}: is how the checkpoints of a training are called; give another name")
     require_own(out, command, option="--out")
     ensure_writable(out.parent)
@@ -154,7 +155,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """Returns the paths of a run's checkpoints, newest first."""
-    return sorted(run.glob(f"step-*{SUFFIX}"), reverse=True)
+    return sorted((path for path in run.glob(f"step-*{SUFFIX}") if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:
@@ -170,7 +171,9 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
             warnings.warn(f"{err} - falling back to the one before", stacklevel=2)
     if paths:
         best = f" ({run / BEST} may be whole: eval and predict take it)" if (run / BEST).exists() else ""
-        raise CheckpointError(f"{run}: every step-*{SUFFIX} is damaged{best}; start over with --fresh")
+        raise CheckpointError(
+            f"{run}: every step-*{SUFFIX} is damaged{best}; move them aside (segnl train --fresh does)"
+        )
     return None
 
 

@@ -3,11 +3,13 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from segnl.core.config import JSONDict
+from segnl.core.errors import DataError
 from segnl.core.files import read_json, write_atomic
 from segnl.data.digest import data_change, data_record
 from segnl.data.groups import image_groups
@@ -25,6 +27,14 @@ from segnl.studies.study import PlannedRun, Study
 LOOKS = "looks.json"
 """Record of the times at which a study was judged: adding seeds until a difference appears finds too many."""
 MAX_LOOKS_RECORDED = 1000
+
+
+@dataclass(frozen=True)
+class Look:
+    """A time at which a study was judged. seeds: by head. plan: the numbers of seeds of its stop rule."""
+
+    seeds: dict[str, list[int]]
+    plan: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -193,23 +203,30 @@ def unplanned_looks(study: Study, pairs: Sequence[Comparison]) -> int:
     count one. The looks of a stop rule count where the rule has been changed since.
     """
     file = study.folder / LOOKS
-    looks = _recorded_looks(file)
-    own = {"seeds": {head: list(study.seeds_of(head)) for head in study.heads}, "plan": list(study.cfg.looks) or None}
+    looks = recorded_looks(study.folder)
+    own = Look(seeds={head: list(study.seeds_of(head)) for head in study.heads}, plan=list(study.cfg.looks) or None)
     earlier = [look for look in looks if _differs(look, own)]
     if own not in looks and any(pair.p is not None for pair in pairs):
-        write_atomic(file, json.dumps([*looks, own][-MAX_LOOKS_RECORDED:], indent=1).encode())
+        recorded = [asdict(look) for look in (*looks, own)]
+        write_atomic(file, json.dumps(recorded[-MAX_LOOKS_RECORDED:], indent=1).encode())
     return len(earlier)
 
 
-def _differs(look: dict[str, Any], own: dict[str, Any]) -> bool:
-    is_planned = own["plan"] is not None and look["plan"] == own["plan"]
-    common = look["seeds"].keys() & own["seeds"].keys()
-    return not is_planned and any(look["seeds"][head] != own["seeds"][head] for head in common)
+def _differs(look: Look, own: Look) -> bool:
+    is_planned = own.plan is not None and look.plan == own.plan
+    common = look.seeds.keys() & own.seeds.keys()
+    return not is_planned and any(look.seeds[head] != own.seeds[head] for head in common)
 
 
-def _recorded_looks(file: Path) -> list[dict[str, Any]]:
+def recorded_looks(folder: Path) -> list[Look]:
+    """Reads the earlier looks at a study. Raises DataError for a damaged record: a look must not be forgotten."""
+    file = folder / LOOKS
     try:
-        looks = read_json(file)
-        return [look for look in looks if isinstance(look["seeds"], dict) and "plan" in look]
-    except (OSError, ValueError, TypeError, KeyError):
+        return TypeAdapter(list[Look]).validate_python(read_json(file))
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError) as err:
+        raise DataError(
+            f"{file}: the record of earlier verdicts cannot be read; restore it, or move it aside: then this study "
+            "counts as never judged before"
+        ) from err

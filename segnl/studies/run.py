@@ -27,7 +27,7 @@ from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
 from segnl.studies.learning_rates import store_rates
 from segnl.studies.ray_cluster import ray_launcher
 from segnl.studies.report import write_report
-from segnl.studies.results import StudyResults, collect_results, score_runs
+from segnl.studies.results import StudyResults, collect_results, recorded_looks, score_runs
 from segnl.studies.study import PlannedRun, Study, load_study
 from segnl.studies.table import csv_text, markdown, results_dict
 from segnl.training.features import FeatureFile
@@ -55,6 +55,7 @@ def compare(
         ensure_writable(folder)
     with run_lock(study.folder):
         _claim_folder(study)
+        recorded_looks(study.folder)  # said before the work begins if it is damaged
         if study.search is not None and study.search.chosen is None:
             search_rates(study, num_jobs=num_jobs, engine=engine)
             study = load_study(config, overrides=overrides)

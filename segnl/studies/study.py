@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, override, read_file, validate
 from segnl.core.errors import ConfigError
-from segnl.core.files import inside
+from segnl.core.files import inside, not_a_link
 from segnl.core.result_cache import ResultCache
 from segnl.metrics.statistics.planning import Looks
 from segnl.models.ablation import Ablation, parse_ablation
@@ -278,7 +278,7 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
                 f"{path}: heads.{head}: train.epochs, train.patience: runs of a study have equally many steps; "
                 "give train.max_steps instead"
             )
-        planned.append(PlannedRun(head, seed, recipe, folder / f"{head}-s{seed}"))
+        planned.append(PlannedRun(head, seed, recipe, not_a_link(folder / f"{head}-s{seed}")))
     first = planned[0]
     for run in planned:
         differing = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
@@ -296,7 +296,7 @@ def _planned_search(cfg: LearningRates, mappings: Mapping[str, JSONDict], path: 
         for rate, own in search_mappings(cfg, mapping, where=f"{path}: heads.{head}").items():
             name = f"{head}-lr{rate}"
             recipe = compose(own, file=f"{path}: heads.{head}")
-            runs[head][rate] = PlannedRun(name, cfg.seed, recipe, folder / f"{name}-s{cfg.seed}")
+            runs[head][rate] = PlannedRun(name, cfg.seed, recipe, not_a_link(folder / f"{name}-s{cfg.seed}"))
     recipes = [deciding_keys(run.recipe.to_dict(), with_eval=True) for own in runs.values() for run in own.values()]
     key = {"version": 1, "heads": list(runs), "grid": list(cfg.grid), "recipes": recipes}
     return RateSearch(runs, key, stored_rates(folder, key))

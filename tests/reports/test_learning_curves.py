@@ -150,6 +150,8 @@ def test_validations_have_a_plot_of_their_own_where_there_are_any(tmp_path):
 
 def test_runs_without_a_log_have_no_curve(tmp_path):
     assert learning_plots([[tmp_path / "imported"], []]) is None
+    (tmp_path / "log.jsonl").write_text('{"event": "start", "step": 0}\n')  # begun anew after its log was lost
+    assert learning_plots([[tmp_path], []]) is None
 
 
 @pytest.mark.parametrize("loss", ["NaN", "Infinity", "-Infinity", "1e308", "1" + "0" * 400])

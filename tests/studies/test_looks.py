@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, DataError
 from segnl.metrics.statistics.comparison import Comparison
 from segnl.metrics.statistics.planning import Looks
 from segnl.studies import run as run_module
@@ -92,8 +92,16 @@ def test_verdicts_without_p_values_are_no_look(study_file):
     study.folder.mkdir(parents=True)
     unplanned_looks(study, [Comparison("rcca", "fcn", 1, 1, 0.1, reason="one seed")])
     assert not (study.folder / "looks.json").exists()
-    (study.folder / "looks.json").write_text("damaged")
-    assert unplanned_looks(study, [OPEN]) == 0
+
+
+@pytest.mark.parametrize("content", ["damaged", "[" * 7000, "5", '[{"seeds": {"fcn": [5]}, "plan": null}, {}]'])
+def test_a_damaged_record_of_looks_is_not_forgotten(study_file, content):
+    study = load_study(study_file, runs=study_file.parent / "runs")
+    study.folder.mkdir(parents=True)
+    (study.folder / "looks.json").write_text(content)
+    with pytest.raises(DataError, match=r"looks\.json: the record of earlier verdicts cannot be read; restore it"):
+        unplanned_looks(study, [OPEN])
+    assert (study.folder / "looks.json").read_text() == content
 
 
 def test_a_fallen_run_is_named_with_its_fall():

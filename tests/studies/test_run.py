@@ -85,6 +85,23 @@ def test_a_second_call_trains_and_scores_nothing_and_gives_the_same_numbers(copi
     assert json.loads((copied / "again.json").read_text()) == before
 
 
+def test_a_run_that_has_lost_its_log_has_no_curve_and_everything_else(copied):
+    (copied / "checkpoints/tiny/rcca-s0/log.jsonl").unlink()
+    (copied / "checkpoints/tiny/report.html").unlink()
+    before = json.loads((copied / "out.json").read_text())
+    compare(copied / "tiny.yaml", copied / "again.json")
+    assert json.loads((copied / "again.json").read_text())["pairs"] == before["pairs"]
+    assert (copied / "checkpoints/tiny/report.html").exists()
+
+
+def test_a_run_is_not_written_through_a_link(study_file, tmp_path):
+    (tmp_path / "runs/tiny").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs/tiny/rcca-s0").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"rcca-s0: is a symbolic link to .*; replace it by a folder"):
+        load_study(study_file, runs=tmp_path / "runs")
+
+
 def test_a_stopped_study_ends_with_the_same_scores(copied):
     before = json.loads((copied / "out.json").read_text())
     run = copied / "checkpoints" / "tiny" / "rcca-s0"
