@@ -6,7 +6,7 @@ A component declares its settings in its own file, as a subclass of `Config`; `r
 import difflib
 import json
 import re
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -259,12 +259,16 @@ def error_place(error: Any, content: Any) -> list[str]:
 
 def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
     """Returns `mapping` as an instance of `schema`, for a pydantic validator: raises pydantic.ValidationError."""
+    text = json.dumps(mapping)
+    if "\\u0000" in text:
+        for location in _texts_where(lambda own: "\0" in own, mapping):
+            raise error_at(location, "holds a NUL; give plain text")
     try:
         # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
-        return schema.model_validate_json(json.dumps(mapping))
+        return schema.model_validate_json(text)
     except pydantic.ValidationError as err:
         if err.errors()[0]["type"] == "json_invalid":
-            for location in _not_unicode(mapping):
+            for location in _texts_where(lambda own: utf8(own) != own, mapping):
                 advice = "rename the file, or give a symbolic link to it"
                 raise error_at(location, f"holds bytes that are not UTF-8; {advice}") from err
         for location in (error["loc"] for error in err.errors() if error["type"] == "extra_forbidden"):
@@ -273,13 +277,15 @@ def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
         raise
 
 
-def _not_unicode(value: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yields the places of texts that are not Unicode, such as a file's name in another encoding."""
-    if isinstance(value, str) and utf8(value) != value:
+def _texts_where(
+    is_wrong: Callable[[str], bool], value: Any, location: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str | int, ...]]:
+    """Yields the places of texts that nothing can read, such as a file's name in another encoding."""
+    if isinstance(value, str) and is_wrong(value):
         yield location
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, own in items:
-        yield from _not_unicode(own, (*location, key))
+        yield from _texts_where(is_wrong, own, (*location, key))
 
 
 def error_at(location: tuple[str | int, ...], message: str) -> pydantic.ValidationError:

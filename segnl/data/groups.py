@@ -59,7 +59,13 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
             "the start of every sample's name, such as '[^_]+' for the text before the first underscore, `folder`, "
             f"`image`, or a list such as groups.tsv{' (below data.root)' * (key == 'data.group')}"
         )
-    return match[1] if match.groups() else match[0]
+    group = match[1] if match.groups() else match[0]
+    if group is None:
+        raise ConfigError(
+            f"{key}: the first parentheses of '{pattern}' match nothing in the sample '{sample_id}'; expected one pair "
+            "around all alternatives, such as '(cam1_[0-9]+|cam2_[0-9]+)'"
+        )
+    return group
 
 
 def _listed_groups(file: Path, sample_ids: Sequence[str]) -> list[str]:

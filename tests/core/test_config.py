@@ -211,6 +211,8 @@ def test_a_null_character_in_base_is_one_line(tmp_path):
 def test_text_that_is_not_unicode_is_named_with_its_key():
     with pytest.raises(ConfigError, match=r"r\.yaml: name: holds bytes that are not UTF-8; rename the file"):
         validate(Outer, {"name": "caf\udce9", "optim": {"lr": 1.0}}, file="r.yaml")
+    with pytest.raises(ConfigError, match=r"r\.yaml: name: holds a NUL; give plain text"):
+        validate(Outer, {"name": "a\0b", "optim": {"lr": 1.0}}, file="r.yaml")
 
 
 @pytest.mark.parametrize(

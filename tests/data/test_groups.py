@@ -42,6 +42,9 @@ def test_cityscapes_images_are_grouped_by_sequence_and_streets_are_not():
 def test_a_pattern_that_a_name_does_not_match_is_one_line_with_the_name():
     with pytest.raises(ConfigError, match=r"data.group: '\[a-z\]\+' does not match the sample '0001TP_006690'"):
         image_groups(data("[a-z]+"))
+    for pattern in ("(0001TP)|(0016E5)", "0001(TP)?|0016E5"):
+        with pytest.raises(ConfigError, match=r"first parentheses of .* match nothing in the sample '0016E5_07959'"):
+            image_groups(data(pattern))
     for pattern in ("[a", "a{99999999999}", "(" * 5000 + ")" * 5000):
         with pytest.raises(ValidationError, match="is no regular expression"):
             data(pattern)
