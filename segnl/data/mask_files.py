@@ -56,7 +56,7 @@ def find_masks(
         return _of_folder(path, prefix, suffix)
     if prefix or suffix:
         raise DataError(f"{path}: no folder; a prefix or suffix selects the files of a folder")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected a folder of masks, an .npz or a COCO .json")
     if path.suffix == ".npz":
         return _of_npz(path)

@@ -314,8 +314,8 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
         with _opened(path) as image:
             width, height = image.size
             if width * height > max_pixels:
-                detail = f"has {height}x{width} pixels, and at most {max_pixels:,} are decoded; raise data.max_pixels"
-                raise FileError(path, "format", f"{detail} for files that you trust, or cut it into tiles")
+                detail = f"has {height}x{width} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
+                raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
             rawmode, max_value = _stored_as(image)
             is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
             pages = _num_pages(image)

@@ -5,6 +5,7 @@ equal: what is known to be equal, what differs and what is not known is listed b
 """
 
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 from segnl.core.archives import sha256_of
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import read_json
+from segnl.core.log import one_line
 from segnl.data.groups import named_groups
 from segnl.data.mask_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from segnl.metrics.confusion import mean_of_defined, ratio
@@ -124,7 +126,7 @@ def _split(texts: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
     named: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
     for text in texts:
-        match = None if Path(text).exists() else _NAME.fullmatch(text)
+        match = None if os.path.exists(text) else _NAME.fullmatch(text)
         if match is None:
             unnamed.append(_existing(text))
             continue
@@ -142,9 +144,9 @@ def _existing(text: str) -> Path:
         raise ConfigError(f"{path}: a page; give the file beside it, {path.with_suffix('.json')}")
     if path.suffix == ".json":
         path = _counts_of(path)
-    if not path.exists() and path.with_name(path.name + ".npz").exists():
-        return path.with_name(path.name + ".npz")
-    if not path.exists():
+    if os.path.exists(f"{path}.npz") and not path.exists():
+        return Path(f"{path}.npz")
+    if not os.path.exists(path):  # False also for a name that is too long
         if "," in text and "=" not in text:
             raise ConfigError(f"{text}: several results of one model need its name: NAME={text}")
         raise ConfigError(
@@ -157,7 +159,7 @@ def _existing(text: str) -> Path:
 def _counts_of(json_file: Path) -> Path:
     """Returns the path of the counts beside a --json file. Raises DataError for those of another score."""
     path = counts_path(json_file)
-    if json_file.exists() and path.exists():
+    if os.path.exists(json_file) and path.exists():
         try:
             content = read_json(json_file)
             digest = content.get("counts_sha256") if isinstance(content, dict) else None
@@ -218,7 +220,7 @@ def _names(groups: Sequence[Sequence[Path]]) -> list[str]:
         names = []
         for group in places:
             name = "/".join(group[0].parts[-depth:]).removesuffix(".safetensors")
-            names.append(re.sub(r"-s\d+$", "", name) if len(group) > 1 else name)
+            names.append(one_line(re.sub(r"-s\d+$", "", name) if len(group) > 1 else name))
         if len(set(names)) == len(names):
             return names
     raise ConfigError("two models have one name; name them: NAME=FILE")

@@ -346,6 +346,12 @@ def test_masks_are_not_written_through_a_link_in_the_folder(run, tmp_path, capsy
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_long_error_is_shown_by_its_beginning_and_its_end(tmp_path, capsys):
+    (tmp_path / "k.yaml").write_text(f'"{"x" * 10**6}": 3\n')
+    assert main(["train", "--config", str(tmp_path / "k.yaml"), "--print"]) == 2
+    assert len(capsys.readouterr().err) < 5000
+
+
 def test_a_line_break_in_a_name_does_not_make_a_second_line_of_an_error(tmp_path, capsys):
     (tmp_path / "k.yaml").write_text('"a\\nsegnl: all is well": 3\n')
     assert main(["train", "--config", str(tmp_path / "k.yaml"), "--print"]) == 2

@@ -1,6 +1,7 @@
 """Masks of other toolkits: every form of file gives the same ids, and what cannot be paired or read is one line."""
 
 import json
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -333,6 +334,9 @@ def test_two_masks_of_one_sample_are_refused(tmp_path: Path) -> None:
         Image.fromarray(IDS).save(tmp_path / name)
     with pytest.raises(DataError, match=r"a\.tif: a\.png is a mask of the same sample"):
         find_masks(tmp_path)
+    os.mkfifo(tmp_path / "p.npz")
+    with pytest.raises(DataError, match=r"p\.npz: cannot be read as an \.npz file .*a pipe or a device"):
+        find_masks(tmp_path / "p.npz")
 
 
 def write_results(path: Path, change: dict[str, Any], first: dict[str, Any] | None = None) -> Path:
@@ -403,6 +407,9 @@ def test_a_missing_path_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
         find_masks(tmp_path / "none")
     with pytest.raises(DataError, match="no masks; expected"):
         find_masks(tmp_path)
+    os.mkfifo(tmp_path / "p.npz")
+    with pytest.raises(DataError, match=r"p\.npz: cannot be read as an \.npz file .*a pipe or a device"):
+        find_masks(tmp_path / "p.npz")
 
 
 def npy_header(shape: str) -> bytes:

@@ -112,7 +112,7 @@ def test_a_run_without_a_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path
     checkpoint_path(tmp_path, 1).write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="damaged|truncated"),
-        pytest.raises(CheckpointError, match=r"every step-\*.safetensors is damaged; start over"),
+        pytest.raises(CheckpointError, match=r"every step-\*.safetensors is damaged; move them aside"),
     ):
         newest_checkpoint(tmp_path)
 
@@ -131,6 +131,15 @@ def test_the_newest_two_are_kept(tmp_path):
         "step-00000010.safetensors",
         "step-00000100.safetensors",
     ]
+
+
+def test_a_copy_under_another_name_is_no_checkpoint_of_the_run_and_stays(tmp_path):
+    for step in (5, 10, 15):
+        save(checkpoint_path(tmp_path, step), net(), step=step)
+    names = [save(tmp_path / name, net()).name for name in ("step-00000005 (copy).safetensors", "step-new.safetensors")]
+    drop_old_checkpoints(tmp_path)
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [15, 10]
+    assert all((tmp_path / name).exists() for name in names)
 
 
 def test_every_nth_is_kept_beside_the_newest_two(tmp_path):

@@ -56,6 +56,20 @@ def test_counts_beside_the_json_of_another_score_are_refused(tiny_data: Path, tm
     assert (tmp_path / "a.json").read_text() == text
 
 
+def test_many_results_with_long_names_are_named_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [Path(save(tmp_path, f"prediction-of-run-number-{i}", counts_of(0.7, i))).name for i in range(8)]
+    comparison = compare_scored([f"A={','.join(names)}", save(tmp_path, "b", counts_of(0.8, 9))])
+    assert [*map(len, comparison.models.values())] == [8, 1]
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        compare_scored(["x" * 300, names[0]])
+
+
+def test_a_line_break_in_the_name_of_a_file_makes_no_line_of_the_scores(tmp_path: Path, two: list[str]) -> None:
+    comparison = compare_scored([two[0], save(tmp_path, "b\na - b: a is better", counts_of(0.8, 2))])
+    assert "\na - b: a is better" not in scored_text(comparison, width=100)
+
+
 def test_long_warnings_and_names_are_read_back(tmp_path: Path) -> None:
     counts = replace(counts_of(0.7, 1), source="s" * 3000, warnings=("w" * 3000,), class_names=("a", "b" * 2000, "c"))
     loaded = load_counts(Path(save(tmp_path, "a", counts)))
