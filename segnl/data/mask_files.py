@@ -260,7 +260,8 @@ def _cut(name: str, start: str, end: str) -> str:
 def listed(names: Sequence[str], limit: int) -> str:
     """Writes up to `limit` names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    separator = "; " if any("," in name for name in names[:limit]) else ", "  # ADE20K: "road, route"
+    return separator.join(names[:limit]) + more
 
 
 def _last_name(sample_id: str) -> str:

@@ -53,8 +53,8 @@ def class_table(classes: str, ignore_ids: Collection[int], prediction_ids: Predi
     for file_id in ignore_ids:
         if file_id in name_of:
             raise ConfigError(
-                f"--ignore {file_id}: is the class '{name_of[file_id]}' of {title}; leave out the option, or remove "
-                "the class's line from the table: then pixels labelled so are not scored"
+                f"--ignore {file_id}: is the class '{name_of[file_id]}' of {title}; leave out the option, or give a "
+                "table without this class: then pixels labelled so are not scored"
             )
         if not 0 <= file_id <= IGNORE:
             raise ConfigError(f"--ignore {file_id}: expected an id within 0..{IGNORE}")

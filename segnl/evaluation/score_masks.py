@@ -75,7 +75,7 @@ class MaskScore:
     @cached_property
     def other_scores(self) -> dict[str, float]:
         """Scores that are published too and that no definition is, in words; fractions."""
-        confusion, names, images = self.counts.confusion, self.table.names, self.counts.images
+        confusion, names = self.counts.confusion, self.table.names
         by_class = {"IoU": confusion.iou(), "F1 (Dice)": confusion.f1(), "boundary IoU": self.boundary_iou}
         by_class |= {"accuracy (recall)": confusion.recall(), "precision": confusion.precision()}
         scores = {
@@ -87,10 +87,17 @@ class MaskScore:
         if len(names) > 2:
             scores[f"the mean IoU without the first class, '{names[0]}'"] = mean_of_defined(confusion.iou()[1:])
         else:
-            of_images = np.nan_to_num(ratio(images.intersection, images.union), nan=1.0)[:, 1]
-            source = "segmentation_models_pytorch with mode='binary', micro-imagewise"
-            scores[f"the mean over images of the IoU of '{names[1]}' ({source})"] = float(of_images.mean())
+            source = "segmentation_models_pytorch with mode='binary', reduction='micro-imagewise'"
+            for title, value in zip(("IoU", "Dice"), self.foreground_image_means, strict=True):
+                scores[f"the mean over images of the {title} of '{names[1]}' ({source})"] = value
         return scores
+
+    @property
+    def foreground_image_means(self) -> tuple[float, float]:
+        """Mean over images of IoU and of Dice of the second class; 1 for an image without it."""
+        images = self.counts.images
+        iou = np.nan_to_num(ratio(images.intersection, images.union), nan=1.0)[:, 1]
+        return float(iou.mean()), float((2 * iou / (1 + iou)).mean())
 
     @property
     def boundary_iou(self) -> Floats:

@@ -83,10 +83,10 @@ def refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Coun
 
     raw: as in MaskScore.
     """
-    if table.num_classes != 2 or IGNORE in {*table.file_ids, *request.ignore_ids} or request.foreground_id is not None:
+    if table.num_classes != 2 or IGNORE in {*table.file_ids, *request.ignore_ids}:
         return
     own_id = table.file_ids[1] if request.prediction_ids == "file" else 1
-    name, hint = table.names[1], "add --foreground 255 if 255 stands for it"
+    name, hint = table.names[1], "give --foreground 255 if 255 stands for it"
     if raw[IGNORE].any() and not raw[1].any():
         raise DataError(
             f"{request.labels}: no label holds {table.file_ids[1]}, the class '{name}', and some hold 255; {hint}"

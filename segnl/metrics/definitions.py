@@ -223,8 +223,8 @@ TITLES = {own.name: own.title for own in DEFINITIONS}
 class PublishedScore:
     """A printed number and the scores that it fits.
 
-    value: a fraction. tolerance: half of the last printed digit. matches: names of definitions. nearest: the one
-    nearest to it. other_matches: other scores, in words.
+    value: a fraction. tolerance: half of the last printed digit. matches: names of definitions. nearest: the
+    nearest of all scores. other_matches: other scores, in words.
     """
 
     text: str
@@ -253,7 +253,7 @@ def published_score(
     distances = {name: abs(score - value) for name, score in scores.items() if np.isfinite(score)}
     fitting = [name for name, distance in distances.items() if distance <= tolerance * (1 + 1e-6)]
     matches, other_matches = (tuple(name for name in fitting if (name in definitions) is own) for own in (True, False))
-    nearest = min((name for name in distances if name in definitions), key=distances.__getitem__, default=None)
+    nearest = min(distances, key=distances.__getitem__, default=None)
     return PublishedScore(text, value, tolerance, matches, nearest, other_matches)
 
 

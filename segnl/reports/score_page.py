@@ -46,10 +46,10 @@ def score_page(score: MaskScore) -> bytes:
         score=score,
         title=f"{score.request.predictions.name}: {percent(confusion.miou())} % mIoU",
         ids_in_words=IDS_IN_WORDS[score.request.prediction_ids],
-        ignored=ranges(score.table.ignore_ids) or "none",
+        ignored=_ignored_text(score),
         warnings=[_unbroken(sentence) for sentence in score.warnings],
         published=published_text(score),
-        about_binary=score_text.ABOUT_BINARY,
+        about_binary=score_text.binary_text(score) if score.table.num_classes == 2 else "",
         about_definitions=score_text.ABOUT_DEFINITIONS,
         differing=[row for row in definitions if row[2] not in EQUAL],
         equal=[row for row in definitions if row[2] in EQUAL],
@@ -68,6 +68,12 @@ def score_page(score: MaskScore) -> bytes:
         pictures=[_picture(score, i) for i in score.worst(NUM_PICTURES)],
     )
     return utf8(html).encode()
+
+
+def _ignored_text(score: MaskScore) -> str:
+    foreground = score.request.foreground_id
+    ids = ranges({*score.table.ignore_ids} - {foreground}) or "none"
+    return ids if foreground is None else f"{ids}; {foreground} stands for '{score.table.names[1]}' (--foreground)"
 
 
 def _unbroken(sentence: str) -> "Markup":

@@ -19,10 +19,6 @@ NAME_WIDTH = 24
 ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
 EQUAL = ("+0.00", "-0.00")
 UNDEFINED = "It prints no number for these masks."
-ABOUT_BINARY = (
-    "The foreground's IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with mode='binary' "
-    "give, and its F1 is their Dice: papers on binary masks often publish these."
-)
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."
 IN_THE_TABLE = ("frequency_weighted", "pixel_accuracy", "mean_accuracy")
 """Definitions that are printed as scores of their own."""
@@ -42,7 +38,7 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     *table, images = _short_table(score)
     lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     if confusion.num_classes == 2:
-        lines += ["", _fill(ABOUT_BINARY, width)]
+        lines += ["", _fill(binary_text(score), width)]
     lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
     equal, last_meaning = [], ""
     for own in DEFINITIONS:
@@ -103,6 +99,16 @@ def difference_text(score: MaskScore, name: str) -> str:
     return f"{100 * round(value - exact, 12) + 0.0:+.2f}"  # -0.00 is a little lower, +0.00 also equal
 
 
+def binary_text(score: MaskScore) -> str:
+    """Returns a sentence about what packages print for the foreground of a table of two classes."""
+    iou, dice = (percent(value) for value in score.foreground_image_means)
+    return (
+        "The foreground's IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with "
+        "mode='binary', reduction='micro' give, and its F1 is their Dice: papers on binary masks often publish these. "
+        f"With reduction='micro-imagewise', the mean over images, they are {iou} and {dice}."
+    )
+
+
 def published_text(score: MaskScore) -> str:
     """Returns sentences about which scores the published number fits; "" without one."""
     published = score.published
@@ -112,9 +118,10 @@ def published_text(score: MaskScore) -> str:
     if not published.matches + published.other_matches:
         if published.nearest is None:
             return f"{lead} no score, as no pixel is labelled."
+        nearest = {**score.definitions, **score.other_scores}[published.nearest]
         return (
-            f"{lead} no score of these masks. The nearest definition is {TITLES[published.nearest]} with "
-            f"{percent(score.definitions[published.nearest])} %. So the masks, the images, the classes or the "
+            f"{lead} no score of these masks. The nearest is {TITLES.get(published.nearest, published.nearest)} with "
+            f"{percent(nearest)} %. So the masks, the images, the classes or the "
             "definition differ from the published ones."
         )
     text = f"{lead} {definitions or 'no definition of mIoU'}."

@@ -34,7 +34,8 @@ def points(value: float) -> str:
 
 def bracket(low: float | None, high: float | None) -> str:
     """Formats an interval as points, such as [-0.18, +0.82]; "" where there is none."""
-    return "" if low is None or high is None else f"[{points(low)}, {points(high)}]"
+    # -0.00: a little below 0, which the interval excludes
+    return "" if low is None or high is None else f"[{100 * low + 0.0:+.2f}, {100 * high + 0.0:+.2f}]"
 
 
 def verdicts(results: "StudyResults") -> list[str]:
@@ -213,7 +214,7 @@ def by_score_text(pair: Comparison) -> str:
     """Returns the difference by the score's own rule where classes without ground truth move it; else ""."""
     if pair.by_score is None or pair.difference is None or abs(pair.by_score - pair.difference) < OTHER_RULE:
         return ""
-    return f"; {points(pair.by_score)} if classes count that are predicted but not in the ground truth"
+    return f"; {points(pair.by_score)} if the mean also counts classes that are predicted but in no label"
 
 
 def _class_name(index: int, names: Sequence[str]) -> str:

@@ -384,9 +384,11 @@ def binary(tmp_path: Path) -> tuple[ScoreRequest, float]:
 def test_binary_masks_of_0_and_255_name_the_option_that_scores_them(binary: tuple[ScoreRequest, float]) -> None:
     request, miou = binary
     with pytest.raises(
-        DataError, match=r"no label holds 1, the class 'crack', and some hold 255; add --foreground 255 [^-]*$"
+        DataError, match=r"no label holds 1, the class 'crack', and some hold 255; give --foreground 255 [^-]*$"
     ):
         score_masks(request)
+    with pytest.raises(DataError, match="no label holds 1, the class 'crack', and some hold 255"):
+        score_masks(replace(request, foreground_id=1))
     for ids in ("file", "train"):
         own = replace(request, foreground_id=255, prediction_ids=ids)
         assert score_masks(own).definitions["label_size_union_present"] == miou
@@ -395,6 +397,23 @@ def test_binary_masks_of_0_and_255_name_the_option_that_scores_them(binary: tupl
     with pytest.raises(DataError, match="no mask holds 1, the class 'crack'"):
         score_masks(request)
     assert score_masks(replace(request, foreground_id=255)).to_dict()["miou"] == miou
+
+
+def test_the_foregrounds_means_over_images_are_those_of_a_loop(binary: tuple[ScoreRequest, float]) -> None:
+    request, _ = binary
+    masks = {"b": np.zeros((5, 9), bool), "c": np.arange(45).reshape(5, 9) < 30}
+    write(request.labels, **{name: 255 * mask for name, mask in masks.items()})
+    write(request.predictions, b=np.zeros((5, 9)), c=255 * (np.arange(45).reshape(5, 9) >= 20))
+    ious, dices = [], []
+    for name in "abc":
+        label, prediction = (
+            np.array(Image.open(own / f"{name}.png")) > 0 for own in (request.labels, request.predictions)
+        )
+        both, either = (label & prediction).sum(), (label | prediction).sum()
+        ious.append(both / either if either else 1.0)
+        dices.append(2 * both / (label.sum() + prediction.sum()) if either else 1.0)
+    score = score_masks(replace(request, foreground_id=255))
+    assert score.foreground_image_means == pytest.approx((np.mean(ious), np.mean(dices)))
 
 
 def test_a_table_may_name_255_as_a_class(binary: tuple[ScoreRequest, float], tmp_path: Path) -> None:

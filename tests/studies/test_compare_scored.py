@@ -107,7 +107,7 @@ def test_the_text_names_the_classes_whose_interval_excludes_0_with_the_largest_f
     (pair,) = comparison.pairs
     expected = comparison.class_differences(pair)
     line = next(own for own in scored_text(comparison, width=1000).splitlines() if "own interval excludes 0" in own)
-    listed = [item.split() for item in line.partition("): ")[2].rstrip(".").replace("], ", "]|").split("|")]
+    listed = [item.split() for item in line.partition("): ")[2].rstrip(".").replace("]; ", "]|").split("|")]
     assert {name for name, *_ in listed} == {name for name, own in expected.items() if own.low * own.high > 0}
     differences = [float(difference) for _, difference, *_ in listed]
     assert differences == sorted(differences, key=abs, reverse=True)

@@ -3,10 +3,15 @@ from dataclasses import replace
 import pytest
 
 from segnl.metrics.statistics.comparison import Comparison
-from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, ONE_GROUP, pair_verdict, separability_verdicts
+from segnl.studies.verdicts import BY_SEED, HOW_TO_READ, ONE_GROUP, bracket, pair_verdict, separability_verdicts
 
 OPEN = Comparison("rcca", "aspp", 3, 3, 0.0031, -0.0018, 0.0082, p=0.15, p_holm=0.15, seeds_needed=(9, 21))
 CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.0008)
+
+
+def test_an_interval_that_ends_a_little_below_0_says_so():
+    assert bracket(-0.0847, -0.00004) == "[-8.47, -0.00]"
+    assert bracket(-0.0, 0.00004) == "[+0.00, +0.00]"
 
 
 @pytest.mark.parametrize(
@@ -33,8 +38,8 @@ CLEAR = Comparison("rcca", "fcn", 3, 3, 0.02, 0.01, 0.03, p=0.0004, p_holm=0.000
         ),
         (
             replace(CLEAR, by_score=-0.068),
-            "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001); -6.80 if classes count that are "
-            "predicted but not in the ground truth",
+            "rcca - fcn: +2.00 [+1.00, +3.00], 3 seeds: rcca is better (p < 0.001); -6.80 if the mean also "
+            "counts classes that are predicted but in no label",
         ),
         (
             replace(OPEN, seeds_needed=(200, None)),
