@@ -42,7 +42,10 @@ def named_groups(setting: str, sample_ids: Sequence[str], *, lists: Path, key: s
     if setting == "image":
         return None
     if setting == "folder":
-        return [sample_id.rpartition("/")[0] for sample_id in sample_ids]
+        folders = [sample_id.rpartition("/")[0] for sample_id in sample_ids]
+        if not any(folders):
+            raise ConfigError(f"{key}: no name has a folder, such as '{sample_ids[0]}'; give a pattern or a list")
+        return folders
     if setting.endswith(LIST_SUFFIXES):
         return _listed_groups(lists / setting, sample_ids)
     return [_matched_group(setting, sample_id, key) for sample_id in sample_ids]
@@ -60,10 +63,11 @@ def _matched_group(pattern: str, sample_id: str, key: str) -> str:
             f"`image`, or a list such as groups.tsv{' (below data.root)' * (key == 'data.group')}"
         )
     group = match[1] if match.groups() else match[0]
-    if group is None:
+    if not group:  # None: these parentheses take no part in the match
+        lead = "the first parentheses of " * bool(match.groups())
         raise ConfigError(
-            f"{key}: the first parentheses of '{pattern}' match nothing in the sample '{sample_id}'; expected one pair "
-            "around all alternatives, such as '(cam1_[0-9]+|cam2_[0-9]+)'"
+            f"{key}: nothing of the sample '{sample_id}' matches {lead}'{pattern}'; give a pattern such as '[^_]+', "
+            "or one pair of parentheses around all alternatives, such as '(cam1_[0-9]+|cam2_[0-9]+)'"
         )
     return group
 

@@ -8,7 +8,7 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.data.base import DataConfig
 from segnl.data.datasets.cityscapes import Cityscapes
 from segnl.data.datasets.streets import Streets
-from segnl.data.groups import image_groups
+from segnl.data.groups import image_groups, named_groups
 
 IDS = ["0001TP_006690", "0001TP_006720", "0016E5_07959"]
 
@@ -43,8 +43,12 @@ def test_a_pattern_that_a_name_does_not_match_is_one_line_with_the_name():
     with pytest.raises(ConfigError, match=r"data.group: '\[a-z\]\+' does not match the sample '0001TP_006690'"):
         image_groups(data("[a-z]+"))
     for pattern in ("(0001TP)|(0016E5)", "0001(TP)?|0016E5"):
-        with pytest.raises(ConfigError, match=r"first parentheses of .* match nothing in the sample '0016E5_07959'"):
+        with pytest.raises(ConfigError, match=r"nothing of the sample '0016E5_07959' matches the first parentheses"):
             image_groups(data(pattern))
+    with pytest.raises(ConfigError, match="nothing of the sample '0001TP_006690' matches ''"):
+        image_groups(data(""))
+    with pytest.raises(ConfigError, match="--group: no name has a folder, such as 'a'"):
+        named_groups("folder", ["a", "b"], lists=Path(), key="--group")
     for pattern in ("[a", "a{99999999999}", "(" * 5000 + ")" * 5000):
         with pytest.raises(ValidationError, match="is no regular expression"):
             data(pattern)
