@@ -181,8 +181,12 @@ def _reader(config: Any, where: str, *types: str) -> _Reader:
 
 
 def _four(reader: Reader, key: str, default: tuple[int, ...]) -> list[int]:
-    """Returns four integers of at least 1."""
-    return reader.integers(key, default, lambda values: len(values) == 4 and min(values) >= 1, "four integers above 0")
+    """Returns four integers of at least 1; a list of as many blocks is built, so 256 at most."""
+
+    def is_valid(values: Sequence[int]) -> bool:
+        return len(values) == 4 and 1 <= min(values) <= max(values) <= 256
+
+    return reader.integers(key, default, is_valid, "four integers of 1 to 256")
 
 
 def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]) -> list[list[bool]]:

@@ -514,7 +514,11 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     out: dict[tuple[int, int, int], str] = {}
     for name, separator in (("class_dict.csv", ","), ("labelmap.txt", ":")):
         path = root / name
-        for row in csv.reader(_lines(path), delimiter=separator):
+        try:
+            rows = list(csv.reader(_lines(path), delimiter=separator))
+        except csv.Error as err:
+            raise FileError(path, "format", f"{err}; expected a colour and its class a line, quotes closed") from err
+        for row in rows:
             cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
             numbers = [cell.strip() for cell in cells[1:4]]
             if len(numbers) == 3 and all(number.isdecimal() and len(number) < 4 for number in numbers):
@@ -549,7 +553,7 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], *, is_binary: bool)
 
 def _lines(path: Path) -> list[str]:
     """Returns the lines of a text file; none where there is no such file."""
-    return re.split("\r?\n", bytes_of(path).decode("utf-8-sig", "replace")) if is_file(path) else []
+    return re.split("\r\n|\r|\n", bytes_of(path).decode("utf-8-sig", "replace")) if is_file(path) else []
 
 
 def _plan_size(plan: FolderPlan, images: Sequence[Path]) -> None:

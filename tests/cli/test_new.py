@@ -103,10 +103,19 @@ def test_lists_of_a_voc_folder_are_its_splits(tmp_path, monkeypatch):
     assert (tmp_path / "voc" / "classes.tsv").read_text().splitlines()[2] == "1\tforeground\t128\t0\t0"
 
 
+def test_a_table_of_colours_with_an_endless_cell_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        write(tmp_path / "c", f"images/a{i}.jpg", f"labels/a{i}.png", i, colours)
+    (tmp_path / "c" / "class_dict.csv").write_text('"' + "0" * 200_000)
+    assert main(["new", "c"]) == 3
+    assert "class_dict.csv: field larger than field limit" in capsys.readouterr().err
+
+
 def test_names_of_colours_are_taken_from_class_dict_csv(tmp_path, monkeypatch):
     for i in range(4):
         write(tmp_path / "c", f"images/a{i}.jpg", f"labels/a{i}.png", i, colours)
-    (tmp_path / "c" / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,128,0,0\ntree,0,128,0\n")
+    (tmp_path / "c" / "class_dict.csv").write_text("name,r,g,b\rsky,0,0,0\rroad,128,0,0\rtree,0,128,0\r")
     monkeypatch.chdir(tmp_path)
     assert main(["new", "c"]) == 0
     label_map = read_file(tmp_path / "c.yaml")["data"]["label_map"]

@@ -69,6 +69,16 @@ def labelme(root: Path) -> None:
         (root / f"{i}.json").write_text(json.dumps(content | {"shapes": [{"label": "road", "points": SQUARE}]}))
 
 
+def test_a_pipe_in_place_of_a_label_is_a_data_error(tmp_path, monkeypatch, capsys):
+    yolo(tmp_path / "mine")
+    label = tmp_path / "mine" / "labels" / "train" / "train0.txt"
+    label.unlink()
+    os.mkfifo(label)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 3
+    assert f"{label}: cannot be read (no such file, or a pipe or a device)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["segnl_splits", "segnl_labels"])
 def test_nothing_is_written_through_a_link(name, tmp_path, monkeypatch, capsys):
     root, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"

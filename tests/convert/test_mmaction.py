@@ -130,6 +130,7 @@ def test_a_checkpoint_becomes_a_file_that_segnl_opens(tmp_path: Path) -> None:
     [
         ({"type": "SlowFast"}, "type: holds 'SlowFast'; known: ResNet3d, C2D"),
         (TINY | {"depht": 50}, "depht: unknown keys of mmaction2"),
+        (TINY | {"stage_blocks": (10**9, 1, 1, 1)}, "stage_blocks: holds .*, expected four integers of 1 to 256"),
         (TINY | {"inflate": (1, 1, 1)}, r"inflate: holds \(1, 1, 1\), expected 0 or 1"),
         (TINY | {"inflate": (1, 1, 1, 1, 1)}, "inflate: holds"),
         (TINY | {"non_local": ((0,), (0, 1, 0), (1,), (0,))}, "non_local: holds"),

@@ -223,6 +223,7 @@ BAD_YOLO = {
     "0 10 10 100 10 100 100": "line 1: a point outside of 0..1",
     "0 0 0 nan 0 1 1": "line 1: a point outside of 0..1",
     "car 0 0 1 0 1 1": "line 1: expected a class",
+    "0_1 0 0 1 0 1 1": "line 1: expected a class",
 }
 
 
@@ -242,11 +243,18 @@ def write_labelme(root: Path, shapes: list[dict[str, Any]], **over: Any) -> Path
     return path
 
 
+def packed(picture: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture * 255).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+PICTURE = np.zeros((4, 6), np.uint8)
+PICTURE[1:3, 2:5] = 1
+PACKED = packed(PICTURE)
+
+
 def test_labelme_shapes_are_drawn_in_their_order(tmp_path):
-    picture = np.zeros((4, 6), np.uint8)
-    picture[1:3, 2:5] = 1
-    packed = io.BytesIO()
-    Image.fromarray(picture * 255).save(packed, "PNG")
     shapes: list[dict[str, Any]] = [
         {"label": "cat", "shape_type": "rectangle", "points": [[40.2, 30.9], [3.5, 2.5]]},
         {"label": "car", "points": [[5, 5], [20, 5], [20, 9], [5, 9]]},
@@ -254,8 +262,7 @@ def test_labelme_shapes_are_drawn_in_their_order(tmp_path):
         {"label": "_background_", "shape_type": "rectangle", "points": [[5, 12], [7, 13]]},
         {"label": "cat", "shape_type": "rectangle", "points": [[53, 0], [60, 9]]},  # beside the image
         {"label": "car", "shape_type": "circle", "points": [[25, 20], [28, 20]]},
-        {"label": "car", "shape_type": "mask", "points": [[30, 15], [35, 18]]}
-        | {"mask": base64.b64encode(packed.getvalue()).decode()},
+        {"label": "car", "shape_type": "mask", "points": [[30, 15], [35, 18]], "mask": PACKED},
     ]
     write_labelme(tmp_path, shapes)
     expected = np.zeros(HW, int)
@@ -298,6 +305,21 @@ def test_a_circle_around_a_point_outside_covers_the_image_up_to_its_radius(tmp_p
         assert drawn(labelme, tmp_path).mean() == covered
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 9, b"{}"])
+def test_a_damaged_labelme_file_beside_its_image_is_an_error(content, tmp_path):
+    write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
+    write_image(tmp_path / "b.jpg")
+    (tmp_path / "b.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.json: "):
+        find(labelme, tmp_path)
+
+
+def test_a_yolo_class_number_that_stands_there_twice_is_refused(tmp_path):
+    write_yolo(tmp_path, "0 0 0 1 0 1 1", 'train: images/train\nval: images/val\nnames: {0: car, "0": cat, 1: dog}\n')
+    with pytest.raises(DataError, match=r"data\.yaml: names: one name stands there twice, or one number"):
+        find(yolo, tmp_path)
+
+
 def test_labels_txt_gives_the_order_of_labelmes_classes(tmp_path):
     write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ncar\n")
@@ -325,6 +347,16 @@ BAD_LABELME = {
         [{"label": "a", "shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "x"}],
         {},
         "shapes.0.mask: no P",
+    ),
+    "corners": (
+        [{"label": "a", "shape_type": "mask", "points": [[0, 0], [30, 20]], "mask": PACKED}],
+        {},
+        "shapes.0.mask: leaves its image, or its points are no corners of it",
+    ),
+    "outline": (
+        [{"label": "a", "points": [[0, 0], [50, 30]] * 50_000}],
+        {},
+        "shapes.0.points: an outline of 5,000,000",
     ),
 }
 

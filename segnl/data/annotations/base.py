@@ -25,6 +25,8 @@ from segnl.data.reading import FileError, exif_orientation, image_hw
 
 Content = TypeVar("Content", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
+MAX_OUTLINE_PX = 2**22
+"""Longest outline of a polygon; pycocotools takes some 50 bytes for each of its pixels, fillPoly time."""
 BACKGROUND_WORDS = ("background", "_background_", "__background__")
 
 
@@ -134,10 +136,17 @@ def require_upright(image: Path) -> None:
         raise FileError(image, "orientation", f"{detail}; save it upright, such as with mogrify -auto-orient")
 
 
-def require_near(path: Path, where: str, points: Any, hw: tuple[int, int]) -> None:
-    """Raises FileError for a point further than one image size outside of the image. points: x, y in pixels, `n 2`."""
+def require_drawable(path: Path, where: str, points: Any, hw: tuple[int, int]) -> None:
+    """Raises FileError for a point further than one image size outside, and for an outline without end.
+
+    points: x, y in pixels, `n 2`.
+    """
     if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
         raise FileError(path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; correct it")
+    length = np.abs(points - np.roll(points, 1, axis=0)).max(1).sum()
+    if length > MAX_OUTLINE_PX:
+        detail = f"an outline of {length:,.0f} pixels; expected {MAX_OUTLINE_PX:,} at most; correct it"
+        raise FileError(path, "format", f"{where}: {detail}")
 
 
 def fill_polygon(label: Ids, points: Any, value: int) -> None:

@@ -25,9 +25,9 @@ from segnl.data.annotations.base import (
     ids_of,
     images_by_name,
     json_files,
+    require_drawable,
     require_hw,
     require_images,
-    require_near,
     split_in,
     split_of,
     validated,
@@ -37,8 +37,6 @@ from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, exif_orientation, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
-MAX_OUTLINE_PX = 2**22
-"""Longest outline of a polygon; pycocotools takes some 50 bytes for each of its pixels."""
 
 
 class _Image(BaseModel):
@@ -215,12 +213,7 @@ def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[i
         if len(polygon) < 6 or len(polygon) % 2:
             detail = f"{len(polygon)} numbers; expected x, y of three points at least; correct or remove it"
             raise FileError(path, "format", f"{where}: {detail}")
-        points = np.reshape(polygon, (-1, 2))
-        require_near(path, where, points, hw)
-        length = np.abs(points - np.roll(points, 1, axis=0)).max(1).sum()
-        if length > MAX_OUTLINE_PX:
-            detail = f"an outline of {length:,.0f} pixels; expected {MAX_OUTLINE_PX:,} at most; correct it"
-            raise FileError(path, "format", f"{where}: {detail}")
+        require_drawable(path, where, np.reshape(polygon, (-1, 2)), hw)
 
 
 def _categories(parsed: Sequence[tuple[Path, Sequence[_Category]]]) -> dict[int, str]:

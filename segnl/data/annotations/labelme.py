@@ -23,8 +23,8 @@ from segnl.data.annotations.base import (
     fill_polygon,
     ids_of,
     json_files,
+    require_drawable,
     require_hw,
-    require_near,
     require_upright,
     split_of,
     validated,
@@ -57,16 +57,20 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
 
     labels.txt gives the order of the classes; without it they are sorted. Raises DataError for files of another form.
     """
-    candidates = json_files(files, "shapes", "imagePath")
-    if not candidates:
+    of_form = json_files(files, "shapes", "imagePath")
+    if not of_form:
         return None
+    present = {path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    beside = {path.with_suffix(""): path for path in present}
+    # A file beside an image that is empty or damaged is an error below.
+    candidates = [
+        path for path in files if path in of_form or (path.suffix == ".json" and path.with_suffix("") in beside)
+    ]
     parsed = [(path, _parse(path)) for path in candidates]
     listed = _listed(root)
     used = {shape.label for _, content in parsed for shape in content.shapes}
     unlisted = sorted(used - {IGNORED} - set(listed))
     classes, ids = ids_of([*listed, *unlisted], parsed[0][0])
-    present = {path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-    beside = {path.with_suffix(""): path for path in present}
     images = []
     for path, content in parsed:
         named = path.parent / content.imagePath.replace("\\", "/")
@@ -117,7 +121,7 @@ def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -
     points = np.array(shape.points)
     if shape.shape_type == "rectangle":
         points = points.clip(-1, label.shape[::-1])  # no edge inside moves
-    require_near(path, f"{where}.points", points, label.shape)
+    require_drawable(path, f"{where}.points", points, label.shape)
     if shape.shape_type == "polygon":
         fill_polygon(label, points, value)
     elif shape.shape_type == "rectangle":
@@ -133,14 +137,19 @@ def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -
 
 def _draw_mask(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
     """Draws a mask: a PNG in base64, and the corners of the pixels that it covers, both inside."""
-    left, top = np.floor(shape.points[0]).astype(int)
+    (left, top), (right, bottom) = np.floor(shape.points[:2]).astype(int)
     try:
         with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
             hw: Any = (image.height, image.width)
-            is_inside = left >= 0 and top >= 0 and top + hw[0] <= label.shape[0] and left + hw[1] <= label.shape[1]
-            pixels = np.asarray(image.convert("L")) > 0 if is_inside else None
+            is_inside = left >= 0 and top >= 0 and bottom < label.shape[0] and right < label.shape[1]
+            fits = is_inside and hw == (bottom - top + 1, right - left + 1)
+            pixels = np.asarray(image.convert("L")) > 0 if fits else None
     except DECODER_ERRORS as err:
         raise FileError(path, "damaged", f"{where}.mask: no PNG in base64; save it in LabelMe again") from err
     if pixels is None:
-        raise FileError(path, "size", f"{where}.mask: leaves its image; save it in LabelMe again")
+        raise FileError(
+            path,
+            "size",
+            f"{where}.mask: leaves its image, or its points are no corners of it; save it in LabelMe again",
+        )
     label[top : top + hw[0], left : left + hw[1]][pixels] = value

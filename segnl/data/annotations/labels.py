@@ -42,9 +42,13 @@ def record_of(
 ) -> JSONDict:
     """Returns what the labels in `home` depend on: the annotations' bytes, the classes and the way to draw them.
 
-    root: the folder of the annotations, `files`.
+    root: the folder of the annotations, `files`. Raises DataError for one that cannot be read.
     """
     names = sorted(str(path.relative_to(root)) for path in files)
+    try:
+        digest = _digest(root, names)
+    except OSError as err:
+        raise DataError(f"{err.filename}: cannot be read ({err.strerror}); replace or remove it") from err
     return {
         "format": FORMAT,
         "kind": kind,
@@ -52,7 +56,7 @@ def record_of(
         "rule": rule,
         "source": os.path.relpath(root, home),
         "files": names,
-        "sha256": _digest(root, names),
+        "sha256": digest,
     }
 
 
@@ -62,8 +66,8 @@ def _digest(root: Path, names: Sequence[str]) -> str:
     Files that are added later count only where annotations of their kind lie: a text in `root` is none of them.
     """
     for name in names:
-        if not is_file(root / name):  # or a pipe, which ends never
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(root / name))
+        if not is_file(root / name):
+            raise FileNotFoundError(errno.ENOENT, "no such file, or a pipe or a device", str(root / name))
     lines = [f"{name_text(name)}\0{sha256_of(root / name)}" for name in names]
     kinds = {(root / name).parent: set[str]() for name in names}
     for name in names:

@@ -21,6 +21,7 @@ from segnl.data.annotations.base import (
     Annotations,
     fill_polygon,
     ids_of,
+    require_drawable,
     require_images,
     require_upright,
 )
@@ -84,8 +85,8 @@ def class_names(path: Path, settings: JSONDict) -> dict[int, str]:
     if not isinstance(mapping, dict) or not mapping or not all(re.fullmatch(r"\d{1,9}", str(key)) for key in mapping):
         raise FileError(path, "format", "names: expected a list of class names, or {0: NAME, ...}")
     out = {int(key): str(name) for key, name in sorted(mapping.items(), key=lambda item: int(item[0]))}
-    if len(set(out.values())) < len(out):
-        raise FileError(path, "classes", "names: one name stands there twice; give each class its own")
+    if len(set(out.values())) < len(mapping):
+        raise FileError(path, "classes", "names: one name stands there twice, or one number; give each class its own")
     return out
 
 
@@ -142,6 +143,7 @@ def _draw(image: Path, label: Path | None, ids: Mapping[int, int]) -> Ids:
     polygons = [] if label is None else _polygons(label, ids)
     out = np.zeros(hw, np.uint8)
     for value, points in sorted(polygons, key=lambda own: -_area(own[1])):
+        require_drawable(label or image, f"a polygon of {len(points)} points", points * (hw[1], hw[0]), hw)
         fill_polygon(out, points * (hw[1], hw[0]), value)
     return out
 
@@ -157,6 +159,8 @@ def _polygons(path: Path, ids: Mapping[int, int]) -> list[tuple[int, Any]]:
             detail = "is a box, of class, centre and size; expected a polygon (export for segmentation)"
             raise FileError(path, "format", f"line {number} {detail}")
         try:
+            if "_" in line:  # Python reads 1_0 as 10
+                raise ValueError(line)
             class_number, points = float(cells[0]), np.array(cells[1:], float).reshape(-1, 2)
         except ValueError as err:
             raise FileError(path, "format", f"line {number}: expected a class and x, y of points, numbers all") from err
