@@ -22,7 +22,8 @@ class Definition:
 
     name: in JSON. title: for people. score: the number, a fraction; NaN where the original prints none. meaning: a
     sentence that says what it does differently. source: package, version, function. long_side_px: of masks and labels
-    when they are counted; None: the label's own size.
+    when they are counted; None: the label's own size. about_ignored: what it does where a label or a prediction holds
+    an ignored id.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Definition:
     meaning: str
     source: str
     long_side_px: int | None = None
+    about_ignored: str = ""
 
 
 def _truth_present_only(counts: MaskCounts) -> float:
@@ -86,7 +88,7 @@ _SMP_REDUCTIONS: tuple[tuple[str, int | tuple[()] | None, str], ...] = (
     ("macro-imagewise", (), "Mean over images and classes; a class in neither label nor prediction counts 1."),
 )
 """Each with the axes that are added up before the division."""
-_NEEDS_CLASS = "It stops with a RuntimeError if a labelled pixel is predicted as no class."
+_NEEDS_CLASS = "It stops with a RuntimeError if a prediction holds an ignored id on a labelled pixel."
 
 
 DEFINITIONS = (
@@ -144,17 +146,19 @@ DEFINITIONS = (
         "ultralytics_label_size",
         "mIoU (ultralytics, at the label's size)",
         _ultralytics,
-        "Mean over the classes in the labels; a labelled pixel that is predicted as no class is dropped instead of "
-        "counting as wrong.",
+        "Mean over the classes in the labels.",
         _ULTRALYTICS,
+        about_ignored="A labelled pixel on which the prediction holds an ignored id is dropped instead of counting as "
+        "wrong.",
     ),
     *(
         Definition(
             f"smp_{reduction.replace('-', '_')}",
             f"IoU, {reduction} (segmentation_models_pytorch, multiclass)",
             partial(_smp, axis=axis),
-            f"{meaning} Predictions on ignored pixels count as wrong (no ignore_index).",
+            meaning,
             f"{_SMP}(reduction='{reduction}')",
+            about_ignored="Called without ignore_index: predictions on ignored pixels count as wrong.",
         )
         for reduction, axis, meaning in _SMP_REDUCTIONS
     ),
@@ -162,34 +166,37 @@ DEFINITIONS = (
         "torchmetrics_jaccard_macro",
         "Jaccard index, macro (torchmetrics)",
         lambda counts: float("nan") if counts.has_unassigned() else counts.confusion.miou(),
-        f"The exact mIoU, computed in float32. {_NEEDS_CLASS}",
+        "The exact mIoU, computed in float32.",
         "torchmetrics 1.9.0, classification.MulticlassJaccardIndex(ignore_index=...)",
+        about_ignored=_NEEDS_CLASS,
     ),
     Definition(
         "torchmetrics_mean_iou_void_filled_with_prediction",
         "MeanIoU (torchmetrics)",
         _torchmetrics_mean_iou,
-        "IoU of each class in each image alone, then one mean over all of these where the class occurs. It has no "
-        "ignore_index: here ignored pixels were given the predicted class first, so they count as correct. It stops "
-        "with a RuntimeError if a pixel is predicted as no class.",
+        "IoU of each class in each image alone, then one mean over all of these where the class occurs in label or "
+        "prediction.",
         "torchmetrics 1.9.0, segmentation.MeanIoU(input_format='index')",
+        about_ignored="It has no ignore_index: here ignored pixels were given the predicted class first, so they count "
+        "as correct. It stops with a RuntimeError if a prediction holds an ignored id.",
     ),
     Definition(
         "hf_example_ignore_0",
         "mIoU (example script of Hugging Face transformers)",
         _hf_example,
         "Hugging Face's example script passes ignore_index=0: pixels labelled as the first class are dropped, but the "
-        "class stays in the mean, with IoU 0 as soon as it is predicted elsewhere. Predictions on ignored pixels count "
-        "as wrong.",
+        "class stays in the mean, with IoU 0 as soon as it is predicted elsewhere.",
         "transformers, examples/pytorch/semantic-segmentation/run_semantic_segmentation.py; evaluate, metrics/mean_iou",
+        about_ignored="Predictions on ignored pixels count as wrong.",
     ),
     Definition(
         "torchmetrics_jaccard_micro",
         "Jaccard index, micro (torchmetrics, torchgeo)",
         _torchmetrics_jaccard_micro,
-        f"All classes are added up before one division, so large classes decide. Often taken for mIoU. {_NEEDS_CLASS}",
+        "All classes are added up before one division, so large classes decide. Often taken for mIoU.",
         "torchmetrics 1.9.0, MulticlassJaccardIndex(average='micro'); torchgeo 0.8.1, SemanticSegmentationTask; "
         "segmentation_models_pytorch 0.6.0 with ignore_index, reduction='micro'",
+        about_ignored=_NEEDS_CLASS,
     ),
     Definition(
         "mean_dice",
@@ -209,7 +216,7 @@ DEFINITIONS = (
         "image_mean",
         "mIoU of each image, averaged",
         _image_mean,
-        "mIoU of each image alone over the classes that occur in it, then the mean over images.",
+        "mIoU of each image alone, over the classes in its label or prediction, then the mean over images.",
         "Csurka et al. 2013, What is a good evaluation measure for semantic segmentation?, BMVC",
     ),
 )

@@ -53,7 +53,7 @@ def score_page(score: MaskScore) -> bytes:
         about_definitions=score_text.ABOUT_DEFINITIONS,
         differing=[row for row in definitions if row[2] not in EQUAL],
         equal=[row for row in definitions if row[2] in EQUAL],
-        undefined=score_text.UNDEFINED,
+        meaning_text=score_text.meaning_text,
         columns=[
             ("IoU %", confusion.iou()),
             ("Boundary IoU %", score.boundary_iou),

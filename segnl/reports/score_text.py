@@ -1,6 +1,7 @@
 """Scores of masks as text for a terminal. Imports no torch."""
 
 import itertools
+import math
 from functools import partial
 from textwrap import fill
 
@@ -8,7 +9,7 @@ from segnl.data.mask_files import listed
 from segnl.evaluation.score_masks import MaskScore
 from segnl.evaluation.score_warnings import count_of
 from segnl.metrics.confusion import mean_of_defined, table_text
-from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES
+from segnl.metrics.definitions import COARSE, DEFINITIONS, TITLES, Definition
 
 ABOUT_DEFINITIONS = (
     'Other projects define mIoU differently. For these masks their definitions give the numbers below; "points": '
@@ -46,7 +47,7 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
         if difference in EQUAL:
             equal.append(own.title)
         elif own is not DEFINITIONS[0] and own.name not in IN_THE_TABLE:
-            meaning = own.meaning if value == value else f"{own.meaning} {UNDEFINED}"
+            meaning = meaning_text(score, own)
             text = f"As ultralytics above, with imgsz={own.long_side_px}." if meaning == last_meaning else meaning
             lines += [f"{percent(value):>7} {difference:>7}  {own.title}"]
             lines += [_fill(text, width, initial_indent=" " * 17, subsequent_indent=" " * 17)]
@@ -99,13 +100,22 @@ def difference_text(score: MaskScore, name: str) -> str:
     return f"{100 * round(value - exact, 12) + 0.0:+.2f}"  # -0.00 is a little lower, +0.00 also equal
 
 
+def meaning_text(score: MaskScore, definition: Definition) -> str:
+    """Returns what a definition does differently; about ignored ids only where some are in these masks."""
+    has_ignored = score.counts.total[-1].any() or score.counts.total[:, -1].any()
+    texts = [definition.meaning, definition.about_ignored * bool(has_ignored)]
+    texts += [UNDEFINED] if math.isnan(score.definitions[definition.name]) else []
+    return " ".join(filter(None, texts))
+
+
 def binary_text(score: MaskScore) -> str:
     """Returns a sentence about what packages print for the foreground of a table of two classes."""
     iou, dice = (percent(value) for value in score.foreground_image_means)
     return (
         "The foreground's IoU is what torchmetrics' BinaryJaccardIndex and segmentation_models_pytorch with "
         "mode='binary', reduction='micro' give, and its F1 is their Dice: papers on binary masks often publish these. "
-        f"With reduction='micro-imagewise', the mean over images, they are {iou} and {dice}."
+        f"With reduction='micro-imagewise' they are {iou} and {dice}: the mean over images, where one without "
+        "foreground counts 1 if none is predicted, else 0."
     )
 
 

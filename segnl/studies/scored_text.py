@@ -108,7 +108,7 @@ def _model_dict(results: Sequence[Result]) -> JSONDict:
 def _score_lines(comparison: ScoredComparison) -> list[str]:
     num_images, num_classes = comparison.any_counts.target.shape
     width_of_names = max(map(len, comparison.models))
-    lines = [f"{num_images} images, {num_classes} classes"]
+    lines = [f"{num_images} images, {num_classes} classes; differences are of scores before rounding"]
     for name, results in comparison.models.items():
         miou = [100 * result.miou for result in results]
         seeds = [result.seed for result in results if result.seed is not None]
@@ -138,9 +138,14 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
 
 
 def _class_sentences(comparison: ScoredComparison) -> list[str]:
-    """Returns for each of few pairs the classes whose interval excludes 0, the largest differences first."""
+    """Returns for each of few pairs the classes whose interval excludes 0, the largest differences first.
+
+    More pairs: where to find them.
+    """
+    if len(comparison.pairs) > MAX_PAIRS:
+        return [f"Differences of every class are printed for at most {MAX_PAIRS} pairs; --json FILE has them for all."]
     sentences = []
-    for pair in comparison.pairs if len(comparison.pairs) <= MAX_PAIRS else ():
+    for pair in comparison.pairs:
         clear = [
             (abs(own.difference or 0), f"{name} {points(own.difference or 0)} {bracket(own.low, own.high)}")
             for name, own in comparison.class_differences(pair).items()
