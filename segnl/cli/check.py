@@ -46,6 +46,9 @@ def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
     if split is None:
         try:
             splits.append(dataset(recipe.data, "val", allow_unmatched=True, num_bands=num_bands))
+            train, val = ({data.image_path(i) for i in range(len(data))} for data in splits)
+            if shared := sorted(train & val):
+                print(f"note: {len(shared)} images are in train and in val, such as {shared[0]}")
         except DataError as err:
             print(f"note: val is not checked: {err}")
     return splits

@@ -155,7 +155,7 @@ def read_sample_list(file: Path, images: Mapping[str, Path]) -> set[str]:
     sample_ids: set[str] = set()
     for number, line in enumerate(text_lines(file, "a list of samples, a line each"), start=1):
         exact, stripped = name_text(line), name_text(line.strip())
-        if not stripped:
+        if not stripped and exact not in images:
             continue
         sample_id = exact if exact in images else stripped
         if sample_id not in images and (suffix := Path(sample_id).suffix.lower()) in IMAGE_SUFFIXES:

@@ -47,3 +47,12 @@ def test_a_missing_val_split_is_a_note_and_no_error(tiny_config, tiny_data, caps
     shutil.rmtree(tiny_data / "images" / "val")
     assert check(tiny_config) == 0
     assert "note: val is not checked: " in capsys.readouterr().out
+
+
+def test_images_of_train_and_val_are_noted(tiny_config, tiny_data, capsys):
+    for split, names in (("train", ["frame0", "frame1"]), ("val", ["frame1", "frame2"])):
+        (tiny_data / f"{split}.txt").write_text("\n".join(names))
+    folders = ("data.image_folder=images/train", "data.label_folder=labels/train", "data.samples='{split}.txt'")
+    assert check(tiny_config, *(word for folder in folders for word in ("--set", folder))) == 0
+    frame = tiny_data / "images" / "train" / "frame1.png"
+    assert f"note: 1 images are in train and in val, such as {frame}" in capsys.readouterr().out

@@ -194,7 +194,7 @@ def test_yolo_polygons_hold_every_pixel_inside_and_none_beyond_their_outline(tmp
                 assert label[row, column] == 0, (row, column)
 
 
-@pytest.mark.parametrize("place", ["../train/images", "train/images", "/content/elsewhere/../train/images"])
+@pytest.mark.parametrize("place", ["../train/images", "train/images", f"/content/{'a' * 5000}"])
 def test_yolo_paths_of_exports_that_were_moved_are_found(place, tmp_path):
     write_image(tmp_path / "train" / "images" / "a.jpg")
     (tmp_path / "train" / "labels").mkdir()
@@ -354,9 +354,9 @@ BAD_LABELME = {
         "shapes.0.mask: leaves its image, or its points are no corners of it",
     ),
     "outline": (
-        [{"label": "a", "points": [[0, 0], [50, 30]] * 50_000}],
+        [{"label": "a", "points": [[0, 0], [50, 30]] * 500}],
         {},
-        "shapes.0.points: an outline of 5,000,000",
+        "shapes.0.points: an outline of 50,000 pixels",
     ),
 }
 

@@ -25,8 +25,9 @@ from segnl.data.reading import FileError, exif_orientation, image_hw
 
 Content = TypeVar("Content", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
-MAX_OUTLINE_PX = 2**22
-"""Longest outline of a polygon; pycocotools takes some 50 bytes for each of its pixels, fillPoly time."""
+MAX_OUTLINE_PX, MAX_ROUNDS = 2**22, 500
+"""Longest outline of a polygon, also in heights plus widths of its image: pycocotools takes some 50 bytes for each of
+its pixels, and fillPoly's time grows with the square of the edges in a row."""
 BACKGROUND_WORDS = ("background", "_background_", "__background__")
 
 
@@ -144,8 +145,8 @@ def require_drawable(path: Path, where: str, points: Any, hw: tuple[int, int]) -
     if (points < (-hw[1], -hw[0])).any() or (points > (2 * hw[1], 2 * hw[0])).any():
         raise FileError(path, "format", f"{where}: lies far outside of its image of {hw[0]}x{hw[1]} pixels; correct it")
     length = np.abs(points - np.roll(points, 1, axis=0)).max(1).sum()
-    if length > MAX_OUTLINE_PX:
-        detail = f"an outline of {length:,.0f} pixels; expected {MAX_OUTLINE_PX:,} at most; correct it"
+    if length > (most := min(MAX_OUTLINE_PX, MAX_ROUNDS * sum(hw))):
+        detail = f"an outline of {length:,.0f} pixels; expected {most:,} at most; correct it"
         raise FileError(path, "format", f"{where}: {detail}")
 
 

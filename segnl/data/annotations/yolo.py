@@ -6,6 +6,7 @@ Format: docs.ultralytics.com, "Instance Segmentation Datasets".
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ def _resolve(root: Path, settings: JSONDict, place: str, *bases: Path) -> Path |
     for base in (root / str(settings.get("path") or "."), root, *bases):
         for text in (place, place.lstrip("./")):
             target = Path(os.path.normpath(base / text))
-            if target.is_relative_to(root) and (is_folder(target) or is_file(target)):
-                return target
+            with suppress(OSError):  # a name that is too long for any file
+                if target.is_relative_to(root) and (is_folder(target) or is_file(target)):
+                    return target
     return None
 
 
