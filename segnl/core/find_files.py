@@ -1,6 +1,5 @@
 """Finds the files below a folder: one way for data sets, predictions and evaluators. Imports no torch."""
 
-import errno
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -29,8 +28,7 @@ def _find_files(folder: Path, recursive: bool, parents: tuple[tuple[int, int], .
         with os.scandir(folder) as entries:
             is_folder = {entry.name: _leads_to_folder(entry) for entry in entries if entry.name[0] != "."}
     except OSError as err:
-        remedy = "remove this link" if err.errno == errno.ELOOP else "check its permissions"
-        raise DataError(f"{err.filename or folder}: cannot be read ({err.strerror}); {remedy}") from err
+        raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
     identity = (status.st_dev, status.st_ino)
     if identity in parents:
         return

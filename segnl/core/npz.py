@@ -40,12 +40,25 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
         return load_array(member)
 
 
+def array_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Returns the shape of one array of an .npz file by its header alone. Raises as `read_array` does."""
+    with open_file(path) as content, zipfile.ZipFile(content) as file, file.open(f"{name}.npy") as member:
+        return _shape(member)
+
+
 def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
     """Reads an array in NumPy's format. Raises what NumPy raises (core/files.py: NPZ_FAULTS).
 
     The header is looked at first: a few bytes of it may ask for any amount of memory. ValueError for more than
     MAX_ITEMS or MAX_BYTES.
     """
+    _shape(file)
+    file.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _shape(file: IO[bytes]) -> tuple[int, ...]:
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
@@ -54,6 +67,4 @@ def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
         raise ValueError("the header of an array is damaged") from err
     if math.prod(shape) > MAX_ITEMS or math.prod(shape) * dtype.itemsize > MAX_BYTES:
         raise ValueError(f"shape {shape} of {dtype}; expected at most 2^28 items in 2 GiB")
-    file.seek(0)
-    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+    return shape

@@ -29,12 +29,13 @@ MAX_PIXELS = 2**28
 class Mask:
     """One mask. where: for messages. read: returns the ids, integer `H W`, or colours `H W 3`; raises DataError.
 
-    image_id: COCO's number of the image, where no file name was given.
+    image_id: COCO's number of the image, where no file name was given. shape: of an array, read from its header alone.
     """
 
     where: str
     read: Callable[[], Ids]
     image_id: int | None = None
+    shape: Callable[[], tuple[int, ...]] | None = None
 
 
 Masks = dict[str, Mask]

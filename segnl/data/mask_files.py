@@ -26,7 +26,7 @@ from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS
 from segnl.core.find_files import find_files, name_text
-from segnl.core.npz import array_names, load_array, read_array
+from segnl.core.npz import array_names, array_shape, load_array, read_array
 from segnl.data.coco_masks import CategoryIds, Mask, Masks, coco_masks
 from segnl.data.reading import FileError, read_label
 
@@ -83,7 +83,12 @@ def _of_folder(folder: Path, prefix: str, suffix: str) -> Masks:
         hints = {".txt": "polygons (.txt) must be drawn as masks first", ".jpg": "JPEG changes ids; save PNG"}
         hint = next((f"; {text}" for end, text in hints.items() if any(folder.rglob(f"*{end}"))), "")
         raise DataError(f"{folder}: no masks; expected {wanted}{hint}")
-    return {sample_id: Mask(str(path), partial(_read_file, path)) for sample_id, path in files.items()}
+    return {
+        sample_id: Mask(
+            str(path), partial(_read_file, path), shape=partial(_shape, path) if path.suffix.lower() == ".npz" else None
+        )
+        for sample_id, path in files.items()
+    }
 
 
 def _read_file(path: Path) -> Ids:
@@ -105,7 +110,10 @@ def _of_npz(path: Path) -> Masks:
     names = _array_names(path)
     if not names:
         raise FileError(path, "format", "holds no array; expected one for each sample id")
-    return {name: Mask(f"{path}: {name}", partial(_read_array, path, name)) for name in names}
+    return {
+        name: Mask(f"{path}: {name}", partial(_read_array, path, name), shape=partial(_shape, path, name))
+        for name in names
+    }
 
 
 def _array_names(path: Path) -> list[str]:
@@ -116,6 +124,20 @@ def _array_names(path: Path) -> list[str]:
 def _read_array(path: Path, name: str) -> Ids:
     with _reading(path, f"array {name!r} cannot be read"):
         return _checked(read_array(path, name), path, name)
+
+
+def _shape(path: Path, name: str | None = None) -> tuple[int, ...]:
+    """Returns the shape of a mask in an .npz file, with no name of its first array, by the header alone."""
+    names = [name] if name is not None else _array_names(path)[:1]
+    with _reading(path, "cannot be read as an .npz file"):
+        return _without_ones(array_shape(path, names[0])) if names else ()
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns `H W` for `1 H W` and `H W 1`; any other shape as it is."""
+    if len(shape) == 3 and 1 in (shape[0], shape[-1]):
+        return shape[1:] if shape[0] == 1 else shape[:2]
+    return shape
 
 
 @contextmanager
@@ -132,8 +154,7 @@ def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:
         array = array.astype(np.uint8)
     if array.dtype.kind == "f" and array.ndim == 2 and (np.rint(array) == array).all() and (abs(array) < 2**31).all():
         array = array.astype(np.int64)
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    array = array.reshape(_without_ones(array.shape))
     where = f"array {name!r} " if name else ""
     if array.ndim != 2 or array.dtype.kind not in "iu":
         advice = "save the argmax of the class scores" if array.dtype.kind == "f" else "save one id per pixel"

@@ -51,7 +51,11 @@ class PairReader:
 
     def read(self, label_mask: Mask, prediction_mask: Mask) -> Pair:
         """Reads one image. Raises DataError naming the file."""
-        label_ids, raw = label_mask.read(), prediction_mask.read()
+        label_ids = label_mask.read()
+        if prediction_mask.shape is not None:  # a small file may hold an array that fills the memory
+            self._require_resizable(prediction_mask.shape(), label_ids.shape[:2], prediction_mask.where)
+        raw = prediction_mask.read()
+        self._require_resizable(raw.shape[:2], label_ids.shape[:2], prediction_mask.where)
         label_where, where = (
             mask.where + " (category_id)" * (path.suffix == ".json")
             for mask, path in ((label_mask, self.request.labels), (prediction_mask, self.request.predictions))
@@ -70,7 +74,6 @@ class PairReader:
             prediction = prediction_lut(self.table, self.request.prediction_ids).take(ids)
         was_resized = prediction.shape != label.shape
         if was_resized:
-            self._require_resizable(prediction, label, prediction_mask.where)
             rows, columns = (
                 ((np.arange(length) + 0.5) * own / length).astype(int)
                 for length, own in zip(label.shape, prediction.shape, strict=True)
@@ -150,12 +153,14 @@ class PairReader:
             hints.append(f"count {value} as no class with --ignore {value}")
         return hints or ["correct the predictions or the class table"]
 
-    def _require_resizable(self, prediction: Pixels, label: Pixels, where: str) -> None:
+    def _require_resizable(self, hw: tuple[int, ...], label_hw: tuple[int, ...], where: str) -> None:
         """Raises DataError for a mask of another aspect ratio than its label, up to a pixel, and without --resize."""
-        (height, width), (own_height, own_width) = label.shape, prediction.shape
+        if hw == label_hw or len(hw) != 2:  # reading refuses the latter
+            return
+        (height, width), (own_height, own_width) = label_hw, hw
         lead = f"{where}: {own_width}x{own_height} pixels (width x height), but its label has {width}x{height}"
-        is_whole = abs(own_height * width - own_width * height) <= max(*label.shape, *prediction.shape)
-        if not prediction.size or not is_whole:
+        is_whole = abs(own_height * width - own_width * height) <= max(*hw, *label_hw)
+        if 0 in hw or not is_whole:
             raise DataError(
                 f"{lead}, another aspect ratio: cropped, padded, transposed or stretched. Save predictions at the "
                 "label's size (resize the class scores, then take the argmax)"

@@ -765,6 +765,19 @@ def test_an_unknown_table_lists_the_known_ones(tmp_path: Path) -> None:
         class_table("camvid", [])
 
 
+@pytest.mark.parametrize("is_folder", [True, False])
+@pytest.mark.parametrize("hw", [(16_000, 16_000), (1, 16_000, 16_000)])
+def test_an_array_that_does_not_fit_its_label_is_not_unpacked(
+    request_: ScoreRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool, hw: tuple[int, ...]
+) -> None:
+    file = tmp_path / ("p/x.npz" if is_folder else "p.npz")
+    file.parent.mkdir(exist_ok=True)
+    np.savez_compressed(file, x=np.zeros(hw, np.uint8))
+    monkeypatch.setattr(np.lib.format, "read_array", pytest.fail)
+    with pytest.raises(DataError, match=r"16000x16000 pixels .*, but its label has 29x17"):
+        score_masks(replace(request_, predictions=file.parent if is_folder else file))
+
+
 @pytest.mark.parametrize("hw", [(20, 31), (31, 27), (27, 40), (13, 31)])
 def test_masks_of_another_aspect_ratio_are_not_resized(tmp_path: Path, hw: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="another aspect ratio"):
