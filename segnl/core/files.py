@@ -42,6 +42,12 @@ _WRITE_REMEDIES = {
 }
 
 
+def cannot_write(path: Path, err: OSError) -> MachineError:
+    """Returns the error about a file or folder that cannot be written, with what to do about it."""
+    remedy = _WRITE_REMEDIES.get(err.errno or 0, "free some space or choose another place")
+    return MachineError(f"{path}: cannot be written ({err.strerror}); {remedy}")
+
+
 def write_atomic(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     """Writes `data` to `path` atomically: whatever dies when, a reader sees the whole old file or the whole new one.
 
@@ -79,8 +85,7 @@ def write_together(files: Mapping[Path, bytes], *, is_synced: bool = True) -> No
                 temporary.unlink()
         if not isinstance(err, OSError):
             raise
-        remedy = _WRITE_REMEDIES.get(err.errno or 0, "free some space or choose another place")
-        raise MachineError(f"{path}: cannot be written ({err.strerror}); {remedy}") from err
+        raise cannot_write(path, err) from err
     if is_synced:
         for parent in {path.parent for path in files}:
             with suppress(OSError):  # the rename survives a power cut too, on file systems that can sync a folder
@@ -210,5 +215,5 @@ def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> 
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         except OSError as err:
-            raise MachineError(f"{path}: cannot be written ({err.strerror}); free some space") from err
+            raise cannot_write(path, err) from err
         yield

@@ -91,8 +91,12 @@ class ResultCache:
         return cls(not_a_link(folder / "cache"))
 
     def path(self, name: str, key: JSONDict) -> Path:
-        """Where the result lies or would lie: FOLDER/NAME-DIGEST.json; the path without suffix is for further files."""
+        """Where the result lies or would lie: FOLDER/NAME-DIGEST.json."""
         return self.folder / f"{name}-{digest_of(key)[:16]}.json"
+
+    def folder_of(self, name: str, key: JSONDict) -> Path:
+        """Where further files of the result lie: FOLDER/NAME-DIGEST. Raises ConfigError for a link in its place."""
+        return not_a_link(self.path(name, key).with_suffix(""))
 
     def load(
         self, name: str, key: JSONDict, *, is_valid: Callable[[Record], bool] = lambda record: True

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segnl.core.config import JSONDict
 from segnl.core.files import not_a_link, read_bytes, write_atomic
-from segnl.core.result_cache import digest_of
+from segnl.core.result_cache import ResultCache
 from segnl.models.backbones.base import Backbone
 from segnl.models.segmenter import Segmenter
 from segnl.runs.folder import features_folder
@@ -81,5 +81,5 @@ def kept_maps_of(run: Run, model: Segmenter) -> KeptMaps | None:
         "settings": [settings["backbone"] | {"weights": None}, settings["norm"], settings["batch_norm"]],
         "arithmetic": [recipe.eval.precision, recipe.train.channels_last],
     }
-    folder = not_a_link(features_folder(run.folder)) / f"images-{digest_of(key)[:16]}"
+    folder = ResultCache(not_a_link(features_folder(run.folder))).folder_of("images", key)
     return KeptMaps(folder, model.backbone, recipe.train.features.max_gib * 2**30)

@@ -21,8 +21,8 @@ from torch import Tensor, nn, optim
 from segnl.core import IGNORE
 from segnl.core.config import Config, JSONDict, validate
 from segnl.core.distributed import ProcessGroup
-from segnl.core.errors import CheckpointError, ConfigError, MachineError
-from segnl.core.files import ensure_writable, write_atomic
+from segnl.core.errors import CheckpointError, ConfigError
+from segnl.core.files import cannot_write, ensure_writable, write_atomic
 from segnl.core.outputs import mark, require_own
 from segnl.labels.table import ClassTable
 from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, require_checksum, to_safetensors
@@ -229,7 +229,7 @@ def keep_as_best(path: Path) -> None:
             return
         os.replace(temporary, best)
     except OSError as err:
-        raise MachineError(f"{best}: cannot be written ({err.strerror}); free some space") from err
+        raise cannot_write(best, err) from err
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = False) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from segnl.core.environment import versions
-from segnl.core.errors import MachineError, NonFiniteError
-from segnl.core.files import write_atomic
+from segnl.core.errors import NonFiniteError
+from segnl.core.files import cannot_write, write_atomic
 from segnl.core.run_log import read_log
 from segnl.data.sample import Batch
 from segnl.models.norm import resolve_norm
@@ -35,7 +35,7 @@ class JSONLLogger(Hook):
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as err:
-            raise MachineError(f"{path}: cannot be written ({err.strerror}); choose another place") from err
+            raise cannot_write(path, err) from err
 
     def on_start(self, trainer: Trainer) -> None:
         """Opens the log and writes the start, with the hashes of the initial weights where it is the first."""
@@ -92,7 +92,7 @@ class JSONLLogger(Hook):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as err:
-            raise MachineError(f"{self.path}: cannot be written ({err.strerror}); free some space") from err
+            raise cannot_write(self.path, err) from err
 
     def close(self) -> None:
         """Makes the log outlive a power cut."""
@@ -104,4 +104,4 @@ class JSONLLogger(Hook):
             os.fsync(file.fileno())
             file.close()
         except OSError as err:
-            raise MachineError(f"{self.path}: cannot be written ({err.strerror}); free some space") from err
+            raise cannot_write(self.path, err) from err

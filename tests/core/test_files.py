@@ -65,7 +65,7 @@ def test_a_full_disk_is_named_with_the_lock(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        f"{tmp_path / '.lock'}: cannot be written (File too large); free some space\n",
+        f"{tmp_path / '.lock'}: cannot be written (File too large); free some space or choose another place\n",
     )
 
 

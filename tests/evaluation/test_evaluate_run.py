@@ -475,6 +475,16 @@ def test_other_data_has_a_folder_of_its_own_and_each_result_says_whose_it_is(run
     assert (own.folder / "metrics.json").read_bytes() == before
 
 
+def test_masks_are_not_kept_through_a_link_in_the_cache(run, tmp_path):
+    masks = evaluated(run).masks
+    shutil.rmtree(masks.parent)
+    (tmp_path / "elsewhere").mkdir()
+    masks.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        evaluated(run)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize("data", [[], 5, None, "x"])
 def test_a_result_that_does_not_say_of_which_data_it_is_takes_no_place(run, tiny_data, data):
     own = evaluated(run)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from segnl.core.errors import CheckpointError, ConfigError
+from segnl.core.errors import CheckpointError, ConfigError, MachineError
 from segnl.models.weights.checksums import NO_CHECKSUM
 from segnl.runs.checkpoint import (
     Checkpoint,
@@ -131,6 +131,20 @@ def test_the_newest_two_are_kept(tmp_path):
         "step-00000010.safetensors",
         "step-00000100.safetensors",
     ]
+
+
+def test_a_folder_in_place_of_the_best_is_said(tmp_path):
+    (tmp_path / "best.safetensors").mkdir()
+    with pytest.raises(MachineError, match=r"cannot be written \(Is a directory\); move that folder"):
+        keep_as_best(save(checkpoint_path(tmp_path, 5), net()))
+
+
+@pytest.mark.parametrize("metadata", ["null", "5", "[]"])
+def test_a_header_without_metadata_is_no_checkpoint(tmp_path, metadata):
+    header = f'{{"__metadata__":{metadata}}}'.encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="not a"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_a_copy_under_another_name_is_no_checkpoint_of_the_run_and_stays(tmp_path):

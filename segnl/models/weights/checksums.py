@@ -40,7 +40,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[bytes, dict[str, str]]:
     try:
         safetensors.deserialize(data)
         (length,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (SafetensorError, struct.error, ValueError) as err:
         reason = f"{len(data)} bytes, truncated or of another kind"
         raise CheckpointError(f"{path}: not a whole checkpoint ({reason}); {remedy}") from err
