@@ -193,6 +193,17 @@ def test_weights_of_another_shape_are_refused_and_the_tensor_named(tmp_path):
         load_weights(net(4), checkpoint)
 
 
+@pytest.mark.parametrize(
+    "odd", [torch.tensor(1e300, dtype=torch.float64), torch.empty(1, dtype=torch.float4_e2m1fn_x2)]
+)
+def test_weights_that_float32_cannot_hold_are_refused(odd, tmp_path):
+    checkpoint = load_checkpoint(save(tmp_path / "c.safetensors", net(3)))
+    name = next(iter(checkpoint.model))
+    checkpoint.model[name] = odd.expand(checkpoint.model[name].shape)
+    with pytest.raises(CheckpointError, match=f"{name} NaN or infinite"):
+        load_weights(net(3), checkpoint)
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_optimiser_state_survives_saving(kind):
     def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:

@@ -48,9 +48,8 @@ def load_strict(
     infinite.
     """
     ours, names, counters = require_fit(model, state, source_name, where=where, skip=skip)
-    # A float64 value may be infinite as float32.
-    values = {names[name]: tensor.to(ours[names[name]].dtype) for name, tensor in state.items()}
-    require_finite({name: values[names[name]] for name in state}, where)
+    require_finite(state, where)
+    values = {names[name]: tensor for name, tensor in state.items()}
     values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
     kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
     model.load_state_dict(values | kept, strict=True)
@@ -84,9 +83,11 @@ def require_fit(
 
 
 def require_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises CheckpointError naming tensors that hold NaN or infinity."""
+    """Raises CheckpointError naming tensors that hold NaN or infinity, or a float64 that is infinite as float32."""
     wrong = [
-        name for name, own in state.items() if own.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(own).all())
+        name
+        for name, own in state.items()
+        if own.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(own.float()).all())
     ]
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)} NaN or infinite; fetch the file again, or use an earlier one")
