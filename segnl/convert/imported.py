@@ -14,7 +14,7 @@ from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.segmenter import BatchNormConfig, Logits, SegmentationModel, Segmenter, model_config, set_batch_norm
-from segnl.models.weights.strict import ImportReport, load_strict, require_fit
+from segnl.models.weights.strict import ImportReport, load_strict
 from segnl.video.classifier import VideoClassifier
 
 
@@ -85,16 +85,13 @@ def loaded(
 
     Raises CheckpointError for tensors that do not fit.
     """
-    with torch.device("meta"):
-        require_fit(_network(build()), tensors, source_name, where=where)
-    model = build()
-    model.report = load_strict(_network(model), tensors, source_name, where=where)
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            model = build()
+        network = model.segmenter if isinstance(model, ImportedModel) else model
+        model.report = load_strict(network, tensors, source_name, where=where)
     model.eval()
     return model
-
-
-def _network(model: nn.Module) -> nn.Module:
-    return model.segmenter if isinstance(model, ImportedModel) else model
 
 
 def resnet_section(backbone: Mapping[str, Tensor], where: str) -> JSONDict:

@@ -181,12 +181,9 @@ def _reader(config: Any, where: str, *types: str) -> _Reader:
 
 
 def _four(reader: Reader, key: str, default: tuple[int, ...]) -> list[int]:
-    """Returns four integers of at least 1; a list of as many blocks is built, so 256 at most."""
-
-    def is_valid(values: Sequence[int]) -> bool:
-        return len(values) == 4 and 1 <= min(values) <= max(values) <= 256
-
-    return reader.integers(key, default, is_valid, "four integers of 1 to 256")
+    """Returns four integers of 1 to 256: a list of as many blocks is built."""
+    expected = "four integers of 1 to 256"
+    return reader.integers(key, default, lambda own: len(own) == 4 and 1 <= min(own) <= max(own) <= 256, expected)
 
 
 def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]) -> list[list[bool]]:

@@ -42,26 +42,10 @@ def load_strict(
 ) -> ImportReport:
     """Loads `state` into `model`; `source_name` maps our parameter names to those in `state`.
 
-    skip: prefix of parameters that keep their values.
+    skip: prefix of parameters that keep their values. A model on the device "meta" is compared, and not loaded.
 
     Raises CheckpointError naming tensors that are missing, unknown, of another shape or type, NaN or
     infinite.
-    """
-    ours, names, counters = require_fit(model, state, source_name, where=where, skip=skip)
-    require_finite(state, where)
-    values = {names[name]: tensor for name, tensor in state.items()}
-    values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
-    model.load_state_dict(values | kept, strict=True)
-    return ImportReport(num_used=len(state), filled=counters)
-
-
-def require_fit(
-    model: nn.Module, state: Mapping[str, Tensor], source_name: Callable[[str], str], *, where: str, skip: str = "-"
-) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Checks names, shapes and types as `load_strict` does, for a model on the device "meta" too.
-
-    Returns the model's tensors by name, our names by those in `state`, and counters that `state` does not have.
     """
     ours = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(skip)}
     names = {source_name(name): name for name in ours}
@@ -79,7 +63,15 @@ def require_fit(
     if any(tensors for _, tensors in problems):
         text = "; ".join(f"{problem}: {listed(tensors)}" for problem, tensors in problems if tensors)
         raise CheckpointError(f"{where}: the tensors do not fit the model; {text}; is the config the file's own?")
-    return ours, names, counters
+    report = ImportReport(num_used=len(state), filled=counters)
+    if any(tensor.is_meta for tensor in ours.values()):
+        return report
+    require_finite(state, where)
+    values = {names[name]: tensor for name, tensor in state.items()}
+    values |= {names[name]: ours[names[name]].new_zeros(()) for name in counters}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(skip)}
+    model.load_state_dict(values | kept, strict=True)
+    return report
 
 
 def require_finite(state: Mapping[str, Tensor], where: str) -> None:
