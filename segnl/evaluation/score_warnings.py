@@ -49,7 +49,10 @@ def coverage_warnings(score: "MaskScore") -> list[str]:
         )
     without_label = int((score.counts.images.target.sum(axis=1) == 0).sum())
     if without_label:
-        warnings.append(f"{without_label} of {len(score.sample_ids)} images have no labelled pixel. They do not count.")
+        warnings.append(
+            f"{without_label} of {len(score.sample_ids)} images have no labelled pixel. They do not count in the exact "
+            "mIoU; some other definitions count them."
+        )
     labelled = np.flatnonzero(score.counts.confusion.target())
     if len(labelled) == 1:
         warnings.append(

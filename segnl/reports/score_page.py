@@ -54,6 +54,9 @@ def score_page(score: MaskScore) -> bytes:
         differing=[row for row in definitions if row[2] not in EQUAL],
         equal=[row for row in definitions if row[2] in EQUAL],
         meaning_text=score_text.meaning_text,
+        black="".join(
+            f"{name}, " for name, own in zip(score.table.names, score.table.palette, strict=True) if not own.any()
+        ),
         columns=[
             ("IoU %", confusion.iou()),
             ("Boundary IoU %", score.boundary_iou),

@@ -17,7 +17,7 @@ ABOUT_DEFINITIONS = (
 )
 ABOUT_BOUNDARY = "mIoU of the pixels near an edge of their class (0.5 % of the image's diagonal)"
 NAME_WIDTH = 24
-ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
+ABOUT_COLUMNS = "(in %; acc: recall; prec: precision; share: of all labelled pixels; -: undefined)"
 EQUAL = ("+0.00", "-0.00")
 UNDEFINED = "It prints no number for these masks."
 ALL_DEFINITIONS = "--json OUT.json also writes a page with all definitions and their sources."

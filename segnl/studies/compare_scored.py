@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from segnl.core.archives import sha256_of
+from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import read_json
 from segnl.core.log import one_line
@@ -51,7 +52,21 @@ class Result:
     @property
     def miou(self) -> float:
         """Mean IoU over the classes in label or prediction, a fraction; NaN without any."""
-        return mean_of_defined(ratio(self.counts.intersection.sum(axis=0), self.counts.union.sum(axis=0)))
+        return mean_of_defined(self._iou)
+
+    @property
+    def miou_of_labelled(self) -> float:
+        """Mean IoU over the classes in the labels, which models are compared by, a fraction."""
+        return mean_of_defined(self._iou[self.counts.target.any(axis=0)])
+
+    @property
+    def has_stray_class(self) -> bool:
+        """Whether a class is predicted that is in no label."""
+        return bool((self.counts.union.any(axis=0) & ~self.counts.target.any(axis=0)).any())
+
+    @property
+    def _iou(self) -> Floats:
+        return ratio(self.counts.intersection.sum(axis=0), self.counts.union.sum(axis=0))
 
 
 @dataclass(frozen=True)

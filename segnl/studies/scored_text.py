@@ -31,6 +31,7 @@ MAX_PAIRS = 3
 GROUPS = (
     "The images are of {count} groups (drives or scenes), whose images resemble each other; each counts as one image."
 )
+FEW_GROUPS = 10
 CONDITIONS = "What was equal between the models, as far as it is known:"
 
 
@@ -108,13 +109,18 @@ def _model_dict(results: Sequence[Result]) -> JSONDict:
 def _score_lines(comparison: ScoredComparison) -> list[str]:
     num_images, num_classes = comparison.any_counts.target.shape
     width_of_names = max(map(len, comparison.models))
-    lines = [f"{num_images} images, {num_classes} classes; differences are of scores before rounding"]
+    has_stray = any(own.has_stray_class for results in comparison.models.values() for own in results)
+    basis = ", over the classes in the labels" * has_stray
+    lines = [f"{num_images} images, {num_classes} classes; differences are of scores before rounding{basis}"]
     for name, results in comparison.models.items():
         miou = [100 * result.miou for result in results]
         seeds = [result.seed for result in results if result.seed is not None]
         of_seeds = f" of seeds {', '.join(map(str, seeds))}" if len(seeds) == len(results) else ""
         values = ", ".join(f"{value:.2f}" for value in miou)
         scores = f"   mean of {len(miou)} results{of_seeds}: {values}" if len(miou) > 1 else ""
+        if has_stray:
+            labelled = sum(100 * result.miou_of_labelled for result in results) / len(results)
+            scores = f"   over the classes in the labels {labelled:6.2f} %{scores}"
         lines.append(f"{name:<{width_of_names}}  mIoU {sum(miou) / len(miou):6.2f} %{scores}")
     return lines
 
@@ -134,6 +140,8 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
         text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         sentences.append(text)
     about_groups = [] if num_groups == 1 else [GROUPS.format(count=num_groups)]
+    if num_groups is not None and 1 < num_groups < FEW_GROUPS:
+        about_groups[0] += " With so few groups the interval itself is uncertain."
     return [*sentences, *([INDEPENDENT] if num_groups is None else about_groups)]
 
 

@@ -61,7 +61,7 @@ def test_the_screen_ends_with_the_exact_miou_and_shows_no_absent_class_and_no_lo
     table = lines[lines.index("class                       IoU     acc    prec      F1   share") :]
     assert [line[:24].strip() for line in table[1:4]] == ["road", "sky", "tree, tree, tree, tree,"]
     assert table[4] == "(not shown, as in neither labels nor predictions: 3 of 6)"
-    assert table[5] == "(in %; acc: recall; prec: precision; share: of all labelled pixels)"
+    assert table[5] == "(in %; acc: recall; prec: precision; share: of all labelled pixels; -: undefined)"
     assert table[6] == "-" * len(table[0])
     assert table[7].startswith("mIoU                       63.64   mean over 3 of 6 classes")
 

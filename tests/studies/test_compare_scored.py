@@ -115,6 +115,26 @@ def test_the_text_names_the_classes_whose_interval_excludes_0_with_the_largest_f
     assert len(differences) > 1
 
 
+def test_scores_over_the_labelled_classes_stand_beside_those_that_count_a_stray_class(tmp_path: Path) -> None:
+    def counts(accuracy: float, seed: int, *, stray: int) -> ScoredCounts:
+        own = counts_of(accuracy, seed)
+        union, target, hits = own.union.copy(), own.target.copy(), own.intersection.copy()
+        hits[:, 2] = target[:, 2] = 0
+        union[:, 2] = stray
+        return replace(own, intersection=hits, target=target, union=union)
+
+    files = [save(tmp_path, "a", counts(0.8, 1, stray=1)), save(tmp_path, "b", counts(0.7, 2, stray=0))]
+    comparison = compare_scored(files)
+    (of_a,), (of_b,) = comparison.models.values()
+    assert of_a.miou == pytest.approx(of_a.miou_of_labelled * 2 / 3)
+    assert of_b.miou == of_b.miou_of_labelled
+    (pair,) = comparison.pairs
+    assert pair.difference == pytest.approx(of_b.miou_of_labelled - of_a.miou_of_labelled)
+    first, line, *_ = scored_text(comparison, width=200).splitlines()
+    assert first.endswith("before rounding, over the classes in the labels")
+    assert line.endswith(f"over the classes in the labels  {100 * of_a.miou_of_labelled:.2f} %")
+
+
 def test_warnings_about_the_masks_are_repeated(tmp_path: Path) -> None:
     counts = counts_of(0.7, 1)
     files = [
