@@ -4,6 +4,7 @@ Nothing is unpacked, so a member's name leads nowhere; one that is no plain path
 same, since other programs would unpack it elsewhere.
 """
 
+import errno
 import functools
 import hashlib
 import io
@@ -20,6 +21,8 @@ from segnl.core.files import open_regular
 MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**25, 64
 """Of an archive's list of members (a third of a million names, half a gigabyte in each process), and of folders in
 folders."""
+MAX_FOLDER_BYTES = 2**28
+"""Of memory for an archive's folders, at about 800 bytes and the path each."""
 MAX_MEMBER_BYTES = 2**30
 MAX_RATIO, FREE_BYTES = 100, 2**30
 """An archive whose members are together more than this many times its size, and above FREE_BYTES, is a bomb."""
@@ -52,6 +55,7 @@ class _Archive:
             raise DataError(f"{path}: cannot be read as a zip archive ({reason}); download it again") from err
         self.members: dict[str, zipfile.ZipInfo] = {}
         self.folders: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
+        self.folder_bytes = 0
         for info in self.zip.infolist():
             self._add(path, info)
         size = sum(info.file_size for info in self.members.values())
@@ -72,13 +76,18 @@ class _Archive:
         if name in self.members:
             raise DataError(f"{path}: holds {name!r} twice; pack it again")
         self.members[name] = info
-        above = ""
-        for part in parents:
-            folder = f"{above}/{part}".lstrip("/")
-            self.folders[above][1].add(part)
-            self.folders.setdefault(folder, (set(), set()))
-            above = folder
-        self.folders[above][0].add(last)
+        self._folder("/".join(parents))[0].add(last)
+
+    def _folder(self, name: str) -> tuple[set[str], set[str]]:
+        """Returns the names in a folder; adds it, and the folders above it, if it is new."""
+        if name not in self.folders:
+            self.folder_bytes += 800 + len(name)
+            if self.folder_bytes > MAX_FOLDER_BYTES:
+                raise DataError(f"{self.path}: has more than {len(self.folders):,} folders; unpack the archive")
+            self.folders[name] = (set(), set())
+            above, _, last = name.rpartition("/")
+            self._folder(above)[1].add(last)
+        return self.folders[name]
 
     def find(self, folder: str, *, recursive: bool) -> Iterator[str]:
         """Yields the visible files of a folder by name, then those of each sub-folder."""
@@ -87,17 +96,24 @@ class _Archive:
         for name in folders if recursive else ():
             yield from self.find(f"{folder}/{name}".lstrip("/"), recursive=True)
 
+    def member(self, name: str) -> zipfile.ZipInfo:
+        """Returns the entry of a member. Raises FileNotFoundError for none."""
+        if name not in self.members:
+            raise FileNotFoundError(errno.ENOENT, "no such file in the archive", str(self.path / name))
+        return self.members[name]
+
     def read(self, name: str) -> bytes:
         """Returns the bytes of a member. Raises FileNotFoundError for none, MemberError for one that is damaged."""
-        info = self.members.get(name)
-        if info is None:
-            raise FileNotFoundError(name)
+        info = self.member(name)
         if info.flag_bits & 1:
             raise MemberError("it is encrypted; pack it without a password")
         if info.file_size > MAX_MEMBER_BYTES:
             raise MemberError(f"it unpacks to {info.file_size:,} bytes; unpack the archive")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others without bound
+            raise MemberError(f"it is compressed by method {info.compress_type}; pack it again with deflate (zip)")
         try:
-            return self.zip.read(info)
+            with self.zip.open(info) as file:
+                return file.read(max(1, info.file_size))  # without a number zipfile unpacks up to 2 GiB
         except _UNPACK_ERRORS as err:
             raise MemberError(f"damaged in the archive: {str(err).splitlines()[0]}") from err
 
@@ -176,9 +192,7 @@ def size_of(path: Path) -> int:
     if place is None:
         return path.stat().st_size
     archive, name = place
-    if name not in archive.members:
-        raise FileNotFoundError(2, "No such file in the archive", str(path))
-    return archive.members[name].file_size
+    return archive.member(name).file_size
 
 
 def bytes_of(path: Path) -> bytes:

@@ -26,7 +26,7 @@ from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import COLOURED, FileError, image_hw, mode_and_palette, read_colours, read_image, read_label
-from segnl.labels.table import distinct_colour, read_tsv
+from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
@@ -409,6 +409,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     if len(ids) < 2:
         raise DataError(f"{root}: the labels hold {ids or 'nothing'} only; expected two classes at least")
     if ids[-1] > IGNORE:
+        _require_class_count(root, len(ids))
         plan.data["label_map"] = {f"class_{i}": [i] for i in ids}
         plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; rename and join the {len(ids)} in data.label_map")
         return
@@ -451,6 +452,9 @@ def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, i
     names = [name for _, name, _ in rows]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{plan.home}: two classes are called '{doubled}', but for spaces; give each its own name")
+    if "" in names:
+        raise DataError(f"{plan.home}: a class has an empty name; give it one")
+    _require_class_count(plan.home, len(names))
     where = "classes.tsv"
     if plan.home == Path(plan.data["root"]):
         plan.rows = rows
@@ -458,6 +462,12 @@ def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, i
         where = "data.label_map"
         plan.data["label_map"] = {name: [file_id] for file_id, name, _ in rows}
     plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in {where}")
+
+
+def _require_class_count(root: Path, count: int) -> None:
+    if not 2 <= count <= MAX_CLASSES:
+        advice = ONE_CLASS if count < 2 else "join some, or ignore them"
+        raise DataError(f"{root}: has {count} classes; expected 2 to {MAX_CLASSES}: {advice}")
 
 
 def _home(root: Path) -> Path:

@@ -12,11 +12,10 @@ from segnl.core.config import read_file
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.annotations.yolo import class_names
 from segnl.labels import cityscapes
-from segnl.labels.table import ClassTable, Row, distinct_colour, read_tsv
+from segnl.labels.table import MAX_CLASSES, ClassTable, Row, distinct_colour, read_tsv
 
 PredictionIds = Literal["file", "train"]
 IDS_IN_WORDS: dict[PredictionIds, str] = {"file": "the ids of the class table", "train": "train ids (0, 1, 2 ...)"}
-MAX_CLASSES = 253
 NO_CLASS = 255
 UNKNOWN = 254
 _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"

@@ -12,7 +12,7 @@ from pydantic import Field
 from segnl.core import IGNORE
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
-from segnl.labels.table import ONE_CLASS, ClassTable, colour_text, distinct_colour, free_id
+from segnl.labels.table import MAX_CLASSES, ONE_CLASS, ClassTable, colour_text, distinct_colour, free_id
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Value = Annotated[int, Field(ge=0, le=65_535)] | str | tuple[Level, Level, Level]
@@ -35,6 +35,8 @@ def mapped_table(setting: LabelMapSetting, own: ClassTable | None, *, ignore_ids
     names = [name for name in setting if name != IGNORED]
     if len(names) < 2:
         raise ConfigError(f"{KEY}: has {len(names)} classes; {ONE_CLASS}")
+    if len(names) > MAX_CLASSES:
+        raise ConfigError(f"{KEY}: has {len(names)} classes; expected at most {MAX_CLASSES}: join or ignore some")
     if any(setting[name] == REST for name in names):
         raise ConfigError(f"{KEY}: only {IGNORED} may be '{REST}'; list the values of each class")
     ignores_rest = setting.get(IGNORED) == REST

@@ -15,7 +15,9 @@ from segnl.core.archives import text_lines
 from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.errors import ConfigError, DataError
 
-_UNKNOWN = 254  # marks an id that no label may hold in the lookup table; hence at most 253 classes
+_UNKNOWN = 254  # marks an id that no label may hold in the lookup table
+MAX_CLASSES = 253
+"""Of a table: 254 and 255 mark other pixels."""
 
 
 class ClassTable:
@@ -69,8 +71,8 @@ class ClassTable:
 
     def _check(self) -> None:
         count = self.num_classes
-        if not 1 <= count < _UNKNOWN:
-            raise ValueError(f"a class table of {count} classes; 1 to {_UNKNOWN - 1} fit 8-bit labels")
+        if not 1 <= count <= MAX_CLASSES:
+            raise ValueError(f"a class table of {count} classes; 1 to {MAX_CLASSES} fit 8-bit labels")
         if len(self.palette) != count or len(self.file_ids) != count:
             raise ValueError(
                 f"{count} names, {len(self.palette)} colours, {len(self.file_ids)} file ids; counts must agree"
@@ -286,6 +288,6 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
         if any(row.file_id == earlier.file_id or name == earlier.name for earlier in rows):
             raise DataError(f"{path}: line {number} repeats an index or a name: {line!r}; use each once")
         rows.append(row)
-    if not 1 <= len(rows) < _UNKNOWN:
-        raise DataError(f"{path}: names {len(rows)} classes; expected 1 to {_UNKNOWN - 1}")
+    if not 1 <= len(rows) <= MAX_CLASSES:
+        raise DataError(f"{path}: names {len(rows)} classes; expected 1 to {MAX_CLASSES}")
     return rows

@@ -2,13 +2,15 @@
 
 import multiprocessing
 import os
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from segnl.core import archives
-from segnl.core.archives import bytes_of, is_file, is_folder, open_file, sha256_of, size_of
+from segnl.core.archives import bytes_of, is_file, is_folder, open_file, sha256_of, size_of, text_lines
 from segnl.core.errors import DataError
 from segnl.core.find_files import find_files
 
@@ -117,3 +119,41 @@ def test_forked_processes_do_not_share_the_position_in_the_file(tmp_path):
         results = [pool.apply_async(_read_all, (paths,)) for _ in range(6)]
         assert _read_all(paths) == [*contents.values()]
         assert all(result.get(timeout=60) == [*contents.values()] for result in results)
+
+
+def bomb(path: Path, method: int, content: bytes) -> Path:
+    """Packs one member, whose entries say that it unpacks to 100 bytes."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a", content)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", len(content)), struct.pack("<I", 100)))
+    return path
+
+
+def test_a_member_that_lies_about_its_size_is_not_unpacked(tmp_path):
+    content = bytes(2**25)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="damaged in the archive: Bad CRC-32"):
+            bytes_of(bomb(tmp_path / "deflated.zip", zipfile.ZIP_DEFLATED, content) / "a")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with pytest.raises(OSError, match=f"compressed by method {method}; pack it again with deflate"):
+            bytes_of(bomb(tmp_path / f"{method}.zip", method, content) / "a")
+
+
+def test_folders_in_an_archive_are_bounded(tmp_path, monkeypatch):
+    archive = pack(tmp_path / "a.zip", {f"{i}/b/c/d": b"" for i in range(9)})
+    monkeypatch.setattr(archives, "MAX_FOLDER_BYTES", 27 * 810)
+    assert len(listed(archive)) == 9
+    monkeypatch.setattr(archives, "MAX_FOLDER_BYTES", 20 * 810)
+    archives._opened.cache_clear()
+    with pytest.raises(DataError, match=r"a\.zip: has more than 21 folders; unpack the archive"):
+        listed(archive)
+
+
+def test_a_text_that_is_not_in_the_archive_is_said_to_be_missing(tmp_path):
+    archive = pack(tmp_path / "a.zip", {"b": b""})
+    with pytest.raises(DataError, match=r"a\.zip/c: cannot be read \(no such file in the archive\); expected words"):
+        text_lines(archive / "c", "words")

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -340,7 +341,6 @@ BAD_LABELME = {
         {},
         "shapes.0.points: lies far outside of its image of 37x53 pixels",
     ),
-    "name": ([{"label": " ", "points": [[0, 0], [9, 9], [0, 9]]}], {}, "a class has an empty name"),
     "key": ([{"points": []}], {}, "shapes.0.label: Field required"),
     "image": ([], {"imagePath": "b/c.jpg", "other": 1}, "height and width are 37 and 53, but a.jpg has 5x5"),
     "mask": (
@@ -365,6 +365,13 @@ def test_classes_that_differ_in_spaces_only_are_refused(tmp_path):
     for stem, name in (("a", "big cat"), ("b", "big  cat")):
         write_labelme(tmp_path / stem, [{"label": name, "points": [[0, 0], [9, 0], [9, 9]]}])
     with pytest.raises(DataError, match="two classes are called 'big cat', but for spaces"):
+        plan_folder(tmp_path)
+
+
+def test_a_class_of_spaces_is_refused(tmp_path):
+    for stem in "ab":
+        write_labelme(tmp_path / stem, [{"label": " ", "points": [[0, 0], [9, 9], [0, 9]]}])
+    with pytest.raises(DataError, match="a class has an empty name; give it one"):
         plan_folder(tmp_path)
 
 
@@ -402,6 +409,15 @@ def write_panoptic(root: Path, segments: list[dict[str, int]], pixels: np.ndarra
     folder.with_suffix(".json").write_text(json.dumps(content | over))
 
 
+def write_two_panoptic(root: Path, segments: list[dict[str, int]], pixels: np.ndarray, **over: Any) -> None:
+    two = [(7, "a"), (8, "b")]
+    images = [{"id": i, "file_name": f"{name}.jpg", "height": HW[0], "width": HW[1]} for i, name in two]
+    labels = [{"image_id": i, "file_name": f"{name}.png", "segments_info": segments} for i, name in two]
+    write_panoptic(root, segments, pixels, images=images, annotations=labels, **over)
+    for path in (root / "train2017" / "a.jpg", root / "annotations" / "panoptic_train2017" / "a.png"):
+        shutil.copy(path, path.with_stem("b"))
+
+
 def test_panoptic_segments_become_their_categories_and_segment_0_is_ignored(tmp_path):
     ids = np.random.default_rng(0).choice([0, 5, 300, 70_000], HW)
     segments = [{"id": 5, "category_id": 90}, {"id": 300, "category_id": 3}, {"id": 70_000, "category_id": 90}]
@@ -415,12 +431,7 @@ def test_panoptic_segments_become_their_categories_and_segment_0_is_ignored(tmp_
     for row in range(HW[0]):
         for column in range(HW[1]):
             assert label[row, column] == {0: 255, 5: 1, 300: 0, 70_000: 1}[ids[row, column]]
-    write_image(tmp_path / "train2017" / "b.jpg")
-    Image.open(annotations.files[1]).save(annotations.files[1].with_name("b.png"))
-    two = [(7, "a"), (8, "b")]
-    images = [{"id": i, "file_name": f"{name}.jpg", "height": HW[0], "width": HW[1]} for i, name in two]
-    labels = [{"image_id": i, "file_name": f"{name}.png", "segments_info": segments} for i, name in two]
-    write_panoptic(tmp_path, segments, ids, images=images, annotations=labels)
+    write_two_panoptic(tmp_path, segments, ids)
     assert plan_folder(tmp_path).data["label_folder"] == "segnl_labels"
 
 
@@ -431,12 +442,39 @@ def test_panoptic_segments_become_their_categories_and_segment_0_is_ignored(tmp_
         ([{"id": 5, "category_id": 4}], {}, r"annotations\.0: category 4 is not in the file"),
         ([{"id": 5, "category_id": 3}], {"images": []}, r"annotations\.0: image 7 is not in the file"),
         ([{"id": "x", "category_id": 3}], {}, r"annotations\.0\.segments_info\.0\.id: .*expected COCO panoptic"),
+        ([{"id": 0, "category_id": 3}], {}, r"annotations\.0\.segments_info\.0\.id: .*greater than or equal to 1"),
+        (
+            [{"id": 5, "category_id": 3}, {"id": 5, "category_id": 90}],
+            {},
+            r"annotations\.0\.segments_info: an id is listed twice",
+        ),
+        (
+            [{"id": 5, "category_id": 3}],
+            {"images": [{"id": 7, "file_name": name, "height": 37, "width": 53} for name in ("b.jpg", "a.jpg")]},
+            "images: two have id 7",
+        ),
     ],
 )
 def test_a_broken_panoptic_file_is_one_line(segments, over, message, tmp_path):
     write_panoptic(tmp_path, segments, np.full(HW, 5), **over)
     with pytest.raises(DataError, match=message):
         drawn(coco, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["sea"], "has 1 classes; expected 2 to 253: .* name the background"),
+        ([str(i) for i in range(254)], "has 254 classes; expected 2 to 253"),
+        ([str(i) for i in range(257)], "has 257 classes; expected 2 to 253"),
+        (["sea", ""], "a class has an empty name"),
+    ],
+)
+def test_panoptic_categories_that_no_class_table_holds_are_refused_before_the_first_file(names, message, tmp_path):
+    categories = [{"id": 3 + i, "name": name} for i, name in enumerate(names)]
+    write_two_panoptic(tmp_path, [{"id": 5, "category_id": 3}], np.full(HW, 5), categories=categories)
+    with pytest.raises(DataError, match=message):
+        plan_folder(tmp_path)
 
 
 def rotate(image: Path, orientation: int = 3) -> None:

@@ -77,6 +77,7 @@ def test_cityscapes_classes_are_named_and_its_other_ids_stay_ignored():
         ({"a": ("#00000",), "b": ("#000000",)}, 'expected a colour such as "#ff00aa"'),
         ({"a": "rest", "b": (4,)}, "only ignore may be 'rest'"),
         ({"a": (), "b": (4,)}, r"label_map\.a: is empty"),
+        ({str(i): (i,) for i in range(254)}, "has 254 classes; expected at most 253"),
     ],
 )
 def test_a_map_that_contradicts_itself_or_leaves_a_class_out_is_refused(setting, message):

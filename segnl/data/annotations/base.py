@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from segnl.core import IGNORE
 from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids
 from segnl.core.config import error_place
@@ -89,19 +88,14 @@ def json_files(files: Iterable[Path], *keys: str) -> list[Path]:
     return [path for path, content in contents if all(word in content for word in words)]
 
 
-def ids_of(names: Iterable[str], path: Path) -> tuple[list[str], dict[str, int]]:
+def ids_of(names: Iterable[str]) -> tuple[list[str], dict[str, int]]:
     """Returns the classes by id, and the id of each name: 0 for a name of the background, 1, 2, 3 ... for the others.
 
-    A class is written with single spaces, since it stands in classes.tsv. path: for messages.
-    Raises FileError for more names than ids, and for an empty one.
+    A class is written with single spaces, since it stands in classes.tsv.
     """
     own = list(dict.fromkeys(names))
-    if any(not name.split() for name in own):
-        raise FileError(path, "classes", "a class has an empty name; give it one")
     background = next((name for name in own if name.lower() in BACKGROUND_WORDS), None)
     classes = ["background", *(name for name in own if name != background)]
-    if len(classes) > IGNORE:
-        raise FileError(path, "classes", f"names {len(classes) - 1} classes; expected at most {IGNORE - 1}")
     ids = {name: index for index, name in enumerate(classes[1:], start=1)}
     return [" ".join(name.split()) for name in classes], ids | ({} if background is None else {background: 0})
 

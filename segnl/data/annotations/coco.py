@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
@@ -65,7 +65,7 @@ class _Instances(BaseModel):
 
 
 class _Segment(BaseModel):
-    id: int
+    id: Annotated[int, Field(ge=1, lt=2**24)]
     category_id: int
 
 
@@ -97,7 +97,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     parsed = [(path, _parse(path)) for path in candidates]
     categories = _categories([(path, instances.categories) for path, instances in parsed])
     used = {own.category_id for _, instances in parsed for own in instances.annotations}
-    classes, id_of_name = ids_of((name for key, name in sorted(categories.items()) if key in used), parsed[0][0])
+    classes, id_of_name = ids_of((name for key, name in sorted(categories.items()) if key in used))
     ids = {key: id_of_name[name] for key, name in categories.items() if key in used}
     notes = []
     if len(ids) < len(categories):
@@ -148,7 +148,7 @@ def _find_panoptic(root: Path, files: Sequence[Path]) -> Annotations | None:
     notes = []
     for path, content in parsed:
         split = split_in(path.stem) or split_of(root, path)
-        of_id = {own.id: own for own in content.images}
+        of_id = _by_id(path, content.images)
         num_before = len(images)
         for i, own in enumerate(content.annotations):
             image, label = of_id.get(own.image_id), labels.get((path, own.file_name))
@@ -156,6 +156,8 @@ def _find_panoptic(root: Path, files: Sequence[Path]) -> Annotations | None:
             if image is None or unknown is not None:
                 detail = f"image {own.image_id}" if image is None else f"category {unknown and unknown.category_id}"
                 raise FileError(path, "format", f"annotations.{i}: {detail} is not in the file; export it again")
+            if len({segment.id for segment in own.segments_info}) < len(own.segments_info):
+                raise FileError(path, "format", f"annotations.{i}.segments_info: an id is listed twice; keep one")
             file = _file_of(root, path, image.file_name, split, by_name)
             if file is not None and label is not None:
                 images.append(AnnotatedImage(file, split, partial(_draw_panoptic, path, file, label, image, own, ids)))
@@ -185,11 +187,8 @@ def _draw_panoptic(path: Path, file: Path, png: Path, image: _Image, own: _Segme
 
 def _parse(path: Path) -> _Instances:
     instances = validated(path, _Instances, "COCO instances with polygons or run lengths (RLE)")
-    known_images = {own.id: own for own in instances.images}
+    known_images = _by_id(path, instances.images)
     known_categories = {own.id for own in instances.categories}
-    if len(known_images) < len(instances.images):
-        doubled = Counter(own.id for own in instances.images).most_common(1)[0][0]
-        raise FileError(path, "format", f"images: two have id {doubled}; give each its own")
     for i, own in enumerate(instances.annotations):
         if own.image_id not in known_images:
             raise FileError(
@@ -201,6 +200,12 @@ def _parse(path: Path) -> _Instances:
             image = known_images[own.image_id]
             _check_polygons(path, i, own.segmentation, (image.height, image.width))
     return instances
+
+
+def _by_id(path: Path, images: Sequence[_Image]) -> dict[int | str, _Image]:
+    if doubled := [key for key, count in Counter(own.id for own in images).items() if count > 1]:
+        raise FileError(path, "format", f"images: two have id {doubled[0]}; give each its own")
+    return {own.id: own for own in images}
 
 
 def _check_polygons(path: Path, i: int, polygons: list[list[float]], hw: tuple[int, int]) -> None:

@@ -70,7 +70,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     listed = _listed(root)
     used = {shape.label for _, content in parsed for shape in content.shapes}
     unlisted = sorted(used - {IGNORED} - set(listed))
-    classes, ids = ids_of([*listed, *unlisted], parsed[0][0])
+    classes, ids = ids_of([*listed, *unlisted])
     images = []
     for path, content in parsed:
         named = path.parent / content.imagePath.replace("\\", "/")

@@ -54,7 +54,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
         raise DataError(f"{found[1][0]}: {found[0][0].name} names classes and splits too; keep one of them")
     path, settings = found[0]
     names = class_names(path, settings)
-    classes, id_of_name = ids_of(names.values(), path)
+    classes, id_of_name = ids_of(names.values())
     ids = {key: id_of_name[name] for key, name in names.items()}
     images, labels, notes = [], [], []
     present = set(files)
