@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -230,6 +230,19 @@ def keep_as_best(path: Path) -> None:
         os.replace(temporary, best)
     except OSError as err:
         raise cannot_write(best, err) from err
+
+
+def keep_unscored_best(run: Path, scored_steps: Collection[int]) -> None:
+    """Renames RUN/best.safetensors unless its score is known: the next best may be worse and would replace it."""
+    best = run / BEST
+    try:
+        step = load_checkpoint(best).step if best.exists() else None
+    except CheckpointError:  # damaged
+        return
+    if step is not None and step not in scored_steps:
+        aside = best.with_name(f"best-of-step-{step:08d}{SUFFIX}")
+        best.rename(aside)
+        warnings.warn(f"{best}: the run's log.jsonl has lost its score; kept as {aside.name}", stacklevel=2)
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = False) -> None:

@@ -100,7 +100,9 @@ def _check_same_training(
     if differing:
         more = recipe.train.num_steps > checkpoint.recipe["train"]["max_steps"]
         hint = (
-            "add --extend to train a finished run for more steps, " if differing == ["train.max_steps"] and more else ""
+            "add --extend continued to train a finished run for more steps, "
+            if differing == ["train.max_steps"] and more
+            else ""
         )
         raise ConfigError(
             f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "

@@ -126,6 +126,8 @@ def compare_scored(
             "B=FILE,FILE"
         )
     models = _aligned(models)
+    for results in models.values():
+        _require_distinct(results)
     sample_ids = next(iter(models.values()))[0].counts.sample_ids
     if group is not None:
         groups = named_groups(group, sample_ids, lists=Path(), key="--group")
@@ -148,6 +150,8 @@ def _split(texts: Sequence[str]) -> tuple[dict[str, list[Path]], list[Path]]:
         name, files = match.groups()
         if name in named:
             raise ConfigError(f"{name}: is named twice; list all its results at once: {name}=FILE,FILE")
+        if not all(files.split(",")):
+            raise ConfigError(f"{text}: has an empty name of a file; expected NAME=FILE,FILE")
         named[name] = [_existing(file) for file in files.split(",")]
     return named, unnamed
 
@@ -209,10 +213,6 @@ def _by_recipe(results: Sequence[Result], *, taken: Mapping[str, Any]) -> dict[s
         group = next(same, None)
         if group is None:
             groups.append([result])
-        elif result.seed in [own.seed for own in group]:
-            raise ConfigError(
-                f"{result.path}: has recipe and seed of another of these runs, so it is no further result; leave it out"
-            )
         else:
             group.append(result)
     names = _names([[own.path for own in group] for group in groups])
@@ -245,11 +245,20 @@ def _aligned(models: Mapping[str, Sequence[Result]]) -> dict[str, list[Result]]:
     """Returns the models with their images in one order. Raises ConfigError where images, labels or classes differ."""
     first = next(iter(models.values()))[0]
     order = sorted(first.counts.sample_ids)
-    for name, results in models.items():
-        digests = [own.counts.prediction_digests for own in results if own.counts.prediction_digests]
-        if len(set(digests)) < len(digests):
-            raise ConfigError(f"{name}: two of its results hold the same masks; a result counts once")
     return {name: [_in_order(own, order, first) for own in results] for name, results in models.items()}
+
+
+def _require_distinct(results: Sequence[Result]) -> None:
+    """Raises ConfigError where two results of a model are of one training: copies, or its best and its last weights."""
+    for first, second in itertools.combinations(results, 2):
+        counts = [(own.counts.intersection, own.counts.union, own.counts.prediction_digests) for own in (first, second)]
+        if _is_same_recipe(first.training, second.training) and first.seed == second.seed:
+            reason = "has the recipe and the seed"
+        elif all(np.array_equal(*pair) for pair in zip(*counts, strict=True)):
+            reason = "holds the masks"
+        else:
+            continue
+        raise ConfigError(f"{second.path}: {reason} of {first.path}, so it is no further result; leave it out")
 
 
 def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:

@@ -134,7 +134,7 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     images = " on these images, which are all of one group" if num_groups == 1 else " and new images"
     if several:
         sentences.append(SEVERAL_RESULTS.format(images=images))
-    if any(pair.p is None for pair in pairs):
+    if any(len(results) == 1 for results in comparison.models.values()):
         sentences.append(ONE_RESULT.format(which=_single(comparison)))
     if not several and len(pairs) > 1:
         text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."

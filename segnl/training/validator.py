@@ -17,7 +17,7 @@ from segnl.evaluation.inference import ClassScores, LogitScores, MeanProbabiliti
 from segnl.evaluation.predictor import Predictor
 from segnl.metrics.scalars.find import metric_values
 from segnl.ops.pixel_loss import pixel_cross_entropy
-from segnl.runs.checkpoint import checkpoint_path, keep_as_best
+from segnl.runs.checkpoint import checkpoint_path, keep_as_best, keep_unscored_best
 from segnl.runs.recipe import TrainConfig
 from segnl.training.hooks import Hook, Validation
 from segnl.training.saver import CheckpointSaver, is_due
@@ -35,14 +35,18 @@ class Validator(Hook):
         self.train, step = trainer.recipe.train, trainer.step_number
         self.best, self.num_since_best = -math.inf, 0
         group = trainer.group
-        logged = group.run_on_rank0(lambda: _logged_validations(trainer.folder, up_to_step=step))
+        logged = group.run_on_rank0(lambda: _logged_validations(trainer.folder))
         extended_at = self.train.extended[-1].at if self.train.extended else 0
         for validated_step, line in logged.items():
+            if validated_step > step:  # of an earlier start, which had come further
+                continue
             self._note(line.get("miou"), line.get("loss"))
             if validated_step <= extended_at:
                 self.num_since_best = 0
         self.is_validation_missing = group.run_on_rank0(lambda: is_validation_missing(trainer.folder, step, self.train))
         """Whether a kill left out the validation of the step that the training resumes from."""
+        scored = {*logged, step} if self.is_validation_missing else {*logged}
+        group.run_on_rank0(lambda: keep_unscored_best(trainer.folder, scored))
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -127,7 +131,7 @@ def cross_entropy_sum(scores: ClassScores, label: Tensor) -> Tensor:
     return total
 
 
-def _logged_validations(run: Path, *, up_to_step: int) -> dict[int, dict[str, float | None]]:
+def _logged_validations(run: Path) -> dict[int, dict[str, float | None]]:
     """Returns the log's lines of validations by step, the earliest first."""
     lines = [line for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
-    return {line["step"]: line for line in lines if "step" in line and line["step"] <= up_to_step}
+    return {line["step"]: line for line in lines if "step" in line}

@@ -226,7 +226,11 @@ def test_results_that_count_twice_are_refused(two: list[str], tmp_path: Path) ->
     copy = save(tmp_path, "copy", counts_of(0.7, 1))
     for texts, message in (
         ([two[0], two[0]], "is given twice"),
-        ([f"a={two[0]},{copy}", two[1]], "a: two of its results hold the same masks"),
+        (
+            [f"a={two[0]},{copy}", two[1]],
+            r"copy.counts.npz: holds the masks of .*weak.counts.npz, so it is no further result",
+        ),
+        ([f"a={two[0]},", two[1]], "has an empty name of a file; expected NAME=FILE,FILE"),
         ([two[0]], "weak: the only model among 1 results"),
         ([f"a={two[0]}", f"a={two[1]}"], "a: is named twice"),
         ([two[0], str(tmp_path / "none")], "no such file or folder"),
@@ -329,8 +333,10 @@ def test_runs_are_evaluated_grouped_by_recipe_and_what_differs_is_read_from_it(
     assert stated["seeds"] == ("differs", "rcca: 0, 1; fcn-s0: 0")
     assert "fcn-s0 - rcca" in scored_text(comparison, width=100)
     assert comparison.pairs[0].num_groups == 3  # the recipe's data.group
-    with pytest.raises(ConfigError, match="has recipe and seed of another"):
-        compare_scored([*runs, str(next((trained / "rcca-s0").glob("step*.safetensors")))])
+    again = str(next((trained / "rcca-s0").glob("step*.safetensors")))
+    for texts in ([*runs, again], [f"a={runs[0]},{again}", runs[2]]):
+        with pytest.raises(ConfigError, match=r"has the recipe and the seed of .*rcca-s0, so it is no further result"):
+            compare_scored(texts)
 
     # Nothing is known of how imported weights were trained, though they have a recipe.
     trained_elsewhere = load_checkpoint(next((trained / "rcca-s0").glob("step*.safetensors")))

@@ -89,7 +89,12 @@ def test_what_cannot_be_extended_is_refused_in_one_line(finished, tiny_config, t
     same_length = longer.model_copy(update={"train": longer.train.model_copy(update={"max_steps": 4})})
     other_rate = longer.model_copy(update={"optim": longer.optim.model_copy(update={"lr": 1.0})})
     for recipe, folder, arguments, message in (
-        (longer, run, {}, r"differs in train\.max_steps; add --extend to train a finished run for more steps"),
+        (
+            longer,
+            run,
+            {},
+            r"differs in train\.max_steps; add --extend continued to train a finished run for more steps",
+        ),
         (same_length, run, {"extend": "continued"}, "has 4 steps; give more"),
         (longer, tmp_path / "new", {"extend": "continued"}, "no checkpoint to continue from"),
         (other_rate, run, {"extend": "continued"}, r"differs in optim\.lr"),

@@ -100,6 +100,19 @@ def test_patience_ends_the_training_and_a_second_start_does_nothing(tiny_config,
     assert len(evals(tmp_path / "run")) == len(losses)
 
 
+def test_a_best_checkpoint_whose_score_was_lost_is_not_replaced(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    recipe = load_recipe(tiny_config, ["train.eval_every=1", "train.best_by=loss", "train.max_steps=6", *WORSE])
+    fit(recipe, run)
+    best = load_checkpoint(run / "best.safetensors")
+    assert best.step < 6
+    (run / "log.jsonl").unlink()
+    with pytest.warns(UserWarning, match=r"has lost its score; kept as best-of-step-0000000\d\.safetensors"):
+        fit(recipe, run)
+    assert load_checkpoint(run / f"best-of-step-{best.step:08d}.safetensors").checksum == best.checksum
+    assert load_checkpoint(run / "best.safetensors").step == 6
+
+
 @pytest.mark.parametrize("num_kept", [1, 3, 99], ids=str)
 def test_killed_and_resumed_equals_uninterrupted_decisions_included(tiny_config, tmp_path, num_kept):
     """The state that a kill leaves after any validation, before and after its line in the log."""
