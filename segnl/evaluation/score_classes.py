@@ -18,6 +18,7 @@ PredictionIds = Literal["file", "train"]
 IDS_IN_WORDS: dict[PredictionIds, str] = {"file": "the ids of the class table", "train": "train ids (0, 1, 2 ...)"}
 NO_CLASS = 255
 UNKNOWN = 254
+THRESHOLD_HINT = "threshold the scores of binary masks, or masks that JPEG has changed, so that they hold the two ids"
 _ADE20K = Path(__file__).parent.parent / "data" / "datasets" / "ade20k.tsv"
 _ADE20K_HINTS = {
     "ade20k": "for labels of 0..149 and 255 (reduce_zero_label) take --classes ade20k-train",
@@ -48,6 +49,8 @@ def class_table(classes: str, ignore_ids: Collection[int], prediction_ids: Predi
         title, rows = Path(classes).name, _rows_of_file(Path(classes), prediction_ids)
         ignored = {IGNORE} - {row.file_id for row in rows}
         hint = "add --ignore {value} if it stands for unlabelled pixels, or correct the class table"
+        if len(rows) == 2:
+            hint = f"{THRESHOLD_HINT}; {hint}"
     name_of = {row.file_id: row.name for row in rows}
     for file_id in ignore_ids:
         if file_id in name_of:

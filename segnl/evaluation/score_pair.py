@@ -10,10 +10,11 @@ import numpy as np
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
-from segnl.data.mask_files import Mask
+from segnl.data.mask_files import Mask, listed
 from segnl.evaluation.score_classes import (
     IDS_IN_WORDS,
     NO_CLASS,
+    THRESHOLD_HINT,
     UNKNOWN,
     PredictionIds,
     class_ids,
@@ -88,6 +89,11 @@ class PairReader:
             return ids
         is_foreground = ids == foreground
         if is_foreground.any() and (ids == own_ids[1]).any():
+            values = np.unique(ids).tolist()
+            if len(values) > 4:  # two classes, the foreground's id and an ignored one
+                raise DataError(
+                    f"{where}: holds {len(values)} values ({listed([*map(str, values)], limit=4)}); {THRESHOLD_HINT}"
+                )
             raise DataError(
                 f"{where}: holds {foreground} and {own_ids[1]}, which --foreground {foreground} would make one class, "
                 f"'{self.table.names[1]}'; list the background first in the table; if {foreground} is unlabelled here, "
@@ -146,7 +152,7 @@ class PairReader:
         elif {own - 1 for own in predicted} <= known:
             hints = ["subtract 1 from the predicted ids, which seem to be shifted by one"]
         if table.num_classes == 2 and not hints:
-            hints = ["threshold the scores of binary masks, so that they hold the two ids"]
+            hints = [THRESHOLD_HINT]
         elif not hints and len(predicted) > 2 and np.gcd.reduce([*predicted]) > 4:
             hints = ["save class ids: these look stretched for display"]
         elif not hints and 0 <= value <= IGNORE and value not in table.file_ids:

@@ -139,6 +139,8 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     if not several and len(pairs) > 1:
         text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
         sentences.append(text)
+    if num_groups == len(comparison.any_counts.sample_ids):
+        num_groups = None  # each image is one
     about_groups = [] if num_groups == 1 else [GROUPS.format(count=num_groups)]
     if num_groups is not None and 1 < num_groups < FEW_GROUPS:
         about_groups[0] += " With so few groups the interval itself is uncertain."

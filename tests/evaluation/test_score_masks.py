@@ -429,9 +429,25 @@ def test_scores_of_binary_masks_are_to_be_thresholded(binary: tuple[ScoreRequest
     request, _ = binary
     write(request.predictions, a=np.full((7, 11), 40))
     with pytest.raises(
-        DataError, match=r"holds 40, .*; threshold the scores of binary masks, so that they hold the two"
+        DataError, match=r"holds 40, .*; threshold the scores of binary masks, or masks that JPEG has changed"
     ):
         score_masks(replace(request, foreground_id=255))
+
+
+def test_masks_that_jpeg_has_changed_are_to_be_thresholded(binary: tuple[ScoreRequest, float]) -> None:
+    request, _ = binary
+    grey = np.where(np.arange(77).reshape(7, 11) % 5, 255, np.arange(77).reshape(7, 11) % 7)
+    for folder in (request.predictions, request.labels):
+        clean = np.array(Image.open(folder / "a.png"))
+        write(folder, a=grey)
+        with pytest.raises(DataError, match=r"holds 8 values \(0, 1, 2, 3 and 4 more\); threshold"):
+            score_masks(replace(request, foreground_id=255))
+        write(folder, a=np.where(grey == 1, 2, grey))
+        with pytest.raises(
+            DataError, match=r"holds \d, .*threshold the scores of binary masks, or masks that JPEG has"
+        ):
+            score_masks(replace(request, foreground_id=255))
+        write(folder, a=clean)
 
 
 def test_255_may_still_stand_for_no_class(binary: tuple[ScoreRequest, float]) -> None:
