@@ -90,13 +90,13 @@ class ResultCache:
         """Returns the cache in a run's or a study's folder."""
         return cls(not_a_link(folder / "cache"))
 
-    def path(self, name: str, key: JSONDict) -> Path:
-        """Where the result lies or would lie: FOLDER/NAME-DIGEST.json."""
-        return self.folder / f"{name}-{digest_of(key)[:16]}.json"
+    def path(self, name: str, key: JSONDict, *, suffix: str = ".json") -> Path:
+        """Where the result lies or would lie: FOLDER/NAME-DIGEST.json.
 
-    def folder_of(self, name: str, key: JSONDict) -> Path:
-        """Where further files of the result lie: FOLDER/NAME-DIGEST. Raises ConfigError for a link in its place."""
-        return not_a_link(self.path(name, key).with_suffix(""))
+        suffix: "" for the folder of further files. Raises ConfigError for a link in its place.
+        """
+        path = self.folder / f"{name}-{digest_of(key)[:16]}{suffix}"
+        return path if suffix else not_a_link(path)
 
     def load(
         self, name: str, key: JSONDict, *, is_valid: Callable[[Record], bool] = lambda record: True

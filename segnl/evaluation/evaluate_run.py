@@ -195,7 +195,7 @@ def _is_other_data(run: Run, data: SegmentationData, content: str, usual_folder:
 
 def _cached_ids_folder(run: Run, key: JSONDict) -> Path:
     """Returns RUN/cache/evaluation-DIGEST/ids, the folder of the stored result's masks."""
-    return run.cache.folder_of(NAME, key) / "ids"
+    return run.cache.path(NAME, key, suffix="") / "ids"
 
 
 @dataclass(frozen=True)

@@ -81,5 +81,5 @@ def kept_maps_of(run: Run, model: Segmenter) -> KeptMaps | None:
         "settings": [settings["backbone"] | {"weights": None}, settings["norm"], settings["batch_norm"]],
         "arithmetic": [recipe.eval.precision, recipe.train.channels_last],
     }
-    folder = ResultCache(not_a_link(features_folder(run.folder))).folder_of("images", key)
+    folder = ResultCache(not_a_link(features_folder(run.folder))).path("images", key, suffix="")
     return KeptMaps(folder, model.backbone, recipe.train.features.max_gib * 2**30)

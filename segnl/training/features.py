@@ -163,7 +163,7 @@ class FeatureFile:
         self.transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
         self.num_rows = len(self.images) * self.num_views
         key, cache = self._key(), ResultCache(not_a_link(folder))
-        self.folder = cache.folder_of(NAME, key)
+        self.folder = cache.path(NAME, key, suffix="")
         described = cache.value(NAME, key, list[tuple[list[int], str]], self._described_maps)
         self.shapes: list[list[int]] = [shape for shape, _ in described]
         self.network_dtypes: list[torch.dtype] = [getattr(torch, dtype) for _, dtype in described]
