@@ -5,26 +5,27 @@ FOLDER/NAME-DIGEST.npz      the result's arrays, where it has some; "arrays" hol
 FOLDER/NAME-DIGEST/         further files of the result, where the caller puts some
 
 The key is a plain description of the result's inputs, DIGEST the first 16 hex digits of its SHA-256. One rule of
-validity: an entry counts if its key is the one asked for and its checksums are right. Any other is computed again. No
-file is ever deleted here, so a folder of results may hold other files too; it may itself be deleted at any time.
+validity: an entry counts if its key is the one asked for, its checksums are right, and its content is what the caller
+keeps. Any other is computed again. No file is ever deleted here, so a folder of results may hold other files too; it
+may itself be deleted at any time.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from segnl.core.config import JSONDict
 from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, read_json, write_atomic
 from segnl.core.npz import npz_bytes
+from segnl.core.run_log import MAX_NUMBER
 
 FORMAT = "segnl-result-1"
 
@@ -79,6 +80,28 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
+def has_form(value: Any, form: Any) -> bool:
+    """Whether a JSON value has the keys, lengths and texts of `form`, and numbers in place of its numbers.
+
+    In place of None it may have a number or None.
+    """
+    if isinstance(form, dict):
+        return (
+            isinstance(value, dict) and value.keys() == form.keys() and all(has_form(value[k], form[k]) for k in form)
+        )
+    if isinstance(form, list):
+        return isinstance(value, list) and len(value) == len(form) and all(map(has_form, value, form))
+    if isinstance(form, str):
+        return bool(value == form)
+    return isinstance(value, (int, float)) or value is form is None
+
+
+def _has_plain_numbers(value: Any) -> bool:
+    if isinstance(value, (dict, list)):
+        return all(map(_has_plain_numbers, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, (int, float)) or abs(value) <= MAX_NUMBER  # not for NaN
+
+
 @dataclass(frozen=True)
 class ResultCache:
     """Results in the files of one folder, by name and key."""
@@ -98,10 +121,8 @@ class ResultCache:
         path = self.folder / f"{name}-{digest_of(key)[:16]}{suffix}"
         return path if suffix else not_a_link(path)
 
-    def load(
-        self, name: str, key: JSONDict, *, is_valid: Callable[[Record], bool] = lambda record: True
-    ) -> Record | None:
-        """Returns the result with this key; None where there is none that counts.
+    def load(self, name: str, key: JSONDict, *, is_valid: Callable[[Record], bool]) -> Record | None:
+        """Returns the result with this key; None where there is none that counts, or with numbers beyond MAX_NUMBER.
 
         is_valid: tells whether value and arrays are what the caller stores; one that fails on them says no.
         """
@@ -109,27 +130,40 @@ class ResultCache:
         if record is None or digest_of(record.key) != digest_of(key):
             return None
         try:
-            return record if is_valid(record) else None
-        except (LookupError, TypeError, ValueError, AttributeError):
+            return record if _has_plain_numbers(record.value) and is_valid(record) else None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
             return None
 
-    def value(self, name: str, key: JSONDict, kind: type[T], compute: Callable[[], T]) -> T:
+    def value(
+        self,
+        name: str,
+        key: JSONDict,
+        kind: type[T],
+        compute: Callable[[], T],
+        *,
+        is_valid: Callable[[T], bool] = lambda _: True,
+    ) -> T:
         """Returns the value with this key, of the type `kind`; computes and keeps it where there is none that counts.
 
         kind: a type that pydantic knows, such as a dataclass. A stored value of another type does not count.
+        is_valid: as in `load`, where the type does not tell all.
         """
-        value = self.stored_value(name, key, kind)
+        value = self.stored_value(name, key, kind, is_valid=is_valid)
         if value is None:
             value = compute()
             self.store(name, Record(key, TypeAdapter(kind).dump_python(value, mode="json")))
         return value
 
-    def stored_value(self, name: str, key: JSONDict, kind: type[T]) -> T | None:
+    def stored_value(
+        self, name: str, key: JSONDict, kind: type[T], *, is_valid: Callable[[T], bool] = lambda _: True
+    ) -> T | None:
         """Returns the value with this key, of the type `kind`; None where there is none that counts."""
-        record = self.load(name, key)
-        with suppress(ValidationError):  # of another type
-            return None if record is None else TypeAdapter(kind).validate_python(record.value)
-        return None
+
+        def parsed(record: Record) -> T:
+            return TypeAdapter(kind).validate_json(json.dumps(record.value), strict=True)
+
+        record = self.load(name, key, is_valid=lambda record: is_valid(parsed(record)))
+        return None if record is None else parsed(record)
 
     def store(self, name: str, record: Record) -> None:
         """Keeps a result, in place of an earlier one with the same key."""

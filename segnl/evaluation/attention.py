@@ -19,6 +19,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
 from segnl.core.config import JSONDict
 from segnl.core.progress import Progress
+from segnl.core.result_cache import has_form
 from segnl.data.base import SegmentationData
 from segnl.evaluation.evaluation import Evaluation
 from segnl.evaluation.inference import HW
@@ -252,7 +253,21 @@ class RunAttention:
         """
         settings = {"images": NUM_IMAGES, "queries": NUM_QUERIES, "fields": NUM_FIELDS, "seconds": SECONDS}
         key = {"version": VERSION, "evaluation": self.evaluation.key, **settings}
-        return self.evaluation.cache.value(NAME, key, JSONDict, self._averages)
+        return self.evaluation.cache.value(NAME, key, JSONDict, self._averages, is_valid=self._are_averages)
+
+    def _are_averages(self, value: JSONDict) -> bool:
+        measures = {
+            name: {
+                "kind": str(own["kind"]),
+                **_form(own),
+                "within": [None] * len(LIMITS),
+                "by_class": {name: _form(own["by_class"][name]) for name in self.data.table.names},
+            }
+            for name, own in value["measures"].items()
+        }
+        bits = [own[key] or 0 for own in value["measures"].values() for key in KEYS if "bits" in key]
+        form = {"num_images": 0, "limits": [0] * len(LIMITS), "measures": measures}
+        return len(measures) > 0 and has_form(value, form) and max(bits) < 64
 
     def _averages(self) -> JSONDict:
         indices = np.unique(np.linspace(0, len(self.data) - 1, min(NUM_IMAGES, len(self.data))).round().astype(int))
@@ -328,6 +343,11 @@ class _Means:
             "within": [number_or_none(value) for value in within],
             "by_class": {name: _numbers(own) for name, own in classes.items()},
         }
+
+
+def _form(numbers: JSONDict) -> JSONDict:
+    """Returns the form of `_numbers`: without queries no means."""
+    return {"queries": 0} | dict.fromkeys(KEYS, 0 if numbers["queries"] else None)
 
 
 def _numbers(rows: Floats) -> JSONDict:

@@ -23,7 +23,7 @@ from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, inside, not_a_link, read_json, run_lock, write_atomic
 from segnl.core.log import log
-from segnl.core.result_cache import Record
+from segnl.core.result_cache import Record, has_form
 from segnl.data.base import SegmentationData
 from segnl.data.digest import digests_of
 from segnl.data.sample import Sample
@@ -36,10 +36,10 @@ from segnl.evaluation.predictor import predictor_of
 from segnl.evaluation.presets import Preset
 from segnl.evaluation.submission import Submission
 from segnl.metrics.accumulator import PerImage
-from segnl.metrics.cityscapes_official import Frame, score_frames
+from segnl.metrics.cityscapes_official import CityscapesScores, Frame, score_frames
 from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, number_or_none
 from segnl.metrics.scalars.find import metric_values
-from segnl.metrics.strata import boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
+from segnl.metrics.strata import Strata, boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
 from segnl.models.ablation import Ablation, ablated
 from segnl.runs.run import Run
 
@@ -150,13 +150,16 @@ def _look_up(
 def _is_evaluation(data: SegmentationData, record: Record) -> bool:
     """Returns whether a record holds the counts of every image of the split; scores are computed from them anew."""
     per_image, k, num_images = PerImage.from_arrays(record.arrays), data.table.num_classes, len(data)
-    shapes = {"boundary": (num_images, 3, k)}
+    shapes, scores = {"boundary": (num_images, 3, k)}, dict.fromkeys(CityscapesScores._fields)
     if "pairs" in record.arrays:
         shapes["pairs"] = (num_images, len(data.ambiguous_pairs), 2)
     return (
         (per_image.num_classes, per_image.sample_ids) == (k, sorted(data.sample_ids))
         and all((record.arrays[name].shape, record.arrays[name].dtype) == (s, np.int64) for name, s in shapes.items())
+        and all(record.arrays[name].min(initial=0) >= 0 for name in shapes)
         and isinstance(record.value["masks"], (str, type(None)))
+        and ("strata" not in record.value or has_form(record.value["strata"], Strata(k).to_dict()))
+        and all(has_form(record.value.get("official", scores)[name], None) for name in scores)
     )
 
 

@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, TypeAdapter
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
@@ -76,6 +77,13 @@ class Rows:
             "codes": pack(self.codes[keep]),
             "numbers": pack(self.numbers[keep].astype("<f4")),
         }
+
+
+class _StoredRows(BaseModel, extra="forbid"):
+    name: str
+    kind: Literal["softmax", "signed", "gradient"]
+    extent: tuple[float, float]
+    map_hw: tuple[int, int]
 
 
 def encode(weights: npt.NDArray[np.float32], *, is_signed: bool) -> tuple[Pixels, Numbers]:
@@ -150,7 +158,7 @@ def _stored_rows(run: RunAttention, i: int) -> list[Rows]:
     """Returns the rows of image `i`, from the run's cache where they are there."""
     bounds = [MAX_KEYS, MAX_WEIGHTS, MAX_FIELDS, FIELD_SECONDS]
     key = {"version": VERSION, "evaluation": run.evaluation.key, "image": run.data.sample_ids[i], "bounds": bounds}
-    record = run.evaluation.cache.load(NAME, key)
+    record = run.evaluation.cache.load(NAME, key, is_valid=lambda record: bool(_rows_in(record)))
     if record is None:
         rows = image_rows(run.of_image(i), run.data.read(i).label, run.data.table.num_classes)
         value = [{"name": r.name, "kind": r.kind, "extent": r.extent, "map_hw": r.map_hw} for r in rows]
@@ -158,10 +166,20 @@ def _stored_rows(run: RunAttention, i: int) -> list[Rows]:
         record = Record(key, value, codes | {f"numbers{n}": r.numbers for n, r in enumerate(rows)})
         run.evaluation.cache.store(NAME, record)
         return rows
-    return [
-        Rows(**stored, codes=record.arrays[f"codes{n}"], numbers=record.arrays[f"numbers{n}"])
-        for n, stored in enumerate(record.value)
+    return _rows_in(record)
+
+
+def _rows_in(record: Record) -> list[Rows]:
+    """Returns the rows of a record. Raises ValueError or LookupError for one of other content."""
+    rows = [
+        Rows(**dict(stored), codes=record.arrays[f"codes{n}"], numbers=record.arrays[f"numbers{n}"])
+        for n, stored in enumerate(TypeAdapter(list[_StoredRows]).validate_python(record.value))
     ]
+    for own in rows:
+        is_typed = own.codes.dtype == np.uint8 and own.numbers.dtype == np.float32 and own.codes.size > 0
+        if not is_typed or own.codes.ndim != 4 or own.numbers.shape != (*own.codes.shape[:2], 4):
+            raise ValueError(f"codes {own.codes.dtype} {own.codes.shape}, numbers {own.numbers.shape}")
+    return rows
 
 
 def _telling_pixel(runs: Sequence[RunAttention], i: int) -> list[float]:

@@ -40,7 +40,8 @@ def error_maps(runs: Mapping[str, Evaluation], data: SegmentationData) -> dict[s
     shapes = {name: counts.shape for name, counts in _empty(data.table.num_classes).items()}
 
     def is_valid(record: Record) -> bool:
-        return {name: counts.shape for name, counts in record.arrays.items() if counts.dtype == np.int64} == shapes
+        arrays = {name: own for name, own in record.arrays.items() if own.dtype == np.int64 and own.min() >= 0}
+        return {name: counts.shape for name, counts in arrays.items()} == shapes
 
     records = {name: run.cache.load(NAME, keys[name], is_valid=is_valid) for name, run in runs.items()}
     missing = [name for name, record in records.items() if record is None]

@@ -66,7 +66,12 @@ def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dic
 
 def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:
     """Returns the result of the search with this key in a study's folder; None where there is none."""
-    return ResultCache.of(folder).stored_value(NAME, key, ChosenRates)
+
+    def is_valid(chosen: ChosenRates) -> bool:
+        is_of_grid = all(rate in map(float, chosen.miou[head]) for head, rate in chosen.rates.items())
+        return {*key["heads"]} == chosen.rates.keys() == chosen.miou.keys() and is_of_grid
+
+    return ResultCache.of(folder).stored_value(NAME, key, ChosenRates, is_valid=is_valid)
 
 
 def store_rates(

@@ -44,7 +44,13 @@ def matched_widths(
     recipes = {head: compose(mapping, file=f"{file}: heads.{head}") for head, mapping in mappings.items()}
     models = {head: [recipe.to_dict()["model"], recipe.data.crop_hw] for head, recipe in recipes.items()}
     key = {"version": 1, "to": to, "measure": measure, "models": models, "classes": num_classes_of(recipes[to])}
-    return cache.value(NAME, key, dict[str, Width], lambda: _solved(mappings, recipes, to, measure, file))
+    return cache.value(
+        NAME,
+        key,
+        dict[str, Width],
+        lambda: _solved(mappings, recipes, to, measure, file),
+        is_valid=lambda widths: widths.keys() == mappings.keys(),
+    )
 
 
 def _solved(

@@ -18,10 +18,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from segnl.core.config import JSONDict
@@ -47,6 +48,10 @@ VERSION = 2
 GIB = 2**30
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bf16": torch.bfloat16}
 _CRC_BYTES = 4
+_Shape = Annotated[list[Annotated[int, Field(ge=1, le=2**16)]], Field(min_length=3, max_length=3)]
+_Type = Annotated[str, Field(pattern="^(float16|bfloat16|float32)$")]
+_Described = Annotated[list[tuple[_Shape, _Type]], Field(min_length=4, max_length=4)]
+"""Shape `c h w` and type of c2..c5."""
 
 
 @torch.no_grad()
@@ -164,7 +169,7 @@ class FeatureFile:
         self.num_rows = len(self.images) * self.num_views
         key, cache = self._key(), ResultCache(not_a_link(folder))
         self.folder = cache.path(NAME, key, suffix="")
-        described = cache.value(NAME, key, list[tuple[list[int], str]], self._described_maps)
+        described = cache.value(NAME, key, _Described, self._described_maps)
         self.shapes: list[list[int]] = [shape for shape, _ in described]
         self.network_dtypes: list[torch.dtype] = [getattr(torch, dtype) for _, dtype in described]
         self.stages = sorted(stages_read(model, self.shapes) | set(stages))

@@ -3,7 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from segnl.core.result_cache import Record, ResultCache, read_record, write_record
+from segnl.core.result_cache import Record, ResultCache, has_form, read_record, write_record
+
+
+def deep(levels):
+    return [] if levels == 0 else [deep(levels - 1)]
+
 
 KEY = {"weights": "abc", "eval": {"flip": True, "scales": (0.5, 1.0)}}
 
@@ -13,6 +18,10 @@ def cache(tmp_path):
     return ResultCache(tmp_path / "cache")
 
 
+def load(cache, name, key):
+    return cache.load(name, key, is_valid=lambda _: True)
+
+
 def stored(cache, key=KEY):
     cache.store("counts", Record(key, {"miou": 0.5, "none": None}, {"pixels": np.arange(12).reshape(3, 4)}))
     return cache.path("counts", key)
@@ -20,7 +29,7 @@ def stored(cache, key=KEY):
 
 def test_a_result_comes_back_with_its_key_its_value_and_its_arrays(cache):
     stored(cache)
-    record = cache.load("counts", KEY)
+    record = load(cache, "counts", KEY)
     assert record.value == {"miou": 0.5, "none": None}
     assert np.array_equal(record.arrays["pixels"], np.arange(12).reshape(3, 4))
     assert record.key == json.loads(json.dumps(KEY))
@@ -28,23 +37,23 @@ def test_a_result_comes_back_with_its_key_its_value_and_its_arrays(cache):
 
 def test_a_result_without_arrays_is_one_file(cache):
     cache.store("width", Record(KEY, 8))
-    assert cache.load("width", KEY).value == 8
+    assert load(cache, "width", KEY).value == 8
     assert [path.suffix for path in cache.folder.iterdir()] == [".json"]
 
 
 def test_the_order_of_a_keys_words_does_not_matter_and_every_value_does(cache):
     stored(cache)
-    assert cache.load("counts", dict(reversed(KEY.items()))) is not None
-    assert cache.load("counts", KEY | {"weights": "abd"}) is None
-    assert cache.load("counts", KEY | {"eval": {"flip": True, "scales": [0.5, 1.5]}}) is None
-    assert cache.load("other", KEY) is None
+    assert load(cache, "counts", dict(reversed(KEY.items()))) is not None
+    assert load(cache, "counts", KEY | {"weights": "abd"}) is None
+    assert load(cache, "counts", KEY | {"eval": {"flip": True, "scales": [0.5, 1.5]}}) is None
+    assert load(cache, "other", KEY) is None
 
 
 def test_results_with_other_keys_lie_side_by_side(cache):
     stored(cache)
     stored(cache, KEY | {"weights": "abd"})
-    assert cache.load("counts", KEY) is not None
-    assert cache.load("counts", KEY | {"weights": "abd"}) is not None
+    assert load(cache, "counts", KEY) is not None
+    assert load(cache, "counts", KEY | {"weights": "abd"}) is not None
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
@@ -59,15 +68,15 @@ def test_a_damaged_or_foreign_entry_does_not_count_and_is_not_deleted(cache, suf
         path.unlink()
     else:
         path.write_bytes(changed[damage])
-    assert cache.load("counts", KEY) is None
+    assert load(cache, "counts", KEY) is None
     assert path.exists() == (damage != "missing")
     stored(cache)
-    assert cache.load("counts", KEY) is not None
+    assert load(cache, "counts", KEY) is not None
 
 
 def test_an_entry_under_anothers_name_does_not_count(cache):
     stored(cache).rename(cache.path("counts", {"weights": "other"}))
-    assert cache.load("counts", {"weights": "other"}) is None
+    assert load(cache, "counts", {"weights": "other"}) is None
 
 
 def test_other_files_in_the_folder_stay(cache):
@@ -105,9 +114,22 @@ def test_a_stored_value_of_another_type_is_computed_again(cache):
     key = {"a": 1}
     assert cache.value("n", key, tuple[int, float], lambda: (3, 0.5)) == (3, 0.5)
     assert cache.value("n", key, tuple[int, float], lambda: (4, 0.5)) == (3, 0.5)
-    for foreign in (None, [3], {"a": 2}, ["x", 0.5]):
+    for foreign in (None, [3], {"a": 2}, ["x", 0.5], [3, "0.5"]):
         cache.store("n", Record(key, foreign))
         assert cache.value("n", key, tuple[int, float], lambda: (4, 0.5)) == (4, 0.5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**16, -(10**400), [[{"a": 1e300}]], deep(900)])
+def test_a_value_with_numbers_that_cannot_be_does_not_count(cache, value):
+    cache.store("n", Record({"a": 1}, value))
+    assert cache.load("n", {"a": 1}, is_valid=lambda _: True) is None
+
+
+def test_a_form_is_keys_lengths_texts_and_numbers():
+    form = {"a": [0, None], "b": "x"}
+    assert all(has_form({"a": [5.5, own], "b": "x"}, form) for own in (None, 3))
+    others = ({}, {"a": [0, 0]}, {"a": [0], "b": "x"}, {"a": [None, 0], "b": "x"}, {"a": [0, "y"], "b": "x"}, [0, 0], 5)
+    assert not any(has_form(other, form) for other in (*others, {"a": [0, {}], "b": "x"}, {"a": [0, 0], "b": "y"}))
 
 
 def test_a_check_that_fails_on_a_value_says_that_it_does_not_count(cache):

@@ -1,17 +1,19 @@
 import base64
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from segnl.core.result_cache import ResultCache, read_record, write_record
 from segnl.evaluation.attention import ImageAttention, RunAttention
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.metrics.attention import centres
 from segnl.models.segmenter import Segmenter, model_config
 from segnl.reports import attention as module
-from segnl.reports.attention import Rows, add_attention, encode, image_rows, pooled, rows_of
+from segnl.reports.attention import Rows, _stored_rows, add_attention, encode, image_rows, pooled, rows_of
 from segnl.reports.gallery import gallery
 from segnl.runs.run import open_run
 
@@ -157,6 +159,53 @@ def test_the_first_images_get_rows_of_every_network_and_averages_are_written(str
     again, looks = looks_of(street_runs)
     add_attention(again, looks, tmp_path / "attention.json", num_images=2, command="inspect")
     assert again == pictures
+
+
+def changed(value, place, new):
+    """A copy of a JSON value with `new` at a place, where "_" stands for the first key."""
+    if not place:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    key = next(iter(value)) if place[0] == "_" else place[0]
+    copy[key] = changed(value[key], place[1:], new)
+    return copy
+
+
+OF_OTHER_CONTENT = {
+    "attention-*.json": [
+        *(((), own) for own in ({}, 5, [])),
+        *((("num_images",), own) for own in (None, "x")),
+        *((("measures",), own) for own in ({}, {"attention": 5})),
+        *((("measures", "_", "entropy_bits"), own) for own in (None, {}, 1e6)),
+        *((("measures", "_", "by_class", "_"), own) for own in (-1, {"queries": 5})),
+        (("limits",), [1]),
+    ],
+    "attention_rows-*.json": [
+        *(((), own) for own in (5, ["x"])),
+        *(((0, "map_hw"), own) for own in (None, True)),
+        *(((0, "extent"), own) for own in (None, [1, "x"])),
+    ],
+}
+
+
+def test_kept_attention_of_other_content_is_computed_again(street_runs, tmp_path, monkeypatch):
+    own = looks_of(street_runs)[1]["rcca"]
+    look = replace(own, evaluation=replace(own.evaluation, cache=ResultCache(tmp_path)))
+    averages, rows, calls = look.averages(), _stored_rows(look, 0), []
+    monkeypatch.setattr(RunAttention, "_averages", lambda _: calls.append("averages") or averages)
+    monkeypatch.setattr(module, "image_rows", lambda *_: calls.append("rows") or rows)
+    look.averages(), _stored_rows(look, 0)
+    assert calls == []
+    for pattern, changes in OF_OTHER_CONTENT.items():
+        (path,) = tmp_path.glob(pattern)
+        record = read_record(path)
+        arrays = {name: array[..., :1] for name, array in record.arrays.items()}
+        others = [replace(record, value=changed(record.value, *change)) for change in changes]
+        for other in others + ([replace(record, arrays=arrays)] if arrays else []):
+            write_record(path, other)
+            calls.clear()
+            look.averages(), _stored_rows(look, 0)
+            assert len(calls) == 1, other
 
 
 def test_rows_stay_within_their_part_of_the_page(street_runs, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -66,13 +67,15 @@ def test_a_study_without_a_search_says_that_one_rate_serves_all(finished):
 
 def test_the_highest_score_decides_and_a_head_that_always_diverges_is_an_error(tmp_path):
     miou = {"fcn": {"0.1": 0.2, "0.001": 0.4, "0.01": None}, "rcca": {"0.1": 0.3, "0.001": 0.1, "0.01": 0.35}}
-    store_rates(tmp_path, {"a": 1}, miou, [])
-    chosen = stored_rates(tmp_path, {"a": 1})
+    key = {"heads": ["fcn", "rcca"]}
+    store_rates(tmp_path, key, miou, [])
+    chosen = stored_rates(tmp_path, key)
     assert chosen.rates == {"fcn": 0.001, "rcca": 0.01}
     assert chosen.at_edge() == ["fcn"]
-    assert stored_rates(tmp_path, {"a": 2}) is None
-    ResultCache.of(tmp_path).store("learning-rates", Record({"a": 1}, {"rates": "edited"}))
-    assert stored_rates(tmp_path, {"a": 1}) is None
+    assert stored_rates(tmp_path, key | {"a": 2}) is None
+    for rates in ("edited", {"fcn": 0.001}, {"fcn": 0.001, "rcca": 0.5}):  # another head, a rate outside of the grid
+        ResultCache.of(tmp_path).store("learning-rates", Record(key, asdict(chosen) | {"rates": rates}))
+        assert stored_rates(tmp_path, key) is None
     with pytest.raises(ConfigError, match="every training of fcn diverged; give lower rates"):
         store_rates(tmp_path, {}, {"fcn": {"0.1": None}}, [])
 

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segnl.core.config import load_mapping
 from segnl.core.errors import ConfigError
-from segnl.core.result_cache import ResultCache
+from segnl.core.result_cache import ResultCache, read_record, write_record
 from segnl.profiling.cost import network_counts
 from segnl.runs.recipe import compose
 from segnl.studies import matching
@@ -64,6 +65,9 @@ def test_widths_are_solved_once_and_again_for_other_heads(mappings, tmp_path, mo
     num = len(calls)
     assert matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path)) == first
     assert len(calls) == num
+    (file,) = tmp_path.glob("widths-*.json")
+    write_record(file, replace(read_record(file), value={"fcn": {"channels": 8, "deviation": 0.0}}))
+    assert matched_widths(mappings, "fcn", "params", file="study.yaml", cache=ResultCache(tmp_path)) == first
     mappings["rcca"] = with_width(mappings["rcca"], 16)
     matched_widths(mappings, "rcca", "params", file="study.yaml", cache=ResultCache(tmp_path))
     assert len(calls) > num

@@ -2,12 +2,14 @@ import errno
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from segnl.core.errors import ConfigError, DataError, MachineError
+from segnl.core.result_cache import read_record, write_record
 from segnl.core.run_log import read_log
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.transforms import TrainTransform
@@ -87,6 +89,16 @@ def test_only_the_stages_that_heads_read_are_kept(tiny_config, tmp_path):
     assert others.folder == file.folder  # a further stage is added to the others
     others.compute()
     assert (file.folder / "c2").stat().st_size == 15 * others.maps[0].stride
+
+
+@pytest.mark.parametrize(
+    "value", [[], [[[4, 8], "float32"]] * 4, [[[10**9, 8, 8], "float32"]] * 4, [[[4, 8, 8], "x"]] * 4]
+)
+def test_kept_shapes_that_cannot_be_are_found_anew(tiny_config, tmp_path, value):
+    shapes = feature_file(tiny_config, tmp_path / "features").shapes
+    (path,) = (tmp_path / "features").glob("views-*.json")
+    write_record(path, replace(read_record(path), value=value))
+    assert feature_file(tiny_config, tmp_path / "features").shapes == shapes
 
 
 def test_batches_are_those_of_the_loader(tiny_config, tmp_path):
