@@ -31,9 +31,8 @@ def marked(data: bytes, command: str) -> bytes:
     text = mark(command).encode()
     if data.startswith(b"{"):
         return _json_start(command) + b"," + data[1:]
-    if data.startswith(b"\x89PNG"):  # a text chunk after the first chunk
-        chunk = b"tEXtSoftware\0" + text
-        return data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    if data.startswith(b"\x89PNG"):
+        return png_with_text(data, "Software", text.decode())
     if data.startswith(b"PK"):
         return data[:-2] + struct.pack("<H", len(text)) + text
     if data.lstrip().startswith(b"<"):
@@ -41,6 +40,12 @@ def marked(data: bytes, command: str) -> bytes:
     if data.startswith(b"%PDF"):
         return data + b"\n% " + text + b"\n"
     return data + text if data.startswith((b"\xff\xd8", b"II*", b"MM\0", b"RIFF", b"BM", b"GIF")) else data
+
+
+def png_with_text(data: bytes, keyword: str, text: str) -> bytes:
+    """Returns the bytes of a PNG file with a text chunk after the first chunk."""
+    chunk = f"tEXt{keyword}\0{text}".encode("latin-1")
+    return data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
 
 
 def json_file(numbers: Mapping[str, Any], command: str) -> bytes:

@@ -1,7 +1,7 @@
 """Folder of `segnl eval --masks`: the masks of one evaluation, which resumes from them after a kill.
 
 DIR/masks.json, a record of core/result_cache.py, holds the evaluation's key and is written before the first mask.
-DIR/{ids,colour,overlay,error}/SAMPLE_ID.png
+DIR/{ids,colour,overlay,error}/SAMPLE_ID.png     a file of ids holds a digest of them and of the key
 """
 
 import json
@@ -13,16 +13,19 @@ from torch import Tensor
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.config import JSONDict
-from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import remove_leftovers
+from segnl.core.errors import ConfigError
+from segnl.core.files import read_bytes, remove_leftovers
 from segnl.core.find_files import find_files
-from segnl.core.result_cache import Record, read_record, write_record
+from segnl.core.result_cache import Record, digest_of, read_record, write_record
 from segnl.data.base import SegmentationData
+from segnl.data.reading import FileError, read_label
 from segnl.data.sample import Sample
-from segnl.evaluation.masks import KINDS, mask_path, read_ids, write_masks
+from segnl.evaluation.masks import KINDS, mask_path, seal_of, write_masks
 from segnl.runs.recipe import differing_keys
 
 MANIFEST = "masks.json"
+SEALED_BYTES = 256
+"""At the start of a mask, which holds its digest in one of the first chunks."""
 
 
 class MaskFolder:
@@ -34,6 +37,7 @@ class MaskFolder:
         Raises ConfigError, with nothing written, when the folder holds the masks of another evaluation.
         """
         self.folder, self.data, self.background = folder, data, background
+        self.key_digest = digest_of(key)
         self.kinds = KINDS if data.has_labels else KINDS[:-1]
         _require_own(folder, key)
         write_record(folder / MANIFEST, Record(key))
@@ -47,17 +51,26 @@ class MaskFolder:
         }
 
     def cached_labels(self, sample: Sample) -> Pixels | None:
-        """Returns the train ids u8 `H W` that an earlier start wrote; None if there are none or the file is damaged."""
-        if sample.id not in self.written_ids:
-            return None
+        """Returns the train ids u8 `H W` that an earlier start wrote; None if there are none or the file is damaged.
+
+        Raises ConfigError for ids that were changed since: they count as no prediction, and may be somebody's work.
+        """
+        path = mask_path(self.folder / "ids", sample.id)
         try:
-            labels = read_ids(self.folder / "ids", sample.id, self.data.table)
-        except DataError:
-            labels = None
-        if labels is None or labels.shape != sample.label.shape:
+            ids = read_label(path)
+            is_own = seal_of(self.key_digest, sample.id, ids).encode() in read_bytes(path)[:SEALED_BYTES]
+        except FileError as err:
+            is_own = err.kind != "format"
+            ids = None
+        if not is_own:
+            raise ConfigError(
+                f"{path}: is not as this evaluation wrote it (changed since, or by an earlier version); move it aside, "
+                "or give another --masks folder"
+            )
+        if ids is None:
             self.written_ids.discard(sample.id)
             return None
-        return labels
+        return self.data.table.from_mask(ids, str(path))
 
     def write(self, sample: Sample, labels: Tensor) -> None:
         """Queues the sample's masks for writing, unless they exist. labels: prediction, u8 `H W` on the CPU."""
@@ -65,7 +78,16 @@ class MaskFolder:
             return
         label, table = sample.label if self.data.has_labels else None, self.data.table
         self.background.submit(
-            partial(write_masks, self.folder, sample.id, labels.numpy(), table, image=sample.image, label=label)
+            partial(
+                write_masks,
+                self.folder,
+                sample.id,
+                labels.numpy(),
+                table,
+                image=sample.image,
+                label=label,
+                key_digest=self.key_digest,
+            )
         )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.archives import sha256_of
-from segnl.core.arrays import Mask, Pixels
+from segnl.core.arrays import Ids, Mask, Pixels
 from segnl.core.files import inside, not_a_link, write_atomic
-from segnl.core.outputs import marked
+from segnl.core.outputs import marked, png_with_text
 from segnl.core.png import png
 from segnl.data.reading import read_label, rgb_view
 from segnl.labels.table import ClassTable
@@ -42,10 +42,12 @@ def write_masks(
     image: Pixels,
     label: Pixels | None = None,
     command: str | None = None,
+    key_digest: str = "",
 ) -> list[Path]:
     """Writes one image's masks below `folder` and returns their paths; without a label there is no error map.
 
     command: that of segnl which the user gave the folder, where single files are its own; see core/outputs.py.
+    key_digest: of the evaluation that may read the ids again; they are sealed for it.
     prediction, label: train ids u8 `H W`, 0..k-1 or 255. image: RGB u8 `H W 3`.
     The ids files hold the ids of the data set's own files (Cityscapes labelIds 7..33, ADE20K 1..150).
 
@@ -63,8 +65,17 @@ def write_masks(
         pictures["error"] = error_map(image, prediction, label)
     paths = {kind: mask_path(folder / kind, sample_id) for kind in pictures}  # checks every path before writing
     for kind, picture in pictures.items():
-        write_atomic(paths[kind], png(picture) if command is None else marked(png(picture), command))
+        packed = png(picture) if command is None else marked(png(picture), command)
+        if key_digest and kind == "ids":
+            packed = png_with_text(packed, "Comment", seal_of(key_digest, sample_id, picture))
+        write_atomic(paths[kind], packed)
     return list(paths.values())
+
+
+def seal_of(key_digest: str, sample_id: str, ids: Ids) -> str:
+    """Returns a text that a mask holds if it is of this evaluation and this image, and was not changed since."""
+    content = f"{key_digest} {sample_id} {ids.dtype} {ids.shape} ".encode("utf-8", "surrogatepass") + ids.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_ids(path: Path, prediction: Pixels, table: ClassTable) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segnl.core.errors import ConfigError, MachineError
+from segnl.core.png import png
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.mask_folder import MANIFEST
 from segnl.evaluation.predict import predict_files
@@ -112,18 +113,33 @@ def test_with_all_masks_the_network_does_not_run_and_every_image_is_counted(run,
     assert asked == []
 
 
-@pytest.mark.parametrize("content", [b"not a picture", None])
-def test_a_damaged_mask_or_one_of_another_size_is_made_again(run, tmp_path, asked, content):
+@pytest.mark.parametrize("content", [b"not a picture", b""])
+def test_a_damaged_mask_is_made_again(run, tmp_path, asked, content):
     first = scored(run, tmp_path / "masks")
     path = tmp_path / "masks" / "ids" / "frame1.png"
-    if content is None:
-        Image.fromarray(np.zeros((5, 5), np.uint8)).save(path)
-    else:
-        path.write_bytes(content)
+    path.write_bytes(content)
     asked.clear()
     assert scored(run, tmp_path / "masks") == first
     assert len(asked) == 1
     assert np.asarray(Image.open(path)).shape == (37, 53)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_mask_that_somebody_has_changed_counts_as_no_prediction_and_stays(run, tmp_path, is_killed):
+    masks = tmp_path / "masks"
+    scored(run, masks)
+    path = masks / "ids" / "frame1.png"
+    if is_killed:
+        (masks / "overlay" / "frame1.png").unlink()
+    ids = np.array(Image.open(path))
+    corrected = np.where(ids == ids.min(), ids.max(), ids.min())
+    contents = [(masks / "ids" / "frame0.png").read_bytes()]
+    contents += [png(own) for own in (corrected, ids + 99, ids[:5, :5], np.zeros((*ids.shape, 3), np.uint8))]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"ids/frame1\.png: is not as this evaluation wrote it"):
+            scored(run, masks)
+        assert path.read_bytes() == content
 
 
 def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run, tmp_path, tiny_config):
