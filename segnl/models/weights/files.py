@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -45,9 +46,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         reason = "is a folder, a pipe or a device" if path.exists() else "no such file"
         raise CheckpointError(f"{path}: {reason}; give the path of a .safetensors or .pth file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
     try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
         stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in _harmless_globals(path)]
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about sparse and quantised tensors: ours name them
@@ -57,7 +58,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = f" and wants to call {forbidden.group(1)}" if forbidden else ""
         raise CheckpointError(f"{path}: holds more than tensors{reason}; nothing of it was run") from err
     except Exception as err:  # a damaged or hostile pickle makes the reader raise nearly anything
-        raise CheckpointError(f"{path}: damaged or not a weight file ({_first_line(err)}); fetch it again") from err
+        reason = (str(err).strip() or type(err).__name__).splitlines()[0][:200]
+        raise CheckpointError(f"{path}: damaged or not a weight file ({reason}); fetch it again") from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
     return content
@@ -69,23 +71,6 @@ def _harmless_globals(path: Path) -> list[str]:
         return []
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    import safetensors
-    import safetensors.torch
-
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, OSError, ValueError) as err:
-        raise CheckpointError(
-            f"{path}: damaged or not a safetensors file ({_first_line(err)}); fetch it again"
-        ) from err
-
-
-def _first_line(err: Exception) -> str:
-    text = str(err).strip()
-    return (text.splitlines()[0] if text else type(err).__name__)[:200]
 
 
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
@@ -105,7 +90,11 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)} not tensors; expected a state_dict")
-    odd = [str(name) for name, value in content.items() if not _is_plain(value)]
+    odd = [
+        str(name)
+        for name, value in content.items()
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu"
+    ]
     if odd:
         raise CheckpointError(f"{where}: {listed(odd)} sparse, quantised or without values; expected plain tensors")
     stored = {own.data_ptr(): own.nbytes() for own in (value.untyped_storage() for value in content.values())}
@@ -115,10 +104,6 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def listed(names: list[str], most: int = 6) -> str:
