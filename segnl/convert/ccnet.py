@@ -1,6 +1,7 @@
 """Import of models by CCNet's authors (Huang et al. 2019): their RCCA and ASPP heads on their ResNet."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -59,12 +60,8 @@ def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plai
     num_classes = out_channels(tensors, f"{names['classifier']}.weight", _WHERE)
     if all(name.startswith("head.") for name in tensors):
         stage_channels = (0, 0, 0, tensors[first].shape[1])
-        return loaded(
-            lambda: ImportedHead(head, stage_channels, num_classes, _WHERE, align_corners=True),
-            tensors,
-            renamed(names),
-            _WHERE,
-        )
+        alone = partial(ImportedHead, head, stage_channels, num_classes, _WHERE, align_corners=True)
+        return loaded(alone, tensors, renamed(names), _WHERE)
     section, rename = _model_section(head, tensors), renamed(names | _AUX_NAMES | _BACKBONE_NAMES)
     return loaded(lambda: ImportedModel(section, num_classes, _WHERE), tensors, rename, _WHERE)
 

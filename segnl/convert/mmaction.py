@@ -24,6 +24,7 @@ from segnl.video.classifier import VideoClassifier, VideoConfig
 
 _WHERE = "mmaction"
 _CLASSIFIER = "cls_head.fc_cls"
+_NORMS = ("BN3d", "BN", "BN2d", "SyncBN")
 
 
 class _Reader(Reader):
@@ -58,14 +59,10 @@ def from_mmaction(config: JSONDict, state: Mapping[str, Any]) -> ImportedClassif
     section |= _backbone_section(backbone, where)
     cfg = validate(VideoConfig, section, file=_WHERE)
     with torch.device("meta"):
-        sketch = ImportedClassifier(cfg)
-    rename = renamed(_names(sketch))
-    ours = {rename(name): value for name, value in sketch.state_dict().items()}
-    for name, value in tensors.items():
-        # Kernels without a time axis: C2D's convolutions, and the concatenation's score.
-        if name in ours and value.dim() == 4 and ours[name].dim() == 5:
-            tensors[name] = value[:, :, None]
-    model = loaded(lambda: ImportedClassifier(cfg), tensors, rename, _WHERE)
+        names = _names(ImportedClassifier(cfg))
+    # All our kernels have a time axis; C2D's convolutions and the concatenation's score have none there.
+    tensors = {name: value[:, :, None] if value.dim() == 4 else value for name, value in tensors.items()}
+    model = loaded(lambda: ImportedClassifier(cfg), tensors, renamed(names), _WHERE)
     model.report.notes += notes
     return model
 
@@ -121,7 +118,7 @@ def _backbone_section(config: Any, where: str) -> JSONDict:
         }
     else:
         section |= _inflated_settings(reader, depth)
-    norm = batch_norm_section(_as_2d(reader.take("norm_cfg", {"type": "BN"})), f"{where}.norm_cfg")
+    norm = batch_norm_section(reader.take("norm_cfg", {"type": "BN3d"}), f"{where}.norm_cfg", _NORMS)
     if norm is None:
         raise ConfigError(f"{where}.norm_cfg: holds None, which cannot be imported; expected BN3d")
     reader.finish()
@@ -155,7 +152,7 @@ def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
     }
     block = _Reader(reader.take("non_local_cfg", {}), f"{reader.where}.non_local_cfg")
     block.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
-    has_norm = batch_norm_section(_as_2d(block.take("norm_cfg", None)), f"{block.where}.norm_cfg") is not None
+    has_norm = batch_norm_section(block.take("norm_cfg", None), f"{block.where}.norm_cfg", _NORMS) is not None
     settings |= {
         "has_non_local_norm": has_norm,
         "non_local_block": {
@@ -198,11 +195,6 @@ def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]
         if lengths == list(num_blocks) and all(number in (0, 1) for layer in layers for number in layer):
             return [[bool(number) for number in layer] for layer in layers]
     raise reader.error(key, value, f"0 or 1 for all blocks, for each layer, or for each of the {num_blocks} blocks")
-
-
-def _as_2d(norm_cfg: Any) -> Any:
-    is_3d = isinstance(norm_cfg, Mapping) and norm_cfg.get("type") == "BN3d"
-    return {**norm_cfg, "type": "BN"} if is_3d else norm_cfg
 
 
 def _names(model: VideoClassifier) -> dict[str, str]:

@@ -12,7 +12,7 @@ from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError
 from segnl.models.backbones.resnet import LAYERS, ResNetConfig, plan_stages
 
-MAX_TEXT, MAX_VALUES, MAX_DEPTH, MAX_WORD, MAX_INTEGER = 2**20, 10_000, 32, 1000, 2**31
+MAX_TEXT, MAX_VALUES, MAX_DEPTH, MAX_WORD, MAX_BITS = 2**20, 10_000, 32, 1000, 32
 """Bounds far above any network's config, which holds a few hundred values; names that repeat one another make billions.
 """
 _STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
@@ -44,7 +44,6 @@ def read_config_text(text: str, where: str) -> JSONDict:
                 values[name] = ast.literal_eval(_AsLiterals(values).visit(line.value))
             except (ValueError, TypeError, RecursionError, MemoryError):  # its value needs running code
                 values.pop(name, None)
-                continue
     return values
 
 
@@ -54,24 +53,19 @@ def require_bounded(config: Mapping[Any, Any], where: str) -> None:
     num_values = 0
     while pending:
         place, value = pending.pop()
-        inner: list[tuple[Any, Any]] = []
-        if isinstance(value, Mapping):
-            inner = list(value.items())
-        elif isinstance(value, (list, tuple, set)):
+        inner: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, Mapping) else []
+        if isinstance(value, (list, tuple, set)):
             inner = [(str(index), member) for index, member in enumerate(value)]
         num_values += len(inner)
-        problem = None
-        if num_values > MAX_VALUES:
-            problem = f"more than {MAX_VALUES:,} values"
-        elif place.count(".") > MAX_DEPTH:
-            problem = f"nested more than {MAX_DEPTH} deep"
-        elif not all(isinstance(key, str) and len(key) <= MAX_WORD for key, _ in inner):
-            problem = "a key that is no word"
-        elif isinstance(value, (str, bytes)) and len(value) > MAX_WORD:
-            problem = f"a text of more than {MAX_WORD:,} characters"
-        elif isinstance(value, int) and abs(value) > MAX_INTEGER:
-            problem = f"an integer of {value.bit_length()} bits"
-        if problem is not None:
+        num_bits = value.bit_length() if isinstance(value, int) else 0
+        problems = {
+            f"more than {MAX_VALUES:,} values": num_values > MAX_VALUES,
+            f"nested more than {MAX_DEPTH} deep": place.count(".") > MAX_DEPTH,
+            "a key that is no word": not all(isinstance(key, str) and len(key) <= MAX_WORD for key, _ in inner),
+            f"a text of more than {MAX_WORD:,} characters": isinstance(value, (str, bytes)) and len(value) > MAX_WORD,
+            f"an integer of {num_bits} bits": num_bits > MAX_BITS,
+        }
+        if problem := next((text for text, applies in problems.items() if applies), None):
             raise ConfigError(f"{place}: {problem}; expected the config of a network")
         pending += [(f"{place}.{key}", member) for key, member in inner]
 
@@ -212,12 +206,12 @@ def class_name(config: Any, where: str) -> str:
     return name.removeprefix("mmseg.")
 
 
-def batch_norm_section(norm_cfg: Any, where: str) -> JSONDict | None:
-    """Translates norm_cfg to the section `batch_norm`; None where there is no norm."""
+def batch_norm_section(norm_cfg: Any, where: str, types: Sequence[str] = ("BN", "BN2d", "SyncBN")) -> JSONDict | None:
+    """Translates norm_cfg to the section `batch_norm`; None where there is no norm. types: those of norms."""
     if norm_cfg is None:
         return None
     reader = Reader(norm_cfg, where)
-    reader.choice("type", None, ("BN", "BN2d", "SyncBN"))
+    reader.choice("type", None, types)
     eps = reader.number("eps", 1e-5, lambda eps: eps > 0, "a number above 0")
     momentum = reader.number("momentum", 0.1, lambda momentum: 0 < momentum <= 1, "a number above 0, up to 1")
     for key in ("affine", "track_running_stats"):
