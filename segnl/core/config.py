@@ -6,7 +6,7 @@ A component declares its settings in its own file, as a subclass of `Config`; `r
 import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -37,10 +37,10 @@ NumberFromZero = Annotated[float, Field(ge=0, le=1e6)]
 
 
 SHIPPED = Path(__file__).parents[1] / "configs"
+"""The recipes and studies that are installed with the package."""
 MAX_BASES = 100
 MAX_CHARACTERS = 1 << 18
 """Of a YAML document: reading more would take many seconds."""
-"""The recipes and studies that are installed with the package."""
 
 
 class Config(pydantic.BaseModel):
@@ -259,33 +259,28 @@ def error_place(error: Any, content: Any) -> list[str]:
 
 def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
     """Returns `mapping` as an instance of `schema`, for a pydantic validator: raises pydantic.ValidationError."""
-    text = json.dumps(mapping)
-    if "\\u0000" in text:
-        for location in _texts_where(lambda own: "\0" in own, mapping):
+    for location, text in _texts(mapping):
+        if "\0" in text:
             raise error_at(location, "holds a NUL; give plain text")
+        if utf8(text) != text:  # a file's name in another encoding
+            raise error_at(location, "holds bytes that are not UTF-8; rename the file, or give a symbolic link to it")
     try:
         # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
-        return schema.model_validate_json(text)
+        return schema.model_validate_json(json.dumps(mapping))
     except pydantic.ValidationError as err:
-        if err.errors()[0]["type"] == "json_invalid":
-            for location in _texts_where(lambda own: utf8(own) != own, mapping):
-                advice = "rename the file, or give a symbolic link to it"
-                raise error_at(location, f"holds bytes that are not UTF-8; {advice}") from err
         for location in (error["loc"] for error in err.errors() if error["type"] == "extra_forbidden"):
             hint = suggest(str(location[-1]), _keys_beside(schema, location))
             raise error_at(location, f"unknown key{hint}") from err
         raise
 
 
-def _texts_where(
-    is_wrong: Callable[[str], bool], value: Any, location: tuple[str | int, ...] = ()
-) -> Iterator[tuple[str | int, ...]]:
-    """Yields the places of texts that nothing can read, such as a file's name in another encoding."""
-    if isinstance(value, str) and is_wrong(value):
-        yield location
+def _texts(value: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yields every text of a setting with its place."""
+    if isinstance(value, str):
+        yield location, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, own in items:
-        yield from _texts_where(is_wrong, own, (*location, key))
+        yield from _texts(own, (*location, key))
 
 
 def error_at(location: tuple[str | int, ...], message: str) -> pydantic.ValidationError:
