@@ -125,10 +125,11 @@ def compare_scored(
             f"{name}: the only model among {len(paths)} results; give at least two, or name them: A=FILE,FILE "
             "B=FILE,FILE"
         )
-    models = _aligned(models)
+    first = next(iter(models.values()))[0]
+    sample_ids = sorted(first.counts.sample_ids)
+    models = {name: [_in_order(own, sample_ids, first) for own in results] for name, results in models.items()}
     for results in models.values():
         _require_distinct(results)
-    sample_ids = next(iter(models.values()))[0].counts.sample_ids
     if group is not None:
         groups = named_groups(group, sample_ids, lists=Path(), key="--group")
     else:
@@ -209,16 +210,13 @@ def _by_recipe(results: Sequence[Result], *, taken: Mapping[str, Any]) -> dict[s
     """Returns results by the name of their model: runs of one recipe are one, every other result stands alone."""
     groups: list[list[Result]] = []
     for result in results:
-        same = (own for own in groups if _is_same_recipe(own[0].training, result.training))
-        group = next(same, None)
+        group = next((own for own in groups if _is_same_recipe(own[0].training, result.training)), None)
         if group is None:
-            groups.append([result])
-        else:
-            group.append(result)
+            groups.append(group := [])
+        group.append(result)
     names = _names([[own.path for own in group] for group in groups])
-    for name in names:
-        if name in taken:
-            raise ConfigError(f"{name}: stands for two models; name both: NAME=FILE")
+    if doubled := taken.keys() & {*names}:
+        raise ConfigError(f"{min(doubled)}: stands for two models; name both: NAME=FILE")
     return dict(zip(names, groups, strict=True))
 
 
@@ -241,13 +239,6 @@ def _names(groups: Sequence[Sequence[Path]]) -> list[str]:
     raise ConfigError("two models have one name; name them: NAME=FILE")
 
 
-def _aligned(models: Mapping[str, Sequence[Result]]) -> dict[str, list[Result]]:
-    """Returns the models with their images in one order. Raises ConfigError where images, labels or classes differ."""
-    first = next(iter(models.values()))[0]
-    order = sorted(first.counts.sample_ids)
-    return {name: [_in_order(own, order, first) for own in results] for name, results in models.items()}
-
-
 def _require_distinct(results: Sequence[Result]) -> None:
     """Raises ConfigError where two results of a model are of one training: copies, or its best and its last weights."""
     for first, second in itertools.combinations(results, 2):
@@ -262,6 +253,7 @@ def _require_distinct(results: Sequence[Result]) -> None:
 
 
 def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
+    """Returns the result with its images in `order`. Raises ConfigError where images, labels or classes differ."""
     counts = result.counts
     if counts.class_names != first.counts.class_names:
         pairs = itertools.zip_longest(counts.class_names, first.counts.class_names, fillvalue="missing")

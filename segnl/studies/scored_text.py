@@ -14,14 +14,15 @@ from segnl.studies.conditions import Condition, State
 from segnl.studies.verdicts import better_text, bracket, by_score_text, points
 
 ONE_RESULT = (
-    "{which}: this is a verdict about these masks, not about the methods behind them. Another training of the same "
-    "model often moves mIoU by 1 to 2 points. With several results of every model (NAME=FILE,FILE), the interval "
-    "covers new trainings too."
+    "One result {which}: this is a verdict about these masks, not about the methods behind them. Another training of "
+    "the same model often moves mIoU by 1 to 2 points. With several results of every model (NAME=FILE,FILE), the "
+    "interval covers new trainings too."
 )
 SEVERAL_RESULTS = (
     "The interval in brackets (95 %) covers new trainings{images}. A pair is separable if its p value is below "
     "0.05, corrected for the number of pairs (Holm)."
 )
+UNCORRECTED = "The {count} intervals are not corrected for their number: about one in twenty misses by chance."
 INDEPENDENT = (
     "Images are taken as independent. Frames of one video or tiles of one picture are not; then the true intervals are "
     "wider: name such groups with --group, such as '[^_]+' for the text before the first _."
@@ -134,17 +135,17 @@ def scored_verdicts(comparison: ScoredComparison) -> list[str]:
     images = " on these images, which are all of one group" if num_groups == 1 else " and new images"
     if several:
         sentences.append(SEVERAL_RESULTS.format(images=images))
-    if any(len(results) == 1 for results in comparison.models.values()):
-        sentences.append(ONE_RESULT.format(which=_single(comparison)))
+    if single := [name for name, results in comparison.models.items() if len(results) == 1]:
+        which = "per model" if len(single) == len(comparison.models) else f"of {', '.join(single)}"
+        sentences.append(ONE_RESULT.format(which=which))
     if not several and len(pairs) > 1:
-        text = f"The {len(pairs)} intervals are not corrected for their number: about one in twenty misses by chance."
-        sentences.append(text)
-    if num_groups == len(comparison.any_counts.sample_ids):
-        num_groups = None  # each image is one
-    about_groups = [] if num_groups == 1 else [GROUPS.format(count=num_groups)]
-    if num_groups is not None and 1 < num_groups < FEW_GROUPS:
-        about_groups[0] += " With so few groups the interval itself is uncertain."
-    return [*sentences, *([INDEPENDENT] if num_groups is None else about_groups)]
+        sentences.append(UNCORRECTED.format(count=len(pairs)))
+    if num_groups in (None, len(comparison.any_counts.sample_ids)):  # each image is one
+        sentences.append(INDEPENDENT)
+    elif num_groups != 1:
+        uncertain = " With so few groups the interval itself is uncertain." * (num_groups < FEW_GROUPS)
+        sentences.append(GROUPS.format(count=num_groups) + uncertain)
+    return sentences
 
 
 def _class_sentences(comparison: ScoredComparison) -> list[str]:
@@ -165,12 +166,6 @@ def _class_sentences(comparison: ScoredComparison) -> list[str]:
             lead = f"{pair.a} - {pair.b}, classes whose own interval excludes 0 (not corrected for their number): "
             sentences.append(f"{lead}{listed([text for _, text in sorted(clear, reverse=True)], limit=5)}.")
     return sentences
-
-
-def _single(comparison: ScoredComparison) -> str:
-    """Returns which models have a single result."""
-    single = [name for name, results in comparison.models.items() if len(results) == 1]
-    return "One result per model" if len(single) == len(comparison.models) else f"One result of {', '.join(single)}"
 
 
 def _images_separable(pair: Comparison) -> bool | None:
