@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,6 +24,7 @@ from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
+from segnl.data.mask_files import listed
 from segnl.data.reading import COLOURED, FileError, image_hw, mode_and_palette, read_colours, read_image, read_label
 from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
 
@@ -166,34 +166,31 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
         by_split["train"] = by_split.get("train", {}) | without_split
         plan.notes.append(f"splits: {len(without_split)} images of no split are train")
     if "train" in by_split and "val" in by_split:
-        lists = {split: list(by_split[split]) for split in SPLIT_WORDS if split in by_split}
+        lists = {split: by_split[split] for split in SPLIT_WORDS if split in by_split}
         plan.notes.append("splits: " + ", ".join(f"{split} {len(names)}" for split, names in lists.items()))
         _list_splits(plan, lists)
     else:
-        dealt = by_split.get("train") or by_split.get("") or by_split.get("val") or by_split["test"]
-        _deal(plan, list(dealt), seed)
-        by_split = {"train": dealt} | ({"test": by_split["test"]} if dealt is not by_split.get("test", dealt) else {})
-        if "test" in by_split:
-            _list_splits(plan, {"test": list(by_split["test"])})
+        dealt = next(split for split in ("train", "", "val", "test") if split in by_split)
+        _deal(plan, by_split[dealt], seed)
+        by_split = {split: by_split[split] for split in (dealt, "test") if split in by_split}
+        _list_splits(plan, {split: by_split[split] for split in by_split if split != dealt})
     images = {sample_id: image for split in by_split.values() for sample_id, image in split.items()}
     colours = [distinct_colour(index) for index in range(len(annotations.class_names))]
-    plan.draw_labels = partial(_draw_labels, home, record, images, colours)
+
+    def draw_labels() -> str:
+        num_drawn = write_labels(home, record, images, colours)
+        return (
+            f"wrote {num_drawn} of {len(images)} labels to {home / DRAWN_LABELS}: copies, which do not follow later "
+            "changes of the annotations; segnl check and train tell when they are stale"
+        )
+
+    plan.draw_labels = draw_labels
     if has_labels and (root / "classes.tsv").is_file():
         plan.notes.append("classes: classes.tsv, which was there")
     else:
         _name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
     _plan_size(plan, [image.path for image in images.values()])
     return plan
-
-
-def _draw_labels(
-    home: Path, record: JSONDict, images: Mapping[str, AnnotatedImage], colours: Sequence[tuple[int, int, int]]
-) -> str:
-    num_drawn = write_labels(home, record, images, colours)
-    return (
-        f"wrote {num_drawn} of {len(images)} labels to {home / DRAWN_LABELS}: copies, which do not follow later "
-        "changes of the annotations; segnl check and train tell when they are stale"
-    )
 
 
 def _look_at(root: Path, path: Path, *, by_words: bool) -> _Found:
@@ -260,10 +257,7 @@ def _paired(
     images = [item for item in images if item.template == image_template]
     image_end, label_end = _ends(images, labels, root)
     data |= {"image_folder": image_template, "label_folder": label_template}
-    if image_end:
-        data["image_suffix"] = image_end
-    if label_end:
-        data["label_suffix"] = label_end
+    data |= {key: end for key, end in (("image_suffix", image_end), ("label_suffix", label_end)) if end}
     by_id = [
         {_sample_id(item, root, end): item for item in items}
         for items, end in ((images, image_end), (labels, label_end))
@@ -397,8 +391,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         }
         names = [name for name in names if name not in ignored]
         plan.notes.append(f"labels: RGB, {len(colours)} colours")
-        listed = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
-        plan.notes.append(f"classes: {listed}; rename and join them in data.label_map")
+        plan.notes.append(f"classes: {listed(names, limit=6)}; rename and join them in data.label_map")
         return
     ids = _ids(labels)
     is_binary = len(ids) == 2 and ids[1] == IGNORE
@@ -433,7 +426,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         colour = own_colours.get(file_id, ())
         rows.append((file_id, name, colour if len(colour) == 3 else distinct_colour(file_id)))
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
-    plan.notes.append(f"labels: {kind}: {', '.join(map(str, ids[:12]))}{' ...' if len(ids) > 12 else ''}")
+    plan.notes.append(f"labels: {kind}: {listed([*map(str, ids)], limit=12)}")
     _name_classes(plan, rows)
 
 
@@ -461,7 +454,7 @@ def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, i
     else:
         where = "data.label_map"
         plan.data["label_map"] = {name: [file_id] for file_id, name, _ in rows}
-    plan.notes.append(f"classes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}; rename them in {where}")
+    plan.notes.append(f"classes: {listed(names, limit=6)}; rename them in {where}")
 
 
 def _require_class_count(root: Path, count: int) -> None:
@@ -496,8 +489,8 @@ def _use_table(plan: FolderPlan, root: Path, labels: Sequence[Path], *, is_colou
             plan.data["ignore_ids"] = unknown_ids
         names = [str(file_id) for file_id in unknown_ids]
     if names:
-        listed = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-        plan.notes.append(f"ignored: {listed}, which classes.tsv does not name; add what should be a class")
+        text = listed(names, limit=12)
+        plan.notes.append(f"ignored: {text}, which classes.tsv does not name; add what should be a class")
 
 
 def _ids(labels: Sequence[Path]) -> list[int]:

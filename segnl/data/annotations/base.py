@@ -116,12 +116,9 @@ def require_hw(path: Path, where: str, image: Path, hw: tuple[int, int]) -> None
     """Raises FileError unless the image has the size that its annotations say."""
     own = image_hw(image)
     if own != hw:
-        raise FileError(
-            path,
-            "size",
-            f"{where}: height and width are {hw[0]} and {hw[1]}, but {image.name} has {own[0]}x{own[1]} pixels; "
-            "annotate the image as it is, or restore the image that was annotated",
-        )
+        detail = f"height and width are {hw[0]} and {hw[1]}, but {image.name} has {own[0]}x{own[1]} pixels"
+        advice = "annotate the image as it is, or restore the image that was annotated"
+        raise FileError(path, "size", f"{where}: {detail}; {advice}")
 
 
 def require_upright(image: Path) -> None:

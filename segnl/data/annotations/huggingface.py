@@ -120,12 +120,8 @@ def _columns(path: Path, table: Any) -> tuple[tuple[str, str], dict[int, str]]:
     images = [name for name in pictures if name not in masks]
     if len(masks) != 1 or len(images) != 1:
         found = ", ".join(pictures) or f"none among {', '.join(features)}"
-        raise FileError(
-            path,
-            "format",
-            f"columns of pictures: {found}; expected two, such as image and label (rename_column, remove_columns of "
-            "datasets)",
-        )
+        expected = "expected two, such as image and label (rename_column, remove_columns of datasets)"
+        raise FileError(path, "format", f"columns of pictures: {found}; {expected}")
     # A column of single class labels says what the image shows; a list says which classes its mask has.
     lists = [getattr(feature, "feature", None) for feature in features.values()]
     named = [feature.names for feature in lists if isinstance(feature, datasets.ClassLabel) and feature.names]

@@ -5,7 +5,6 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +66,9 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
         path for path in files if path in of_form or (path.suffix == ".json" and path.with_suffix("") in beside)
     ]
     parsed = [(path, _parse(path)) for path in candidates]
-    listed = _listed(root)
+    class_file = root / "labels.txt"
+    lines = bytes_of(class_file).decode("utf-8", "replace").splitlines() if is_file(class_file) else []
+    listed = [name for line in lines if (name := line.strip()) and name != IGNORED]
     used = {shape.label for _, content in parsed for shape in content.shapes}
     unlisted = sorted(used - {IGNORED} - set(listed))
     classes, ids = ids_of([*listed, *unlisted])
@@ -80,7 +81,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
             raise DataError(f"{path}: {detail}; put the image beside it")
         images.append(AnnotatedImage(image, split_of(root, image), partial(_draw, path, image, content, ids)))
     notes = [f"left out: {num} images without a JSON file"] if (num := len(present) - len(images)) > 0 else []
-    sources = [path for path, _ in parsed] + ([root / "labels.txt"] if listed else [])
+    sources = [path for path, _ in parsed] + [class_file] * bool(listed)
     return Annotations("LabelMe", classes, images, sources, RULE, notes)
 
 
@@ -95,13 +96,6 @@ def _parse(path: Path) -> _File:
             detail = f"{len(shape.points)} points of a {shape.shape_type}; expected {least} at least; remove it"
             raise FileError(path, "format", f"shapes.{i}.points: {detail}")
     return parsed
-
-
-def _listed(root: Path) -> list[str]:
-    """Returns the classes of labels.txt, a line each, without `__ignore__`; [] where there is none."""
-    path = root / "labels.txt"
-    lines = bytes_of(path).decode("utf-8", "replace").splitlines() if is_file(path) else []
-    return [name for line in lines if (name := line.strip()) and name != IGNORED]
 
 
 def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Ids:
@@ -138,18 +132,14 @@ def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -
 def _draw_mask(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
     """Draws a mask: a PNG in base64, and the corners of the pixels that it covers, both inside."""
     (left, top), (right, bottom) = np.floor(shape.points[:2]).astype(int)
+    covered = label[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
     try:
         with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
-            hw: Any = (image.height, image.width)
-            is_inside = left >= 0 and top >= 0 and bottom < label.shape[0] and right < label.shape[1]
-            fits = is_inside and hw == (bottom - top + 1, right - left + 1)
+            fits = (image.height, image.width) == covered.shape == (bottom - top + 1, right - left + 1)
             pixels = np.asarray(image.convert("L")) > 0 if fits else None
     except DECODER_ERRORS as err:
         raise FileError(path, "damaged", f"{where}.mask: no PNG in base64; save it in LabelMe again") from err
     if pixels is None:
-        raise FileError(
-            path,
-            "size",
-            f"{where}.mask: leaves its image, or its points are no corners of it; save it in LabelMe again",
-        )
-    label[top : top + hw[0], left : left + hw[1]][pixels] = value
+        detail = "leaves its image, or its points are no corners of it; save it in LabelMe again"
+        raise FileError(path, "size", f"{where}.mask: {detail}")
+    covered[pixels] = value

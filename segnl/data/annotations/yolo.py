@@ -131,12 +131,8 @@ def _resolve(root: Path, settings: JSONDict, place: str, *bases: Path) -> Path |
 
 def _label_of(root: Path, image: Path) -> Path:
     """Returns the label's path: the last folder `images` becomes `labels`; beside the image where there is none."""
-    parts = list(image.relative_to(root).with_suffix(".txt").parts)
-    for i in reversed(range(len(parts) - 1)):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return root.joinpath(*parts)
+    above, images, below = f"/{image.relative_to(root).with_suffix('.txt')}".rpartition("/images/")
+    return root / (f"{above}/labels/{below}" if images else below).lstrip("/")
 
 
 def _draw(image: Path, label: Path | None, ids: Mapping[int, int]) -> Ids:
