@@ -81,7 +81,7 @@ def data_change(before: JSONDict, now: JSONDict) -> str:
     """Returns in words how the data of two `data_record` differ; "" for the same data. An old one has no "content"."""
     if all(before[key] == now[key] for key in now if key in before):
         return ""
-    if before["images"] != now["images"]:
+    if before.get("images", now["images"]) != now["images"]:
         return f"{before['images']} images then, {now['images']} now"
     return "the content of images, labels or classes is another"
 

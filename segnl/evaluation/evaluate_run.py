@@ -337,7 +337,7 @@ class _Job:
             "eval": run.recipe.eval.model_dump(mode="json"),
             "preset": _preset(run, self.request),
             "ablation": ablation.name if ablation else None,
-            "git": run.checkpoint.origin["git"],
+            "git": run.checkpoint.origin.get("git"),
             "cache": self.cached_ids_folder.parent.name,
         }
         on_request = {name: record.value[name] for name in ("strata", "official") if name in record.value}

@@ -3,6 +3,7 @@
 Tensors are called `model.PATH`, `optim.PATH.KEY` and `ema.PATH`; everything else is JSON in the file's metadata.
 """
 
+import copy
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -114,6 +115,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
+_Number = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class _Classes(Config):
@@ -125,14 +127,18 @@ class _Classes(Config):
     void_id: _Byte
 
 
+class _Origin(Config, extra="allow"):
+    data: JSONDict = Field(default_factory=dict)
+
+
 class _Contents(Config):
     """What a checkpoint's metadata hold."""
 
-    step: Annotated[int, Field(ge=0)]
+    step: _Number
     recipe: JSONDict
     classes: _Classes
-    origin: JSONDict
-    loss_scale: JSONDict = Field(default_factory=dict)
+    origin: _Origin
+    loss_scale: dict[Literal["value", "good_steps"], _Number] = Field(default_factory=dict)
 
 
 def _contents(path: Path, metadata: Mapping[str, str]) -> JSONDict:
@@ -140,7 +146,7 @@ def _contents(path: Path, metadata: Mapping[str, str]) -> JSONDict:
     texts = {key: metadata[key] for key in _Contents.model_fields if key in metadata}
     try:
         mapping = {key: json.loads(text) for key, text in texts.items()}
-        contents = validate(_Contents, mapping, file=str(path)).model_dump(mode="json")
+        contents = validate(_Contents, mapping, file=str(path)).model_dump(mode="json", exclude_unset=True)
         class_table_from_dict(contents["classes"])
     except (ConfigError, ValueError, RecursionError) as err:
         reason = str(err).removeprefix(f"{path}: ")
@@ -279,18 +285,34 @@ def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str,
 
 
 def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Loads what `optimiser_tensors` returned, in each parameter's device and layout."""
+    """Loads what `optimiser_tensors` returned, in each parameter's device and layout.
+
+    Raises CheckpointError unless names, shapes and types are those of this optimiser after a step. A parameter that
+    never had a gradient has no state.
+    """
+    own = _state_after_a_step(optimiser, model)
+    paths = {name.rpartition(".")[0] for name in tensors}
+    wrong = [name for name in own if name not in tensors and (not tensors or name.rpartition(".")[0] in paths)]
+    wrong += [n for n, x in tensors.items() if n not in own or (x.shape, x.dtype) != (own[n].shape, own[n].dtype)]
+    if wrong:
+        detail = f"{len(wrong)} tensors do not fit, '{wrong[0]}' first"
+        raise CheckpointError(f"optimiser state of the checkpoint: {detail}; start over with --fresh")
     parameters = dict(model.named_parameters())
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         path, _, key = name.rpartition(".")
-        if path not in parameters:
-            raise CheckpointError(
-                f"optimiser state of '{path}', which the model does not have; start over with --fresh"
-            )
         state.setdefault(parameters[path], {})[key] = _like(tensor, parameters[path])
     for parameter, values in state.items():
         optimiser.state[parameter] = values
+
+
+def _state_after_a_step(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    optimiser, model = copy.deepcopy((optimiser, model))
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    return optimiser_tensors(optimiser, model)
 
 
 def _like(tensor: Tensor, parameter: Tensor) -> Tensor:

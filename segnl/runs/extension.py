@@ -28,7 +28,8 @@ def extended_recipe(recipe: Recipe, checkpoint: Checkpoint | None, schedule: Sch
     if recipe.train.num_steps != saved["max_steps"]:
         if schedule is None:
             return recipe  # another recipe, which is refused
-        extended += (Extension(at=checkpoint.step, max_steps=saved["max_steps"], schedule=schedule),)
+        entry = {"at": checkpoint.step, "max_steps": saved["max_steps"], "schedule": schedule}
+        extended += (validate(Extension, entry, file=file, at="extended"),)
     train = recipe.train.model_copy(update={"extended": extended})
     return recipe.model_copy(update={"train": train})
 

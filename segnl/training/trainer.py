@@ -349,7 +349,8 @@ class Trainer:
         load_weights(self.model, checkpoint)
         if self.ema is not None:
             load_weights(self.ema.model, checkpoint, use_ema=True)
-        restore_optimiser(self.optimiser, self.model, checkpoint.optim)
+        if checkpoint.optim or (checkpoint.step > 0 and self.loss_scale is None):  # float16 may have skipped all steps
+            restore_optimiser(self.optimiser, self.model, checkpoint.optim)
         self.step_number, self.init = checkpoint.step, checkpoint.origin.get("init")
         if self.loss_scale is not None:
             self.loss_scale = LossScale(**checkpoint.loss_scale)

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 import os
@@ -204,6 +205,32 @@ def test_weights_that_float32_cannot_hold_are_refused(odd, tmp_path):
         load_weights(net(3), checkpoint)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state, name: state.clear(),
+        lambda state, name: state.pop(name),
+        lambda state, name: state.update({name: torch.zeros(3)}),
+        lambda state, name: state.update({name: torch.zeros(0)}),
+        lambda state, name: state.update({name: state[name].to(torch.complex64)}),
+        lambda state, name: state.update({name: state[name].to(torch.int64)}),
+        lambda state, name: state.update({"nothing.exp_avg": state[name]}),
+        lambda state, name: state.update({f"{name}_": state[name]}),
+    ],
+)
+def test_optimiser_state_that_is_not_of_this_optimiser_is_refused(change):
+    model = net()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(2, 3, 5, 7)).square().sum().backward()
+    optimiser.step()
+    state, weights = optimiser_tensors(optimiser, model), copy.deepcopy(model.state_dict())
+    restore_optimiser(optimiser, model, state)
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+    change(state, next(name for name in state if name.endswith("exp_avg")))
+    with pytest.raises(CheckpointError, match=r"optimiser state of the checkpoint: \d+ tensors do not fit, '"):
+        restore_optimiser(optimiser, model, state)
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_optimiser_state_survives_saving(kind):
     def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -234,6 +261,7 @@ def test_optimiser_state_survives_saving(kind):
         ("step", "null"),
         ("step", "-1"),
         ("step", "no number"),
+        ("step", "1000000001"),
         ("recipe", "[]"),
         ("recipe", "[" * 100_000),
         ("classes", "null"),
@@ -242,7 +270,9 @@ def test_optimiser_state_survives_saving(kind):
         ("classes", json.dumps({"names": [str(i) for i in range(300)], "palette": [[0, 0, 0]] * 300,
                                 "file_ids": [i % 256 for i in range(300)], "void_id": 255})),
         ("origin", "3"),
+        ("origin", '{"data": null}'),
         ("loss_scale", '"x"'),
+        ("loss_scale", '{"x": 1}'),
         ("classes", None),
     ],
 )  # fmt: skip
