@@ -104,12 +104,12 @@ def _backbone_section(config: Any, where: str) -> JSONDict:
         "depth": depth,
         "in_channels": reader.count("in_channels", 3),
         "stride_conv": 1 if reader.choice("style", "pytorch", ("pytorch", "caffe")) == "caffe" else 2,
-        "dilations": _four(reader, "dilations", (1, 1, 1, 1)),
+        "dilations": reader.four("dilations", (1, 1, 1, 1)),
     }
     if kind == "C2D":
         reader.choice("conv_cfg", None, (None, {"type": "Conv"}, {"type": "Conv2d"}))
         section |= {
-            "strides": _four(reader, "strides", (1, 2, 2, 2)),
+            "strides": reader.four("strides", (1, 2, 2, 2)),
             "stem_kernel": [1, 7, 7],
             "stem_strides": [1, 2, 2],
             "pool_strides": [1, 2, 2],
@@ -129,13 +129,13 @@ def _inflated_settings(reader: Reader, depth: int) -> JSONDict:
     """Translates what a ResNet3d has and a C2D has not."""
     reader.choice("conv_cfg", {"type": "Conv3d"}, ({"type": "Conv3d"},))
     has_blocks = reader.unread.get("stage_blocks") is not None
-    blocks = _four(reader, "stage_blocks", ()) if has_blocks else reader.take("stage_blocks", None)
+    blocks = reader.four("stage_blocks", ()) if has_blocks else reader.take("stage_blocks", None)
     num_blocks = blocks or DEPTHS[depth][1]
     settings: JSONDict = {
         "blocks": blocks,
         "base_channels": reader.count("base_channels", 64),
-        "strides": _four(reader, "spatial_strides", (1, 2, 2, 2)),
-        "time_strides": _four(reader, "temporal_strides", (1, 1, 1, 1)),
+        "strides": reader.four("spatial_strides", (1, 2, 2, 2)),
+        "time_strides": reader.four("temporal_strides", (1, 1, 1, 1)),
         "stem_kernel": reader.integers("conv1_kernel", (3, 7, 7), lambda sizes: len(sizes) == 3, "three integers"),
         "has_pool": reader.flag("with_pool1", default=True),
         "has_time_pool": reader.flag("with_pool2", default=True),
@@ -175,12 +175,6 @@ def _reader(config: Any, where: str, *types: str) -> _Reader:
     if name not in types:
         raise ConfigError(f"{where}.type: holds {name!r}; known: {', '.join(types)}")
     return reader
-
-
-def _four(reader: Reader, key: str, default: tuple[int, ...]) -> list[int]:
-    """Returns four integers of 1 to 256: a list of as many blocks is built."""
-    expected = "four integers of 1 to 256"
-    return reader.integers(key, default, lambda own: len(own) == 4 and 1 <= min(own) <= max(own) <= 256, expected)
 
 
 def _per_block(reader: Reader, key: str, default: int, num_blocks: Sequence[int]) -> list[list[bool]]:

@@ -164,6 +164,11 @@ class Reader:
         """Returns the value of `key`, a list of integers that `is_valid` accepts."""
         return list(self.checked(key, default, lambda value: _are_integers(value) and is_valid(value), expected))
 
+    def four(self, key: str, default: tuple[int, ...]) -> list[int]:
+        """Returns the value of `key`, four integers of 1 to 256: a list of as many blocks may be built."""
+        expected = "four integers of 1 to 256"
+        return self.integers(key, default, lambda own: len(own) == 4 and 1 <= min(own) <= max(own) <= 256, expected)
+
     def error(self, key: str, value: Any, expected: str) -> ConfigError:
         """Returns the error for a value of `key` that is not what is expected."""
         return ConfigError(f"{self.where}.{key}: holds {_quoted(value)}, expected {expected}")
@@ -268,14 +273,10 @@ def backbone_section(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple
         "stride_conv": 1 if style == "caffe" else 2,
     }
     section |= _dilation_settings(reader, depth)
-    out_indices = reader.integers(
-        "out_indices",
-        (0, 1, 2, 3),
-        lambda indices: len(indices) > 0 and all(index in range(4) for index in indices),
-        "numbers 0 to 3",
-    )
+    stages = (0, 1, 2, 3)
+    own = reader.integers("out_indices", stages, lambda own: len(own) > 0 and {*own} <= {*stages}, "numbers 0 to 3")
     reader.finish()
-    return section, norm, tuple(sorted(set(out_indices)))
+    return section, norm, tuple(sorted({*own}))
 
 
 def _dilation_settings(reader: Reader, depth: int) -> JSONDict:
@@ -283,12 +284,7 @@ def _dilation_settings(reader: Reader, depth: int) -> JSONDict:
     strides = reader.integers(
         "strides", (1, 2, 2, 2), lambda strides: tuple(strides) in _STRIDES, f"one of {', '.join(map(str, _STRIDES))}"
     )
-    per_stage = reader.integers(
-        "dilations",
-        (1, 1, 1, 1),
-        lambda dilations: len(dilations) == 4 and min(dilations) >= 1,
-        "four numbers of at least 1",
-    )
+    per_stage = reader.four("dilations", (1, 1, 1, 1))
     multi_grid = reader.checked(
         "multi_grid", None, lambda value: value is None or _are_integers(value), "a list of integers"
     )

@@ -78,7 +78,7 @@ def test_kinds_of_resnet_differ_in_stem_and_shortcut() -> None:
         ({"type": "HRNet"}, "mmseg.backbone.type: holds 'HRNet'; known: ResNet, ResNetV1c, ResNetV1d"),
         ({"depth": 51}, "depth: holds 51"),
         ({"strides": (1, 1, 1, 1)}, "strides: holds (1, 1, 1, 1), expected one of (1, 2, 1, 1)"),
-        ({"dilations": (1, 1, 2)}, "expected four numbers"),
+        ({"dilations": (1, 1, 2)}, "expected four integers"),
         ({"multi_grid": (1, 2)}, "multi_grid: holds (1, 2), expected 3 numbers"),
         ({"num_stages": 3}, "num_stages: holds 3"),
         ({"in_channels": 4}, "in_channels: holds 4"),
