@@ -121,12 +121,11 @@ def colour_table(classes: str, table: ClassTable) -> ClassTable:
         if _is_yaml(path):
             raise DataError(f"{path}: names no colours; use a class table: index, name, r, g, b")
         read_tsv(path)  # which says that it has no colours
-    if len(set(colours)) < len(colours):
-        first, second = next((i, j) for j, own in enumerate(colours) for i in range(j) if colours[i] == own)
-        raise DataError(
-            f"{table.title}: '{table.names[first]}' and '{table.names[second]}' have one colour, so masks of colours "
-            "cannot be read; save class ids"
-        )
+    for name, own in zip(table.names, colours, strict=True):
+        if (first := table.names[colours.index(own)]) != name:
+            raise DataError(
+                f"{table.title}: '{first}' and '{name}' have one colour, so it cannot be read; save class ids"
+            )
     return ClassTable(
         table.names,
         table.palette,

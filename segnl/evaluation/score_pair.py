@@ -46,10 +46,6 @@ class PairReader:
     def _colours(self) -> ClassTable:
         return colour_table(self.request.classes, self.table)
 
-    @cached_property
-    def _own_ids(self) -> tuple[int, ...]:
-        return class_ids(self.table, self.request.prediction_ids)
-
     def read(self, label_mask: Mask, prediction_mask: Mask) -> Pair:
         """Reads one image. Raises DataError naming the file."""
         label_ids = label_mask.read()
@@ -66,11 +62,12 @@ class PairReader:
         else:
             label_ids = self._with_foreground(label_ids, self.table.file_ids, label_where)
             label = self.table.to_train(label_ids, label_where)
+        own_ids = class_ids(self.table, self.request.prediction_ids)
         if raw.ndim == 3:
             prediction = self._of_colours(raw, where, self.request.predictions)
-            ids = np.array([*self._own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
+            ids = np.array([*own_ids, *[IGNORE] * (256 - self.table.num_classes)], np.uint8).take(prediction)
         else:
-            raw = self._with_foreground(raw, self._own_ids, where)
+            raw = self._with_foreground(raw, own_ids, where)
             ids = self._checked_u8(raw, where)
             prediction = prediction_lut(self.table, self.request.prediction_ids).take(ids)
         was_resized = prediction.shape != label.shape
@@ -165,14 +162,8 @@ class PairReader:
             return
         (height, width), (own_height, own_width) = label_hw, hw
         lead = f"{where}: {own_width}x{own_height} pixels (width x height), but its label has {width}x{height}"
-        is_whole = abs(own_height * width - own_width * height) <= max(*hw, *label_hw)
-        if 0 in hw or not is_whole:
-            raise DataError(
-                f"{lead}, another aspect ratio: cropped, padded, transposed or stretched. Save predictions at the "
-                "label's size (resize the class scores, then take the argmax)"
-            )
+        advice = "save predictions at the label's size (resize the class scores, then take the argmax)"
+        if 0 in hw or abs(own_height * width - own_width * height) > max(*hw, *label_hw):
+            raise DataError(f"{lead}, another aspect ratio: cropped, padded, transposed or stretched; {advice}")
         if not self.request.resize:
-            raise DataError(
-                f"{lead}; save predictions at the label's size (resize the class scores, then take the argmax), or "
-                "resize these masks with --resize"
-            )
+            raise DataError(f"{lead}; {advice}, or resize these masks with --resize")
