@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import add_checkpoint, add_json, add_set, path_of
+from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.outputs import json_file
 
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
     with process_group() as group:
         with group.shared_errors():
             if group.is_rank0 and args.json is not None:
+                _require_own_place(args.json, args.masks)
                 ensure_writable(args.json.parent)
                 args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
             settings = {"eval": args.preset.settings} if args.preset else None
@@ -94,6 +96,14 @@ def run(args: argparse.Namespace) -> None:
         evaluation = evaluate_run(run, request, group=group)
         if group.is_rank0:
             _report(evaluation, request, args.json)
+
+
+def _require_own_place(out: Path, masks: Path | None) -> None:
+    """Raises ConfigError for a --json file that is one of the --masks folder."""
+    from segnl.evaluation.mask_folder import places_of
+
+    if masks is not None and any(out.resolve().is_relative_to(place.resolve()) for place in places_of(masks)):
+        raise ConfigError(f"--json {out}: is where --masks {masks} keeps files of its own; give another name")
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | None) -> None:

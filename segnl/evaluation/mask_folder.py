@@ -14,7 +14,7 @@ from segnl.core.arrays import Pixels
 from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError
-from segnl.core.files import read_bytes, remove_leftovers
+from segnl.core.files import LOCK, read_bytes, remove_leftovers
 from segnl.core.find_files import find_files
 from segnl.core.result_cache import Record, digest_of, read_record, write_record
 from segnl.data.base import SegmentationData
@@ -89,6 +89,11 @@ class MaskFolder:
                 key_digest=self.key_digest,
             )
         )
+
+
+def places_of(folder: Path) -> list[Path]:
+    """Returns the files and folders that an evaluation writes in its folder of masks."""
+    return [folder / name for name in (MANIFEST, LOCK, *KINDS)]
 
 
 def require_no_evaluation(folder: Path) -> None:

@@ -76,6 +76,16 @@ def test_the_same_command_replaces_its_own_files(run: Path, tmp_path: Path) -> N
         assert main(words) == main(words) == 0, words
 
 
+@pytest.mark.parametrize("name", ["masks.json", ".lock", "ids/frame0.png"])
+def test_the_scores_do_not_replace_what_the_same_evaluation_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    file = tmp_path / "o" / name
+    assert main(["eval", "--checkpoint", "none", "--masks", str(tmp_path / "o"), "--json", str(file)]) == 2
+    assert f"--json {file}: is where --masks" in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_a_photograph_beside_the_masks_stays(run: Path, tmp_path: Path) -> None:
     mine = tmp_path / "o" / "ids" / "mine.png"
     mine.parent.mkdir(parents=True)
