@@ -367,8 +367,7 @@ def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
 
 def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_names: Mapping[int, str]) -> None:
     """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
-    step = max(1, -(-len(labels) // MAX_LABELS))
-    labels = labels[::step]
+    labels = labels[:: -(-len(labels) // MAX_LABELS)]
     mode, palette = mode_and_palette(labels[0])
     if is_file(root / "classes.tsv"):
         _use_table(plan, root, labels, is_coloured=mode in COLOURED)

@@ -114,13 +114,11 @@ def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Id
 def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
     points = np.array(shape.points)
     if shape.shape_type == "rectangle":
-        points = points.clip(-1, label.shape[::-1])  # no edge inside moves
+        (left, top), (right, bottom) = points[:2].clip(-1, label.shape[::-1])  # no edge inside moves
+        points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     require_drawable(path, f"{where}.points", points, label.shape)
-    if shape.shape_type == "polygon":
+    if shape.shape_type in ("polygon", "rectangle"):
         fill_polygon(label, points, value)
-    elif shape.shape_type == "rectangle":
-        (left, top), (right, bottom) = points[0], points[1]
-        fill_polygon(label, [(left, top), (right, top), (right, bottom), (left, bottom)], value)
     elif shape.shape_type == "circle":  # centre, and a point of the outline
         radius = float(np.hypot(*(points[1] - points[0])))
         x, y = np.floor(points[0]).astype(int).tolist()

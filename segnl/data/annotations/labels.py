@@ -69,13 +69,10 @@ def _digest(root: Path, names: Sequence[str]) -> str:
         if not is_file(root / name):
             raise FileNotFoundError(errno.ENOENT, "no such file, or a pipe or a device", str(root / name))
     lines = [f"{name_text(name)}\0{sha256_of(root / name)}" for name in names]
-    kinds = {(root / name).parent: set[str]() for name in names}
-    for name in names:
-        kinds[(root / name).parent].add(Path(name).suffix)
-    for folder, suffixes in kinds.items():
-        beside = {path for path in find_files(folder, recursive=False) if path.suffix in suffixes}
-        if folder == root:
-            beside = {path for path in beside if path.suffix not in (".txt", ".yaml", ".yml")}
+    kinds = {((root / name).parent, Path(name).suffix) for name in names}
+    kinds -= {(root, suffix) for suffix in (".txt", ".yaml", ".yml")}
+    for folder in {folder for folder, _ in kinds}:
+        beside = [path for path in find_files(folder, recursive=False) if (folder, path.suffix) in kinds]
         lines += [name_text(str(path.relative_to(root))) for path in beside]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

@@ -32,6 +32,7 @@ from segnl.data.reading import FileError, image_hw
 RULE = (
     "larger polygons first and smaller ones over them; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 )
+YAML_SUFFIXES = (".yaml", ".yml")
 TOLERANCE = 0.01
 """Fraction of the image by which a point may lie outside."""
 
@@ -44,7 +45,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     """
     found = []
     for path in files:
-        if path.suffix.lower() in (".yaml", ".yml") and path.parent == root and b"names" in (text := bytes_of(path)):
+        if path.suffix.lower() in YAML_SUFFIXES and path.parent == root and b"names" in (text := bytes_of(path)):
             settings = parse_yaml(text.decode("utf-8", "backslashreplace"), str(path))
             if isinstance(settings, dict) and settings.keys() >= {"names", "train"}:
                 found.append((path, settings))
