@@ -199,10 +199,8 @@ def _check_norms(of_head: JSONDict | None, of_backbone: JSONDict, notes: list[st
     if of_head is None or of_head == of_backbone:
         return
     if of_head["eps"] != of_backbone["eps"]:
-        raise ConfigError(
-            f"{where}.norm_cfg.eps: holds {of_head['eps']}, the backbone's is {of_backbone['eps']}; "
-            "a model with both cannot be imported"
-        )
+        eps = f"holds {of_head['eps']}, the backbone's is {of_backbone['eps']}"
+        raise ConfigError(f"{where}.norm_cfg.eps: {eps}; a model with both cannot be imported")
     note = (
         f"batch norm's momentum is the backbone's, {of_backbone['momentum']}, in the head too, where it was "
         f"{of_head['momentum']}; no logit depends on it"

@@ -65,12 +65,10 @@ def decode_head(config: Any, out_indices: Sequence[int], where: str, *, in_casca
     Raises ConfigError for an unknown head, with the known ones, and for settings that we cannot represent.
     """
     name = class_name(config, where)
-    if name == "OCRHead" and not in_cascade:
-        raise ConfigError(
-            f"{where}.type: holds {name!r} (OCRHead only as the second of a cascade of two); known heads: {KNOWN_HEADS}"
-        )
-    if name not in _TRANSLATORS:
-        raise ConfigError(f"{where}.type: holds {name!r}; known heads: {KNOWN_HEADS}")
+    is_lone_ocr = name == "OCRHead" and not in_cascade
+    if name not in _TRANSLATORS or is_lone_ocr:
+        hint = " (OCRHead only as the second of a cascade of two)" * is_lone_ocr
+        raise ConfigError(f"{where}.type: holds {name!r}{hint}; known heads: {KNOWN_HEADS}")
     reader = Reader(config, where)
     return _head(reader, _TRANSLATORS[name](reader), out_indices)
 
@@ -214,12 +212,9 @@ def _aspp(reader: Reader) -> Translation:
 
 def _separable_aspp(reader: Reader) -> Translation:
     in_channels, channels = (reader.take(key) for key in ("c1_in_channels", "c1_channels"))
-    are_valid = all(is_integer(number) and number >= 0 for number in (in_channels, channels))
-    if not are_valid or (in_channels == 0) != (channels == 0):
-        raise ConfigError(
-            f"{reader.where}: c1_in_channels {in_channels!r}, c1_channels {channels!r}; "
-            "expected integers above 0, or 0 twice"
-        )
+    if not (is_count(in_channels) and is_count(channels)) and (in_channels, channels) != (0, 0):
+        numbers = f"c1_in_channels {in_channels!r}, c1_channels {channels!r}"
+        raise ConfigError(f"{reader.where}: {numbers}; expected integers above 0, or 0 twice")
     settings: JSONDict = {"name": "deeplabv3plus", "dilations": reader.integers("dilations", (1, 6, 12, 18))}
     settings |= {"low_channels": channels} if channels else {"low_stage": None}
     names = _ASPP_NAMES | {"head.low": "c1_bottleneck", "head.decode": "sep_bottleneck"}
