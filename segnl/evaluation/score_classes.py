@@ -10,7 +10,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.core.config import read_file
 from segnl.core.errors import ConfigError, DataError
-from segnl.data.annotations.yolo import class_names
+from segnl.data.annotations.yolo import YAML_SUFFIXES, class_names
 from segnl.labels import cityscapes
 from segnl.labels.table import MAX_CLASSES, ClassTable, Row, distinct_colour, read_tsv
 
@@ -74,17 +74,14 @@ def _rows_of_file(path: Path, prediction_ids: PredictionIds) -> list[Row]:
     """Returns the classes of a class table or data.yaml, at least two."""
     if not path.exists():
         raise DataError(f"{path}: no such file; expected a class table, a data.yaml, or one of {', '.join(BUILT_IN)}")
-    rows = _rows_of_yaml(path, prediction_ids) if _is_yaml(path) else read_tsv(path, needs_colours=False)
+    is_yaml = path.suffix.lower() in YAML_SUFFIXES
+    rows = _rows_of_yaml(path, prediction_ids) if is_yaml else read_tsv(path, needs_colours=False)
     if len(rows) == 1:
         raise DataError(
             f"{path}: names 1 class, '{rows[0].name}'; a single class is never wrong, as all other pixels are ignored: "
             "name the background as a class too, and add --foreground 255 if the masks hold 0 and 255"
         )
     return rows
-
-
-def _is_yaml(path: Path) -> bool:
-    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def _rows_of_yaml(path: Path, prediction_ids: PredictionIds) -> list[Row]:
@@ -117,15 +114,12 @@ def colour_table(classes: str, table: ClassTable) -> ClassTable:
         labels = [label for label in cityscapes.LABELS if label.id >= 0 and label.train_id == IGNORE]
         by_colour |= {red << 16 | green << 8 | blue: IGNORE for red, green, blue in (own.colour for own in labels)}
     elif classes not in BUILT_IN:
-        path = Path(classes)
-        if _is_yaml(path):
-            raise DataError(f"{path}: names no colours; use a class table: index, name, r, g, b")
-        read_tsv(path)  # which says that it has no colours
+        if Path(classes).suffix.lower() in YAML_SUFFIXES:
+            raise DataError(f"{classes}: names no colours; use a class table: index, name, r, g, b")
+        read_tsv(Path(classes))  # which says that it has no colours
     for name, own in zip(table.names, colours, strict=True):
         if (first := table.names[colours.index(own)]) != name:
-            raise DataError(
-                f"{table.title}: '{first}' and '{name}' have one colour, so it cannot be read; save class ids"
-            )
+            raise DataError(f"{table.title}: '{first}' and '{name}' have one colour; save masks of class ids instead")
     return ClassTable(
         table.names,
         table.palette,

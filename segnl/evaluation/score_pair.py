@@ -118,12 +118,10 @@ class PairReader:
         """Returns predicted ids as u8. Raises DataError for the first one without a meaning."""
         table, prediction_ids = self.table, self.request.prediction_ids
         lut = prediction_lut(table, prediction_ids)
-        is_unknown = (raw < 0) | (raw > IGNORE)
+        ids = np.ascontiguousarray(raw, np.uint8)
+        is_unknown = (ids != raw) | (lut.take(ids) == UNKNOWN)
         if not is_unknown.any():
-            ids = np.ascontiguousarray(raw, np.uint8)
-            is_unknown = lut.take(ids) == UNKNOWN
-            if not is_unknown.any():
-                return ids
+            return ids
         row, column = (int(index) for index in np.argwhere(is_unknown)[0])
         own_ignored = {IGNORE, *(self.request.ignore_ids if prediction_ids == "train" else table.ignore_ids)}
         value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}

@@ -73,10 +73,7 @@ def check_foreground(request: ScoreRequest, table: ClassTable) -> None:
         meaning = "ignored (--ignore)" if own in request.ignore_ids else f"'{table.names[0]}', the background"
         raise ConfigError(f"--foreground {own}: this id is {meaning}, so it cannot be the foreground too")
     if table.file_ids[1] == 0 != own:
-        raise ConfigError(
-            f"--foreground {own}: would become 0, '{table.names[1]}', the second class of {table.title}, but 0 is "
-            f"usually the background; list the background first"
-        )
+        raise ConfigError(f"--foreground {own}: 0 is the second class of {table.title}; list the background first")
 
 
 def refuse_unread_foreground(request: ScoreRequest, table: ClassTable, raw: Counts) -> None:

@@ -35,9 +35,8 @@ def score_text(score: MaskScore, *, width: int, writes_page: bool = False) -> st
     boundary = mean_of_defined(score.boundary_iou)
     lines = [_fill(_pairs_text(score), width)]
     lines += [_fill(f"warning: {sentence}", width, subsequent_indent="  ") for sentence in score.warnings]
-    lines += [""]
     *table, images = _short_table(score)
-    lines += [*table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
+    lines += ["", *table, f"{'boundary IoU':<{NAME_WIDTH}} {percent(boundary):>7}   {ABOUT_BOUNDARY}", images]
     if confusion.num_classes == 2:
         lines += ["", _fill(binary_text(score), width)]
     lines += ["", _fill(ABOUT_DEFINITIONS, width), "", f"{'%':>7} {'points':>7}  definition"]
@@ -76,15 +75,13 @@ def _pairs_text(score: MaskScore) -> str:
 def _short_table(score: MaskScore) -> list[str]:
     """Returns the lines of `table_text` with names cut to NAME_WIDTH and without classes that do not occur."""
     confusion, names = score.counts.confusion, score.table.names
-    lines = table_text(confusion, list(names), num_images=len(score.sample_ids)).splitlines()
-    occurs = (confusion.target() + confusion.prediction() > 0).tolist()
-    first_mean = 1 + len(names)
-    rows = itertools.compress(lines[1:first_mean], occurs)
-    hidden = [f"(not shown, as in neither labels nor predictions: {occurs.count(False)} of {len(names)})"]
     width = max(NAME_WIDTH, *map(len, names))
-    cut = [line[:NAME_WIDTH] + line[width:] for line in (lines[0], *rows, *lines[first_mean:])]
-    num_rows = 1 + sum(occurs)
-    return [*cut[:num_rows], *hidden * (False in occurs), ABOUT_COLUMNS, *cut[num_rows:]]
+    lines = table_text(confusion, list(names), num_images=len(score.sample_ids)).splitlines()
+    head, *rows = [line[:NAME_WIDTH] + line[width:] for line in lines]
+    occurs = (confusion.target() + confusion.prediction() > 0).tolist()
+    hidden = [f"(not shown, as in neither labels nor predictions: {occurs.count(False)} of {len(names)})"]
+    means = [*hidden * (False in occurs), ABOUT_COLUMNS, *rows[len(names) :]]
+    return [head, *itertools.compress(rows, occurs), *means]
 
 
 def percent(value: float) -> str:

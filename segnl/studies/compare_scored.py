@@ -121,10 +121,7 @@ def compare_scored(
     models |= _by_recipe([opened[path] for path in unnamed], taken=models)
     if len(models) < 2:
         (name,) = models
-        raise ConfigError(
-            f"{name}: the only model among {len(paths)} results; give at least two, or name them: A=FILE,FILE "
-            "B=FILE,FILE"
-        )
+        raise ConfigError(f"{name}: the only model among {len(paths)} results; give two, such as A=FILE,FILE B=FILE")
     first = next(iter(models.values()))[0]
     sample_ids = sorted(first.counts.sample_ids)
     models = {name: [_in_order(own, sample_ids, first) for own in results] for name, results in models.items()}

@@ -35,12 +35,11 @@ def read_safetensors(path: Path, remedy: str) -> tuple[bytes, dict[str, str]]:
     """
     try:
         data = read_bytes(path)
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be read ({err.strerror}); give a run's folder or its file") from err
-    try:
         safetensors.deserialize(data)
         (length,) = struct.unpack("<Q", data[:8])
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except OSError as err:
+        raise CheckpointError(f"{path}: cannot be read ({err.strerror}); give a run's folder or its file") from err
     except (SafetensorError, struct.error, ValueError) as err:
         reason = f"{len(data)} bytes, truncated or of another kind"
         raise CheckpointError(f"{path}: not a whole checkpoint ({reason}); {remedy}") from err

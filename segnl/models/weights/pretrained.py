@@ -41,9 +41,7 @@ def fetch(url: str) -> Path:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
     except (urllib.error.URLError, OSError, RuntimeError) as err:
         reason = getattr(err, "reason", None) or err
-        raise MachineError(
-            f"{url}: cannot be fetched ({reason}); put the file at {path}, or its path into {KEY}"
-        ) from err
+        raise MachineError(f"{url}: not fetched ({reason}); put the file at {path}, or its path into {KEY}") from err
     finally:
         socket.setdefaulttimeout(timeout)
     return path
