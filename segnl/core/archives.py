@@ -109,13 +109,18 @@ class _Archive:
             raise MemberError("it is encrypted; pack it without a password")
         if info.file_size > MAX_MEMBER_BYTES:
             raise MemberError(f"it unpacks to {info.file_size:,} bytes; unpack the archive")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others without bound
-            raise MemberError(f"it is compressed by method {info.compress_type}; pack it again with deflate (zip)")
+        require_bounded(info)
         try:
             with self.zip.open(info) as file:
                 return file.read(max(1, info.file_size))  # without a number zipfile unpacks up to 2 GiB
         except _UNPACK_ERRORS as err:
             raise MemberError(f"damaged in the archive: {str(err).splitlines()[0]}") from err
+
+
+def require_bounded(info: zipfile.ZipInfo) -> None:
+    """Raises MemberError for a member of a method that zipfile unpacks without bound: all but stored and deflated."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise MemberError(f"it is compressed by method {info.compress_type}; pack it again with deflate (zip)")
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:

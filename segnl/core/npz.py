@@ -11,10 +11,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from segnl.core.archives import open_file
+from segnl.core.archives import open_file, require_bounded
 
 MAX_ITEMS = 2**28
 MAX_BYTES = 2**31
+MAX_HEADER_BYTES = 2**16
 
 
 def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -36,13 +37,30 @@ def array_names(path: Path) -> list[str]:
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
     """Reads one array of an .npz file. Raises KeyError for a missing one, and as `load_array` does."""
-    with open_file(path) as content, zipfile.ZipFile(content) as file, file.open(f"{name}.npy") as member:
+    with open_file(path) as content, zipfile.ZipFile(content) as file, _member(file, f"{name}.npy") as member:
         return load_array(member)
+
+
+def read_arrays(content: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Reads all arrays of an .npz file. Raises ValueError for more than MAX_BYTES, and as `load_array` does."""
+    arrays = {}
+    with zipfile.ZipFile(content) as file:
+        if (size := sum(info.file_size for info in file.infolist())) > MAX_BYTES:
+            raise ValueError(f"arrays of {size:,} bytes; expected at most 2 GiB")
+        for name in file.namelist():
+            with _member(file, name) as member:
+                arrays[name.removesuffix(".npy")] = load_array(member)
+    return arrays
+
+
+def _member(file: zipfile.ZipFile, name: str) -> IO[bytes]:
+    require_bounded(file.getinfo(name))
+    return file.open(name)
 
 
 def array_shape(path: Path, name: str) -> tuple[int, ...]:
     """Returns the shape of one array of an .npz file by its header alone. Raises as `read_array` does."""
-    with open_file(path) as content, zipfile.ZipFile(content) as file, file.open(f"{name}.npy") as member:
+    with open_file(path) as content, zipfile.ZipFile(content) as file, _member(file, f"{name}.npy") as member:
         return _shape(member)
 
 
@@ -59,6 +77,10 @@ def load_array(file: IO[bytes]) -> npt.NDArray[Any]:
 
 
 def _shape(file: IO[bytes]) -> tuple[int, ...]:
+    start = file.read(12)  # 6 bytes of magic, 2 of the version, 2 or 4 of the header's length
+    if int.from_bytes(start[8 : 10 if start[6:7] == b"\1" else 12], "little") > MAX_HEADER_BYTES:
+        raise ValueError("the header of an array is damaged")
+    file.seek(0)
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:

@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from segnl.core.config import JSONDict
 from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, read_json, write_atomic
-from segnl.core.npz import npz_bytes
+from segnl.core.npz import npz_bytes, read_arrays
 from segnl.core.run_log import MAX_NUMBER
 
 FORMAT = "segnl-result-1"
@@ -73,8 +72,7 @@ def read_record(path: Path) -> Record | None:
             packed = read_bytes(path.with_suffix(".npz"))
             if hashlib.sha256(packed).hexdigest() != content["arrays"]:
                 return None
-            with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(io.BytesIO(packed))
         return Record(content["key"], content["value"], arrays)
     except (*NPZ_FAULTS, AttributeError):
         return None

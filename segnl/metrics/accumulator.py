@@ -13,7 +13,7 @@ import numpy.typing as npt
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
 from segnl.core.files import NPZ_FAULTS, open_regular, write_atomic
-from segnl.core.npz import npz_bytes
+from segnl.core.npz import npz_bytes, read_arrays
 from segnl.metrics.confusion import Confusion, LabelMap, ratio
 from segnl.metrics.strata import Strata
 
@@ -130,8 +130,8 @@ class PerImage:
 def load_per_image(path: Path) -> PerImage:
     """Reads what `PerImage.save` wrote. Raises DataError for any other file."""
     try:
-        with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
-            return PerImage.from_arrays(dict(file))
+        with open_regular(path) as content:
+            return PerImage.from_arrays(read_arrays(content))
     except NPZ_FAULTS as err:
         raise DataError(f"{path}: cannot be read as per-image counts ({err}); evaluate again") from err
 
