@@ -44,9 +44,8 @@ class Run:
 
     @property
     def is_last_checkpoint(self) -> bool:
-        """Whether the checkpoint is the last of its folder, and not its best or an earlier one."""
-        last = checkpoints_of(self.folder)[:1]
-        return not last or last == [self.checkpoint.path]
+        """Whether the checkpoint is the last of a run, and not its best, an earlier one, or a file of its own."""
+        return checkpoints_of(self.folder)[:1] == [self.checkpoint.path]
 
     @property
     def class_table(self) -> ClassTable:

@@ -226,6 +226,15 @@ def test_the_best_checkpoint_s_scores_do_not_take_the_place_of_the_last_one_s(ru
     assert written_metrics(run, "val-whole/best")["checkpoint"] == "best.safetensors"
 
 
+def test_files_of_weights_in_one_folder_have_results_of_their_own(run, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / "imported").mkdir(exist_ok=True)
+        shutil.copy(checkpoints_of(run)[0], tmp_path / "imported" / f"{name}.safetensors")
+        evaluated(tmp_path / "imported" / f"{name}.safetensors")
+    for name in ("one", "other"):
+        assert written_metrics(tmp_path / "imported", f"val-whole/{name}")["checkpoint"] == f"{name}.safetensors"
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_half_scores_the_same_classes_but_for_its_rounding(run, precision):
     full, half = evaluated(run).metrics, evaluated(run, f"eval.precision={precision}").metrics

@@ -31,6 +31,8 @@ def test_a_file_is_a_run_too_and_only_the_last_checkpoint_is_the_last(folder):
     best = last.with_name("best.safetensors")
     best.write_bytes(last.read_bytes())
     assert not open_run(best).is_last_checkpoint
+    (folder / "imported").mkdir()
+    assert not open_run(best.rename(folder / "imported" / "own.safetensors")).is_last_checkpoint
 
 
 def test_a_run_that_was_stopped_early_is_not_finished(folder):
