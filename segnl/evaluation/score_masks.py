@@ -121,14 +121,21 @@ class MaskScore:
         metrics = metrics_dict(self.counts.confusion, names, num_images=len(self.sample_ids))
         del metrics["complete"]  # it comes last
         boundary = dict(zip(names, map(number_or_none, self.boundary_iou.tolist()), strict=True))
+        columns = self.counts.images.miou.tolist(), self.counts.images.accuracy.tolist()
+        per_image = {
+            sample_id: {"miou": number_or_none(miou), "pixel_acc": number_or_none(accuracy)}
+            for sample_id, miou, accuracy in zip(self.sample_ids, *columns, strict=True)
+        }
         published = self.published and asdict(self.published)
-        labels_digest, predictions_digest = map(_joined, zip(*self.digests, strict=True))
+        labels_digest, predictions_digest = (
+            hashlib.sha256("\n".join(digests).encode()).hexdigest() for digests in zip(*self.digests, strict=True)
+        )
         return metrics | {
             "boundary_iou": number_or_none(mean_of_defined(self.boundary_iou)),
             "per_class_boundary_iou": boundary,
             "definitions": {name: number_or_none(value) for name, value in self.definitions.items()},
             "published": published,
-            "per_image": self._per_image(),
+            "per_image": per_image,
             "warnings": self.warnings,
             "num_labels": self.num_labels,
             "unpaired": self.unpaired,
@@ -138,14 +145,6 @@ class MaskScore:
             "labels_digest": labels_digest,
             "predictions_digest": predictions_digest,
             "complete": True,
-        }
-
-    def _per_image(self) -> dict[str, Any]:
-        """Returns mIoU and pixel accuracy by sample id, fractions; null without labelled pixels."""
-        columns = self.counts.images.miou.tolist(), self.counts.images.accuracy.tolist()
-        return {
-            sample_id: {"miou": number_or_none(miou), "pixel_acc": number_or_none(accuracy)}
-            for sample_id, miou, accuracy in zip(self.sample_ids, *columns, strict=True)
         }
 
     def scored_counts(self) -> ScoredCounts:
@@ -280,7 +279,3 @@ def _matrix(prediction: Pixels, label: Pixels, num_classes: int) -> Counts:
 def _digest(ids: Pixels) -> str:
     """Returns 16 hex digits for train ids `H W` and their size."""
     return hashlib.sha256(str(ids.shape).encode() + ids.tobytes()).hexdigest()[:16]
-
-
-def _joined(digests: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
