@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -356,9 +356,8 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
     plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
 
 
-def _list_splits(plan: FolderPlan, splits: Mapping[str, Iterable[str]]) -> None:
+def _list_splits(plan: FolderPlan, splits: Mapping[str, Collection[str]]) -> None:
     for split, sample_ids in splits.items():
-        sample_ids = list(sample_ids)
         if broken := next((name for name in sample_ids if re.search("[\r\n]", name)), None):
             raise DataError(f"{plan.home}: {broken!r}: a list of samples cannot hold a line break; rename the file")
         plan.lists[f"{LISTS}/{split}.txt"] = "".join(f"{sample_id}\n" for sample_id in sorted(sample_ids))
@@ -546,9 +545,8 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], *, is_binary: bool)
                 plan.notes.append(f"classes: {rest} occur in no label; add them to classes.tsv to predict them")
             return [lines[file_id] for file_id in ids]
         if lines:
-            reason = (
-                "a name stands twice" if len(set(lines)) < len(lines) else f"{len(lines)} names for ids to {ids[-1]}"
-            )
+            is_doubled = len(set(lines)) < len(lines)
+            reason = "a name stands twice" if is_doubled else f"{len(lines)} names for ids to {ids[-1]}"
             plan.notes.append(f"classes: {name} is not used: {reason}")
     return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
 

@@ -57,15 +57,14 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
     splits = [split_in(path.stem) or split_of(root, path) for path in tables]
     if any(splits):
         splits = [split or "train" for split in splits]
-    without_mask = num_rows = 0
-    with Progress("rows", sum(table.metadata.num_rows for table in opened), unit="row") as progress:
+    without_mask, num_rows = 0, sum(table.metadata.num_rows for table in opened)
+    with Progress("rows", num_rows, unit="row") as progress:
         for split in dict.fromkeys(splits):
             own = [(path, table) for path, table, other in zip(tables, opened, splits, strict=True) if other == split]
             names = _names(own, columns[0])
             existing = {path.with_suffix("") for path in (images / (split or "")).glob("*")}
             for name, (path, row, image, mask) in zip(names, _rows(own, columns), strict=True):
                 progress.advance()
-                num_rows += 1
                 without_mask += mask is None
                 target, label = (inside(folder, f"{split or '.'}/{name}") for folder in (images, labels))
                 if mask is None or target in existing:
