@@ -198,18 +198,16 @@ def parse_override(text: str, *, is_text: bool = False) -> JSONDict:
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: expected KEY.KEY=VALUE, such as optim.lr=0.02")
-    value = value.strip()
-    mapping: Any = value
+    mapping: Any = value.strip()
+    has_form = mapping[:1] in ("[", "{", "'", '"')
     if not is_text:
-        has_form = value[:1] in ("[", "{", "'", '"')
         try:
-            parsed = parse_yaml(value, f"--set {dotted}")
+            parsed = parse_yaml(mapping, f"--set {dotted}")
+            if has_form or not isinstance(parsed, str | dict | list):  # ` #` in a path begins no comment, `: ` no value
+                mapping = parsed
         except ConfigError:
             if has_form:
                 raise
-            parsed = value
-        if has_form or not isinstance(parsed, str | dict | list):  # in a path, ` #` begins no comment and `: ` no value
-            mapping = parsed
     for key in reversed(keys):
         mapping = {key: mapping}
     return dict(mapping)
