@@ -49,7 +49,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in _harmless_globals(path)]
+        # Classes and functions that the file names; the format before torch 1.6 cannot be listed.
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        harmless = [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
+        stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in harmless]  # others stay forbidden
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about sparse and quantised tensors: ours name them
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,14 +66,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
     return content
-
-
-def _harmless_globals(path: Path) -> list[str]:
-    """Returns names of classes and functions in the file that `Inert` replaces; all others stay forbidden."""
-    if not zipfile.is_zipfile(path):  # the format before torch 1.6 cannot be listed
-        return []
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
 
 
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
