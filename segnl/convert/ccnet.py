@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from segnl.convert.imported import ImportedHead, ImportedModel, loaded, out_channels, resnet_section
 from segnl.core.config import JSONDict
@@ -43,7 +43,9 @@ _BACKBONE_NAMES = {f"backbone.{ours}": theirs for ours, theirs in NUMBERED_STEM.
 }
 
 
-def from_ccnet(state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plain", "abs"] = "plain") -> nn.Module:
+def from_ccnet(
+    state: dict[str, Any], *, recurrence: int = 2, abn: Literal["plain", "abs"] = "plain"
+) -> ImportedModel | ImportedHead:
     """Builds a model of CCNet's authors from its weights, in eval mode; a head alone if all names begin `head.`.
 
     abn: how their in-place batch norm used its weight: as stored (plain) or, in their CUDA code, |weight| + 1e-5 (abs).

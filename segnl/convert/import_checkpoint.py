@@ -97,13 +97,11 @@ def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
         model = from_mmseg(_mmseg_model(content, path, settings.source_config), content)
     elif settings.source == "ccnet":
         model = from_ccnet(content, recurrence=settings.recurrence, abn=settings.abn)
+        model.report.notes.append(f"recurrence {settings.recurrence}; in-place batch norm read as {settings.abn!r}")
     else:
         model = from_torchvision(content)
     if not isinstance(model, ImportedModel):
         raise CheckpointError(f"{path}: holds a head alone; `segnl import` needs a whole model")
-    if settings.source == "ccnet":
-        note = f"recurrence {settings.recurrence}; in-place batch norm read as {settings.abn!r}"
-        model.report.notes.append(note)
     return model
 
 

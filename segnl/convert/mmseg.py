@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segnl.convert.imported import ImportedHead, ImportedModel, loaded
 from segnl.convert.mmseg_config import Reader, backbone_section, class_name, input_section, require_bounded
@@ -33,7 +33,7 @@ _SINGLE_CONV = {"num_convs": 1, "kernel": 3, "dilation": 1, "concat_input": Fals
 """Settings of an FCNHead that our auxiliary head can represent."""
 
 
-def from_mmseg(config: JSONDict, state: dict[str, Any]) -> nn.Module:
+def from_mmseg(config: JSONDict, state: dict[str, Any]) -> ImportedModel | ImportedHead:
     """Builds a model of mmsegmentation, or one of its decode heads alone, from its weights, in eval mode.
 
     config: of type EncoderDecoder or CascadeEncoderDecoder (the result maps a normalised image `b 3 H W` to logits

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from segnl.convert.imported import ImportedModel, loaded, out_channels, resnet_section
 from segnl.core.errors import CheckpointError
@@ -31,7 +30,7 @@ _NAMES = {
 }
 
 
-def from_torchvision(state: dict[str, Any]) -> nn.Module:
+def from_torchvision(state: dict[str, Any]) -> ImportedModel:
     """Builds deeplabv3_resnet50 or 101 from its weights, in eval mode: normalised image `b 3 H W` to logits `b k H W`.
 
     Includes the auxiliary classifier where the state has one. Raises CheckpointError for tensors that do not fit.
