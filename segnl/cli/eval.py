@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     with process_group() as group:
         with group.shared_errors():
             if group.is_rank0 and args.json is not None:
-                _require_own_place(args.json, args.masks)
+                _require_own_place(args.json, args.masks, args.submission)
                 ensure_writable(args.json.parent)
                 args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
             settings = {"eval": args.preset.settings} if args.preset else None
@@ -98,12 +98,13 @@ def run(args: argparse.Namespace) -> None:
             _report(evaluation, request, args.json)
 
 
-def _require_own_place(out: Path, masks: Path | None) -> None:
-    """Raises ConfigError for a --json file that is one of the --masks folder."""
+def _require_own_place(out: Path, masks: Path | None, submission: Path | None) -> None:
+    """Raises ConfigError for a --json file that is one of the --masks folder, or the --submission."""
     from segnl.evaluation.mask_folder import places_of
 
-    if masks is not None and any(out.resolve().is_relative_to(place.resolve()) for place in places_of(masks)):
-        raise ConfigError(f"--json {out}: is where --masks {masks} keeps files of its own; give another name")
+    places = [*(places_of(masks) if masks else []), *([submission] if submission else [])]
+    if any(out.resolve().is_relative_to(place.resolve()) for place in places):
+        raise ConfigError(f"--json {out}: is where --masks or --submission writes a file; give another name")
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | None) -> None:

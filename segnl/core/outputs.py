@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segnl.core.archives import open_file
 from segnl.core.errors import ConfigError
+from segnl.core.files import open_regular
 
 _WINDOW = 1 << 16
 """Bytes at a file's start and at its end in which the remark is looked for."""
@@ -61,7 +61,7 @@ def require_own(path: Path, command: str, *, option: str) -> None:
     if path.is_symlink() and not path.exists():
         raise ConfigError(f"{option} {path}: is a link to {os.readlink(path)}, which does not exist; give another name")
     try:
-        with open_file(path) as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             content = file.read(_WINDOW)

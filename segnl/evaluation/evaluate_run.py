@@ -21,7 +21,16 @@ from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, not_a_link, read_json, run_lock, write_atomic
+from segnl.core.files import (
+    LEFTOVER_AGE_S,
+    ensure_writable,
+    inside,
+    not_a_link,
+    read_json,
+    remove_leftovers,
+    run_lock,
+    write_atomic,
+)
 from segnl.core.log import log
 from segnl.core.result_cache import Record, has_form
 from segnl.data.base import SegmentationData
@@ -96,6 +105,7 @@ def evaluate_run(
     key, folder, stored = group.run_on_rank0(lambda: _look_up(run, request, data, usual_folder))
     if stored is None and group.is_rank0:
         _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
+        remove_leftovers(run.cache.folder, min_age_s=LEFTOVER_AGE_S, recursive=True)
     job = _Job(run, request, group, data, key, folder, stored)
     with run_lock(request.masks, hint="--masks folder") if request.masks and group.is_rank0 else nullcontext():
         record = job.evaluate_or_reuse()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from segnl.core.config import JSONDict
-from segnl.core.files import not_a_link, read_bytes, write_atomic
+from segnl.core.files import LEFTOVER_AGE_S, not_a_link, read_bytes, remove_leftovers, write_atomic
 from segnl.core.result_cache import ResultCache
 from segnl.models.backbones.base import Backbone
 from segnl.models.segmenter import Segmenter
@@ -31,6 +31,7 @@ class KeptMaps:
 
     def __init__(self, folder: Path, backbone: Backbone, max_bytes: float) -> None:
         self.folder, self.backbone = folder, backbone
+        remove_leftovers(folder, min_age_s=LEFTOVER_AGE_S)
         self.free_bytes = max_bytes - sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
     def stages(self, image: Tensor) -> list[Tensor]:

@@ -76,13 +76,14 @@ def test_the_same_command_replaces_its_own_files(run: Path, tmp_path: Path) -> N
         assert main(words) == main(words) == 0, words
 
 
-@pytest.mark.parametrize("name", ["masks.json", ".lock", "ids/frame0.png"])
+@pytest.mark.parametrize("name", ["masks.json", ".lock", "ids/frame0.png", "s.zip"])
 def test_the_scores_do_not_replace_what_the_same_evaluation_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     file = tmp_path / "o" / name
-    assert main(["eval", "--checkpoint", "none", "--masks", str(tmp_path / "o"), "--json", str(file)]) == 2
-    assert f"--json {file}: is where --masks" in capsys.readouterr().err
+    options = ["--masks", str(tmp_path / "o"), "--submission", str(tmp_path / "o" / "s.zip")]
+    assert main(["eval", "--checkpoint", "none", *options, "--json", str(file)]) == 2
+    assert f"--json {file}: is where --masks or --submission writes a file" in capsys.readouterr().err
     assert not file.exists()
 
 

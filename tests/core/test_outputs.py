@@ -75,6 +75,12 @@ def test_an_empty_file_may_go_and_what_is_no_file_may_not(tmp_path):
             require_own(tmp_path / name, "eval", option="--json")
 
 
+def test_a_file_under_the_name_of_an_archive_is_not_read_as_one(tmp_path):
+    (tmp_path / "s.zip").write_text("precious")
+    with pytest.raises(ConfigError, match="exists and was not written by segnl eval"):
+        require_own(tmp_path / "s.zip", "eval", option="--submission")
+
+
 def test_a_huge_file_is_not_read_whole(tmp_path):
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 42)
