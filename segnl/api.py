@@ -73,10 +73,13 @@ def create_model(
     if output_stride is not None:
         _require_count("create_model: output_stride", output_stride)
     variants = backbone_variants()
+    if not isinstance(backbone, str):
+        raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}; expected a name")
     if backbone.startswith("timm/"):
         variants = {backbone: {"name": "timm", "model": backbone.removeprefix("timm/")}}
     if backbone not in variants and "." not in backbone:
-        raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}{suggest(backbone, list(variants))}")
+        known = suggest(backbone, [*variants, "timm/NAME"])
+        raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}{known}")
     section = variants.get(backbone, {"name": backbone})
     stride = BACKBONES.find(section["name"]).Config.model_fields.get("output_stride")
     if stride is not None:

@@ -29,7 +29,7 @@ from segnl.losses.find import LOSSES
 from segnl.metrics.confusion import Confusion
 from segnl.metrics.scalars.find import METRICS
 from segnl.models.find import HEADS
-from segnl.models.heads.base import ContextHead
+from segnl.models.heads.base import ContextHead, HeadOutput
 from segnl.models.initialisation import initialise
 from segnl.models.segmenter import model_config, new_segmenter
 from segnl.optim.find import OPTIMISERS, SCHEDULES
@@ -52,6 +52,7 @@ def check_head(name: str, **settings: Any) -> None:
         head = new_head(name, **settings).train(batch > 1)
         out, where = head(stages(batch, h, w)), f"for stages of {h}x{w}, batch {batch}"
         expected = (batch, head.out_channels, h, w)
+        _require(isinstance(out, HeadOutput), f"it returned a {type(out).__name__}, not HeadOutput(context)")
         _require(out.context.shape == expected, f"the context {where} is {tuple(out.context.shape)}, not {expected}")
         _require(bool(out.context.isfinite().all()), f"the context {where} is not finite")
     _check_initial_values(new_head(name, **settings), new_head(name, **settings))

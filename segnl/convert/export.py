@@ -33,7 +33,7 @@ CHECK_HWS = ((97, 131), (152, 91))
 """Image sizes at which graph and network are compared: odd and even, wide and tall, no multiple of the stride."""
 TOLERANCE = 1e-4
 """Largest difference of logits relative to the largest logit: two float32 implementations of the same sums."""
-INSTALL_COMMAND = "./run.sh extra export (onnx, onnxscript, onnxruntime)"
+INSTALL_COMMAND = "pip install 'segnl[export]', or in a checkout ./run.sh extra export"
 
 
 class ExportWrapper(nn.Module):

@@ -109,5 +109,5 @@ def _images_below(folder: Path) -> list[tuple[str, Path]]:
         raise DataError(f"{folder}: holds no images; expected *{', *'.join(IMAGE_SUFFIXES)}")
     if others:
         names = ", ".join(str(path.relative_to(folder)) for path in others[:3]) + (", ..." if len(others) > 3 else "")
-        log.warning("%s: leaves out %d files that are no images: %s", folder, len(others), names)
+        log.warning("%s: leaves out what is no image (files: %d): %s", folder, len(others), names)
     return [(name_text(str(path.relative_to(folder).with_suffix(""))), path) for path in images]

@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, validate
+from segnl.core.errors import ConfigError
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import BACKBONES, HEADS
-from segnl.models.heads.base import HeadConfig
+from segnl.models.heads.base import HeadConfig, HeadOutput
 from segnl.models.initialisation import initialise, seeded
 from segnl.models.input import InputConfig, Normalise, first_convolution, set_channels, widened
 from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
@@ -140,6 +141,13 @@ class Segmenter(nn.Module):
         # Drawn before the head, so that a head with its own dropout does not change the random numbers here.
         mask = self.dropout(image.new_ones(image.shape[0], self.head.out_channels, 1, 1)) if self.training else None
         out = self.head(stages)
+        name, channels = type(self.head).__name__, self.head.out_channels
+        if not isinstance(out, HeadOutput):
+            raise ConfigError(f"model.head: {name} returned a {type(out).__name__}; expected HeadOutput(context)")
+        if out.context.shape[1] != channels:
+            raise ConfigError(
+                f"model.head: {name} returned {out.context.shape[1]} channels, but its out_channels is {channels}"
+            )
         context = out.context if mask is None else out.context * mask.to(out.context.dtype)
         return Logits(self.classifier(context), aux | out.aux_logits)
 

@@ -22,20 +22,30 @@ def require_trusted_modules(recipe: JSONDict, trusted: Sequence[str], *, file: s
     """
     unknown = untrusted_modules(recipe, trusted)
     if unknown:
+        modules = f"modules {', '.join(unknown)}" if len(unknown) > 1 else f"module '{unknown[0]}'"
         raise CheckpointError(
-            f"{file}: its recipe runs code of the Python module '{unknown[0]}'; if you trust that module on this "
-            f"machine, add --trust-modules {unknown[0]} (docs/security.md)"
+            f"{file}: its recipe runs code of the Python {modules}; if you trust that code, "
+            f"add{trust_options(unknown)} (docs/security.md)"
         )
+
+
+def trust_options(modules: Sequence[str]) -> str:
+    """Returns ` --trust-modules NAME` for each module."""
+    return "".join(f" --trust-modules {name}" for name in modules)
 
 
 def untrusted_modules(recipe: JSONDict, trusted: Sequence[str] = ()) -> list[str]:
     """Returns the modules that `recipe` names and that are neither trusted nor imported already, sorted."""
-    names = {name for name in _names(recipe) if _DOTTED.fullmatch(name)}
-    return sorted(
+    return [
         name
-        for name in names
+        for name in dotted_names(recipe)
         if name not in sys.modules and not any(f"{name}.".startswith(f"{module}.") for module in trusted)
-    )
+    ]
+
+
+def dotted_names(recipe: JSONDict) -> list[str]:
+    """Returns the modules that `recipe` names, sorted."""
+    return sorted({name for name in _names(recipe) if _DOTTED.fullmatch(name)})
 
 
 def _names(value: Any, *, lists_name_components: bool = True) -> Iterator[str]:

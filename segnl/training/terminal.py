@@ -4,6 +4,7 @@ from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.data.sample import Batch
 from segnl.models.norm import norm_note
+from segnl.runs.trust import dotted_names, trust_options
 from segnl.training.hooks import FitResult, Hook, Validation
 from segnl.training.trainer import StepReport, Trainer
 
@@ -43,7 +44,8 @@ class TerminalLogger(Hook):
         if result.stopped_by is not None:
             log.info("%s: stopped after step %d; the same command resumes there", run, result.steps)
         elif result.error is None:
-            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s", run, result.steps, run)
+            options = trust_options(dotted_names(trainer.recipe.to_dict()))
+            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s%s", run, result.steps, run, options)
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
         """Ends the bar."""

@@ -139,7 +139,7 @@ def test_a_graph_with_other_outputs_is_not_written(checkpoint, tmp_path, monkeyp
 
 def test_a_missing_package_is_one_line_with_the_command(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MachineError, match=r"needs onnx, which is not installed: \./run\.sh extra export"):
+    with pytest.raises(MachineError, match=r"needs onnx, which is not installed: pip install 'segnl\[export\]'"):
         export(checkpoint, tmp_path / "model.onnx")
 
 

@@ -50,7 +50,7 @@ def test_sub_folders_are_kept_and_a_file_that_is_named_twice_is_one_image(predic
     assert predict_files(predictor, [folder, folder / "x.png"], tmp_path / "out") == 4
     ids = sorted(str(path.relative_to(tmp_path / "out/ids")) for path in (tmp_path / "out/ids").rglob("*.png"))
     assert ids == ["a/x.png", "a/y.png", "x.png", "z.png"]
-    assert "leaves out 1 files that are no images: notes.txt" in caplog.text
+    assert "leaves out what is no image (files: 1): notes.txt" in caplog.text
 
 
 def test_a_deep_image_is_read_as_the_recipe_asks(predictor, tmp_path):

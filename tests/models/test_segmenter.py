@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from segnl.core.errors import ConfigError
+from segnl.models.heads.base import HeadOutput
 from segnl.models.segmenter import BatchNormConfig, Segmenter, model_config, new_segmenter, set_batch_norm
 
 
@@ -21,6 +22,20 @@ def test_logits_stay_at_feature_size() -> None:
     logits = model_of().train()(torch.randn(2, 3, 57, 41))
     assert logits.main.shape == (2, 5, 8, 6)
     assert logits.aux["auxiliary"].shape == (2, 5, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda out: out.context, r"RCCAHead returned a Tensor; expected HeadOutput\(context\)"),
+        (lambda out: HeadOutput(out.context[:, 1:]), "RCCAHead returned 7 channels, but its out_channels is 8"),
+    ],
+)
+def test_what_an_own_head_returns_is_checked(change: Any, message: str) -> None:
+    model = model_of().eval()
+    model.head.register_forward_hook(lambda module, inputs, out: change(out))
+    with pytest.raises(ConfigError, match=message):
+        model(torch.randn(1, 3, 33, 41))
 
 
 def test_the_auxiliary_head_runs_in_training_only() -> None:

@@ -76,6 +76,16 @@ def test_no_component_of_a_checkpoint_is_imported_unless_the_user_names_it(folde
     assert not stranger.exists()
 
 
+def test_all_modules_are_named_at_once(folder, stranger):
+    checkpoint = load_checkpoint(checkpoints_of(folder)[0])
+    path = folder.parent / "two.safetensors"
+    recipe = with_module(with_module(checkpoint.recipe, "model.head.name"), "loss.name")
+    recipe["optim"]["name"] = "other_code.swift"
+    save_checkpoint(replace(checkpoint, path=path, recipe=recipe))
+    with pytest.raises(CheckpointError, match=f"add --trust-modules other_code.swift --trust-modules {MODULE} "):
+        open_run(path)
+
+
 @pytest.mark.parametrize("trusted", [MODULE, "stranger_code"])
 def test_a_named_module_or_its_package_is_imported(folder, stranger, trusted):
     checkpoint = load_checkpoint(checkpoints_of(folder)[0])
