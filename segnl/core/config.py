@@ -257,6 +257,7 @@ def error_place(error: Any, content: Any) -> list[str]:
 
 def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
     """Returns `mapping` as an instance of `schema`, for a pydantic validator: raises pydantic.ValidationError."""
+    document = json.dumps(mapping)  # first: it refuses values that hold themselves
     for location, text in _texts(mapping):
         if "\0" in text:
             raise error_at(location, "holds a NUL; give plain text")
@@ -264,7 +265,7 @@ def parse(schema: type[AnyConfig], mapping: Mapping[str, Any]) -> AnyConfig:
             raise error_at(location, "holds bytes that are not UTF-8; rename the file, or give a symbolic link to it")
     try:
         # In strict JSON mode a list may become a tuple and a string a Path, and nothing else converts.
-        return schema.model_validate_json(json.dumps(mapping))
+        return schema.model_validate_json(document)
     except pydantic.ValidationError as err:
         for location in (error["loc"] for error in err.errors() if error["type"] == "extra_forbidden"):
             hint = suggest(str(location[-1]), _keys_beside(schema, location))
