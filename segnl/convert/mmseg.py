@@ -58,9 +58,9 @@ def from_mmseg(config: JSONDict, state: dict[str, Any]) -> ImportedModel | Impor
 
 
 def _head_alone(head: DecodeHead, tensors: Mapping[str, Tensor]) -> ImportedHead:
-    settings = {key: getattr(head, key) for key in ("dropout", "batch_norm", "align_corners")}
     stage_channels = [head.stage_channels.get(stage, 0) for stage in range(4)]
-    build = partial(ImportedHead, head.section, stage_channels, head.num_classes, _WHERE, **settings)
+    untrained = partial(ImportedHead, head.section, stage_channels, head.num_classes, _WHERE)
+    build = partial(untrained, dropout=head.dropout, batch_norm=head.batch_norm, align_corners=head.align_corners)
     prefix = "decode_head." if all(name.startswith("decode_head.") for name in tensors) else ""
     tensors, repeated = _without_tied(head, prefix, tensors)
     model = loaded(build, tensors, _their_name(head.names, prefix), _WHERE)

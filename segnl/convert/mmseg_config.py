@@ -273,10 +273,10 @@ def backbone_section(config: Any, where: str) -> tuple[JSONDict, JSONDict, tuple
         "stride_conv": 1 if style == "caffe" else 2,
     }
     section |= _dilation_settings(reader, depth)
-    stages = (0, 1, 2, 3)
-    own = reader.integers("out_indices", stages, lambda own: len(own) > 0 and {*own} <= {*stages}, "numbers 0 to 3")
+    all_maps = (0, 1, 2, 3)
+    maps = reader.integers("out_indices", all_maps, lambda own: set() < {*own} <= {*all_maps}, "numbers 0 to 3")
     reader.finish()
-    return section, norm, tuple(sorted({*own}))
+    return section, norm, tuple(sorted({*maps}))
 
 
 def _dilation_settings(reader: Reader, depth: int) -> JSONDict:

@@ -44,10 +44,9 @@ class ScoreRequest:
     @property
     def folder_ends(self) -> dict[str, tuple[str, str]]:
         """Prefix and suffix of each side that is a folder."""
-        paths = {"label": self.labels, "prediction": self.predictions}
-        ends = {"label": (self.label_prefix, self.label_suffix)}
-        ends["prediction"] = self.prediction_prefix, self.prediction_suffix
-        return {side: ends[side] for side, path in paths.items() if path.is_dir()}
+        labels = {"label": (self.label_prefix, self.label_suffix)} if self.labels.is_dir() else {}
+        own = {"prediction": (self.prediction_prefix, self.prediction_suffix)} if self.predictions.is_dir() else {}
+        return labels | own
 
 
 def refuse_other_ids(classes: str, label_files: Sequence[str]) -> None:
