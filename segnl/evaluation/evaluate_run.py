@@ -20,7 +20,7 @@ from segnl.core.arrays import Counts, Pixels
 from segnl.core.background import Background
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import (
     LEFTOVER_AGE_S,
     ensure_writable,
@@ -313,6 +313,9 @@ class _Job:
             record = replace(record, value=record.value | {"official": self._official_scores()})
         is_new = self.stored is None or record.value != self.stored.value
         if is_new:
+            # A file is read again only if it has changed.
+            if any(self.key["data"][name] != digest for name, digest in digests_of(self.data).items()):
+                raise DataError(f"{self.data.root}: images or labels changed during the evaluation; evaluate again")
             self.run.cache.store(NAME, record)
         per_image = PerImage.from_arrays(record.arrays)
         evaluation = Evaluation(

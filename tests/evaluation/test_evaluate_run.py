@@ -15,6 +15,7 @@ from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineEr
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
+from segnl.evaluation.predictor import Predictor
 from segnl.evaluation.presets import find_preset
 from segnl.metrics.accumulator import load_per_image
 from segnl.metrics.strata import boundary_width
@@ -420,6 +421,21 @@ def test_a_killed_evaluation_leaves_no_result_and_the_next_one_is_whole(run, for
     assert evaluated(run).metrics == whole.metrics
     assert len(forwards) == 3  # the masks that the killed one left are not trusted
     assert not leftover.exists()
+
+
+def test_labels_that_change_during_the_evaluation_leave_no_result(run, tiny_data, monkeypatch):
+    plain, label = Predictor.labels, tiny_data / "labels" / "val" / "frame0.png"
+
+    def labels(self, image):
+        Image.new("L", Image.open(label).size).save(label)
+        return plain(self, image)
+
+    monkeypatch.setattr(Predictor, "labels", labels)
+    with pytest.raises(DataError, match="images or labels changed during the evaluation; evaluate again"):
+        evaluate_run(open_run(run))
+    assert not [*run.rglob("metrics.json")]
+    monkeypatch.undo()
+    assert evaluate_run(open_run(run)).metrics["miou"] is not None
 
 
 def test_a_damaged_image_leaves_no_result(run, tiny_data):
