@@ -102,6 +102,7 @@ def evaluate_run(
         usual_folder = _usual_folder(run, request)
         for written in (usual_folder, run.cache.folder, *([request.masks] if request.masks else [])):
             ensure_writable(written)
+    identity = run.folder.stat().st_ino
     key, folder, stored = group.run_on_rank0(lambda: _look_up(run, request, data, usual_folder))
     if stored is None and group.is_rank0:
         _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
@@ -109,7 +110,13 @@ def evaluate_run(
     job = _Job(run, request, group, data, key, folder, stored)
     with run_lock(request.masks, hint="--masks folder") if request.masks and group.is_rank0 else nullcontext():
         record = job.evaluate_or_reuse()
-    return group.run_on_rank0(lambda: job.finish(record))
+
+    def finish() -> Evaluation:
+        if run.folder.stat().st_ino != identity:
+            raise ConfigError(f"{run.folder}: another training took its place during the evaluation; evaluate again")
+        return job.finish(record)
+
+    return group.run_on_rank0(finish)
 
 
 def _open_data(run: Run, request: EvaluationRequest, group: ProcessGroup) -> SegmentationData:

@@ -438,6 +438,21 @@ def test_labels_that_change_during_the_evaluation_leave_no_result(run, tiny_data
     assert evaluate_run(open_run(run)).metrics["miou"] is not None
 
 
+def test_a_training_that_starts_over_during_the_evaluation_gets_no_result_of_the_old_one(run, monkeypatch):
+    plain, aside = Predictor.labels, run.with_name("run.old1")
+
+    def labels(self, image):
+        if not aside.exists():
+            run.rename(aside)
+            run.mkdir()
+        return plain(self, image)
+
+    monkeypatch.setattr(Predictor, "labels", labels)
+    with pytest.raises(ConfigError, match="another training took its place during the evaluation; evaluate again"):
+        evaluate_run(open_run(run))
+    assert not [*run.rglob("metrics.json")]
+
+
 def test_a_damaged_image_leaves_no_result(run, tiny_data):
     evaluated(run, with_strata=True)
     path = tiny_data / "images" / "val" / "frame2.png"
