@@ -23,13 +23,13 @@ def extended_recipe(recipe: Recipe, checkpoint: Checkpoint | None, schedule: Sch
     if checkpoint is None or recipe.train.extended:
         return recipe
     saved = checkpoint.recipe["train"]
-    file = str(checkpoint.path)
-    extended = tuple(validate(Extension, entry, file=file, at="extended") for entry in saved.get("extended", ()))
+    entries = [*saved.get("extended", ())]
     if recipe.train.num_steps != saved["max_steps"]:
         if schedule is None:
             return recipe  # another recipe, which is refused
-        entry = {"at": checkpoint.step, "max_steps": saved["max_steps"], "schedule": schedule}
-        extended += (validate(Extension, entry, file=file, at="extended"),)
+        entries.append({"at": checkpoint.step, "max_steps": saved["max_steps"], "schedule": schedule})
+    file = str(checkpoint.path)
+    extended = tuple(validate(Extension, entry, file=file, at="extended") for entry in entries)
     train = recipe.train.model_copy(update={"extended": extended})
     return recipe.model_copy(update={"train": train})
 
