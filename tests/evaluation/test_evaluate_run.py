@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -164,6 +165,12 @@ def test_metrics_json_holds_the_scores_and_per_image_npz_adds_up_to_them(run):
     assert per_image.sample_ids == ["frame0", "frame1", "frame2"]
     assert per_image.total().miou() == evaluation.metrics["miou"]
     assert "strata" not in evaluation.metrics
+
+
+def test_a_checkpoint_that_does_not_say_where_it_comes_from_is_scored(run):
+    opened = open_run(run)
+    evaluation = evaluate_run(replace(opened, checkpoint=replace(opened.checkpoint, origin={})))
+    assert evaluation.metrics["git"] is None
 
 
 def test_the_settings_may_be_others_than_the_recipes_and_are_written_down(run):
