@@ -39,6 +39,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    from segnl.core.archives import is_folder
     from segnl.core.config import dump_yaml
     from segnl.core.files import LEFTOVER_AGE_S, not_a_link, read_bytes, remove_leftovers, write_text
     from segnl.core.log import one_line
@@ -70,14 +71,15 @@ def run(args: argparse.Namespace) -> None:
     header = HEADER.format(folder=one_line(str(args.folder)), notes=notes)
     _require_new(out)  # looking at the folder takes a while
     write_text(out, header + dump_yaml(recipe))
-    print("\n".join([*plan.notes, f"wrote {out}", "", "Next:"]))
+    print("\n".join([*plan.notes, f"wrote {out}: {notes}", "", "Next:"]))
     config_file = shlex.quote(str(out))
     print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")
     print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")
     run = shlex.quote(f"checkpoints/{name}")
     print(f"  segnl eval --checkpoint {run}")
-    has_labels_in_it = val.label_folder().is_relative_to(val.image_folder())
-    images = [val.image_path(i) for i in range(min(3, len(val)))] if has_labels_in_it else [val.image_folder()]
+    folder = val.image_folder()
+    is_of_images = is_folder(folder) and not val.label_folder().is_relative_to(folder)
+    images = [folder] if is_of_images else [val.image_path(i) for i in range(min(3, len(val)))]
     paths = " ".join(shlex.quote(str(path)) for path in images)
     print(f"  segnl predict --checkpoint {run} {paths} --out {shlex.quote(f'predicted/{name}')}    # or any images")
 

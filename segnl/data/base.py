@@ -56,7 +56,7 @@ class DataConfig(Config):
     root: Path
     image_folder: str | None = None
     """Folder of the images below root, such as frames/{split}; null: the data set's own. {split} stands for the name
-    of the split's folder."""
+    of the split's folder, * for each folder's: of */images, cam1/images/a.jpg is the sample cam1/a."""
     label_folder: str | None = None
     """Folder of the labels, as image_folder."""
     image_suffix: str | None = None
@@ -342,7 +342,7 @@ class SegmentationData:
         self._kinds_found.add(kind)
         is_shared = self.image_folder() == self.label_folder()
         return files_by_id(
-            split_folder(folder),
+            folder if "*" in folder.parts else split_folder(folder),
             ends,
             kind=kind,
             recursive=self.cfg.recursive,
@@ -352,12 +352,15 @@ class SegmentationData:
 
     def expected(self, sample_id: str) -> tuple[str, str]:
         """Returns the file names that the image and the label of a sample should have, for messages."""
-        folders, ends = (self.image_folder(), self.label_folder()), self._ends()
-        image, label = (
-            f"{folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder}/{sample_id}{end[0]}"
-            for folder, end in zip(folders, ends, strict=True)
-        )
-        return image, label
+        image_ends, label_ends = self._ends()
+
+        def path(folder: Path, end: str) -> str:
+            names = iter(sample_id.split("/"))
+            below_root = folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder
+            parts = [next(names, part) if part == "*" else part for part in below_root.parts]
+            return f"{Path(*parts, *names)}{end}"
+
+        return path(self.image_folder(), image_ends[0]), path(self.label_folder(), label_ends[0])
 
     def _unmatched(self, images: Files, labels: Files) -> list[FileError]:
         errors = []

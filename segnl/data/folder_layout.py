@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -81,12 +81,19 @@ class FolderPlan:
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture file. template: its folder below the root with `{split}` for the split, and without sub-folders."""
+    """A picture file. template: its folder below the root with `{split}` for the split, without sub-folders, and with
+    `*` where several folders are read.
+    """
 
     path: Path
     template: str
     split: str | None
     is_label: bool
+
+
+_Pairs = tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path], list[Path]]
+"""Images and labels by split and sample id, the keys of `data` that say where they lie, files there without a partner,
+and the folders of all other pictures, which are not read, once for each picture."""
 
 
 def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
@@ -113,7 +120,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     if annotations is not None:
         return _plan_annotations(root, annotations, seed)
     try:
-        images, labels, data, left_out = _pairs(root, files)
+        images, labels, data, left_out, not_read = _pairs(root, files)
     except DataError:
         copies = huggingface.unpack(root, files)
         if copies is None:
@@ -123,9 +130,16 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
                     return _plan_annotations(root, annotations, seed)
             raise
         class_names, notes = copies
-        images, labels, data, left_out = _pairs(root, [path for folder in own for path in find_files(folder)])
+        images, labels, data, left_out, not_read = _pairs(root, [path for folder in own for path in find_files(folder)])
     plan = FolderPlan({"name": "folder", "root": str(root)} | data, _home(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
+    if not_read:
+        counts = Counter(str(folder.relative_to(root)) for folder in not_read).most_common()
+        names = listed([f"{count} of {name_text(folder)}" for folder, count in counts], limit=5)
+        plan.notes.append(
+            f"left out: {len(not_read)} pictures of other folders ({names}); to read them, move them beside these "
+            "pairs, or change data.image_folder and data.label_folder"
+        )
     _plan_splits(plan, root, images, seed)
     if left_out and "samples" in plan.data:
         plan.notes.append(
@@ -221,12 +235,8 @@ def _look_at(root: Path, path: Path, *, by_words: bool) -> _Found:
     return _Found(path, str(PurePosixPath(*template[:depth])), split, is_label)
 
 
-def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path]]:
-    """Returns images and labels by split and sample id, the keys of `data` that say where they lie, and files without a
-    partner.
-
-    Raises DataError for no pairs, saying what is there.
-    """
+def _pairs(root: Path, files: Sequence[Path]) -> _Pairs:
+    """Raises DataError for no pairs, saying what is there."""
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     try:
         return _paired(root, files, [_look_at(root, path, by_words=False) for path in pictures])
@@ -234,9 +244,7 @@ def _pairs(root: Path, files: Sequence[Path]) -> tuple[dict[str, _Found], dict[s
         return _paired(root, files, [_look_at(root, path, by_words=True) for path in pictures])
 
 
-def _paired(
-    root: Path, files: Sequence[Path], found: Sequence[_Found]
-) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path]]:
+def _paired(root: Path, files: Sequence[Path], found: Sequence[_Found]) -> _Pairs:
     labels = [item for item in found if item.is_label]
     images = [item for item in found if not item.is_label]
     data: JSONDict = {}
@@ -248,30 +256,55 @@ def _paired(
         image_suffix = others.most_common(1)[0][0]
         images = [item for item in found if item.path.suffix.lower() == image_suffix]
         data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
-    label_template = Counter(item.template for item in labels).most_common(1)[0][0]
-    image_templates = Counter(item.template for item in images)
-    if not image_templates:
+    if not images:
         raise DataError(f"{root}: {_no_pairs(files)}")
-    image_template = image_templates.most_common(1)[0][0]
-    labels = [item for item in labels if item.template == label_template]
-    images = [item for item in images if item.template == image_template]
-    image_end, label_end = _ends(images, labels, root)
-    data |= {"image_folder": image_template, "label_folder": label_template}
-    data |= {key: end for key, end in (("image_suffix", image_end), ("label_suffix", label_end)) if end}
-    by_id = [
-        {_sample_id(item, root, end): item for item in items}
-        for items, end in ((images, image_end), (labels, label_end))
-    ]
+    joined = _with_wildcards(images), _with_wildcards(labels)
+    candidates = [_of_one_template(root, *items) for items in ((images, labels), joined)]
+    *by_id, layout = max(candidates, key=lambda own: len(own[0].keys() & own[1].keys()))
     common = by_id[0].keys() & by_id[1].keys()
     if not common:
         raise DataError(f"{root}: {_no_pairs(files)}")
     left_out = [by_id[i][key].path for i in (0, 1) for key in sorted(by_id[i].keys() - common)]
-    return {key: by_id[0][key] for key in common}, {key: by_id[1][key] for key in common}, data, left_out
+    read = {item.path for items in by_id for item in items.values()}
+    not_read = [item.path.parent for item in found if item.path not in read]
+    images_by_id, labels_by_id = ({key: items[key] for key in common} for items in by_id)
+    return images_by_id, labels_by_id, data | layout, left_out, not_read
+
+
+def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
+    """Gives the files of cam1/images, cam2/images ... the template */images."""
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for parts in (template.split("/") for template in sorted({item.template for item in items})):
+        above = (part if part == "{split}" else "*" for part in parts[:-1])
+        alike.setdefault((*above, parts[-1]), []).append(parts)
+    joined = {
+        "/".join(parts): "/".join(names[0] if len({*names}) == 1 else "*" for names in zip(*group, strict=True))
+        for group in alike.values()
+        for parts in group
+    }
+    return [replace(item, template=joined[item.template]) for item in items]
+
+
+def _of_one_template(
+    root: Path, images: Sequence[_Found], labels: Sequence[_Found]
+) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
+    """Returns images and labels of the commonest template by sample id, and the keys of `data` that say where."""
+    image_template, label_template = (
+        Counter(item.template for item in items).most_common(1)[0][0] for items in (images, labels)
+    )
+    images = [item for item in images if item.template == image_template]
+    labels = [item for item in labels if item.template == label_template]
+    image_end, label_end = _ends(images, labels, root)
+    data = {"image_folder": image_template, "label_folder": label_template}
+    data |= {key: end for key, end in (("image_suffix", image_end), ("label_suffix", label_end)) if end}
+    images_by_id = {_sample_id(item, root, image_end): item for item in images}
+    return images_by_id, {_sample_id(item, root, label_end): item for item in labels}, data
 
 
 def _sample_id(item: _Found, root: Path, end: str) -> str:
-    depth = 0 if item.template == "." else len(PurePosixPath(item.template).parts)
-    below = PurePosixPath(*item.path.relative_to(root).parts[depth:]).with_suffix("")
+    template, parts = PurePosixPath(item.template).parts, item.path.relative_to(root).parts
+    names = [part for part, own in zip(parts, template, strict=False) if own == "*"]
+    below = PurePosixPath(*names, *parts[len(template) :]).with_suffix("")
     return name_text(f"{item.split or ''}:{str(below).removesuffix(end)}")
 
 
@@ -333,7 +366,10 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
     if only is not None:  # train and val are dealt from it
         for kind in ("image_folder", "label_folder"):
             plan.data[kind] = plan.data[kind].replace("{split}", only)
+        num_pairs = len(images)
         images = {key: item for key, item in images.items() if item.split == only}
+        if num_pairs > len(images):
+            plan.notes.append(f"left out: {num_pairs - len(images)} pairs of other splits; only {only} is read")
     for train in find_files(root, recursive=True):
         val = train.with_name("val.txt")
         if train.name == "train.txt" and is_file(val) and "{split}" not in plan.data["image_folder"]:
@@ -353,7 +389,16 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
     _list_splits(
         plan, {"val": [sample_ids[i] for i in order[:num_val]], "train": [sample_ids[i] for i in order[num_val:]]}
     )
+    val, train = ([sample_ids[i] for i in chosen] for chosen in (order[:num_val], order[num_val:]))
+    _list_splits(plan, {"val": val, "train": train})
     plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
+    folders = [{sample_id.rpartition("/")[0] for sample_id in split} for split in (val, train)]
+    if len(all_folders := folders[0] | folders[1]) > 1 and folders[0] & folders[1]:
+        plan.notes.append(
+            f"splits: images of {len(folders[0] & folders[1])} folders are in both train and val; if those of a folder "
+            "resemble each other, such as frames of a drive, train with --set data.samples=null data.group=folder "
+            f"'data.fold={{count: {min(5, len(all_folders))}, number: 0}}'"
+        )
 
 
 def _list_splits(plan: FolderPlan, splits: Mapping[str, Collection[str]]) -> None:

@@ -26,7 +26,7 @@ def image_groups(data: "SegmentationData", images: Mapping[str, Path] | None = N
     if setting is None:
         is_matched = bool(data.group) and all(re.match(data.group or "", name) for name in sample_ids)
         setting = data.group if is_matched else "image"
-    if setting == "folder":
+    if setting == "folder" and "*" not in (data.cfg.image_folder or ""):
         paths = map(data.image_path, range(len(sample_ids))) if images is None else images.values()
         return [path.parent.name for path in paths]
     return None if setting is None else named_groups(setting, sample_ids, lists=data.root)

@@ -77,6 +77,20 @@ def split_folder(folder: Path) -> Path:
     raise DataError(f"{parent}: no split '{folder.name}'; it has {splits} (data.splits gives other names)")
 
 
+def matching_folders(folder: Path) -> dict[str, Path]:
+    """Returns the folders that a path stands for, by the names (`cam1/`) that replace each `*` in it."""
+    if "*" not in folder.parts or is_folder(folder):
+        return {"": folder}
+    star = folder.parts.index("*")
+    above, below = Path(*folder.parts[:star]), folder.parts[star + 1 :]
+    return {
+        f"{name}/{names}": match
+        for name in folders_in(split_folder(above))
+        for names, match in matching_folders(Path(above, name, *below)).items()
+        if name[0] != "." and is_folder(match)
+    }
+
+
 def files_by_id(
     folder: Path,
     ends: tuple[str, ...],
@@ -88,19 +102,23 @@ def files_by_id(
 ) -> Files:
     """Finds the visible files of a folder whose names end in one of `ends`, by SUBFOLDER/NAME without that end.
 
+    Of `*/images`, cam1/images/a.jpg is cam1/a.
+
     partner_ends: ends of the other kind's names, where both lie in one folder; the longer end decides. kind, hint: for
     the message about a folder without such files.
     Raises DataError for none, and for two files of one id.
     """
     files: Files = {}
     others: list[Path] = []
-    for path in find_files(folder, recursive=recursive):
+    matches = matching_folders(folder).items()
+    found = [(names, match, path) for names, match in matches for path in find_files(match, recursive=recursive)]
+    for names, match, path in found:
         name = path.name.lower()
         end = _end_of(name, ends)
         if end is None or len(_end_of(name, partner_ends) or "") > len(end):
             others.append(path)
             continue
-        sample_id = name_text(str(path.relative_to(folder))[: -len(end)])
+        sample_id = name_text(f"{names}{path.relative_to(match)}"[: -len(end)])
         if sample_id in files:
             raise DataError(
                 f"{_ascii_where_alike(path, files[sample_id])}: {_ascii_where_alike(files[sample_id], path)} has the "

@@ -53,6 +53,7 @@ LAYOUTS = {
     "colours": ("images/a{i}.jpg", "annotations/a{i}.png", colours),
     "words in names": ("my {split}_images/A{i}.JPG", "my {split}_masks/A{i}.PNG", Image.fromarray),
     "a word above": ("pet_segmentation/{split}/a{i}.jpg", "pet_segmentation/{split}/a{i}_mask.png", binary),
+    "cameras": ("cam{i}/{split}/images/a.jpg", "cam{i}/{split}/masks/a.png", Image.fromarray),
     "palette": ("JPEGImages/a{i}.jpg", "SegmentationClass/a{i}.png", palette),
 }
 
@@ -76,6 +77,38 @@ def test_a_folder_becomes_a_recipe_with_all_its_pairs(layout, spelling, tmp_path
     assert data.table.num_classes == (2 if paint in (binary, palette) else 3)
     assert set(np.unique(data.read(0).label)) <= {0, 1, 2, 255}
     assert "segnl train --config mine.yaml" in capsys.readouterr().out
+
+
+def test_a_folder_for_each_camera_is_read_whole_and_what_is_left_out_is_counted(tmp_path, monkeypatch, capsys):
+    for camera, count in ((1, 2), (2, 7), (3, 5)):
+        for i in range(count):
+            write(tmp_path / "cams", f"cam{camera}/images/a{i}.jpg", f"cam{camera}/masks/a{i}_gt.png", i, colours)
+    for i in range(3):
+        write(tmp_path / "cams", f"preview/a{i}.jpg", f"preview/b{i}.jpg", i, colours)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "cams"]) == 0
+    printed = capsys.readouterr().out
+    assert "images: */images/*; labels: */masks/*_gt; 14 pairs" in printed
+    assert "left out: 6 pictures of other folders (6 of preview)" in printed
+    assert "cams.yaml: 11 training and 3 validation images" in printed
+    options = shlex.split(printed.partition("train with ")[2].partition("\n")[0])
+    config = load_recipe(tmp_path / "cams.yaml", options[1:])
+    splits = [DATASETS.find("folder")(config.data, split) for split in ("train", "val")]
+    cameras = [{name.rpartition("/")[0] for name in data.sample_ids} for data in splits]
+    assert cameras[0] | cameras[1] == {"cam1", "cam2", "cam3"}
+    assert not cameras[0] & cameras[1]
+    (tmp_path / "cams" / "cam2" / "masks" / "a3_gt.png").unlink()
+    assert main(["check", "--config", "cams.yaml"]) != 0
+    assert "expected cam2/masks/a3_gt" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_pairs_of_a_split_that_is_not_read_are_counted(tmp_path, monkeypatch, capsys):
+    for i in range(5):
+        split = "test" if i < 2 else "train"
+        write(tmp_path / "two", f"{split}/images/a{i}.jpg", f"{split}/masks/a{i}.png", i, colours)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "two"]) == 0
+    assert "left out: 2 pairs of other splits; only train is read" in capsys.readouterr().out
 
 
 def test_the_recipe_trains_and_is_scored(tmp_path, monkeypatch):
