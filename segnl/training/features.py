@@ -168,6 +168,7 @@ class FeatureFile:
         self.transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
         self.num_rows = len(self.images) * self.num_views
         key, cache = self._key(), ResultCache(not_a_link(folder))
+        self.content = key["images"]
         self.folder = cache.path(NAME, key, suffix="")
         described = cache.value(NAME, key, _Described, self._described_maps)
         self.shapes: list[list[int]] = [shape for shape, _ in described]
@@ -227,7 +228,7 @@ class FeatureFile:
         """Computes the rows that are missing; an earlier start's are kept.
 
         Raises ConfigError when the files would be larger than train.features.max_gib, or another process computes them;
-        MachineError when the disk is full.
+        DataError when images or labels changed meanwhile; MachineError when the disk is full.
         """
         files = [self.crops, *self.maps.values()]
         missing = [file for file in files if file.num_written() < self.num_rows]
@@ -245,6 +246,10 @@ class FeatureFile:
             except OSError as err:
                 remedy = "free some space or lower data.views; the next start goes on from here"
                 raise MachineError(f"{self.folder}: cannot be written ({err.strerror}); {remedy}") from err
+            if content_digest(self.images) != self.content:  # a file is read again only if it has changed
+                for file in missing:
+                    os.truncate(file.path, 0)
+                raise DataError(f"{self.images.root}: images or labels changed while maps were computed; start again")
 
     def _require_room(self, files: Sequence[_Rows], missing: Sequence[_Rows]) -> None:
         """Logs the size of the files before they are written. Raises as `compute`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from segnl.core.errors import ConfigError, DataError, MachineError
 from segnl.core.result_cache import read_record, write_record
@@ -138,6 +139,23 @@ def test_a_killed_computation_goes_on_after_its_last_whole_row(tiny_config, tmp_
     assert len(calls) == 15 - 5
     for name in ("crops", "c5"):
         assert (file.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_maps_of_images_that_changed_meanwhile_do_not_count(tiny_config, tiny_data, tmp_path, monkeypatch):
+    image, calls = tiny_data / "images" / "train" / "frame0.png", []
+
+    def maps_while_an_image_changes(self, crop):
+        calls.append(crop)
+        if len(calls) == 2:
+            Image.new("RGB", (53, 37)).save(image)
+        return original(self, crop)
+
+    original = FeatureFile._maps_of
+    file = feature_file(tiny_config, tmp_path / "features")
+    monkeypatch.setattr(FeatureFile, "_maps_of", maps_while_an_image_changes)
+    with pytest.raises(DataError, match="images or labels changed while maps were computed; start again"):
+        file.compute()
+    assert {path.stat().st_size for path in file.folder.iterdir() if path.name in ("crops", "c5")} == {0}
 
 
 def test_a_damaged_row_is_an_error_that_names_its_file(tiny_config, tmp_path):
