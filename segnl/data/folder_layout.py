@@ -31,6 +31,7 @@ from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
     *("ground_truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "targets", "semantic"),
+    *("annotated", "labelled", "labeled", "truth", "truths", "anno", "annos"),
     DRAWN_LABELS,
 )
 IMAGE_WORDS = (
@@ -47,6 +48,8 @@ FOREIGN = {
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
 IGNORED_WORDS = ("void", "unlabeled", "unlabelled", "ignore", "ignored", "__ignore__")
+COLOUR_TABLES = {"class_dict.csv": ",", "labelmap.txt": ":"}
+"""Files of names and colours, with their separator."""
 VOC_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -252,18 +255,18 @@ def _paired(root: Path, files: Sequence[Path], found: Sequence[_Found]) -> _Pair
         others = Counter(suffix for item in found if (suffix := item.path.suffix.lower()) != ".png")
         labels = [item for item in found if item.path.suffix.lower() == ".png"]
         if not (others and labels):
-            raise DataError(f"{root}: {_no_pairs(files)}")
+            raise DataError(f"{root}: {_no_pairs(root, files)}")
         image_suffix = others.most_common(1)[0][0]
         images = [item for item in found if item.path.suffix.lower() == image_suffix]
         data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
     if not images:
-        raise DataError(f"{root}: {_no_pairs(files)}")
+        raise DataError(f"{root}: {_no_pairs(root, files)}")
     joined = _with_wildcards(images), _with_wildcards(labels)
     candidates = [_of_one_template(root, *items) for items in ((images, labels), joined)]
     *by_id, layout = max(candidates, key=lambda own: len(own[0].keys() & own[1].keys()))
     common = by_id[0].keys() & by_id[1].keys()
     if not common:
-        raise DataError(f"{root}: {_no_pairs(files)}")
+        raise DataError(f"{root}: {_no_pairs(root, files)}")
     left_out = [by_id[i][key].path for i in (0, 1) for key in sorted(by_id[i].keys() - common)]
     read = {item.path for items in by_id for item in items.values()}
     not_read = [item.path.parent for item in found if item.path not in read]
@@ -328,7 +331,7 @@ def _present(items: Sequence[_Found], ends: Iterable[str]) -> list[str]:
     return sorted({stem[-len(end) :] for stem in stems for end in ends if stem.lower().endswith(end)})
 
 
-def _no_pairs(files: Sequence[Path]) -> str:
+def _no_pairs(root: Path, files: Sequence[Path]) -> str:
     for path in files:
         if path.suffix.lower() in (".jpg", ".jpeg") and path.stem.lower().endswith(LABEL_ENDS[:-1]):
             return f"{path.name} looks like a label, but JPEG changes the values that it stores; export labels as PNG"
@@ -342,9 +345,12 @@ def _no_pairs(files: Sequence[Path]) -> str:
         return "is Cityscapes, which has recipes of its own: configs/cityscapes/, with --set data.root=FOLDER"
     suffixes = Counter(path.suffix.lower() or path.name for path in files).most_common(3)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
+    folders = sorted({name_text(str(path.parent.relative_to(root))) for path in files} - {"."})
+    where = f" in {listed(folders, limit=6)}" if folders else ""
     return (
-        f"no pairs of images and labels ({kinds}); expected folders such as images/ and labels/, or names such as "
-        "a.jpg and a_mask.png (data/README.md)"
+        f"no pairs of images and labels ({kinds}{where}); expected folders such as images/ and labels/, or names such "
+        "as a.jpg and a_mask.png; else write a recipe with data.image_folder, label_folder and label_suffix "
+        "(data/README.md)"
     )
 
 
@@ -428,11 +434,12 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         names = [known.get(colour, name) for colour, name in zip(colours, unnamed, strict=True)]
         names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
         ignored = _ignored(plan, names, "data.label_map")
+        rank = {colour: number for number, colour in enumerate(known)}
+        rows_of_file = sorted(zip(names, colours, strict=True), key=lambda row: rank.get(row[1], len(rank)))
         plan.data["label_map"] = {
-            "ignore" if name in ignored else name: [f"#{bytes(colour).hex()}"]
-            for name, colour in zip(names, colours, strict=True)
+            "ignore" if name in ignored else name: [f"#{bytes(colour).hex()}"] for name, colour in rows_of_file
         }
-        names = [name for name in names if name not in ignored]
+        names = [name for name in plan.data["label_map"] if name != "ignore"]
         plan.notes.append(f"labels: RGB, {len(colours)} colours")
         plan.notes.append(f"classes: {listed(names, limit=6)}; rename and join them in data.label_map")
         return
@@ -459,7 +466,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     elif is_voc and all(colour == distinct_colour(i) for i, colour in own_colours.items()):
         names = [VOC_NAMES[file_id] for file_id in ids]
     else:
-        names = _names(plan, root, ids, is_binary=is_binary or ids == [0, 1])
+        names = _names(plan, root, ids, [*known.values()], is_binary=is_binary or ids == [0, 1])
     ignored = _ignored(plan, names, "data.ignore_ids")
     if ignored:
         plan.data["ignore_ids"] = [file_id for file_id, name in zip(ids, names, strict=True) if name in ignored]
@@ -558,7 +565,7 @@ def _colours(labels: Sequence[Path], root: Path) -> list[tuple[int, int, int]]:
 def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     """Reads names of colours from class_dict.csv (name, r, g, b) or labelmap.txt (name:r,g,b::), where there is one."""
     out: dict[tuple[int, int, int], str] = {}
-    for name, separator in (("class_dict.csv", ","), ("labelmap.txt", ":")):
+    for name, separator in COLOUR_TABLES.items():
         path = root / name
         try:
             rows = list(csv.reader(_lines(path), delimiter=separator))
@@ -573,8 +580,10 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     return out
 
 
-def _names(plan: FolderPlan, root: Path, ids: Sequence[int], *, is_binary: bool) -> list[str]:
-    """Returns a name for each id: of id2label.json, or of codes.txt or classes.txt with one a line for each id."""
+def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[str], *, is_binary: bool) -> list[str]:
+    """Returns a name for each id: of id2label.json, of codes.txt or classes.txt with one a line for each id, or of a
+    table of colours with as many rows.
+    """
     try:
         listed = json.loads("\n".join(_lines(root / "id2label.json")) or "{}")
         named = {int(key): " ".join(str(name).split()) for key, name in listed.items()}
@@ -593,6 +602,13 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], *, is_binary: bool)
             is_doubled = len(set(lines)) < len(lines)
             reason = "a name stands twice" if is_doubled else f"{len(lines)} names for ids to {ids[-1]}"
             plan.notes.append(f"classes: {name} is not used: {reason}")
+    if len(of_colours) == ids[-1] + 2 and of_colours[-1].lower() in IGNORED_WORDS:
+        del of_colours[-1]
+    if len({*of_colours}) == len(of_colours) == ids[-1] + 1:
+        return [of_colours[file_id] for file_id in ids]
+    if of_colours:
+        name = next(name for name in COLOUR_TABLES if is_file(root / name))
+        plan.notes.append(f"classes: {name} is not used: {len(of_colours)} rows for ids to {ids[-1]}")
     return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
 
 

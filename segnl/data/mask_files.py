@@ -171,14 +171,14 @@ def pair_masks(
 ) -> list[tuple[str, str]]:
     """Pairs each prediction with its label; returns (label's id, prediction's id), sorted.
 
-    Ids are compared whole; if that leaves a prediction without a label, by the last name of their paths; if that does
-    too, as numbers (COCO's image 139 is 000000000139). Labels may be left over.
+    Ids are compared whole; if that leaves a prediction without a label, with `_` for `/`; then by the last name of
+    their paths; then as numbers (COCO's image 139 is 000000000139). Labels may be left over.
     ends, kind: for advice: the prefix and suffix in use of each side that is a folder; a text in the names of labels.
 
     Raises DataError naming predictions without a label, two labels of one prediction, or two predictions of one label.
     """
     missing: list[str] = []
-    for name_of in (str, _last_name, _number):
+    for name_of in (str, _flat, _last_name, _number):
         by_name: dict[str, list[str]] = {}
         for label_id in labels:
             by_name.setdefault(name_of(label_id), []).append(label_id)
@@ -240,11 +240,13 @@ def _folders_of_labels(labels: Masks, doubled: Mapping[str, Sequence[str]]) -> l
 def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tuple[str, str]], kind: str) -> str:
     """Returns advice to cut the names so that most predictions have one label; "" where nothing helps."""
     masks = {"label": labels, "prediction": predictions}
-    names = {side: [*map(_last_name, own)] for side, own in masks.items()}
     candidates = [own for own in sorted(labels) if kind.lower() in Path(labels[own].where).name.lower()]
-    advice: dict[str, bool] = {}
-    guesses = itertools.product(sorted(names["prediction"])[:3], (candidates or sorted(labels))[:MAX_GUESSES])
-    for prediction, label in ((first, _last_name(second)) for first, second in guesses):
+    advice: dict[str, tuple[bool, int]] = {}
+    guesses = itertools.product(
+        (_flat, _last_name), sorted(predictions)[:3], (candidates or sorted(labels))[:MAX_GUESSES]
+    )
+    for name_of, prediction_id, label_id in guesses:
+        prediction, label = name_of(prediction_id), name_of(label_id)
         match = SequenceMatcher(None, label, prediction, autojunk=False).find_longest_match()
         kept = label[match.a : match.a + match.size].strip("_-. ")
         cuts = {"label": label.partition(kept)[::2], "prediction": prediction.partition(kept)[::2]} if kept else {}
@@ -254,6 +256,7 @@ def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tup
                 (before[-1:].isdigit() and kept[0].isdigit())  # 01 and 02 are other samples, not 0 with other ends
                 or (after[:1].isdigit() and kept[-1].isdigit())
                 or (side not in ends and before + after)
+                or (before and name_of is _flat)  # options cut names of files, not of folders
                 for side, (before, after) in cuts.items()
             )
         ):
@@ -265,11 +268,14 @@ def _options_that_pair(labels: Masks, predictions: Masks, ends: Mapping[str, tup
             options += [f"--{side}-prefix={quote(prefix + before)}"] * bool(prefix + before)
             options += [f"--{side}-suffix={quote(end)}"] * bool(end)
         if (text := " ".join(options)) not in advice:
-            left, right = ([name for own in names[side] if (name := _cut(own, *cuts[side]))] for side in cuts)
+            left, right = ([name for own in masks[side] if (name := _cut(name_of(own), *cuts[side]))] for side in cuts)
             is_one_to_one = len({*left}) == len(left) and len({*right}) == len(right)
-            advice[text] = is_one_to_one and 2 * len({*left} & {*right}) > len(predictions)
-    helpful = [text for text, helps in advice.items() if helps][:3]
-    return f"use {', or '.join(helpful)}" if helpful else ""
+            helps = is_one_to_one and 2 * len({*left} & {*right}) > len(predictions)
+            advice[text] = helps, len(predictions) - len(right)
+    fewest = min((num_left_out for helps, num_left_out in advice.values() if helps), default=0)
+    helpful = [text for text, found in advice.items() if found == (True, fewest)][:3]
+    partly = f" (it selects files: {fewest} of {len(predictions)} predictions are left out)" if fewest else ""
+    return f"use {', or '.join(helpful)}{partly}" if helpful else ""
 
 
 def _cut(name: str, start: str, end: str) -> str:
@@ -283,6 +289,10 @@ def listed(names: Sequence[str], limit: int) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     separator = "; " if any("," in name for name in names[:limit]) else ", "  # ADE20K: "road, route"
     return separator.join(names[:limit]) + more
+
+
+def _flat(sample_id: str) -> str:
+    return sample_id.replace("/", "_")
 
 
 def _last_name(sample_id: str) -> str:

@@ -257,7 +257,8 @@ def _in_order(result: Result, order: Sequence[str], first: Result) -> Result:
         number, (own_class, first_class) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise ConfigError(
             f"{result.path}: class {number} is {own_class}, but in {first.path} it is {first_class}; only scores over "
-            "the same classes can be compared"
+            "the same classes can be compared: write one run's masks (segnl eval --masks DIR) and score "
+            "DIR/colour with the class table of the other (segnl score --classes)"
         )
     if sorted(counts.sample_ids) != list(order):
         differing = sorted({*counts.sample_ids} ^ {*order})

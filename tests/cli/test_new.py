@@ -152,7 +152,26 @@ def test_names_of_colours_are_taken_from_class_dict_csv(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "c"]) == 0
     label_map = read_file(tmp_path / "c.yaml")["data"]["label_map"]
-    assert label_map == {"sky": ["#000000"], "tree": ["#008000"], "road": ["#800000"]}
+    assert [*label_map.items()] == [("sky", ["#000000"]), ("road", ["#800000"]), ("tree", ["#008000"])]
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "note"),
+    [
+        ("sky,0,0,0\nroad,128,0,0\ntree,0,128,0\n", ["sky", "road", "tree"], ""),
+        ("sky,0,0,0\nroad,128,0,0\ntree,0,128,0\nvoid,1,1,1\n", ["sky", "road", "tree"], ""),
+        ("a,0,0,0\nb,1,1,1\n", ["class_0", "class_1", "class_2"], "class_dict.csv is not used: 2 rows for ids to 2"),
+    ],
+)
+def test_names_of_ids_are_the_rows_of_class_dict_csv(table, names, note, tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "c", f"frames/a{i}.jpg", f"annotated/a{i}.png", i, Image.fromarray)
+    (tmp_path / "c" / "class_dict.csv").write_text("name,r,g,b\n" + table)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "c"]) == 0
+    rows = (tmp_path / "c" / "classes.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[1] for row in rows] == names
+    assert note in capsys.readouterr().out
 
 
 def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
@@ -171,6 +190,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
     ("files", "says"),
     [
         ([], "no pairs of images and labels (no files)"),
+        (["frames/a.jpg", "b/c/a.png"], "(1 .png, 1 .jpg in b/c, frames); expected folders such as"),
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
         (["a.jpg", "a.json"], "perhaps annotations, but neither LabelMe nor COCO with outlines"),
         (["a.zip"], "segnl new FILE.zip reads it"),
@@ -182,6 +202,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
 def test_a_folder_without_pairs_is_one_line_that_says_what_is_there(files, says, tmp_path, monkeypatch, capsys):
     (tmp_path / "x").mkdir()
     for name in files:
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "x" / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     assert main(["new", "x"]) == 3

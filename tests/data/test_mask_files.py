@@ -219,6 +219,7 @@ def of(*sample_ids: str) -> Masks:
         (("a", "b", "c"), ("b",), [("b", "b")]),
         (("city/a", "city/b"), ("a", "b"), [("city/a", "a"), ("city/b", "b")]),
         (("a",), ("out/a",), [("a", "out/a")]),
+        (("A/f 1", "B/f 1", "B/f 2"), ("A_f 1", "B_f 2"), [("A/f 1", "A_f 1"), ("B/f 2", "B_f 2")]),
         (("000000000139", "000000000285"), ("139",), [("000000000139", "139")]),
     ],
 )
@@ -275,6 +276,12 @@ def test_what_cannot_be_paired_is_named(labels: tuple[str, ...], predictions: tu
             ("b/b_01_gtFine_labelIds", "b/b_02_gtFine_labelIds"),
             ("b_02_leftImg8bit",),
             "--label-suffix=_gtFine_labelIds.png --prediction-suffix=_leftImg8bit.png",
+        ),
+        (("A/f 1_GT", "A/f 2_GT", "B/f 1_GT"), ("A_f 1", "B_f 1"), "--label-suffix=_GT.png"),
+        (
+            ("1", "2", "3", "4"),
+            ("x_1", "x_2", "y_1"),
+            r"--prediction-prefix=x_ \(it selects files: 1 of 3 predictions are left out\)",
         ),
         (
             ("mask_07", "mask_08"),

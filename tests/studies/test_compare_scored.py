@@ -203,7 +203,7 @@ def test_images_in_another_order_are_matched_by_their_id(two: list[str], tmp_pat
         (
             {"class_names": ("a", "b", "z")},
             ConfigError,
-            "class 2 is z, but in .* it is c; only scores over the same classes",
+            "class 2 is z, but in .* it is c; only scores over the same classes .* score DIR/colour with",
         ),
         (
             {"sample_ids": ("x", *IDS[1:])},
