@@ -13,6 +13,11 @@ from segnl.core.config import Config, config_error, error_at, parse, suggest
 from segnl.core.errors import ConfigError
 
 
+def is_dotted(name: str) -> bool:
+    """Whether a component's name is that of a module outside of segnl, such as `mylab.heads.swirl`."""
+    return "." in name and all(word.isidentifier() for word in name.split("."))
+
+
 @dataclass(frozen=True)
 class Components:
     """One kind of component, such as heads.
@@ -38,10 +43,9 @@ class Components:
         Raises ConfigError for an unknown name, listing the known ones, for a module that cannot be imported, and for
         one without the attribute.
         """
-        is_dotted = "." in name and all(word.isidentifier() for word in name.split("."))
-        if not is_dotted and name not in self.names():
+        if not is_dotted(name) and name not in self.names():
             raise ConfigError(f"{self.key}: holds {name!r}{suggest(name, self.names())}")
-        module = name if is_dotted else f"{self.package}.{name}"
+        module = name if is_dotted(name) else f"{self.package}.{name}"
         try:
             component = getattr(importlib.import_module(module), self.attribute, None)
         except ModuleNotFoundError as err:

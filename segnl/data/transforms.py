@@ -17,7 +17,7 @@ import numpy as np
 
 from segnl.core import IGNORE
 from segnl.core.arrays import Floats, Pixels
-from segnl.core.components import Components
+from segnl.core.components import Components, is_dotted
 from segnl.core.config import JSONDict, suggest
 from segnl.core.errors import ConfigError
 from segnl.core.seeds import seed_for
@@ -349,7 +349,7 @@ def _reason(err: Exception) -> str:
 
 def _transform_class(name: str) -> type[Any]:
     """Returns the class of a transform by albumentations' name, the name of one of this file, or a dotted name."""
-    if "." in name:
+    if is_dotted(name):
         try:
             return USERS_TRANSFORMS.find(name)
         except ConfigError as err:

@@ -62,6 +62,8 @@ def lock_run_folder(
                 f"{checkpoint.path}: holds weights alone, so no training can continue from it; move it aside, or start "
                 "from it with init"
             )
+        if checkpoint is not None:
+            _require_training(checkpoint)
         recipe = extended_recipe(recipe, checkpoint, extend)
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)
@@ -83,6 +85,15 @@ def lock_run_folder(
         for name, mapping in recipes.items():
             write_atomic(run / name, dump_yaml(mapping).encode())
         yield recipe, checkpoint
+
+
+def _require_training(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for a recipe that no training has written."""
+    train = checkpoint.recipe.get("train")
+    if not isinstance(train, dict):
+        train = {}
+    if type(train.get("max_steps")) is not int or not isinstance(train.get("extended", []), list):
+        raise CheckpointError(f"{checkpoint.path}: its recipe is not that of a training; move it aside")
 
 
 def _move_aside(run: Path) -> None:

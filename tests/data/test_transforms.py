@@ -315,6 +315,8 @@ def test_listed_transforms_give_the_same_batches_with_any_number_of_workers_and_
         ("{OneOf: {transforms: [{Rotat: {}}]}}", "unknown transform 'Rotat'; did you mean 'Rotate'?"),
         ("ToTensorV2", "the model normalises them; leave it out"),
         ("Compose", "unknown transform 'Compose'"),
+        ("a.", "unknown transform 'a.'"),
+        ('"../x"', "unknown transform '../x'"),
         ("{ScaledCrop: {scale: [1, 2]}}", "set data.scale, data.short_side_px and data.crop_max_class instead"),
         ("mylab_nowhere.rain", "cannot import mylab_nowhere.rain"),
     ],

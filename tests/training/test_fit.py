@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from segnl.data.digest import content_digest, data_record
 from segnl.evaluation.evaluate import evaluate
 from segnl.evaluation.predictor import load
 from segnl.runs.build import build_data
-from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, step_of
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint, step_of
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
 from segnl.training.hooks import stop_signals
@@ -33,6 +34,18 @@ def weights_hash(run: Path) -> str:
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].numpy().tobytes())
     return f"{checkpoint.step} {digest.hexdigest()}"
+
+
+@pytest.mark.parametrize("extend", [None, "continued"])
+@pytest.mark.parametrize("change", [{"max_steps": "x"}, {"max_steps": None}, {"extended": None}, None])
+def test_no_training_continues_from_a_recipe_of_none(tiny_config, tmp_path, change, extend):
+    run, recipe = tmp_path / "run", load_recipe(tiny_config, ["train.max_steps=1", "train.eval_every=null"])
+    fit(recipe, run)
+    checkpoint = load_checkpoint(checkpoints_of(run)[0])
+    train = "text" if change is None else checkpoint.recipe["train"] | change
+    save_checkpoint(replace(checkpoint, recipe=checkpoint.recipe | {"train": train}))
+    with pytest.raises(CheckpointError, match="its recipe is not that of a training; move it aside"):
+        fit(recipe, run, extend=extend)
 
 
 def test_no_training_continues_from_exported_weights(tiny_config, tmp_path):
