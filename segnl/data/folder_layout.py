@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 import numpy as np
 
@@ -94,9 +95,8 @@ class _Found:
     is_label: bool
 
 
-_Pairs = tuple[dict[str, _Found], dict[str, _Found], JSONDict, list[Path], list[Path]]
-"""Images and labels by split and sample id, the keys of `data` that say where they lie, files there without a partner,
-and the folders of all other pictures, which are not read, once for each picture."""
+_Pairs = tuple[dict[str, _Found], dict[str, _Found], JSONDict]
+"""Images and labels by split and sample id, and the keys of `data` that say where they lie."""
 
 
 def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
@@ -123,7 +123,7 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
     if annotations is not None:
         return _plan_annotations(root, annotations, seed)
     try:
-        images, labels, data, left_out, not_read = _pairs(root, files)
+        images, labels, data = _pairs(root, files)
     except DataError:
         copies = huggingface.unpack(root, files)
         if copies is None:
@@ -133,21 +133,20 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
                     return _plan_annotations(root, annotations, seed)
             raise
         class_names, notes = copies
-        images, labels, data, left_out, not_read = _pairs(root, [path for folder in own for path in find_files(folder)])
+        files = [path for folder in own for path in find_files(folder)]
+        images, labels, data = _pairs(root, files)
     plan = FolderPlan({"name": "folder", "root": str(root)} | data, _home(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
-    if not_read:
-        counts = Counter(str(folder.relative_to(root)) for folder in not_read).most_common()
-        names = listed([f"{count} of {name_text(folder)}" for folder, count in counts], limit=5)
+    read = {item.path for items in (images, labels) for item in items.values()}
+    left_out = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path not in read]
+    if left_out:
+        counts = Counter(name_text(str(path.parent.relative_to(root))) for path in left_out).most_common()
         plan.notes.append(
-            f"left out: {len(not_read)} pictures of other folders ({names}); to read them, move them beside these "
-            "pairs, or change data.image_folder and data.label_folder"
+            f"left out: {len(left_out)} pictures without a partner or in other folders "
+            f"({listed([f'{count} in {name}' for name, count in counts], limit=5)}); other folders: data.image_folder "
+            "and data.label_folder say which are read"
         )
     _plan_splits(plan, root, images, seed)
-    if left_out and "samples" in plan.data:
-        plan.notes.append(
-            f"left out: {len(left_out)} images or labels without a partner, such as {name_text(str(left_out[0]))}"
-        )
     _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
     _plan_size(plan, [images[sample_id].path for sample_id in sorted(images)])
     return plan
@@ -263,15 +262,10 @@ def _paired(root: Path, files: Sequence[Path], found: Sequence[_Found]) -> _Pair
         raise DataError(f"{root}: {_no_pairs(root, files)}")
     joined = _with_wildcards(images), _with_wildcards(labels)
     candidates = [_of_one_template(root, *items) for items in ((images, labels), joined)]
-    *by_id, layout = max(candidates, key=lambda own: len(own[0].keys() & own[1].keys()))
-    common = by_id[0].keys() & by_id[1].keys()
-    if not common:
+    images_by_id, labels_by_id, layout = max(candidates, key=lambda pairs: len(pairs[0]))
+    if not images_by_id:
         raise DataError(f"{root}: {_no_pairs(root, files)}")
-    left_out = [by_id[i][key].path for i in (0, 1) for key in sorted(by_id[i].keys() - common)]
-    read = {item.path for items in by_id for item in items.values()}
-    not_read = [item.path.parent for item in found if item.path not in read]
-    images_by_id, labels_by_id = ({key: items[key] for key in common} for items in by_id)
-    return images_by_id, labels_by_id, data | layout, left_out, not_read
+    return images_by_id, labels_by_id, data | layout
 
 
 def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
@@ -288,20 +282,20 @@ def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
     return [replace(item, template=joined[item.template]) for item in items]
 
 
-def _of_one_template(
-    root: Path, images: Sequence[_Found], labels: Sequence[_Found]
-) -> tuple[dict[str, _Found], dict[str, _Found], JSONDict]:
-    """Returns images and labels of the commonest template by sample id, and the keys of `data` that say where."""
-    image_template, label_template = (
-        Counter(item.template for item in items).most_common(1)[0][0] for items in (images, labels)
+def _of_one_template(root: Path, images: Sequence[_Found], labels: Sequence[_Found]) -> _Pairs:
+    """Pairs the images and labels of the template that most have."""
+    templates = [Counter(item.template for item in items).most_common(1)[0][0] for items in (images, labels)]
+    images, labels = (
+        [item for item in items if item.template == template]
+        for items, template in zip((images, labels), templates, strict=True)
     )
-    images = [item for item in images if item.template == image_template]
-    labels = [item for item in labels if item.template == label_template]
-    image_end, label_end = _ends(images, labels, root)
-    data = {"image_folder": image_template, "label_folder": label_template}
-    data |= {key: end for key, end in (("image_suffix", image_end), ("label_suffix", label_end)) if end}
-    images_by_id = {_sample_id(item, root, image_end): item for item in images}
-    return images_by_id, {_sample_id(item, root, label_end): item for item in labels}, data
+    ends = _ends(images, labels, root)
+    data = dict(zip(("image_folder", "label_folder"), templates, strict=True))
+    data |= {key: end for key, end in zip(("image_suffix", "label_suffix"), ends, strict=True) if end}
+    images_by_id = {_sample_id(item, root, ends[0]): item for item in images}
+    labels_by_id = {_sample_id(item, root, ends[1]): item for item in labels}
+    common = images_by_id.keys() & labels_by_id.keys()
+    return {key: images_by_id[key] for key in common}, {key: labels_by_id[key] for key in common}, data
 
 
 def _sample_id(item: _Found, root: Path, end: str) -> str:
@@ -400,9 +394,11 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
     plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
     folders = [{sample_id.rpartition("/")[0] for sample_id in split} for split in (val, train)]
     if len(all_folders := folders[0] | folders[1]) > 1 and folders[0] & folders[1]:
+        _list_splits(plan, {"all": sample_ids})
         plan.notes.append(
             f"splits: images of {len(folders[0] & folders[1])} folders are in both train and val; if those of a folder "
-            "resemble each other, such as frames of a drive, train with --set data.samples=null data.group=folder "
+            "resemble each other, such as frames of a drive, train with --set data.group=folder "
+            f"data.samples={quote(_from_root(plan, f'{LISTS}/all.txt'))} "
             f"'data.fold={{count: {min(5, len(all_folders))}, number: 0}}'"
         )
 

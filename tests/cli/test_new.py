@@ -83,13 +83,14 @@ def test_a_folder_for_each_camera_is_read_whole_and_what_is_left_out_is_counted(
     for camera, count in ((1, 2), (2, 7), (3, 5)):
         for i in range(count):
             write(tmp_path / "cams", f"cam{camera}/images/a{i}.jpg", f"cam{camera}/masks/a{i}_gt.png", i, colours)
+    Image.new("RGB", (53, 37)).save(tmp_path / "cams" / "cam3" / "images" / "new.jpg")
     for i in range(3):
         write(tmp_path / "cams", f"preview/a{i}.jpg", f"preview/b{i}.jpg", i, colours)
     monkeypatch.chdir(tmp_path)
     assert main(["new", "cams"]) == 0
     printed = capsys.readouterr().out
     assert "images: */images/*; labels: */masks/*_gt; 14 pairs" in printed
-    assert "left out: 6 pictures of other folders (6 of preview)" in printed
+    assert "left out: 7 pictures without a partner or in other folders (6 in preview, 1 in cam3/images)" in printed
     assert "cams.yaml: 11 training and 3 validation images" in printed
     options = shlex.split(printed.partition("train with ")[2].partition("\n")[0])
     config = load_recipe(tmp_path / "cams.yaml", options[1:])
@@ -240,7 +241,7 @@ def test_composed_and_decomposed_names_are_pairs(tmp_path, monkeypatch, capsys):
     assert main(["new", "mine"]) == 0
     out = capsys.readouterr().out
     assert "3 pairs" in out
-    assert "left out: 1 images or labels without a partner" in out
+    assert "left out: 2 pictures without a partner or in other folders (1 in elsewhere" in out
     assert main(["check", "--config", "mine.yaml"]) == 0
 
 
