@@ -4,6 +4,7 @@ DIR/masks.json, a record of core/result_cache.py, holds the evaluation's key and
 DIR/{ids,colour,overlay,error}/SAMPLE_ID.png     a file of ids holds a digest of them and of the key
 """
 
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ class MaskFolder:
         path = mask_path(self.folder / "ids", sample.id)
         try:
             ids = read_label(path)
-            is_own = seal_of(self.key_digest, sample.id, ids).encode() in read_bytes(path)[:SEALED_BYTES]
+            is_own = seal_of(self._digest(sample), sample.id, ids).encode() in read_bytes(path)[:SEALED_BYTES]
         except FileError as err:
             is_own = err.kind != "format"
             ids = None
@@ -71,6 +72,13 @@ class MaskFolder:
             self.written_ids.discard(sample.id)
             return None
         return self.data.table.from_mask(ids, str(path))
+
+    def _digest(self, sample: Sample) -> str:
+        """Returns a digest of the key and of image and label as read, which may have changed meanwhile."""
+        digest = hashlib.sha256(self.key_digest.encode())
+        for pixels in (sample.image, sample.label):
+            digest.update(pixels.tobytes())
+        return digest.hexdigest()
 
     def write(self, sample: Sample, labels: Tensor) -> None:
         """Queues the sample's masks for writing, unless they exist. labels: prediction, u8 `H W` on the CPU."""
@@ -86,7 +94,7 @@ class MaskFolder:
                 table,
                 image=sample.image,
                 label=label,
-                key_digest=self.key_digest,
+                key_digest=self._digest(sample),
             )
         )
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from segnl.core.errors import ConfigError, MachineError
 from segnl.core.png import png
+from segnl.data.base import SegmentationData
+from segnl.data.sample import Sample
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.evaluation.mask_folder import MANIFEST
 from segnl.evaluation.predict import predict_files
@@ -140,6 +142,18 @@ def test_a_mask_that_somebody_has_changed_counts_as_no_prediction_and_stays(run,
         with pytest.raises(ConfigError, match=r"ids/frame1\.png: is not as this evaluation wrote it"):
             scored(run, masks)
         assert path.read_bytes() == content
+
+
+def test_masks_of_an_image_that_changed_meanwhile_do_not_count(run, tmp_path, monkeypatch):
+    def inverted(sample):
+        return Sample(255 - sample.image, sample.label, sample.id)
+
+    read = SegmentationData.read
+    monkeypatch.setattr(SegmentationData, "read", lambda data, i: inverted(read(data, i)))
+    scored(run, tmp_path / "masks")
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"ids/frame0\.png: is not as this evaluation wrote it"):
+        scored(run, tmp_path / "masks")
 
 
 def test_masks_of_other_settings_or_another_checkpoint_are_refused_and_stay(run, tmp_path, tiny_config):
