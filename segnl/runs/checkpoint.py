@@ -288,16 +288,17 @@ def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Map
     """Loads what `optimiser_tensors` returned, in each parameter's device and layout.
 
     Raises CheckpointError unless names, shapes and types are those of this optimiser after a step. A parameter that
-    never had a gradient has no state.
+    never had a gradient has no state; somebody's optimiser may have further tensors of a parameter after more steps.
     """
     own = _state_after_a_step(optimiser, model)
     paths = {name.rpartition(".")[0] for name in tensors}
     wrong = [name for name in own if name not in tensors and (not tensors or name.rpartition(".")[0] in paths)]
-    wrong += [n for n, x in tensors.items() if n not in own or (x.shape, x.dtype) != (own[n].shape, own[n].dtype)]
+    parameters = dict(model.named_parameters())
+    wrong += [name for name in tensors if name.rpartition(".")[0] not in parameters]
+    wrong += [n for n, x in tensors.items() if n in own and (x.shape, x.dtype) != (own[n].shape, own[n].dtype)]
     if wrong:
         detail = f"{len(wrong)} tensors do not fit, '{wrong[0]}' first"
         raise CheckpointError(f"optimiser state of the checkpoint: {detail}; start over with --fresh")
-    parameters = dict(model.named_parameters())
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         path, _, key = name.rpartition(".")
@@ -311,7 +312,10 @@ def _state_after_a_step(optimiser: optim.Optimizer, model: nn.Module) -> dict[st
     for group in optimiser.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
+    try:
+        optimiser.step()
+    except Exception:  # somebody's optimiser may need more than gradients
+        return {}
     return optimiser_tensors(optimiser, model)
 
 

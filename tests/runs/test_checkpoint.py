@@ -215,7 +215,6 @@ def test_weights_that_float32_cannot_hold_are_refused(odd, tmp_path):
         lambda state, name: state.update({name: state[name].to(torch.complex64)}),
         lambda state, name: state.update({name: state[name].to(torch.int64)}),
         lambda state, name: state.update({"nothing.exp_avg": state[name]}),
-        lambda state, name: state.update({f"{name}_": state[name]}),
     ],
 )
 def test_optimiser_state_that_is_not_of_this_optimiser_is_refused(change):
@@ -229,6 +228,33 @@ def test_optimiser_state_that_is_not_of_this_optimiser_is_refused(change):
     change(state, next(name for name in state if name.endswith("exp_avg")))
     with pytest.raises(CheckpointError, match=r"optimiser state of the checkpoint: \d+ tensors do not fit, '"):
         restore_optimiser(optimiser, model, state)
+
+
+def test_an_optimiser_of_ones_own_may_have_later_state_and_need_more_than_gradients():
+    class Late(torch.optim.SGD):
+        is_ready = True
+
+        def step(self, closure=None):
+            if not self.is_ready:
+                raise RuntimeError("call ready() first")
+            super().step(closure)
+            for state in self.state.values():
+                state["steps"] = state.get("steps", 0) + 1
+                if state["steps"] == 2:
+                    state["late"] = torch.ones(3)
+
+    model = net()
+    optimiser = Late(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        model(torch.ones(2, 3, 5, 7)).square().sum().backward()
+        optimiser.step()
+    state = optimiser_tensors(optimiser, model)
+    assert any(name.endswith("late") for name in state)
+    for is_ready in (True, False):
+        other = Late(model.parameters(), lr=0.1, momentum=0.9)
+        other.is_ready = is_ready
+        restore_optimiser(other, model, state)
+        assert optimiser_tensors(other, model).keys() == state.keys()
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
