@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     with process_group() as group:
         with group.shared_errors():
             if group.is_rank0 and args.json is not None:
-                _require_own_place(args.json, args.masks, args.submission)
+                _require_own_place(args.json, args.checkpoint, args.masks, args.submission)
                 ensure_writable(args.json.parent)
                 args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
             settings = {"eval": args.preset.settings} if args.preset else None
@@ -98,13 +98,14 @@ def run(args: argparse.Namespace) -> None:
             _report(evaluation, request, args.json)
 
 
-def _require_own_place(out: Path, masks: Path | None, submission: Path | None) -> None:
-    """Raises ConfigError for a --json file that is one of the --masks folder, or the --submission."""
+def _require_own_place(out: Path, checkpoint: Path, masks: Path | None, submission: Path | None) -> None:
+    """Raises ConfigError for a --json file that is one of the other files that the command writes."""
     from segnl.evaluation.mask_folder import places_of
 
-    places = [*(places_of(masks) if masks else []), *([submission] if submission else [])]
+    run = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    places = [run / "eval", run / "cache", *(places_of(masks) if masks else []), *([submission] if submission else [])]
     if any(out.resolve().is_relative_to(place.resolve()) for place in places):
-        raise ConfigError(f"--json {out}: is where --masks or --submission writes a file; give another name")
+        raise ConfigError(f"--json {out}: is where this command writes another file; give another name")
 
 
 def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | None) -> None:

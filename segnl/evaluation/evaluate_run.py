@@ -9,7 +9,7 @@ RUN/cache/evaluation-DIGEST/ids/       its masks, SAMPLE_ID.png, with the ids of
 
 import functools
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,6 +157,7 @@ def _look_up(
     if _is_other_data(run, data, content, usual_folder):
         name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
         folder = inside(usual_folder.parent, name)
+    _last_result(folder)  # raises for somebody's file before the network runs
     stored = run.cache.load(NAME, key, is_valid=functools.partial(_is_evaluation, data))
     ids_folder = _cached_ids_folder(run, key)
     if stored is not None and stored.value["masks"] != masks_digest(ids_folder, data.sample_ids):
@@ -205,11 +206,12 @@ def _is_other_data(run: Run, data: SegmentationData, content: str, usual_folder:
 
     They are the same, only moved or copied, if the last result in the usual folder has the same content.
     """
-    own = {"root": ".", **run.checkpoint.recipe["data"]}
+    own = {"root": Path(), **run.checkpoint.recipe["data"]}
     used = run.recipe.data.model_dump(mode="json")
     has_same_keys = all(own.get(key, used[key]) == used[key] for key in FILE_KEYS)
-    if has_same_keys and Path(own["root"]).expanduser().resolve() == data.root.resolve():
-        return False
+    with suppress(OSError, ValueError, RuntimeError, TypeError):  # the file's own root may lie on another machine
+        if has_same_keys and Path(own["root"]).expanduser().resolve() == data.root.resolve():
+            return False
     return _last_result(usual_folder)[1] != content
 
 
@@ -393,12 +395,21 @@ def _write_results(evaluation: Evaluation) -> None:
 
 
 def _last_result(folder: Path) -> tuple[str | None, str | None]:
-    """Returns what metrics.json in the folder of a result names as its cache and as the content of its data."""
-    try:
-        metrics = read_json(folder / "metrics.json")
-        return metrics["cache"], metrics["data"]["content"]
-    except (OSError, ValueError, LookupError, TypeError):  # none, or damaged
+    """Returns what metrics.json in the folder of a result names as its cache and as the content of its data.
+
+    Raises ConfigError for a file of somebody else, which no result may replace.
+    """
+    file = folder / "metrics.json"
+    if not file.exists():
         return None, None
+    try:
+        metrics = read_json(file)
+    except (OSError, ValueError):
+        metrics = None
+    if not isinstance(metrics, dict) or "per_class" not in metrics:
+        raise ConfigError(f"{file}: exists and was not written by segnl eval; move it aside")
+    data = metrics.get("data")
+    return metrics.get("cache"), data.get("content") if isinstance(data, dict) else None
 
 
 def _remove_results(folder: Path) -> None:

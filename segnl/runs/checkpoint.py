@@ -131,11 +131,28 @@ class _Origin(Config, extra="allow"):
     data: JSONDict = Field(default_factory=dict)
 
 
+class _Model(Config, extra="allow"):
+    backbone: JSONDict
+
+
+class _Train(Config, extra="allow"):
+    max_steps: _Number | None = None
+    extended: list[JSONDict] = Field(default_factory=list)
+
+
+class _Recipe(Config, extra="allow"):
+    """The parts that are read without the whole recipe, which may name modules from elsewhere."""
+
+    model: _Model
+    data: JSONDict
+    train: _Train
+
+
 class _Contents(Config):
     """What a checkpoint's metadata hold."""
 
     step: _Number
-    recipe: JSONDict
+    recipe: _Recipe
     classes: _Classes
     origin: _Origin
     loss_scale: dict[Literal["value", "good_steps"], _Number] = Field(default_factory=dict)
@@ -270,7 +287,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = Fa
 
 
 def _fits(saved: Tensor, own: Tensor) -> bool:
-    return saved.shape == own.shape and (saved.is_floating_point() or not own.is_floating_point())
+    is_float = saved.is_floating_point() and own.is_floating_point()
+    return saved.shape == own.shape and (is_float or saved.dtype == own.dtype)
 
 
 def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -57,13 +57,11 @@ def lock_run_folder(
     with run_lock(run):
         remove_leftovers(run)
         checkpoint = newest_checkpoint(run)
-        if checkpoint is not None and {"exported", "imported"} & checkpoint.origin.keys():
+        if checkpoint is not None and not _is_of_training(checkpoint):
             raise CheckpointError(
                 f"{checkpoint.path}: holds weights alone, so no training can continue from it; move it aside, or start "
                 "from it with init"
             )
-        if checkpoint is not None:
-            _require_training(checkpoint)
         recipe = extended_recipe(recipe, checkpoint, extend)
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)
@@ -87,13 +85,9 @@ def lock_run_folder(
         yield recipe, checkpoint
 
 
-def _require_training(checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError for a recipe that no training has written."""
-    train = checkpoint.recipe.get("train")
-    if not isinstance(train, dict):
-        train = {}
-    if type(train.get("max_steps")) is not int or not isinstance(train.get("extended", []), list):
-        raise CheckpointError(f"{checkpoint.path}: its recipe is not that of a training; move it aside")
+def _is_of_training(checkpoint: Checkpoint) -> bool:
+    has_steps = checkpoint.recipe["train"].get("max_steps") is not None
+    return has_steps and not {"exported", "imported"} & checkpoint.origin.keys()
 
 
 def _move_aside(run: Path) -> None:

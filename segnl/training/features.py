@@ -246,10 +246,6 @@ class FeatureFile:
             except OSError as err:
                 remedy = "free some space or lower data.views; the next start goes on from here"
                 raise MachineError(f"{self.folder}: cannot be written ({err.strerror}); {remedy}") from err
-            if content_digest(self.images) != self.content:  # a file is read again only if it has changed
-                for file in missing:
-                    os.truncate(file.path, 0)
-                raise DataError(f"{self.images.root}: images or labels changed while maps were computed; start again")
 
     def _require_room(self, files: Sequence[_Rows], missing: Sequence[_Rows]) -> None:
         """Logs the size of the files before they are written. Raises as `compute`."""
@@ -275,9 +271,13 @@ class FeatureFile:
 
     def _append(self, first: int, files: Mapping[str, Callable[[bytes], None]]) -> None:
         """Computes the rows from `first` on and appends them. files: by their names."""
+        indices = range(first // self.num_views, len(self.images))
+        expected = {index: content_digest(self.images, [index]) for index in indices}
+        self._require(content_digest(self.images) == self.content)
         with Progress("features", self.num_rows, done=first, unit="view") as progress:
-            for index in range(first // self.num_views, len(self.images)):
+            for index in indices:
                 sample = self.images.read(index)
+                self._require(content_digest(self.images, [index]) == expected[index])  # reads changed files only
                 for view in range(max(0, first - index * self.num_views), self.num_views):
                     crop = collate([self.transform.view(sample, view)])
                     rows = {"crops": bytes_of(hashed_pixels(crop.image)) + bytes_of(crop.label)}
@@ -287,6 +287,10 @@ class FeatureFile:
                     for name, append in files.items():
                         append(rows[name])
                     progress.advance()
+
+    def _require(self, is_unchanged: bool) -> None:
+        if not is_unchanged:
+            raise DataError(f"{self.images.root}: images or labels changed while maps were computed; start again")
 
     def _row_of(self, values: Tensor, sample_id: str) -> bytes:
         stored = values.to(self.dtype).contiguous().cpu()

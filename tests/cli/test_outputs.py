@@ -76,14 +76,16 @@ def test_the_same_command_replaces_its_own_files(run: Path, tmp_path: Path) -> N
         assert main(words) == main(words) == 0, words
 
 
-@pytest.mark.parametrize("name", ["masks.json", ".lock", "ids/frame0.png", "s.zip"])
+@pytest.mark.parametrize(
+    "name", ["masks.json", ".lock", "ids/frame0.png", "s.zip", "eval/val-whole/metrics.json", "cache/x.json"]
+)
 def test_the_scores_do_not_replace_what_the_same_evaluation_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     file = tmp_path / "o" / name
     options = ["--masks", str(tmp_path / "o"), "--submission", str(tmp_path / "o" / "s.zip")]
-    assert main(["eval", "--checkpoint", "none", *options, "--json", str(file)]) == 2
-    assert f"--json {file}: is where --masks or --submission writes a file" in capsys.readouterr().err
+    assert main(["eval", "--checkpoint", str(tmp_path / "o" / "none.safetensors"), *options, "--json", str(file)]) == 2
+    assert f"--json {file}: is where this command writes another file" in capsys.readouterr().err
     assert not file.exists()
 
 

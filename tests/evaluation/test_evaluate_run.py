@@ -388,6 +388,16 @@ def test_a_comparison_after_an_evaluation_with_strata_leaves_everything_of_it(st
     assert not forwards
 
 
+def test_somebody_s_metrics_json_is_not_replaced(run, forwards):
+    mine = run / "eval" / "val-whole" / "metrics.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=r"metrics\.json: exists and was not written by segnl eval; move it aside"):
+        evaluated(run)
+    assert mine.read_text() == '{"mine": 1}'
+    assert not forwards
+
+
 def test_files_of_others_survive_in_all_folders(street_run, tmp_path):
     evaluation = evaluated(street_run)
     foreign = [evaluation.folder / "notes.txt", street_run / "cache" / "cost.json", evaluation.masks / "mine.png"]

@@ -31,6 +31,7 @@ from segnl.runs.checkpoint import (
 )
 
 CLASSES = {"names": ["a"], "palette": [[0, 0, 0]], "file_ids": [0], "void_id": 255}
+RECIPE = {"model": {"backbone": {"name": "resnet"}}, "data": {}, "train": {"max_steps": 9}, "a": {"b": [1]}}
 
 
 def net(width: int = 3) -> nn.Sequential:
@@ -39,14 +40,14 @@ def net(width: int = 3) -> nn.Sequential:
 
 
 def save(path: Path, model: nn.Module, step: int = 7, **optimiser: torch.Tensor) -> Path:
-    save_checkpoint(Checkpoint(path, step, {"a": {"b": [1]}}, CLASSES, {}, model=model.state_dict(), optim=optimiser))
+    save_checkpoint(Checkpoint(path, step, RECIPE, CLASSES, {}, model=model.state_dict(), optim=optimiser))
     return path
 
 
 def test_what_was_saved_comes_back(tmp_path):
     model = net()
     read = load_checkpoint(save(tmp_path / "c.safetensors", model, step=7, x=torch.ones(2)))
-    assert (read.step, read.recipe, read.optim["x"].tolist()) == (7, {"a": {"b": [1]}}, [1.0, 1.0])
+    assert (read.step, read.recipe, read.optim["x"].tolist()) == (7, RECIPE, [1.0, 1.0])
     assert all(torch.equal(read.model[name], value) for name, value in model.state_dict().items())
 
 
@@ -194,6 +195,15 @@ def test_weights_of_another_shape_are_refused_and_the_tensor_named(tmp_path):
         load_weights(net(4), checkpoint)
 
 
+@pytest.mark.parametrize("count", [torch.tensor(1.5), torch.tensor(True)])
+def test_a_counter_that_is_no_integer_is_refused(tmp_path, count):
+    checkpoint = load_checkpoint(save(tmp_path / "c.safetensors", net(3)))
+    name = next(name for name in checkpoint.model if name.endswith("num_batches_tracked"))
+    checkpoint.model[name] = count
+    with pytest.raises(CheckpointError, match=f"1 tensors do not fit the model, '{name}' first"):
+        load_weights(net(3), checkpoint)
+
+
 @pytest.mark.parametrize(
     "odd", [torch.tensor(1e300, dtype=torch.float64), torch.empty(1, dtype=torch.float4_e2m1fn_x2)]
 )
@@ -289,6 +299,13 @@ def test_optimiser_state_survives_saving(kind):
         ("step", "no number"),
         ("step", "1000000001"),
         ("recipe", "[]"),
+        ("recipe", "{}"),
+        ("recipe", json.dumps(RECIPE | {"model": None})),
+        ("recipe", json.dumps(RECIPE | {"model": {"backbone": "resnet"}})),
+        ("recipe", json.dumps(RECIPE | {"data": []})),
+        ("recipe", json.dumps(RECIPE | {"train": "text"})),
+        ("recipe", json.dumps(RECIPE | {"train": {"max_steps": "x"}})),
+        ("recipe", json.dumps(RECIPE | {"train": {"extended": None}})),
         ("recipe", "[" * 100_000),
         ("classes", "null"),
         ("classes", '{"names": ["a"], "palette": [[0, 0, 300]], "file_ids": [0], "void_id": 255}'),
@@ -307,7 +324,7 @@ def test_metadata_of_a_wrong_type_are_one_line_although_the_checksum_is_right(tm
         "format": "segnl-1",
         "seal": NO_CHECKSUM,
         "step": "3",
-        "recipe": "{}",
+        "recipe": json.dumps(RECIPE),
         "classes": '{"names": ["a"], "palette": [[0, 0, 0]], "file_ids": [0], "void_id": 255}',
         "origin": "{}",
     }

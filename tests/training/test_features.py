@@ -141,8 +141,11 @@ def test_a_killed_computation_goes_on_after_its_last_whole_row(tiny_config, tmp_
         assert (file.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_maps_of_images_that_changed_meanwhile_do_not_count(tiny_config, tiny_data, tmp_path, monkeypatch):
-    image, calls = tiny_data / "images" / "train" / "frame0.png", []
+def test_maps_of_images_that_changed_meanwhile_are_not_kept(tiny_config, tiny_data, tmp_path, monkeypatch):
+    whole = feature_file(tiny_config, tmp_path / "whole")
+    whole.compute()
+    image, calls = tiny_data / "images" / "train" / "frame3.png", []
+    content = image.read_bytes()
 
     def maps_while_an_image_changes(self, crop):
         calls.append(crop)
@@ -155,7 +158,12 @@ def test_maps_of_images_that_changed_meanwhile_do_not_count(tiny_config, tiny_da
     monkeypatch.setattr(FeatureFile, "_maps_of", maps_while_an_image_changes)
     with pytest.raises(DataError, match="images or labels changed while maps were computed; start again"):
         file.compute()
-    assert {path.stat().st_size for path in file.folder.iterdir() if path.name in ("crops", "c5")} == {0}
+    with pytest.raises(DataError, match="images or labels changed while maps were computed; start again"):
+        file.compute()  # before the first image
+    image.write_bytes(content)
+    file.compute()
+    for name in ("crops", "c5"):
+        assert (file.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_a_damaged_row_is_an_error_that_names_its_file(tiny_config, tmp_path):

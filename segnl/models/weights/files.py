@@ -49,8 +49,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        # Classes and functions that the file names; the format before torch 1.6 cannot be listed.
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        is_zip = zipfile.is_zipfile(path)  # since torch 1.6, without compression
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    raise ValueError("unpacks to more bytes than it has, unlike a file of torch.save")
+        # Classes and functions that the file names; the older format's cannot be listed.
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         harmless = [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
         stand_ins: list[Any] = [(type("Inert", (Inert,), {}), name) for name in harmless]  # others stay forbidden
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():

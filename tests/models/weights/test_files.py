@@ -1,6 +1,7 @@
 import os
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ def test_a_malicious_pickle_of_the_old_format_is_refused_and_not_run(tmp_path: P
     with pytest.raises(CheckpointError):
         read_checkpoint(tmp_path / "evil.pth")
     assert not marker.exists()
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(100_000)}, tmp_path / "plain.pth")
+    plain = zipfile.ZipFile(tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    assert torch.load(tmp_path / "bomb.pth")["a.weight"].shape == (100_000,)
+    with pytest.raises(CheckpointError, match="unpacks to more bytes than it has"):
+        read_checkpoint(tmp_path / "bomb.pth")
 
 
 HISTORY = """
