@@ -1,7 +1,8 @@
 """Starts ranks as torchrun does, but by fork from one process that has imported everything: a start of Python costs
 seconds. Reads one JSON request a line, answers with one line.
 
-{"world": 2, "folder": DIR, "ask": RECIPE} or {..., "command": [...]}  ->  {"pids": [...]}; rank N prints to DIR/outN
+{"world": 2, "folder": DIR, "ask": RECIPE} or {..., "command": [...]}  ->  {"pids": [...]}; rank N prints to DIR/outN;
+in a word of the command, RANK stands for its number
 {"wait": [pids]}                                                      ->  {"codes": [...]}, negative for a signal
 """
 
@@ -27,7 +28,8 @@ def fork_rank(request: dict[str, Any], rank: int) -> int:
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), stream)
         os.environ |= request["environment"] | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        code = main(request["command"]) if "command" in request else answer(Path(request["ask"]), rank)
+        words = [word.replace("RANK", str(rank)) for word in request.get("command", ())]
+        code = main(words) if words else answer(Path(request["ask"]), rank)
     except BaseException:
         traceback.print_exc()
     finally:

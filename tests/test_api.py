@@ -298,6 +298,7 @@ def test_cross_entropy_equals_torchs() -> None:
     weight = [1.0, 5.0, 0.5]
     expected = F.cross_entropy(logits, label, torch.tensor(weight), ignore_index=255, label_smoothing=0.1)
     loss = segnl.losses.cross_entropy(logits, label, class_weight=weight, label_smoothing=0.1)
+    assert segnl.losses.cross_entropy(logits, label, class_weight=weight, label_smoothing=0.1, weight=3) == 3 * loss
     torch.testing.assert_close(loss, expected)
 
 

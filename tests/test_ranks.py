@@ -2,20 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segnl.core.run_log import read_log
-from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint
 from tests.conftest import TINY_RECIPE, write_tiny_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,3 +182,31 @@ def test_a_run_of_two_ranks_is_killed_stopped_resumed_and_scored(tiny_config, tm
     metrics = json.loads((run / "eval" / "val-whole" / "metrics.json").read_text())
     assert (metrics["miou"], metrics["num_images"]) == (pytest.approx(evals[120], rel=1e-12), 3)
     assert len(list((tmp_path / "masks" / "ids").glob("*.png"))) == 3
+
+
+def test_ranks_with_other_data_or_another_checkpoint_are_refused(tiny_config, tiny_data, tmp_path, server):
+    other = tmp_path / "data1"
+    for folder in (tmp_path / "data0", other):
+        shutil.copytree(tiny_data, folder)
+    run, data = ["--checkpoint", "checkpoints/RANK"], ["--set", f"data.root={tmp_path / 'dataRANK'}"]
+    train = ["train", "--config", str(tiny_config), "--run", "0", "--set", "train.max_steps=1", *data]
+
+    def refused(command: list[str]) -> str:
+        assert server.finish(server.start(2, tmp_path, command=command)) == [2, 2]
+        assert not (tmp_path / "err1").read_text()
+        return (tmp_path / "err0").read_text()
+
+    assert server.finish(server.start(2, tmp_path, command=train)) == [0, 0]
+    shutil.copytree(tmp_path / "checkpoints/0", tmp_path / "checkpoints/1")
+    Image.new("L", (53, 37)).save(other / "labels/train/frame1.png")
+    (other / "images/val/frame1.png").unlink()
+    (other / "labels/val/frame1.png").unlink()
+    assert "rank 1: differs from rank 0 in the training data; give every machine the same" in refused(
+        [*train, "--fresh"]
+    )
+    assert "rank 1: differs from rank 0 in optim.lr;" in refused([*train[:-1], "data.root=data0", "optim.lr=0.1RANK"])
+    assert "rank 1: differs from rank 0 in data.content; evaluate again, with" in refused(["eval", *run, *data])
+    checkpoint = load_checkpoint(checkpoints_of(tmp_path / "checkpoints/1")[0])
+    save_checkpoint(replace(checkpoint, loss_scale={"value": 2}))
+    assert "rank 1: differs from rank 0 in checkpoint.checksum;" in refused(["eval", *run, data[0], "data.root=data0"])
+    assert not [*tmp_path.rglob("metrics.json")]

@@ -102,6 +102,16 @@ class ProcessGroup:
         value: T = result[0]
         return value
 
+    def require_equal(self, values: Mapping[str, Any], advice: str) -> None:
+        """Raises ConfigError on every rank unless each has the plain values of rank 0, with the keys that differ."""
+        first, *others = self.all_gather_object(dict(values))
+        for rank, own in enumerate(others, 1):
+            keys = sorted(key for key in first.keys() | own.keys() if own.get(key) != first.get(key))
+            if keys:
+                err = ConfigError(f"rank {rank}: differs from rank 0 in {', '.join(keys)}; {advice}")
+                err.is_relayed = not self.is_rank0
+                raise err
+
     def error_of_any(self, error: SegnlError | None) -> SegnlError | None:
         """Returns an error on every rank if `error` is not None on any: a rank's own error, else a relayed one."""
         errors = self.all_gather_object(error)

@@ -50,6 +50,7 @@ from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, nu
 from segnl.metrics.scalars.find import metric_values
 from segnl.metrics.strata import Strata, boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
 from segnl.models.ablation import Ablation, ablated
+from segnl.runs.recipe import flatten
 from segnl.runs.run import Run
 
 NAME = "evaluation"
@@ -102,8 +103,10 @@ def evaluate_run(
         usual_folder = _usual_folder(run, request)
         for written in (usual_folder, run.cache.folder, *([request.masks] if request.masks else [])):
             ensure_writable(written)
+        key = _key(run, request, data)
+    group.require_equal(flatten(key), "evaluate again, with the same checkpoint and data on every machine")
     identity = run.folder.stat().st_ino
-    key, folder, stored = group.run_on_rank0(lambda: _look_up(run, request, data, usual_folder))
+    folder, stored = group.run_on_rank0(lambda: _look_up(run, data, key, usual_folder))
     if stored is None and group.is_rank0:
         _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
         remove_leftovers(run.cache.folder, min_age_s=LEFTOVER_AGE_S, recursive=True)
@@ -143,17 +146,13 @@ def _preset(run: Run, request: EvaluationRequest) -> str | None:
     return preset.name if preset is not None and settings == settings | preset.settings else None
 
 
-def _look_up(
-    run: Run, request: EvaluationRequest, data: SegmentationData, usual_folder: Path
-) -> tuple[JSONDict, Path, Record | None]:
-    """Returns the result's key, its folder in RUN/eval, and the stored result.
+def _look_up(run: Run, data: SegmentationData, key: JSONDict, usual_folder: Path) -> tuple[Path, Record | None]:
+    """Returns the result's folder in RUN/eval, and the stored result.
 
     The stored result is None if there is none or its masks have changed. A result on files other than those of the
     run's own recipe goes to a folder SPLIT-MODE-on-DATA-DIGEST.
     """
-    digests = digests_of(data)
-    content = digests["content"]
-    key, folder = _key(run, request, data, digests), usual_folder
+    content, folder = key["data"]["content"], usual_folder
     if _is_other_data(run, data, content, usual_folder):
         name = f"{usual_folder.name}-on-{data.root.resolve().name}-{content[:8]}"
         folder = inside(usual_folder.parent, name)
@@ -162,7 +161,7 @@ def _look_up(
     ids_folder = _cached_ids_folder(run, key)
     if stored is not None and stored.value["masks"] != masks_digest(ids_folder, data.sample_ids):
         stored = None
-    return key, folder, stored
+    return folder, stored
 
 
 def _is_evaluation(data: SegmentationData, record: Record) -> bool:
@@ -181,7 +180,7 @@ def _is_evaluation(data: SegmentationData, record: Record) -> bool:
     )
 
 
-def _key(run: Run, request: EvaluationRequest, data: SegmentationData, digests: JSONDict) -> JSONDict:
+def _key(run: Run, request: EvaluationRequest, data: SegmentationData) -> JSONDict:
     """Returns everything that predictions and counts depend on: all but eval.batch_size and eval.metrics."""
     recipe, checkpoint, ablation = run.recipe, run.checkpoint, request.ablation
     return {
@@ -193,7 +192,7 @@ def _key(run: Run, request: EvaluationRequest, data: SegmentationData, digests: 
             "has_labels": data.has_labels,
             "short_side_px": recipe.data.short_side_px,
         }
-        | digests
+        | digests_of(data)
         | ({} if recipe.data.value_range is None else {"value_range": list(recipe.data.value_range)}),
         "eval": recipe.eval.model_dump(mode="json", exclude={"batch_size", "metrics"}),
         "channels_last": recipe.train.channels_last,
@@ -224,7 +223,7 @@ def _cached_ids_folder(run: Run, key: JSONDict) -> Path:
 class _Job:
     """One evaluation: the request and what follows from it.
 
-    key, folder, stored: see `_look_up`. With a stored result, its masks are read instead of running the network.
+    key: see `_key`. folder, stored: see `_look_up`; with a stored result, its masks are read and no network runs.
     """
 
     run: Run

@@ -36,7 +36,7 @@ def _loss_function(name: str) -> Callable[..., Tensor]:
                 raise ValueError(f"class_weight: {class_weight.tolist()}; expected {num_classes} numbers of at least 0")
         loss = loss_class(cfg, class_weight, align_corners=align_corners)
         value: Tensor = loss.of_step(logits, label, StepNormalizer(loss.divisor(label)))
-        return value
+        return cfg.weight * value
 
     loss_function.__name__ = loss_function.__qualname__ = name
     loss_function.__doc__ = f"""{loss_class.__doc__}

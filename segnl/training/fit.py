@@ -21,7 +21,7 @@ from segnl.data.transforms import TrainTransform
 from segnl.runs.build import build_data, build_model, device_of, make_deterministic
 from segnl.runs.checkpoint import Checkpoint, broadcast_checkpoint
 from segnl.runs.folder import features_folder, lock_run_folder
-from segnl.runs.recipe import Recipe, ScheduleAfter
+from segnl.runs.recipe import Recipe, ScheduleAfter, deciding_keys
 from segnl.training.features import FeatureFile
 from segnl.training.hooks import Hook
 from segnl.training.jsonl_log import JSONLLogger
@@ -51,7 +51,6 @@ def fit(
     """
     _check_batch_size(recipe, group)
     loggers = list[Hook]()  # the other ranks have none
-    record: JSONDict = {}
     with ExitStack() as stack:
         with group.shared_errors():
             require_workers(recipe.data.workers)
@@ -59,10 +58,15 @@ def fit(
                 loggers = build_loggers(recipe.train.loggers, run)
             data, val_data = _open_data(recipe)
             final_recipe, checkpoint = recipe.with_steps(len(data)), None
+            record = data_record(data)
+        group.require_equal(
+            deciding_keys(recipe.to_dict()) | {"the training data": record},
+            "give every machine the same recipe and data",
+        )
+        with group.shared_errors():
             if group.is_rank0:
                 locked = lock_run_folder(run, final_recipe, data.table, fresh=fresh, extend=extend)
                 final_recipe, checkpoint = stack.enter_context(locked)
-                record = data_record(data)
                 if checkpoint is None:
                     require_current(data.label_folder())
                     require_labelled(data)
