@@ -1,5 +1,6 @@
 """Python interface: the functions that `import segnl` offers (docs/python.md)."""
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def create_model(
     _require_count("create_model: num_classes", num_classes)
     if output_stride is not None:
         _require_count("create_model: output_stride", output_stride)
+    if head_settings.get("name", head) != head:
+        raise ConfigError(
+            f"segnl.create_model: name: {head_settings['name']!r}, but the head is {head!r}; leave it out"
+        )
     variants = backbone_variants()
     if not isinstance(backbone, str):
         raise ConfigError(f"segnl.create_model: backbone: holds {backbone!r}; expected a name")
@@ -87,7 +92,7 @@ def create_model(
         section = section | {"output_stride": output_stride or default}
     mapping = {
         "backbone": section | {"weights": None if weights is None else str(weights)},
-        "head": {"name": head, **head_settings},
+        "head": head_settings | {"name": head},
         "aux": {} if auxiliary else None,
     }
     cfg = model_config(mapping, file="segnl.create_model")
@@ -145,9 +150,9 @@ def attention(model: Predictor | SegmentationModel, image: Image, pixel: tuple[i
     return ImageAttention(model.segmenter, as_pixels(image)).of_pixel(pixel)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: str | Sequence[str] = ()) -> Recipe:
     """Reads a recipe; overrides: `optim.lr=0.02` and the like. Raises ConfigError naming the file and the key."""
-    return recipes.load_recipe(Path(path), overrides)
+    return recipes.load_recipe(Path(path), [overrides] if isinstance(overrides, str) else overrides)
 
 
 def build_model(recipe: Recipe, num_classes: int) -> SegmentationModel:
@@ -172,7 +177,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     def __getitem__(self, i: int) -> Sample:
         """Reads sample `i` at its own size. Raises DataError naming a file that cannot be read."""
-        return self.data.read(i)
+        return self.data.read(operator.index(i))
 
 
 def open_dataset(name: str, root: str | Path, split: str = "train", **settings: Any) -> Dataset:

@@ -292,6 +292,18 @@ def test_a_wrong_count_is_one_line(number: int, tiny_config: Path) -> None:
             build()
 
 
+def test_a_second_name_of_the_head_is_refused() -> None:
+    assert segnl.create_model("fcn", backbone="resnet18", num_classes=2, name="fcn")
+    with pytest.raises(ConfigError, match="name: 'aspp', but the head is 'fcn'; leave it out"):
+        segnl.create_model("fcn", backbone="resnet18", num_classes=2, name="aspp")
+
+
+def test_one_override_may_be_a_text_and_a_sample_has_a_number(tiny_config: Path, tiny_data: Path) -> None:
+    assert segnl.load_recipe(tiny_config, "optim.lr=0.5").optim.lr == 0.5
+    with pytest.raises(TypeError, match="'slice' object"):
+        segnl.open_dataset("folder", tiny_data)[0:2]
+
+
 def test_cross_entropy_equals_torchs() -> None:
     logits, label = torch.randn(2, 3, 9, 11), torch.randint(0, 3, (2, 9, 11))
     label[0, :2] = 255
