@@ -50,7 +50,6 @@ from segnl.metrics.confusion import Confusion, mean_of_defined, metrics_dict, nu
 from segnl.metrics.scalars.find import metric_values
 from segnl.metrics.strata import Strata, boundary_counts, boundary_iou, boundary_width, pair_accuracy, pair_counts
 from segnl.models.ablation import Ablation, ablated
-from segnl.runs.recipe import flatten
 from segnl.runs.run import Run
 
 NAME = "evaluation"
@@ -104,7 +103,7 @@ def evaluate_run(
         for written in (usual_folder, run.cache.folder, *([request.masks] if request.masks else [])):
             ensure_writable(written)
         key = _key(run, request, data)
-    group.require_equal(flatten(key), "evaluate again, with the same checkpoint and data on every machine")
+    group.require_equal(key, "evaluate again, with the same checkpoint and data on every machine")
     identity = run.folder.stat().st_ino
     folder, stored = group.run_on_rank0(lambda: _look_up(run, data, key, usual_folder))
     if stored is None and group.is_rank0:

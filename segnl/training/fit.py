@@ -58,11 +58,9 @@ def fit(
                 loggers = build_loggers(recipe.train.loggers, run)
             data, val_data = _open_data(recipe)
             final_recipe, checkpoint = recipe.with_steps(len(data)), None
+            learned_from = deciding_keys(recipe.to_dict())
             record = data_record(data)
-        group.require_equal(
-            deciding_keys(recipe.to_dict()) | {"the training data": record},
-            "give every machine the same recipe and data",
-        )
+        group.require_equal(learned_from | {"the training data": record}, "give every machine the same recipe and data")
         with group.shared_errors():
             if group.is_rank0:
                 locked = lock_run_folder(run, final_recipe, data.table, fresh=fresh, extend=extend)
