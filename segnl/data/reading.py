@@ -1,4 +1,4 @@
-"""Decoders of images and of labels, both by PIL.
+"""Decoders of images and of labels, by PIL; by tifffile for the kinds of TIFF that PIL does not read as stored.
 
 PIL raises for a truncated file, where OpenCV may return a grey half; and it keeps the indices of a palette label, which
 OpenCV turns into colours. OpenCV decodes the most usual image, an intact RGB PNG, to the same pixels in less time.
@@ -8,6 +8,7 @@ the tag, and rotating only the image would pair the wrong pixels.
 
 import io
 import logging
+import math
 import os
 import struct
 import threading
@@ -25,10 +26,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, MachineError
 from segnl.core.extras import import_extra
 
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs, it also raises
+for name in ("PIL", "tifffile"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log, they also raise
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
     *(AttributeError, AssertionError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
@@ -39,6 +41,24 @@ DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000
 COLOURED = ("RGB", "RGBA", "LA", "PA")
 """PIL's modes of labels that are read as colours; the last band of all but the first is left out."""
 MOST_BANDS_OF_PIL = 4
+PLAIN_TIFFS = {
+    *((1, 1, bits, 1, ()) for bits in (1, 2, 4, 8, 12, 16)),  # grey, 0 is black
+    *(
+        (1, 1, bits, sample_format, ()) for bits, sample_format in ((16, 2), (32, 2), (32, 3))
+    ),  # signed integers, floats
+    *((3, 1, bits, 1, ()) for bits in (1, 2, 4, 8)),  # palette
+    *((2, 3, bits, 1, ()) for bits in (8, 16)),  # RGB
+    *((2, 4, bits, 1, extra) for bits in (8, 16) for extra in ((), (2,))),  # RGB and a band that multiplies no other
+    *(
+        (1, 2, 8, 1, (2,)),
+        (3, 2, 8, 1, (2,)),
+        (5, 4, 8, 1, ()),
+        (6, 3, 8, 1, ()),
+    ),  # grey or palette and such a band, CMYK, YCbCr
+}
+"""TIFFs that PIL and OpenCV read as stored: photometric interpretation, bands, bits, sample format, extra samples."""
+LOSSLESS_TIFFS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
+"""Compressions of TIFF labels: none, CCITT, LZW, deflate, PackBits, LZMA, PNG and Zstandard."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -83,11 +103,10 @@ def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels
     Raises FileError for a file that is missing, empty, truncated or too large; that has more than 8 bits a channel,
     unless image_format says how to read them; a fourth band that is not constant; or several pages.
     """
-    if image_format.num_bands > MOST_BANDS_OF_PIL:
-        return _tiff_bands(path, image_format)
-    image = _decode(path, image_format.max_pixels, by_opencv=image_format.num_bands == 3)
-    pixels = image.info.get(_PIXELS)
-    return rgb_pixels(image, path, image_format) if pixels is None else pixels
+    image = _decode(path, image_format.max_pixels, num_bands=image_format.num_bands)
+    if isinstance(image, np.ndarray):
+        return _channels(image, path, image_format)
+    return rgb_pixels(image, path, image_format)
 
 
 def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
@@ -127,9 +146,16 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
             raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
         values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first
-        if image_format.num_bands == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
-            values = values[..., :3]
-    levels = _levels(values, path, image_format)
+    return _channels(values, path, image_format)
+
+
+def _channels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
+    """Returns stored values `H W` or `H W bands` as 8-bit channels; more than 8 bits are scaled from value_range."""
+    if image_format.num_bands == 3 and values.ndim == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
+        values = values[..., :3]
+    if values.dtype == bool:
+        values = values * np.uint8(255)
+    levels = values if values.dtype == np.uint8 else _levels(values, path, image_format)
     if levels.ndim == 2:
         levels = np.repeat(levels[:, :, None], 3 if image_format.num_bands == 3 else 1, axis=2)
     return _require_bands(np.ascontiguousarray(levels), path, image_format.num_bands)
@@ -146,32 +172,46 @@ def _require_range(path: Path, image_format: ImageFormat) -> tuple[float, float]
 def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
     """Scales values from value_range to 0..255."""
     lowest, highest = _require_range(path, image_format)
+    if np.isnan(values).any():
+        row, column = np.argwhere(np.isnan(values))[0, :2]
+        detail = f"pixel (row {row}, column {column}) holds NaN; expected a number: write one into such pixels"
+        raise FileError(path, "format", detail)
     return np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
 
 
-def _tiff_bands(path: Path, image_format: ImageFormat) -> Pixels:
-    """Decodes a TIFF of more than four bands, which PIL cannot, by tifffile (the extra `tiff`)."""
-    tifffile = import_extra("tifffile", "tiff", "images of more than 4 bands: tifffile is not installed")
-    count = image_format.num_bands
+def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> npt.NDArray[Any]:
+    """Decodes a TIFF to its stored values `H W` or `H W bands` (the extra `tiff`)."""
+    try:
+        tifffile = import_extra("tifffile", "tiff", "a TIFF of a kind that needs tifffile, which is not installed")
+    except MachineError as err:
+        raise FileError(path, "format", f"{err}; or save it as PNG or plain TIFF") from err
     try:
         with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:
-            series = tiff.series[0]
-            shape, places = series.shape, [i for i, size in enumerate(series.shape) if size == count]
-            if len(shape) != 3 or not places or 1 in places[:1]:
-                detail = f"image of shape {list(shape)}, but model.input.channels is {count}"
+            pictures = [series for series in tiff.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
+            if len(pictures) != 1:
+                detail = f"holds {len(pictures)} pages or frames; expected one image"
+                raise FileError(path, "format", f"{detail}: save each as a file of its own")
+            shape, axes, page = pictures[0].shape, pictures[0].axes, pictures[0].keyframe
+            if page.photometric > 2 or page.dtype.kind not in "buif" or 1 < page.bitspersample < 8:
+                kind = (
+                    f"photometric interpretation {page.photometric:d}, {page.bitspersample} bits and type {page.dtype}"
+                )
+                raise FileError(path, "format", f"a TIFF of {kind}; save it as grey or RGB of 8, 16 or 32 bits")
+            if is_label:
+                _require_lossless(int(page.compression), path)
+            hw = (page.imagelength, page.imagewidth)
+            _require_few_pixels(path, hw, max_pixels)
+            if len(shape) > 3 or math.prod(shape) > math.prod(hw) * max(num_bands, MOST_BANDS_OF_PIL):
+                detail = f"image of shape {list(shape)}, but model.input.channels is {num_bands}"
                 raise FileError(path, "format", f"{detail}; expected one picture with that many bands")
-            axis = 2 if 2 in places else 0  # adjacent bands, or one after the other
-            if series.size > image_format.max_pixels * count:
-                raise FileError(path, "format", f"has {series.size // count:,} pixels; raise data.max_pixels")
-            values = np.moveaxis(series.asarray(), axis, 2)
-    except FileNotFoundError as err:
-        raise FileError(path, "missing", "no such file") from err
-    except FileError:
-        raise
-    except (*DECODER_ERRORS, tifffile.TiffFileError, MemoryError) as err:
-        reason = str(err or type(err).__name__).splitlines()[0]
-        raise FileError(path, "damaged", f"cannot be decoded as a TIFF of {count} bands ({reason})") from err
-    return np.ascontiguousarray(values if values.dtype == np.uint8 else _levels(values, path, image_format))
+            if math.prod(page.tile or ()) > 4 * max_pixels or len(page.dataoffsets) < math.prod(page.chunked):
+                raise FileError(path, "damaged", "cannot be decoded (odd tiles or strips); export it again")
+            values = pictures[0].asarray()
+    except (tifffile.TiffFileError, MemoryError) as err:
+        raise OSError(str(err)) from err
+    if values.ndim == 3:  # adjacent bands, or one after the other
+        values = np.moveaxis(values, next(i for i, axis in enumerate(axes) if axis not in "YX"), 2)
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
 def _require_bands(pixels: Pixels, path: Path, num_bands: int) -> Pixels:
@@ -192,8 +232,9 @@ def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS, a
 
     Raises FileError for a file that is missing, empty or truncated, for colours, JPEG, and ids above max_id.
     """
-    image = _decode(path, max_pixels)
-    _refuse_jpeg(image, path)
+    image = _decode(path, max_pixels, is_label=True)
+    if isinstance(image, np.ndarray):
+        return _require_ids(image, path, max_id)
     if allow_colours and image.mode in COLOURED and not image.info.get(_IS_DEEP):
         return np.array(image.convert("RGB"))
     if image.mode in (*COLOURED, "CMYK", "YCbCr"):
@@ -202,19 +243,24 @@ def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS, a
     if image.mode == "L" and image.info.get("grey_bits", 8) < 8:
         bits = image.info["grey_bits"]  # PIL scales the values of such a file: 0..15 become 0, 17 .. 255
         raise FileError(path, "format", f"label of {bits}-bit grey, whose values decoders rescale; save it as 8-bit")
-    dtype = np.uint8 if max_id < 256 else np.uint16
-    if image.mode in ("1", "L", "P"):
-        return np.array(image, dtype=dtype)
-    if not image.mode.startswith("I"):
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise FileError(path, "format", f"label of mode {image.mode}; expected 8-bit grey or palette")
-    wide = np.asarray(image)
-    bad = (wide < 0) | (wide > max_id)
+    return _require_ids(np.asarray(image), path, max_id)
+
+
+def _require_ids(values: npt.NDArray[Any], path: Path, max_id: int) -> Ids:
+    """Returns stored values as ids `H W`. Raises FileError for bands, for numbers with a fraction and above max_id."""
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        detail = f"label of shape {list(values.shape)} and type {values.dtype}"
+        raise FileError(path, "format", f"{detail}; expected 8-bit grey or palette")
+    bad = (values < 0) | (values > max_id) if values.dtype.itemsize > 1 or values.dtype.kind == "i" else np.False_
     if bad.any():
         row, column = np.unravel_index(int(bad.argmax()), bad.shape)
-        value = wide[row, column]
-        detail = f"16-bit label; pixel (row {row}, column {column}) holds {value}, expected at most {max_id}"
-        raise FileError(path, "format", f"{detail}: class ids, not instance ids or class * 1000")
-    return wide.astype(dtype)
+        value = values[row, column]
+        where = f"{8 * values.itemsize}-bit label; pixel (row {row}, column {column})"
+        detail = f"{where} holds {value}, expected at most {max_id}: class ids, not instance ids or class * 1000"
+        raise FileError(path, "format", detail)
+    return values.astype(np.uint8 if max_id < 256 else np.uint16)
 
 
 def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -222,18 +268,27 @@ def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Raises FileError for a file that is missing, empty or truncated, for JPEG, and for other kinds.
     """
-    image = _decode(path, max_pixels)
-    _refuse_jpeg(image, path)
-    if image.info.get(_IS_DEEP):
+    image = _decode(path, max_pixels, is_label=True)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return _channels(image, path, DEFAULT_FORMAT)
+    if isinstance(image, np.ndarray) or image.info.get(_IS_DEEP):
         raise FileError(path, "format", "label of more than 8 bits a channel; save its colours with 8")
     if image.mode not in ("1", "L", "P", *COLOURED):
         raise FileError(path, "format", f"label of mode {image.mode}; expected RGB colours of 8 bits")
     return np.array(image.convert("RGB"))
 
 
-def _refuse_jpeg(image: Image.Image, path: Path) -> None:
-    if image.format in ("JPEG", "MPO"):
-        raise FileError(path, "format", "a JPEG label, and JPEG changes the values that it stores; export it as PNG")
+def _require_lossless(compression: int | str | None, path: Path) -> None:
+    """Raises FileError for a label that is stored as JPEG, or as a TIFF with a compression that may change values."""
+    if compression in ("JPEG", "MPO") or (isinstance(compression, int) and compression not in LOSSLESS_TIFFS):
+        kind = compression if isinstance(compression, str) else f"TIFF of compression {compression}"
+        raise FileError(path, "format", f"a {kind} label, and this changes the values that it stores; export it as PNG")
+
+
+def _require_few_pixels(path: Path, hw: tuple[int, int], max_pixels: int) -> None:
+    if hw[0] * hw[1] > max_pixels:
+        detail = f"has {hw[0]}x{hw[1]} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
+        raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
 
 
 def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -251,20 +306,17 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         raise _unknown_image(path) from err
     except DECODER_ERRORS as err:
         raise FileError(path, "damaged", "cannot be read as an image; download or export it again") from err
-    if width * height > max_pixels:
-        raise FileError(
-            path, "format", f"has {height}x{width} pixels; expected at most {max_pixels:,}: cut it in tiles"
-        )
+    _require_few_pixels(path, (height, width), max_pixels)
     return height, width
 
 
 def mode_and_palette(path: Path) -> tuple[str, list[int]]:
-    """Returns PIL's mode of an image, and the levels of its palette, if it has one.
+    """Returns PIL's mode of a label, and the levels of its palette, if it has one.
 
     Raises FileError for a file that is missing or no image.
     """
-    image = _decode(path, MAX_PIXELS)
-    return image.mode, image.getpalette() or []
+    image = _decode(path, MAX_PIXELS, is_label=True)
+    return ("", []) if isinstance(image, np.ndarray) else (image.mode, image.getpalette() or [])
 
 
 def exif_orientation(path: Path) -> int:
@@ -276,7 +328,7 @@ def exif_orientation(path: Path) -> int:
         return 1
 
 
-_IS_DEEP, _PIXELS = "segnl_is_deep", "segnl_pixels"
+_IS_DEEP = "segnl_is_deep"
 _PIL_LIMIT = threading.Lock()
 
 
@@ -301,9 +353,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Image:
-    """Opens and decodes a file. by_opencv: pixels that OpenCV decodes are in the image's info, and not in the image."""
-    pixels = None
+def _decode(
+    path: Path, max_pixels: int, *, num_bands: int = 3, is_label: bool = False
+) -> Image.Image | npt.NDArray[Any]:
+    """Opens and decodes a file to PIL's image, or to stored values `H W` or `H W bands`."""
     try:
         size = size_of(path)
         if not is_file(path):
@@ -311,22 +364,12 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
             raise FileError(path, "format", f"is {kind}; expected a file")
         if size == 0:
             raise FileError(path, "empty", "the file is empty; download or export it again")
-        with _opened(path) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                detail = f"has {height}x{width} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
-                raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
-            rawmode, max_value = _stored_as(image)
-            is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
-            pages = _num_pages(image)
-            if pages > 1:
-                detail = f"holds {pages} pages or frames; expected one image"
-                raise FileError(path, "format", f"{detail}: save each as a file of its own")
-            if by_opencv and (image.format, image.mode, rawmode) == ("PNG", "RGB", "RGB"):
-                pixels = _plain_png_pixels(path)
-            if pixels is None:
-                _keep_as_stored(image)
-                image.load()
+        try:
+            return _by_pil(path, max_pixels, num_bands, is_label=is_label)
+        except (UnidentifiedImageError, KeyError):  # KeyError: a compression that PIL does not know
+            if not _is_tiff(path):
+                raise
+            return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
     except FileNotFoundError as err:
         target = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise FileError(path, "missing", f"no such file{target}") from err
@@ -339,10 +382,53 @@ def _decode(path: Path, max_pixels: int, *, by_opencv: bool = False) -> Image.Im
         # One line, and without the path, which PIL repeats.
         reason = str(err or type(err).__name__).splitlines()[0].split(" '")[0]
         raise FileError(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
-    image.info |= {_IS_DEEP: is_deep, _PIXELS: pixels}
+
+
+def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | Pixels:
+    """Decodes a file by PIL, or an intact RGB PNG by OpenCV.
+
+    Raises UnidentifiedImageError for what PIL does not open, and for a TIFF that it would not read as stored.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        _require_few_pixels(path, (height, width), max_pixels)
+        rawmode, max_value = _stored_as(image)
+        is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
+        is_tiff = image.format == "TIFF"
+        if num_bands <= MOST_BANDS_OF_PIL or not is_tiff:
+            pages = _num_pages(image)
+            if pages > 1:
+                detail = f"holds {pages} pages or frames; expected one image"
+                raise FileError(path, "format", f"{detail}: save each as a file of its own")
+        if is_tiff and (num_bands > MOST_BANDS_OF_PIL or not _is_plain_tiff(image)):
+            raise UnidentifiedImageError
+        if is_label:
+            _require_lossless(image.tag_v2.get(259, 1) if is_tiff else image.format, path)  # type: ignore[attr-defined]
+        elif num_bands == 3 and (image.format, image.mode, rawmode) == ("PNG", "RGB", "RGB"):
+            pixels = _plain_png_pixels(path)
+            if pixels is not None:
+                return pixels
+        _keep_as_stored(image)
+        image.load()
+    image.info[_IS_DEEP] = is_deep
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
     return image
+
+
+def _is_plain_tiff(image: Image.Image) -> bool:
+    """Tells whether PIL reads a TIFF as stored: its kind, the order of its bands, and no tile or strip that is missing.
+
+    PIL takes 8 bits for the planes of more, and the bytes at offset 0 for those of a hole.
+    """
+    tags = image.tag_v2  # type: ignore[attr-defined]  # a TIFF has it
+    kind = (tags.get(262), tags.get(277, 1), *{*tags.get(258, (1,))}, *{*tags.get(339, (1,))}, tags.get(338, ()))
+    places = [place for tag in (273, 279, 324, 325) for place in tags.get(tag, ())]  # offsets and counts of bytes
+    has_order = tags.get(284, 1) == 1 or kind in ((1, 1, 8, 1, ()), (2, 3, 8, 1, ()))
+    areas = [(right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile]  # type: ignore[attr-defined]
+    num_planes = len(image.getbands()) if tags.get(284, 1) == 2 and image.tile[0][0] != "libtiff" else 1  # type: ignore[attr-defined]
+    is_whole = 0 not in places and sum(areas) >= num_planes * math.prod(image.size)
+    return kind in PLAIN_TIFFS and has_order and is_whole and (kind[0] != 6 or tags.get(259) in (6, 7))
 
 
 def _keep_as_stored(image: Image.Image) -> None:
@@ -352,12 +438,15 @@ def _keep_as_stored(image: Image.Image) -> None:
         image._size = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # a TIFF has it
 
 
-def _unknown_image(path: Path) -> FileError:
-    """Returns the error for bytes that PIL does not know, which may be a TIFF that others can read."""
+def _is_tiff(path: Path) -> bool:
     with open_file(path) as file:
-        is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    if is_tiff:
-        detail = "a TIFF of a kind that is not decoded, such as one of more than 4 bands or of mixed depths"
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _unknown_image(path: Path) -> FileError:
+    """Returns the error for bytes that PIL does not know, which may be a TIFF that tifffile reads."""
+    if _is_tiff(path):
+        detail = "a TIFF that only tifffile reads, such as one of more than 4 bands or of mixed depths"
         return FileError(path, "format", f"{detail}; set model.input.channels to the number of bands")
     return FileError(path, "damaged", "cannot be decoded (cannot identify image file); download or export it again")
 

@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import os
 import struct
@@ -347,7 +348,7 @@ def test_six_bands_of_a_tiff_keep_their_order(tmp_path, dtype, layout, compressi
     np.testing.assert_array_equal(read_image(path, ImageFormat(value_range, num_bands=6)), expected)
     with pytest.raises(FileError, match=r"image of shape \[.*\], but model\.input\.channels is 5"):
         read_image(path, ImageFormat(value_range, num_bands=5))
-    with pytest.raises(FileError, match="has 77 pixels; raise"):
+    with pytest.raises(FileError, match="has 7x11 pixels"):
         read_image(path, ImageFormat(value_range, num_bands=6, max_pixels=76))
     if dtype != "uint8":
         with pytest.raises(FileError, match=r"expected 8 bits a channel, or data\.value_range"):
@@ -362,19 +363,107 @@ def test_six_bands_of_a_tiff_keep_their_order(tmp_path, dtype, layout, compressi
     )  # the pixels come first, only descriptions of later pages are missing
 
 
+def write_tiff(path, data, **changes):
+    """Writes a little-endian TIFF of 7 x 11 pixels in one strip. changes: values of tags, by t and their number."""
+    tags = {256: 11, 257: 7, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 7, 279: len(data), 284: 1}
+    tags |= {int(name[1:]): value for name, value in changes.items()}
+    tail, entries = b"", b""
+    for tag, value in sorted(tags.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            place, tail = 8 + len(data) + len(tail), tail + packed
+            packed = struct.pack("<I", place)
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    start = struct.pack("<I", 8 + len(data) + len(tail))
+    path.write_bytes(b"II*\0" + start + data + tail + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
+def stored_or_refused(read, path, expected):
+    """Requires the stored values, or one line where tifffile is not installed."""
+    try:
+        np.testing.assert_array_equal(read(path), expected)
+    except FileError as error:
+        assert "needs tifffile, which is not installed; pip install 'segnl[tiff]'" in error.detail  # noqa: PT017
+        assert importlib.util.find_spec("tifffile") is None
+
+
 def test_a_tiff_of_five_bands_says_so(tmp_path):
-    data = bytes(7 * 11 * 5)
-    values = {256: 11, 257: 7, 258: 8, 259: 1, 262: 1, 273: 8, 277: 5, 278: 7, 279: len(data), 284: 1}
-    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
     path = tmp_path / "a.tif"
-    path.write_bytes(
-        b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(values)) + tags + bytes(4)
-    )
-    for read in (read_image, image_hw):
-        with pytest.raises(
-            FileError, match=r"a\.tif: a TIFF of a kind that is not decoded, such as one of more than 4 bands"
-        ):
-            read(path)
+    write_tiff(path, bytes(7 * 11 * 5), t277=5)
+    expected = r"needs tifffile, which is not installed|image of .*5.*, but model\.input\.channels is 3"
+    with pytest.raises(FileError, match=expected):
+        read_image(path)
+    with pytest.raises(FileError, match=r"a TIFF that only tifffile reads, such as one of more than 4 bands"):
+        image_hw(path)
+
+
+def test_labels_of_a_tiff_whose_0_is_white_are_not_inverted(tmp_path):
+    path = tmp_path / "a.tif"
+    write_tiff(path, IDS.tobytes(), t262=0)
+    stored_or_refused(read_label, path, IDS)
+    write_tiff(path, np.packbits(IDS > 2, axis=1).tobytes(), t262=0, t258=1)
+    stored_or_refused(read_label, path, IDS > 2)
+    stored_or_refused(read_image, path, np.repeat((IDS > 2)[..., None] * 255, 3, axis=2))
+
+
+@pytest.mark.parametrize("is_one_strip_missing", [False, True])
+def test_planes_of_16_bits_are_not_read_as_8(tmp_path, is_one_strip_missing):
+    path, size = tmp_path / "a.tif", 7 * 11 * 2
+    strips = tuple(8 + size * i for i in range(3 - is_one_strip_missing))
+    planes = np.ascontiguousarray(np.moveaxis(DEEP, 2, 0)).tobytes()
+    write_tiff(path, planes, t258=(16, 16, 16), t262=2, t273=strips, t277=3, t279=(size,) * len(strips), t284=2)
+    expected = np.rint(DEEP * (255 / 4095)).astype(np.uint8)
+    if is_one_strip_missing:
+        with pytest.raises(FileError, match=r"needs tifffile|odd tiles or strips"):
+            read_image(path, ImageFormat(value_range=(0, 4095)))
+    else:
+        stored_or_refused(lambda path: read_image(path, ImageFormat(value_range=(0, 4095))), path, expected)
+
+
+def test_the_hole_of_a_sparse_tiff_is_not_filled_with_its_header(tmp_path):
+    write_tiff(tmp_path / "a.tif", IDS.tobytes(), t273=(0, 8 + 44), t278=4, t279=(0, 33))
+    with_hole = np.concatenate([np.zeros((4, 11), np.uint8), IDS[4:]])
+    stored_or_refused(read_label, tmp_path / "a.tif", with_hole)
+
+
+def test_a_fourth_band_of_a_tiff_with_no_meaning_is_not_dropped(tmp_path):
+    bands = np.dstack([PIXELS, PIXELS[..., 0]])
+    write_tiff(tmp_path / "a.tif", bands.tobytes(), t258=(8,) * 4, t262=2, t277=4, t338=0)
+    stored_or_refused(lambda path: read_image(path, ImageFormat(num_bands=4)), tmp_path / "a.tif", bands)
+    with pytest.raises(FileError, match=r"needs tifffile|image of 4 bands, but model\.input\.channels is 3"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_a_label_in_jpeg_compression_is_refused(tmp_path, name):
+    Image.fromarray(IDS).save(tmp_path / name, **({"compression": "jpeg"} if name == "a.tif" else {}))
+    for read in (read_label, read_colours):
+        with pytest.raises(FileError, match="changes the values that it stores"):
+            read(tmp_path / name)
+
+
+def test_nan_is_refused_naming_the_pixel(tmp_path):
+    values = IDS.astype(np.float32)
+    values[3, 8] = np.nan
+    write_tiff(tmp_path / "a.tif", values.tobytes(), t258=32, t339=3)
+    with pytest.raises(FileError, match=r"pixel \(row 3, column 8\) holds NaN"):
+        read_image(tmp_path / "a.tif", ImageFormat(value_range=(0, 5)))
+
+
+@pytest.mark.parametrize(("num_bands", "width"), [(2, 11), (4, 11), (4, 4), (6, 6)])
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+def test_bands_of_a_multispectral_tiff_are_found_by_its_tags(tmp_path, num_bands, width, layout):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
+    bands = np.random.default_rng(0).integers(0, 256, (7, width, num_bands), dtype=np.uint8)
+    planes = bands if layout == "contig" else np.moveaxis(bands, 2, 0)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(planes, photometric="minisblack", planarconfig=layout)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", ImageFormat(num_bands=num_bands)), bands)
+    with tifffile.TiffWriter(tmp_path / "a.tif", append=True) as file:
+        file.write(255 - planes, photometric="minisblack", planarconfig=layout)
+    with pytest.raises(FileError, match="holds 2 pages or frames"):
+        read_image(tmp_path / "a.tif", ImageFormat(num_bands=num_bands))
 
 
 def test_a_png_has_the_pixels_that_pil_decodes_and_prints_nothing(tmp_path, monkeypatch, capfd):
