@@ -137,7 +137,7 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         if image.format == "TIFF" and (orientation := exif_orientation(path)) != 1:
             detail = f"TIFF of more than 8 bits and orientation {orientation}, by which OpenCV would rotate it"
             raise FileError(path, "format", f"{detail}; save it without that tag")
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unusual TIFF tags
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints beside the error
         try:
             stored = cv2.imdecode(np.frombuffer(bytes_of(path), np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -410,6 +410,9 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
                 return pixels
         _keep_as_stored(image)
         image.load()
+    full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
+    if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
+        return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
     image.info[_IS_DEEP] = is_deep
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
@@ -478,7 +481,8 @@ def _stored_as(image: Image.Image) -> tuple[str, int]:
     tile = getattr(image, "tile", None)
     arguments = tile[0][3] if tile else ""
     rawmode, *more = arguments if isinstance(arguments, tuple) else (arguments,)
-    return str(rawmode), int(more[0]) if image.format == "PPM" and more else 255
+    default = 65_535 if image.mode == "I" else 255
+    return str(rawmode), int(more[0]) if image.format == "PPM" and more else default
 
 
 _REDUCED_OR_MASK = 0b101  # bits of TIFF's NewSubfileType

@@ -206,6 +206,29 @@ def test_grey_of_16_bits_is_scaled_and_values_beyond_the_range_are_clipped(tmp_p
     assert image.shape == (1, 5, 3)
 
 
+@pytest.mark.parametrize("highest", [256, 4095, 65_534, 65_535])
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_a_deep_pgm_holds_the_stored_values_whatever_its_maximum(tmp_path, kind, highest):
+    values = np.random.default_rng(0).integers(0, highest + 1, (7, 11))
+    data = values.astype(">u2").tobytes() if kind == "P5" else " ".join(map(str, values.ravel())).encode()
+    (tmp_path / "a.pgm").write_bytes(f"{kind} 11 7 {highest}\n".encode() + data)
+    image = read_image(tmp_path / "a.pgm", ImageFormat(value_range=(0, highest)))
+    np.testing.assert_allclose(image[..., 0], values * (255 / highest), atol=0.501)  # of rounding
+    np.testing.assert_array_equal(read_label(tmp_path / "a.pgm", max_id=65_535), values)
+
+
+def test_ids_of_a_pgm_are_not_scaled_to_its_maximum(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 11 7 4\n" + IDS.tobytes())
+    np.testing.assert_array_equal(read_label(tmp_path / "a.pgm"), IDS)
+
+
+def test_deep_colours_that_opencv_cannot_decode_are_one_line(tmp_path, capfd):
+    (tmp_path / "a.ppm").write_bytes(b"P3 1 1 4095\n1 2 3")
+    with pytest.raises(FileError, match="save it as 16-bit RGB PNG"):
+        read_image(tmp_path / "a.ppm", ImageFormat(value_range=(0, 4095)))
+    assert capfd.readouterr().err == ""
+
+
 def test_images_of_8_bits_do_not_change_with_a_range(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", ImageFormat(value_range=(0, 4095))), PIXELS)
