@@ -174,6 +174,14 @@ def ensure_writable(folder: Path) -> None:
         raise MachineError(f"{folder}: cannot be written ({reason}); choose another place") from err
 
 
+def inode(folder: Path) -> int | None:
+    """Returns the number of a folder on its disk, which tells it from another one in its place; None for none."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 def inside(folder: Path, name: str) -> Path:
     """Returns `folder/name`; raises ConfigError if that lies outside `folder` (`../x`, `/etc/x`) or is no name."""
     root = folder.resolve()
@@ -190,7 +198,7 @@ def inside(folder: Path, name: str) -> Path:
 def not_a_link(folder: Path) -> Path:
     """Returns `folder`; raises ConfigError for a symbolic link, through which files would be written elsewhere."""
     if folder.is_symlink():
-        raise ConfigError(f"{folder}: is a symbolic link to {os.readlink(folder)}; replace it by a folder")
+        raise ConfigError(f"{folder}: is a symbolic link to {os.readlink(folder)}; remove it")
     return folder
 
 

@@ -24,6 +24,7 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.core.files import (
     LEFTOVER_AGE_S,
     ensure_writable,
+    inode,
     inside,
     not_a_link,
     read_json,
@@ -104,7 +105,7 @@ def evaluate_run(
             ensure_writable(written)
         key = _key(run, request, data)
     group.require_equal(key, "evaluate again, with the same checkpoint and data on every machine")
-    identity = run.folder.stat().st_ino
+    identity = inode(run.folder)
     folder, stored = group.run_on_rank0(lambda: _look_up(run, data, key, usual_folder))
     if stored is None and group.is_rank0:
         _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
@@ -114,7 +115,7 @@ def evaluate_run(
         record = job.evaluate_or_reuse()
 
     def finish() -> Evaluation:
-        if run.folder.stat().st_ino != identity:
+        if inode(run.folder) != identity:
             raise ConfigError(f"{run.folder}: another training took its place during the evaluation; evaluate again")
         return job.finish(record)
 
@@ -157,8 +158,8 @@ def _look_up(run: Run, data: SegmentationData, key: JSONDict, usual_folder: Path
         folder = inside(usual_folder.parent, name)
     _last_result(folder)  # raises for somebody's file before the network runs
     stored = run.cache.load(NAME, key, is_valid=functools.partial(_is_evaluation, data))
-    ids_folder = _cached_ids_folder(run, key)
-    if stored is not None and stored.value["masks"] != masks_digest(ids_folder, data.sample_ids):
+    digest = masks_digest(_cached_ids_folder(run, key), data.sample_ids)
+    if stored is not None and (digest is None or stored.value["masks"] != digest):
         stored = None
     return folder, stored
 

@@ -7,8 +7,8 @@ import torch
 
 from segnl.core.config import JSONDict
 from segnl.core.environment import code_state
-from segnl.core.errors import NonFiniteError
-from segnl.core.files import write_atomic
+from segnl.core.errors import MachineError, NonFiniteError
+from segnl.core.files import inode, write_atomic
 from segnl.data.sample import Batch
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import checkpoint_path, class_table_to_dict, drop_old_checkpoints, save_checkpoint
@@ -29,6 +29,7 @@ class CheckpointSaver(Hook):
     def on_start(self, trainer: Trainer) -> None:
         """Notes the step that is on the disk, if any; writes the report of a run that starts from trained weights."""
         self.saved_step = trainer.step_number or None
+        self.folder_inode = inode(trainer.folder)
         if trainer.model.init_report is not None:
             report = json.dumps(trainer.model.init_report, indent=1).encode()
             trainer.group.run_on_rank0(lambda: write_atomic(trainer.folder / "init.json", report))
@@ -47,7 +48,8 @@ class CheckpointSaver(Hook):
     def save(self, trainer: Trainer) -> None:
         """Saves the present step, unless that is done; all processes call it.
 
-        Raises NonFiniteError, and keeps the checkpoint before, when a weight is not finite; MachineError for the disk.
+        Raises NonFiniteError, and keeps the checkpoint before, when a weight is not finite; MachineError for the disk,
+        and when another folder is in the place of the run's.
         """
         if trainer.step_number != self.saved_step:
             path = checkpoint_path(trainer.folder, trainer.step_number)
@@ -56,6 +58,11 @@ class CheckpointSaver(Hook):
             trainer.call_hooks("on_save", path)
 
     def _write(self, trainer: Trainer, path: Path) -> None:
+        if inode(trainer.folder) != self.folder_inode:
+            raise MachineError(
+                f"{trainer.folder}: was moved or deleted during the training, so step {trainer.step_number} was not "
+                "saved; put the folder back, and start again"
+            )
         for name, weight in trainer.model.state_dict().items():
             if not bool(weight.isfinite().all()):
                 raise NonFiniteError(

@@ -87,7 +87,7 @@ def test_nothing_is_written_through_a_link(name, tmp_path, monkeypatch, capsys):
     (root / name).symlink_to(elsewhere)
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 2
-    assert f"{name}: is a symbolic link to {elsewhere}; replace it by a folder" in capsys.readouterr().err
+    assert f"{name}: is a symbolic link to {elsewhere}; remove it" in capsys.readouterr().err
     assert not list(elsewhere.iterdir())
 
 

@@ -168,7 +168,7 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
 def test_a_link_on_the_way_is_named(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train").symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match=r"out/train: is a symbolic link to .*; replace it by a folder"):
+    with pytest.raises(ConfigError, match=r"out/train: is a symbolic link to .*; remove it"):
         inside(tmp_path / "out", "train/a.png")
 
 

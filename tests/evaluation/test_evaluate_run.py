@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segnl.core.background import Background
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
@@ -468,6 +469,19 @@ def test_a_training_that_starts_over_during_the_evaluation_gets_no_result_of_the
     with pytest.raises(ConfigError, match="another training took its place during the evaluation; evaluate again"):
         evaluate_run(open_run(run))
     assert not [*run.rglob("metrics.json")]
+
+
+def test_a_result_whose_masks_were_deleted_during_the_evaluation_is_computed_again(run, tmp_path, monkeypatch):
+    plain = Background.wait
+
+    def wait(self):
+        plain(self)
+        shutil.rmtree(run / "cache", ignore_errors=True)
+
+    monkeypatch.setattr(Background, "wait", wait)
+    whole = evaluated(run)
+    monkeypatch.undo()
+    assert evaluated(run, masks=tmp_path / "masks").metrics == whole.metrics
 
 
 def test_a_damaged_image_leaves_no_result(run, tiny_data):

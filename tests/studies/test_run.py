@@ -98,7 +98,7 @@ def test_a_run_is_not_written_through_a_link(study_file, tmp_path):
     (tmp_path / "runs/tiny").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "runs/tiny/rcca-s0").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match=r"rcca-s0: is a symbolic link to .*; replace it by a folder"):
+    with pytest.raises(ConfigError, match=r"rcca-s0: is a symbolic link to .*; remove it"):
         load_study(study_file, runs=tmp_path / "runs")
 
 

@@ -24,7 +24,7 @@ from segnl.runs.build import build_data
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint, step_of
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
-from segnl.training.hooks import stop_signals
+from segnl.training.hooks import Hook, stop_signals
 
 
 def weights_hash(run: Path) -> str:
@@ -44,6 +44,29 @@ def test_no_training_continues_from_a_recipe_without_steps(tiny_config, tmp_path
     save_checkpoint(replace(checkpoint, recipe=checkpoint.recipe | {"train": {"max_steps": None}}))
     with pytest.raises(CheckpointError, match="holds weights alone, so no training can continue from it"):
         fit(recipe, run, extend=extend)
+
+
+@pytest.mark.parametrize("takes_its_place", [False, True])
+def test_nothing_is_written_where_the_run_s_folder_was_before_it_was_moved(tiny_config, tmp_path, takes_its_place):
+    run, aside = tmp_path / "run", tmp_path / "aside"
+
+    class Mover(Hook):
+        def on_step(self, trainer, report, batch):
+            if report.step == 2:
+                run.rename(aside)
+                if takes_its_place:
+                    run.mkdir()
+
+    recipe = load_recipe(tiny_config, ["train.save_every=1", "train.max_steps=4", "train.eval_every=null"])
+    with pytest.raises(MachineError, match="was moved or deleted during the training, so step 3 was not saved"):
+        fit(recipe, run, hooks=[Mover()])
+    assert run.exists() == takes_its_place
+    assert not [*run.rglob("*")]
+    assert step_of(checkpoints_of(aside)[0]) == 2
+    shutil.rmtree(run, ignore_errors=True)
+    aside.rename(run)
+    fit(recipe, run)
+    assert step_of(checkpoints_of(run)[0]) == 4
 
 
 def test_no_training_continues_from_exported_weights(tiny_config, tmp_path):
