@@ -5,7 +5,7 @@ Every key of a config is translated, known to concern training only, or refused 
 
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from segnl.core.config import JSONDict
@@ -15,6 +15,8 @@ from segnl.models.backbones.resnet import LAYERS, ResNetConfig, plan_stages
 MAX_TEXT, MAX_VALUES, MAX_DEPTH, MAX_WORD, MAX_BITS = 2**20, 10_000, 32, 1000, 32
 """Bounds far above any network's config, which holds a few hundred values; names that repeat one another make billions.
 """
+_READ_NAMES = ("model", "data_preprocessor", "img_norm_cfg")
+"""Names of a config whose values an import reads."""
 _STRIDES: dict[tuple[int, ...], int] = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16, (1, 2, 2, 2): 32}
 
 
@@ -26,7 +28,8 @@ def read_config_text(text: str, where: str) -> JSONDict:
 
     Values are literals, dict(...) and earlier names; a line whose value needs running code is skipped.
 
-    Raises ConfigError when the text is not Python, or too long for a config.
+    Raises ConfigError when the text is not Python or too long for a config, and for a line that may change what is
+    read: `_base_`, any other statement, a call with an earlier name, code as a value of `_READ_NAMES`.
     """
     if len(text) > MAX_TEXT:
         raise ConfigError(f"{where}: a config of {len(text):,} characters; expected {MAX_TEXT:,} at most")
@@ -37,14 +40,36 @@ def read_config_text(text: str, where: str) -> JSONDict:
             f"{where}: the config inside is not readable text ({err}); give mmsegmentation's config file"
         ) from err
     values: JSONDict = {}
+    names: set[str] = set()
     for line in module.body:
-        if isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
-            name = line.targets[0].id
-            try:
-                values[name] = ast.literal_eval(_AsLiterals(values).visit(line.value))
-            except (ValueError, TypeError, RecursionError, MemoryError):  # its value needs running code
-                values.pop(name, None)
+        match line:
+            case ast.Expr(ast.Constant()):  # a docstring
+                continue
+            case ast.Assign([ast.Name(name)], value) if name != "_base_" and not _may_change(names, value):
+                names.add(name)
+                try:
+                    values[name] = ast.literal_eval(_AsLiterals(values).visit(value))
+                    continue
+                except (ValueError, TypeError, RecursionError, MemoryError):  # its value needs running code
+                    values.pop(name, None)
+                    if name not in _READ_NAMES:
+                        continue
+        source = (ast.get_source_segment(text, line) or "").split("\n")[0][:60]
+        raise ConfigError(
+            f"{where}: line {line.lineno}: {source!r} is not run, and may change the model; give the flattened config, "
+            "as the project's print_config.py writes it"
+        )
     return values
+
+
+def _may_change(names: Collection[str], value: ast.expr) -> bool:
+    """Returns True where `value` has `:=`, or one of the names and a call that is no dict(...)."""
+    nodes = [*ast.walk(value)]
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return any(isinstance(node, ast.NamedExpr) for node in nodes) or (
+        any(not isinstance(func, ast.Name) or func.id != "dict" for func in called)
+        and any(isinstance(node, ast.Name) and node.id in names for node in nodes)
+    )
 
 
 def require_bounded(config: Mapping[Any, Any], where: str) -> None:

@@ -151,6 +151,37 @@ def test_a_value_that_needs_running_code_is_skipped() -> None:
     assert config == {}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model['backbone']['shift'] = 2",
+        "norm_cfg.update(eps=1)",
+        "old = model.pop('decode_head')",
+        "others = [crop_size, open(norm_cfg)]",
+        "others = same.pop('decode_head')",
+        "other = (model := {})",
+        "model |= {'type': 'Other'}",
+        "model: dict = {}",
+        "other = model = {}",
+        "model, other = {}, 1",
+        "del model",
+        "if True: model = {}",
+        "for model in []: pass",
+        "from other import model",
+        "_base_ = ['./other.py']",
+        "model = {**model}",
+        "data_preprocessor = {'mean': 3 * [0]}",
+        "img_norm_cfg = dict(mean=open('x'))",
+    ],
+)
+def test_a_line_that_may_change_what_is_read_is_refused_with_its_number(line: str) -> None:
+    text = f'"""A config."""\n{TEXT}same = [model][0]\n{line}\nload_from = None\n'
+    number = text.split("\n").index(line) + 1
+    with pytest.raises(ConfigError) as caught:
+        read_config_text(text, "file")
+    assert str(caught.value).startswith(f"file: line {number}: {line!r} is not run")
+
+
 def test_text_that_is_not_python_is_refused() -> None:
     with pytest.raises(ConfigError, match="not readable"):
         read_config_text("model = dict(", "file")
