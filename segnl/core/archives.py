@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, first_line
 from segnl.core.files import open_regular
 
 MAX_DIRECTORY_BYTES, MAX_DEPTH = 2**25, 64
@@ -51,8 +51,7 @@ class _Archive:
                 raise DataError(f"{path}: a list of {end[5]:,} bytes names its members; unpack the archive")
             self.zip = zipfile.ZipFile(path)
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as err:
-            reason = str(err).splitlines()[0]
-            raise DataError(f"{path}: cannot be read as a zip archive ({reason}); download it again") from err
+            raise DataError(f"{path}: cannot be read as a zip archive ({first_line(err)}); download it again") from err
         self.members: dict[str, zipfile.ZipInfo] = {}
         self.folders: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
         self.folder_bytes = 0
@@ -114,7 +113,7 @@ class _Archive:
             with self.zip.open(info) as file:
                 return file.read(max(1, info.file_size))  # without a number zipfile unpacks up to 2 GiB
         except _UNPACK_ERRORS as err:
-            raise MemberError(f"damaged in the archive: {str(err).splitlines()[0]}") from err
+            raise MemberError(f"damaged in the archive: {first_line(err)}") from err
 
 
 def require_bounded(info: zipfile.ZipInfo) -> None:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, first_line
 from segnl.core.files import read_bytes, utf8
 
 JSONDict = dict[str, Any]
@@ -53,11 +53,14 @@ class Config(pydantic.BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and aliases, and reads 1e-3 as a number and `on` as text (YAML 1.2)."""
+    """SafeLoader without duplicate keys, aliases and tags, which reads 1e-3 as a number, `on` as text (YAML 1.2)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read here", self.get_mark())
+        if self.peek_event().tag is not None:  # type: ignore[no-untyped-call]
+            problem = "tags (!!python/... and the like) are not read here"
+            raise yaml.constructor.ConstructorError(None, None, problem, self.get_mark())
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -113,11 +116,9 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as err:
         line = f" line {err.problem_mark.line + 1}" if err.problem_mark else ""
         problem = (err.problem or "not valid YAML").replace("\n", " ")
-        if "could not determine a constructor" in problem:
-            problem = "tags (!!python/... and the like) are not read here"
         raise ConfigError(f"{where}:{line} {problem}; correct the file") from err
-    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as err:  # the last two: !!bool x
-        raise ConfigError(f"{where}: not valid YAML ({str(err).splitlines()[0]}); correct the file") from err
+    except (yaml.YAMLError, RecursionError, ValueError) as err:
+        raise ConfigError(f"{where}: not valid YAML ({first_line(err)}); correct the file") from err
 
 
 def read_file(path: Path) -> JSONDict:

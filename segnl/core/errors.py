@@ -18,6 +18,11 @@ class SegnlError(Exception):
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class StoppedError(SegnlError):
     """Work that a signal stopped at a safe point: everything is saved, and the message has been logged already.
 

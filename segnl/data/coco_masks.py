@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from segnl.core import IGNORE
 from segnl.core.arrays import Ids
 from segnl.core.config import error_place
-from segnl.core.errors import ConfigError, DataError
+from segnl.core.errors import ConfigError, DataError, first_line
 from segnl.core.files import inside, read_json
 from segnl.data.reading import FileError, read_image
 
@@ -138,8 +138,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as err:
-        reason = str(err).splitlines()[0]
-        raise FileError(path, "damaged", f"cannot be read as JSON ({reason})") from err
+        raise FileError(path, "damaged", f"cannot be read as JSON ({first_line(err)})") from err
     return content if isinstance(content, dict) else {"annotations": content}
 
 

@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open_file, size_of
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.errors import DataError, MachineError
+from segnl.core.errors import DataError, MachineError, first_line
 from segnl.core.extras import import_extra
 
 for name in ("PIL", "tifffile"):
@@ -204,11 +204,12 @@ def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool)
             if len(shape) > 3 or math.prod(shape) > math.prod(hw) * max(num_bands, MOST_BANDS_OF_PIL):
                 detail = f"image of shape {list(shape)}, but model.input.channels is {num_bands}"
                 raise FileError(path, "format", f"{detail}; expected one picture with that many bands")
-            if math.prod(page.tile or ()) > 4 * max_pixels or len(page.dataoffsets) < math.prod(page.chunked):
-                raise FileError(path, "damaged", "cannot be decoded (odd tiles or strips); export it again")
+            has_all = all(page is not None for page in pictures[0]) and len(page.dataoffsets) >= math.prod(page.chunked)
+            if not has_all or math.prod(page.tile or ()) > 4 * max_pixels:
+                raise FileError(path, "damaged", "planes, tiles or strips are missing; export it again")
             values = pictures[0].asarray()
     except (tifffile.TiffFileError, MemoryError) as err:
-        raise OSError(str(err)) from err
+        raise OSError(first_line(err)) from err
     if values.ndim == 3:  # adjacent bands, or one after the other
         values = np.moveaxis(values, next(i for i, axis in enumerate(axes) if axis not in "YX"), 2)
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
@@ -380,7 +381,7 @@ def _decode(
             detail = f"cannot be read ({err.strerror}); check its permissions and the disk"
             raise FileError(path, "unreadable", detail) from err
         # One line, and without the path, which PIL repeats.
-        reason = str(err or type(err).__name__).splitlines()[0].split(" '")[0]
+        reason = first_line(err).split(" '")[0]
         raise FileError(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
 
 

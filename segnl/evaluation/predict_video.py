@@ -21,7 +21,7 @@ import numpy as np
 from segnl.core.archives import open_file
 from segnl.core.arrays import Pixels
 from segnl.core.background import Background
-from segnl.core.errors import ConfigError, DataError, MachineError
+from segnl.core.errors import ConfigError, DataError, MachineError, first_line
 from segnl.core.files import inside, not_a_link, write_atomic
 from segnl.core.limits import num_cores
 from segnl.core.log import log
@@ -221,4 +221,4 @@ class _VideoWriter:
 
 
 def _reason(err: Exception) -> str:
-    return str(getattr(err, "strerror", None) or err).splitlines()[0]
+    return getattr(err, "strerror", None) or first_line(err)

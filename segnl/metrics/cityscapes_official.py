@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from segnl.core.arrays import Ids
-from segnl.core.errors import DataError, MachineError
+from segnl.core.errors import DataError, MachineError, first_line
 from segnl.core.files import open_regular
 from segnl.labels.cityscapes import CATEGORIES, LABELS, SCORED
 from segnl.metrics.confusion import joint_counts, number_or_none, ratio
@@ -235,7 +235,7 @@ def _read(path: Path) -> Ids:
         with open_regular(path) as file, Image.open(file) as image:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as err:
-        raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]}); write it again") from err
+        raise DataError(f"{path}: cannot be read ({first_line(err)}); write it again") from err
 
 
 def _check_ids(values: Ids, name: str) -> None:

@@ -438,7 +438,7 @@ def test_planes_of_16_bits_are_not_read_as_8(tmp_path, is_one_strip_missing):
     write_tiff(path, planes, t258=(16, 16, 16), t262=2, t273=strips, t277=3, t279=(size,) * len(strips), t284=2)
     expected = np.rint(DEEP * (255 / 4095)).astype(np.uint8)
     if is_one_strip_missing:
-        with pytest.raises(FileError, match=r"needs tifffile|odd tiles or strips"):
+        with pytest.raises(FileError, match=r"needs tifffile|planes, tiles or strips are missing"):
             read_image(path, ImageFormat(value_range=(0, 4095)))
     else:
         stored_or_refused(lambda path: read_image(path, ImageFormat(value_range=(0, 4095))), path, expected)
@@ -487,6 +487,28 @@ def test_bands_of_a_multispectral_tiff_are_found_by_its_tags(tmp_path, num_bands
         file.write(255 - planes, photometric="minisblack", planarconfig=layout)
     with pytest.raises(FileError, match="holds 2 pages or frames"):
         read_image(tmp_path / "a.tif", ImageFormat(num_bands=num_bands))
+
+
+def test_a_tiff_whose_description_announces_more_planes_than_it_has_is_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
+    sizes = 'DimensionOrder="XYCZT" Type="uint8" SizeX="11" SizeY="7" SizeC="5" SizeZ="1" SizeT="1"'
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    pixels = f'<Image ID="Image:0"><Pixels ID="Pixels:0" {sizes}><TiffData/></Pixels></Image>'
+    description = f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}">{pixels}</OME>'
+    tifffile.imwrite(tmp_path / "a.tif", IDS, description=description, metadata=None)
+    with pytest.raises(FileError, match="planes, tiles or strips are missing"):
+        read_image(tmp_path / "a.tif", ImageFormat(num_bands=5))
+
+
+def test_a_decoder_s_error_without_text_is_named_by_its_class(tmp_path, monkeypatch):
+    Image.fromarray(IDS).save(tmp_path / "a.png")
+
+    def fail(_):
+        raise AssertionError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(FileError, match=r"cannot be decoded \(AssertionError\)"):
+        read_label(tmp_path / "a.png")
 
 
 def test_a_png_has_the_pixels_that_pil_decodes_and_prints_nothing(tmp_path, monkeypatch, capfd):

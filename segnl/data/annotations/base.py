@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids
 from segnl.core.config import error_place
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, first_line
 from segnl.data.layout import SPLIT_WORDS
 from segnl.data.reading import FileError, exif_orientation, image_hw
 
@@ -66,8 +66,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as err:
-        reason = str(err).splitlines()[0]
-        raise FileError(path, "damaged", f"cannot be read as JSON ({reason}); export it again") from err
+        raise FileError(path, "damaged", f"cannot be read as JSON ({first_line(err)}); export it again") from err
 
 
 def validated(path: Path, model: type[Content], expected: str) -> Content:

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from segnl.core.archives import archive_of, bytes_of
-from segnl.core.errors import ConfigError, DataError, SegnlError
+from segnl.core.errors import ConfigError, DataError, SegnlError, first_line
 from segnl.core.extras import import_extra
 from segnl.core.files import LEFTOVER_AGE_S, inside, not_a_link, open_regular, remove_leftovers, write_atomic
 from segnl.core.progress import Progress
@@ -94,9 +94,8 @@ def _reading(path: Path) -> Iterator[None]:
     except SegnlError:
         raise
     except DECODER_ERRORS as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         advice = "download it again, or write it with another version of datasets"
-        raise FileError(path, "damaged", f"cannot be read as parquet ({reason}); {advice}") from err
+        raise FileError(path, "damaged", f"cannot be read as parquet ({first_line(err)}); {advice}") from err
 
 
 def _open(path: Path) -> Any:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, first_line
 
 # Objects that training frameworks store beside the tensors, and those that numpy values consist of. They are read as
 # `Inert`: their code is neither imported nor called.
@@ -66,8 +66,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = f" and wants to call {forbidden.group(1)}" if forbidden else ""
         raise CheckpointError(f"{path}: holds more than tensors{reason}; nothing of it was run") from err
     except Exception as err:  # a damaged or hostile pickle makes the reader raise nearly anything
-        reason = (str(err).strip() or type(err).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{path}: damaged or not a weight file ({reason}); fetch it again") from err
+        raise CheckpointError(
+            f"{path}: damaged or not a weight file ({first_line(err)[:200]}); fetch it again"
+        ) from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
     return content
