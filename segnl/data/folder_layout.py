@@ -361,6 +361,11 @@ def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], see
         plan.data |= {"splits": renamed} if renamed else {}
         counts = Counter(item.split for item in images.values())
         plan.notes.append("splits: " + ", ".join(f"{split} {counts[split]}" for split in sorted(counts, key=str)))
+        unread = [f"{counts[split]} in {split}" for found in names.values() for split in found[1:]]
+        if unread:
+            plan.notes.append(
+                f"left out: {listed(unread, limit=5)}; a split is read from one folder: join or rename them"
+            )
         return
     only = next((spelt[0] for spelt in names.values() if spelt), None)
     if only is not None:  # train and val are dealt from it
@@ -386,9 +391,6 @@ def _deal(plan: FolderPlan, sample_ids: Iterable[str], seed: int) -> None:
         raise DataError(f"{plan.home}: one image with a label; expected two at least, for train and for val")
     order = np.random.default_rng(seed_for(seed, "split")).permutation(len(sample_ids))
     num_val = max(1, round(VAL_FRACTION * len(sample_ids)))
-    _list_splits(
-        plan, {"val": [sample_ids[i] for i in order[:num_val]], "train": [sample_ids[i] for i in order[num_val:]]}
-    )
     val, train = ([sample_ids[i] for i in chosen] for chosen in (order[:num_val], order[num_val:]))
     _list_splits(plan, {"val": val, "train": train})
     plan.notes.append(f"splits: none found; {num_val} of {len(sample_ids)} samples are val, drawn with seed {seed}")
@@ -581,22 +583,27 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[st
     table of colours with as many rows.
     """
     try:
-        listed = json.loads("\n".join(_lines(root / "id2label.json")) or "{}")
-        named = {int(key): " ".join(str(name).split()) for key, name in listed.items()}
-    except (ValueError, AttributeError, RecursionError):
+        pairs = json.loads("\n".join(_lines(root / "id2label.json")) or "{}", object_pairs_hook=list)
+        named = {int(key): " ".join(str(name).split()) for key, name in pairs}
+        if len(named) < len(pairs):
+            raise ValueError("an id stands twice")
+    except (ValueError, TypeError, RecursionError) as err:
+        plan.notes.append(f"classes: id2label.json is not used: {err}")
         named = {}
     if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
         return [named[file_id] for file_id in ids]
     for name in ("codes.txt", "classes.txt", "class_names.txt", "names.txt"):
-        lines = [" ".join(line.split()) for line in _lines(root / name) if line.strip()]
-        if len(set(lines)) == len(lines) > ids[-1]:
+        lines = [" ".join(line.split()) for line in "\n".join(_lines(root / name)).strip().split("\n")]
+        nameless = next((i for i, line in enumerate(lines, 1) if not line or line.startswith("#")), 0)
+        if not nameless and len(set(lines)) == len(lines) > ids[-1]:
             if len(lines) > len(ids):
                 rest = f"{len(lines) - len(ids)} of {len(lines)} names in {name}"
                 plan.notes.append(f"classes: {rest} occur in no label; add them to classes.tsv to predict them")
             return [lines[file_id] for file_id in ids]
-        if lines:
+        if lines != [""]:
             is_doubled = len(set(lines)) < len(lines)
             reason = "a name stands twice" if is_doubled else f"{len(lines)} names for ids to {ids[-1]}"
+            reason = f"line {nameless} holds no name" if nameless else reason
             plan.notes.append(f"classes: {name} is not used: {reason}")
     if len(of_colours) == ids[-1] + 2 and of_colours[-1].lower() in IGNORED_WORDS:
         del of_colours[-1]

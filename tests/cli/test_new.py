@@ -112,6 +112,35 @@ def test_pairs_of_a_split_that_is_not_read_are_counted(tmp_path, monkeypatch, ca
     assert "left out: 2 pairs of other splits; only train is read" in capsys.readouterr().out
 
 
+def test_a_second_spelling_of_a_split_is_counted(tmp_path, monkeypatch, capsys):
+    for i, split in enumerate(["Train", "Train", "train", "val", "validation"]):
+        write(tmp_path / "two", f"{split}/images/a{i}.jpg", f"{split}/masks/a{i}.png", i, colours)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "two"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: 1 in train, 1 in validation; a split is read from one folder: join or rename them" in printed
+    assert "two.yaml: 2 training and 1 validation images" in printed
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("codes.txt", "a\n\nb\nc\n", "codes.txt is not used: line 2 holds no name"),
+        ("codes.txt", "# mine\na\nb\nc\n", "codes.txt is not used: line 1 holds no name"),
+        ("id2label.json", '{"0": "a", "1": "b", "1": "c", "2": "d"}', "id2label.json is not used: an id stands twice"),
+        ("codes.txt", "\ufeffa\r\nb\r\nc\r\n\r\n", "classes: a, b, c;"),
+        ("id2label.json", '{"0": "a", "1": "b", "2": "c"}', "classes: a, b, c;"),
+    ],
+)
+def test_names_that_may_be_of_other_ids_are_not_used(file, content, says, tmp_path, monkeypatch, capsys):
+    for i in range(3):
+        write(tmp_path / "ids", f"images/a{i}.jpg", f"masks/a{i}.png", i, Image.fromarray)
+    (tmp_path / "ids" / file).write_bytes(content.encode())
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "ids"]) == 0
+    assert says in capsys.readouterr().out
+
+
 def test_the_recipe_trains_and_is_scored(tmp_path, monkeypatch):
     for i in range(6):
         write(tmp_path / "pets", f"images/a{i}.jpg", f"masks/a{i}.png", i, binary)
