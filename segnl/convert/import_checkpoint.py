@@ -111,8 +111,10 @@ def _mmseg_model(content: Mapping[str, Any], path: Path, config_file: Path | Non
     model: JSONDict = config["model"]
     if model.get("data_preprocessor") is None:
         norm = config.get("img_norm_cfg")  # mmsegmentation 0.x
-        old = {**norm, "bgr_to_rgb": norm.get("to_rgb", True)} if isinstance(norm, dict) else None
-        model = {**model, "data_preprocessor": config.get("data_preprocessor") or old}
+        if isinstance(norm, dict):
+            norm = {"to_rgb": True} | norm
+            norm["bgr_to_rgb"] = norm.pop("to_rgb")
+        model = {**model, "data_preprocessor": config.get("data_preprocessor") or norm}
     return model
 
 

@@ -334,14 +334,21 @@ def input_section(preprocessor: Any, where: str, notes: list[str]) -> JSONDict:
     if preprocessor is None:
         notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
         return {}
-    if not isinstance(preprocessor, Mapping):
-        raise ConfigError(f"{where}: holds {preprocessor!r}, expected keys and values")
-    mean, std = preprocessor.get("mean"), preprocessor.get("std")
-    swaps = bool(preprocessor.get("bgr_to_rgb", False)) or bool(preprocessor.get("rgb_to_bgr", False))
+    reader = Reader(preprocessor, where)
+    own = "SegDataPreProcessor"
+    reader.choice("type", own, (own, f"mmseg.{own}"))
+    for key in ("size", "size_divisor", "pad_val", "seg_pad_val", "batch_augments"):  # these concern training only
+        reader.take(key, None)
+    reader.choice("test_cfg", None, (None, {}))  # it pads images
+    swaps = [reader.flag(key, default=False) for key in ("bgr_to_rgb", "rgb_to_bgr")]
+    if all(swaps):
+        raise reader.error("rgb_to_bgr", True, "false, as bgr_to_rgb is true")
+    mean, std = reader.take("mean", None), reader.take("std", None)
+    reader.finish()
     # mmcv reads images as BGR, and either option swaps the channels.
-    section: JSONDict = {"order": "rgb" if swaps else "bgr"}
-    if mean is None or std is None:
-        notes.append("data_preprocessor has no mean: pixels 0..255 go in as they are")
+    section: JSONDict = {"order": "rgb" if any(swaps) else "bgr"}
+    if mean is None and std is None:
+        notes.append("data_preprocessor has no mean and std: pixels 0..255 go in as they are")
         return section | {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     for values in (mean, std):
         if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(_is_number, values)):

@@ -11,6 +11,7 @@ from segnl.core.errors import ConfigError
 
 MAX_BANDS = 64
 Numbers = Annotated[tuple[Number, ...], Field(min_length=1, max_length=MAX_BANDS)]
+_Std = Annotated[NumberAboveZero, Field(ge=1e-6)]
 Widening = Literal["repeat", "mean", "zero"]
 
 
@@ -21,7 +22,7 @@ class InputConfig(Config):
     """Bands of an image: 3 for RGB, 4 for RGB and infrared, 1 for grey or thermal, more for multispectral TIFF."""
     mean: Numbers = (123.675, 116.28, 103.53)
     """One for each channel, on the scale 0..255, in the channel order `order`."""
-    std: Annotated[tuple[NumberAboveZero, ...], Field(min_length=1, max_length=MAX_BANDS)] = (58.395, 57.12, 57.375)
+    std: Annotated[tuple[_Std, ...], Field(min_length=1, max_length=MAX_BANDS)] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = Field("rgb", description="the channel order that the weights expect")
     widening: Widening = "repeat"
     """How the first convolution of backbone.weights, of 3 channels, gets another number (segnl/models/input.py)."""

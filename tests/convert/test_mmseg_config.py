@@ -125,6 +125,23 @@ def test_the_input_convention_is_translated() -> None:
     assert "ImageNet" in notes[0]
 
 
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"type": "MyPreprocessor"}, r"\.type: holds 'MyPreprocessor'; known: SegDataPreProcessor"),
+        ({"gamma": 2.2, "normalize": False}, ": gamma, normalize: unknown keys"),
+        ({"test_cfg": {"size_divisor": 32}}, r"\.test_cfg: holds"),
+        ({"bgr_to_rgb": "False"}, r"\.bgr_to_rgb: holds 'False', expected true or false"),
+        ({"bgr_to_rgb": True, "rgb_to_bgr": True}, r"\.rgb_to_bgr: holds True, expected false"),
+        ({"std": None}, r": mean \(1, 2, 3\), std None; expected three numbers each"),
+        ({"mean": None}, r": mean None, std \[4, 5, 6\]; expected three numbers each"),
+    ],
+)
+def test_a_key_of_data_preprocessor_that_is_not_read_is_refused(over: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^where{message}"):
+        input_section({"mean": (1, 2, 3), "std": [4, 5, 6], **over}, "where", [])
+
+
 TEXT = """
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 crop_size = (512, 1024)

@@ -49,6 +49,7 @@ def test_a_grey_image_is_refused() -> None:
         Normalise(InputConfig())(torch.zeros(1, 1, 4, 4))
 
 
-def test_a_standard_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="greater than 0"):
-        Normalise(InputConfig(std=(1.0, 0.0, 1.0)))
+@pytest.mark.parametrize("std", [0.0, 1e-40])
+def test_a_standard_deviation_of_zero_is_refused(std: float) -> None:
+    with pytest.raises(ValueError, match="greater than"):
+        Normalise(InputConfig(std=(1.0, std, 1.0)))
