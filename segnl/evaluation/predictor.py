@@ -128,7 +128,7 @@ def as_pixels(image: Image, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixel
         return read_image(Path(image), image_format)
     if isinstance(image, PIL.Image.Image):
         return rgb_pixels(image, Path(getattr(image, "filename", "") or "image"), image_format)
-    return image.movedim(0, -1).cpu().numpy() if isinstance(image, Tensor) else image
+    return image.movedim(0, -1).cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
 
 
 def _batches(images: Iterable[Pixels], batch_size: int) -> Iterator[list[Pixels]]:

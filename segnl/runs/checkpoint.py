@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import safetensors.torch
 import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
@@ -26,7 +25,7 @@ from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import cannot_write, ensure_writable, write_atomic
 from segnl.core.outputs import mark, require_own
 from segnl.labels.table import ClassTable
-from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, require_checksum, to_safetensors
+from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, to_safetensors
 from segnl.models.weights.strict import require_finite
 
 FORMAT = "segnl-1"
@@ -98,20 +97,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError when the file cannot be read, is damaged or of another kind.
     """
-    data, metadata = read_safetensors(path, "use an earlier one")
+    named, metadata = read_safetensors(path, "use an earlier checkpoint")
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a segnl checkpoint (format {metadata.get('format')!r}, expected {FORMAT!r}); "
             "weights from elsewhere go through `segnl import`"
         )
-    checksum = metadata.get(CHECKSUM_KEY, "")
-    require_checksum(path, data, checksum, "use an earlier checkpoint")
-    contents, named = _contents(path, metadata), safetensors.torch.load(data)
+    if CHECKSUM_KEY not in metadata:
+        raise CheckpointError(f"{path}: damaged (it has no checksum); use an earlier checkpoint")
+    contents = _contents(path, metadata)
     tensors: dict[str, Any] = {
         kind: {name.removeprefix(f"{kind}."): tensor for name, tensor in named.items() if name.startswith(f"{kind}.")}
         for kind in KINDS
     }
-    return Checkpoint(path, **contents, **tensors, checksum=checksum)
+    return Checkpoint(path, **contents, **tensors, checksum=metadata[CHECKSUM_KEY])
 
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
@@ -202,7 +201,7 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
 
 def open_checkpoint(run_or_file: Path) -> Checkpoint:
     """Reads a checkpoint file, or the last checkpoint of a run's folder. Raises CheckpointError where there is none."""
-    if not run_or_file.is_dir():
+    if not os.path.isdir(run_or_file):  # unlike Path.is_dir, False for a name that no file can have
         return load_checkpoint(run_or_file)
     checkpoint = newest_checkpoint(run_or_file)
     if checkpoint is None:

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from segnl.models.blocks.non_local_layout import NonLocalLayout
 from segnl.models.initialisation import initialise
 from segnl.models.input import InputConfig, Normalise
 from segnl.models.segmenter import BatchNormConfig, set_batch_norm
-from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, require_checksum, to_safetensors
+from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, to_safetensors
 from segnl.models.weights.pretrained import backbone_tensors, fetch, load_backbone
 from segnl.models.weights.resnet import URLS, resnet_names
 from segnl.models.weights.strict import load_strict, renamed
@@ -150,17 +149,15 @@ def load(path: str | Path) -> VideoClassifier:
     Warns where a file has no checksum: one of a version of segnl that wrote none. Raises CheckpointError for a damaged
     or another file.
     """
-    data, metadata = read_safetensors(Path(path), _REMEDY)
+    tensors, metadata = read_safetensors(Path(path), _REMEDY)
     settings = metadata.get(_SETTINGS)
     if settings is None:
         raise CheckpointError(f"{path}: no video classifier of segnl; expected a file of segnl.video.save")
-    if CHECKSUM_KEY in metadata:
-        require_checksum(Path(path), data, metadata[CHECKSUM_KEY], _REMEDY)
-    else:
+    if CHECKSUM_KEY not in metadata:
         warnings.warn(f"{path}: has no checksum, so damage is not noticed; load and save it to add one", stacklevel=2)
     try:
         model = VideoClassifier(validate(VideoConfig, json.loads(settings), file=str(path)))
     except (ValueError, RecursionError, ConfigError) as err:
         raise CheckpointError(f"{path}: its settings cannot be read ({err})") from err
-    load_strict(model, safetensors.torch.load(data), renamed({}), where=str(path))
+    load_strict(model, tensors, renamed({}), where=str(path))
     return model.eval()

@@ -65,7 +65,7 @@ def test_a_sliding_window_covers_an_image_larger_than_it(tiny_config):
     assert one.predict(IMAGE).shape == (37, 53)
 
 
-@pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[..., :2]])
+@pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE.astype(np.float32), IMAGE[..., :2], [IMAGE.tolist()] * 2])
 def test_what_is_no_rgb_image_is_refused(tiny_config, image):
     with pytest.raises(ValueError, match="expected uint8 `H W 3`"):
         predictor(tiny_config).predict(image)

@@ -158,6 +158,23 @@ def test_a_copy_under_another_name_is_no_checkpoint_of_the_run_and_stays(tmp_pat
     assert all((tmp_path / name).exists() for name in names)
 
 
+@pytest.mark.parametrize("type_name", ["float8_e8m0fnu", "float4_e2m1fn_x2"])
+def test_a_tensor_of_a_type_that_torch_cannot_load_is_named_and_the_one_before_is_taken(tmp_path, type_name):
+    save(checkpoint_path(tmp_path, 1), net(), step=1)
+    odd = torch.zeros(2, dtype=torch.uint8).view(getattr(torch, type_name))
+    save(checkpoint_path(tmp_path, 2), net(), step=2, odd=odd)
+    with pytest.raises(CheckpointError, match=r"step-00000002\.safetensors: optim\.odd F\w+, a type that torch cannot"):
+        load_checkpoint(checkpoint_path(tmp_path, 2))
+    with pytest.warns(UserWarning, match="falling back"):
+        assert newest_checkpoint(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("name", ["\0", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_one_line(name):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_checkpoint(Path(name))
+
+
 def test_every_nth_is_kept_beside_the_newest_two(tmp_path):
     for step in (5, 10, 15, 20, 22, 23):
         save(checkpoint_path(tmp_path, step), net(), step=step)
