@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -147,6 +147,13 @@ class _Recipe(Config, extra="allow"):
     train: _Train
 
 
+class _LossScale(Config):
+    """As training/loss_scale.py bounds it."""
+
+    value: Annotated[int, Field(ge=1, le=2**24)] = 1
+    good_steps: _Number = 0
+
+
 class _Contents(Config):
     """What a checkpoint's metadata hold."""
 
@@ -154,7 +161,7 @@ class _Contents(Config):
     recipe: _Recipe
     classes: _Classes
     origin: _Origin
-    loss_scale: dict[Literal["value", "good_steps"], _Number] = Field(default_factory=dict)
+    loss_scale: _LossScale = Field(default_factory=_LossScale)
 
 
 def _contents(path: Path, metadata: Mapping[str, str]) -> JSONDict:

@@ -333,6 +333,8 @@ def test_optimiser_state_survives_saving(kind):
         ("origin", '{"data": null}'),
         ("loss_scale", '"x"'),
         ("loss_scale", '{"x": 1}'),
+        ("loss_scale", '{"value": 0}'),
+        ("loss_scale", '{"value": 16777217, "good_steps": 0}'),
         ("classes", None),
     ],
 )  # fmt: skip
