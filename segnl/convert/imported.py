@@ -14,7 +14,7 @@ from segnl.models.blocks.conv import NormalInitConv2d
 from segnl.models.find import HEADS
 from segnl.models.heads.base import ContextHead
 from segnl.models.segmenter import BatchNormConfig, Logits, SegmentationModel, Segmenter, model_config, set_batch_norm
-from segnl.models.weights.strict import ImportReport, load_strict
+from segnl.models.weights.strict import ImportReport, build_and_load, load_strict
 from segnl.video.classifier import VideoClassifier
 
 
@@ -81,15 +81,14 @@ def loaded(
 ) -> Imported:
     """Builds a model with the weights `tensors`, in eval mode; source_name: as of `load_strict`.
 
-    Builds it on the device "meta" first, which takes no memory: settings in a small file may ask for any network.
-
     Raises CheckpointError for tensors that do not fit.
     """
-    for device in ("meta", "cpu"):
-        with torch.device(device):
-            model = build()
+
+    def load(model: Imported) -> None:
         network = model.segmenter if isinstance(model, ImportedModel) else model
         model.report = load_strict(network, tensors, source_name, where=where)
+
+    model = build_and_load(build, load)
     model.eval()
     return model
 

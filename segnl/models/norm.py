@@ -43,7 +43,8 @@ def use_group_norm(model: nn.Module) -> None:
     """Replaces all batch norms by group norms; `weight` and `bias` keep their names, running statistics are dropped."""
 
     def group_norm(norm: BatchNorm) -> InitialGammaGroupNorm:
-        channels, initial_gamma = norm.num_features, float(norm.weight[0].detach())
+        channels, weight = norm.num_features, norm.weight
+        initial_gamma = 1.0 if weight.is_meta else float(weight[0].detach())
         return InitialGammaGroupNorm(num_groups_for(channels), channels, eps=norm.eps, initial_gamma=initial_gamma)
 
     _replace_batch_norms(model, group_norm)

@@ -277,11 +277,12 @@ def keep_unscored_best(run: Path, scored_steps: Collection[int]) -> None:
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = False) -> None:
     """Copies a checkpoint's weights into a model built from its recipe.
 
-    use_ema: takes the moving average instead of the weights that a training run continues from.
+    use_ema: takes the moving average instead of the weights that a training run continues from. A model on the device
+    "meta" is compared, and not loaded.
+
     Raises CheckpointError unless all names, shapes and types agree and every value is finite.
     """
     own, saved = model.state_dict(), checkpoint.ema if use_ema else checkpoint.model
-    require_finite(saved, str(checkpoint.path))
     wrong = sorted(own.keys() ^ saved.keys())
     wrong += [name for name in own.keys() & saved.keys() if not _fits(saved[name], own[name])]
     if wrong:
@@ -289,6 +290,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, use_ema: bool = Fa
             f"{checkpoint.path}: {len(wrong)} tensors do not fit the model, '{wrong[0]}' first; "
             "the recipe describes another network than the one that was saved"
         )
+    if any(tensor.is_meta for tensor in own.values()):
+        return
+    require_finite(saved, str(checkpoint.path))
     model.load_state_dict(saved)
 
 

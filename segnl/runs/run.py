@@ -10,6 +10,7 @@ from segnl.core.result_cache import ResultCache
 from segnl.data.base import SegmentationData
 from segnl.labels.table import ClassTable
 from segnl.models.segmenter import Segmenter
+from segnl.models.weights.strict import build_and_load
 from segnl.runs.build import build_data
 from segnl.runs.checkpoint import (
     Checkpoint,
@@ -75,9 +76,10 @@ class Run:
     def build_model(self) -> Segmenter:
         """The network with its trained weights, the EMA of them where the run has one, on the CPU."""
         num_classes = len(self.checkpoint.classes["names"])
-        model = Segmenter(self.recipe.model, num_classes, num_frames=self.recipe.data.frames)
-        load_weights(model, self.checkpoint, use_ema=bool(self.checkpoint.ema))
-        return model
+        return build_and_load(
+            lambda: Segmenter(self.recipe.model, num_classes, num_frames=self.recipe.data.frames),
+            lambda model: load_weights(model, self.checkpoint, use_ema=bool(self.checkpoint.ema)),
+        )
 
 
 def open_run(

@@ -14,6 +14,7 @@ from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import write_atomic
 from segnl.core.outputs import mark
 from segnl.models.backbones.resnet import ResNetConfig, published_name
+from segnl.models.blocks.conv import draw
 from segnl.models.blocks.non_local import Pairwise
 from segnl.models.blocks.non_local_layout import NonLocalLayout
 from segnl.models.initialisation import initialise
@@ -22,7 +23,7 @@ from segnl.models.segmenter import BatchNormConfig, set_batch_norm
 from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, to_safetensors
 from segnl.models.weights.pretrained import backbone_tensors, fetch, load_backbone
 from segnl.models.weights.resnet import URLS, resnet_names
-from segnl.models.weights.strict import load_strict, renamed
+from segnl.models.weights.strict import build_and_load, load_strict, renamed
 from segnl.video.resnet3d import Inflation, ResNet3d, ResNet3dConfig, inflate
 
 NAMES = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
@@ -67,8 +68,7 @@ class NormalInitLinear(nn.Linear):
     """Linear layer that starts with Normal(0, 0.01), bias 0."""
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.01)
-        nn.init.zeros_(self.bias)
+        draw(self.weight, self.bias, "small")
 
 
 def create_model(
@@ -156,8 +156,9 @@ def load(path: str | Path) -> VideoClassifier:
     if CHECKSUM_KEY not in metadata:
         warnings.warn(f"{path}: has no checksum, so damage is not noticed; load and save it to add one", stacklevel=2)
     try:
-        model = VideoClassifier(validate(VideoConfig, json.loads(settings), file=str(path)))
+        cfg = validate(VideoConfig, json.loads(settings), file=str(path))
     except (ValueError, RecursionError, ConfigError) as err:
         raise CheckpointError(f"{path}: its settings cannot be read ({err})") from err
-    load_strict(model, tensors, renamed({}), where=str(path))
-    return model.eval()
+    return build_and_load(
+        lambda: VideoClassifier(cfg), lambda model: load_strict(model, tensors, renamed({}), where=str(path))
+    ).eval()

@@ -1,7 +1,12 @@
+import dataclasses
+
 import pytest
+import torch
 
 from segnl.core.errors import CheckpointError
-from segnl.runs.checkpoint import checkpoints_of
+from segnl.models.heads.rcca import RCCAHead
+from segnl.models.segmenter import Segmenter
+from segnl.runs.checkpoint import checkpoints_of, save_checkpoint
 from segnl.runs.recipe import load_recipe
 from segnl.runs.run import finished_run, open_run
 from segnl.training.fit import fit
@@ -33,6 +38,33 @@ def test_a_file_is_a_run_too_and_only_the_last_checkpoint_is_the_last(folder):
     assert not open_run(best).is_last_checkpoint
     (folder / "imported").mkdir()
     assert not open_run(best.rename(folder / "imported" / "own.safetensors")).is_last_checkpoint
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_checkpoint_whose_recipe_asks_for_another_network_gets_no_memory_for_it(folder, norm, monkeypatch):
+    run, devices, original = open_run(folder), [], Segmenter.__init__
+    model = run.checkpoint.recipe["model"] | {"head": {"name": "fcn", "channels": 24}, "norm": norm}
+    save_checkpoint(dataclasses.replace(run.checkpoint, recipe=run.checkpoint.recipe | {"model": model}))
+
+    def build(self, *args, **settings):
+        original(self, *args, **settings)
+        devices.append(self.classifier.weight.device.type)
+
+    monkeypatch.setattr(Segmenter, "__init__", build)
+    with pytest.raises(CheckpointError, match="tensors do not fit the model"):
+        open_run(folder).build_model()
+    assert devices == ["meta"]
+
+
+def test_a_module_that_needs_values_when_it_is_built_can_be_loaded(folder, monkeypatch):
+    run, original = open_run(folder), RCCAHead.__init__
+
+    def build(*args):
+        original(*args)
+        assert torch.ones(1).item() == 1.0
+
+    monkeypatch.setattr(RCCAHead, "__init__", build)
+    assert torch.equal(run.build_model().classifier.weight, run.checkpoint.model["classifier.weight"])
 
 
 def test_a_run_that_was_stopped_early_is_not_finished(folder):

@@ -138,6 +138,24 @@ def test_a_file_without_a_checksum_is_loaded_with_a_warning(tmp_path: Path) -> N
         assert video.load(tmp_path / "m.safetensors").cfg == model.cfg
 
 
+def test_a_file_whose_settings_ask_for_another_network_gets_no_memory_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = video.create_model("c2d_resnet50", num_classes=3, **TINY)
+    model.cfg = model.cfg.model_copy(update={"num_classes": 5})
+    video.save(model, tmp_path / "m.safetensors")
+    devices, original = [], VideoClassifier.__init__
+
+    def build(self: VideoClassifier, cfg: VideoConfig) -> None:
+        original(self, cfg)
+        devices.append(self.classifier.weight.device.type)
+
+    monkeypatch.setattr(VideoClassifier, "__init__", build)
+    with pytest.raises(CheckpointError, match="tensors do not fit the model"):
+        video.load(tmp_path / "m.safetensors")
+    assert devices == ["meta"]
+
+
 def test_another_file_is_refused(image_resnet: tuple[ResNet, Path], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -17,32 +17,34 @@ class KaimingConv2d(nn.Conv2d):
     """Convolution with He's normal initialisation (He et al. 2015, arXiv:1502.01852), fan out, bias 0."""
 
     def reset_parameters(self) -> None:
-        _draw(self.weight, self.bias, "he")
+        draw(self.weight, self.bias, "he")
 
 
 class KaimingConv3d(nn.Conv3d):
     """Convolution over time, rows and columns, initialised as `KaimingConv2d`."""
 
     def reset_parameters(self) -> None:
-        _draw(self.weight, self.bias, "he")
+        draw(self.weight, self.bias, "he")
 
 
 class NormalInitConv2d(nn.Conv2d):
     """Convolution initialised with Normal(0, 0.01), bias 0: classifiers and the non-local projections."""
 
     def reset_parameters(self) -> None:
-        _draw(self.weight, self.bias, "small")
+        draw(self.weight, self.bias, "small")
 
 
 class ZeroConv2d(nn.Conv2d):
     """Convolution initialised with 0, so that the branch it ends starts as 0."""
 
     def reset_parameters(self) -> None:
-        _draw(self.weight, self.bias, "zero")
+        draw(self.weight, self.bias, "zero")
 
 
-def _draw(weight: Tensor, bias: Tensor | None, init: Literal["small", "he", "zero"]) -> None:
+def draw(weight: Tensor, bias: Tensor | None, init: Literal["small", "he", "zero"]) -> None:
     """Draws the weight from Normal(0, 0.01) or He's normal distribution, or sets it to 0; sets the bias to 0."""
+    if weight.is_meta:
+        return  # normal_ would import sympy there, which takes two seconds
     if init == "he":
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
     else:
@@ -181,7 +183,7 @@ class Pointwise(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws Normal(0, 0.01) or He's normal values, or sets zeros; bias 0."""
-        _draw(self.weight, self.bias, self.init)
+        draw(self.weight, self.bias, self.init)
 
     @property
     def matrix(self) -> Tensor:

@@ -50,7 +50,9 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[s
         raise CheckpointError(f"{path}: not a whole checkpoint ({reason}); {remedy}") from err
     except KeyError as err:
         names = [name for name, entry in header.items() if entry["dtype"] == err.args[0]]
-        raise CheckpointError(f"{path}: {listed(names)} {err.args[0]}, a type that torch cannot load; {remedy}") from err
+        raise CheckpointError(
+            f"{path}: {listed(names)} {err.args[0]}, a type that torch cannot load; {remedy}"
+        ) from err
     checksum = metadata.get(CHECKSUM_KEY)
     if checksum is not None and _sha256(_with_checksum(data, checksum, NO_CHECKSUM)) != checksum:
         raise CheckpointError(f"{path}: damaged (its checksum does not match); {remedy}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ WEIGHT_TYPES = (
     torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool,
 )  # fmt: skip
 """Types of weights and counters; torch cannot compute with all others."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass
@@ -35,6 +38,25 @@ class ImportReport:
         if self.filled:
             out.append(f"set to 0: {len(self.filled)} counters num_batches_tracked that the file does not have")
         return out + [f"note: {note}" for note in self.notes]
+
+
+def build_and_load(build: Callable[[], Network], load: Callable[[Network], object]) -> Network:
+    """Builds a network on the CPU and loads its weights.
+
+    Builds and compares it on the device "meta" first, which takes no memory: settings in a small file may ask for any
+    network. load: compares without loading there.
+    """
+    try:
+        with torch.device("meta"):
+            layout = build()
+    except (RuntimeError, TypeError):  # somebody's module may need values
+        layout = None
+    if layout is not None:
+        load(layout)
+    with torch.device("cpu"):
+        network = build()
+    load(network)
+    return network
 
 
 def load_strict(
