@@ -1,8 +1,9 @@
 """Maps of a frozen backbone for the fixed views of the training images (`data.views`), computed once and kept in files.
 
-FOLDER/views-DIGEST.json     what the maps depend on, and their shapes; DIGEST as in core/result_cache.py
 FOLDER/views-DIGEST/crops    a row for each view: every fourth pixel of the crop in every fourth row, and the label
 FOLDER/views-DIGEST/c2 .. c5 a row for each view: the map, `c h w`
+
+DIGEST is of all that the maps depend on, as in core/result_cache.py.
 
 View v of image i of the split (without data.fold) is row i * data.views + v. A row ends with its CRC-32, which is
 checked whenever it is read. Rows are appended in order, so whatever is whole of them counts after a kill. The files are
@@ -18,11 +19,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from segnl.core.config import JSONDict
@@ -48,10 +48,6 @@ VERSION = 2
 GIB = 2**30
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bf16": torch.bfloat16}
 _CRC_BYTES = 4
-_Shape = Annotated[list[Annotated[int, Field(ge=1, le=2**16)]], Field(min_length=3, max_length=3)]
-_Type = Annotated[str, Field(pattern="^(float16|bfloat16|float32)$")]
-_Described = Annotated[list[tuple[_Shape, _Type]], Field(min_length=4, max_length=4)]
-"""Shape `c h w` and type of c2..c5."""
 
 
 @torch.no_grad()
@@ -167,12 +163,12 @@ class FeatureFile:
         self.dtype = DTYPES[self.settings.dtype]
         self.transform = TrainTransform(recipe.data, recipe.model.input.padding_rgb, recipe.train.seed)
         self.num_rows = len(self.images) * self.num_views
-        key, cache = self._key(), ResultCache(not_a_link(folder))
+        key = self._key()
         self.content = key["images"]
-        self.folder = cache.path(NAME, key, suffix="")
-        described = cache.value(NAME, key, _Described, self._described_maps)
-        self.shapes: list[list[int]] = [shape for shape, _ in described]
-        self.network_dtypes: list[torch.dtype] = [getattr(torch, dtype) for _, dtype in described]
+        self.folder = ResultCache(not_a_link(folder)).path(NAME, key, suffix="")
+        maps = self._maps_of_zeros()
+        self.shapes: list[torch.Size] = [x.shape for x in maps]
+        self.network_dtypes: list[torch.dtype] = [x.dtype for x in maps]
         self.stages = sorted(stages_read(model, self.shapes) | set(stages))
         self.crop_hw = recipe.data.crop_hw
         self.pixels_shape = hashed_pixels(torch.empty(recipe.model.input.channels, *self.crop_hw, device="meta")).shape
@@ -207,14 +203,11 @@ class FeatureFile:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _described_maps(self) -> list[tuple[list[int], str]]:
-        """Returns shape `c h w` and type of c2..c5 for one crop."""
+    def _maps_of_zeros(self) -> list[Tensor]:
+        """Returns c2..c5 of a crop, whose shapes `c h w` and types are those of all."""
         hw = self.recipe.data.crop_hw
         pixels = np.zeros((*hw, self.recipe.model.input.channels), np.uint8)
-        return [
-            ([*x.shape], str(x.dtype).removeprefix("torch."))
-            for x in self._maps_of(collate([Sample(pixels, pixels[..., 0], "")]))
-        ]
+        return self._maps_of(collate([Sample(pixels, pixels[..., 0], "")]))
 
     def _maps_of(self, crop: Batch) -> list[Tensor]:
         """Returns the maps c2..c5 `c h w` of a single crop, in the type that the network gives them."""
