@@ -1,6 +1,6 @@
 """`segnl import`: a weight file of another project to a checkpoint of segnl."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,14 +9,15 @@ from segnl.convert.ccnet import from_ccnet
 from segnl.convert.imported import ImportedModel
 from segnl.convert.mmaction import from_mmaction
 from segnl.convert.mmseg import from_mmseg
-from segnl.convert.mmseg_config import read_config_text
+from segnl.convert.mmseg_config import MAX_WORD, read_config_text
 from segnl.convert.torchvision import from_torchvision
 from segnl.core.config import JSONDict, load_mapping
 from segnl.core.environment import code_state
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.core.files import read_bytes
 from segnl.data.find import DATASETS
-from segnl.models.weights.files import read_checkpoint
+from segnl.labels.table import ClassTable, plain_name
+from segnl.models.weights.files import listed, read_checkpoint
 from segnl.models.weights.strict import ImportReport
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, require_weights_file, save_checkpoint
 from segnl.runs.recipe import compose
@@ -61,8 +62,8 @@ def import_checkpoint(
     recipe_file: the recipe whose sections go with the weights, but for `model`, which the import sets, with mean, std,
     channel order and align_corners.
 
-    Raises CheckpointError when a tensor is neither used nor explained, or the number of classes is not the data set's;
-    ConfigError for overrides of the model, which would have no effect.
+    Raises CheckpointError when a tensor is neither used nor explained, or the number or the order of the classes is not
+    the data set's; ConfigError for overrides of the model, which would have no effect.
     """
     for override in overrides:
         if override.strip().startswith("model"):
@@ -77,11 +78,32 @@ def import_checkpoint(
             f"{file}: predicts {num_classes} classes, {recipe_file} has {table.num_classes}; "
             "give a recipe of the data set it was trained on"
         )
+    imported.report.notes += _renamed_classes(file, imported.class_names, table)
     resolved = compose({**mapping, "model": imported.model}, file=str(recipe_file)).to_dict()
     origin = {"imported": {"from": settings.source, "file": file.name}} | code_state()
     weights = imported.segmenter.state_dict()
     save_checkpoint(Checkpoint(out, 0, resolved, class_table_to_dict(table), origin, model=weights), command="import")
     return imported.report
+
+
+def _renamed_classes(file: Path, names: Sequence[str], table: ClassTable) -> list[str]:
+    """Returns a note about classes of the file that have other names in the table.
+
+    Raises CheckpointError for a class that is another one of the table, and for another number of them.
+    """
+    if names and len(names) != table.num_classes:
+        raise CheckpointError(f"{file}: names {len(names)} classes, but predicts {table.num_classes}; correct its meta")
+    theirs, ours = ([{*map(plain_name, name.split(","))} for name in own] for own in (names, table.names))
+    renamed = [i for i, words in enumerate(theirs) if not words & ours[i]]
+    for i in renamed:
+        place = next((j for j, words in enumerate(ours) if words & theirs[i]), None)
+        if place is not None:
+            raise CheckpointError(
+                f"{file}: its class {i} is {names[i]!r}, class {place} of {table.title}; give a recipe with the "
+                "classes in the file's order"
+            )
+    pairs = listed([f"{names[i]!r} is '{table.names[i]}'" for i in renamed])
+    return [f"classes have the names of the recipe: {pairs}"] if renamed else []
 
 
 def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
@@ -95,6 +117,8 @@ def import_file(path: Path, settings: ImportSettings) -> ImportedModel:
     content = read_checkpoint(path)
     if settings.source == "mmseg":
         model = from_mmseg(_mmseg_model(content, path, settings.source_config), content)
+        if isinstance(model, ImportedModel):
+            model.class_names = _mmseg_names(content)
     elif settings.source == "ccnet":
         model = from_ccnet(content, recurrence=settings.recurrence, abn=settings.abn)
         model.report.notes.append(f"recurrence {settings.recurrence}; in-place batch norm read as {settings.abn!r}")
@@ -116,6 +140,16 @@ def _mmseg_model(content: Mapping[str, Any], path: Path, config_file: Path | Non
             norm["bgr_to_rgb"] = norm.pop("to_rgb")
         model = {**model, "data_preprocessor": config.get("data_preprocessor") or norm}
     return model
+
+
+def _mmseg_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of classes in mmsegmentation's checkpoint; none where it has none."""
+    meta = content.get("meta")
+    for holder in (meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None):
+        for key in ("classes", "CLASSES"):
+            if isinstance(holder, Mapping) and isinstance(names := holder.get(key), (list, tuple)):
+                return tuple(str(name)[:MAX_WORD] for name in names)
+    return ()
 
 
 def _source_config(content: Mapping[str, Any], path: Path, config_file: Path | None, project: str) -> JSONDict:

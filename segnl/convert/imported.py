@@ -22,6 +22,8 @@ class ImportedModel(SegmentationModel):
     """A model with the weights of another project; normalised images are in that project's channel order."""
 
     report: ImportReport
+    class_names: tuple[str, ...] = ()
+    """Of the classes, where the file holds them."""
 
     def __init__(self, section: JSONDict, num_classes: int, where: str) -> None:
         """section: `model` of a recipe. where: the source, for error messages."""

@@ -18,6 +18,7 @@ from segnl.core.config import error_place
 from segnl.core.errors import ConfigError, DataError, first_line
 from segnl.core.files import inside, read_json
 from segnl.data.reading import FileError, read_image
+from segnl.labels.table import plain_name
 
 MAX_BITS = 40
 """Of a compressed run length; longer ones are no lengths of an image."""
@@ -149,12 +150,12 @@ def _mask_ids(path: Path, content: _Names, used: set[int], classes: CategoryIds 
     """
     ids = dict(zip(used, used, strict=True))
     if classes is not None and content.categories:
-        by_name = {_plain(name): own for name, own in classes.by_name.items()}
+        by_name = {plain_name(name): own for name, own in classes.by_name.items()}
         names = {category.id: category.name for category in content.categories}
         if len(names) < len(content.categories):
             raise FileError(path, "format", "categories: an id stands there twice; give each category its own")
         for number in sorted(used):
-            own = by_name.get(_plain(names.get(number, "")))
+            own = by_name.get(plain_name(names.get(number, "")))
             if own is not None:
                 ids[number] = own
             elif number not in classes.ignored:
@@ -169,10 +170,6 @@ def _mask_ids(path: Path, content: _Names, used: set[int], classes: CategoryIds 
     if IGNORE in ids.values():
         raise FileError(path, "id", f"category {IGNORE}, which stands for no class; give it another id")
     return ids
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _of_panoptic(path: Path, content: _PanopticFile, category_ids: CategoryIds | None) -> Masks:

@@ -206,6 +206,11 @@ def free_id(file_ids: Iterable[int]) -> int:
     return next(file_id for file_id in reversed(range(256)) if file_id not in used)
 
 
+def plain_name(name: str) -> str:
+    """Returns a class's name as it is compared: without capitals, `_`, `-` and repeated spaces."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
 def colour_text(value: int) -> str:
     """Writes 0xRRGGBB as text such as `#ff00aa (255, 0, 170)`."""
     return f"#{value:06x} ({value >> 16}, {value >> 8 & 255}, {value & 255})"

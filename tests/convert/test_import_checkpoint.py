@@ -13,6 +13,7 @@ import segnl
 from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint, import_file
 from segnl.convert.mmseg import from_mmseg
 from segnl.core.errors import CheckpointError, ConfigError
+from segnl.labels import cityscapes
 from segnl.models.segmenter import Segmenter, model_config
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "cityscapes" / "rcca_r50.yaml"
@@ -60,6 +61,33 @@ def test_another_number_of_classes_is_refused(mmseg_file, tiny_config, tmp_path)
     with pytest.raises(CheckpointError, match="predicts 19 classes"):
         import_checkpoint(mmseg_file, MMSEG, tiny_config, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def named(file: Path, meta: dict[str, Any]) -> Path:
+    """Adds names of classes to a checkpoint of mmsegmentation."""
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"meta": content["meta"] | meta}, file)
+    return file
+
+
+def test_classes_in_another_order_than_the_recipes_are_refused(mmseg_file, tmp_path):
+    names = [name.title() for name in cityscapes.TABLE.names]
+    out = tmp_path / "out.safetensors"
+    import_checkpoint(named(mmseg_file, {"CLASSES": names}), MMSEG, RECIPE, out)
+    for wrong, message in (
+        ([names[1], names[0], *names[2:]], "its class 0 is 'Sidewalk', class 1 of cityscapes"),
+        ([*names, "other"], "names 20 classes, but predicts 19"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            import_checkpoint(
+                named(mmseg_file, {"dataset_meta": {"classes": wrong}, "CLASSES": None}), MMSEG, RECIPE, out
+            )
+
+
+def test_classes_of_other_names_than_the_recipes_are_noted(mmseg_file, tmp_path):
+    names = ("street", *cityscapes.TABLE.names[1:])
+    report = import_checkpoint(named(mmseg_file, {"CLASSES": names}), MMSEG, RECIPE, tmp_path / "out.safetensors")
+    assert report.lines()[-1] == "note: classes have the names of the recipe: 'street' is 'road'"
 
 
 def test_overrides_of_the_model_are_refused(mmseg_file, tmp_path):
