@@ -12,6 +12,7 @@ import math
 import os
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from segnl.core.extras import import_extra
 
 for name in ("PIL", "tifffile"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log, they also raise
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged tags
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
     *(AttributeError, AssertionError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
@@ -39,7 +41,7 @@ DECODER_ERRORS = (
 DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
 COLOURED = ("RGB", "RGBA", "LA", "PA")
-"""PIL's modes of labels that are read as colours; the last band of all but the first is left out."""
+"""PIL's modes of labels that are read as colours; the last band of all but the first must be constant."""
 MOST_BANDS_OF_PIL = 4
 PLAIN_TIFFS = {
     *((1, 1, bits, 1, ()) for bits in (1, 2, 4, 8, 12, 16)),  # grey, 0 is black
@@ -120,11 +122,16 @@ def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAU
         modes = {"1": "L", "P": "RGB", "PA": "RGBA"}
         bands = np.array(image.convert(modes[image.mode]) if image.mode in modes else image)
         return _require_bands(bands if bands.ndim == 3 else bands[:, :, None], path, image_format.num_bands)
+    return _rgb(image, path, "save it without that band, or set model.input.channels")
+
+
+def _rgb(image: Image.Image, path: Path, advice: str) -> Pixels:
+    """Returns RGB u8 `H W 3`. Raises FileError, which ends with `advice`, for a last band that is not constant."""
     if image.mode in ("RGBA", "RGBX", "LA", "PA"):
         lowest, highest = image.getchannel(len(image.getbands()) - 1).getextrema()
         if lowest != highest:
-            detail = f"image of mode {image.mode}, whose last band holds {lowest}..{highest}; expected RGB or grey"
-            raise FileError(path, "format", f"{detail}: save it without that band, or set model.input.channels")
+            detail = f"has mode {image.mode}, whose last band holds {lowest}..{highest}; expected RGB or grey: {advice}"
+            raise FileError(path, "format", detail)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -237,7 +244,7 @@ def read_label(path: Path, *, max_id: int = 255, max_pixels: int = MAX_PIXELS, a
     if isinstance(image, np.ndarray):
         return _require_ids(image, path, max_id)
     if allow_colours and image.mode in COLOURED and not image.info.get(_IS_DEEP):
-        return np.array(image.convert("RGB"))
+        return _rgb(image, path, "give transparent pixels a colour of their own")
     if image.mode in (*COLOURED, "CMYK", "YCbCr"):
         detail = f"a colour-coded label (mode {image.mode}); expected one channel of class ids"
         raise FileError(path, "format", f"{detail}; data.label_map reads colours")
@@ -276,7 +283,7 @@ def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         raise FileError(path, "format", "label of more than 8 bits a channel; save its colours with 8")
     if image.mode not in ("1", "L", "P", *COLOURED):
         raise FileError(path, "format", f"label of mode {image.mode}; expected RGB colours of 8 bits")
-    return np.array(image.convert("RGB"))
+    return _rgb(image, path, "give transparent pixels a colour of their own")
 
 
 def _require_lossless(compression: int | str | None, path: Path) -> None:

@@ -253,8 +253,9 @@ def test_a_fourth_band_is_dropped_only_where_it_holds_nothing(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(path), PIXELS)
     bands[2, 3, 3] = 9
     Image.fromarray(bands).save(path)
-    with pytest.raises(FileError, match=r"mode RGBA, whose last band holds 9\.\.255"):
-        read_image(path)
+    for read in (read_image, read_colours, lambda path: read_label(path, allow_colours=True)):
+        with pytest.raises(FileError, match=r"mode RGBA, whose last band holds 9\.\.255"):
+            read(path)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
