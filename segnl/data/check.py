@@ -4,13 +4,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from segnl.core.errors import DataError
 from segnl.data.annotations.labels import require_current
 from segnl.data.base import SegmentationData, require_same_size
 from segnl.data.label_counts import LabelCounts, doubts
-from segnl.data.reading import FileError, exif_orientation
+from segnl.data.reading import FileError, exif_orientation, palette_colours
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     try:
         raw = data.read_ids(i)
         counts = LabelCounts.of(data.table, raw, str(label_path))
+        _require_palette(data, label_path)
     except FileError as err:
         errors.append(err)
     except DataError as err:
@@ -115,3 +119,20 @@ def _check_pair(data: SegmentationData, i: int) -> tuple[list[FileError], list[F
     except FileError as err:
         errors.append(err)
     return errors, notes, counts
+
+
+def _require_palette(data: SegmentationData, label_path: Path) -> None:
+    """Raises FileError where a label's palette gives the colours of the class table to other ids."""
+    table = data.table
+    if table.has_label_map or len(np.unique(table.palette, axis=0)) < table.num_classes:
+        return
+    classes = {tuple(map(int, table.palette[i])): (table.file_ids[i], table.names[i]) for i in range(table.num_classes)}
+    held = palette_colours(label_path, max_pixels=data.cfg.max_pixels)
+    held = {index: colour for index, colour in held.items() if index not in table.ignore_ids}
+    for index, colour in held.items():
+        if {*held.values()} <= classes.keys() and classes[colour][0] != index:
+            own_id, name = classes[colour]
+            detail = (
+                f"its palette gives id {index} the colour {colour} of '{name}', which is {own_id} in the class table"
+            )
+            raise FileError(label_path, "classes", f"{detail}: read colours with data.label_map, or correct the table")

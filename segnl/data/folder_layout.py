@@ -26,7 +26,16 @@ from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
-from segnl.data.reading import COLOURED, FileError, image_hw, mode_and_palette, read_colours, read_image, read_label
+from segnl.data.reading import (
+    COLOURED,
+    FileError,
+    image_hw,
+    label_mode,
+    palette_colours,
+    read_colours,
+    read_image,
+    read_label,
+)
 from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
 
 LABEL_WORDS = (
@@ -416,12 +425,15 @@ def _list_splits(plan: FolderPlan, splits: Mapping[str, Collection[str]]) -> Non
 def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_names: Mapping[int, str]) -> None:
     """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
     labels = labels[:: -(-len(labels) // MAX_LABELS)]
-    mode, palette = mode_and_palette(labels[0])
+    palette, is_coloured = _palette(labels), label_mode(labels[0]) in COLOURED
+    if palette is None:
+        plan.notes.append("labels: palettes differ from file to file, so their colours are the classes")
+        is_coloured = True
     if is_file(root / "classes.tsv"):
-        _use_table(plan, root, labels, is_coloured=mode in COLOURED)
+        _use_table(plan, root, labels, is_coloured=is_coloured)
         return
     known = _named_colours(root)
-    if mode in COLOURED:
+    if is_coloured:
         colours = _colours(labels, root)
         is_grey = all(len({*colour}) == 1 for colour in colours)
         unnamed = [f"class_{colour[0]}" if is_grey else f"colour_{bytes(colour).hex()}" for colour in colours]
@@ -455,7 +467,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         plan.notes.append(f"labels: 16-bit ids {ids[0]}..{ids[-1]}; rename and join the {len(ids)} in data.label_map")
         return
     rows: list[tuple[int, str, tuple[int, int, int]]] = []
-    own_colours = {i: tuple(palette[3 * i : 3 * i + 3]) for i in ids} if mode == "P" else {}
+    own_colours = {i: colour for i, colour in (palette or {}).items() if i in ids}
     by_colour = {i: known[colour] for i, colour in own_colours.items() if colour in known}
     is_voc = ids[-1] < len(VOC_NAMES) and all(VOC_SAMPLE.fullmatch(path.stem) for path in labels)
     named = next((names for names in (class_names, by_colour) if set(ids) <= names.keys()), None)
@@ -471,8 +483,7 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
     for file_id, name in zip(ids, names, strict=True):
         if name in ignored:
             continue
-        colour = own_colours.get(file_id, ())
-        rows.append((file_id, name, colour if len(colour) == 3 else distinct_colour(file_id)))
+        rows.append((file_id, name, own_colours.get(file_id, distinct_colour(file_id))))
     kind = "grey levels, a class each" if is_binary or is_scale else "class ids"
     plan.notes.append(f"labels: {kind}: {listed([*map(str, ids)], limit=12)}")
     _name_classes(plan, rows)
@@ -539,6 +550,16 @@ def _use_table(plan: FolderPlan, root: Path, labels: Sequence[Path], *, is_colou
     if names:
         text = listed(names, limit=12)
         plan.notes.append(f"ignored: {text}, which classes.tsv does not name; add what should be a class")
+
+
+def _palette(labels: Sequence[Path]) -> dict[int, tuple[int, int, int]] | None:
+    """Returns the colour of each index that labels hold; None where their palettes differ about one."""
+    palette: dict[int, tuple[int, int, int]] = {}
+    for path in labels:
+        for index, colour in palette_colours(path).items():
+            if palette.setdefault(index, colour) != colour:
+                return None
+    return palette
 
 
 def _ids(labels: Sequence[Path]) -> list[int]:

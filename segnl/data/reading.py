@@ -318,13 +318,25 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return height, width
 
 
-def mode_and_palette(path: Path) -> tuple[str, list[int]]:
-    """Returns PIL's mode of a label, and the levels of its palette, if it has one.
-
-    Raises FileError for a file that is missing or no image.
-    """
+def label_mode(path: Path) -> str:
+    """Returns PIL's mode of a label, "" for stored values. Raises FileError for a file that is missing or no label."""
     image = _decode(path, MAX_PIXELS, is_label=True)
-    return ("", []) if isinstance(image, np.ndarray) else (image.mode, image.getpalette() or [])
+    return "" if isinstance(image, np.ndarray) else image.mode
+
+
+def palette_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> dict[int, tuple[int, int, int]]:
+    """Returns the colour of each index that a palette label holds; nothing for others and for damaged ones."""
+    try:
+        with _opened(path) as image:
+            if image.mode != "P":
+                return {}
+            _require_few_pixels(path, (image.height, image.width), max_pixels)
+            indices = np.flatnonzero(image.histogram()).tolist()
+            levels = iter(image.getpalette() or [])
+    except DECODER_ERRORS:
+        return {}
+    palette = list(zip(levels, levels, levels, strict=False))
+    return {index: palette[index] for index in indices if index < len(palette)}
 
 
 def exif_orientation(path: Path) -> int:

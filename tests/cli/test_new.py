@@ -284,6 +284,31 @@ def test_grey_levels_in_colour_are_named_as_classes(mode, tmp_path, monkeypatch,
     assert main(["check", "--config", "mine.yaml"]) == 0
 
 
+@pytest.mark.parametrize("has_table", [False, True])
+def test_palettes_that_differ_from_file_to_file_are_read_as_colours(has_table, tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        order = np.roll([0, 1, 2], i)  # of the colours in the palette, as programs that shrink files choose it
+
+        def optimised(label: np.ndarray, order: np.ndarray = order) -> Image.Image:
+            image = Image.fromarray(np.argsort(order).astype(np.uint8)[label]).convert("P")
+            image.putpalette(COLOURS[order].ravel().tolist())
+            return image
+
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, optimised)
+    if has_table:
+        rows = "".join(f"{i}\tclass{i}\t{r}\t{g}\t{b}\n" for i, (r, g, b) in enumerate(COLOURS.tolist()))
+        (tmp_path / "mine" / "classes.tsv").write_text(f"index\tname\tr\tg\tb\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 0
+    assert "palettes differ" in capsys.readouterr().out
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    for split in ("train", "val"):
+        data = DATASETS.find("folder")(recipe.data, split)
+        for i in range(len(data)):
+            colour = data.table.colour(data.read(i).label)
+            np.testing.assert_array_equal(colour, COLOURS[ids(int(data.label_path(i).stem))])
+
+
 def test_pascal_voc_has_its_names(tmp_path, monkeypatch, capsys):
     def voc(label: np.ndarray) -> Image.Image:
         picture = Image.fromarray(np.where(label == 2, 255, label * 15).astype(np.uint8)).convert("P")

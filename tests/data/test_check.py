@@ -111,3 +111,14 @@ def test_labels_that_a_data_set_decodes_itself_are_read_checked_and_counted(make
     assert class_pixels(colours).tolist() == [13 * 17, 13 * 17, 0]
     assert check(colours).errors == []
     assert len(check(data).errors) == 2  # the same files are refused as ids
+
+
+def test_a_palette_with_the_colours_of_the_table_at_other_ids_is_an_error(make_folder):
+    data = make_folder(3)
+    for i, palette in enumerate([[1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3], [4, 5, 6, 0, 0, 0]]):
+        label = Image.fromarray(np.indices((13, 17)).sum(0).astype(np.uint8) % 2).convert("P")
+        label.putpalette(palette)
+        label.save(data.label_path(i))
+    (error,) = check(Folder(data.cfg, "train")).errors
+    assert error.file == data.label_path(1)
+    assert "gives id 0 the colour (4, 5, 6) of 'b', which is 1 in the class table" in error.detail
