@@ -430,6 +430,10 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
                 return pixels
         _keep_as_stored(image)
         image.load()
+    if image.format == "PNG" and (
+        image.info.get("interlace") or not np.asarray(image.crop((0, height - 1, width, height))).any()
+    ):
+        _require_rows(path)
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
         return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
@@ -478,22 +482,48 @@ _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"pHYs", b"gAMA", b"sRGB", b"tIME", b"tEXt", 
 """Chunks that do not change the pixels, and of which libpng prints no warnings."""
 
 
+def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview, bool]]:
+    """Returns kind and content of each chunk of a PNG, and True where its checksum is right."""
+    view, start = memoryview(data), 8
+    chunks: list[tuple[bytes, memoryview, bool]] = []
+    while start < len(data) and (not chunks or chunks[-1][0] != b"IEND"):
+        end = start + 8 + int.from_bytes(view[start : start + 4])  # of the chunk's content; its checksum follows
+        is_right = zlib.crc32(view[start + 4 : end]) == int.from_bytes(view[end : end + 4])
+        chunks.append((bytes(view[start + 4 : start + 8]), view[start + 8 : end], is_right))
+        start = end + 4
+    return chunks
+
+
 def _plain_png_pixels(path: Path) -> Pixels | None:
     """Decodes an 8-bit RGB PNG by OpenCV; None for one that is damaged or has unusual chunks, where PIL decides."""
     data = bytes_of(path)
-    start, kind = 8, b""
-    while kind != b"IEND":
-        end = start + 8 + int.from_bytes(data[start : start + 4])  # of the chunk's content; its checksum follows
-        kind = data[start + 4 : start + 8]
-        if kind not in _PLAIN_CHUNKS or zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            return None
-        start = end + 4
+    chunks = _png_chunks(data)
+    if chunks[-1][0] != b"IEND" or not all(kind in _PLAIN_CHUNKS and is_right for kind, _, is_right in chunks):
+        return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # beyond OpenCV's own limit of pixels
         return None
     return None if decoded is None else np.asarray(decoded, np.uint8)
+
+
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row and their steps of the passes of an interlaced PNG."""
+
+
+def _require_rows(path: Path) -> None:
+    """Raises OSError for a PNG whose stream ends before its last row. PIL leaves the rows that it lacks 0."""
+    data = bytes_of(path)
+    width, height, bits, colour, _, _, is_interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits *= {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    num_bytes = 0
+    for x, y, x_step, y_step in _ADAM7 if is_interlaced else ((0, 0, 1, 1),):
+        columns, rows = len(range(x, width, x_step)), len(range(y, height, y_step))
+        num_bytes += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    stream = b"".join(content for kind, content, _ in _png_chunks(data) if kind == b"IDAT")
+    if len(zlib.decompressobj().decompress(stream, num_bytes)) < num_bytes:
+        raise OSError("rows are missing")
 
 
 def _stored_as(image: Image.Image) -> tuple[str, int]:

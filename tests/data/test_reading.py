@@ -3,6 +3,7 @@ import io
 import os
 import struct
 import zlib
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segnl.data.reading import (
+    _ADAM7,
     FileError,
     ImageFormat,
     exif_orientation,
@@ -526,6 +528,37 @@ def test_a_png_has_the_pixels_that_pil_decodes_and_prints_nothing(tmp_path, monk
         np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
     assert len(decoded) == 3  # not those with an orientation or a transparent colour
     assert capfd.readouterr().err == ""
+
+
+def test_a_png_whose_stream_ends_before_its_last_row_is_refused(tmp_path):
+    rows = [b"\1" * 11] * 5
+    for height, read in ((7, read_label), (7, read_image), (5, read_label)):
+        data = bytearray(png(8, 0, rows, 11))
+        data[20:24] = struct.pack(">I", height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        (tmp_path / "a.png").write_bytes(data)
+        if height == 5:
+            assert read(tmp_path / "a.png").tolist() == [[1] * 11] * 5
+        else:
+            with pytest.raises(FileError, match=r"cannot be decoded \(rows are missing\)"):
+                read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (5, 3), (7, 11), (9, 2)])
+@pytest.mark.parametrize(("bits", "colour", "num_bytes"), [(1, 0, 1), (8, 3, 1), (8, 6, 4), (16, 2, 6)])
+def test_the_rows_of_an_interlaced_png_are_counted(tmp_path, hw, bits, colour, num_bytes):
+    sizes = [(len(range(y, hw[0], down)), len(range(x, hw[1], right))) for x, y, right, down in _ADAM7]
+    rows = [bytes(columns * num_bytes if bits > 1 else -(-columns // 8)) for n, columns in sizes for _ in range(n)]
+    rows = [row for row in rows if row]
+    for kept, is_whole in ((rows, True), (rows[:-1], False)):
+        data = bytearray(png(bits, colour, kept, hw[1]))
+        data[20:24], data[28] = struct.pack(">I", hw[0]), 1
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        if colour == 3:
+            data[33:33] = struct.pack(">I", 3) + b"PLTE\0\0\0" + struct.pack(">I", zlib.crc32(b"PLTE\0\0\0"))
+        (tmp_path / "a.png").write_bytes(data)
+        with nullcontext() if is_whole else pytest.raises(FileError, match="cannot be decoded"):
+            read_image(tmp_path / "a.png", ImageFormat((0, 65_535), num_bands=4 if colour == 6 else 3))
 
 
 @pytest.mark.parametrize(
