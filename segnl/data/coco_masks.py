@@ -18,7 +18,7 @@ from segnl.core.config import error_place
 from segnl.core.errors import ConfigError, DataError, first_line
 from segnl.core.files import inside, read_json
 from segnl.data.reading import FileError, read_image
-from segnl.labels.table import plain_name
+from segnl.labels.table import means_no_class, plain_name
 
 MAX_BITS = 40
 """Of a compressed run length; longer ones are no lengths of an image."""
@@ -146,26 +146,29 @@ def _content(path: Path) -> dict[str, Any]:
 def _mask_ids(path: Path, content: _Names, used: set[int], classes: CategoryIds | None) -> dict[int, int]:
     """Returns the id in a mask of each category: that of the class of its name, or its own number without names.
 
-    Raises FileError for a category whose name is no class, unless its number is ignored.
+    Raises FileError for a category whose name is no class, or two but for capitals, `_` and `-`. One that is called
+    void or the like may have an ignored number.
     """
     ids = dict(zip(used, used, strict=True))
     if classes is not None and content.categories:
-        by_name = {plain_name(name): own for name, own in classes.by_name.items()}
+        plain = {name: plain_name(name) for name in classes.by_name}
         names = {category.id: category.name for category in content.categories}
         if len(names) < len(content.categories):
             raise FileError(path, "format", "categories: an id stands there twice; give each category its own")
         for number in sorted(used):
-            own = by_name.get(plain_name(names.get(number, "")))
-            if own is not None:
-                ids[number] = own
-            elif number not in classes.ignored:
-                name = f"is named {names[number]!r}" if number in names else "is not among its categories"
+            name = names.get(number, "")
+            alike = [own for own in plain if own == name] or [own for own in plain if plain[own] == plain_name(name)]
+            if len(alike) == 1:
+                ids[number] = classes.by_name[alike[0]]
+            elif alike or not (number in classes.ignored and means_no_class(name)):
+                known = alike or [*plain]
+                named = f"is named {name!r}" if number in names else "is not among its categories"
                 raise FileError(
                     path,
                     "classes",
-                    f"category {number} {name}, and {classes.title} has the classes "
-                    f"{', '.join(list(classes.by_name)[:8])}{' ...' * (len(by_name) > 8)}; use the same names, or "
-                    "remove `categories` if category_id is the index of the class table",
+                    f"category {number} {named}, and {classes.title} has the classes "
+                    f"{', '.join(known[:8])}{' ...' * (len(known) > 8)}; use the same names, or remove `categories` if "
+                    "category_id is the index of the class table",
                 )
     if IGNORE in ids.values():
         raise FileError(path, "id", f"category {IGNORE}, which stands for no class; give it another id")

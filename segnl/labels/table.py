@@ -211,6 +211,11 @@ def plain_name(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
+def means_no_class(name: str) -> bool:
+    """Returns True for the usual names of pixels that are ignored."""
+    return plain_name(name) in ("void", "unlabeled", "unlabelled", "ignore", "ignored")
+
+
 def colour_text(value: int) -> str:
     """Writes 0xRRGGBB as text such as `#ff00aa (255, 0, 170)`."""
     return f"#{value:06x} ({value >> 16}, {value >> 8 & 255}, {value & 255})"

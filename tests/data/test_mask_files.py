@@ -147,6 +147,23 @@ def test_categories_of_panoptic_go_by_their_name(tmp_path: Path) -> None:
     assert np.array_equal(ids, np.where(IDS == 255, 255, np.array([1, 7, 0, 3])[np.minimum(IDS, 3)]))
 
 
+@pytest.mark.parametrize(("name", "reason"), [("kitten", "is named 'kitten'"), (None, "is not among")])
+def test_an_ignored_number_is_no_class_by_its_name_only(tmp_path: Path, name: str | None, reason: str) -> None:
+    names = {0: "car", 1: "tree"} | ({2: name} if name else {})
+    (tmp_path / "r.json").write_text(json.dumps(named(names)))
+    with pytest.raises(DataError, match=f"category 2 {reason}"):
+        coco_masks(tmp_path / "r.json", replace(CLASSES, ignored=[2]))
+
+
+def test_names_that_differ_in_capitals_only_are_told_apart(tmp_path: Path) -> None:
+    classes = CategoryIds("the table", {"Car": 0, "car": 1, "tree": 2}, [])
+    (tmp_path / "r.json").write_text(json.dumps(named({0: "Car", 1: "car", 2: "tree"})))
+    assert np.array_equal(coco_masks(tmp_path / "r.json", classes)["a"].read(), np.where(IDS < 3, IDS, 255))
+    (tmp_path / "r.json").write_text(json.dumps(named({0: "CAR", 1: "car", 2: "tree"})))
+    with pytest.raises(DataError, match="category 0 is named 'CAR', and the table has the classes Car, car; use"):
+        coco_masks(tmp_path / "r.json", classes)
+
+
 def test_a_category_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps(named({0: "car", 1: "tree"})))
     with pytest.raises(DataError, match="category 2 is not among its categories"):
