@@ -11,6 +11,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Pixels
 from segnl.data.mask_files import listed
 from segnl.evaluation.score_classes import IDS_IN_WORDS, UNKNOWN, PredictionIds, class_ids, prediction_lut
+from segnl.labels.table import means_no_class
 from segnl.metrics.confusion import Confusion, ratio
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MIN_IOU, MIN_RATIO = 0.25, 4
 """IoU of a class with another predicted id, itself and relative to the right ids, from which they are exchanged."""
 MIN_EXCHANGED = 0.005
 """Fraction of the labelled pixels in classes that stand for one another, from which they are called permuted."""
-NO_CLASS_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored")
 _ADD_ONE = "Add 1 to the predicted ids."
 _NUMBER = re.compile(r"(.*?)(\d{1,18})", re.DOTALL | re.ASCII)
 _FLIPS: dict[str, Callable[[Pixels], Pixels]] = {
@@ -222,13 +222,19 @@ def class_warnings(score: "MaskScore") -> list[str]:
     )
     if never:
         warnings.append(f"Never predicted, though labelled (IoU 0 in the mean): {listed(never, limit=8)}.")
-    for own in {*never} & {*NO_CLASS_NAMES}:
+    for own in filter(means_no_class, never):
         file_id = score.table.file_ids[names.index(own)]
         warnings[-1] += f" If '{own}' is no class, remove it from the class table and add --ignore {file_id}."
     if only:
         warnings.append(
             "Predicted, though never labelled (IoU 0 in the exact mIoU; definitions differ in this): "
             f"{listed(only, limit=8)}."
+        )
+    unlabelled, absent = int(score.counts.total[-1].sum()), [names[i] for i in np.flatnonzero(target == 0)]
+    if score.request.labels.suffix == ".json" and unlabelled and absent:
+        warnings.append(
+            f"{unlabelled:,} pixels ({100 * unlabelled / score.counts.total.sum():.2f} %) are in no mask of the labels "
+            f"and not scored, and no mask is of {listed(absent, limit=3)}. If they are of such a class, add its masks."
         )
     unassigned = int(confusion.matrix[:, -1].sum())
     if unassigned:

@@ -327,6 +327,17 @@ def test_a_category_of_labels_that_is_no_class_is_called_so(request_: ScoreReque
         score_masks(replace(request_, labels=path))
 
 
+def test_pixels_in_no_mask_of_coco_labels_are_counted_where_a_class_has_none(request_: ScoreRequest) -> None:
+    path = request_.labels.parent / "labels.json"
+    lengths = {"size": [17, 29], "counts": [17 * 9, 17 * 20]}
+    path.write_text(json.dumps([{"image_id": "x", "category_id": 3, "segmentation": lengths}]))
+    (request_.predictions / "y.png").unlink()
+    warning = warning_of(
+        score_masks(replace(request_, labels=path)), "153 pixels (31.03 %) are in no mask of the labels"
+    )
+    assert "no mask is of b, c, d. If" in warning
+
+
 def test_the_json_has_the_scores_of_each_image(request_: ScoreRequest) -> None:
     (request_.predictions / "y.png").unlink()
     result = score_masks(request_).to_dict()
