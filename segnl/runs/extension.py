@@ -7,9 +7,9 @@ from pathlib import Path
 
 from segnl.core.config import JSONDict, validate
 from segnl.core.errors import ConfigError
-from segnl.core.run_log import read_log
 from segnl.runs.checkpoint import Checkpoint
-from segnl.runs.recipe import Extension, Recipe, ScheduleAfter
+from segnl.runs.recipe import Extension, Recipe, ScheduleAfter, TrainConfig
+from segnl.runs.validations import Patience
 
 ALLOWED_KEYS = frozenset({"train.max_steps", "train.patience", "train.extended"})
 """Keys that may differ between a finished run and its extension."""
@@ -60,5 +60,8 @@ def is_finished(run: Path, checkpoint: Checkpoint) -> bool:
         return True
     if train.get("patience") is None:
         return False
-    ends = (line.get("step", 0) for line in read_log(run / "log.jsonl") if line.get("event") == "end")
-    return max(ends, default=-1) == checkpoint.step
+    present = {
+        key: value for key, value in train.items() if key in TrainConfig.model_fields
+    }  # not those of old recipes
+    saved = validate(TrainConfig, present, file=str(checkpoint.path), at="train")
+    return Patience.at(checkpoint.step, run, saved).is_out

@@ -137,7 +137,7 @@ class Training:
         trainer = self.build_trainer()
         saver = CheckpointSaver(self.data.table, self.record)
         validator = None if self.val_data is None else Validator(self.val_data, saver, trainer)
-        is_out_of_patience = validator is not None and validator.is_out_of_patience
+        is_out_of_patience = validator is not None and validator.patience.is_out
         is_validation_missing = validator is not None and validator.is_validation_missing
         if is_out_of_patience or (trainer.step_number >= num_steps and not is_validation_missing):
             if group.is_rank0:

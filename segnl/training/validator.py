@@ -19,6 +19,7 @@ from segnl.metrics.scalars.find import metric_values
 from segnl.ops.pixel_loss import pixel_cross_entropy
 from segnl.runs.checkpoint import checkpoint_path, keep_as_best, keep_unscored_best
 from segnl.runs.recipe import TrainConfig
+from segnl.runs.validations import Patience, logged_validations
 from segnl.training.hooks import Hook, Validation
 from segnl.training.saver import CheckpointSaver, is_due
 from segnl.training.trainer import StepReport, Trainer
@@ -32,26 +33,14 @@ class Validator(Hook):
     def __init__(self, data: SegmentationData, saver: CheckpointSaver, trainer: Trainer) -> None:
         """Reads the scores of earlier starts from the run's log."""
         self.data, self.saver = data, saver
-        self.train, step = trainer.recipe.train, trainer.step_number
-        self.best, self.num_since_best = -math.inf, 0
-        group = trainer.group
-        logged = group.run_on_rank0(lambda: _logged_validations(trainer.folder))
-        extended_at = self.train.extended[-1].at if self.train.extended else 0
-        for validated_step, line in logged.items():
-            if validated_step > step:  # of an earlier start, which had come further
-                continue
-            self._note(line.get("miou"), line.get("loss"))
-            if validated_step <= extended_at:
-                self.num_since_best = 0
+        self.train, step, group = trainer.recipe.train, trainer.step_number, trainer.group
+        self.patience = group.run_on_rank0(lambda: Patience.at(step, trainer.folder, self.train))
         self.is_validation_missing = group.run_on_rank0(lambda: is_validation_missing(trainer.folder, step, self.train))
         """Whether a kill left out the validation of the step that the training resumes from."""
-        scored = {*logged, step} if self.is_validation_missing else {*logged}
-        group.run_on_rank0(lambda: keep_unscored_best(trainer.folder, scored))
-
-    @property
-    def is_out_of_patience(self) -> bool:
-        """Whether the last train.patience validations were not better than the best."""
-        return self.train.patience is not None and self.num_since_best >= self.train.patience
+        made_up_for = {step} if self.is_validation_missing else set()
+        group.run_on_rank0(
+            lambda: keep_unscored_best(trainer.folder, made_up_for | logged_validations(trainer.folder).keys())
+        )
 
     def on_start(self, trainer: Trainer) -> None:
         """Makes up for a missing validation."""
@@ -83,26 +72,17 @@ class Validator(Hook):
             return
         loss_sum, num_pixels = group.all_reduce_sum(sums.cpu()).tolist()
         miou, loss = confusion.miou(), loss_sum / num_pixels if num_pixels else math.nan
-        is_best = self._note(miou, loss)
+        is_best = self.patience.note(miou, loss)
         if is_best:
             group.run_on_rank0(lambda: keep_as_best(checkpoint_path(trainer.folder, trainer.step_number)))
         metrics = metric_values(trainer.recipe.eval.metrics, confusion)
         validation = Validation(trainer.step_number, confusion, loss, is_best, predictor, self.data, metrics)
         trainer.call_hooks("on_validation", validation)
-        if self.is_out_of_patience:
+        if self.patience.is_out:
             trainer.is_finished = True
             if group.is_rank0:
                 text = "%s: ends at step %d, train.patience: %d validations were not better than the best"
-                log.info(text, trainer.folder, trainer.step_number, self.num_since_best)
-
-    def _note(self, miou: float | None, loss: float | None) -> bool:
-        """Takes note of a validation; returns whether it is the best so far, by train.best_by."""
-        score = miou if self.train.best_by == "miou" or loss is None else -loss
-        is_best = score is not None and score > self.best  # not for NaN
-        if is_best and score is not None:
-            self.best = score
-        self.num_since_best = 0 if is_best else self.num_since_best + 1
-        return is_best
+                log.info(text, trainer.folder, trainer.step_number, self.patience.num_since_best)
 
 
 def is_validation_due(step: int, train: TrainConfig) -> bool:
@@ -129,9 +109,3 @@ def cross_entropy_sum(scores: ClassScores, label: Tensor) -> Tensor:
         labels = label[:, first : first + band.shape[2]].long()
         total += F.nll_loss(log_p, labels, ignore_index=IGNORE, reduction="sum")
     return total
-
-
-def _logged_validations(run: Path) -> dict[int, dict[str, float | None]]:
-    """Returns the log's lines of validations by step, the earliest first."""
-    lines = [line for line in read_log(run / "log.jsonl") if line.get("event") == "eval"]
-    return {line["step"]: line for line in lines if "step" in line}
