@@ -34,6 +34,7 @@ _WRITE_REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f) or choose another place",
     errno.EEXIST: "move the file aside that has the name of its folder",
     errno.ENOTDIR: "move the file aside that has the name of its folder",
     errno.EISDIR: "move that folder aside",

@@ -65,7 +65,8 @@ def test_a_full_disk_is_named_with_the_lock(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        f"{tmp_path / '.lock'}: cannot be written (File too large); free some space or choose another place\n",
+        f"{tmp_path / '.lock'}: cannot be written (File too large); raise the limit on a file's size (ulimit -f) "
+        "or choose another place\n",
     )
 
 
