@@ -106,6 +106,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if CHECKSUM_KEY not in metadata:
         raise CheckpointError(f"{path}: damaged (it has no checksum); use an earlier checkpoint")
     contents = _contents(path, metadata)
+    if _NAME.fullmatch(path.name) and step_of(path) != contents["step"]:
+        raise CheckpointError(f"{path}: is of step {contents['step']}, not of that in its name; give it its own name")
     tensors: dict[str, Any] = {
         kind: {name.removeprefix(f"{kind}."): tensor for name, tensor in named.items() if name.startswith(f"{kind}.")}
         for kind in KINDS

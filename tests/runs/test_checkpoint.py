@@ -175,6 +175,13 @@ def test_a_name_that_no_file_can_have_is_one_line(name):
         open_checkpoint(Path(name))
 
 
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(tmp_path):
+    save(checkpoint_path(tmp_path, 4), net(), step=4)
+    save(checkpoint_path(tmp_path, 99), net(), step=2)
+    with pytest.warns(UserWarning, match=r"step-00000099\.safetensors: is of step 2, .* - falling back"):
+        assert newest_checkpoint(tmp_path).step == 4
+
+
 def test_every_nth_is_kept_beside_the_newest_two(tmp_path):
     for step in (5, 10, 15, 20, 22, 23):
         save(checkpoint_path(tmp_path, step), net(), step=step)
