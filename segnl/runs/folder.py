@@ -76,8 +76,11 @@ def lock_run_folder(
             quarantine_damaged(run, checkpoint)
             if not is_done:
                 _check_same_validations(run, recipe, checkpoint, of_eval - {"eval.batch_size", "eval.metrics"})
+            before_extension = run / f"recipe-{checkpoint.step}.yaml"
             if is_extended_now:
-                recipes[f"recipe-{checkpoint.step}.yaml"] = checkpoint.recipe
+                recipes[before_extension.name] = checkpoint.recipe
+            elif is_done and before_extension.exists():  # the extension ended before its first checkpoint
+                before_extension.replace(run / "recipe.yaml")
         if not (is_done and (run / "recipe.yaml").exists()):
             recipes["recipe.yaml"] = recipe.to_dict()
         for name, mapping in recipes.items():

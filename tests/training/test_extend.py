@@ -122,6 +122,19 @@ def test_a_finished_runs_recipe_is_not_written_again(finished):
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def test_an_extension_that_ended_before_its_first_save_leaves_the_run_as_it_was(finished):
+    run, longer = finished
+    recipe = load_recipe(run / "recipe.yaml")
+    fit(longer, run, extend="continued")
+    for path in checkpoints_of(run)[:2]:
+        path.unlink()
+    assert load_recipe(run / "recipe.yaml") != recipe
+    fit(recipe, run)
+    assert load_recipe(run / "recipe.yaml") == recipe
+    fit(longer, run, extend="continued")
+    assert step_of(checkpoints_of(run)[0]) == 9
+
+
 def test_another_eval_between_two_validations_is_refused(tiny_config, tmp_path):
     run = tmp_path / "run"
     fit(load_recipe(tiny_config, ["train.eval_every=2"]), run)
