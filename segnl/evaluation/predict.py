@@ -28,7 +28,7 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
     Returns the number of images and frames. The masks of an image in a sub-folder of a folder lie in such a sub-folder
     of `out`. Files that are no images are named in a warning.
 
-    Raises DataError for a path without an image, ConfigError for two images with the same name, for a webcam or a
+    Raises DataError for a path without an image, ConfigError for two masks of one name, for a webcam or a
     stream, and where a file that `predict` did not write would be replaced; MachineError naming the image for which
     memory does not suffice.
     """
@@ -46,6 +46,11 @@ def predict_files(predictor: Predictor, images: Sequence[Path], out: Path) -> in
         for image_id in files:
             if PurePosixPath(image_id).parent == PurePosixPath(video_id):
                 raise ConfigError(f"{path}: its masks would lie among those of {files[image_id]}; {_SEPARATE}")
+    below = [*files, *(f"{video_id}/0" for video_id in videos)]
+    folders = {str(folder) for name in below for folder in PurePosixPath(name).parents}
+    for name, path in all_files.items():
+        if (mask := f"{name}.{'mp4' if name in videos else 'png'}") in folders:
+            raise ConfigError(f"{path}: its mask {mask} would have the name of a folder of masks; {_SEPARATE}")
     inputs = {path.resolve() for path in all_files.values()}
     for target in targets:
         require_own(target, "predict", option="--out")

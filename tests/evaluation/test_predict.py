@@ -24,6 +24,14 @@ def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(predi
         predict_files(predictor, images, tmp_path / "out")
 
 
+def test_a_folder_that_is_called_like_the_mask_of_an_image_is_refused(predictor, tiny_data, tmp_path):
+    (tmp_path / "in" / "a.png").mkdir(parents=True)
+    for name in ("a.jpg", "a.png/b.png"):
+        (tmp_path / "in" / name).write_bytes((tiny_data / "images" / "val" / "frame0.png").read_bytes())
+    with pytest.raises(ConfigError, match=r"in/a\.jpg: its mask a\.png would have the name of a folder of masks"):
+        predict_files(predictor, [tmp_path / "in"], tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("nothing.png", "no such file"), ("labels", r"holds no images; expected \*\.jpg")],
