@@ -26,16 +26,7 @@ from segnl.data.datasets.ade20k import refuse_full_release
 from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
-from segnl.data.reading import (
-    COLOURED,
-    FileError,
-    image_hw,
-    label_mode,
-    palette_colours,
-    read_colours,
-    read_image,
-    read_label,
-)
+from segnl.data.reading import FileError, image_hw, palette_colours, read_colours, read_image, read_label
 from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
 
 LABEL_WORDS = (
@@ -425,7 +416,8 @@ def _list_splits(plan: FolderPlan, splits: Mapping[str, Collection[str]]) -> Non
 def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_names: Mapping[int, str]) -> None:
     """Finds the kind of the labels, and writes the rows of classes.tsv, or a label map for colours."""
     labels = labels[:: -(-len(labels) // MAX_LABELS)]
-    palette, is_coloured = _palette(labels), label_mode(labels[0]) in COLOURED
+    palette = _palette(labels)
+    is_coloured = read_label(labels[0], max_id=65_535, allow_colours=True).ndim == 3
     if palette is None:
         plan.notes.append("labels: palettes differ from file to file, so their colours are the classes")
         is_coloured = True

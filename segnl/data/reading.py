@@ -200,9 +200,7 @@ def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool)
                 raise FileError(path, "format", f"{detail}: save each as a file of its own")
             shape, axes, page = pictures[0].shape, pictures[0].axes, pictures[0].keyframe
             if page.photometric > 2 or page.dtype.kind not in "buif" or 1 < page.bitspersample < 8:
-                kind = (
-                    f"photometric interpretation {page.photometric:d}, {page.bitspersample} bits and type {page.dtype}"
-                )
+                kind = f"interpretation {page.photometric:d}, {page.bitspersample} bits and type {page.dtype}"
                 raise FileError(path, "format", f"a TIFF of {kind}; save it as grey or RGB of 8, 16 or 32 bits")
             if is_label:
                 _require_lossless(int(page.compression), path)
@@ -304,24 +302,11 @@ def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
     Raises FileError for a file that is missing, no image, or too large.
     """
-    try:
-        with _opened(path) as image:
-            _keep_as_stored(image)
-            width, height = image.size
-    except FileNotFoundError as err:
-        raise FileError(path, "missing", "no such file") from err
-    except UnidentifiedImageError as err:
-        raise _unknown_image(path) from err
-    except DECODER_ERRORS as err:
-        raise FileError(path, "damaged", "cannot be read as an image; download or export it again") from err
+    with _file_errors(path), _opened(path) as image:
+        _keep_as_stored(image)
+        width, height = image.size
     _require_few_pixels(path, (height, width), max_pixels)
     return height, width
-
-
-def label_mode(path: Path) -> str:
-    """Returns PIL's mode of a label, "" for stored values. Raises FileError for a file that is missing or no label."""
-    image = _decode(path, MAX_PIXELS, is_label=True)
-    return "" if isinstance(image, np.ndarray) else image.mode
 
 
 def palette_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> dict[int, tuple[int, int, int]]:
@@ -373,23 +358,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _decode(
-    path: Path, max_pixels: int, *, num_bands: int = 3, is_label: bool = False
-) -> Image.Image | npt.NDArray[Any]:
-    """Opens and decodes a file to PIL's image, or to stored values `H W` or `H W bands`."""
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """Raises FileError for whatever a decoder raises."""
     try:
-        size = size_of(path)
-        if not is_file(path):
-            kind = "a folder" if is_folder(path) else "a pipe or a device"
-            raise FileError(path, "format", f"is {kind}; expected a file")
-        if size == 0:
-            raise FileError(path, "empty", "the file is empty; download or export it again")
-        try:
-            return _by_pil(path, max_pixels, num_bands, is_label=is_label)
-        except (UnidentifiedImageError, KeyError):  # KeyError: a compression that PIL does not know
-            if not _is_tiff(path):
-                raise
-            return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
+        yield
     except FileNotFoundError as err:
         target = f", a link to {os.readlink(path)}, which is not there" if path.is_symlink() else ""
         raise FileError(path, "missing", f"no such file{target}") from err
@@ -402,6 +375,25 @@ def _decode(
         # One line, and without the path, which PIL repeats.
         reason = first_line(err).split(" '")[0]
         raise FileError(path, "damaged", f"cannot be decoded ({reason}); download or export it again") from err
+
+
+def _decode(
+    path: Path, max_pixels: int, *, num_bands: int = 3, is_label: bool = False
+) -> Image.Image | npt.NDArray[Any]:
+    """Opens and decodes a file to PIL's image, or to stored values `H W` or `H W bands`."""
+    with _file_errors(path):
+        size = size_of(path)
+        if not is_file(path):
+            kind = "a folder" if is_folder(path) else "a pipe or a device"
+            raise FileError(path, "format", f"is {kind}; expected a file")
+        if size == 0:
+            raise FileError(path, "empty", "the file is empty; download or export it again")
+        try:
+            return _by_pil(path, max_pixels, num_bands, is_label=is_label)
+        except (UnidentifiedImageError, KeyError):  # KeyError: a compression that PIL does not know
+            if not _is_tiff(path):
+                raise
+            return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
 
 
 def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | Pixels:
@@ -430,9 +422,8 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
                 return pixels
         _keep_as_stored(image)
         image.load()
-    if image.format == "PNG" and (
-        image.info.get("interlace") or not np.asarray(image.crop((0, height - 1, width, height))).any()
-    ):
+    last_row = image.crop((0, height - 1, width, height))
+    if image.format == "PNG" and ("interlace" in image.info or not np.asarray(last_row).any()):
         _require_rows(path)
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
@@ -482,23 +473,23 @@ _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"pHYs", b"gAMA", b"sRGB", b"tIME", b"tEXt", 
 """Chunks that do not change the pixels, and of which libpng prints no warnings."""
 
 
-def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview, bool]]:
-    """Returns kind and content of each chunk of a PNG, and True where its checksum is right."""
-    view, start = memoryview(data), 8
-    chunks: list[tuple[bytes, memoryview, bool]] = []
-    while start < len(data) and (not chunks or chunks[-1][0] != b"IEND"):
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
+    """Yields kind and content of each chunk of a PNG, and True where its checksum is right."""
+    view, start, kind = memoryview(data), 8, b""
+    while start < len(data) and kind != b"IEND":
         end = start + 8 + int.from_bytes(view[start : start + 4])  # of the chunk's content; its checksum follows
-        is_right = zlib.crc32(view[start + 4 : end]) == int.from_bytes(view[end : end + 4])
-        chunks.append((bytes(view[start + 4 : start + 8]), view[start + 8 : end], is_right))
+        kind = bytes(view[start + 4 : start + 8])
+        yield kind, view[start + 8 : end], zlib.crc32(view[start + 4 : end]) == int.from_bytes(view[end : end + 4])
         start = end + 4
-    return chunks
 
 
 def _plain_png_pixels(path: Path) -> Pixels | None:
     """Decodes an 8-bit RGB PNG by OpenCV; None for one that is damaged or has unusual chunks, where PIL decides."""
-    data = bytes_of(path)
-    chunks = _png_chunks(data)
-    if chunks[-1][0] != b"IEND" or not all(kind in _PLAIN_CHUNKS and is_right for kind, _, is_right in chunks):
+    data, kind = bytes_of(path), b""
+    for kind, _, is_right in _png_chunks(data):
+        if kind not in _PLAIN_CHUNKS or not is_right:
+            return None
+    if kind != b"IEND":
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
