@@ -27,7 +27,7 @@ from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
 from segnl.data.reading import FileError, image_hw, palette_colours, read_colours, read_image, read_label
-from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, read_tsv
+from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, means_no_class, read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
@@ -48,7 +48,6 @@ FOREIGN = {
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
-IGNORED_WORDS = ("void", "unlabeled", "unlabelled", "ignore", "ignored", "__ignore__")
 COLOUR_TABLES = {"class_dict.csv": ",", "labelmap.txt": ":"}
 """Files of names and colours, with their separator."""
 VOC_NAMES = (
@@ -434,13 +433,16 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         if len(colours) == 2 and not any(colours[0]):
             unnamed = ["background", "foreground"]
         names = [known.get(colour, name) for colour, name in zip(colours, unnamed, strict=True)]
-        names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+        is_own = [names.count(name) == 1 or means_no_class(name) for name in names]
+        names = [name if own else f"{name}_{i}" for i, (name, own) in enumerate(zip(names, is_own, strict=True))]
         ignored = _ignored(plan, names, "data.label_map")
         rank = {colour: number for number, colour in enumerate(known)}
         rows_of_file = sorted(zip(names, colours, strict=True), key=lambda row: rank.get(row[1], len(rank)))
-        plan.data["label_map"] = {
-            "ignore" if name in ignored else name: [f"#{bytes(colour).hex()}"] for name, colour in rows_of_file
-        }
+        label_map: dict[str, list[str]] = {}
+        for name, colour in rows_of_file:
+            own = "ignore" if name in ignored else "ignored" if name == "ignore" else name
+            label_map.setdefault(own, []).append(f"#{bytes(colour).hex()}")
+        plan.data["label_map"] = label_map
         names = [name for name in plan.data["label_map"] if name != "ignore"]
         plan.notes.append(f"labels: RGB, {len(colours)} colours")
         plan.notes.append(f"classes: {listed(names, limit=6)}; rename and join them in data.label_map")
@@ -482,11 +484,11 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
 
 
 def _ignored(plan: FolderPlan, names: Sequence[str], key: str) -> list[str]:
-    """Returns the name that means no class, such as void, where two classes are left without it."""
-    ignored = [name for name in names if name.lower() in IGNORED_WORDS][:1]
-    if not ignored or len(names) < 3:
+    """Returns the names that mean no class, such as void, where two classes are left without them."""
+    ignored = [*filter(means_no_class, names)]
+    if not ignored or len(names) < len(ignored) + 2:
         return []
-    plan.notes.append(f"ignored: '{ignored[0]}' ({key})")
+    plan.notes.append(f"ignored: {', '.join(map(repr, ignored))} ({key})")
     return ignored
 
 
@@ -586,6 +588,8 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
             cells = [row[0], *row[1].split(",")] if separator == ":" and len(row) > 1 else row
             numbers = [cell.strip() for cell in cells[1:4]]
             if len(numbers) == 3 and all(number.isdecimal() and len(number) < 4 for number in numbers):
+                if not cells[0].strip():
+                    raise FileError(path, "format", f"{','.join(row)!r}: a class has an empty name; give it one")
                 red, green, blue = map(int, numbers)
                 out[red, green, blue] = cells[0].strip()
     return out
@@ -618,7 +622,7 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[st
             reason = "a name stands twice" if is_doubled else f"{len(lines)} names for ids to {ids[-1]}"
             reason = f"line {nameless} holds no name" if nameless else reason
             plan.notes.append(f"classes: {name} is not used: {reason}")
-    if len(of_colours) == ids[-1] + 2 and of_colours[-1].lower() in IGNORED_WORDS:
+    if len(of_colours) == ids[-1] + 2 and means_no_class(of_colours[-1]):
         del of_colours[-1]
     if len({*of_colours}) == len(of_colours) == ids[-1] + 1:
         return [of_colours[file_id] for file_id in ids]

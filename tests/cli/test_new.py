@@ -337,15 +337,38 @@ def test_jpeg_labels_are_named_as_such(tmp_path, monkeypatch, capsys):
     assert "a_mask.jpg looks like a label, but JPEG changes the values" in capsys.readouterr().err
 
 
-def test_a_colour_called_void_is_ignored(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("names", "ignored", "left"),
+    [
+        (["road", "tree", "Void"], ["Void"], ["road", "tree"]),
+        (["road", "tree", "void", "ignore"], ["void", "ignore"], ["road", "tree"]),
+        (["Ignore", "__VOID__", "road", "tree"], ["Ignore", "__VOID__"], ["road", "tree"]),
+        (["void", "road", "tree", "void"], ["void", "void"], ["road", "tree"]),
+        (["ignore", "road"], [], ["ignored", "road"]),
+    ],
+)
+def test_colours_called_void_or_the_like_are_ignored(tmp_path, monkeypatch, capsys, names, ignored, left):
+    palette = np.array([[0, 0, 0], [0, 0, 128], [0, 128, 0], [128, 0, 0]][: len(names)], np.uint8)
+    label = Image.fromarray(palette[np.arange(37 * 53).reshape(37, 53) % len(names)])
     for i in range(4):
-        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, colours)
-    (tmp_path / "mine" / "class_dict.csv").write_text("name,r,g,b\nroad,128,0,0\ntree,0,128,0\nVoid,0,0,0\n")
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, lambda _: label)
+    rows = [f"{name},{','.join(map(str, colour))}\n" for name, colour in zip(names, palette.tolist(), strict=True)]
+    (tmp_path / "mine" / "class_dict.csv").write_text("name,r,g,b\n" + "".join(rows))
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 0
-    assert "ignored: 'Void'" in capsys.readouterr().out
+    assert (f"ignored: {', '.join(map(repr, ignored))} (data.label_map)" in capsys.readouterr().out) == bool(ignored)
     table = DATASETS.find("folder").table_of(load_recipe(tmp_path / "mine.yaml").data)
-    assert set(table.names) == {"road", "tree"}
+    assert list(table.names) == left
+    assert table.label_values.keys() == {red << 16 | green << 8 | blue for red, green, blue in palette.tolist()}
+
+
+def test_a_colour_without_a_name_is_refused(tmp_path, monkeypatch, capsys):
+    for i in range(4):
+        write(tmp_path / "mine", f"images/{i}.jpg", f"masks/{i}.png", i, colours)
+    (tmp_path / "mine" / "class_dict.csv").write_text("name,r,g,b\nroad,128,0,0\n,0,128,0\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 3
+    assert "class_dict.csv: ',0,128,0': a class has an empty name; give it one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["x\ninit: evil\n#", "x\rinit: evil\r#", "x\x85init: evil", "x\u2028init: evil"])
