@@ -79,16 +79,14 @@ def _recognizer_section(config: Mapping[str, Any], num_classes: int, notes: list
     head.finish()
     preprocessor = reader.take("data_preprocessor", None)
     reader.finish()
-    section: JSONDict = {"dropout": dropout}
-    if preprocessor is None:
-        notes.append("no data_preprocessor: mean and std of ImageNet in RGB are assumed")
-        return section
-    keys = _reader(preprocessor, f"{_WHERE}.data_preprocessor", "ActionDataPreprocessor")
-    mean, std, swaps = keys.take("mean", None), keys.take("std", None), keys.flag("to_rgb", default=False)
-    keys.finish()
-    # mmaction2 decodes videos as RGB; to_rgb would swap the channels.
-    numbers = {"mean": mean, "std": std, "bgr_to_rgb": not swaps}
-    return section | {"input": input_section(numbers, f"{_WHERE}.data_preprocessor", notes)}
+    where = f"{_WHERE}.data_preprocessor"
+    if preprocessor is not None:
+        keys = _reader(preprocessor, where, "ActionDataPreprocessor")
+        preprocessor = {key: keys.take(key, None) for key in ("mean", "std")}
+        # mmaction2 decodes videos as RGB; to_rgb would swap the channels.
+        preprocessor["bgr_to_rgb"] = not keys.flag("to_rgb", default=False)
+        keys.finish()
+    return {"dropout": dropout, "input": input_section(preprocessor, where, notes)}
 
 
 def _backbone_section(config: Any, where: str) -> JSONDict:
