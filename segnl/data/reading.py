@@ -32,7 +32,7 @@ from segnl.core.extras import import_extra
 
 for name in ("PIL", "tifffile"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log, they also raise
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged tags
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged tags and large images
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, ArithmeticError),
     *(AttributeError, AssertionError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
@@ -158,10 +158,10 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
 
 def _channels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
     """Returns stored values `H W` or `H W bands` as 8-bit channels; more than 8 bits are scaled from value_range."""
-    if image_format.num_bands == 3 and values.ndim == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
-        values = values[..., :3]
     if values.dtype == bool:
         values = values * np.uint8(255)
+    if image_format.num_bands == 3 and values.ndim == 3 and values.shape[2] == 4 and np.ptp(values[..., 3]) == 0:
+        values = values[..., :3]
     levels = values if values.dtype == np.uint8 else _levels(values, path, image_format)
     if levels.ndim == 2:
         levels = np.repeat(levels[:, :, None], 3 if image_format.num_bands == 3 else 1, axis=2)
@@ -292,7 +292,7 @@ def _require_lossless(compression: int | str | None, path: Path) -> None:
 
 
 def _require_few_pixels(path: Path, hw: tuple[int, int], max_pixels: int) -> None:
-    if hw[0] * hw[1] > max_pixels:
+    if not 0 < hw[0] * hw[1] <= max_pixels:
         detail = f"has {hw[0]}x{hw[1]} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
         raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
 

@@ -492,6 +492,14 @@ def test_bands_of_a_multispectral_tiff_are_found_by_its_tags(tmp_path, num_bands
         read_image(tmp_path / "a.tif", ImageFormat(num_bands=num_bands))
 
 
+def test_boolean_bands_and_no_pixels_are_one_line(tmp_path):
+    write_tiff(tmp_path / "a.tif", bytes(7 * 2 * 4), t258=1, t262=2, t277=4, t338=0)
+    stored_or_refused(read_image, tmp_path / "a.tif", np.zeros((7, 11, 3)))
+    write_tiff(tmp_path / "a.tif", b"", t256=0, t258=(8,) * 4, t262=2, t277=4, t338=0)
+    with pytest.raises(FileError):
+        read_image(tmp_path / "a.tif")
+
+
 def test_a_tiff_whose_description_announces_more_planes_than_it_has_is_refused(tmp_path):
     tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
     sizes = 'DimensionOrder="XYCZT" Type="uint8" SizeX="11" SizeY="7" SizeC="5" SizeZ="1" SizeT="1"'
