@@ -59,8 +59,8 @@ PLAIN_TIFFS = {
     ),  # grey or palette and such a band, CMYK, YCbCr
 }
 """TIFFs that PIL and OpenCV read as stored: photometric interpretation, bands, bits, sample format, extra samples."""
-LOSSLESS_TIFFS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
-"""Compressions of TIFF labels: none, CCITT, LZW, deflate, PackBits, LZMA, PNG and Zstandard."""
+LOSSLESS = ("PNG", "BMP", "DIB", "GIF", "PPM", 1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
+"""Formats of labels, and compressions of TIFF labels: none, CCITT, LZW, deflate, PackBits, LZMA, PNG and Zstandard."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -285,10 +285,12 @@ def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def _require_lossless(compression: int | str | None, path: Path) -> None:
-    """Raises FileError for a label that is stored as JPEG, or as a TIFF with a compression that may change values."""
-    if compression in ("JPEG", "MPO") or (isinstance(compression, int) and compression not in LOSSLESS_TIFFS):
-        kind = compression if isinstance(compression, str) else f"TIFF of compression {compression}"
-        raise FileError(path, "format", f"a {kind} label, and this changes the values that it stores; export it as PNG")
+    """compression: that of a TIFF, else PIL's format. Raises FileError for a label whose values it may change."""
+    if compression not in LOSSLESS:
+        kind = f"TIFF of compression {compression}" if isinstance(compression, int) else compression
+        raise FileError(
+            path, "format", f"a label as {kind}, which may change the values that it stores; export it as PNG"
+        )
 
 
 def _require_few_pixels(path: Path, hw: tuple[int, int], max_pixels: int) -> None:

@@ -250,7 +250,7 @@ def test_jpeg_labels_are_refused_with_the_reason(tmp_path):
     with pytest.raises(DataError, match=r"found 1 \.jpg such as a\.jpg: JPEG changes the ids"):
         open_split(tmp_path)
     Image.new("L", (11, 7)).save(tmp_path / "labels/train/a.png", format="JPEG")
-    with pytest.raises(DataError, match=r"a\.png: a JPEG label, and JPEG changes the values"):
+    with pytest.raises(DataError, match=r"a\.png: a label as JPEG, which may change the values"):
         open_split(tmp_path).read(0)
 
 
