@@ -1,5 +1,6 @@
 """Answers of one rank for tests/test_ranks.py: many at once, since starting a process is slow."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -152,6 +153,8 @@ def refuse() -> None:
 
 
 def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
+    if config.name == "patience":
+        return {"rank 0 slept": group.run_on_rank0(lambda: time.sleep(3) or True)}
     results: dict[str, object] = {"confusion": confusion(config, group)}
     if group.world_size == 3:
         return results

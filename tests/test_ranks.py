@@ -39,7 +39,7 @@ class Server:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, world: int, folder: Path, **what: Any) -> list[int]:
+    def start(self, world: int, folder: Path, *, timeout_s: int = 600, **what: Any) -> list[int]:
         """The process ids of ranks that work in `folder`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -49,6 +49,7 @@ class Server:
             "MASTER_PORT": str(port),
             "WORLD_SIZE": str(world),
             "LOCAL_WORLD_SIZE": str(world),
+            "SEGNL_RANK_TIMEOUT_S": str(timeout_s),
         }
         return self.request(world=world, folder=str(folder), environment=environment, **what)["pids"]
 
@@ -124,6 +125,11 @@ def test_all_ranks_skip_a_float16_step_that_overflows_on_one(asked):
 def test_one_ranks_error_is_raised_on_all_and_printed_by_one(asked):
     assert asked[2][0]["errors"] == ["rank 1: torn.png True", "no images False", "no images False"]
     assert asked[2][1]["errors"] == ["torn.png False", "no images True", "no images True"]
+
+
+def test_ranks_wait_for_work_of_rank_0_however_long_it_takes(tmp_path, server):
+    assert server.finish(server.start(2, tmp_path, ask="patience", timeout_s=1)) == [0, 0]
+    assert json.loads((tmp_path / "rank1.json").read_text()) == {"rank 0 slept": True}
 
 
 def test_a_step_waits_for_at_most_one_collective_besides_the_exchange_of_gradients(asked):

@@ -21,6 +21,8 @@ T = TypeVar("T")
 TIMEOUT_S = 600
 """Seconds that a rank waits for the others before it gives up; the environment variable SEGNL_RANK_TIMEOUT_S overrides
 it."""
+RANK0_TIMEOUT_S = 7 * 86_400
+"""Seconds that ranks wait for work of rank 0 alone; where rank 0 dies, they notice at once."""
 
 _GLOO_PREFIX = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]")
 """Start of every message of gloo, which raises plain RuntimeErrors: its source file and line."""
@@ -36,6 +38,11 @@ class ProcessGroup:
 
     rank: int = 0
     world_size: int = 1
+    patient_group: Any = None
+    """torch's group of all ranks that waits for RANK0_TIMEOUT_S."""
+
+    def __deepcopy__(self, _memo: object) -> "ProcessGroup":
+        return self  # a copy of a network has the same norms over the same ranks
 
     @property
     def is_rank0(self) -> bool:
@@ -95,7 +102,7 @@ class ProcessGroup:
                 result = [function()]
             except SegnlError as err:
                 result = [err]
-        dist.broadcast_object_list(result, src=0)
+        dist.broadcast_object_list(result, src=0, group=self.patient_group)
         if isinstance(result[0], SegnlError):
             result[0].is_relayed = not self.is_rank0
             raise result[0]
@@ -170,10 +177,10 @@ def process_group() -> Iterator[ProcessGroup]:
         return
     import torch.distributed as dist
 
-    group = ProcessGroup(_integer_variable("RANK", 0), world_size)
-    if not 0 <= group.rank < world_size:
-        raise ConfigError(f"RANK={group.rank}: expected 0 to {world_size - 1}, below WORLD_SIZE; use torchrun")
-    _connect(dist, group)
+    rank = _integer_variable("RANK", 0)
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"RANK={rank}: expected 0 to {world_size - 1}, below WORLD_SIZE; use torchrun")
+    group = ProcessGroup(rank, world_size, _connect(dist, rank))
     stopped = None
     try:
         try:
@@ -184,13 +191,14 @@ def process_group() -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
     except RuntimeError as err:
         if isinstance(err, dist.DistError) or _GLOO_PREFIX.match(str(err)):
-            raise _connection_error(group, err) from err
+            raise _connection_error(rank, err) from err
         raise
     if stopped is not None:
         raise stopped
 
 
-def _connect(dist: Any, group: ProcessGroup) -> None:
+def _connect(dist: Any, rank: int) -> Any:
+    """Connects this rank to the others. Returns `ProcessGroup.patient_group`."""
     from datetime import timedelta
 
     import torch
@@ -204,14 +212,15 @@ def _connect(dist: Any, group: ProcessGroup) -> None:
     seconds = _integer_variable("SEGNL_RANK_TIMEOUT_S", TIMEOUT_S)
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+        return dist.new_group(backend="gloo", timeout=timedelta(seconds=RANK0_TIMEOUT_S))
     except (RuntimeError, ValueError) as err:  # ValueError: MASTER_ADDR or MASTER_PORT is missing or malformed
-        raise _connection_error(group, err) from err
+        raise _connection_error(rank, err) from err
 
 
-def _connection_error(group: ProcessGroup, err: Exception) -> MachineError:
+def _connection_error(rank: int, err: Exception) -> MachineError:
     reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:160]
     return MachineError(
-        f"rank {group.rank} lost the others ({reason}); the first rank that failed says why; start the same command "
+        f"rank {rank} lost the others ({reason}); the first rank that failed says why; start the same command "
         "again, a training run resumes from its last checkpoint"
     )
 
