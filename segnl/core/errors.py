@@ -19,8 +19,9 @@ class SegnlError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text, or the name of its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Returns the first line of an error's text without its number and path, or the name of its class."""
+    text = getattr(error, "strerror", None) or str(error)
+    return next(iter(text.strip().splitlines()), type(error).__name__)
 
 
 class StoppedError(SegnlError):

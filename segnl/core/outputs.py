@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segnl.core.errors import ConfigError
+from segnl.core.errors import ConfigError, first_line
 from segnl.core.files import open_regular
 
 _WINDOW = 1 << 16
@@ -70,8 +70,7 @@ def require_own(path: Path, command: str, *, option: str) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise ConfigError(f"{option} {path}: cannot be replaced ({reason}); give another name") from err
+        raise ConfigError(f"{option} {path}: cannot be replaced ({first_line(err)}); give another name") from err
     is_json = content.startswith((b"{", b"["))  # may quote a file of segnl, so that its own first key decides
     if content and not (content.startswith(_json_start(command)) if is_json else mark(command).encode() in content):
         raise ConfigError(

@@ -137,7 +137,6 @@ def _rgb(image: Image.Image, path: Path, advice: str) -> Pixels:
 
 def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> Pixels:
     """Returns the pixels of an image of more than 8 bits a channel, scaled from value_range to 0..255."""
-    _require_range(path, image_format)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
     else:  # PIL has kept the high bytes only
@@ -168,17 +167,12 @@ def _channels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -
     return _require_bands(np.ascontiguousarray(levels), path, image_format.num_bands)
 
 
-def _require_range(path: Path, image_format: ImageFormat) -> tuple[float, float]:
-    """Returns the values that become 0 and 255. Raises FileError where none are set."""
+def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
+    """Scales values from value_range to 0..255."""
     if image_format.value_range is None:
         detail = "image of more than 8 bits a channel; expected 8 bits a channel, or data.value_range, the values that"
         raise FileError(path, "format", f"{detail} become 0 and 255, such as [0, 4095] for 12 bits")
-    return image_format.value_range
-
-
-def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> Pixels:
-    """Scales values from value_range to 0..255."""
-    lowest, highest = _require_range(path, image_format)
+    lowest, highest = image_format.value_range
     if np.isnan(values).any():
         row, column = np.argwhere(np.isnan(values))[0, :2]
         detail = f"pixel (row {row}, column {column}) holds NaN; expected a number: write one into such pixels"

@@ -119,7 +119,7 @@ def _opened(av: ModuleType, file: BinaryIO, path: Path, max_pixels: int) -> Iter
     try:
         container = av.open(file, metadata_errors="ignore", options={"protocol_whitelist": ""})
     except (av.FFmpegError, ValueError, OSError) as err:  # OSError: a broken file sends its reader to a place before it
-        empty = "the file is empty" if path.stat().st_size == 0 else f"cannot be read as a video ({_reason(err)})"
+        empty = "the file is empty" if path.stat().st_size == 0 else f"cannot be read as a video ({first_line(err)})"
         raise DataError(f"{path}: {empty}; export it again") from err
     with container:
         stream = next((stream for stream in container.streams.video), None)
@@ -149,7 +149,7 @@ def _frames(av: ModuleType, stream: Any, path: Path) -> Iterator[tuple[Pixels, i
             yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))), last
             count += 1
     except (av.FFmpegError, OSError) as err:
-        raise DataError(f"{path}: cannot be decoded after frame {count} ({_reason(err)}); export it again") from err
+        raise DataError(f"{path}: cannot be decoded after frame {count} ({first_line(err)}); export it again") from err
 
 
 def _rate(stream: Any) -> Fraction:
@@ -200,7 +200,7 @@ class _VideoWriter:
             yield
         except (self.av.FFmpegError, OSError) as err:
             remedy = "export the video again" if err.errno == errno.EINVAL else "free some space"  # times of no mp4
-            raise MachineError(f"{self.path}: cannot be written ({_reason(err)}); {remedy}") from err
+            raise MachineError(f"{self.path}: cannot be written ({first_line(err)}); {remedy}") from err
 
     def __enter__(self) -> "_VideoWriter":
         return self
@@ -218,7 +218,3 @@ class _VideoWriter:
         finally:
             with suppress(OSError):
                 self.partial.unlink()
-
-
-def _reason(err: Exception) -> str:
-    return getattr(err, "strerror", None) or first_line(err)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segnl.core.arrays import Counts
-from segnl.core.errors import DataError
+from segnl.core.errors import DataError, first_line
 from segnl.core.files import NPZ_FAULTS
 from segnl.core.npz import npz_bytes, read_array
 
@@ -84,8 +84,8 @@ def load_counts(path: Path) -> ScoredCounts:
         if any(len(arrays[name]) not in (0, shape[0]) for name in ("label_digests", "prediction_digests")):
             raise ValueError("digests that are not one for each image")
     except NPZ_FAULTS as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else err
-        raise DataError(f"{path}: cannot be read as counts of segnl score ({reason}); score the masks again") from err
+        detail = f"cannot be read as counts of segnl score ({first_line(err)})"
+        raise DataError(f"{path}: {detail}; score the masks again") from err
     values: dict[str, Any] = {name: arrays[name] for name in _COUNTS}
     values |= {name: tuple(arrays[name].tolist()) for name in _TEXTS}
     return ScoredCounts(source, **values, warnings=tuple(warnings))

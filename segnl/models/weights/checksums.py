@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from segnl.core.errors import CheckpointError
+from segnl.core.errors import CheckpointError, first_line
 from segnl.core.files import read_bytes
 from segnl.models.weights.files import listed
 
@@ -37,8 +37,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[s
     try:
         data = read_bytes(path)
     except (OSError, ValueError) as err:  # ValueError: a NUL in the path
-        reason = getattr(err, "strerror", err)
-        raise CheckpointError(f"{path}: cannot be read ({reason}); give a run's folder or its file") from err
+        raise CheckpointError(f"{path}: cannot be read ({first_line(err)}); give a run's folder or its file") from err
     try:
         safetensors.deserialize(data)
         (length,) = struct.unpack("<Q", data[:8])
