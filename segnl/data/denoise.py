@@ -14,7 +14,7 @@ from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.outputs import marked, require_own
 from segnl.core.progress import Progress
-from segnl.data.reading import read_image
+from segnl.data.reading import DECODER_ERRORS, read_image
 from segnl.ops.non_local_means import Centre, PatchKernel, non_local_means
 
 
@@ -65,11 +65,16 @@ def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) 
 
 def _denoise_file(path: Path, target: Path, settings: DenoiseSettings) -> None:
     pixels = read_image(path)
-    with Image.open(path) as source:
-        kept = {key: source.info[key] for key in ("exif", "icc_profile") if key in source.info}
-        kind = "JPEG" if source.format == "MPO" else source.format  # MPO: a camera's JPEG with more images behind it
-        if source.mode in ("1", "L", "LA"):
-            pixels = pixels[..., :1]
+    try:
+        with Image.open(path) as source:
+            kept = {key: source.info[key] for key in ("exif", "icc_profile") if key in source.info}
+            kind = (
+                "JPEG" if source.format == "MPO" else source.format
+            )  # MPO: a camera's JPEG with more images behind it
+            if source.mode in ("1", "L", "LA"):
+                pixels = pixels[..., :1]
+    except DECODER_ERRORS as err:  # a TIFF that tifffile alone reads
+        raise DataError(f"{path}: a kind of TIFF that is not written; convert the image to PNG or JPEG") from err
     if settings.search is None:
         require_memory(f"{path}: --search whole", pixels.size * (settings.patch**2 + 1) * 4.0)
     try:

@@ -83,3 +83,11 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     path.write_text("text")
     with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
         denoise_files([path], tmp_path / "out", SETTINGS)
+
+
+def test_a_tiff_that_tifffile_alone_reads_is_named(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
+    pixels = np.zeros((7, 11, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match="a kind of TIFF that is not written"):
+        denoise_files([tmp_path / "a.tif"], tmp_path / "out", SETTINGS)
