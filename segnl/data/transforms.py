@@ -354,8 +354,8 @@ def _transform_class(name: str) -> type[Any]:
             return USERS_TRANSFORMS.find(name)
         except ConfigError as err:
             raise ValueError(str(err).removeprefix(f"{USERS_TRANSFORMS.key}: ")) from err
-    if name in ("Normalize", "ToFloat", "ToTensorV2"):
-        raise ValueError(f"transform {name}: crops stay uint8, and the model normalises them; leave it out")
+    if name in _REFUSED:
+        raise ValueError(f"transform {name}: {_REFUSED[name]}")
     known = {ScaledCrop.__name__: ScaledCrop, PhotometricDistortion.__name__: PhotometricDistortion}
     for key, value in vars(A).items():
         if isinstance(value, type) and issubclass(value, Transform) and not key.startswith(_NOT_IN_A_LIST):
@@ -365,5 +365,14 @@ def _transform_class(name: str) -> type[Any]:
     return known[name]
 
 
+_REFUSED = {
+    **dict.fromkeys(
+        ("Normalize", "ToFloat", "ToTensorV2"), "crops stay uint8, and the model normalises them; leave it out"
+    ),
+    **dict.fromkeys(
+        ("FrequencyMasking", "TimeMasking"), "fills the label with class 0; write XYMasking, which takes fill_mask"
+    ),
+    "Morphological": "lets the class with the larger or smaller id grow in the label; leave it out",
+}
 _NOT_IN_A_LIST = ("Base", "Basic", "Compose", "Dual", "ImageOnly", "Transform3D", "ReplayCompose", "Lambda")
 """Beginnings of the names of base classes, and of what needs Python functions."""

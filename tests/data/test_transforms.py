@@ -3,6 +3,7 @@ import pickle
 import random
 from pathlib import Path
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.data.loader import BatchPlan, train_batches
 from segnl.data.sample import Sample
-from segnl.data.transforms import PhotometricDistortion, ScaledCrop, TrainTransform
+from segnl.data.transforms import PhotometricDistortion, ScaledCrop, TrainTransform, transform_entry
 from segnl.runs.recipe import compose, load_recipe
 
 PAD = (124, 116, 104)
@@ -255,6 +256,31 @@ def test_a_transform_that_moves_the_image_moves_the_label_and_fills_it_with_igno
         assert mixed.sum() < 2 * (60 + 80), "the image is filled there, but for the pixels along its border"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_transform_depends_on_the_order_of_class_ids():
+    label = np.kron(np.random.default_rng(0).integers(0, 3, (6, 8)), np.ones((10, 10))).astype(np.uint8)
+    label[:5] = 255
+    image = np.repeat((label[..., None] + 1) * 60, 3, axis=2).astype(np.uint8)
+    renamed = np.arange(256, dtype=np.uint8)
+    renamed[:3] = 2, 3, 1
+    num_tried = 0
+    # MaskDropout removes connected areas that are not 0; the others ask for boxes, volumes or more images.
+    apart = {"MaskDropout", "BBoxSafeRandomCrop", "CoarseDropout3D", "CubicSymmetry", "Mosaic", "OverlayElements"}
+    dual = {name for name, value in vars(A).items() if isinstance(value, type) and issubclass(value, A.DualTransform)}
+    for name in dual - apart - {"RandomCropNearBBox"}:
+        arguments = {"x_max": 60, "y_max": 50} if name == "Crop" else {}
+        try:
+            augment = [transform_entry({name: {"p": 1} | arguments})]
+        except ValueError:  # a base class, refused, or with arguments that have no default
+            continue
+        make = transform(augment=augment, crop_hw=(60, 80))
+        for index in range(2):
+            crop, of_renamed = (make(Sample(image, ids, "a"), 0, index).label for ids in (label, renamed[label]))
+            np.testing.assert_array_equal(renamed[crop], of_renamed, err_msg=name)
+        num_tried += 1
+    assert num_tried > 25
+
+
 @pytest.mark.parametrize("hw", [(3, 500), (7, 11), (29, 31)])
 @pytest.mark.parametrize("augment", [[], ["ScaledCrop"], [{"Resize": {"height": 20, "width": 9}}]])
 def test_crops_of_any_list_have_the_crop_size(augment, hw):
@@ -314,6 +340,8 @@ def test_listed_transforms_give_the_same_batches_with_any_number_of_workers_and_
         ("OneOf", "transform OneOf: transforms: expected a list of transforms"),
         ("{OneOf: {transforms: [{Rotat: {}}]}}", "unknown transform 'Rotat'; did you mean 'Rotate'?"),
         ("ToTensorV2", "the model normalises them; leave it out"),
+        ("FrequencyMasking", "transform FrequencyMasking: fills the label with class 0; write XYMasking"),
+        ("Morphological", "lets the class with the larger or smaller id grow in the label; leave it out"),
         ("Compose", "unknown transform 'Compose'"),
         ("a.", "unknown transform 'a.'"),
         ('"../x"', "unknown transform '../x'"),
