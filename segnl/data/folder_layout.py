@@ -13,7 +13,7 @@ from shlex import quote
 import numpy as np
 
 from segnl.core import IGNORE
-from segnl.core.archives import archive_of, bytes_of, folders_in, is_file, is_folder
+from segnl.core.archives import archive_of, folders_in, is_file, is_folder, text_lines
 from segnl.core.config import JSONDict
 from segnl.core.errors import DataError
 from segnl.core.find_files import find_files, name_text
@@ -634,7 +634,7 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[st
 
 def _lines(path: Path) -> list[str]:
     """Returns the lines of a text file; none where there is no such file."""
-    return re.split("\r\n|\r|\n", bytes_of(path).decode("utf-8-sig", "replace")) if is_file(path) else []
+    return text_lines(path, "names of classes") if is_file(path) else []
 
 
 def _plan_size(plan: FolderPlan, images: Sequence[Path]) -> None:

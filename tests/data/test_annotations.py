@@ -323,8 +323,47 @@ def test_a_yolo_class_number_that_stands_there_twice_is_refused(tmp_path):
 
 def test_labels_txt_gives_the_order_of_labelmes_classes(tmp_path):
     write_labelme(tmp_path, [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}])
-    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ncar\n")
+    (tmp_path / "labels.txt").write_text("\ufeff__ignore__\r\n_background_\r\ncat\r\ncar\r\n", newline="")
     assert find(labelme, tmp_path).class_names == ["background", "cat", "car"]
+    (tmp_path / "labels.txt").write_text("cat\ncar\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"labels\.txt: cannot be read \(not UTF-8 text\); expected a class a line"):
+        find(labelme, tmp_path)
+
+
+@pytest.mark.parametrize("image_path", ["../images/b.jpg", "..\\images\\b.jpg"])
+def test_labelmes_files_may_lie_in_a_folder_of_their_own(image_path, tmp_path):
+    write_image(tmp_path / "images" / "b.jpg")
+    (tmp_path / "json").mkdir()
+    square = [{"label": "cat", "points": [[0, 0], [9, 0], [9, 9]]}]
+    write_labelme(tmp_path, square, imagePath=image_path).rename(tmp_path / "json" / "b.json")
+    assert [image.path.name for image in find(labelme, tmp_path).images] == ["b.jpg"]
+    write_labelme(tmp_path, square, imagePath="b.jpg").rename(tmp_path / "json" / "c.json")
+    with pytest.raises(DataError, match=r"c\.json: imagePath: 'b\.jpg' is not there, .*; put both into one folder"):
+        find(labelme, tmp_path)
+
+
+def test_yolo_paths_of_windows_are_read_and_those_of_another_machine_refused(tmp_path):
+    polygon = "0 0 0 1 0 1 1"
+    write_yolo(tmp_path, polygon, "path: C:\\x\ntrain: images\\train\nnames: [car, cat]\n")
+    assert len(find(yolo, tmp_path).images) == 1
+    (tmp_path / "list.txt").write_text("images\\train\\a.jpg\n")
+    write_yolo(tmp_path, polygon, "train: list.txt\nnames: [car, cat]\n")
+    assert len(find(yolo, tmp_path).images) == 1
+    (tmp_path / "list.txt").write_text("/content/x/images/train/a.jpg\n")
+    with pytest.raises(DataError, match=r"list\.txt: .* its paths may be relative to it, such as images/train/a\.jpg"):
+        find(yolo, tmp_path)
+    write_yolo(tmp_path, polygon, "train: /content/x/images/train\nnames: [car, cat]\n")
+    with pytest.raises(
+        DataError, match=r"is not in .*; write it relative to data\.yaml, such as images/train, or give"
+    ):
+        find(yolo, tmp_path)
+
+
+def test_coco_names_with_other_folders_than_the_images_are_refused_with_what_to_correct(tmp_path):
+    images = [{"id": 7, "file_name": "images\\1/a.jpg", "height": HW[0], "width": HW[1]}]
+    write_coco(tmp_path, [{"category_id": 3, "segmentation": {"size": HW, "counts": [37, 37, 51 * 37]}}], images=images)
+    with pytest.raises(DataError, match=r"none of its images .*1/a\.jpg; correct the folders in these names, or give"):
+        find(coco, tmp_path)
 
 
 def test_class_names_fit_into_a_line_of_the_table(tmp_path):

@@ -168,4 +168,5 @@ def images_by_name(files: Iterable[Path], suffixes: Sequence[str]) -> Mapping[st
 def require_images(images: Sequence[AnnotatedImage], path: Path, example: str) -> None:
     """Raises DataError where none of the annotated images is there."""
     if not images:
-        raise DataError(f"{path}: none of its images is in the folder, such as {example}; give the folder of both")
+        advice = "correct the folders in these names, or give the folder of both"
+        raise DataError(f"{path}: none of its images is in the folder, such as {example}; {advice}")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from segnl.core import IGNORE
-from segnl.core.archives import bytes_of, is_file
+from segnl.core.archives import is_file, text_lines
 from segnl.core.arrays import Ids
 from segnl.core.errors import DataError
 from segnl.data.annotations.base import (
@@ -67,18 +68,18 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
     ]
     parsed = [(path, _parse(path)) for path in candidates]
     class_file = root / "labels.txt"
-    lines = bytes_of(class_file).decode("utf-8", "replace").splitlines() if is_file(class_file) else []
+    lines = text_lines(class_file, "a class a line") if is_file(class_file) else []
     listed = [name for line in lines if (name := line.strip()) and name != IGNORED]
     used = {shape.label for _, content in parsed for shape in content.shapes}
     unlisted = sorted(used - {IGNORED} - set(listed))
     classes, ids = ids_of([*listed, *unlisted])
     images = []
     for path, content in parsed:
-        named = path.parent / content.imagePath.replace("\\", "/")
+        named = Path(os.path.normpath(path.parent / content.imagePath.replace("\\", "/")))
         image = named if named in present else beside.get(path.with_suffix(""))
         if image is None:
             detail = f"imagePath: '{content.imagePath}' is not there, nor an image of the name {path.stem}"
-            raise DataError(f"{path}: {detail}; put the image beside it")
+            raise DataError(f"{path}: {detail}; put both into one folder")
         images.append(AnnotatedImage(image, split_of(root, image), partial(_draw, path, image, content, ids)))
     notes = [f"left out: {num} images without a JSON file"] if (num := len(present) - len(images)) > 0 else []
     sources = [path for path, _ in parsed] + [class_file] * bool(listed)

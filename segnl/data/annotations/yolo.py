@@ -102,7 +102,8 @@ def _images(root: Path, path: Path, settings: JSONDict, split: str, files: Seque
         if target is None:
             if split == "test":  # often named without being exported
                 continue
-            raise DataError(f"{path}: {split}: '{place}' is not in {root}; give the folder that holds data.yaml and it")
+            advice = f"write it relative to {path.name}, such as images/train, or give the folder that holds both"
+            raise DataError(f"{path}: {split}: '{place}' is not in {root}; {advice}")
         if is_folder(target):
             own = [file for file in files if file.is_relative_to(target)]
         else:
@@ -110,19 +111,20 @@ def _images(root: Path, path: Path, settings: JSONDict, split: str, files: Seque
             listed = [(line.strip(), _resolve(root, settings, line.strip(), target.parent)) for line in lines]
             missing = next((line for line, file in listed if line and file is None), None)
             if missing is not None:
-                raise FileError(target, "missing", f"'{missing}' is not in {root}; correct the list")
+                advice = "correct the list; its paths may be relative to it, such as images/train/a.jpg"
+                raise FileError(target, "missing", f"'{missing}' is not in {root}; {advice}")
             own = [file for line, file in listed if line and file is not None]
         out |= dict.fromkeys(file for file in own if file.suffix.lower() in IMAGE_SUFFIXES)
     return list(out)
 
 
 def _resolve(root: Path, settings: JSONDict, place: str, *bases: Path) -> Path | None:
-    """Returns the file or folder inside `root` that a path of data.yaml means; None where there is none.
+    r"""Returns the file or folder inside `root` that a path of data.yaml means; None where there is none.
 
-    Exports are moved: `path` is often of another machine, and `../train` often means `train`.
+    Exports are moved: `path` is often of another machine, `../train` often means `train`, and Windows writes `\`.
     """
     for base in (root / str(settings.get("path") or "."), root, *bases):
-        for text in (place, place.lstrip("./")):
+        for text in (place, plain := place.replace("\\", "/"), plain.lstrip("./")):
             target = Path(os.path.normpath(base / text))
             with suppress(OSError):  # a name that is too long for any file
                 if target.is_relative_to(root) and (is_folder(target) or is_file(target)):
