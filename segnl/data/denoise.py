@@ -68,9 +68,8 @@ def _denoise_file(path: Path, target: Path, settings: DenoiseSettings) -> None:
     try:
         with Image.open(path) as source:
             kept = {key: source.info[key] for key in ("exif", "icc_profile") if key in source.info}
-            kind = (
-                "JPEG" if source.format == "MPO" else source.format
-            )  # MPO: a camera's JPEG with more images behind it
+            # MPO is a camera's JPEG with more images behind it.
+            kind = "JPEG" if source.format == "MPO" else source.format
             if source.mode in ("1", "L", "LA"):
                 pixels = pixels[..., :1]
     except DECODER_ERRORS as err:  # a TIFF that tifffile alone reads

@@ -189,9 +189,7 @@ def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool)
     try:
         with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:
             pictures = [series for series in tiff.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
-            if len(pictures) != 1:
-                detail = f"holds {len(pictures)} pages or frames; expected one image"
-                raise FileError(path, "format", f"{detail}: save each as a file of its own")
+            _require_one(path, len(pictures))
             shape, axes, page = pictures[0].shape, pictures[0].axes, pictures[0].keyframe
             if page.photometric > 2 or page.dtype.kind not in "buif" or 1 < page.bitspersample < 8:
                 kind = f"interpretation {page.photometric:d}, {page.bitspersample} bits and type {page.dtype}"
@@ -291,6 +289,12 @@ def _require_few_pixels(path: Path, hw: tuple[int, int], max_pixels: int) -> Non
     if not 0 < hw[0] * hw[1] <= max_pixels:
         detail = f"has {hw[0]}x{hw[1]} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
         raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
+
+
+def _require_one(path: Path, num_pages: int) -> None:
+    if num_pages != 1:
+        detail = f"holds {num_pages} pages or frames; expected one image: save each as a file of its own"
+        raise FileError(path, "format", detail)
 
 
 def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -404,10 +408,7 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
         is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
         is_tiff = image.format == "TIFF"
         if num_bands <= MOST_BANDS_OF_PIL or not is_tiff:
-            pages = _num_pages(image)
-            if pages > 1:
-                detail = f"holds {pages} pages or frames; expected one image"
-                raise FileError(path, "format", f"{detail}: save each as a file of its own")
+            _require_one(path, _num_pages(image))
         if is_tiff and (num_bands > MOST_BANDS_OF_PIL or not _is_plain_tiff(image)):
             raise UnidentifiedImageError
         if is_label:
