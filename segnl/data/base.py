@@ -269,8 +269,7 @@ class SegmentationData:
             raise ConfigError(
                 f"data.frames: {self.cfg.frames}, but data set '{self.cfg.name}': {reason}; leave it at 1"
             )
-        # The whole path of a folder, where `folder` in data.group means its name: each split may hold a clip `01`.
-        groups = None if setting == "folder" else image_groups(self, images)
+        groups = image_groups(self, images)
         return neighbours_of(images, groups or [str(path.parent) for path in images.values()], self.cfg.frames)
 
     def _refuse_unread_keys(self) -> None:

@@ -1,5 +1,6 @@
 """Groups of a data set's images that resemble each other, such as the frames of one drive. Imports no torch."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def image_groups(data: "SegmentationData", images: Mapping[str, Path] | None = N
         setting = data.group if is_matched else "image"
     if setting == "folder" and "*" not in (data.cfg.image_folder or ""):
         paths = map(data.image_path, range(len(sample_ids))) if images is None else images.values()
-        return [path.parent.name for path in paths]
+        return [os.path.relpath(path.parent, data.root) for path in paths]
     return None if setting is None else named_groups(setting, sample_ids, lists=data.root)
 
 

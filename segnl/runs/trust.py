@@ -4,15 +4,13 @@ To import a module is to run its code, and a checkpoint may come from anybody: i
 it. So a dotted name from a checkpoint is imported only if the user names the module too, or has imported it already.
 """
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from segnl.core.components import is_dotted
 from segnl.core.config import JSONDict
 from segnl.core.errors import CheckpointError
-
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def require_trusted_modules(recipe: JSONDict, trusted: Sequence[str], *, file: str) -> None:
@@ -45,7 +43,7 @@ def untrusted_modules(recipe: JSONDict, trusted: Sequence[str] = ()) -> list[str
 
 def dotted_names(recipe: JSONDict) -> list[str]:
     """Returns the modules that `recipe` names, sorted."""
-    return sorted({name for name in _names(recipe) if _DOTTED.fullmatch(name)})
+    return sorted({name for name in _names(recipe) if is_dotted(name)})
 
 
 def _names(value: Any, *, lists_name_components: bool = True) -> Iterator[str]:

@@ -55,7 +55,11 @@ def test_a_pattern_that_a_name_does_not_match_is_one_line_with_the_name():
 
 
 def test_a_folder_is_a_group(tmp_path):
-    assert image_groups(data("folder", root=tmp_path)) == ["0001TP", "0001TP", "0016E5"]
+    folders = image_groups(data("folder", root=tmp_path))
+    assert folders[0] == folders[1] != folders[2]
+    images = {name: tmp_path / f"{name}.png" for name in ("site1/cam1/a", "site1/cam1/b", "site2/cam1/a")}
+    folders = image_groups(data("folder", root=tmp_path), images)
+    assert folders == ["site1/cam1", "site1/cam1", "site2/cam1"]
 
 
 def test_a_list_names_the_group_of_each_sample(tmp_path):

@@ -64,6 +64,12 @@ def stranger(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize("letter", ["\u2118", "h\u00b7d", "\u212e"])
+def test_a_module_is_told_by_the_rule_that_imports_it(letter):
+    """Python takes letters that `\\w` of `re` does not."""
+    assert untrusted_modules({"model": {"head": {"name": f"stranger.{letter}"}}}) == [f"stranger.{letter}"]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_no_component_of_a_checkpoint_is_imported_unless_the_user_names_it(folder, stranger, place):
     checkpoint = load_checkpoint(checkpoints_of(folder)[0])
