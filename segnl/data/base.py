@@ -443,9 +443,13 @@ class SegmentationData:
         image = self.read_frames(i)
         if not self.has_labels:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), self.sample_ids[i])
-        raw = self.read_ids(i)
-        require_same_size(self._images[i], image.shape[:2], self._labels[i], raw.shape[:2])
-        return Sample(image, self.table.to_train(raw, str(self._labels[i])), self.sample_ids[i])
+        label = self.read_train_ids(i)
+        require_same_size(self._images[i], image.shape[:2], self._labels[i], label.shape[:2])
+        return Sample(image, label, self.sample_ids[i])
+
+    def read_train_ids(self, i: int) -> Pixels:
+        """Reads the label of pair `i` alone, train ids u8 `H W`. Raises DataError as `read`."""
+        return self.table.to_train(self.read_ids(i), str(self.label_path(i)))
 
 
 def require_same_size(image: Path, image_hw: tuple[int, ...], label: Path, label_hw: tuple[int, ...]) -> None:

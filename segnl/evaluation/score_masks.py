@@ -26,7 +26,7 @@ from segnl.labels.table import ClassTable
 from segnl.metrics.confusion import joint_counts, mean_of_defined, metrics_dict, number_or_none, ratio
 from segnl.metrics.definitions import DEFINITIONS, PublishedScore, definition_scores, published_score, with_long_side
 from segnl.metrics.mask_counts import ImageCounts, MaskCounts
-from segnl.metrics.scored_counts import ScoredCounts
+from segnl.metrics.scored_counts import ScoredCounts, mask_digest
 from segnl.metrics.strata import boundary_counts, boundary_width
 
 LONG_SIDES_PX = tuple(own.long_side_px for own in DEFINITIONS if own.long_side_px is not None)
@@ -265,8 +265,8 @@ def _count(reader: PairReader, label_mask: Mask, prediction_mask: Mask) -> _Imag
         boundary=boundary_counts(prediction, label, boundary_width(label.shape), k),
         resized=resized,
         raw=joint_counts(pair.raw, label),
-        label_digest=_digest(label),
-        prediction_digest=_digest(prediction),
+        label_digest=mask_digest(label),
+        prediction_digest=mask_digest(prediction),
         was_resized=pair.was_resized,
     )
 
@@ -274,8 +274,3 @@ def _count(reader: PairReader, label_mask: Mask, prediction_mask: Mask) -> _Imag
 def _matrix(prediction: Pixels, label: Pixels, num_classes: int) -> Counts:
     ids = [*range(num_classes), IGNORE]
     return joint_counts(prediction, label)[np.ix_(ids, ids)]
-
-
-def _digest(ids: Pixels) -> str:
-    """Returns 16 hex digits for train ids `H W` and their size."""
-    return hashlib.sha256(str(ids.shape).encode() + ids.tobytes()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segnl.core.arrays import Counts
+from segnl.core.arrays import Counts, Pixels
 from segnl.core.errors import DataError, first_line
 from segnl.core.files import NPZ_FAULTS
 from segnl.core.npz import npz_bytes, read_array
@@ -41,6 +41,11 @@ class ScoredCounts:
     label_digests: tuple[str, ...]
     prediction_digests: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+
+def mask_digest(ids: Pixels) -> str:
+    """Returns 16 hex digits for train ids `H W` and their size."""
+    return hashlib.sha256(str(ids.shape).encode() + ids.tobytes()).hexdigest()[:16]
 
 
 def counts_path(json_file: Path) -> Path:

@@ -71,7 +71,7 @@ def conditions(models: Mapping[str, Sequence[Training | None]]) -> list[Conditio
         if name not in unknown
     }
     keys = _differing_by_aspect(known)
-    scored = Condition("scored images, their labels, the classes", "equal", "compared image by image")
+    scored = Condition("labels of the scored images, classes", "equal", "compared image by image")
     by_recipe = [_condition(aspect, keys[aspect], known, unknown) for aspect in ASPECTS]
     return [scored, *by_recipe, _seeds(known, unknown), *_batches(known, unknown)]
 

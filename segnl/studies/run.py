@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from segnl.core.archives import sha256_of
-from segnl.core.errors import ConfigError, SegnlError
+from segnl.core.errors import ConfigError, DataError, SegnlError
 from segnl.core.files import ensure_writable, read_json, run_lock, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
 from segnl.core.outputs import marked
 from segnl.core.result_cache import digest_of
 from segnl.core.run_log import read_log
+from segnl.data.base import SegmentationData
+from segnl.data.digest import content_digest
 from segnl.evaluation.evaluate_run import EvaluationRequest, evaluate_run
 from segnl.runs.build import build_data, build_model, device_of
 from segnl.runs.checkpoint import newest_checkpoint
@@ -56,6 +59,7 @@ def compare(
     with run_lock(study.folder):
         _claim_folder(study)
         recorded_looks(study.folder)  # said before the work begins if it is damaged
+        _require_same_split(study)
         if study.search is not None and study.search.chosen is None:
             search_rates(study, num_jobs=num_jobs, engine=engine)
             study = load_study(config, overrides=overrides)
@@ -113,6 +117,37 @@ def _claim_folder(study: Study) -> None:
             f"{study.file}: {study.folder} holds the study of {other}, another file of the same name; rename one"
         )
     write_atomic(note, json.dumps(own, indent=1).encode())
+
+
+def _require_same_split(study: Study) -> None:
+    """Raises DataError for a head that would be scored on other images, labels or classes than the first."""
+    split, first = study.cfg.split, study.runs[0]
+    by_data = {run.recipe.data.model_dump_json(): run for run in reversed(study.runs)}
+    if len(by_data) == 1:
+        return
+    expected = build_data(first.recipe, split)
+    for run in by_data.values():
+        data = build_data(run.recipe, split)
+        if content_digest(data) == content_digest(expected):
+            continue
+        if data.table.names != expected.table.names:
+            differing = "classes"
+        elif data.sample_ids != expected.sample_ids:
+            differing = f"images, such as '{min({*data.sample_ids} ^ {*expected.sample_ids})}'"
+        elif other := next((name for i, name in enumerate(data.sample_ids) if _differ(data, expected, i)), None):
+            differing = f"labels, such as that of '{other}'"
+        elif not any(key.partition(".")[0] == "data" for key in study.cfg.varies):
+            differing = "images under the same names"
+        else:
+            continue
+        raise DataError(
+            f"{study.file}: heads.{run.head}: split {split} of {data.root} has other {differing}, than that of "
+            f"heads.{first.head}; heads are compared on the same images and labels: give both the same"
+        )
+
+
+def _differ(data: SegmentationData, other: SegmentationData, i: int) -> bool:
+    return not np.array_equal(data.read_train_ids(i), other.read_train_ids(i))
 
 
 def search_rates(study: Study, *, num_jobs: int = 1, engine: str = "local") -> None:

@@ -174,7 +174,7 @@ def test_several_files_a_model_give_the_full_interval(tmp_path: Path) -> None:
 
 def test_what_was_not_controlled_is_listed_as_not_known(two: list[str]) -> None:
     lines = condition_lines(compare_scored(two).conditions)
-    assert lines[0] == ("equal", "scored images, their labels, the classes")
+    assert lines[0] == ("equal", "labels of the scored images, classes")
     (state, text) = lines[1]
     assert state == "not known"
     assert text == "everything about training and inference (nothing is recorded for weak, strong)"

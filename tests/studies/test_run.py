@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnl.core.errors import ConfigError, StoppedError
+from segnl.core.errors import ConfigError, DataError, StoppedError
 from segnl.core.result_cache import read_record, write_record
 from segnl.core.run_log import read_log
 from segnl.studies import run as run_module
@@ -92,6 +92,38 @@ def test_a_run_that_has_lost_its_log_has_no_curve_and_everything_else(copied):
     compare(copied / "tiny.yaml", copied / "again.json")
     assert json.loads((copied / "again.json").read_text())["pairs"] == before["pairs"]
     assert (copied / "checkpoints/tiny/report.html").exists()
+
+
+def _turn(path):
+    Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "varies", "says"),
+    [
+        (lambda m: None, "model.head", None),
+        (lambda m: _turn(m / "images/val/frame1.png"), "model.head", "other images under the same names"),
+        (lambda m: _turn(m / "images/val/frame1.png"), "data", None),
+        (lambda m: _turn(m / "labels/val/frame1.png"), "data", "other labels, such as that of 'frame1'"),
+        (
+            lambda m: [(m / kind / "val/frame1.png").unlink() for kind in ("images", "labels")],
+            "data",
+            "other images, such as 'frame1'",
+        ),
+    ],
+)
+def test_heads_that_would_be_scored_on_other_images_are_refused(
+    tiny_config, tiny_data, tmp_path, monkeypatch, change, varies, says
+):
+    shutil.copytree(tiny_data, tmp_path / "other")
+    change(tmp_path / "other")
+    (tmp_path / "st.yaml").write_text(
+        f"base: {tiny_config.name}\nvaries: [{varies}]\nheads: {{a: {{}}, b: {{data: {{root: {tmp_path / 'other'}}}}}}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "train_all", lambda *_, **__: (_ for _ in ()).throw(StoppedError("trains")))
+    with pytest.raises(StoppedError if says is None else DataError, match=says or "trains"):
+        compare(tmp_path / "st.yaml")
 
 
 def test_a_run_is_not_written_through_a_link(study_file, tmp_path):
