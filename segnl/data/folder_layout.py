@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
@@ -19,7 +20,7 @@ from segnl.core.errors import DataError
 from segnl.core.find_files import find_files, name_text
 from segnl.core.seeds import seed_for
 from segnl.data.annotations import coco, huggingface, labelme, yolo
-from segnl.data.annotations.base import AnnotatedImage, Annotations
+from segnl.data.annotations.base import AnnotatedImage, Annotations, split_in
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
@@ -32,7 +33,7 @@ from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, means_no
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
     *("ground_truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass", "targets", "semantic"),
-    *("annotated", "labelled", "labeled", "truth", "truths", "anno", "annos"),
+    *("annot", "annotated", "labelled", "labeled", "truth", "truths", "anno", "annos"),
     DRAWN_LABELS,
 )
 IMAGE_WORDS = (
@@ -43,8 +44,8 @@ LABEL_ENDS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentat
 IMAGE_ENDS = ("_image", "_img", "_rgb", "_sat", "_leftimg8bit")
 FOREIGN = {
     ".arrow": "a Hugging Face data set as save_to_disk writes it: write it with to_parquet",
-    ".json": "annotations, but neither LabelMe nor COCO with outlines (boxes have none): export masks as PNG instead",
     ".txt": "YOLO labels: these need a data.yaml with names, train and val",
+    ".json": "annotations, but neither LabelMe nor COCO with outlines (boxes have none): export masks as PNG instead",
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
@@ -55,6 +56,11 @@ VOC_NAMES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 VOC_SAMPLE = re.compile(r"20\d\d_\d{6}")
+_WORD = re.compile("(?:train|val|test)(?=annot)|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+"""Words of a folder's name: SegmentationClassPNG, train_masks, trainannot (SegNet's CamVid)."""
+_ALL_WORDS = {*LABEL_WORDS, *IMAGE_WORDS}
+_INSTANCES = re.compile("instance|object|panoptic", re.IGNORECASE)
+MAX_TEMPLATES = 16
 MAX_LABELS = 5000
 """Labels that are looked at; of more, that many spread evenly."""
 MAX_COLOURS = 64
@@ -208,62 +214,65 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     return plan
 
 
-def _look_at(root: Path, path: Path, *, by_words: bool) -> _Found:
-    """by_words: a folder such as train_masks or "my images" is told by the words in its name too."""
-    parts = path.relative_to(root).parts[:-1]
-    split, depth, is_label = None, 0, None
-    template = list(parts)
-    for index, part in enumerate(parts):
-        word = part.lower()
-        of_split = next((name for name, words in SPLIT_WORDS.items() if word in words), None)
-        if of_split is not None and split is None:
-            split, depth, template[index] = part, index + 1, "{split}"
-        elif word in LABEL_WORDS or word in IMAGE_WORDS:
-            is_label, depth = word in LABEL_WORDS, max(depth, index + 1)
-    if is_label is None and by_words:
-        for index, part in enumerate(parts):
-            words = re.split(r"[\W_\d]+", part.lower())
-            if {*words} & {*LABEL_WORDS, *IMAGE_WORDS}:
-                is_label, depth = not {*words}.isdisjoint(LABEL_WORDS), max(depth, index + 1)
-                own_split = next((word for word in words if any(word in own for own in SPLIT_WORDS.values())), None)
-                if own_split is not None and split is None:
-                    start = part.lower().index(own_split)
-                    split = part[start : start + len(own_split)]
-                    template[index] = part[:start] + "{split}" + part[start + len(own_split) :]
-                break
+def _look_at(root: Path, path: Path, *, by_words: bool, splits_by_words: bool) -> _Found:
+    template, split, is_label = _folder(path.relative_to(root).parts[:-1], by_words, splits_by_words)
     if is_label is None:
-        is_label = path.suffix.lower() in LABEL_SUFFIXES and path.stem.lower().endswith(LABEL_ENDS)
-    return _Found(path, str(PurePosixPath(*template[:depth])), split, is_label)
+        ends = (*LABEL_ENDS, *IMAGE_SUFFIXES)  # a.jpg.png is the label of a.jpg
+        is_label = path.suffix.lower() in LABEL_SUFFIXES and path.stem.lower().endswith(ends)
+    return _Found(path, template, split, is_label)
+
+
+@lru_cache(4096)
+def _folder(parts: tuple[str, ...], by_words: bool, splits_by_words: bool) -> tuple[str, str | None, bool | None]:
+    """Returns the template and the split of a folder, and whether it is called as one of labels or one of images.
+
+    by_words, splits_by_words: a folder such as train_masks or "my images", or uavid_train, is told by the words in its
+    name too, the nearest to the file first.
+    """
+    words_of = [{part.lower(), *(word.lower() for word in _WORD.findall(part))} for part in parts]
+    exact = [i for i, part in enumerate(parts) if part.lower() in _ALL_WORDS]
+    told = exact or [i for i, words in enumerate(words_of) if by_words and words & _ALL_WORDS]
+    at = [i for i, part in enumerate(parts) if any(part.lower() in words for words in SPLIT_WORDS.values())][:1]
+    if not at and splits_by_words:
+        own = [i for i, words in enumerate(words_of) if by_words or not words & _ALL_WORDS]
+        at = [i for i in own if split_in(" ".join(sorted(words_of[i])))][-1:]
+    template, split = list(parts), None
+    for i in at:
+        has_word = words_of[i] & _ALL_WORDS
+        split = next(word for word in _WORD.findall(parts[i]) if split_in(word)) if has_word else parts[i]
+        template[i] = parts[i].replace(split, "{split}", 1)
+    is_label = not words_of[told[-1]].isdisjoint(LABEL_WORDS) if told else None
+    return str(PurePosixPath(*template[: max((*told, *at), default=-1) + 1])), split, is_label
 
 
 def _pairs(root: Path, files: Sequence[Path]) -> _Pairs:
     """Raises DataError for no pairs, saying what is there."""
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    try:
-        return _paired(root, files, [_look_at(root, path, by_words=False) for path in pictures])
-    except DataError:
-        return _paired(root, files, [_look_at(root, path, by_words=True) for path in pictures])
+    for by_words in (False, True):
+        found = [
+            [_look_at(root, path, by_words=by_words, splits_by_words=splits_by_words) for path in pictures]
+            for splits_by_words in (True, False)
+        ]
+        found = found[: 1 + (found[0] != found[1])]
+        pairs = max((_paired(root, items) for items in found), key=lambda own: len(own[0]))
+        if pairs[0]:
+            return pairs
+    raise DataError(f"{root}: {_no_pairs(root, files)}")
 
 
-def _paired(root: Path, files: Sequence[Path], found: Sequence[_Found]) -> _Pairs:
+def _paired(root: Path, found: Sequence[_Found]) -> _Pairs:
     labels = [item for item in found if item.is_label]
     images = [item for item in found if not item.is_label]
     data: JSONDict = {}
     if not labels:  # a.jpg and a.png side by side
         others = Counter(suffix for item in found if (suffix := item.path.suffix.lower()) != ".png")
         labels = [item for item in found if item.path.suffix.lower() == ".png"]
-        if not (others and labels):
-            raise DataError(f"{root}: {_no_pairs(root, files)}")
-        image_suffix = others.most_common(1)[0][0]
+        image_suffix = others.most_common(1)[0][0] if others else ""
         images = [item for item in found if item.path.suffix.lower() == image_suffix]
         data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
-    if not images:
-        raise DataError(f"{root}: {_no_pairs(root, files)}")
     joined = _with_wildcards(images), _with_wildcards(labels)
-    candidates = [_of_one_template(root, *items) for items in ((images, labels), joined)]
+    candidates = [_of_two_templates(root, *items) for items in ((images, labels), joined)]
     images_by_id, labels_by_id, layout = max(candidates, key=lambda pairs: len(pairs[0]))
-    if not images_by_id:
-        raise DataError(f"{root}: {_no_pairs(root, files)}")
     return images_by_id, labels_by_id, data | layout
 
 
@@ -271,7 +280,7 @@ def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
     """Gives the files of cam1/images, cam2/images ... the template */images."""
     alike: dict[tuple[str, ...], list[list[str]]] = {}
     for parts in (template.split("/") for template in sorted({item.template for item in items})):
-        above = (part if part == "{split}" else "*" for part in parts[:-1])
+        above = (part if "{split}" in part else "*" for part in parts[:-1])
         alike.setdefault((*above, parts[-1]), []).append(parts)
     joined = {
         "/".join(parts): "/".join(names[0] if len({*names}) == 1 else "*" for names in zip(*group, strict=True))
@@ -281,47 +290,53 @@ def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
     return [replace(item, template=joined[item.template]) for item in items]
 
 
-def _of_one_template(root: Path, images: Sequence[_Found], labels: Sequence[_Found]) -> _Pairs:
-    """Pairs the images and labels of the template that most have."""
-    templates = [Counter(item.template for item in items).most_common(1)[0][0] for items in (images, labels)]
-    images, labels = (
-        [item for item in items if item.template == template]
-        for items, template in zip((images, labels), templates, strict=True)
-    )
-    ends = _ends(images, labels, root)
-    data = dict(zip(("image_folder", "label_folder"), templates, strict=True))
-    data |= {key: end for key, end in zip(("image_suffix", "label_suffix"), ends, strict=True) if end}
-    images_by_id = {_sample_id(item, root, ends[0]): item for item in images}
-    labels_by_id = {_sample_id(item, root, ends[1]): item for item in labels}
-    common = images_by_id.keys() & labels_by_id.keys()
-    return {key: images_by_id[key] for key in common}, {key: labels_by_id[key] for key in common}, data
+def _of_two_templates(root: Path, images: Sequence[_Found], labels: Sequence[_Found]) -> _Pairs:
+    """Pairs the images and labels of the two templates, and ends of stems, that have most sample ids in common.
 
-
-def _sample_id(item: _Found, root: Path, end: str) -> str:
-    template, parts = PurePosixPath(item.template).parts, item.path.relative_to(root).parts
-    names = [part for part, own in zip(parts, template, strict=False) if own == "*"]
-    below = PurePosixPath(*names, *parts[len(template) :]).with_suffix("")
-    return name_text(f"{item.split or ''}:{str(below).removesuffix(end)}")
-
-
-def _ends(images: Sequence[_Found], labels: Sequence[_Found], root: Path) -> tuple[str, str]:
-    """Returns what the stems of images and of labels end in after what they share, of the pairs of ends with most
-    samples in common.
+    Of several, labels of ids are before colours, and instances last.
     """
-    best, most = ("", ""), 0
-    for image_end in ("", *_present(images, IMAGE_ENDS)):
-        image_ids = {_sample_id(item, root, image_end) for item in images if item.path.stem.endswith(image_end)}
-        for label_end in ("", *_present(labels, LABEL_ENDS)):
-            label_ids = {_sample_id(item, root, label_end) for item in labels if item.path.stem.endswith(label_end)}
-            if len(image_ids & label_ids) > most:
-                best, most = (image_end, label_end), len(image_ids & label_ids)
-    return best
+    images_by, labels_by = _by_template(images, IMAGE_ENDS, root), _by_template(labels, LABEL_ENDS, root)
+    common = {(a, b): images_by[a].keys() & labels_by[b].keys() for a in images_by for b in labels_by}
+    most = max(map(len, common.values()), default=0)
+    if not most:
+        return {}, {}, {}
+
+    def rank(keys: tuple[_Key, _Key]) -> tuple[bool, int]:
+        try:
+            label = read_label(next(iter(labels_by[keys[1]].values())).path, max_id=65_535, allow_colours=True)
+        except FileError:
+            return True, 0
+        return bool(_INSTANCES.search(keys[1][0])), label.ndim
+
+    tied = [keys for keys, sample_ids in common.items() if len(sample_ids) == most]
+    best = min(tied, key=rank) if len({label for _, label in tied}) > 1 else tied[0]
+    data = dict(zip(("image_folder", "label_folder"), (template for template, _ in best), strict=True))
+    data |= {key: end for key, (_, end) in zip(("image_suffix", "label_suffix"), best, strict=True) if end}
+    image_of, label_of = images_by[best[0]], labels_by[best[1]]
+    return {key: image_of[key] for key in common[best]}, {key: label_of[key] for key in common[best]}, data
 
 
-def _present(items: Sequence[_Found], ends: Iterable[str]) -> list[str]:
-    """Returns those ends that stems have, as they are written there."""
-    stems = [item.path.stem for item in items]
-    return sorted({stem[-len(end) :] for stem in stems for end in ends if stem.lower().endswith(end)})
+_Key = tuple[str, str]
+"""A template, and what the stems end in after the sample id, as it is written there."""
+
+
+def _by_template(items: Sequence[_Found], ends: Sequence[str], root: Path) -> dict[_Key, dict[str, _Found]]:
+    """Returns the files by template and end, then by sample id, of the templates that most have."""
+    templates = {template for template, _ in Counter(item.template for item in items).most_common(MAX_TEMPLATES)}
+    out: dict[_Key, dict[str, _Found]] = {}
+    for item in items:
+        if item.template not in templates:
+            continue
+        template, parts = PurePosixPath(item.template).parts, item.path.relative_to(root).parts
+        names = [part for part, own in zip(parts, template, strict=False) if own == "*"]
+        stem = name_text(f"{item.split or ''}:{PurePosixPath(*names, *parts[len(template) :]).with_suffix('')}")
+        for end in ("", *(end for end in ends if stem.lower().endswith(end))):
+            own = stem[len(stem) - len(end) :]
+            out.setdefault((item.template, own), {})[stem.removesuffix(own)] = item
+        if item.is_label and (suffix := PurePosixPath(stem).suffix).lower() in IMAGE_SUFFIXES:
+            key = item.template, suffix + item.path.suffix
+            out.setdefault(key, {})[stem.removesuffix(suffix)] = item
+    return out
 
 
 def _no_pairs(root: Path, files: Sequence[Path]) -> str:
@@ -354,7 +369,10 @@ def _template(data: Mapping[str, str], kind: str) -> str:
 def _plan_splits(plan: FolderPlan, root: Path, images: Mapping[str, _Found], seed: int) -> None:
     """Takes the splits of the folder's own names or lists; deals the samples where it has none."""
     own = {item.split for item in images.values() if item.split is not None}
-    names = {name: sorted(spelt for spelt in own if spelt.lower() in words) for name, words in SPLIT_WORDS.items()}
+    names = {
+        name: sorted((spelt for spelt in own if split_in(spelt) == name), key=lambda spelt: (len(spelt), spelt))
+        for name in SPLIT_WORDS
+    }
     if names["train"] and names["val"]:
         renamed = {name: found[0] for name, found in names.items() if found and found[0] != name}
         plan.data |= {"splits": renamed} if renamed else {}

@@ -79,6 +79,39 @@ def test_a_folder_becomes_a_recipe_with_all_its_pairs(layout, spelling, tmp_path
     assert "segnl train --config mine.yaml" in capsys.readouterr().out
 
 
+BESIDE = {
+    "overlays": ("images/a{i}.jpg", "masks/a{i}.png", ["overlays/a{i}.jpg", "vis/a{i}.jpg"]),
+    "labelme2voc": ("JPEGImages/a{i}.jpg", "SegmentationClassPNG/a{i}.png", ["SegmentationObjectPNG/a{i}.png"]),
+    "Vistas": ("{split}/images/a{i}.jpg", "{split}/v2.0/labels/a{i}.png", ["{split}/v2.0/instances/a{i}.png"]),
+    "drone": ("d/original_images/a{i}.jpg", "d/label_images_semantic/a{i}.png", ["RGB_color_image_masks/a{i}.png"]),
+    "whole name": ("ds0/img/a{i}.jpg", "ds0/masks_machine/a{i}.jpg.png", ["ds0/masks_human/a{i}.jpg.png"]),
+    "SegNet": ("{split}/a{i}.png", "{split}annot/a{i}.png", []),
+    "UAVid": ("uavid_{split}/s{i}/Images/a.png", "uavid_{split}/s{i}/Labels/a.png", []),
+}
+
+
+@pytest.mark.parametrize("layout", BESIDE)
+def test_the_folders_that_share_most_names_are_paired(layout, tmp_path, monkeypatch, capsys):
+    image, label, others = BESIDE[layout]
+    for i in range(5):
+        split = "val" if i > 2 else "train"
+        names = image.format(split=split, i=i), label.format(split=split, i=i)
+        write(tmp_path / "d", *names, 10 * i, lambda label, i=i: Image.fromarray(ids(i)))
+        for name in others:
+            other = name.format(split=split, i=i)
+            paint = Image.fromarray if "Object" in name or "instances" in name else colours
+            write(tmp_path / "d", other, other, i, paint)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "d"]) == 0, capsys.readouterr().out
+    recipe = load_recipe(tmp_path / "d.yaml")
+    for split, count in (("train", 3), ("val", 2)) if "{split}" in image else (("train", 4), ("val", 1)):
+        data = DATASETS.find("folder")(recipe.data, split)
+        assert len(data) == count
+        for number in range(count):
+            pixels = data.read(number)
+            np.testing.assert_array_equal(pixels.label, ids(int(pixels.image[0, 0, 0] + 5) // 10))
+
+
 def test_a_folder_for_each_camera_is_read_whole_and_what_is_left_out_is_counted(tmp_path, monkeypatch, capsys):
     for camera, count in ((1, 2), (2, 7), (3, 5)):
         for i in range(count):
@@ -223,6 +256,7 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
         (["frames/a.jpg", "b/c/a.png"], "(1 .png, 1 .jpg in b/c, frames); expected folders such as"),
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
         (["a.jpg", "a.json"], "perhaps annotations, but neither LabelMe nor COCO with outlines"),
+        (["images/a.jpg", "labels/a.txt", "notes.json"], "perhaps YOLO labels: these need a data.yaml"),
         (["a.zip"], "segnl new FILE.zip reads it"),
         (["data-00000-of-00001.arrow", "state.json"], "write it with to_parquet"),
         (["aachen_000000_000019_gtFine_labelIds.png"], "is Cityscapes, which has recipes of its own"),
