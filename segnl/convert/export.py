@@ -1,8 +1,8 @@
 """`segnl export`: a trained network as ONNX for other programs, or its weights alone as safetensors.
 
-The ONNX graph maps an RGB image, u8 `b H W 3`, to `labels`, u8 `b H W`, and `logits`, f32 `b k h w` at feature size.
-H and W are free, or fixed where the backbone needs that. It normalises the image itself. The recipe's windows, scales
-and flipped views are not in the graph.
+The ONNX graph maps an RGB image, u8 `b H W 3` (or other bands), to `labels`, u8 `b H W`, and `logits`, f32 `b k h w`
+at feature size. H and W are free, or fixed where the backbone needs that. It normalises the image itself. The recipe's
+windows, scales and flipped views are not in the graph.
 """
 
 import json
@@ -144,9 +144,11 @@ def _not_in_graph(recipe: Recipe) -> list[str]:
 
 def metadata(checkpoint: Checkpoint, recipe: Recipe, fixed_hw: HW | None) -> dict[str, str]:
     """Returns the metadata of an ONNX file as JSON texts: classes, palette, recipe, conventions, origin."""
+    channels = recipe.model.input.channels * recipe.data.frames
+    bands = "RGB" if channels == 3 else "bands"
     size = "H = {}, W = {}".format(*fixed_hw) if fixed_hw else "H and W are free"
     convention = {
-        "image": f"uint8, b H W 3, RGB, 0..255; {size}; the graph normalises",
+        "image": f"uint8, b H W {channels}, {bands}, 0..255; {size}; the graph normalises",
         "normalised_inside": recipe.model.input.model_dump(mode="json"),
         "labels": "uint8, b H W: the index into class_names of the winning class",
         "logits": "float32, b k h w, at feature size",
@@ -225,7 +227,7 @@ def onnx_errors(wrapper: ExportWrapper, data: bytes, hw: HW) -> tuple[float, flo
     """
     runtime = _packages()[1]
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    image: Pixels = np.random.default_rng(0).integers(0, 256, (1, *hw, 3), dtype=np.uint8)
+    image: Pixels = np.random.default_rng(0).integers(0, 256, (1, *hw, wrapper.model.image_channels), dtype=np.uint8)
     labels, logits = session.run(["labels", "logits"], {"image": image})
     with torch.inference_mode():
         our_labels, our_logits = wrapper(torch.from_numpy(image))

@@ -116,15 +116,18 @@ class AttentionRow:
 class ImageAttention:
     """Features of one image in a network, from which the attention of any of its pixels is computed.
 
-    image: u8 `H W 3`, RGB. input_hw: size at which the network sees it; None: its own.
+    image: u8 `H W 3`, RGB, or the bands that the network reads. input_hw: size at which it sees them; None: their own.
     Raises ValueError for a network in training mode, or an image of another shape or type.
     """
 
     def __init__(self, model: Segmenter, image: Pixels, *, input_hw: HW | None = None) -> None:
         if model.training:
             raise ValueError("the network is in training mode, where batch norm depends on the batch; call eval()")
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image: {image.dtype} {image.shape}; expected uint8 `H W 3`, RGB (a tensor: `3 H W`)")
+        channels = model.image_channels
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
+            raise ValueError(
+                f"image: {image.dtype} {image.shape}; expected uint8 `H W {channels}` (a tensor: `{channels} H W`)"
+            )
         self.model, self.image_hw = model, (image.shape[0], image.shape[1])
         weight = model.classifier.weight
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(weight.device).permute(2, 0, 1)[None]

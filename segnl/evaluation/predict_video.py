@@ -64,13 +64,18 @@ def predict_video(predictor: Predictor, path: Path, out: Path, video_id: str) ->
     A rotation that the file asks players for is applied. The overlaid video's sides are even: the last row or column of
     an odd one is repeated.
 
-    Raises ConfigError without PyAV and for a network that does not read RGB, DataError for a file that cannot be
-    decoded or holds no frames, MachineError when a file cannot be written.
+    Raises ConfigError without PyAV and for a network that reads more than one RGB frame, DataError for a file that
+    cannot be decoded or holds no frames, MachineError when a file cannot be written.
     """
     av = _import_av()
     if predictor.image_format.num_bands != 3:
         bands = predictor.image_format.num_bands
         raise ConfigError(f"{path}: frames are RGB, but the network reads {bands} bands (model.input.channels)")
+    if predictor.model.num_frames > 1:
+        raise ConfigError(
+            f"{path}: this network sees {predictor.model.num_frames} frames at once (data.frames), which are read from "
+            "images; write the video's frames as images of a folder, and predict that"
+        )
     video = _overlaid(out, video_id)
     num_frames, table = 0, predictor.class_table
     with (

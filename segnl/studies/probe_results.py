@@ -58,9 +58,11 @@ def reach_of(recipe: Recipe) -> Reach:
 
 
 def probe_config(recipe: Recipe) -> ProbeConfig:
-    """Returns the section `data` of a recipe of the probe. Raises ConfigError for another data set."""
+    """Returns the section `data` of a recipe of the probe. Raises ConfigError for other data and images."""
     if not isinstance(recipe.data, ProbeConfig):
         raise ConfigError(f"data.name: holds {recipe.data.name!r}; the probe brings its own data, expected probe")
+    if (recipe.model.input.channels, recipe.data.frames) != (3, 1):
+        raise ConfigError("model.input.channels, data.frames: the probe's images are single RGB images; leave both out")
     return recipe.data
 
 

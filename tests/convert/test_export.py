@@ -35,6 +35,11 @@ HEADS = {
     "isa": ["model.head={name: isa, channels: 8, group_hw: [3, 5]}"],
     "ocr": ["model.head={name: ocr, channels: 8, coarse: {channels: 8}}", "model.aux=null"],
     "psp": ["model.head={name: psp, channels: 8}"],
+    "four_bands": [
+        "model.head={name: fcn, channels: 8}",
+        "model.input={channels: 4, mean: [9, 9, 9, 9], std: [9, 9, 9, 9]}",
+    ],
+    "three_frames": ["model.head={name: non_local, channels: 8}", "data.frames=3"],
 }
 
 
@@ -69,9 +74,12 @@ def test_onnxruntime_predicts_the_same_at_other_sizes_and_batches(checkpoint, tm
     assert capsys.readouterr().out.count("checked at") == 2
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
-    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["b", "H", "W", 3])
     network = segnl.load(checkpoint)
-    pixels = np.random.default_rng(1).integers(0, 256, (2, 65, 203, 3), dtype=np.uint8)  # not a size of the check
+    channels = network.model.image_channels
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["b", "H", "W", channels])
+    pixels = np.random.default_rng(1).integers(
+        0, 256, (2, 65, 203, channels), dtype=np.uint8
+    )  # not a size of the check
     labels, _ = session.run(["labels", "logits"], {"image": pixels})
     assert (labels.dtype, labels.shape) == (np.uint8, (2, 65, 203))
     ours = np.stack([network.predict(image) for image in pixels])

@@ -20,13 +20,14 @@ from segnl.runs.run import open_run
 IMAGE = np.random.default_rng(0).integers(0, 256, (56, 88, 3)).astype(np.uint8)  # a map of 7 x 11
 
 
-def network(head, **settings):
+def network(head, *, channels=3, num_frames=1, **settings):
     if "channels" in HEADS.find(head).Config.model_fields:
         settings = {"channels": 8} | settings
     backbone = {"name": "resnet", "blocks": [1, 1, 1, 1], "depth": None, "block": "basic", "width": 0.125}
     backbone |= {"stem": {"kind": "plain", "channels": 8}, "output_stride": 8}
-    mapping = {"backbone": backbone, "head": {"name": head, **settings}, "aux": None}
-    return Segmenter(model_config(mapping, file="test"), 3, seed=0).eval()
+    bands = {"channels": channels, "mean": [100.0] * channels, "std": [50.0] * channels}
+    mapping = {"backbone": backbone, "head": {"name": head, **settings}, "aux": None, "input": bands}
+    return Segmenter(model_config(mapping, file="test"), 3, seed=0, num_frames=num_frames).eval()
 
 
 def run_attention(folder):
@@ -60,6 +61,15 @@ def test_a_pixel_has_a_row_for_each_measure(head, names):
         assert row.weights.sum() == pytest.approx(1, abs=1e-5) or head == "isa"
         assert 0 <= row.entropy_bits <= np.log2(77) + 1e-6
         assert 0 <= row.distance_px <= np.hypot(56, 88)
+
+
+@pytest.mark.parametrize(("channels", "num_frames"), [(1, 1), (4, 1), (3, 3)])
+def test_other_bands_and_several_frames_are_read_as_the_network_does(channels, num_frames):
+    image = np.random.default_rng(0).integers(0, 256, (56, 88, channels * num_frames)).astype(np.uint8)
+    rows = ImageAttention(network("non_local", channels=channels, num_frames=num_frames), image).of_pixel((30, 70))
+    assert rows["receptive field"].weights.sum() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match=rf"expected uint8 `H W {channels}`"):
+        ImageAttention(network("non_local", channels=channels), np.zeros((56, 88, 2), np.uint8))
 
 
 def test_signed_weights_are_called_signed():

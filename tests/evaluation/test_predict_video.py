@@ -192,6 +192,12 @@ def test_a_playlist_under_the_name_of_a_video_opens_no_other_file(predictor, tmp
         predict_files(predictor, [tmp_path / "list.mp4"], tmp_path / "out")
 
 
+def test_a_network_of_several_frames_reads_folders(predictor, tmp_path):
+    predictor.model.num_frames = 3
+    with pytest.raises(ConfigError, match=r"sees 3 frames at once .*; write the video's frames as images of a folder"):
+        module.predict_video(predictor, tmp_path / "clip.mp4", tmp_path / "out", "clip")
+
+
 def test_a_missing_pyav_names_the_extra(predictor, tmp_path, monkeypatch):
     clip = write_video(tmp_path / "clip.mp4", frames(1))
     monkeypatch.setitem(__import__("sys").modules, "av", None)

@@ -100,6 +100,10 @@ def test_a_second_run_trains_nothing_and_ends_with_the_same(folder: Path, monkey
         ({"tasks": ("reech",)}, "--tasks: holds 'reech'; did you mean 'reach'"),
         ({"overrides": ("data.num_target=3",)}, "data.num_target: unknown key"),
         ({"overrides": ("data={name: streets, root: ., crop_hw: [64, 128]}",)}, "the probe brings its own data"),
+        (
+            {"overrides": ("model.input={channels: 1, mean: [9], std: [9]}",)},
+            "model.input.channels, data.frames: the probe's images are single RGB images",
+        ),
     ],
 )
 def test_a_wrong_request_is_one_line(request_: dict[str, tuple[str, ...]], message: str, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Reading weight files of any origin without running code in them."""
 
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -21,6 +22,9 @@ _HARMLESS_NAMES = ("_codecs.encode", "__builtin__.getattr", "builtins.getattr", 
 MOST_REPEATED = 4
 """Bytes of tensors to those that the file holds; tied weights are there once, and a small file could stand for any."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+
+
+MAX_TUPLE_DEPTH = 16
 
 
 class Inert:
@@ -54,6 +58,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                     raise ValueError("unpacks to more bytes than it has, unlike a file of torch.save")
+                for name in (name for name in archive.namelist() if name.endswith("/data.pkl")):
+                    _require_shallow_tuples(archive.open(name), 1)
+        else:
+            with path.open("rb") as file:
+                _require_shallow_tuples(file, 5)
         # Classes and functions that the file names; the older format's cannot be listed.
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         harmless = [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
@@ -72,6 +81,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
     return content
+
+
+def _require_shallow_tuples(file: IO[bytes], num_pickles: int) -> None:
+    """Raises ValueError for tuples in tuples: 45 that each hold the one before twice would be hashed for years."""
+    for _ in range(num_pickles):
+        depths: list[int] = []  # of the values on the stack; -1: a mark
+        memo: dict[Any, int] = {}
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                depths.append(memo.get(argument, 0))
+            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                memo[len(memo) if argument is None else argument] = depths[-1]
+            elif opcode.name == "MARK":
+                depths.append(-1)
+            else:
+                before = [kind.name for kind in opcode.stack_before]
+                has_mark = "mark" in before
+                place = len(depths) - 1 - depths[::-1].index(-1) if has_mark else len(depths)
+                place -= before.index("mark") if has_mark else len(before)
+                depth = 1 + max(depths[place:], default=0) if opcode.name.startswith("TUPLE") else 0
+                if depth > MAX_TUPLE_DEPTH:
+                    raise ValueError(f"more than {MAX_TUPLE_DEPTH} tuples in one another")
+                depths[place:] = [depth] * len(opcode.stack_after)
 
 
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:

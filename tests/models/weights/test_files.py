@@ -1,4 +1,5 @@
 import os
+import pickle
 import sys
 import types
 import zipfile
@@ -57,6 +58,25 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
     assert torch.load(tmp_path / "bomb.pth")["a.weight"].shape == (100_000,)
     with pytest.raises(CheckpointError, match="unpacks to more bytes than it has"):
         read_checkpoint(tmp_path / "bomb.pth")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, is_zip: bool) -> None:
+    deep: Any = ()
+    for _ in range(60):
+        deep = (deep, deep)
+    content = pickle.dumps([deep], protocol=2)[:-1].replace(b"]", b"}", 1).removesuffix(b"a") + b"K\x01s."
+    path = tmp_path / "deep.pth"
+    if is_zip:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("deep/data.pkl", content)
+            archive.writestr("deep/version", "3")
+    else:
+        head = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
+        path.write_bytes(b"".join(head) + content)
+    with pytest.raises(CheckpointError, match="more than 16 tuples in one another"):
+        read_checkpoint(path)
 
 
 HISTORY = """
