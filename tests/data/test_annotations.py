@@ -300,6 +300,14 @@ def test_a_polygon_that_leaves_the_image_keeps_its_edges_inside(module, tmp_path
     assert 0 < label.mean() < 1
 
 
+@pytest.mark.parametrize("points", [[[3, 2], [20, 10]], [[3, 2], [20, 2], [20, 10], [3, 10]]])
+def test_a_labelme_rectangle_has_two_or_four_corners(points, tmp_path):
+    write_labelme(tmp_path, [{"label": "a", "shape_type": "rectangle", "points": points}])
+    expected = np.zeros(HW, int)
+    expected[2:11, 3:21] = 1
+    np.testing.assert_array_equal(drawn(labelme, tmp_path), expected)
+
+
 def test_a_circle_around_a_point_outside_covers_the_image_up_to_its_radius(tmp_path):
     for outline, covered in (([106.0, 37.0], 1.0), ([-20.0, -37.0], 0.0)):
         write_labelme(tmp_path, [{"label": "a", "shape_type": "circle", "points": [[-53.0, -37.0], outline]}])
@@ -374,6 +382,11 @@ def test_class_names_fit_into_a_line_of_the_table(tmp_path):
 BAD_LABELME = {
     "line": ([{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.shape_type: 'line' has"),
     "points": ([{"label": "a", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.points: 2 points of a polygon"),
+    "three corners": (
+        [{"label": "a", "shape_type": "rectangle", "points": [[0, 0], [9, 9], [9, 0]]}],
+        {},
+        "shapes.0.points: 3 points of a rectangle; expected 2 or 4",
+    ),
     "huge": ([{"label": "a", "points": [[0, 0], [9, 1e300], [9, 9]]}], {}, "shapes.0.points: lies far outside of"),
     "circle": (
         [{"label": "a", "shape_type": "circle", "points": [[-200, 24], [30, 24]]}],

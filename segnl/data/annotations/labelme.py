@@ -35,7 +35,9 @@ from segnl.data.reading import DECODER_ERRORS, FileError
 RULE = "later shapes over earlier ones; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 IGNORED = "__ignore__"
 """LabelMe's own name for pixels that are ignored."""
-LEAST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
+NUM_POINTS = {"polygon": None, "rectangle": (2, 4), "rotation": (4,), "circle": (2,), "mask": (2,)}
+"""Numbers of points by shape type; X-AnyLabeling writes rectangles with four corners, and rotated ones. None: 3 at
+least."""
 
 
 class _Shape(BaseModel):
@@ -89,12 +91,13 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
 def _parse(path: Path) -> _File:
     parsed = validated(path, _File, "a file as LabelMe writes it")
     for i, shape in enumerate(parsed.shapes):
-        least = LEAST_POINTS.get(shape.shape_type)
-        if least is None:
-            detail = f"'{shape.shape_type}' has no area; expected {', '.join(LEAST_POINTS)}; change or remove it"
+        if shape.shape_type not in NUM_POINTS:
+            detail = f"'{shape.shape_type}' has no area; expected {', '.join(NUM_POINTS)}; change or remove it"
             raise FileError(path, "format", f"shapes.{i}.shape_type: {detail}")
-        if len(shape.points) < least:
-            detail = f"{len(shape.points)} points of a {shape.shape_type}; expected {least} at least; remove it"
+        numbers, own = NUM_POINTS[shape.shape_type], len(shape.points)
+        if own not in numbers if numbers else own < 3:
+            expected = " or ".join(map(str, numbers)) if numbers else "three at least"
+            detail = f"{own} points of a {shape.shape_type}; expected {expected}; correct or remove it"
             raise FileError(path, "format", f"shapes.{i}.points: {detail}")
     return parsed
 
@@ -114,11 +117,11 @@ def _draw(path: Path, image: Path, content: _File, ids: Mapping[str, int]) -> Id
 
 def _draw_shape(label: Ids, shape: _Shape, value: int, path: Path, where: str) -> None:
     points = np.array(shape.points)
-    if shape.shape_type == "rectangle":
-        (left, top), (right, bottom) = points[:2].clip(-1, label.shape[::-1])  # no edge inside moves
+    if len(points) == 2 and shape.shape_type == "rectangle":
+        (left, top), (right, bottom) = points.clip(-1, label.shape[::-1])  # no edge inside moves
         points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     require_drawable(path, f"{where}.points", points, label.shape)
-    if shape.shape_type in ("polygon", "rectangle"):
+    if shape.shape_type in ("polygon", "rectangle", "rotation"):
         fill_polygon(label, points, value)
     elif shape.shape_type == "circle":  # centre, and a point of the outline
         radius = float(np.hypot(*(points[1] - points[0])))
