@@ -118,6 +118,8 @@ def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAU
     """
     if image.mode.startswith(("I", "F")) or image.info.get(_IS_DEEP):
         return _deep_pixels(image, path, image_format)
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):  # of a PNG's or GIF's colours
+        image = image.convert("RGBA")
     if image_format.num_bands != 3:
         modes = {"1": "L", "P": "RGB", "PA": "RGBA"}
         bands = np.array(image.convert(modes[image.mode]) if image.mode in modes else image)
@@ -150,7 +152,7 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
             stored = None
         cv2.utils.logging.setLogLevel(level)
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
-            raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit RGB PNG")
+            raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit PNG")
         values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first
     return _channels(values, path, image_format)
 
@@ -396,7 +398,7 @@ def _decode(
             return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
 
 
-def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | Pixels:
+def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | npt.NDArray[Any]:
     """Decodes a file by PIL, or an intact RGB PNG by OpenCV.
 
     Raises UnidentifiedImageError for what PIL does not open, and for a TIFF that it would not read as stored.
@@ -405,7 +407,12 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
         width, height = image.size
         _require_few_pixels(path, (height, width), max_pixels)
         rawmode, max_value = _stored_as(image)
-        is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and _jp2_bits(path) > 8)
+        bits = _bits(path, image.format)
+        if image.format in ("BMP", "DIB") and (image.mode, bits) not in (("1", 1), ("L", 8)) and image.mode in "1L":
+            raise FileError(path, "format", f"BMP of {bits} bits and a grey palette, misread by Pillow; save it as PNG")
+        if image.format == "JPEG2000" and bits > 16:
+            raise FileError(path, "format", "JPEG 2000 of signed values or more than 16 bits; save it as 16-bit PNG")
+        is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and bits > 8)
         is_tiff = image.format == "TIFF"
         if num_bands <= MOST_BANDS_OF_PIL or not is_tiff:
             _require_one(path, _num_pages(image))
@@ -425,6 +432,8 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
         return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
+    if image.format == "JPEG2000" and image.mode.startswith("I"):  # PIL scales it to 16 bits
+        return np.asarray(image) >> (16 - bits)
     image.info[_IS_DEEP] = is_deep
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
@@ -541,10 +550,15 @@ def _num_pages(image: Image.Image) -> int:
     return max(1, pages)
 
 
-def _jp2_bits(path: Path) -> int:
-    """Returns the bits a channel of a JPEG 2000 file, from the SIZ segment of its header; 8 where there is none."""
+def _bits(path: Path, kind: str | None) -> int:
+    """Returns the bits a pixel of a BMP, and those a channel of a JPEG 2000 file, more than 128 if signed; else 8."""
+    if kind not in ("BMP", "DIB", "JPEG2000"):
+        return 8
     with open_file(path) as file:
         head = file.read(65_536)
+    if kind != "JPEG2000":
+        start = 14 if kind == "BMP" else 0  # of the header, whose first number is its length
+        return int.from_bytes(head[start + (10 if head[start] == 12 else 14) :][:2], "little")
     start = head.find(b"\xff\x4f\xff\x51")
     # After the two markers: lengths, sizes and offsets of 38 bytes, then one byte for each channel.
-    return (head[start + 42] & 0x7F) + 1 if start >= 0 and len(head) > start + 42 else 8
+    return head[start + 42] + 1 if start >= 0 and len(head) > start + 42 else 8

@@ -226,7 +226,7 @@ def test_ids_of_a_pgm_are_not_scaled_to_its_maximum(tmp_path):
 
 def test_deep_colours_that_opencv_cannot_decode_are_one_line(tmp_path, capfd):
     (tmp_path / "a.ppm").write_bytes(b"P3 1 1 4095\n1 2 3")
-    with pytest.raises(FileError, match="save it as 16-bit RGB PNG"):
+    with pytest.raises(FileError, match="save it as 16-bit PNG"):
         read_image(tmp_path / "a.ppm", ImageFormat(value_range=(0, 4095)))
     assert capfd.readouterr().err == ""
 
@@ -586,3 +586,46 @@ def test_a_damaged_png_is_judged_by_pil(tmp_path, capfd, change, error):
         with pytest.raises(FileError, match=error):
             read_image(path)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+def test_values_of_a_grey_jpeg_2000_are_those_that_it_stores(bits, tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**bits, (7, 11)).astype(np.uint16)
+    file = tmp_path / "a.j2k"
+    Image.fromarray(values + np.uint16(2**15 - 2 ** (bits - 1))).save(file, "JPEG2000", no_jp2=True)
+    data = bytearray(file.read_bytes())  # of 16 bits, whose middle is stored as 0; now of fewer
+    data[data.index(b"\xff\x4f\xff\x51") + 42] = bits - 1
+    file.write_bytes(data)
+    image = read_image(file, ImageFormat(value_range=(0, 2**bits - 1)))
+    np.testing.assert_array_equal(image[..., 0], np.rint(values.astype(float) * 255 / (2**bits - 1)))
+    data[data.index(b"\xff\x4f\xff\x51") + 42] = 0x80 + bits - 1
+    file.write_bytes(data)
+    with pytest.raises(FileError, match="JPEG 2000 of signed values or more than 16 bits; save it as 16-bit PNG"):
+        read_image(file, ImageFormat(value_range=(0, 2**bits - 1)))
+
+
+def test_a_bmp_of_one_byte_a_pixel_and_two_greys_is_refused_since_pillow_reads_bits(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 2, (7, 11), dtype=np.uint8)
+    for colours, is_right in ((range(256), True), ((0, 255), False), ((0, 254), True)):
+        label = Image.fromarray(ids).convert("P")
+        label.putpalette([level for level in colours for _ in range(3)])
+        label.save(tmp_path / "a.bmp")
+        if is_right:
+            np.testing.assert_array_equal(read_label(tmp_path / "a.bmp"), ids)
+            continue
+        for read in (read_label, read_image):
+            with pytest.raises(FileError, match="BMP of 8 bits and a grey palette, misread by Pillow; save it as PNG"):
+                read(tmp_path / "a.bmp")
+    Image.fromarray(ids.astype(bool)).save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read_label(tmp_path / "a.bmp"), ids)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_transparent_colours_of_an_image_are_refused_as_a_fourth_band_is(mode, tmp_path):
+    pixels = np.arange(77, dtype=np.uint8).reshape(7, 11)
+    image = Image.fromarray(pixels if mode != "RGB" else np.repeat(pixels[..., None], 3, 2)).convert(mode)
+    image.save(tmp_path / "a.png", transparency=(5, 5, 5) if mode == "RGB" else 5)
+    with pytest.raises(FileError, match=r"whose last band holds 0\.\.255; expected RGB or grey"):
+        read_image(tmp_path / "a.png")
+    if mode != "RGB":
+        np.testing.assert_array_equal(read_label(tmp_path / "a.png"), np.asarray(Image.open(tmp_path / "a.png")))
