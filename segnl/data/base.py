@@ -349,6 +349,13 @@ class SegmentationData:
             hint=self.label_hint if kind == "label" else "",
         )
 
+    @classmethod
+    def is_image(cls, cfg: DataConfig, name: str) -> bool:
+        """Returns False for a file that is a label, or no image, by the suffixes of a recipe."""
+        image_ends = _ends_of(cfg.image_suffix, cls.image_ends) if cfg.image_suffix else ("",)
+        label_ends = _ends_of(cfg.label_suffix, cls.label_ends) if cfg.label_suffix else ()
+        return name.endswith(image_ends) and not name.endswith(label_ends)
+
     def expected(self, sample_id: str) -> tuple[str, str]:
         """Returns the file names that the image and the label of a sample should have, for messages."""
         image_ends, label_ends = self._ends()

@@ -1,7 +1,7 @@
 """Frames of clips: which images a network sees beside the labelled one, where data.frames is above 1."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,19 @@ def _natural(name: str) -> list[str | int]:
     return [int(word) if word.isdecimal() else word for word in re.split(r"(\d{1,999})", name)]
 
 
-def frames_beside(image: Path, group: str | None, num_frames: int, *, lists: Path) -> tuple[Path, ...]:
+def frames_beside(
+    image: Path, group: str | None, num_frames: int, *, lists: Path, is_image: Callable[[str], bool] = lambda _: True
+) -> tuple[Path, ...]:
     """Returns what `neighbours_of` does for an image of no split; its clip are the images of its folder and group.
 
     group: in the words of data.group; None or `folder`: the whole folder. lists: the folder of a list.
+    is_image: tells by a file's name whether it may be a frame, as labels may lie beside images.
     """
-    paths = [path for path in find_files(image.parent, recursive=False) if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = [
+        path
+        for path in find_files(image.parent, recursive=False)
+        if path.suffix.lower() in IMAGE_SUFFIXES and is_image(path.name)
+    ]
     names = {path.stem: path for path in paths} | {image.stem: image}
     clips = ["" for _ in names]
     if group not in (None, "folder"):

@@ -1,5 +1,6 @@
 """Prediction with a trained network: from an image to its classes, by the inference settings of the recipe."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -87,8 +88,15 @@ class Predictor:
         data = self.recipe.data
         if data.frames == 1:
             return read_image(path, self.image_format)
-        group = data.group or DATASETS.find(data.name).group
-        return read_frames(frames_beside(path, group, data.frames, lists=data.root_folder), self.image_format)
+        kind = DATASETS.find(data.name)
+        frames = frames_beside(
+            path,
+            data.group or kind.group,
+            data.frames,
+            lists=data.root_folder,
+            is_image=functools.partial(kind.is_image, data),
+        )
+        return read_frames(frames, self.image_format)
 
     def labels(self, image: Pixels) -> Tensor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -204,7 +204,7 @@ def unplanned_looks(study: Study, pairs: Sequence[Comparison]) -> int:
     """
     file = study.folder / LOOKS
     looks = recorded_looks(study.folder)
-    own = Look(seeds={head: list(study.seeds_of(head)) for head in study.heads}, plan=list(study.cfg.looks) or None)
+    own = Look(seeds={head: sorted(study.seeds_of(head)) for head in study.heads}, plan=list(study.cfg.looks) or None)
     earlier = [look for look in looks if _differs(look, own)]
     if own not in looks and any(pair.p is not None for pair in pairs):
         recorded = [asdict(look) for look in (*looks, own)]
@@ -222,7 +222,8 @@ def recorded_looks(folder: Path) -> list[Look]:
     """Reads the earlier looks at a study. Raises DataError for a damaged record: a look must not be forgotten."""
     file = folder / LOOKS
     try:
-        return TypeAdapter(list[Look]).validate_python(read_json(file))
+        looks = TypeAdapter(list[Look]).validate_python(read_json(file))
+        return [replace(look, seeds={head: sorted(seeds) for head, seeds in look.seeds.items()}) for look in looks]
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as err:

@@ -123,12 +123,10 @@ def _require_same_split(study: Study) -> None:
     """Raises DataError for a head that would be scored on other images, labels or classes than the first."""
     split, first = study.cfg.split, study.runs[0]
     by_data = {run.recipe.data.model_dump_json(): run for run in reversed(study.runs)}
-    if len(by_data) == 1:
-        return
-    expected = build_data(first.recipe, split)
+    expected = build_data(first.recipe, split)  # raises for an unknown split
     for run in by_data.values():
         data = build_data(run.recipe, split)
-        if content_digest(data) == content_digest(expected):
+        if len(by_data) == 1 or content_digest(data) == content_digest(expected):
             continue
         if data.table.names != expected.table.names:
             differing = "classes"

@@ -16,7 +16,7 @@ from segnl.core.result_cache import ResultCache
 from segnl.metrics.statistics.planning import Looks
 from segnl.models.ablation import Ablation, parse_ablation
 from segnl.runs.folder import RUNS
-from segnl.runs.recipe import Recipe, compose, deciding_keys, differing_keys
+from segnl.runs.recipe import Recipe, compose, deciding_keys, differing_keys, flatten
 from segnl.studies.learning_rates import ChosenRates, LearningRates, search_mappings, stored_rates
 from segnl.studies.matching import Measure, Width, matched_widths, with_width
 
@@ -268,6 +268,9 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
         mappings |= {head: merge(mappings[head], {"optim": {"lr": rate}}) for head, rate in rates.items()}
     seeds = _seeds_by_head(cfg, num_seeds)
     rounds = itertools.zip_longest(*([(head, seed) for seed in seeds[head]] for head in cfg.heads))
+    for section in (cfg.overrides, *cfg.heads.values()):
+        if isinstance(section, dict) and isinstance(train := section.get("train"), dict) and "seed" in train:
+            raise ConfigError(f"{path}: train.seed: the study's `seeds` give it; leave it out")
     planned = []
     for head, seed in (pair for runs_of_round in rounds for pair in runs_of_round if pair is not None):
         # Runs are scored when all are trained; validations in between would cost time and change nothing.
@@ -280,6 +283,10 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
             )
         planned.append(PlannedRun(head, seed, recipe, not_a_link(folder / f"{head}-s{seed}")))
     first = planned[0]
+    keys = {key for run in planned for key in flatten(run.recipe.to_dict())}
+    for varied in cfg.varies:
+        if not any(f"{key}.".startswith(f"{varied}.") for key in keys):
+            raise ConfigError(f"{path}: varies: {varied!r} is no key of these recipes; expected one such as model.head")
     for run in planned:
         differing = forbidden_differences(first.recipe.to_dict(), run.recipe.to_dict(), (*cfg.varies, "train.seed"))
         if differing:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from segnl.core.config import validate
 from segnl.core.errors import ConfigError, DataError
+from segnl.data.base import DataConfig
 from segnl.data.datasets.folder import Folder
 from segnl.data.digest import content_digest, frames_digest
 from segnl.data.find import DATASETS
@@ -129,6 +130,17 @@ def test_the_clip_of_an_image_of_no_split_is_its_folder_or_its_group_there(tmp_p
     assert in_group == (path["x_9"], path["x_9"], path["x_10"])
     assert frames_beside(path["x_9"], None, 3, lists=tmp_path) == (path["x_9"], path["notes"], path["x_10"])
     assert frames_beside(path["notes"], "folder", 3, lists=tmp_path) == (path["notes"], path["notes"], path["x_9"])
+
+
+def test_labels_beside_the_frames_are_no_frames(tmp_path):
+    names = ["a_1", "a_1_mask", "a_2", "a_2_mask", "a_3"]
+    folder = write_clips(tmp_path, names) / "images" / "train"
+    cfg = DataConfig(name="folder", root=tmp_path, crop_hw=(3, 3), label_suffix="_mask")
+    frames = frames_beside(
+        folder / "a_2.png", None, 3, lists=tmp_path, is_image=lambda name: Folder.is_image(cfg, name)
+    )
+    assert [path.stem for path in frames] == ["a_2", "a_1", "a_3"]
+    assert not Folder.is_image(cfg.model_copy(update={"image_suffix": "_rgb"}), "a_1.png")
 
 
 def test_a_name_of_5000_digits_is_sorted_too():

@@ -74,6 +74,8 @@ def test_an_unplanned_second_look_is_recorded_and_said(study_file):
     assert unplanned_looks(first, [OPEN]) == 0
     assert unplanned_looks(first, [OPEN]) == 0  # the same seeds again
     study_file.write_text(text)
+    assert unplanned_looks(load_study(with_seeds(study_file, "[1, 0]"), runs=runs), [OPEN]) == 0
+    study_file.write_text(text)
     second = load_study(with_seeds(study_file, "[0, 1, 2]"), runs=runs)
     assert unplanned_looks(second, [OPEN]) == 1
     study_file.write_text(text)

@@ -36,6 +36,19 @@ def test_heads_without_a_common_seed_must_still_share_the_recipe(tmp_path, study
         load_study(study_file, runs=tmp_path / "runs")
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("varies: [model.head, nonsense]", "varies: 'nonsense' is no key of these recipes"),
+        ("overrides: {train: {seed: 7}}", "train.seed: the study's `seeds` give it; leave it out"),
+    ],
+)
+def test_what_has_no_effect_is_refused(tmp_path, study_file, more, says):
+    study_file.write_text(f"{study_file.read_text()}\n{more}\n")
+    with pytest.raises(ConfigError, match=says):
+        load_study(study_file, runs=tmp_path / "runs")
+
+
 def test_heads_of_one_recipe_are_recognised_whatever_their_seeds(tmp_path, study_file):
     assert load_study(study_file, runs=tmp_path / "runs").same_recipes == ()
     again = "  again: {model: {head: {name: fcn, channels: 8}}}\nseeds: {fcn: [0], rcca: [0], again: [1]}"
