@@ -139,9 +139,9 @@ def _rgb(image: Image.Image, path: Path, advice: str) -> Pixels:
 
 def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> Pixels:
     """Returns the pixels of an image of more than 8 bits a channel, scaled from value_range to 0..255."""
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")) and image.format != "JPEG2000":
         values = np.asarray(image, np.float32)
-    else:  # PIL has kept the high bytes only
+    else:  # PIL has kept the high bytes only, or scaled to 16 bits
         if image.format == "TIFF" and (orientation := exif_orientation(path)) != 1:
             detail = f"TIFF of more than 8 bits and orientation {orientation}, by which OpenCV would rotate it"
             raise FileError(path, "format", f"{detail}; save it without that tag")
@@ -151,9 +151,11 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         except cv2.error:
             stored = None
         cv2.utils.logging.setLogLevel(level)
-        if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
-            raise FileError(path, "format", "image of this kind with more than 8 bits; save it as 16-bit PNG")
-        values = stored[..., [2, 1, 0, 3][: stored.shape[2]]].astype(np.float32)  # OpenCV has blue first
+        if stored is None or stored.dtype != np.uint16 or stored.shape[2:] not in ((), (3,), (4,)):
+            detail = "image of a depth that neither PIL nor OpenCV reads as stored"
+            raise FileError(path, "format", f"{detail}; save it as 16-bit PNG")
+        values = stored.astype(np.float32)
+        values = values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]  # OpenCV has blue first
     return _channels(values, path, image_format)
 
 
@@ -398,7 +400,7 @@ def _decode(
             return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
 
 
-def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | npt.NDArray[Any]:
+def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | Pixels:
     """Decodes a file by PIL, or an intact RGB PNG by OpenCV.
 
     Raises UnidentifiedImageError for what PIL does not open, and for a TIFF that it would not read as stored.
@@ -410,9 +412,7 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
         bits = _bits(path, image.format)
         if image.format in ("BMP", "DIB") and (image.mode, bits) not in (("1", 1), ("L", 8)) and image.mode in "1L":
             raise FileError(path, "format", f"BMP of {bits} bits and a grey palette, misread by Pillow; save it as PNG")
-        if image.format == "JPEG2000" and bits > 16:
-            raise FileError(path, "format", "JPEG 2000 of signed values or more than 16 bits; save it as 16-bit PNG")
-        is_deep = ";16" in rawmode or max_value > 255 or (image.format == "JPEG2000" and bits > 8)
+        is_deep = ";16" in rawmode or max_value > 255 or (image.format in ("JPEG2000", "AVIF") and bits != 8)
         is_tiff = image.format == "TIFF"
         if num_bands <= MOST_BANDS_OF_PIL or not is_tiff:
             _require_one(path, _num_pages(image))
@@ -432,8 +432,6 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
         return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
-    if image.format == "JPEG2000" and image.mode.startswith("I"):  # PIL scales it to 16 bits
-        return np.asarray(image) >> (16 - bits)
     image.info[_IS_DEEP] = is_deep
     if rawmode in ("L;2", "L;4"):
         image.info["grey_bits"] = int(rawmode[-1])
@@ -551,14 +549,15 @@ def _num_pages(image: Image.Image) -> int:
 
 
 def _bits(path: Path, kind: str | None) -> int:
-    """Returns the bits a pixel of a BMP, and those a channel of a JPEG 2000 file, more than 128 if signed; else 8."""
-    if kind not in ("BMP", "DIB", "JPEG2000"):
+    """Returns the bits a pixel of a BMP, and those a channel of a JPEG 2000 (0 if signed or mixed) or AVIF; else 8."""
+    data = bytes_of(path) if kind in ("BMP", "DIB", "JPEG2000", "AVIF") else b""
+    if kind == "JPEG2000":  # after two markers 36 bytes, the number of channels, and three bytes for each
+        start = data.find(b"\xff\x4f\xff\x51") + 40
+        depths = {*data[start + 2 : start + 2 + 3 * int.from_bytes(data[start : start + 2]) : 3]}
+        return 1 + min(depths) if len(depths) == 1 and min(depths) < 0x80 else 0
+    if kind == "AVIF":  # in the third byte of the configuration: high_bitdepth, twelve_bit
+        return 8 + 2 * (data[data.find(b"av1C") + 6] >> 5 & 3).bit_count()
+    if not data:
         return 8
-    with open_file(path) as file:
-        head = file.read(65_536)
-    if kind != "JPEG2000":
-        start = 14 if kind == "BMP" else 0  # of the header, whose first number is its length
-        return int.from_bytes(head[start + (10 if head[start] == 12 else 14) :][:2], "little")
-    start = head.find(b"\xff\x4f\xff\x51")
-    # After the two markers: lengths, sizes and offsets of 38 bytes, then one byte for each channel.
-    return head[start + 42] + 1 if start >= 0 and len(head) > start + 42 else 8
+    start = 14 if kind == "BMP" else 0  # of the header, whose first number is its length
+    return int.from_bytes(data[start + (10 if data[start] == 12 else 14) :][:2], "little")
