@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segnl.core.archives import text_lines
 from segnl.core.arrays import Pixels
 from segnl.core.find_files import find_files
 from segnl.data.groups import LIST_SUFFIXES, named_groups
@@ -42,7 +43,8 @@ def frames_beside(
 ) -> tuple[Path, ...]:
     """Returns what `neighbours_of` does for an image of no split; its clip are the images of its folder and group.
 
-    group: in the words of data.group; None or `folder`: the whole folder. lists: the folder of a list.
+    group: in the words of data.group; None or `folder`: the whole folder; a pattern or a list with a `/` is of names
+    with their folder. lists: the folder of a list.
     is_image: tells by a file's name whether it may be a frame, as labels may lie beside images.
     """
     paths = [
@@ -51,11 +53,14 @@ def frames_beside(
         if path.suffix.lower() in IMAGE_SUFFIXES and is_image(path.name)
     ]
     names = {path.stem: path for path in paths} | {image.stem: image}
-    clips = ["" for _ in names]
-    if group not in (None, "folder"):
-        if not group.endswith(LIST_SUFFIXES):  # other files may lie beside the clip
-            names = {name: path for name, path in names.items() if path == image or re.match(group, name)}
-        clips = named_groups(group, [*names], lists=lists) or [*names]
+    if group in (None, "folder"):
+        return neighbours_of(names, ["" for _ in names], num_frames)[image]
+    is_list = group.endswith(LIST_SUFFIXES)
+    if "/" in "".join(text_lines(lists / group, "lines of a sample and its group") if is_list else group):
+        names = {f"{image.parent.name}/{name}": path for name, path in names.items()}
+    if not is_list:  # other files may lie beside the clip
+        names = {name: path for name, path in names.items() if path == image or re.match(group, name)}
+    clips = named_groups(group, [*names], lists=lists) or [*names]
     return neighbours_of(names, clips, num_frames)[image]
 
 

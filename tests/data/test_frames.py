@@ -132,6 +132,15 @@ def test_the_clip_of_an_image_of_no_split_is_its_folder_or_its_group_there(tmp_p
     assert frames_beside(path["notes"], "folder", 3, lists=tmp_path) == (path["notes"], path["notes"], path["x_9"])
 
 
+@pytest.mark.parametrize("group", ["[^/]+", r"(drive\d)/", "groups.tsv"])
+def test_a_group_of_names_with_folders_holds_in_a_folder(tmp_path, group):
+    names = ["drive1/f1", "drive1/f2", "drive1/f3"]
+    folder = write_clips(tmp_path, names) / "images" / "train" / "drive1"
+    (tmp_path / "groups.tsv").write_text("".join(f"{name}\tdrive1\n" for name in names))
+    frames = frames_beside(folder / "f2.png", group, 3, lists=tmp_path)
+    assert [path.stem for path in frames] == ["f2", "f1", "f3"]
+
+
 def test_labels_beside_the_frames_are_no_frames(tmp_path):
     names = ["a_1", "a_1_mask", "a_2", "a_2_mask", "a_3"]
     folder = write_clips(tmp_path, names) / "images" / "train"
