@@ -22,6 +22,8 @@ _HARMLESS_NAMES = ("_codecs.encode", "__builtin__.getattr", "builtins.getattr", 
 MOST_REPEATED = 4
 """Bytes of tensors to those that the file holds; tied weights are there once, and a small file could stand for any."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+_PREFIXES = {"module", "_orig_mod", "model", "net", "network"}
+"""First names of DistributedDataParallel, of torch.compile, and of the usual attributes of Lightning's modules."""
 
 
 MAX_TUPLE_DEPTH = 16
@@ -109,7 +111,7 @@ def _require_shallow_tuples(file: IO[bytes], num_pickles: int) -> None:
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     """Returns the tensors by name without the wrappers of training scripts.
 
-    Opens `{"state_dict": ...}` and the like, and removes the prefix `module.` where all names have it.
+    Opens `{"state_dict": ...}` and the like, and removes a prefix such as `module.` where all names have it.
 
     Raises CheckpointError when there are no tensors, or other values among them.
     """
@@ -134,8 +136,8 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     if sum(value.nbytes for value in content.values()) > MOST_REPEATED * sum(stored.values()):
         raise CheckpointError(f"{where}: each value stands for several places; expected tensors that hold all values")
     tensors = {str(name): value for name, value in content.items()}
-    while all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    while len(first := {name.partition(".")[0] for name in tensors}) == 1 and first <= _PREFIXES:
+        tensors = {name.partition(".")[2]: value for name, value in tensors.items()}
     return tensors
 
 

@@ -139,7 +139,7 @@ def test_torch_s_own_warnings_stay_out_of_the_terminal(tmp_path: Path, recwarn: 
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.module.", "model.", "net."])
 def test_wrappers_and_module_prefixes_are_removed(wrap: Any, prefix: str) -> None:
     assert list(tensors_in(wrap({f"{prefix}a.weight": torch.zeros(1)}), "file")) == ["a.weight"]
 
