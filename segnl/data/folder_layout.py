@@ -47,6 +47,9 @@ FOREIGN = {
     ".txt": "YOLO labels: these need a data.yaml with names, train and val",
     ".json": "annotations, but neither LabelMe nor COCO with outlines (boxes have none): export masks as PNG instead",
     ".parquet": "a Hugging Face data set without a column of images and one of masks: export these as files",
+    **dict.fromkeys(
+        (".npy", ".mat", ".nii", ".gz", ".h5", ".dcm", ".xml"), "labels in a form that is not read: export them as PNG"
+    ),
     ".zip": "the data itself: segnl new FILE.zip reads it",
 }
 COLOUR_TABLES = {"class_dict.csv": ",", "labelmap.txt": ":"}
@@ -214,8 +217,9 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     return plan
 
 
-def _look_at(root: Path, path: Path, *, by_words: bool, splits_by_words: bool) -> _Found:
-    template, split, is_label = _folder(path.relative_to(root).parts[:-1], by_words, splits_by_words)
+def _look_at(root: Path, path: Path, *told_by: bool) -> _Found:
+    """told_by: the last arguments of `_folder`."""
+    template, split, is_label = _folder(path.relative_to(root).parts[:-1], *told_by)
     if is_label is None:
         ends = (*LABEL_ENDS, *IMAGE_SUFFIXES)  # a.jpg.png is the label of a.jpg
         is_label = path.suffix.lower() in LABEL_SUFFIXES and path.stem.lower().endswith(ends)
@@ -223,11 +227,13 @@ def _look_at(root: Path, path: Path, *, by_words: bool, splits_by_words: bool) -
 
 
 @lru_cache(4096)
-def _folder(parts: tuple[str, ...], by_words: bool, splits_by_words: bool) -> tuple[str, str | None, bool | None]:
+def _folder(
+    parts: tuple[str, ...], by_words: bool, splits_by_words: bool, is_whole: bool
+) -> tuple[str, str | None, bool | None]:
     """Returns the template and the split of a folder, and whether it is called as one of labels or one of images.
 
     by_words, splits_by_words: a folder such as train_masks or "my images", or uavid_train, is told by the words in its
-    name too, the nearest to the file first.
+    name too, the nearest to the file first. is_whole: the template is the whole folder, such as annotations/trimaps.
     """
     words_of = [{part.lower(), *(word.lower() for word in _WORD.findall(part))} for part in parts]
     exact = [i for i, part in enumerate(parts) if part.lower() in _ALL_WORDS]
@@ -242,17 +248,20 @@ def _folder(parts: tuple[str, ...], by_words: bool, splits_by_words: bool) -> tu
         split = next(word for word in _WORD.findall(parts[i]) if split_in(word)) if has_word else parts[i]
         template[i] = parts[i].replace(split, "{split}", 1)
     is_label = not words_of[told[-1]].isdisjoint(LABEL_WORDS) if told else None
-    return str(PurePosixPath(*template[: max((*told, *at), default=-1) + 1])), split, is_label
+    depth = len(parts) if is_whole else max((*told, *at), default=-1) + 1
+    return str(PurePosixPath(*template[:depth])), split, is_label
 
 
 def _pairs(root: Path, files: Sequence[Path]) -> _Pairs:
     """Raises DataError for no pairs, saying what is there."""
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    for by_words in (False, True):
+    for by_words, is_whole in ((False, False), (True, False), (True, True)):
         found = [
-            [_look_at(root, path, by_words=by_words, splits_by_words=splits_by_words) for path in pictures]
+            [_look_at(root, path, by_words, splits_by_words, is_whole) for path in pictures]
             for splits_by_words in (True, False)
         ]
+        if is_whole and not all({item.is_label for item in items} == {False, True} for items in found):
+            break
         found = found[: 1 + (found[0] != found[1])]
         pairs = max((_paired(root, items) for items in found), key=lambda own: len(own[0]))
         if pairs[0]:
@@ -343,6 +352,14 @@ def _no_pairs(root: Path, files: Sequence[Path]) -> str:
     for path in files:
         if path.suffix.lower() in (".jpg", ".jpeg") and path.stem.lower().endswith(LABEL_ENDS[:-1]):
             return f"{path.name} looks like a label, but JPEG changes the values that it stores; export labels as PNG"
+    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    example = {found.is_label: path for path in pictures if (found := _look_at(root, path, True, True, False))}
+    if len(example) == 2:
+        image, label = (name_text(str(example[is_label].relative_to(root))) for is_label in (False, True))
+        return (
+            f"no image and label share a name: images such as {image}, labels such as {label}; rename them; only an "
+            "end such as _mask may differ"
+        )
     for suffix, advice in FOREIGN.items():
         of_kind = [path for path in files if path.suffix.lower() == suffix]
         if suffix == ".txt":  # YOLO's
@@ -614,8 +631,8 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
 
 
 def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[str], *, is_binary: bool) -> list[str]:
-    """Returns a name for each id: of id2label.json, of codes.txt or classes.txt with one a line for each id, or of a
-    table of colours with as many rows.
+    """Returns a name for each id: of id2label.json or _classes.csv, of codes.txt or classes.txt with one a line for
+    each id, or of a table of colours with as many rows.
     """
     try:
         pairs = json.loads("\n".join(_lines(root / "id2label.json")) or "{}", object_pairs_hook=list)
@@ -625,6 +642,9 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[st
     except (ValueError, TypeError, RecursionError) as err:
         plan.notes.append(f"classes: id2label.json is not used: {err}")
         named = {}
+    for path in () if named else [path for path in find_files(root) if path.name == "_classes.csv"]:  # Roboflow's
+        cells = [line.partition(",") for line in _lines(path)]
+        named |= {int(number): name.strip() for number, _, name in cells if re.fullmatch(r" *\d{1,5} *", number)}
     if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
         return [named[file_id] for file_id in ids]
     for name in ("codes.txt", "classes.txt", "class_names.txt", "names.txt"):

@@ -181,7 +181,7 @@ def read_sample_list(file: Path, images: Mapping[str, Path]) -> set[str]:
         if sample_id not in images:
             example = min(images, default="")
             raise DataError(
-                f"{file}: line {number} names '{sample_id}', which has no image; expected such as '{example}'"
+                f"{file}: line {number} names '{sample_id}', which has no image; expected an id such as '{example}'"
             )
         if sample_id in sample_ids:
             raise DataError(f"{file}: line {number} names '{sample_id}' again; name each sample once")

@@ -85,6 +85,7 @@ BESIDE = {
     "Vistas": ("{split}/images/a{i}.jpg", "{split}/v2.0/labels/a{i}.png", ["{split}/v2.0/instances/a{i}.png"]),
     "drone": ("d/original_images/a{i}.jpg", "d/label_images_semantic/a{i}.png", ["RGB_color_image_masks/a{i}.png"]),
     "whole name": ("ds0/img/a{i}.jpg", "ds0/masks_machine/a{i}.jpg.png", ["ds0/masks_human/a{i}.jpg.png"]),
+    "Oxford pets": ("images/a{i}.jpg", "annotations/trimaps/a{i}.png", []),
     "SegNet": ("{split}/a{i}.png", "{split}annot/a{i}.png", []),
     "UAVid": ("uavid_{split}/s{i}/Images/a.png", "uavid_{split}/s{i}/Labels/a.png", []),
 }
@@ -237,6 +238,16 @@ def test_names_of_ids_are_the_rows_of_class_dict_csv(table, names, note, tmp_pat
     assert note in capsys.readouterr().out
 
 
+def test_names_of_ids_are_those_of_roboflow(tmp_path, monkeypatch, capsys):
+    for i in range(5):
+        split = "valid" if i > 3 else "train"
+        write(tmp_path / "r", f"{split}/a{i}_jpg.rf.0b.jpg", f"{split}/a{i}_jpg.rf.0b_mask.png", i, Image.fromarray)
+        (tmp_path / "r" / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, big, dog\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "r"]) == 0
+    assert "classes: background; cat; big, dog; rename them in classes.tsv" in capsys.readouterr().out
+
+
 def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
     for i in range(4):
         write(tmp_path / "m", f"images/a{i}.jpg", f"masks/a{i}.png", i, binary)
@@ -257,6 +268,11 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
         (["a.jpg", "b.jpg"], "no pairs of images and labels (2 .jpg)"),
         (["a.jpg", "a.json"], "perhaps annotations, but neither LabelMe nor COCO with outlines"),
         (["images/a.jpg", "labels/a.txt", "notes.json"], "perhaps YOLO labels: these need a data.yaml"),
+        (
+            ["images/img_1.jpg", "masks/mask_1.png"],
+            "images such as images/img_1.jpg, labels such as masks/mask_1.png; ",
+        ),
+        (["images/a.jpg", "masks/a.npy"], "perhaps labels in a form that is not read: export them as PNG"),
         (["a.zip"], "segnl new FILE.zip reads it"),
         (["data-00000-of-00001.arrow", "state.json"], "write it with to_parquet"),
         (["aachen_000000_000019_gtFine_labelIds.png"], "is Cityscapes, which has recipes of its own"),

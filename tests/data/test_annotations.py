@@ -367,6 +367,15 @@ def test_yolo_paths_of_windows_are_read_and_those_of_another_machine_refused(tmp
         find(yolo, tmp_path)
 
 
+def test_a_yolo_export_may_lie_one_folder_down_and_name_splits_as_cvat_does(tmp_path):
+    write_yolo(tmp_path / "x", "0 0 0 1 0 1 1", "Train: images/train\nValidation: images/test\nnames: [car, cat]\n")
+    write_image(tmp_path / "x" / "images" / "test" / "b.jpg")
+    shutil.copytree(tmp_path / "x" / "labels" / "train", tmp_path / "x" / "labels" / "test")
+    (tmp_path / "x" / "labels" / "test" / "a.txt").rename(tmp_path / "x" / "labels" / "test" / "b.txt")
+    assert [image.split for image in find(yolo, tmp_path).images] == ["train", "val"]
+    assert plan_folder(tmp_path).data["image_folder"] == "x/images"
+
+
 def test_coco_names_with_other_folders_than_the_images_are_refused_with_what_to_correct(tmp_path):
     images = [{"id": 7, "file_name": "images\\1/a.jpg", "height": HW[0], "width": HW[1]}]
     write_coco(tmp_path, [{"category_id": 3, "segmentation": {"size": HW, "counts": [37, 37, 51 * 37]}}], images=images)

@@ -26,34 +26,38 @@ from segnl.data.annotations.base import (
     require_images,
     require_upright,
 )
-from segnl.data.layout import IMAGE_SUFFIXES
+from segnl.data.layout import IMAGE_SUFFIXES, SPLIT_WORDS
 from segnl.data.reading import FileError, image_hw
 
 RULE = (
     "larger polygons first and smaller ones over them; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 )
 YAML_SUFFIXES = (".yaml", ".yml")
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 TOLERANCE = 0.01
 """Fraction of the image by which a point may lie outside."""
 
 
 def find(root: Path, files: Sequence[Path]) -> Annotations | None:
-    """Finds a YAML file with `names` and `train` in `root`, its images and their labels.
+    """Finds a YAML file with `names` and `train`, and images and labels in its folder.
 
     An image without a label file is background, as in ultralytics; a split test without any is left out.
     Raises DataError for names and paths that do not fit.
     """
     found = []
     for path in files:
-        if path.suffix.lower() in YAML_SUFFIXES and path.parent == root and b"names" in (text := bytes_of(path)):
+        if path.suffix.lower() in YAML_SUFFIXES and b"names" in (text := bytes_of(path)):
             settings = parse_yaml(text.decode("utf-8", "backslashreplace"), str(path))
+            if isinstance(settings, dict):  # CVAT writes Train, Validation
+                settings = {_SPLIT_OF.get(str(key).lower(), key): value for key, value in settings.items()}
             if isinstance(settings, dict) and settings.keys() >= {"names", "train"}:
                 found.append((path, settings))
     if not found:
         return None
     if len(found) > 1:
-        raise DataError(f"{found[1][0]}: {found[0][0].name} names classes and splits too; keep one of them")
+        raise DataError(f"{found[1][0]}: {found[0][0]} names classes and splits too; keep one of them")
     path, settings = found[0]
+    root = path.parent
     names = class_names(path, settings)
     classes, id_of_name = ids_of(names.values())
     ids = {key: id_of_name[name] for key, name in names.items()}
