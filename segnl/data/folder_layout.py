@@ -28,7 +28,7 @@ from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
 from segnl.data.reading import FileError, image_hw, palette_colours, read_colours, read_image, read_label
-from segnl.labels.table import MAX_CLASSES, ONE_CLASS, distinct_colour, means_no_class, read_tsv
+from segnl.labels.table import MAX_CLASSES, ONE_CLASS, are_grey_levels, distinct_colour, means_no_class, read_tsv
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
@@ -153,6 +153,13 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
             f"left out: {len(left_out)} pictures without a partner or in other folders "
             f"({listed([f'{count} in {name}' for name, count in counts], limit=5)}); other folders: data.image_folder "
             "and data.label_folder say which are read"
+        )
+    stems = {item.path.with_suffix("") for item in labels.values()}
+    further = [path.name for path in left_out if path.parent / re.sub(r"_\d+$", "", path.stem) in stems]
+    if further:
+        plan.notes.append(
+            f"to do: {listed(further, limit=1)} look like further masks of labels that are read; join them, or their "
+            "objects become background"
         )
     _plan_splits(plan, root, images, seed)
     _plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
@@ -482,12 +489,20 @@ def _plan_classes(plan: FolderPlan, root: Path, labels: Sequence[Path], class_na
         plan.notes.append(f"labels: RGB, {len(colours)} colours")
         plan.notes.append(f"classes: {listed(names, limit=6)}; rename and join them in data.label_map")
         return
-    ids = _ids(labels)
+    ids_of = _ids(labels)
+    ids = sorted(set().union(*ids_of))
     is_binary = len(ids) == 2 and ids[1] == IGNORE
-    is_scale = len(ids) == 3 and ids[1] in (127, 128) and ids[2] == IGNORE
+    is_scale = are_grey_levels(ids)
     if IGNORE in ids and not is_binary and not is_scale:
+        if len([file_id for file_id in ids if 192 <= file_id < IGNORE]) > 2:
+            raise DataError(
+                f"{root}: the labels hold {len(ids)} values up to 255; expected one for each class. Were they saved as "
+                "JPEG, or resized with smooth edges? Otherwise name the classes in classes.tsv (index, name, r, g, b)"
+            )
         ids.remove(IGNORE)
-        plan.notes.append("ignored: 255; if it is a class, add it to classes.tsv")
+        without = sum(own == {0, IGNORE} for own in ids_of)
+        where = f" ({without} of {len(labels)} labels hold 0 and 255 only)" if without else ""
+        plan.notes.append(f"ignored: 255{where}; if it is a class, add it to classes.tsv")
     if len(ids) < 2:
         raise DataError(f"{root}: the labels hold {ids or 'nothing'} only; expected two classes at least")
     if ids[-1] > IGNORE:
@@ -572,7 +587,7 @@ def _use_table(plan: FolderPlan, root: Path, labels: Sequence[Path], *, is_colou
             plan.data["label_map"]["ignore"] = "rest"
         names = [f"#{bytes(colour).hex()}" for colour in unknown]
     else:
-        unknown_ids = sorted({*_ids(labels)} - {row.file_id for row in rows} - {IGNORE})
+        unknown_ids = sorted(set().union(*_ids(labels)) - {row.file_id for row in rows} - {IGNORE})
         if unknown_ids:
             plan.data["ignore_ids"] = unknown_ids
         names = [str(file_id) for file_id in unknown_ids]
@@ -591,8 +606,9 @@ def _palette(labels: Sequence[Path]) -> dict[int, tuple[int, int, int]] | None:
     return palette
 
 
-def _ids(labels: Sequence[Path]) -> list[int]:
-    return sorted(set().union(*(np.unique(read_label(path, max_id=65_535)).tolist() for path in labels)))
+def _ids(labels: Sequence[Path]) -> list[set[int]]:
+    """Returns the ids of each label."""
+    return [set(np.unique(read_label(path, max_id=65_535)).tolist()) for path in labels]
 
 
 def _colours(labels: Sequence[Path], root: Path) -> list[tuple[int, int, int]]:

@@ -221,13 +221,16 @@ def colour_text(value: int) -> str:
     return f"#{value:06x} ({value >> 16}, {value >> 8 & 255}, {value & 255})"
 
 
+def are_grey_levels(values: Sequence[int]) -> bool:
+    """Tells whether sorted ids look like grey levels, such as 0, 255, or 0, 127, 255."""
+    step = values[1] if len(values) > 2 or [*values] == [0, IGNORE] else 0
+    return step >= 10 and all(abs(value - i * step) <= i for i, value in enumerate(values))
+
+
 def scale_hint(ids: Ids) -> str:
-    """Returns advice if the ids of a label look like grey levels, such as 0, 127, 255; else an empty text."""
+    """Returns advice if the ids of a label look like grey levels; else an empty text."""
     values: list[int] = np.unique(ids[ids >= 0]).tolist()
-    step = values[1] - values[0] if len(values) > 1 else 0
-    is_scale = values[:1] == [0] and step >= 10 and all(abs(v - i * step) <= i for i, v in enumerate(values))
-    is_scale = is_scale and (len(values) > 2 or values[-1] == 255)
-    if not is_scale:
+    if not are_grey_levels(values):
         return ""
     text = ", ".join(map(str, values[:6])) + (" ..." if len(values) > 6 else "")
     return f"the label's values {text} look like grey levels: use them as index in classes.tsv or in data.label_map"

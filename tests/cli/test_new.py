@@ -12,7 +12,7 @@ from PIL import Image
 from segnl.cli.main import main
 from segnl.core.config import read_file
 from segnl.data.find import DATASETS
-from segnl.labels.table import distinct_colour
+from segnl.labels.table import distinct_colour, read_tsv
 from segnl.runs.recipe import load_recipe
 
 COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
@@ -287,6 +287,46 @@ def test_a_folder_without_pairs_is_one_line_that_says_what_is_there(files, says,
     monkeypatch.chdir(tmp_path)
     assert main(["new", "x"]) == 3
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("levels", [[0, 85, 170, 255], [0, 64, 128, 191, 255], [0, 128, 255], [0, 255]])
+def test_evenly_spaced_grey_levels_are_a_class_each(levels, tmp_path, monkeypatch, capsys):
+    for i in range(3):
+        label = Image.fromarray(np.resize(np.array(levels, np.uint8), (37, 53)))
+        write(tmp_path / "d", f"images/a{i}.png", f"labels/a{i}.png", i, lambda _, label=label: label)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "d"]) == 0
+    assert f"grey levels, a class each: {', '.join(map(str, levels))}" in capsys.readouterr().out
+    assert [row.file_id for row in read_tsv(tmp_path / "d" / "classes.tsv")] == levels
+
+
+def test_masks_with_smooth_edges_are_refused_unless_a_table_names_their_ids(tmp_path, monkeypatch, capsys):
+    for i in range(3):
+        smooth = binary(ids(i)).resize((40, 30)).resize((53, 37))
+        write(tmp_path / "d", f"images/a{i}.png", f"labels/a{i}.png", i, lambda _, smooth=smooth: smooth)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "d"]) == 3
+    assert "values up to 255; expected one for each class. Were they saved as JPEG" in capsys.readouterr().err
+    (tmp_path / "d" / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\ta\t0\t0\t0\n255\tb\t9\t9\t9\n")
+    assert main(["new", "d"]) == 0
+
+
+def test_labels_that_hold_255_in_place_of_a_class_are_counted(tmp_path, monkeypatch, capsys):
+    for i in range(5):
+        paint = binary if i > 2 else lambda label: Image.fromarray((label > 0).astype(np.uint8))
+        write(tmp_path / "d", f"images/a{i}.png", f"labels/a{i}.png", i, paint)
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "d"]) == 0
+    assert "ignored: 255 (2 of 5 labels hold 0 and 255 only)" in capsys.readouterr().out
+
+
+def test_a_second_mask_of_an_image_is_said(tmp_path, monkeypatch, capsys):
+    for i in range(3):
+        write(tmp_path / "d", f"benign ({i}).png", f"benign ({i})_mask.png", i, binary)
+    binary(ids(1)).save(tmp_path / "d" / "benign (1)_mask_1.png")
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "d"]) == 0
+    assert "to do: benign (1)_mask_1.png look like further masks of labels" in capsys.readouterr().out
 
 
 def test_ids_that_the_folder_s_own_table_does_not_name_are_ignored(tmp_path, monkeypatch, capsys):
