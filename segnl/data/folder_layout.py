@@ -248,11 +248,10 @@ def _folder(
     at = [i for i, part in enumerate(parts) if any(part.lower() in words for words in SPLIT_WORDS.values())][:1]
     if not at and splits_by_words:
         own = [i for i, words in enumerate(words_of) if by_words or not words & _ALL_WORDS]
-        at = [i for i in own if split_in(" ".join(sorted(words_of[i])))][-1:]
+        at = [i for i in own if any(map(split_in, _WORD.findall(parts[i])))][-1:]
     template, split = list(parts), None
-    for i in at:
-        has_word = words_of[i] & _ALL_WORDS
-        split = next(word for word in _WORD.findall(parts[i]) if split_in(word)) if has_word else parts[i]
+    for i in at:  # one at most; of train_images, its train
+        split = next(filter(split_in, _WORD.findall(parts[i]))) if words_of[i] & _ALL_WORDS else parts[i]
         template[i] = parts[i].replace(split, "{split}", 1)
     is_label = not words_of[told[-1]].isdisjoint(LABEL_WORDS) if told else None
     depth = len(parts) if is_whole else max((*told, *at), default=-1) + 1
@@ -285,11 +284,11 @@ def _paired(root: Path, found: Sequence[_Found]) -> _Pairs:
         labels = [item for item in found if item.path.suffix.lower() == ".png"]
         image_suffix = others.most_common(1)[0][0] if others else ""
         images = [item for item in found if item.path.suffix.lower() == image_suffix]
-        data |= {"image_suffix": image_suffix, "label_suffix": ".png"}
+        data = {"image_suffix": image_suffix, "label_suffix": ".png"}
     joined = _with_wildcards(images), _with_wildcards(labels)
     candidates = [_of_two_templates(root, *items) for items in ((images, labels), joined)]
-    images_by_id, labels_by_id, layout = max(candidates, key=lambda pairs: len(pairs[0]))
-    return images_by_id, labels_by_id, data | layout
+    *pairs, layout = max(candidates, key=lambda own: len(own[0]))
+    return pairs[0], pairs[1], data | layout
 
 
 def _with_wildcards(items: Sequence[_Found]) -> list[_Found]:
@@ -326,8 +325,9 @@ def _of_two_templates(root: Path, images: Sequence[_Found], labels: Sequence[_Fo
 
     tied = [keys for keys, sample_ids in common.items() if len(sample_ids) == most]
     best = min(tied, key=rank) if len({label for _, label in tied}) > 1 else tied[0]
-    data = dict(zip(("image_folder", "label_folder"), (template for template, _ in best), strict=True))
-    data |= {key: end for key, (_, end) in zip(("image_suffix", "label_suffix"), best, strict=True) if end}
+    data: JSONDict = {}
+    for kind, (template, end) in zip(("image", "label"), best, strict=True):
+        data |= {f"{kind}_folder": template} | ({f"{kind}_suffix": end} if end else {})
     image_of, label_of = images_by[best[0]], labels_by[best[1]]
     return {key: image_of[key] for key in common[best]}, {key: label_of[key] for key in common[best]}, data
 

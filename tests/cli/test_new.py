@@ -87,6 +87,7 @@ BESIDE = {
     "whole name": ("ds0/img/a{i}.jpg", "ds0/masks_machine/a{i}.jpg.png", ["ds0/masks_human/a{i}.jpg.png"]),
     "Oxford pets": ("images/a{i}.jpg", "annotations/trimaps/a{i}.png", []),
     "SegNet": ("{split}/a{i}.png", "{split}annot/a{i}.png", []),
+    "no split": ("a_tRain/images/a{i}.jpg", "a_tRain/images_tRain_masks/a{i}.png", []),
     "UAVid": ("uavid_{split}/s{i}/Images/a.png", "uavid_{split}/s{i}/Labels/a.png", []),
 }
 
@@ -111,6 +112,22 @@ def test_the_folders_that_share_most_names_are_paired(layout, tmp_path, monkeypa
         for number in range(count):
             pixels = data.read(number)
             np.testing.assert_array_equal(pixels.label, ids(int(pixels.image[0, 0, 0] + 5) // 10))
+
+
+def test_a_split_is_told_by_a_word_of_its_folder_unless_that_leaves_pairs_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, folders, sizes in (
+        ("a", ["my-val", "train set", "train set"], "2 training and 1 validation"),
+        ("b", ["val loop", "town", "field"], "2 training and 1 validation"),
+    ):
+        for i, folder in enumerate(folders):
+            write(tmp_path / name, f"{folder}/images/a{i}.jpg", f"{folder}/masks/a{i}.png", i, colours)
+        assert main(["new", name]) == 0
+        printed = capsys.readouterr().out
+        assert sizes in printed
+        assert ("splits: my-val 1, train set 2" if name == "a" else "images: */images/*; labels: */masks/*") in printed
+    recipe = load_recipe(tmp_path / "a.yaml")
+    assert DATASETS.find("folder")(recipe.data, "val").sample_ids == ["a0"]
 
 
 def test_a_folder_for_each_camera_is_read_whole_and_what_is_left_out_is_counted(tmp_path, monkeypatch, capsys):
