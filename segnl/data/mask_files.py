@@ -152,9 +152,9 @@ def _reading(path: Path, fault: str) -> Iterator[None]:
 def _checked(array: npt.NDArray[Any], path: Path, name: str = "") -> Ids:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
+    array = array.reshape(_without_ones(array.shape))
     if array.dtype.kind == "f" and array.ndim == 2 and (np.rint(array) == array).all() and (abs(array) < 2**31).all():
         array = array.astype(np.int64)
-    array = array.reshape(_without_ones(array.shape))
     where = f"array {name!r} " if name else ""
     if array.ndim != 2 or array.dtype.kind not in "iu":
         advice = "save the argmax of the class scores" if array.dtype.kind == "f" else "save one id per pixel"

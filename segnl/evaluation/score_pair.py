@@ -11,6 +11,7 @@ from segnl.core import IGNORE
 from segnl.core.arrays import Ids, Pixels
 from segnl.core.errors import DataError
 from segnl.data.mask_files import Mask, listed
+from segnl.data.reading import palette_colours
 from segnl.evaluation.score_classes import (
     IDS_IN_WORDS,
     NO_CLASS,
@@ -126,10 +127,14 @@ class PairReader:
         own_ignored = {IGNORE, *(self.request.ignore_ids if prediction_ids == "train" else table.ignore_ids)}
         value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}
         kind = "train ids" if prediction_ids == "train" else "ids"
+        hints = self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known)
+        colours = {*palette_colours(Path(where)).values()}
+        if colours and colours <= {(0, 0, 0), *map(tuple, table.palette.tolist())}:
+            hints = ["the palette has the colours of the table: convert the mask to RGB to have them read"]
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {value}, but the {kind} of {table.title} are "
             f"{ids_text(known, [*own_ignored & {*np.flatnonzero(lut == NO_CLASS).tolist()}])}; "
-            f"{', or '.join(self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known))}"
+            f"{', or '.join(hints)}"
         )
 
     def _hints(self, value: int, predicted: set[int], known: set[int]) -> list[str]:

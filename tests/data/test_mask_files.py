@@ -349,8 +349,9 @@ def test_a_prefix_selects_files_and_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_floats_that_are_whole_numbers_are_ids(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", a=IDS.astype(np.float32))
-    assert np.array_equal(read(tmp_path / "a.npz"), IDS)
+    for floats in (IDS.astype(np.float32), IDS.astype(np.float32)[None]):
+        np.savez(tmp_path / "a.npz", a=floats)
+        assert np.array_equal(read(tmp_path / "a.npz"), IDS)
 
 
 def test_two_masks_of_one_sample_are_refused(tmp_path: Path) -> None:

@@ -227,6 +227,21 @@ def test_the_advice_about_an_unknown_predicted_id_can_help(
         score_masks(request)
 
 
+@pytest.mark.parametrize("is_of_table", [True, False])
+def test_a_palette_of_the_table_s_colours_is_to_be_converted_to_rgb(tmp_path: Path, is_of_table: bool) -> None:
+    (tmp_path / "classes.tsv").write_text("index\tname\tr\tg\tb\n0\ta\t0\t0\t0\n1\tb\t128\t0\t0\n2\tc\t0\t128\t0\n")
+    labels = write(tmp_path / "labels", x=np.arange(3)[None])
+    image = Image.fromarray(np.array([[0, 28, 5]], np.uint8)).convert("P")
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[28, 5]] = [[128, 0, 0], [0, 128, 0] if is_of_table else [9, 9, 9]]
+    image.putpalette(colours.ravel().tolist())
+    (tmp_path / "predictions").mkdir()
+    image.save(tmp_path / "predictions" / "x.png")
+    advice = "convert the mask to RGB" if is_of_table else "count 28 as no class"
+    with pytest.raises(DataError, match=advice):
+        score_masks(ScoreRequest(tmp_path / "predictions", labels, str(tmp_path / "classes.tsv")))
+
+
 def cityscapes_masks(tmp_path: Path, kind: str) -> ScoreRequest:
     """One row of train ids as mmsegmentation saves them, and labels of this kind of ids."""
     label, prediction = np.array([[0, 1, 7, 8, 13, 0]]), np.array([[0, 1, 8, 8, 13, 13]])
