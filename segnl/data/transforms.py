@@ -293,6 +293,12 @@ def transform_entry(entry: Any) -> JSONDict:
 
     Raises ValueError in one line for another form, an unknown name or argument, or a value that the transform refuses.
     """
+    normal = _with_names(entry)
+    build_transform(normal, DataConfig(name="folder", root=Path(), crop_hw=(1, 1)))
+    return normal
+
+
+def _with_names(entry: Any) -> JSONDict:
     normal: Any = {"name": entry} if isinstance(entry, str) else entry
     if isinstance(entry, Mapping) and len(entry) == 1 and "name" not in entry:
         ((name, arguments),) = entry.items()
@@ -301,8 +307,7 @@ def transform_entry(entry: Any) -> JSONDict:
         raise ValueError("expected a transform such as {HorizontalFlip: {p: 0.5}}")
     normal = dict(normal)
     if isinstance(normal.get("transforms"), list):  # OneOf and the like
-        normal["transforms"] = [transform_entry(inner) for inner in normal["transforms"]]
-    build_transform(normal, DataConfig(name="folder", root=Path(), crop_hw=(1, 1)))
+        normal["transforms"] = [_with_names(inner) for inner in normal["transforms"]]
     return normal
 
 

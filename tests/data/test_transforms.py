@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from segnl.core.errors import ConfigError
+from segnl.data import transforms as module
 from segnl.data.base import DataConfig
 from segnl.data.find import DATASETS
 from segnl.data.loader import BatchPlan, train_batches
@@ -34,6 +35,17 @@ def smooth(hw):
     rows, columns = np.mgrid[: hw[0], : hw[1]]
     image = np.stack([rows * 3 % 256, columns * 2 % 256, (rows + columns) % 256], -1).astype(np.uint8)
     return Sample(image, (rows // 5 % 3).astype(np.uint8), "a")
+
+
+def test_nested_transforms_are_built_once(monkeypatch):
+    calls = []
+    plain = module.build_transform
+    monkeypatch.setattr(module, "build_transform", lambda entry, cfg: calls.append(entry["name"]) or plain(entry, cfg))
+    entry = {"HorizontalFlip": {}}
+    for _ in range(20):
+        entry = {"OneOf": {"transforms": [entry]}}
+    module.transform_entry(entry)
+    assert len(calls) == 21
 
 
 def test_at_scale_1_a_crop_is_a_window_of_the_image_and_its_label():
