@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,6 +17,13 @@ from segnl.core.outputs import marked, require_own
 from segnl.core.progress import Progress
 from segnl.data.reading import DECODER_ERRORS, read_image
 from segnl.ops.non_local_means import Centre, PatchKernel, non_local_means
+
+QUALITY: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+}
+"""How formats are written that would lose more by PIL's defaults."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class DenoiseSettings:
 def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) -> None:
     """Writes the filtered images into the folder `out` under their own names, in their own formats.
 
-    Grey images stay grey. Orientation tags and colour profiles are kept. JPEG is written with quality
-    95.
+    Grey images stay grey. Orientation tags and colour profiles are kept. Formats are written without loss, but for JPEG
+    and AVIF (QUALITY).
 
     Raises ConfigError for settings that do not fit, two images of one name, or an output that would overwrite an input
     or a file that `denoise` did not write; DataError for files that are no images of 8 bits a channel.
@@ -83,7 +91,7 @@ def _denoise_file(path: Path, target: Path, settings: DenoiseSettings) -> None:
     result = Image.fromarray(filtered[..., 0] if filtered.shape[-1] == 1 else filtered)
     encoded = io.BytesIO()
     try:
-        result.save(encoded, format=kind, **kept, **({"quality": 95} if kind == "JPEG" else {}))
+        result.save(encoded, format=kind, **kept, **QUALITY.get(kind or "", {}))
     except (OSError, ValueError, KeyError) as err:
         raise DataError(f"{path}: {kind} cannot be written ({err}); convert the image to PNG or JPEG") from err
     write_atomic(target, marked(encoded.getvalue(), "denoise"))

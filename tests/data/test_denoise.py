@@ -38,6 +38,16 @@ def test_results_keep_name_format_and_size(tmp_path: Path) -> None:
             assert left < 0.7 * noise
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "a.tif"])
+def test_results_are_written_without_loss(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / name, **({"lossless": True} if name == "a.webp" else {}))
+    settings = DenoiseSettings(0.2, patch=3, search=5)
+    denoise_files([tmp_path / name], tmp_path / "out", settings)
+    with Image.open(tmp_path / "out" / name) as result:
+        assert np.array_equal(result, settings.apply(noise))
+
+
 def test_orientation_is_kept(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
