@@ -127,17 +127,14 @@ class PairReader:
         own_ignored = {IGNORE, *(self.request.ignore_ids if prediction_ids == "train" else table.ignore_ids)}
         value, known = int(raw[row, column]), {*np.flatnonzero(lut < table.num_classes).tolist()}
         kind = "train ids" if prediction_ids == "train" else "ids"
-        hints = self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known)
-        colours = {*palette_colours(Path(where)).values()}
-        if colours and colours <= {(0, 0, 0), *map(tuple, table.palette.tolist())}:
-            hints = ["the palette has the colours of the table: convert the mask to RGB to have them read"]
+        hints = self._hints(value, {*np.unique(raw).tolist()} - {IGNORE}, known, where)
         raise DataError(
             f"{where}: pixel (row {row}, column {column}) holds {value}, but the {kind} of {table.title} are "
             f"{ids_text(known, [*own_ignored & {*np.flatnonzero(lut == NO_CLASS).tolist()}])}; "
             f"{', or '.join(hints)}"
         )
 
-    def _hints(self, value: int, predicted: set[int], known: set[int]) -> list[str]:
+    def _hints(self, value: int, predicted: set[int], known: set[int], where: str) -> list[str]:
         """Returns what may help against a predicted id without a meaning. known: the ids of classes."""
         table, prediction_ids = self.table, self.request.prediction_ids
         other: PredictionIds = "train" if prediction_ids == "file" else "file"
@@ -155,6 +152,8 @@ class PairReader:
             hints = [THRESHOLD_HINT]
         elif not hints and len(predicted) > 2 and np.gcd.reduce([*predicted]) > 4:
             hints = ["save class ids: these look stretched for display"]
+        elif not hints and palette_colours(Path(where)):
+            hints = ["of a palette file the indices are read: save class ids, or the table's colours as RGB"]
         elif not hints and 0 <= value <= IGNORE and value not in table.file_ids:
             hints.append(f"count {value} as no class with --ignore {value}")
         return hints or ["correct the predictions or the class table"]
