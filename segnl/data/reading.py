@@ -148,7 +148,7 @@ def _deep_pixels(image: Image.Image, path: Path, image_format: ImageFormat) -> P
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints beside the error
         try:
             stored = cv2.imdecode(np.frombuffer(bytes_of(path), np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:
+        except (cv2.error, FileNotFoundError):  # the latter of a PIL image without a file
             stored = None
         cv2.utils.logging.setLogLevel(level)
         if stored is None or stored.dtype != np.uint16 or stored.shape[2:] not in ((), (3,), (4,)):

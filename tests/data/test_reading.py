@@ -19,6 +19,7 @@ from segnl.data.reading import (
     read_colours,
     read_image,
     read_label,
+    rgb_pixels,
     rgb_view,
 )
 
@@ -258,6 +259,12 @@ def test_grey_jpeg_2000_of_any_depth_holds_the_stored_values(tmp_path, bits, cap
     with pytest.raises(FileError, match="neither PIL nor OpenCV reads as stored; save it as 16-bit PNG"):
         read_image(tmp_path / "a.jp2")  # signed
     assert capfd.readouterr().err == ""
+
+
+def test_a_deep_jpeg_2000_that_pil_has_opened_in_memory_is_refused(tmp_path):
+    data = io.BytesIO(bytes.fromhex(JPEG_2000[12]))
+    with pytest.raises(FileError, match="save it as 16-bit PNG"), Image.open(data) as image:
+        rgb_pixels(image, tmp_path / "image", ImageFormat(value_range=(0, 511)))
 
 
 @pytest.mark.parametrize("bits", [10, 12])
