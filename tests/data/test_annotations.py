@@ -389,7 +389,11 @@ def test_class_names_fit_into_a_line_of_the_table(tmp_path):
 
 
 BAD_LABELME = {
-    "line": ([{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.shape_type: 'line' has"),
+    "line": (
+        [{"label": "a", "shape_type": "line", "points": [[0, 0], [9, 9]]}],
+        {},
+        "shapes.0.shape_type: 'line' is not drawn",
+    ),
     "points": ([{"label": "a", "points": [[0, 0], [9, 9]]}], {}, "shapes.0.points: 2 points of a polygon"),
     "three corners": (
         [{"label": "a", "shape_type": "rectangle", "points": [[0, 0], [9, 9], [9, 0]]}],

@@ -92,7 +92,7 @@ def _parse(path: Path) -> _File:
     parsed = validated(path, _File, "a file as LabelMe writes it")
     for i, shape in enumerate(parsed.shapes):
         if shape.shape_type not in NUM_POINTS:
-            detail = f"'{shape.shape_type}' has no area; expected {', '.join(NUM_POINTS)}; change or remove it"
+            detail = f"'{shape.shape_type}' is not drawn; expected {', '.join(NUM_POINTS)}; change or remove it"
             raise FileError(path, "format", f"shapes.{i}.shape_type: {detail}")
         numbers, own = NUM_POINTS[shape.shape_type], len(shape.points)
         if own not in numbers if numbers else own < 3:

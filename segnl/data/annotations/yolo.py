@@ -25,15 +25,15 @@ from segnl.data.annotations.base import (
     require_drawable,
     require_images,
     require_upright,
+    split_in,
 )
-from segnl.data.layout import IMAGE_SUFFIXES, SPLIT_WORDS
+from segnl.data.layout import IMAGE_SUFFIXES
 from segnl.data.reading import FileError, image_hw
 
 RULE = (
     "larger polygons first and smaller ones over them; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 )
 YAML_SUFFIXES = (".yaml", ".yml")
-_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 TOLERANCE = 0.01
 """Fraction of the image by which a point may lie outside."""
 
@@ -49,7 +49,7 @@ def find(root: Path, files: Sequence[Path]) -> Annotations | None:
         if path.suffix.lower() in YAML_SUFFIXES and b"names" in (text := bytes_of(path)):
             settings = parse_yaml(text.decode("utf-8", "backslashreplace"), str(path))
             if isinstance(settings, dict):  # CVAT writes Train, Validation
-                settings = {_SPLIT_OF.get(str(key).lower(), key): value for key, value in settings.items()}
+                settings = {split_in(str(key)) or key: value for key, value in settings.items() if str(key).isalpha()}
             if isinstance(settings, dict) and settings.keys() >= {"names", "train"}:
                 found.append((path, settings))
     if not found:
