@@ -113,16 +113,13 @@ def _report(evaluation: "Evaluation", request: "EvaluationRequest", out: Path | 
     from segnl.metrics.confusion import table_text
 
     metrics = evaluation.metrics
-    files = {}
+    if out is not None:
+        write_atomic(out, json_file(metrics, "eval"))
     if request.with_strata:
         from segnl.reports.strata_plot import strata_plot
 
         title = f"Where the errors are: {metrics['split']}, {metrics['num_images']} images, {metrics['checkpoint']}"
-        files[evaluation.folder / "strata.png"] = strata_plot(metrics["strata"], title=title)
-    if out is not None:
-        files[out] = json_file(metrics, "eval")
-    for path, content in files.items():
-        write_atomic(path, content)
+        write_atomic(evaluation.folder / "strata.png", strata_plot(metrics["strata"], title=title))
     if metrics["num_pixels"] == 0:
         print(f"split '{metrics['split']}': no labelled pixel, so nothing was scored")
     else:

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:
         with safe_output():
             return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
-    backend = os.environ.pop("MPLBACKEND", None)  # matplotlib fails at import for a name that it does not know
+    own = {name: os.environ.get(name) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}  # matplotlib fails at import for damaged ones
     path = list(sys.path)
     sys.path.append(folder)  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:
@@ -55,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     finally:
         sys.path[:] = path
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+        for name, value in own.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _run(words: Sequence[str]) -> int:

@@ -4,15 +4,21 @@ The page of a study draws its charts as HTML and SVG, which follow its light and
 `segnl eval --strata` write image files with matplotlib. Both take colours and shapes from MARKS. Imports no torch.
 """
 
+import functools
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
+from segnl.core.errors import MachineError, first_line
 from segnl.core.files import utf8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 INK, GRID, SPINE = "#333333", "#d9d9d9", "#999999"
 PAGE_LINE_PX = 2.2  # width of a line on the page, to which the dashes below belong
@@ -70,6 +76,26 @@ def mark(index: int) -> Mark:
     """Returns the mark of series `index`: after eight, the colours repeat with other shapes; after 64 all repeats."""
     colour, shape = MARKS[index % 8], MARKS[(index + 3 * (index // 8)) % 8]
     return Mark(colour.colour, shape.shape, shape.dash, shape.marker)
+
+
+def in_own_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Lets a function draw as if there were no matplotlibrc, which may be the user's or one of the working folder."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        own = Path("matplotlibrc")
+        try:
+            if own.exists() and not own.is_file():
+                raise OSError("is a pipe or a device")
+            import matplotlib
+        except (OSError, ValueError, TypeError) as err:
+            raise MachineError(
+                f"{own.absolute()}: matplotlib cannot read it ({first_line(err)}); move it aside"
+            ) from err
+        with matplotlib.rc_context(dict(matplotlib.rcParamsDefault)):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def new_figure(width_in: float, height_in: float) -> "Figure":

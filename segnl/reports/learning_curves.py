@@ -13,7 +13,7 @@ from segnl.core.files import write_atomic
 from segnl.core.outputs import marked, require_own
 from segnl.core.run_log import read_log
 from segnl.metrics.confusion import ratio
-from segnl.reports.chart_style import INK, figure_bytes, mark, new_figure, style_axes
+from segnl.reports.chart_style import INK, figure_bytes, in_own_style, mark, new_figure, style_axes
 from segnl.reports.plot import PlotGroup, Points, line_plot, mean_and_range
 
 KINDS = (".png", ".svg", ".pdf")
@@ -109,6 +109,7 @@ def distinct_names(paths: Sequence[Path], depth: int = 1) -> list[str]:
     return ["/".join(own[-depth:]) for own in parts]
 
 
+@in_own_style
 def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     """Draws loss, learning rate and mIoU over one axis of steps; returns a file of that kind."""
     has_miou = any(curve.miou.size for curve in curves)

@@ -17,7 +17,7 @@ from segnl.data.transforms import TrainTransform
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.evaluation.masks import overlay
 from segnl.metrics.confusion import ratio
-from segnl.reports.chart_style import INK, MARKS, figure_bytes, new_figure, style_axes
+from segnl.reports.chart_style import INK, MARKS, figure_bytes, in_own_style, new_figure, style_axes
 from segnl.reports.contact_sheet import contact_sheet
 from segnl.reports.learning_curves import curves_figure, find_curve
 from segnl.reports.page import template
@@ -92,6 +92,7 @@ def _narrow(pair: Pixels) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(resized, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
 
 
+@in_own_style
 def class_bars(names: tuple[str, ...] | list[str], values: Floats, label: str, *, is_log: bool = False) -> bytes:
     """Returns a PNG with a bar for each class, the largest first; undefined values have none."""
     order = np.argsort(-np.nan_to_num(values, nan=-1.0))
@@ -110,6 +111,7 @@ def class_bars(names: tuple[str, ...] | list[str], values: Floats, label: str, *
     return figure_bytes(figure)
 
 
+@in_own_style
 def confusion_figure(matrix: Counts, names: tuple[str, ...] | list[str]) -> bytes:
     """Returns a PNG of a confusion matrix, int64 `k k` with a row for each label class: counts, and shares of rows."""
     shares = 100 * ratio(matrix, matrix.sum(axis=1, keepdims=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segnl.core.arrays import Floats
-from segnl.reports.chart_style import INK, figure_bytes, new_figure
+from segnl.reports.chart_style import INK, figure_bytes, in_own_style, new_figure
 
 LEVELS = 40
 """Colours of the scale from 0 to 1."""
@@ -68,6 +68,7 @@ def scale_colours() -> list[str]:
     return [to_hex(colormaps[SCALE](i / LEVELS)) for i in range(LEVELS + 1)]
 
 
+@in_own_style
 def sight_png(picture: SightPicture, *, chance: float, reach: tuple[int, int]) -> bytes:
     """Returns the picture as a file for a paper or a slide."""
     from matplotlib.patches import Rectangle

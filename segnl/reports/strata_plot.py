@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segnl.core.config import JSONDict
-from segnl.reports.chart_style import MARKS, figure_bytes, new_figure, style_axes
+from segnl.reports.chart_style import MARKS, figure_bytes, in_own_style, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@in_own_style
 def strata_plot(strata: JSONDict, *, title: str) -> bytes:
     """Returns a PNG of `Strata.to_dict()`; undefined values are left out."""
     figure = new_figure(11, 7.5)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from segnl.core.config import Config, Count, JSONDict, Seed, merge
 from segnl.core.errors import ConfigError
@@ -24,13 +24,20 @@ class LearningRates(Config):
     """Budget of the search, the same for every head."""
 
     grid: Annotated[tuple[Annotated[float, Field(gt=0, le=1e30)], ...], Field(min_length=2, max_length=16)]
-    """Values of optim.lr that are tried."""
+    """Values of optim.lr that are tried, each once."""
     steps: Count
     """Length of each training of the search."""
     folds: Annotated[int, Field(ge=2, le=100)] = 3
     """Parts into which the training images are dealt, groups (data.group) whole; one of them is scored."""
     seed: Seed = 0
     """Of the search's trainings and of the dealing. The study's seeds all take the rate that it finds."""
+
+    @field_validator("grid")
+    @classmethod
+    def _differ(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(grid)) < len(grid):
+            raise ValueError("a rate stands twice; name it once")
+        return grid
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,12 @@ def search_mappings(cfg: LearningRates, mapping: JSONDict, *, where: str) -> dic
     fold = {"count": cfg.folds, "number": cfg.seed % cfg.folds, "seed": cfg.seed}
     train = {"seed": cfg.seed, "max_steps": cfg.steps, "save_every": cfg.steps, "eval_every": None}
     own = merge(mapping, {"data": {"fold": fold}, "train": train})
-    return {f"{rate:g}": merge(own, {"optim": {"lr": rate}}) for rate in cfg.grid}
+    return {_text(rate): merge(own, {"optim": {"lr": rate}}) for rate in cfg.grid}
+
+
+def _text(rate: float) -> str:
+    """Returns a rate in the fewest digits that tell it from all others."""
+    return f"{rate:g}" if float(f"{rate:g}") == rate else repr(rate)
 
 
 def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:

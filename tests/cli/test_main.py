@@ -112,6 +112,22 @@ def test_a_backend_that_matplotlib_does_not_know_draws_all_the_same(run, tmp_pat
     assert subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("content", [b"text.usetex: True", b"savefig.dpi: 1000000", b"\xff\xfe: \xff", None])
+def test_a_matplotlibrc_does_not_rule_the_pictures(run, tmp_path, content):
+    place = tmp_path / "matplotlibrc"
+    os.mkfifo(place) if content is None else place.write_bytes(content)
+    words = [sys.executable, "-m", "segnl", "curves", str(run.absolute()), "--out", "c.png"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MATPLOTLIBRC": str(place)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    is_readable = content is not None and content.isascii()
+    assert done.returncode == (0 if is_readable else 6), done.stderr
+    if is_readable:
+        assert (tmp_path / "c.png").exists()
+    else:
+        assert "matplotlibrc: matplotlib cannot read it" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_the_help_of_eval_names_every_preset(capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--help"])

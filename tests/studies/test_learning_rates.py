@@ -8,7 +8,7 @@ from segnl.core.result_cache import Record, ResultCache
 from segnl.core.run_log import read_log
 from segnl.runs.checkpoint import checkpoints_of, newest_checkpoint
 from segnl.studies import run as run_module
-from segnl.studies.learning_rates import store_rates, stored_rates
+from segnl.studies.learning_rates import LearningRates, search_mappings, store_rates, stored_rates
 from segnl.studies.run import compare, compute_features
 from segnl.studies.study import load_study
 from segnl.training.features import FeatureFile
@@ -78,6 +78,17 @@ def test_the_highest_score_decides_and_a_head_that_always_diverges_is_an_error(t
         assert stored_rates(tmp_path, key) is None
     with pytest.raises(ConfigError, match="every training of fcn diverged; give lower rates"):
         store_rates(tmp_path, {}, {"fcn": {"0.1": None}}, [])
+
+
+def test_rates_keep_all_their_digits_and_stand_once():
+    cfg = LearningRates(grid=(0.01, 0.0031622776601683794), steps=1)
+    mappings = search_mappings(cfg, {}, where="x")
+    assert {text: own["optim"]["lr"] for text, own in mappings.items()} == {
+        "0.01": 0.01,
+        "0.0031622776601683794": 0.0031622776601683794,
+    }
+    with pytest.raises(ValueError, match="a rate stands twice; name it once"):
+        LearningRates(grid=(0.01, 0.01), steps=1)
 
 
 def test_a_search_within_a_fold_is_refused(study_file, tmp_path):

@@ -189,6 +189,7 @@ class _Study:
 
     @classmethod
     def of(cls, heads: Mapping[str, Sequence[RunCounts]], groups: Sequence[Hashable] | None) -> "_Study":
+        heads = {name: sorted(own, key=lambda run: -1 if run.seed is None else run.seed) for name, own in heads.items()}
         runs = [run for own in heads.values() for run in own]
         counts = [counts for run in runs for counts in (run.intersection, run.union, run.target) if counts is not None]
         shapes = {own.shape for own in counts}

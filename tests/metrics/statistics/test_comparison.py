@@ -90,6 +90,13 @@ def test_runs_of_one_seed_that_score_alike_are_paired(rng):
     assert all(one.high - one.low < other.high - other.low for one, other in zip(narrow, wide, strict=True))
 
 
+def test_the_order_in_which_runs_are_given_does_not_matter(rng):
+    heads = seeded(rng)
+    turned = heads | {"d": heads["d"][::-1]}
+    assert compare_heads(turned) == compare_heads(heads)
+    assert class_differences(turned, "d", "a") == class_differences(heads, "d", "a")
+
+
 @pytest.mark.parametrize("seeds", [(0, 1, 3), (0, 1, None), (1, 1, 2), (1, 0, 2)])
 def test_seeds_are_not_paired_where_heads_do_not_have_the_same_ones(rng, seeds):
     assert not any(pair.is_by_seed for pair in compare_heads(seeded(rng, {"b": seeds})))
