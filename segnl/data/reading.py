@@ -201,6 +201,8 @@ def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool)
             if is_label:
                 _require_lossless(int(page.compression), path)
             hw = (page.imagelength, page.imagewidth)
+            if axes == "QYX" and shape[2] == num_bands:  # tifffile has written an array `H W bands` as H pages
+                hw, axes = shape[:2], "YXQ"
             _require_few_pixels(path, hw, max_pixels)
             if len(shape) > 3 or math.prod(shape) > math.prod(hw) * max(num_bands, MOST_BANDS_OF_PIL):
                 detail = f"image of shape {list(shape)}, but model.input.channels is {num_bands}"
