@@ -57,7 +57,7 @@ def frames_digest(data: SegmentationData) -> str:
 
 
 def data_record(data: SegmentationData) -> JSONDict:
-    """Returns {"images", "digest", "content"} of a split, which every checkpoint of its training keeps.
+    """Returns {"images", "digest"} and `digests_of` a split, which every checkpoint of its training keeps.
 
     digest: of sample ids, classes and sizes of files, all that the first checkpoints had. content: `content_digest`.
     The folder does not matter. Raises DataError for a file that cannot be read.
@@ -74,7 +74,7 @@ def data_record(data: SegmentationData) -> JSONDict:
     if num_bytes > LARGE_BYTES:
         log.info("%s: reads %.1f GB once, to notice later changes of its files", data.root, num_bytes / 1e9)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    return {"images": len(data), "digest": digest, "content": content_digest(data)}
+    return {"images": len(data), "digest": digest} | digests_of(data)
 
 
 def data_change(before: JSONDict, now: JSONDict) -> str:

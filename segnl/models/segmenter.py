@@ -75,7 +75,7 @@ class Segmenter(nn.Module):
     def __init__(self, cfg: ModelConfig, num_classes: int, *, seed: int | None = None, num_frames: int = 1) -> None:
         """seed: draws the initial parameters; None leaves them undefined, for weights that are loaded.
 
-        num_frames: of a clip, data.frames; the network labels the first. Raises ValueError for a head that sees one.
+        num_frames: of a clip, data.frames; the network labels the first. Raises ConfigError for a head that sees one.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -92,8 +92,8 @@ class Segmenter(nn.Module):
         with nullcontext() if seed is None else seeded(seed, "head"):
             self.head = HEADS.find(cfg.head.name)(cfg.head, channels, num_classes)
         if num_frames > 1 and not self.head.takes_frames:
-            raise ValueError(
-                f"head '{cfg.head.name}' sees one frame, but data.frames is {num_frames}; non_local sees more"
+            raise ConfigError(
+                f"data.frames: {num_frames}, but head '{cfg.head.name}' sees one frame; leave it at 1 or take non_local"
             )
         self.head.align_corners, self.head.num_frames = cfg.align_corners, num_frames
         self.dropout = nn.Dropout2d(cfg.dropout)

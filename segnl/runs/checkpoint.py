@@ -317,8 +317,8 @@ def optimiser_tensors(optimiser: optim.Optimizer, model: nn.Module) -> dict[str,
 def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Loads what `optimiser_tensors` returned, in each parameter's device and layout.
 
-    Raises CheckpointError unless names, shapes and types are those of this optimiser after a step. A parameter that
-    never had a gradient has no state; somebody's optimiser may have further tensors of a parameter after more steps.
+    Raises CheckpointError unless names, shapes, types and numbers may be those of this optimiser after a step. A
+    parameter that never had a gradient has no state; somebody's optimiser may have further tensors after more steps.
     """
     own = _state_after_a_step(optimiser, model)
     paths = {name.rpartition(".")[0] for name in tensors}
@@ -326,6 +326,7 @@ def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Map
     parameters = dict(model.named_parameters())
     wrong += [name for name in tensors if name.rpartition(".")[0] not in parameters]
     wrong += [n for n, x in tensors.items() if n in own and (x.shape, x.dtype) != (own[n].shape, own[n].dtype)]
+    wrong += [name for name, x in tensors.items() if not _is_possible(name.rpartition(".")[2], x)]
     if wrong:
         detail = f"{len(wrong)} tensors do not fit, '{wrong[0]}' first"
         raise CheckpointError(f"optimiser state of the checkpoint: {detail}; start over with --fresh")
@@ -335,6 +336,13 @@ def restore_optimiser(optimiser: optim.Optimizer, model: nn.Module, tensors: Map
         state.setdefault(parameters[path], {})[key] = _like(tensor, parameters[path])
     for parameter, values in state.items():
         optimiser.state[parameter] = values
+
+
+def _is_possible(key: str, tensor: Tensor) -> bool:
+    """Tells whether numbers are finite, and those of Adam's counter and second moments not negative."""
+    least = {"step": 1, "exp_avg_sq": 0, "max_exp_avg_sq": 0}.get(key, -torch.inf)
+    values = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double()
+    return bool((values.isfinite() & (values >= least)).all())
 
 
 def _state_after_a_step(optimiser: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from segnl.models.weights.strict import require_finite
 from segnl.runs.checkpoint import Checkpoint, open_checkpoint
 from segnl.runs.recipe import Recipe, flatten
 
+_COUNTER = "num_batches_tracked"
 MODULES = ("backbone", "head", "classifier", "auxiliary")
 
 
@@ -65,6 +66,9 @@ def load_init(model: Segmenter, recipe: Recipe, run_or_file: Path) -> InitReport
         names = [name for name in own if name.startswith(f"{module}.")]
         saved_names = [name for name in sorted(saved) if name.startswith(f"{module}.")]
         problem = "" if saved_names else "not in the file"
+        if module == "backbone":  # non-local blocks may be new
+            absent = [n for n in names if n not in saved and "non_local" not in n and not n.endswith(_COUNTER)]
+            problem = f"{absent[0]} is not in the file" if absent else problem
         for name in saved_names:
             if name not in own:
                 problem = f"the file's has {name}"
@@ -82,7 +86,7 @@ def load_init(model: Segmenter, recipe: Recipe, run_or_file: Path) -> InitReport
             continue
         redrawn = {}  # layers, each as a whole
         for name in names:
-            if name not in saved and not name.endswith("num_batches_tracked"):
+            if name not in saved and not name.endswith(_COUNTER):
                 redrawn[_layer(name)] = "not in the file"
             elif name in saved and own[name].shape != saved[name].shape:
                 redrawn[_layer(name)] = other_classes

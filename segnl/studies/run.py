@@ -54,6 +54,8 @@ def compare(
     if engine not in ("local", "ray") and not engine.startswith("ray://"):
         raise ConfigError(f"--engine {engine}: expected local, ray or ray://HOST:PORT")
     study = load_study(config, overrides=overrides)
+    if json_file is not None and json_file.resolve().is_relative_to(study.folder.resolve()):
+        raise ConfigError(f"--json {json_file}: lies in the study's folder, whose compare.json holds these numbers")
     for folder in (study.folder, *([json_file.parent] if json_file else [])):
         ensure_writable(folder)
     with run_lock(study.folder):

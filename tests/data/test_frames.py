@@ -10,7 +10,7 @@ from segnl.core.config import validate
 from segnl.core.errors import ConfigError, DataError
 from segnl.data.base import DataConfig
 from segnl.data.datasets.folder import Folder
-from segnl.data.digest import content_digest, frames_digest
+from segnl.data.digest import content_digest, data_change, data_record, frames_digest
 from segnl.data.find import DATASETS
 from segnl.data.frames import _natural, frames_beside
 from segnl.data.transforms import TrainTransform
@@ -99,11 +99,12 @@ def test_settings_that_cannot_be_met_are_one_line(tmp_path):
 def test_the_digest_of_frames_notices_a_changed_neighbour_that_of_the_pairs_does_not(tmp_path):
     root = write_clips(tmp_path, ["a/1", "a/2"], unlabelled=("a/2",))
     before = open_clips(root, frames=3)
-    digests = content_digest(before), frames_digest(before)
+    digests, record = (content_digest(before), frames_digest(before)), data_record(before)
     Image.fromarray(np.full((21, 37, 3), 99, np.uint8)).save(root / "images/train/a/2.png")
     after = open_clips(root, frames=3)
     assert content_digest(after) == digests[0]
     assert frames_digest(after) != digests[1]
+    assert data_change(record, data_record(after))
 
 
 def test_all_frames_get_the_transforms_that_the_labelled_one_gets_alone(tmp_path):

@@ -249,6 +249,9 @@ def test_weights_that_float32_cannot_hold_are_refused(odd, tmp_path):
         lambda state, name: state.update({name: state[name].to(torch.complex64)}),
         lambda state, name: state.update({name: state[name].to(torch.int64)}),
         lambda state, name: state.update({"nothing.exp_avg": state[name]}),
+        lambda state, name: state[name].fill_(torch.nan),
+        lambda state, name: state[f"{name}_sq"].fill_(-1),
+        lambda state, name: state[name.replace("exp_avg", "step")].fill_(0),
     ],
 )
 def test_optimiser_state_that_is_not_of_this_optimiser_is_refused(change):

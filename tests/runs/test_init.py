@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch
 from segnl.core.errors import CheckpointError
 from segnl.core.run_log import read_log
 from segnl.runs.build import build_model
-from segnl.runs.checkpoint import checkpoints_of, load_checkpoint
+from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint
 from segnl.runs.recipe import load_recipe
 from segnl.training.fit import fit
 
@@ -71,6 +72,14 @@ def test_another_backbone_is_an_error_that_names_both_sides(tiny_config, trained
         init_from(tiny_config, trained, 3, "model.backbone.width=0.25")
     assert err.value.exit_code == 4
     assert "\n" not in str(err.value)
+
+
+def test_a_file_that_lacks_a_part_of_the_backbone_is_an_error(tiny_config, trained, tmp_path):
+    checkpoint = load_checkpoint(checkpoints_of(trained)[0])
+    tensors = {name: value for name, value in checkpoint.model.items() if not name.startswith("backbone.layer3")}
+    save_checkpoint(replace(checkpoint, path=tmp_path / "x.safetensors", model=tensors, ema={}))
+    with pytest.raises(CheckpointError, match=r"backbone\.layer3\S+ is not in the file"):
+        build_model(load_recipe(tiny_config, [f"init={tmp_path / 'x.safetensors'}"]), 3, is_new=True)
 
 
 def test_a_missing_file_is_an_error(tiny_config, tmp_path):

@@ -126,6 +126,12 @@ def test_heads_that_would_be_scored_on_other_images_are_refused(
         compare(tmp_path / "st.yaml")
 
 
+def test_the_numbers_are_not_written_over_the_study_s_own_files(study_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"report\.html: lies in the study's folder, whose compare\.json holds"):
+        compare(study_file, tmp_path / "checkpoints" / study_file.stem / "report.html")
+
+
 def test_a_run_is_not_written_through_a_link(study_file, tmp_path):
     (tmp_path / "runs/tiny").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()

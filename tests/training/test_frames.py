@@ -41,7 +41,7 @@ def test_a_training_resumes_and_prediction_sees_the_frames_that_evaluation_sees(
 
 
 def test_other_heads_refuse_more_than_one_frame(tiny_config, tmp_path):
-    with pytest.raises(ConfigError, match=r"head 'rcca' sees one frame, but data.frames is 3; non_local sees more"):
+    with pytest.raises(ConfigError, match=r"data.frames: 3, but head 'rcca' sees one frame; leave it at 1"):
         fit(load_recipe(tiny_config, ["data.frames=3"]), tmp_path / "run")
 
 
