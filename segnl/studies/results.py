@@ -18,6 +18,7 @@ from segnl.evaluation.evaluation import Evaluation
 from segnl.metrics.statistics.comparison import ClassDifference, Comparison, RunCounts, class_differences, compare_heads
 from segnl.metrics.statistics.references import References, fallen_runs, reference_intervals
 from segnl.runs.build import build_data
+from segnl.runs.checkpoint import newest_checkpoint
 from segnl.runs.run import finished_run
 from segnl.studies.ablations import AblationResult, ablate
 from segnl.studies.control import LoggedHashes, RunHashes, logged_hashes, refused_runs, run_hashes_of
@@ -122,16 +123,7 @@ class StudyResults(ScoredRuns):
 def score_runs(study: Study) -> ScoredRuns:
     """Scores the runs of a study; what the runs' folders hold already is not computed again."""
     request = EvaluationRequest(study.cfg.split)
-    evaluations, with_changed_data = {}, []
-    data_now: dict[str, JSONDict] = {}
-    for run in study.runs:
-        finished = finished_run(run.folder, run.recipe)
-        evaluations[run.name] = evaluate_run(finished, request)
-        settings = run.recipe.data.model_dump_json()
-        if settings not in data_now:
-            data_now[settings] = data_record(build_data(run.recipe, "train"))
-        if data_change(finished.checkpoint.origin.get("data", {}), data_now[settings]):
-            with_changed_data.append(run.name)
+    evaluations = {run.name: evaluate_run(finished_run(run.folder, run.recipe), request) for run in study.runs}
     hashes = {run.name: run_hashes_of(run) for run in study.runs}
     logged = {run.name: logged_hashes(run.folder) for run in study.runs}
     refused = refused_runs(hashes, study.runs, logged, study.cfg.varies)
@@ -140,7 +132,20 @@ def score_runs(study: Study) -> ScoredRuns:
         own = evaluations[run.name]
         counts[run.head].append(RunCounts(own.intersection, own.union, run.seed, own.target))
     groups = image_groups(build_data(study.runs[0].recipe, study.cfg.split))
-    return ScoredRuns(study, evaluations, hashes, logged, refused, counts, groups, with_changed_data)
+    return ScoredRuns(study, evaluations, hashes, logged, refused, counts, groups, _with_changed_data(study))
+
+
+def _with_changed_data(study: Study) -> list[str]:
+    names = []
+    data_now: dict[str, JSONDict] = {}
+    for run in (*study.runs, *study.searched_runs):
+        settings = run.recipe.data.model_dump_json()
+        if settings not in data_now:
+            data_now[settings] = data_record(build_data(run.recipe, "train"))
+        checkpoint = newest_checkpoint(run.folder)  # none of a training that diverged
+        if checkpoint is not None and data_change(checkpoint.origin.get("data", {}), data_now[settings]):
+            names.append(run.name)
+    return names
 
 
 def collect_results(study: Study) -> StudyResults:

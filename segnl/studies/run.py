@@ -158,7 +158,7 @@ def search_rates(study: Study, *, num_jobs: int = 1, engine: str = "local") -> N
     search = study.search
     if search is None:
         return
-    runs = [run for own in search.runs.values() for run in own.values()]
+    runs = study.searched_runs
     log.info("study %s: searches the learning rate of %d heads", study.name, len(search.runs))
     diverged: set[str] = set()
     while True:

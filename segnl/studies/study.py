@@ -228,6 +228,11 @@ class Study:
         )
         return f"{', '.join(parts)} steps"
 
+    @property
+    def searched_runs(self) -> tuple[PlannedRun, ...]:
+        """Runs of the search of learning rates."""
+        return () if self.search is None else tuple(run for own in self.search.runs.values() for run in own.values())
+
     def runs_of(self, head: str) -> tuple[PlannedRun, ...]:
         return tuple(run for run in self.runs if run.head == head)
 

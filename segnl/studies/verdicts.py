@@ -43,7 +43,8 @@ def verdicts(results: "StudyResults") -> list[str]:
     main, *others = head_verdicts(results.heads, results.pairs, results.class_names)
     looks = look_verdicts(results.study.looks, results.unplanned_looks)
     fallen = [fallen_verdict(name, fall) for name, fall in results.fallen.items()]
-    changed = changed_data_verdicts(results.with_changed_data, len(results.study.runs))
+    num_runs = len(results.study.runs) + len(results.study.searched_runs)
+    changed = changed_data_verdicts(results.with_changed_data, num_runs)
     return [main, *changed, *looks, *others, *fallen, *same_recipe_verdicts(results.study.same_recipes)]
 
 

@@ -1,12 +1,12 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from segnl.core.errors import ConfigError, NonFiniteError
 from segnl.core.result_cache import Record, ResultCache
 from segnl.core.run_log import read_log
-from segnl.runs.checkpoint import checkpoints_of, newest_checkpoint
+from segnl.runs.checkpoint import checkpoints_of, newest_checkpoint, save_checkpoint
 from segnl.studies import run as run_module
 from segnl.studies.learning_rates import LearningRates, search_mappings, store_rates, stored_rates
 from segnl.studies.run import compare, compute_features
@@ -55,6 +55,9 @@ def test_each_head_gets_the_rate_that_scores_best_on_images_left_out(study_file,
 
     monkeypatch.setattr(run_module, "fit", no_training)
     assert compare(study_file).study.search.chosen == chosen
+    data = search.origin["data"] | {"content": "that of other labels"}
+    save_checkpoint(replace(search, origin=search.origin | {"data": data}))
+    assert compare(study_file).with_changed_data == ["fcn-lr0.001-s0"]
     study_file.write_text(study_file.read_text().replace("steps: 2", "steps: 1"))
     with pytest.raises(ConfigError, match=r"fcn-lr0\.001-s0: was trained with another recipe, .* train\.max_steps"):
         compare(study_file)
