@@ -267,11 +267,11 @@ def differing_keys(recipe: JSONDict, other: JSONDict, *, with_eval: bool = False
     with_eval: includes the keys of how they are scored. A key that a recipe was written without, because it is newer,
     has its default there.
     """
-    flat, other_flat = (deciding_keys(_with_defaults(mapping), with_eval=with_eval) for mapping in (recipe, other))
+    mappings = [_with_defaults(mapping) for mapping in (recipe, other)]
+    keys = {key for mapping in mappings for key in deciding_keys(mapping, with_eval=with_eval)}
+    flat, other_flat = map(flatten, mappings)
     absent = object()
-    return sorted(
-        key for key in flat.keys() | other_flat.keys() if flat.get(key, absent) != other_flat.get(key, absent)
-    )
+    return sorted(key for key in keys if flat.get(key, absent) != other_flat.get(key, absent))
 
 
 def deciding_keys(recipe: JSONDict, *, with_eval: bool = False) -> JSONDict:

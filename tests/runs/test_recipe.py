@@ -51,6 +51,15 @@ def test_a_resolved_recipe_reads_back_the_same(tiny_config):
     assert compose(recipe.to_dict(), file="again").to_dict() == recipe.to_dict()
 
 
+def test_groups_that_matter_to_one_of_two_recipes_differ_only_if_they_do(tiny_config):
+    def recipe(*options):
+        return load_recipe(tiny_config, ["model.head={name: non_local, channels: 8}", *options]).to_dict()
+
+    assert differing_keys(recipe(), recipe("data.frames=3")) == ["data.frames"]
+    assert differing_keys(recipe(), recipe("data.frames=3", "data.group=folder")) == ["data.frames", "data.group"]
+    assert differing_keys(recipe(), recipe("data.group=folder")) == []
+
+
 def test_what_does_not_change_the_numbers_may_differ(tiny_config):
     one = load_recipe(tiny_config).to_dict()
     moved = load_recipe(tiny_config, ["data.workers=3", "data.root=/elsewhere", "train.save_every=1"]).to_dict()
