@@ -146,7 +146,7 @@ def attention(model: Predictor | SegmentationModel, image: Image, pixel: tuple[i
     Raises ValueError for a network in training mode or a pixel outside the image, DataError for an unreadable file.
     """
     if isinstance(model, Predictor):
-        return image_attention(model, as_pixels(image)).of_pixel(pixel)
+        return image_attention(model, model.pixels_of(image)).of_pixel(pixel)
     return ImageAttention(model.segmenter, as_pixels(image)).of_pixel(pixel)
 
 

@@ -98,6 +98,10 @@ class Predictor:
         )
         return read_frames(frames, self.image_format)
 
+    def pixels_of(self, image: Image) -> Pixels:
+        """Returns the pixels of an image as the network sees it. Raises DataError as `read` and `as_pixels`."""
+        return self.read(Path(image)) if isinstance(image, str | Path) else as_pixels(image, self.image_format)
+
     def labels(self, image: Pixels) -> Tensor:
         """Returns train ids u8 `H W` on the network's device. image: u8 `H W 3`, RGB."""
         return self.scores(image).argmax()[0]
@@ -120,11 +124,7 @@ class Predictor:
         # A sliding window already passes the network in batches.
         batch_size = 1 if self.recipe.eval.mode == "slide" else self.recipe.eval.batch_size
         predictions: list[npt.NDArray[Any]] = []
-        images = (
-            self.read(Path(item)) if isinstance(item, str | Path) else as_pixels(item, self.image_format)
-            for item in image
-        )
-        for batch in _batches(images, batch_size):
+        for batch in _batches(map(self.pixels_of, image), batch_size):
             scores = self.scores(np.stack(batch))
             predictions += list((scores.probabilities() if probabilities else scores.argmax()).cpu().numpy())
         return predictions

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import segnl
 from segnl.core.errors import ConfigError, DataError
 from segnl.evaluation.evaluate_run import evaluate_run
 from segnl.evaluation.predict import predict_files
@@ -133,6 +134,8 @@ def test_a_network_is_trained_scored_and_applied_on_images_of_other_bands(tiny_c
     assert run.open_data("val").read(0).image.shape == (37, 53, bands)
     assert evaluate_run(run).metrics["num_images"] == 3
     assert predict_files(load(tmp_path / "run"), [tiny_data / "images/val"], tmp_path / "out") == 3
+    rows = segnl.attention(load(tmp_path / "run"), next((tiny_data / "images/val").iterdir()), (3, 4))
+    assert rows["receptive field"].weights.ndim == 2
     Image.new("RGB", (53, 37)).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match=f"image of 3 bands, but model.input.channels is {bands}"):
         predict_files(load(tmp_path / "run"), [tmp_path / "rgb.png"], tmp_path / "out")
