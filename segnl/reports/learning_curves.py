@@ -88,6 +88,8 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
     """
     if out.suffix not in KINDS:
         raise ConfigError(f"--out {out}: ends with {out.suffix or 'nothing'}; expected {', '.join(KINDS)}")
+    if files := [run for run in runs if run.is_file()]:
+        raise ConfigError(f"{files[0]}: is a file; give a run's folder, whose log.jsonl holds its curve")
     require_own(out, "curves", option="--out")
     curves = [read_curve(run, name) for run, name in zip(runs, distinct_names(runs), strict=True)]
     write_atomic(out, marked(curves_figure(curves, kind=out.suffix.removeprefix(".")), "curves"))

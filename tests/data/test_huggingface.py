@@ -195,6 +195,13 @@ def test_a_pipe_is_one_line(tmp_path):
         plan_folder(tmp_path)
 
 
+def test_two_configurations_of_one_data_set_are_refused(tmp_path):
+    for folder in ("full", "small"):
+        write(tmp_path / folder / "train-00000-of-00001.parquet", rows(2, 0))
+    with pytest.raises(DataError, match="its folders full, small all hold train files, perhaps of the same rows"):
+        plan_folder(tmp_path)
+
+
 def test_a_validation_split_alone_is_dealt(tmp_path):
     write(tmp_path / "validation.parquet", rows(5, 0))
     plan = plan_folder(tmp_path)

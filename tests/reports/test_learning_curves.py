@@ -164,3 +164,9 @@ def test_a_log_of_numbers_that_cannot_be_drawn_is_drawn_without_them(tmp_path, l
         file.write(f'{{"event": "eval", "split": "val", "step": {step}, "miou": {loss}, "loss": {loss}}}\n')
     write_curves([run], tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_in_place_of_a_run_is_said(tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"best\.safetensors: is a file; give a run's folder"):
+        write_curves([tmp_path / "best.safetensors"], tmp_path / "c.png")

@@ -34,8 +34,8 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
 
     Returns the classes' names by id, where the features name them, and notes of what was decided.
     Rows without a mask are left out. Copies that are there are kept, so that a killed run can be continued.
-    Raises DataError for files without one column of each kind, and for damaged ones; ConfigError where the folders of
-    the copies hold other files or are links; MachineError without the extra.
+    Raises DataError for files without one column of each kind, for several folders of one split, and for damaged ones;
+    ConfigError where the folders of the copies hold other files or are links; MachineError without the extra.
     """
     tables = [path for path in files if path.suffix.lower() == ".parquet"]
     if not tables:
@@ -57,6 +57,14 @@ def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]
     splits = [split_in(path.stem) or split_of(root, path) for path in tables]
     if any(splits):
         splits = [split or "train" for split in splits]
+    for split in dict.fromkeys(splits):
+        parents = {path.parent for path, own in zip(tables, splits, strict=True) if own == split}
+        folders = sorted(str(folder.relative_to(root)) for folder in parents)
+        if len(folders) > 1:
+            raise DataError(
+                f"{root}: its folders {', '.join(folders[:6])} all hold {split or 'parquet'} files, perhaps of the "
+                "same rows; give one of these folders, or move the others aside"
+            )
     without_mask, num_rows = 0, sum(table.metadata.num_rows for table in opened)
     with Progress("rows", num_rows, unit="row") as progress:
         for split in dict.fromkeys(splits):
