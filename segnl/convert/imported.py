@@ -90,7 +90,7 @@ def loaded(
         network = model.segmenter if isinstance(model, ImportedModel) else model
         model.report = load_strict(network, tensors, source_name, where=where)
 
-    model = build_and_load(build, load)
+    model = build_and_load(build, load, where=where)
     model.eval()
     return model
 

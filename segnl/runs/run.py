@@ -79,6 +79,7 @@ class Run:
         return build_and_load(
             lambda: Segmenter(self.recipe.model, num_classes, num_frames=self.recipe.data.frames),
             lambda model: load_weights(model, self.checkpoint, use_ema=bool(self.checkpoint.ema)),
+            where=str(self.path),
         )
 
 

@@ -160,5 +160,7 @@ def load(path: str | Path) -> VideoClassifier:
     except (ValueError, RecursionError, ConfigError) as err:
         raise CheckpointError(f"{path}: its settings cannot be read ({err})") from err
     return build_and_load(
-        lambda: VideoClassifier(cfg), lambda model: load_strict(model, tensors, renamed({}), where=str(path))
+        lambda: VideoClassifier(cfg),
+        lambda model: load_strict(model, tensors, renamed({}), where=str(path)),
+        where=str(path),
     ).eval()

@@ -40,6 +40,16 @@ def test_a_file_is_a_run_too_and_only_the_last_checkpoint_is_the_last(folder):
     assert not open_run(best.rename(folder / "imported" / "own.safetensors")).is_last_checkpoint
 
 
+@pytest.mark.parametrize("head", [{"kernel": 2}, {"num_convs": 0, "channels": 16}, {"in_stages": [9]}])
+def test_a_checkpoint_whose_settings_do_not_go_together_is_one_line(folder, head):
+    run = open_run(folder)
+    model = run.checkpoint.recipe["model"] | {"head": {"name": "fcn", **head}}
+    save_checkpoint(dataclasses.replace(run.checkpoint, recipe=run.checkpoint.recipe | {"model": model}))
+    with pytest.raises(CheckpointError, match=r"step-00000006\.safetensors: its settings describe no network") as err:
+        open_run(folder).build_model()
+    assert "\n" not in str(err.value)
+
+
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_checkpoint_whose_recipe_asks_for_another_network_gets_no_memory_for_it(folder, norm, monkeypatch):
     run, devices, original = open_run(folder), [], Segmenter.__init__

@@ -40,17 +40,21 @@ class ImportReport:
         return out + [f"note: {note}" for note in self.notes]
 
 
-def build_and_load(build: Callable[[], Network], load: Callable[[Network], object]) -> Network:
+def build_and_load(build: Callable[[], Network], load: Callable[[Network], object], *, where: str) -> Network:
     """Builds a network on the CPU and loads its weights.
 
     Builds and compares it on the device "meta" first, which takes no memory: settings in a small file may ask for any
-    network. load: compares without loading there.
+    network. load: compares without loading there. where: the file, for messages.
+
+    Raises CheckpointError for settings that do not go together.
     """
     try:
         with torch.device("meta"):
             layout = build()
     except (RuntimeError, TypeError):  # somebody's module may need values
         layout = None
+    except ValueError as err:
+        raise CheckpointError(f"{where}: its settings describe no network ({err})") from err
     if layout is not None:
         load(layout)
     with torch.device("cpu"):
