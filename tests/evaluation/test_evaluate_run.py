@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from segnl.core.background import Background
 from segnl.core.errors import CheckpointError, ConfigError, DataError, MachineError
 from segnl.core.result_cache import Record, read_record, write_record
 from segnl.evaluation import evaluate_run as module
@@ -472,15 +471,18 @@ def test_a_training_that_starts_over_during_the_evaluation_gets_no_result_of_the
 
 
 def test_a_result_whose_masks_were_deleted_during_the_evaluation_is_computed_again(run, tmp_path, monkeypatch):
-    plain = Background.wait
+    calls, plain = [], module.masks_digest
 
-    def wait(self):
-        plain(self)
-        shutil.rmtree(run / "cache", ignore_errors=True)
+    def digest(folder, sample_ids):
+        calls.append(folder)
+        if len(calls) == 2:  # after the pass over the images
+            shutil.rmtree(run / "cache")
+        return plain(folder, sample_ids)
 
-    monkeypatch.setattr(Background, "wait", wait)
+    monkeypatch.setattr(module, "masks_digest", digest)
     whole = evaluated(run)
     monkeypatch.undo()
+    assert len(calls) == 2
     assert evaluated(run, masks=tmp_path / "masks").metrics == whole.metrics
 
 
