@@ -154,7 +154,7 @@ def refuse() -> None:
 
 def answers(config: Path, group: ProcessGroup) -> dict[str, object]:
     if config.name == "patience":
-        return {"rank 0 slept": group.run_on_rank0(lambda: time.sleep(3) or True)}
+        return {"rank 0 slept": group.run_on_rank0(lambda: time.sleep(6) or True)}
     results: dict[str, object] = {"confusion": confusion(config, group)}
     if group.world_size == 3:
         return results

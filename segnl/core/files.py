@@ -175,10 +175,10 @@ def ensure_writable(folder: Path) -> None:
         raise MachineError(f"{folder}: cannot be written ({reason}); choose another place") from err
 
 
-def inode(folder: Path) -> int | None:
-    """Returns the number of a folder on its disk, which tells it from another one in its place; None for none."""
+def inode(path: Path) -> int | None:
+    """Returns a file's or folder's number on its disk, which tells it from another one in its place; None for none."""
     try:
-        return folder.stat().st_ino
+        return path.stat().st_ino
     except OSError:
         return None
 

@@ -8,7 +8,7 @@ import torch
 from segnl.core.config import JSONDict
 from segnl.core.environment import code_state
 from segnl.core.errors import MachineError, NonFiniteError
-from segnl.core.files import inode, write_atomic
+from segnl.core.files import LOCK, inode, write_atomic
 from segnl.data.sample import Batch
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import checkpoint_path, class_table_to_dict, drop_old_checkpoints, save_checkpoint
@@ -29,7 +29,7 @@ class CheckpointSaver(Hook):
     def on_start(self, trainer: Trainer) -> None:
         """Notes the step that is on the disk, if any; writes the report of a run that starts from trained weights."""
         self.saved_step = trainer.step_number or None
-        self.folder_inode = inode(trainer.folder)
+        self.lock_inode = inode(trainer.folder / LOCK)  # no other file has this number while the lock is held
         if trainer.model.init_report is not None:
             report = json.dumps(trainer.model.init_report, indent=1).encode()
             trainer.group.run_on_rank0(lambda: write_atomic(trainer.folder / "init.json", report))
@@ -58,7 +58,7 @@ class CheckpointSaver(Hook):
             trainer.call_hooks("on_save", path)
 
     def _write(self, trainer: Trainer, path: Path) -> None:
-        if inode(trainer.folder) != self.folder_inode:
+        if inode(trainer.folder / LOCK) != self.lock_inode:
             raise MachineError(
                 f"{trainer.folder}: was moved or deleted during the training, so step {trainer.step_number} was not "
                 "saved; put the folder back, and start again"

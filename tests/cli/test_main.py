@@ -118,7 +118,9 @@ def test_a_matplotlibrc_does_not_rule_the_pictures(run, tmp_path, content):
     os.mkfifo(place) if content is None else place.write_bytes(content)
     words = [sys.executable, "-m", "segnl", "curves", str(run.absolute()), "--out", "c.png"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MATPLOTLIBRC": str(place)}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, check=False
+    )
     is_readable = content is not None and content.isascii()
     assert done.returncode == (0 if is_readable else 6), done.stderr
     if is_readable:

@@ -46,6 +46,20 @@ def test_no_training_continues_from_a_recipe_without_steps(tiny_config, tmp_path
         fit(recipe, run, extend=extend)
 
 
+def test_a_folder_that_was_deleted_and_made_again_is_another_one(tiny_config, tmp_path):
+    run = tmp_path / "run"
+
+    class Deleter(Hook):
+        def on_step(self, trainer, report, batch):
+            if report.step == 2:
+                shutil.rmtree(run)
+                run.mkdir()
+
+    with pytest.raises(MachineError, match="was moved or deleted during the training, so step 3 was not saved"):
+        fit(load_recipe(tiny_config, ["train.save_every=1", "train.eval_every=null"]), run, hooks=[Deleter()])
+    assert not [*run.rglob("*")]
+
+
 @pytest.mark.parametrize("takes_its_place", [False, True])
 def test_nothing_is_written_where_the_run_s_folder_was_before_it_was_moved(tiny_config, tmp_path, takes_its_place):
     run, aside = tmp_path / "run", tmp_path / "aside"
