@@ -44,19 +44,15 @@ COLOURED = ("RGB", "RGBA", "LA", "PA")
 """PIL's modes of labels that are read as colours; the last band of all but the first must be constant."""
 MOST_BANDS_OF_PIL = 4
 PLAIN_TIFFS = {
-    *((1, 1, bits, 1, ()) for bits in (1, 2, 4, 8, 12, 16)),  # grey, 0 is black
-    *(
-        (1, 1, bits, sample_format, ()) for bits, sample_format in ((16, 2), (32, 2), (32, 3))
-    ),  # signed integers, floats
-    *((3, 1, bits, 1, ()) for bits in (1, 2, 4, 8)),  # palette
-    *((2, 3, bits, 1, ()) for bits in (8, 16)),  # RGB
-    *((2, 4, bits, 1, extra) for bits in (8, 16) for extra in ((), (2,))),  # RGB and a band that multiplies no other
-    *(
-        (1, 2, 8, 1, (2,)),
-        (3, 2, 8, 1, (2,)),
-        (5, 4, 8, 1, ()),
-        (6, 3, 8, 1, ()),
-    ),  # grey or palette and such a band, CMYK, YCbCr
+    # Grey, where 0 is black; then signed integers and floats.
+    *((1, 1, bits, 1, ()) for bits in (1, 2, 4, 8, 12, 16)),
+    *((1, 1, bits, sample_format, ()) for bits, sample_format in ((16, 2), (32, 2), (32, 3))),
+    # Palette; RGB; RGB and a band that multiplies no other.
+    *((3, 1, bits, 1, ()) for bits in (1, 2, 4, 8)),
+    *((2, 3, bits, 1, ()) for bits in (8, 16)),
+    *((2, 4, bits, 1, extra) for bits in (8, 16) for extra in ((), (2,))),
+    # Grey or palette and such a band; CMYK; YCbCr.
+    *((1, 2, 8, 1, (2,)), (3, 2, 8, 1, (2,)), (5, 4, 8, 1, ()), (6, 3, 8, 1, ())),
 }
 """TIFFs that PIL and OpenCV read as stored: photometric interpretation, bands, bits, sample format, extra samples."""
 LOSSLESS = ("PNG", "BMP", "DIB", "GIF", "PPM", 1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
