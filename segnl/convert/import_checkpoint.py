@@ -147,8 +147,9 @@ def _mmseg_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     meta = content.get("meta")
     for holder in (meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None):
         for key in ("classes", "CLASSES"):
-            if isinstance(holder, Mapping) and isinstance(names := holder.get(key), (list, tuple)):
-                return tuple(str(name)[:MAX_WORD] for name in names)
+            names = holder.get(key) if type(holder) is dict else None
+            if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+                return tuple(name[:MAX_WORD] for name in names)
     return ()
 
 
@@ -162,7 +163,8 @@ def _source_config(content: Mapping[str, Any], path: Path, config_file: Path | N
             raise ConfigError(f"{config_file}: cannot be read ({err}); give {project}'s config") from err
     else:
         meta = content.get("meta")
-        text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
+        texts = [meta.get("cfg"), meta.get("config")] if isinstance(meta, Mapping) else []
+        text = next((text for text in texts if isinstance(text, str) and text), None)
     where = str(config_file or path)
     if not isinstance(text, str):
         raise CheckpointError(f"{where}: carries no config; give {project}'s config file beside it")

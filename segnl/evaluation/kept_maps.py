@@ -58,7 +58,7 @@ class KeptMaps:
             data = read_bytes(path)
             content, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
             kept = safetensors.torch.load(content) if crc == _crc(path, content) else {}
-        except (OSError, SafetensorError, KeyError):  # KeyError: a type that torch does not have
+        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError):  # types, sizes that torch does not have
             return None
         stages = [kept[name] for name in sorted(kept)]
         device = image.device.type

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn, optim
 
 from segnl.core import IGNORE
@@ -149,10 +149,16 @@ class _Recipe(Config, extra="allow"):
     train: _Train
 
 
+def _power_of_two(value: int) -> int:
+    if value.bit_count() != 1:
+        raise ValueError("expected a power of two")
+    return value
+
+
 class _LossScale(Config):
     """As training/loss_scale.py bounds it."""
 
-    value: Annotated[int, Field(ge=1, le=2**24)] = 1
+    value: Annotated[int, Field(ge=1, le=2**24), AfterValidator(_power_of_two)] = 1
     good_steps: _Number = 0
 
 

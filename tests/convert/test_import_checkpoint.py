@@ -10,7 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import segnl
-from segnl.convert.import_checkpoint import ImportSettings, import_checkpoint, import_file
+from segnl.convert.import_checkpoint import (
+    ImportSettings,
+    _mmseg_names,
+    _source_config,
+    import_checkpoint,
+    import_file,
+)
 from segnl.convert.mmseg import from_mmseg
 from segnl.core.errors import CheckpointError, ConfigError
 from segnl.labels import cityscapes
@@ -128,6 +134,16 @@ def test_the_input_convention_of_mmsegmentation_0_is_read(tmp_path: Path, model_
     imported = import_file(tmp_path / "old.pth", MMSEG)
     expected = {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "order": "rgb", "channels": 3}
     assert imported.model["input"].items() >= expected.items()
+
+
+@pytest.mark.timeout(60)
+def test_other_values_than_texts_in_meta_are_passed_over() -> None:
+    deep: Any = "x"
+    for _ in range(60):
+        deep = [deep, deep]
+    assert _mmseg_names({"meta": {"classes": [deep], "dataset_meta": {"classes": ["a"]}}}) == ("a",)
+    with pytest.raises(CheckpointError, match="carries no config"):
+        _source_config({"meta": {"cfg": torch.zeros(2)}}, Path("x.pth"), None, "mmsegmentation")
 
 
 def test_a_file_without_a_config_needs_one_beside_it(tmp_path: Path, model_state: Any) -> None:

@@ -169,6 +169,15 @@ def test_a_tensor_of_a_type_that_torch_cannot_load_is_named_and_the_one_before_i
         assert newest_checkpoint(tmp_path).step == 1
 
 
+@pytest.mark.parametrize("shape", [[2**63, 0], [0, 2**40, 2**40]])
+def test_a_tensor_of_a_size_that_torch_does_not_have_is_one_line(tmp_path, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    header = json.dumps({"__metadata__": {"format": "segnl-1"}, "model.x": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("name", ["\0", "x" * 5000])
 def test_a_name_that_no_file_can_have_is_one_line(name):
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -235,7 +244,7 @@ def test_weights_that_float32_cannot_hold_are_refused(odd, tmp_path):
     checkpoint = load_checkpoint(save(tmp_path / "c.safetensors", net(3)))
     name = "0.weight"
     checkpoint.model[name] = odd.expand(checkpoint.model[name].shape)
-    with pytest.raises(CheckpointError, match=f"{name} NaN or infinite"):
+    with pytest.raises(CheckpointError, match=f"{name} NaN, infinite"):
         load_weights(net(3), checkpoint)
 
 
@@ -344,6 +353,7 @@ def test_optimiser_state_survives_saving(kind):
         ("loss_scale", '"x"'),
         ("loss_scale", '{"x": 1}'),
         ("loss_scale", '{"value": 0}'),
+        ("loss_scale", '{"value": 3}'),
         ("loss_scale", '{"value": 16777217, "good_steps": 0}'),
         ("classes", None),
     ],

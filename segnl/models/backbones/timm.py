@@ -17,9 +17,9 @@ from segnl.core.config import suggest
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
 from segnl.core.log import log
 from segnl.models.backbones.base import Backbone, BackboneConfig
-from segnl.models.weights.files import read_checkpoint
+from segnl.models.weights.files import listed, read_checkpoint, tensors_in
 from segnl.models.weights.pretrained import weights_path
-from segnl.models.weights.strict import require_finite
+from segnl.models.weights.strict import WEIGHT_TYPES, require_finite
 
 NUM_STAGES = 4
 DOWNLOADED = ("imagenet", "pretrained")
@@ -103,11 +103,21 @@ class TimmBackbone(Backbone):
             arguments: dict[str, Any] = {}
         else:
             path = weights_path(weights, DOWNLOADED)
-            state = read_checkpoint(path)  # refuses what is no plain file of tensors, before timm reads it
+            content = read_checkpoint(path)
+            averages = (content.get(key) for key in ("state_dict_ema", "model_ema"))  # which timm prefers
+            state = tensors_in(next((own for own in averages if isinstance(own, dict)), content), str(path))
             if any(name.startswith("network.") for name in state):
                 super().load_pretrained(weights)
                 return
-            arguments = {"pretrained_cfg_overlay": {"file": str(path)}}
+            floats = {_leaf(name) for name, own in self.network.state_dict().items() if own.is_floating_point()}
+            types = [
+                f"{name} {own.dtype}"
+                for name, own in state.items()
+                if own.dtype not in WEIGHT_TYPES or (_leaf(name) in floats and not own.is_floating_point())
+            ]
+            if types:
+                raise CheckpointError(f"model.backbone.weights: {weights}: of another type: {listed(types)}")
+            arguments = {"pretrained_cfg_overlay": {"state_dict": state}}
         try:
             network = _build(self.cfg, out_indices=self.out_indices, pretrained=True, **arguments)
         except Exception as err:  # of huggingface_hub, of the network, or of tensors that do not fit
@@ -160,6 +170,10 @@ class Pyramid(nn.Module):
         return [self.up4(x), self.up2(x), x, self.down2(x)]
 
 
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def _build(cfg: TimmConfig, *, out_indices: Sequence[int] | None = None, **arguments: Any) -> Any:
     """Returns timm's feature network. Raises ConfigError for an unknown name or a stride that it cannot have."""
     if importlib.util.find_spec("timm") is None:
@@ -179,11 +193,11 @@ def _build(cfg: TimmConfig, *, out_indices: Sequence[int] | None = None, **argum
             refused = str(err)
             if not any(key in refused for key in any_size):
                 break
-        except (RuntimeError, AssertionError, NotImplementedError, AttributeError) as err:
+        except (RuntimeError, AssertionError, ValueError, AttributeError) as err:
             is_fake_tensor_s = type(err).__module__.startswith("torch._subclasses")  # profiling then takes real ones
             if arguments.get("pretrained") or is_fake_tensor_s:
                 raise
-            refused = str(err)
+            refused = str(err) or type(err).__name__
             break
     if "output_stride" in refused:
         raise ConfigError(f"model.backbone.output_stride: timm cannot dilate {cfg.model}; leave it out")

@@ -44,7 +44,7 @@ def read_safetensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[s
         header = json.loads(data[8 : 8 + length])
         metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
         tensors = safetensors.torch.load(data)
-    except (SafetensorError, struct.error, ValueError) as err:
+    except (SafetensorError, struct.error, ValueError, TypeError, RuntimeError) as err:  # the last two: huge shapes
         reason = f"{len(data)} bytes, truncated or of another kind"
         raise CheckpointError(f"{path}: not a whole checkpoint ({reason}); {remedy}") from err
     except KeyError as err:

@@ -1,5 +1,6 @@
 """Reading weight files of any origin without running code in them."""
 
+import io
 import pickle
 import pickletools
 import re
@@ -26,7 +27,8 @@ _PREFIXES = {"module", "_orig_mod", "model", "net", "network"}
 """First names of DistributedDataParallel, of torch.compile, and of the usual attributes of Lightning's modules."""
 
 
-MAX_TUPLE_DEPTH = 16
+MAX_TUPLE = 2**15
+"""Values in a tuple and in the tuples in it."""
 
 
 class Inert:
@@ -55,16 +57,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        is_zip = zipfile.is_zipfile(path)  # since torch 1.6, without compression
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                    raise ValueError("unpacks to more bytes than it has, unlike a file of torch.save")
-                for name in (name for name in archive.namelist() if name.endswith("/data.pkl")):
-                    _require_shallow_tuples(archive.open(name), 1)
-        else:
-            with path.open("rb") as file:
-                _require_shallow_tuples(file, 5)
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\3\4"  # as torch tells; since torch 1.6, without compression
+            file.seek(0)
+            if is_zip:
+                with zipfile.ZipFile(file) as archive:
+                    if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                        raise ValueError("unpacks to more bytes than it has, unlike a file of torch.save")
+                _require_small_values(io.BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")), 1)
+            else:
+                _require_small_values(file, 5)
         # Classes and functions that the file names; the older format's cannot be listed.
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         harmless = [name for name in names if name.startswith(_HARMLESS) or name in _HARMLESS_NAMES]
@@ -82,30 +84,38 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {type(content).__name__}, expected tensors by name")
-    return content
+    # Plain dictionaries: an OrderedDict of a pickle may have an attribute `items` of its own.
+    is_read = (*_WRAPPERS, "meta")
+    return {k: dict(dict.items(v)) if k in is_read and isinstance(v, dict) else v for k, v in dict.items(content)}
 
 
-def _require_shallow_tuples(file: IO[bytes], num_pickles: int) -> None:
-    """Raises ValueError for tuples in tuples: 45 that each hold the one before twice would be hashed for years."""
+def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
+    """Raises ValueError for tuples in tuples, whose hash takes years where 45 each hold the one before twice.
+
+    And for a bytearray, which a few bytes make of any length. The stack is that of torch's reader: what torch reads in
+    another way it refuses.
+    """
     for _ in range(num_pickles):
-        depths: list[int] = []  # of the values on the stack; -1: a mark
+        sizes: list[int] = []  # of the values on the stack: of a tuple, with all values in it; 0: a mark
         memo: dict[Any, int] = {}
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-                depths.append(memo.get(argument, 0))
+                sizes.append(memo.get(argument, 1))
             elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if argument is None else argument] = depths[-1]
+                memo[len(memo) if argument is None else argument] = sizes[-1]
             elif opcode.name == "MARK":
-                depths.append(-1)
+                sizes.append(0)
+            elif opcode.name == "GLOBAL" and argument.endswith(" bytearray"):
+                raise pickle.UnpicklingError("GLOBAL bytearray")
             else:
                 before = [kind.name for kind in opcode.stack_before]
                 has_mark = "mark" in before
-                place = len(depths) - 1 - depths[::-1].index(-1) if has_mark else len(depths)
+                place = len(sizes) - 1 - sizes[::-1].index(0) if has_mark else len(sizes)
                 place -= before.index("mark") if has_mark else len(before)
-                depth = 1 + max(depths[place:], default=0) if opcode.name.startswith("TUPLE") else 0
-                if depth > MAX_TUPLE_DEPTH:
-                    raise ValueError(f"more than {MAX_TUPLE_DEPTH} tuples in one another")
-                depths[place:] = [depth] * len(opcode.stack_after)
+                size = 1 + sum(sizes[place:]) if opcode.name.startswith(("TUPLE", "REDUCE")) else 1  # of torch.Size too
+                if size > MAX_TUPLE:
+                    raise ValueError(f"a tuple of more than {MAX_TUPLE:,} values")
+                sizes[place:] = [size] * len(opcode.stack_after)
 
 
 def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
@@ -125,6 +135,7 @@ def tensors_in(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if wrong:
         raise CheckpointError(f"{where}: {listed(wrong)} not tensors; expected a state_dict")
+    content = {name: torch.detach(value) for name, value in content.items()}  # without a pickle's own attributes
     odd = [
         str(name)
         for name, value in content.items()

@@ -108,7 +108,8 @@ def require_finite(state: Mapping[str, Tensor], where: str) -> None:
         if own.dtype not in WEIGHT_TYPES or not bool(torch.isfinite(own.float()).all())
     ]
     if wrong:
-        raise CheckpointError(f"{where}: {listed(wrong)} NaN or infinite; fetch the file again, or use an earlier one")
+        what = "NaN, infinite or of a type that weights cannot have"
+        raise CheckpointError(f"{where}: {listed(wrong)} {what}; fetch the file again, or use an earlier one")
 
 
 def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:

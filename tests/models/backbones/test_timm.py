@@ -136,9 +136,18 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> N
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+def test_weights_of_another_type_are_not_cast_in_silence(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save(state | {"layer1.0.conv1.weight": state["layer1.0.conv1.weight"].to(dtype)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"of another type: layer1.0.conv1.weight torch\."):
+        backbone("resnet10t").load_pretrained(str(tmp_path / "odd.pth"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"model": "resnet10t.a:b"}, r"resnet10t.a:b: has no feature maps in timm"),
         ({"model": "resnet_51"}, r"timm has no 'resnet_51'; did you mean 'resnet"),
         ({"model": "vit_tiny_patch16_224", "output_stride": 8}, r"timm cannot dilate vit_tiny_patch16_224"),
         ({"model": "resnet10t", "pyramid": True}, "has maps of several strides already"),

@@ -61,22 +61,55 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, is_zip: bool) -> None:
+@pytest.mark.parametrize(("depth", "width"), [(60, 2), (12, 12)])
+@pytest.mark.parametrize("kind", ["zip", "ZIP", "legacy", "legacy and zip"])
+def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, kind: str, depth: int, width: int) -> None:
+    """torch finds `DATA.PKL` too, and tells the format by the first bytes."""
     deep: Any = ()
-    for _ in range(60):
-        deep = (deep, deep)
+    for _ in range(depth):
+        deep = (deep,) * width
     content = pickle.dumps([deep], protocol=2)[:-1].replace(b"]", b"}", 1).removesuffix(b"a") + b"K\x01s."
     path = tmp_path / "deep.pth"
-    if is_zip:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("deep/data.pkl", content)
-            archive.writestr("deep/version", "3")
-    else:
+    if "legacy" in kind:
         head = [pickle.dumps(value, protocol=2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
         path.write_bytes(b"".join(head) + content)
-    with pytest.raises(CheckpointError, match="more than 16 tuples in one another"):
+        content = pickle.dumps({})
+    if kind != "legacy":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("deep/DATA.PKL" if kind == "ZIP" else "deep/data.pkl", content)
+            archive.writestr("deep/version", "3")
+    with pytest.raises(CheckpointError, match="a tuple of more than 32,768 values"):
         read_checkpoint(path)
+
+
+class Shadowed(OrderedDict[str, Any]):
+    """Is pickled as an OrderedDict with an attribute `values` of its own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedDict, (), {"values": None, "items": None, "get": None}, None, iter(OrderedDict.items(self))
+
+
+class WithAttribute(torch.Tensor):
+    """Is pickled as a tensor with an attribute `untyped_storage` of its own."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        build, args = torch.zeros(2).__reduce_ex__(protocol)  # type: ignore[misc]
+        return torch._tensor._rebuild_from_type_v2, (build, torch.Tensor, args, {"untyped_storage": None, "float": 1})
+
+
+def test_attributes_in_a_pickle_replace_no_method(tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    weight = torch.zeros(2).as_subclass(WithAttribute)
+    torch.save(Shadowed(state_dict=Shadowed(weight=weight), meta=Shadowed(cfg="x")), path)
+    content = read_checkpoint(path)
+    assert content["meta"].get("cfg") == "x"
+    assert tensors_in(content, "own.pth")["weight"].untyped_storage().nbytes() == 8
+
+
+def test_a_bytearray_of_any_length_is_not_made(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "extra": bytearray(3)}, tmp_path / "long.pth")
+    with pytest.raises(CheckpointError, match="wants to call bytearray; nothing of it was run"):
+        read_checkpoint(tmp_path / "long.pth")
 
 
 HISTORY = """
