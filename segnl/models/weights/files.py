@@ -105,7 +105,7 @@ def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
                 memo[len(memo) if argument is None else argument] = sizes[-1]
             elif opcode.name == "MARK":
                 sizes.append(0)
-            elif opcode.name == "GLOBAL" and argument.endswith(" bytearray"):
+            elif opcode.name == "GLOBAL" and str(argument).endswith(" bytearray"):
                 raise pickle.UnpicklingError("GLOBAL bytearray")
             else:
                 before = [kind.name for kind in opcode.stack_before]
