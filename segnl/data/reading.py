@@ -57,6 +57,7 @@ PLAIN_TIFFS = {
 """TIFFs that PIL and OpenCV read as stored: photometric interpretation, bands, bits, sample format, extra samples."""
 LOSSLESS = ("PNG", "BMP", "DIB", "GIF", "PPM", 1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
 """Formats of labels, and compressions of TIFF labels: none, CCITT, LZW, deflate, PackBits, LZMA, PNG and Zstandard."""
+MAX_PAGES = 1000
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
@@ -426,7 +427,7 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
         image.load()
     last_row = image.crop((0, height - 1, width, height))
     if image.format == "PNG" and ("interlace" in image.info or not np.asarray(last_row).any()):
-        _require_rows(path)
+        _require_rows(path, image.size)
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
         return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
@@ -505,10 +506,15 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """First column and row and their steps of the passes of an interlaced PNG."""
 
 
-def _require_rows(path: Path) -> None:
-    """Raises OSError for a PNG whose stream ends before its last row. PIL leaves the rows that it lacks 0."""
+def _require_rows(path: Path, size: tuple[int, int]) -> None:
+    """Raises OSError for a PNG whose stream ends before its last row. PIL leaves the rows that it lacks 0.
+
+    size: as PIL has found it, columns first.
+    """
     data = bytes_of(path)
     width, height, bits, colour, _, _, is_interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    if data[12:16] != b"IHDR" or (width, height) != size:
+        raise OSError("its header is not the first chunk, or not the only one")
     bits *= {2: 3, 4: 2, 6: 4}.get(colour, 1)
     num_bytes = 0
     for x, y, x_step, y_step in _ADAM7 if is_interlaced else ((0, 0, 1, 1),):
@@ -533,17 +539,17 @@ _REDUCED_OR_MASK = 0b101  # bits of TIFF's NewSubfileType
 
 def _num_pages(image: Image.Image) -> int:
     """Returns the number of pages or frames; a TIFF's previews and a phone's second picture in a JPEG do not count."""
-    num_frames = getattr(image, "n_frames", 1)
-    if num_frames == 1 or image.format == "MPO":
-        return 1
     if image.format != "TIFF":
-        return int(num_frames)
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     pages = 0
-    for frame in range(num_frames):
-        image.seek(frame)
+    for frame in range(MAX_PAGES):  # PIL's own count takes a time that grows with the square
+        try:
+            image.seek(frame)
+        except EOFError:
+            image.seek(0)
+            return max(1, pages)
         pages += not image.tag_v2.get(254, 0) & _REDUCED_OR_MASK  # type: ignore[attr-defined]  # a TIFF has it
-    image.seek(0)
-    return max(1, pages)
+    raise OSError(f"more than {MAX_PAGES:,} pages")
 
 
 def _bits(path: Path, kind: str | None) -> int:

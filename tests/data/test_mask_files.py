@@ -452,6 +452,9 @@ def npy_header(shape: str) -> bytes:
         (npy_header("(-1, 4)"), "array 'a' "),
         (npy_header("-" * 9000 + "1"), "the header of an array is damaged"),
         (npy_header("(" * 20_000 + ")" * 20_000), "the header of an array is damaged"),
+        (npy_header("(" * 5000), "the header of an array is damaged"),
+        (npy_header(f"({2**70}, 0)"), "at most 2"),
+        (npy_header("(5, 5)").replace(b"'|u1'", b"()   ") + b"abc", "the header of an array is damaged"),
         (npy_header("(5, 5)") + b"abc", "array 'a' cannot be read"),
     ],
 )

@@ -2,6 +2,7 @@ import importlib.util
 import io
 import os
 import struct
+import time
 import zlib
 from contextlib import nullcontext
 
@@ -599,6 +600,31 @@ def test_a_png_whose_stream_ends_before_its_last_row_is_refused(tmp_path):
         else:
             with pytest.raises(FileError, match=r"cannot be decoded \(rows are missing\)"):
                 read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("before", ["a chunk", "another header"])
+def test_a_png_whose_header_is_not_its_only_first_chunk_is_refused_before_it_is_unpacked(tmp_path, before):
+    data = png(8, 0, [b"\0" * 11] * 5, 11)
+    kind, content = (b"tEXt", bytes(20)) if before == "a chunk" else (b"IHDR", struct.pack(">II", 9, 9) + data[24:29])
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    (tmp_path / "a.png").write_bytes(data[:8] + chunk + data[8:])
+    for read in (read_label, read_image):
+        with pytest.raises(FileError, match="its header is not the first chunk"):
+            read(tmp_path / "a.png")
+
+
+def test_a_tiff_of_pages_without_end_is_refused_at_once(tmp_path):
+    pages, place = [b"II*\0" + struct.pack("<I", 8)], 8
+    tags = [(254, 1), (256, 7), (257, 5), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 5), (279, 35)]
+    for _ in range(20_000):
+        place += 2 + 12 * len(tags) + 4
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        pages.append(struct.pack("<H", len(tags)) + entries + struct.pack("<I", place))
+    (tmp_path / "a.tif").write_bytes(b"".join(pages)[:-4] + bytes(4))
+    begin = time.monotonic()
+    with pytest.raises(FileError, match="more than 1,000 pages"):
+        read_label(tmp_path / "a.tif")
+    assert time.monotonic() - begin < 3
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (5, 3), (7, 11), (9, 2)])
