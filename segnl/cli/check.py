@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from segnl.cli.arguments import add_config, add_json
 from segnl.core.errors import DataError
 from segnl.core.files import write_atomic
+from segnl.core.log import one_line
 from segnl.core.outputs import json_file
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def _splits(recipe: "Recipe", split: str | None) -> "list[SegmentationData]":
             splits.append(dataset(recipe.data, "val", allow_unmatched=True, num_bands=num_bands))
             train, val = ({data.image_path(i) for i in range(len(data))} for data in splits)
             if shared := sorted(train & val):
-                print(f"note: {len(shared)} images are in train and in val, such as {shared[0]}")
+                print(one_line(f"note: {len(shared)} images are in train and in val, such as {shared[0]}"))
         except DataError as err:
-            print(f"note: val is not checked: {err}")
+            print(one_line(f"note: val is not checked: {err}"))
     return splits
 
 
@@ -61,9 +62,9 @@ def _report(data: "SegmentationData") -> "DataReport":
     with Progress(f"check {data.split}", len(data), unit="pair") as progress:
         report = check(data, on_pair=progress.advance)
     for error in report.errors:
-        print(f"{error.file}: {error.kind}: {error.detail}")
+        print(one_line(f"{error.file}: {error.kind}: {error.detail}"))
     for note in report.notes:
-        print(f"note: {note.file}: {note.detail}")
+        print(one_line(f"note: {note.file}: {note.detail}"))
     labelled = max(1, sum(report.pixels_per_class.values()))
     for name, pixels in sorted(report.pixels_per_class.items(), key=lambda item: -item[1]):
         print(f"{name:<24} {100 * pixels / labelled:7.3f} %")

@@ -4,6 +4,7 @@ import argparse
 
 from segnl.cli.arguments import add_count, add_set, path_of
 from segnl.core.errors import ConfigError
+from segnl.core.log import one_line
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -38,10 +39,10 @@ def run(args: argparse.Namespace) -> None:
         if args.config is not None or args.overrides:
             raise ConfigError("--config, --set: a recipe says nothing about a video model; leave them out")
         report = import_video(args.file, args.source_config, args.out)
-        print("\n".join([*report.lines(), f"{args.out}: ready; segnl.video.load({str(args.out)!r})"]))
+        print("\n".join([*map(one_line, report.lines()), f"{args.out}: ready; segnl.video.load({str(args.out)!r})"]))
         return
     if args.config is None:
         raise ConfigError(f"--config: missing; --from {args.source} needs a recipe of the data set")
     settings = ImportSettings(args.source, args.source_config, args.recurrence, args.abn)
     report = import_checkpoint(args.file, settings, args.config, args.out, tuple(args.overrides))
-    print("\n".join([*report.lines(), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))
+    print("\n".join([*map(one_line, report.lines()), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
-from segnl.core.log import console_log, one_line
+from segnl.core.log import console_log, one_line, printable
 from segnl.core.outputs import require_own
 
 COMMANDS = (
@@ -25,8 +25,6 @@ a recipe is a YAML file that describes one training run; a study is one that lis
 exit codes: 0 done, 2 config or usage, 3 data, 4 checkpoint, 5 NaN or infinity in training, 6 disk or environment,
 130 Ctrl-C, 143 SIGTERM, 129 a closed terminal (a training run saves first, and the same command resumes it)
 """
-MAX_QUOTED = 2000
-"""Characters of the beginning and of the end that are shown of a longer error, which quotes a file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,17 +83,14 @@ def _run(words: Sequence[str]) -> int:
             raise
         if not isinstance(error, StoppedError) and not error.is_relayed:
             if args.debug:
-                traceback.print_exc()
+                sys.stderr.write(printable(traceback.format_exc()))
             return _show(error, f"segnl: rank {os.environ.get('RANK', 0)}" if has_several_processes else "segnl")
         return error.exit_code
 
 
 def _show(error: SegnlError, prefix: str = "segnl") -> int:
     """Writes the error's line to standard error and returns its exit code."""
-    text = one_line(str(error))
-    if len(text) > 2 * MAX_QUOTED:  # quotes a file without line breaks, say
-        text = f"{text[:MAX_QUOTED]} ... {text[-MAX_QUOTED:]}"
-    sys.stderr.write(f"{prefix}: error: {text}\n")  # one write, because several ranks share a terminal
+    sys.stderr.write(f"{prefix}: error: {one_line(str(error))}\n")  # one write, because several ranks share a terminal
     return error.exit_code
 
 

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     header = HEADER.format(folder=one_line(str(args.folder)), notes=notes)
     _require_new(out)  # looking at the folder takes a while
     write_text(out, header + dump_yaml(recipe))
-    print("\n".join([*plan.notes, f"wrote {out}: {notes}", "", "Next:"]))
+    print("\n".join([*map(one_line, plan.notes), f"wrote {out}: {notes}", "", "Next:"]))
     config_file = shlex.quote(str(out))
     print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")
     print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")

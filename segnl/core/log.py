@@ -11,20 +11,22 @@ log = logging.getLogger("segnl")
 """Silent below WARNING until somebody listens, as loggers of libraries are."""
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LONG_LINE = re.compile("(.{2000}).+(.{2000})")
 
 
 def printable(text: str) -> str:
-    """Returns `text` with control characters escaped, apart from newline and tab.
+    """Returns `text` with control characters escaped, apart from newline and tab, and without the middle of long lines.
 
     A name from a foreign file may hold escape sequences, which a terminal would obey, and marks that reverse text.
     """
-    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    escaped = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    return _LONG_LINE.sub(r"\1 ... \2", escaped)
 
 
 def one_line(text: str) -> str:
     """Returns `printable(text)` with line breaks escaped too: what follows one could pass for another's words."""
-    return printable(text).replace("\n", "\\n")
+    return printable(text.replace("\n", "\\n"))
 
 
 class _ConsoleHandler(logging.Handler):
@@ -38,7 +40,7 @@ class _ConsoleHandler(logging.Handler):
         stream, prefix = sys.stdout, ""
         if record.levelno >= logging.WARNING:
             stream, prefix = sys.stderr, f"segnl: {record.levelname.lower()}: "
-        text = f"{prefix}{printable(record.getMessage())}\n"
+        text = f"{prefix}{one_line(record.getMessage())}\n"
         with suppress(OSError):
             stream.write(text)  # one write, because several processes share a terminal
             stream.flush()

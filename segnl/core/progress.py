@@ -45,7 +45,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Writes a line of its own without breaking the bar."""
         write = print if self._bar is None else self._bar.write
-        self._write(lambda: write(text, file=sys.stderr))
+        self._write(lambda: write(one_line(text), file=sys.stderr))
 
     def _write(self, write: Callable[[], object]) -> None:
         """Calls `write` unless this is silent; falls silent where it fails."""

@@ -35,9 +35,9 @@ def mapped_table(setting: LabelMapSetting, own: ClassTable | None, *, ignore_ids
     names = [name for name in setting if name != IGNORED]
     if len(names) < 2:
         raise ConfigError(f"{KEY}: has {len(names)} classes; {ONE_CLASS}")
-    odd = [name for name in names if not name or name != name.strip()]
+    odd = [name for name in names if not name or name != name.strip() or "\n" in name]
     if odd:
-        raise ConfigError(f"{KEY}: {odd[0]!r}: expected a name without spaces around it")
+        raise ConfigError(f"{KEY}: {odd[0]!r}: expected a name of one line, without spaces around it")
     if len(names) > MAX_CLASSES:
         raise ConfigError(f"{KEY}: has {len(names)} classes; expected at most {MAX_CLASSES}: join or ignore some")
     if any(setting[name] == REST for name in names):

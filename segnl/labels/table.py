@@ -79,6 +79,8 @@ class ClassTable:
             )
         if len(set(self.names)) != count or len(set(self.file_ids)) != count:
             raise ValueError("a name or a file id occurs twice in the class table")
+        if broken := next((name for name in self.names if "\n" in name), None):
+            raise ValueError(f"the class {broken!r} has a line break in its name")
         known = {*self.file_ids, *self.ignore_ids}
         if not all(0 <= file_id <= 255 for file_id in known):
             raise ValueError(f"file ids {min(known)}..{max(known)}; 8-bit labels hold 0..255")

@@ -24,7 +24,7 @@ from segnl.core.archives import open_file
 from segnl.core.child_process import child_command, child_environment
 from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.files import ensure_writable, open_own, read_bytes
-from segnl.core.log import console_log, log
+from segnl.core.log import console_log, log, one_line
 from segnl.core.memory import keep_freed_memory
 from segnl.core.progress import Progress
 from segnl.core.run_log import log_lines
@@ -251,7 +251,7 @@ def child() -> None:
         if error is None:
             raise
         if not isinstance(error, StoppedError):
-            sys.stderr.write(f"segnl: error: {error}\n")
+            sys.stderr.write(f"segnl: error: {one_line(str(error))}\n")
         sys.exit(error.exit_code)
 
 

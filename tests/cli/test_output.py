@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from segnl.cli.main import main
-from segnl.core.log import printable
+from segnl.core.log import console_log, log, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +68,27 @@ def test_a_full_output_is_one_line_after_the_results_are_written(check):
 
 
 def test_control_characters_are_escaped():
-    assert printable("a\x1b[31mb\rc\x07\x9b\u202ed\te\n") == "a\\x1b[31mb\\rc\\x07\\x9b\\u202ed\te\n"
+    assert printable("a\x1b[31mb\rc\x07\x9b\u202ed\u200f\te\n") == "a\\x1b[31mb\\rc\\x07\\x9b\\u202ed\\u200f\te\n"
+
+
+def test_the_middle_of_a_long_line_is_left_out():
+    assert printable("a" * 3000 + "\n" + "b" * 9000) == "a" * 3000 + "\n" + "b" * 2000 + " ... " + "b" * 2000
+
+
+def test_a_line_break_in_the_name_of_a_file_does_not_make_a_second_line(
+    tiny_config, tiny_data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("images", "labels"):
+        file = tiny_data / kind / "val" / "frame0.png"
+        file.rename(file.with_name("a\nsegnl: all is well.png"))
+    (tiny_data / "labels" / "val" / "a\nsegnl: all is well.png").write_bytes(b"")
+    assert main(["check", "--config", str(tiny_config)]) == 3
+    with console_log(), warnings.catch_warnings():
+        log.warning("a\nsegnl: all is well")
+    shown = capsys.readouterr()
+    assert "segnl: all is well" in shown.out
+    assert "\nsegnl: all is well" not in shown.out + shown.err
 
 
 def test_a_class_name_cannot_send_escape_sequences(tiny_config, tmp_path, capsys, monkeypatch):
