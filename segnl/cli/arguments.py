@@ -16,6 +16,8 @@ def path_of(text: str) -> Path:
     """Returns the path that an argument gives; an empty one, as of an unset variable, is none, and not this folder."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; is a variable of the shell unset?")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("holds a NUL")
     return Path(text)
 
 

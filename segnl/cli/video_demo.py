@@ -16,8 +16,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    from segnl.core.files import write_atomic
+    from segnl.core.outputs import marked
+    from segnl.reports.chart_style import in_own_style
     from segnl.studies.verdicts import pair_verdict
-    from segnl.video.demo import MODELS, video_demo
+    from segnl.video.demo import MODELS, PICTURE, attention_picture, video_demo
 
     results = video_demo(args.out, num_seeds=args.seeds, steps=args.steps)
     print("accuracy on new clips; guessing gives 50 %")
@@ -25,4 +28,5 @@ def run(args: argparse.Namespace) -> None:
         print(f"  {name:14s}", "  ".join(f"{100 * value:5.1f}" for value in results.accuracy(name)))
     print("differences in points, with 95 % intervals for new seeds and new clips:")
     print("\n".join(f"  {pair_verdict(pair, len(results.pairs))}" for pair in results.pairs))
-    print(f"attention across the frames: {results.picture}")
+    write_atomic(args.out / PICTURE, marked(in_own_style(attention_picture)(args.out), "video-demo"))
+    print(f"attention across the frames: {args.out / PICTURE}")

@@ -24,7 +24,7 @@ it."""
 RANK0_TIMEOUT_S = 7 * 86_400
 """Seconds that ranks wait for work of rank 0 alone; where rank 0 dies, they notice at once."""
 
-_GLOO_PREFIX = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]")
+GLOO_PREFIX = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]")
 """Start of every message of gloo, which raises plain RuntimeErrors: its source file and line."""
 
 
@@ -190,7 +190,7 @@ def process_group() -> Iterator[ProcessGroup]:
         dist.barrier()  # no rank leaves while another still needs it; not reached after other errors, on any rank
         dist.destroy_process_group()
     except RuntimeError as err:
-        if isinstance(err, dist.DistError) or _GLOO_PREFIX.match(str(err)):
+        if isinstance(err, dist.DistError) or GLOO_PREFIX.match(str(err)):
             raise _connection_error(rank, err) from err
         raise
     if stopped is not None:

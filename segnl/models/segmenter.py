@@ -1,15 +1,17 @@
 """The whole network: normalisation, backbone, head, classifier and auxiliary head."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from segnl.core.config import Config, JSONDict, validate
-from segnl.core.errors import ConfigError
+from segnl.core.distributed import GLOO_PREFIX
+from segnl.core.errors import ConfigError, as_segnl_error, first_line
 from segnl.models.backbones.base import Backbone, BackboneConfig
 from segnl.models.blocks.auxiliary import AuxConfig, AuxiliaryHead
 from segnl.models.blocks.conv import NormalInitConv2d
@@ -61,6 +63,33 @@ class Logits(NamedTuple):
 
     main: Tensor
     aux: dict[str, Tensor]
+
+
+Result = TypeVar("Result")
+
+
+def _refuses_sizes(compute: Callable[..., Result]) -> Callable[..., Result]:
+    """Lets a method raise ConfigError for images whose number or size the network's layers cannot take."""
+
+    @functools.wraps(compute)
+    def computed(model: nn.Module, image: Tensor, *stages: Any) -> Result:
+        try:
+            return compute(model, image, *stages)
+        except (
+            AssertionError,
+            ValueError,
+            RuntimeError,
+        ) as err:  # of torch and timm; not subclasses
+            is_of_sizes = type(err) in (AssertionError, ValueError, RuntimeError) and as_segnl_error(err) is None
+            if not is_of_sizes or GLOO_PREFIX.match(str(err)):
+                raise
+            raise ConfigError(
+                f"model: cannot take images of shape {tuple(image.shape)} ({first_line(err)}); choose another size or "
+                "number, such as data.crop_hw, train.batch_size or eval.size_multiple, or other layers (--debug says "
+                "which refuses)"
+            ) from err
+
+    return computed
 
 
 class Segmenter(nn.Module):
@@ -128,6 +157,7 @@ class Segmenter(nn.Module):
             freeze_statistics(self)
         return self
 
+    @_refuses_sizes
     def forward(self, image: Tensor, stages: Sequence[Tensor] | None = None) -> Logits:
         """Maps a normalised float image `b 3 H W` to logits `b k h w`; auxiliary ones mostly in training only.
 
@@ -151,6 +181,7 @@ class Segmenter(nn.Module):
         context = out.context if mask is None else out.context * mask.to(out.context.dtype)
         return Logits(self.classifier(context), aux | out.aux_logits)
 
+    @_refuses_sizes
     def stages(self, image: Tensor) -> list[Tensor]:
         """Maps a normalised image `b t*3 H W` to the stages of all t frames, `b*t c h w`."""
         frames = image if self.num_frames == 1 else image.unflatten(1, (self.num_frames, -1)).flatten(0, 1)

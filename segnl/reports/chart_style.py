@@ -88,6 +88,8 @@ def in_own_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
             if own.exists() and not own.is_file():
                 raise OSError("is a pipe or a device")
             import matplotlib
+        except ImportError as err:
+            raise MachineError(f"no picture: matplotlib cannot be imported ({first_line(err)}); install it") from err
         except (OSError, ValueError, TypeError) as err:
             raise MachineError(
                 f"{own.absolute()}: matplotlib cannot read it ({first_line(err)}); move it aside"

@@ -248,8 +248,10 @@ def _with_present_keys(mapping: Mapping[str, Any]) -> JSONDict:
     if not isinstance(train, Mapping) or not isinstance(train.get("tensorboard"), bool):
         return dict(mapping)
     others = {key: value for key, value in train.items() if key != "tensorboard"}
-    loggers = {"loggers": [*others.get("loggers", []), "tensorboard"]} if train["tensorboard"] else {}
-    return dict(mapping) | {"train": others | loggers}
+    loggers = others.get("loggers") or []
+    if train["tensorboard"] and isinstance(loggers, list | tuple):
+        others["loggers"] = [*loggers, "tensorboard"]
+    return dict(mapping) | {"train": others}
 
 
 # These change nothing of what a run learns: where the data lie and how they are fetched, how often a run is saved and

@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segnl.core.files import ensure_writable, write_atomic
-from segnl.core.outputs import json_file, marked, require_own
+from segnl.core.outputs import json_file, require_own
 from segnl.core.progress import Progress
 from segnl.metrics.statistics.comparison import Comparison, RunCounts, compare_heads
 from segnl.models.blocks.non_local import NonLocalConfig
 from segnl.models.initialisation import initialise
-from segnl.video.classifier import VideoClassifier, VideoConfig, save
+from segnl.video.classifier import VideoClassifier, VideoConfig, load, save
 from segnl.video.clips import Clips, make_clips
 from segnl.video.resnet3d import ResNet3dConfig
 
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 32, 5e-3, 1e-4
 STEPS, NUM_TEST = 400, 500
+PICTURE = "attention.png"
 BLOCK = "layer2_0"
 """The non-local block whose attention is shown."""
 
@@ -57,7 +58,6 @@ class DemoResults:
 
     runs: dict[str, list[RunCounts]]
     pairs: list[Comparison]
-    picture: Path
 
     def accuracy(self, name: str) -> list[float]:
         """Returns the share of correct answers of each seed."""
@@ -65,13 +65,13 @@ class DemoResults:
 
 
 def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResults:
-    """Trains every model with every seed on generated clips, and writes weights, results.json and attention.png.
+    """Trains every model with every seed on generated clips, and writes weights and results.json.
 
     Runs of one seed see the same clips in the same order, and share the initial values of parameters of the same name
     and shape.
     """
     weights = {(name, seed): out / f"{name}-s{seed}.safetensors" for seed in range(num_seeds) for name in MODELS}
-    for path in (*weights.values(), out / "results.json", out / "attention.png"):
+    for path in (*weights.values(), out / "results.json", out / PICTURE):
         require_own(path, "video-demo", option="--out")
     ensure_writable(out)
     test = make_clips(NUM_TEST, "test")
@@ -82,9 +82,7 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResu
             save(model, weights[name, seed], command="video-demo")
             correct = (_answers(model, test) == torch.from_numpy(test.label)).long().numpy()[:, None]
             runs[name].append(RunCounts(correct, np.ones_like(correct), seed))
-            if seed == 0 and name == "c2d_non_local":
-                picture = write_attention(model, test, out / "attention.png")
-    results = DemoResults(runs, compare_heads(runs), picture)
+    results = DemoResults(runs, compare_heads(runs))
     record = {
         "accuracy": {name: results.accuracy(name) for name in MODELS},
         "differences": [asdict(pair) for pair in results.pairs],
@@ -139,16 +137,18 @@ def attention_of(model: VideoClassifier, clip: Tensor, position: tuple[int, int,
     return hop.rows[0, 0]
 
 
-def write_attention(model: VideoClassifier, clips: Clips, path: Path) -> Path:
-    """Draws, for the first clip of each class, what the entering object attends to: frames above, weights below."""
-    import matplotlib
+def attention_picture(out: Path) -> bytes:
+    """Draws what the entering object attends to in the first model with blocks, whose weights lie in `out`.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    For the first clip of each class: frames above, weights below. Returns a PNG.
+    """
+    from matplotlib.figure import Figure
 
+    model, clips = load(out / "c2d_non_local-s0.safetensors"), make_clips(NUM_TEST, "test")
     chosen = [int(np.flatnonzero(clips.label == label)[0]) for label in (1, 0)]
     num_frames, side_px = clips.frames.shape[2], clips.frames.shape[-1]
-    figure, axes = plt.subplots(4, num_frames, figsize=(num_frames * 0.8, 3.9), squeeze=False)
+    figure = Figure(figsize=(num_frames * 0.8, 3.9))
+    axes = figure.subplots(4, num_frames, squeeze=False)
     for row, index in enumerate(chosen):
         clip = torch.from_numpy(clips.frames[index])
         pixel = clips.centres[index, 1, 1]
@@ -172,6 +172,4 @@ def write_attention(model: VideoClassifier, clips: Clips, path: Path) -> Path:
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.1, top=0.9, wspace=0.05, hspace=0.45)
     file = io.BytesIO()
     figure.savefig(file, dpi=110)
-    plt.close(figure)
-    write_atomic(path, marked(file.getvalue(), "video-demo"))
-    return path
+    return file.getvalue()

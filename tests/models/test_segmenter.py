@@ -107,3 +107,28 @@ def test_a_wrong_setting_is_reported_with_its_dotted_path(over: dict[str, Any], 
 def test_settings_survive_a_round_trip_through_plain_values() -> None:
     cfg = model_config(model_settings(), file="test.yaml")
     assert model_config(cfg.model_dump(), file="test.yaml").model_dump() == cfg.model_dump()
+
+
+def test_one_image_of_one_position_in_training_is_refused_in_a_line() -> None:
+    message = r"^model: cannot take images of shape \(1, 3, 8, 8\) \(Expected more than 1 value per channel.*--debug"
+    with pytest.raises(ConfigError, match=message):
+        model_of().train()(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_sizes"),
+    [
+        (AssertionError("height (8) must be divisible by window (7)"), True),
+        (RuntimeError("Kernel size cannot be greater than actual input size"), True),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"), False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), False),
+    ],
+)
+def test_what_layers_say_about_sizes_is_one_line_and_other_errors_stay(
+    error: Exception, is_of_sizes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = model_of().eval()
+    monkeypatch.setattr(network.backbone, "forward", lambda image: (_ for _ in ()).throw(error))
+    for call in (network, network.stages):
+        with pytest.raises(ConfigError if is_of_sizes else RuntimeError):
+            call(torch.zeros(1, 3, 8, 8))

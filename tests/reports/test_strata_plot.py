@@ -1,10 +1,13 @@
 """The picture of where the errors are."""
 
 import io
+import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from segnl.core.errors import MachineError
 from segnl.metrics.strata import Strata
 from segnl.reports.chart_style import figure_bytes, new_figure, style_axes
 from segnl.reports.strata_plot import strata_plot
@@ -33,3 +36,9 @@ def test_a_name_that_looks_like_a_formula_is_drawn_as_it_stands() -> None:
     figure = new_figure(2, 2)
     style_axes(figure.subplots(), title=r"a$\frac$", x_label="$x", y_label="$$")
     assert figure_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_a_matplotlib_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MachineError, match=r"^no picture: matplotlib cannot be imported \(.*\); install it$"):
+        picture(Strata(3))

@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_the_row_is_that_of_the_block(subsample: bool) -> None:
     torch.testing.assert_close(torch.einsum("bm,bdm->bd", row.flatten(1), block.values(x)), expected)
 
 
-def test_the_demo_writes_its_runs_and_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_writes_its_runs_and_then_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "NUM_TEST", 30)
     monkeypatch.setattr(demo, "BATCH", 4)
     results = demo.video_demo(tmp_path, num_seeds=1, steps=20)
@@ -46,7 +47,8 @@ def test_the_demo_writes_its_runs_and_its_picture(tmp_path: Path, monkeypatch: p
     assert written["complete"] is True
     assert written["accuracy"] == {name: results.accuracy(name) for name in demo.MODELS}
     assert all(0 <= value <= 1 for values in written["accuracy"].values() for value in values)
-    with Image.open(results.picture) as picture:
+    assert not (tmp_path / demo.PICTURE).exists()
+    with Image.open(io.BytesIO(demo.attention_picture(tmp_path))) as picture:
         assert picture.width > 800
     model = video.load(tmp_path / "c2d_non_local-s0.safetensors")
     assert list(model.backbone.non_local) == [demo.BLOCK]

@@ -103,6 +103,9 @@ def test_a_missing_package_is_one_line_naming_the_extra_before_anything_is_built
 def test_the_former_key_tensorboard_stands_for_the_logger(tiny_config):
     assert load_recipe(tiny_config, ["train.tensorboard=true"]).train.loggers == ("tensorboard",)
     assert load_recipe(tiny_config, ["train.tensorboard=false"]).train.loggers == ()
+    assert load_recipe(tiny_config, ["train.tensorboard=true", "train.loggers=null"]).train.loggers == ("tensorboard",)
+    with pytest.raises(ConfigError, match=r"train\.loggers: holds 5"):
+        load_recipe(tiny_config, ["train.tensorboard=true", "train.loggers=5"])
 
 
 def test_another_logger_does_not_make_it_another_training(tiny_config, tmp_path, broken):
