@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from segnl.cli.arguments import add_config, add_json
 from segnl.core.errors import DataError
-from segnl.core.files import write_atomic
+from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.log import one_line
 from segnl.core.outputs import json_file
 
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from segnl.data.check import merge_reports
     from segnl.runs.recipe import load_recipe
 
+    if args.json is not None:
+        ensure_writable(args.json.parent)
     recipe = load_recipe(args.config, args.overrides)
     require_workers(recipe.data.workers)
     reports = {data.split: _report(data) for data in _splits(recipe, args.split)}

@@ -22,11 +22,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from segnl.core.files import write_atomic
+    from segnl.core.files import ensure_writable, write_atomic
     from segnl.core.limits import require_count, require_memory
     from segnl.profiling.cost import cost
     from segnl.runs.recipe import load_recipe
 
+    if args.json is not None:
+        ensure_writable(args.json.parent)
     recipe = load_recipe(args.config, args.overrides)
     rows, columns = args.input
     require_memory(f"--input {rows}x{columns}", 64 * rows * columns)  # the stem's map: 64 channels at half the size

@@ -3,6 +3,7 @@
 import argparse
 
 from segnl.cli.arguments import add_checkpoint, path_of, size_of
+from segnl.core.files import shell_word
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     if out.suffix != ".onnx":
         dtype = "float16" if args.half else "as trained"
         print(f"{out}: {report.num_tensors} tensors, {dtype}, {mib}; no optimiser state")
-        print(f"segnl eval --checkpoint {out}, or segnl.load({str(out)!r})")
+        print(f"segnl eval --checkpoint {shell_word(out)}, or segnl.load({str(out)!r})")
         return
     print(f"{out}: ONNX, opset {OPSET}, {mib}")
     size = "of {}x{} only (--input sets it)".format(*report.fixed_hw) if report.fixed_hw else "any H and W"

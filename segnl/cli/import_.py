@@ -4,6 +4,7 @@ import argparse
 
 from segnl.cli.arguments import add_count, add_set, path_of
 from segnl.core.errors import ConfigError
+from segnl.core.files import shell_word
 from segnl.core.log import one_line
 
 
@@ -45,4 +46,5 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--config: missing; --from {args.source} needs a recipe of the data set")
     settings = ImportSettings(args.source, args.source_config, args.recurrence, args.abn)
     report = import_checkpoint(args.file, settings, args.config, args.out, tuple(args.overrides))
-    print("\n".join([*map(one_line, report.lines()), f"{args.out}: ready; segnl eval --checkpoint {args.out}"]))
+    ready = f"{args.out}: ready; segnl eval --checkpoint {shell_word(args.out)}"
+    print("\n".join([*map(one_line, report.lines()), ready]))

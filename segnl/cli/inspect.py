@@ -4,6 +4,7 @@ import argparse
 
 from segnl.cli.arguments import add_count, add_trust_modules, path_of, pixel_of
 from segnl.core.errors import ConfigError
+from segnl.core.files import ensure_writable, run_lock
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -33,15 +34,17 @@ def run(args: argparse.Namespace) -> None:
 
     if args.image is not None and args.attention is None:
         raise ConfigError(f"--image {args.image}: needs --attention ROW,COLUMN, the pixel to draw")
-    text = inspect_runs(
-        args.checkpoint,
-        args.out,
-        split=args.split,
-        num_images=args.images,
-        sheet=args.sheet,
-        attention_images=args.attention_images,
-        pixel=args.attention,
-        sample_id=args.image,
-        trust_modules=args.trust_modules,
-    )
+    ensure_writable(args.out)
+    with run_lock(args.out, hint="--out folder"):
+        text = inspect_runs(
+            args.checkpoint,
+            args.out,
+            split=args.split,
+            num_images=args.images,
+            sheet=args.sheet,
+            attention_images=args.attention_images,
+            pixel=args.attention,
+            sample_id=args.image,
+            trust_modules=args.trust_modules,
+        )
     print(text)

@@ -1,7 +1,6 @@
 """Look at a folder of images and labels or annotations, and write a recipe that trains on it."""
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,12 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from segnl.core.archives import is_folder
     from segnl.core.config import dump_yaml
-    from segnl.core.files import LEFTOVER_AGE_S, not_a_link, read_bytes, remove_leftovers, write_text
+    from segnl.core.files import LEFTOVER_AGE_S, not_a_link, read_bytes, remove_leftovers, shell_word, write_text
     from segnl.core.log import one_line
     from segnl.data.find import DATASETS
     from segnl.data.folder_layout import plan_folder
     from segnl.runs.recipe import compose
+    from segnl.runs.trust import dotted_names, trust_options
 
     folder = args.folder.resolve()
     name = folder.stem if folder.is_file() else folder.name
@@ -72,16 +72,16 @@ def run(args: argparse.Namespace) -> None:
     _require_new(out)  # looking at the folder takes a while
     write_text(out, header + dump_yaml(recipe))
     print("\n".join([*map(one_line, plan.notes), f"wrote {out}: {notes}", "", "Next:"]))
-    config_file = shlex.quote(str(out))
+    config_file = shell_word(out)
     print(f"  segnl check --config {config_file}    # every file, and the pixels of each class")
-    print(f"  segnl train --config {config_file} --run {shlex.quote(name)}")
-    run = shlex.quote(f"checkpoints/{name}")
+    print(f"  segnl train --config {config_file} --run {shell_word(name)}")
+    run = shell_word(f"checkpoints/{name}") + trust_options(dotted_names(recipe))
     print(f"  segnl eval --checkpoint {run}")
     folder = val.image_folder()
     is_of_images = is_folder(folder) and not val.label_folder().is_relative_to(folder)
     images = [folder] if is_of_images else [val.image_path(i) for i in range(min(3, len(val)))]
-    paths = " ".join(shlex.quote(str(path)) for path in images)
-    print(f"  segnl predict --checkpoint {run} {paths} --out {shlex.quote(f'predicted/{name}')}    # or any images")
+    paths = " ".join(shell_word(path) for path in images)
+    print(f"  segnl predict --checkpoint {run} {paths} --out {shell_word(f'predicted/{name}')}    # or any images")
 
 
 def _require_new(out: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from segnl.cli.arguments import add_count, path_of
+from segnl.core.files import ensure_writable, run_lock
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -22,7 +23,9 @@ def run(args: argparse.Namespace) -> None:
     from segnl.studies.verdicts import pair_verdict
     from segnl.video.demo import MODELS, PICTURE, attention_picture, video_demo
 
-    results = video_demo(args.out, num_seeds=args.seeds, steps=args.steps)
+    ensure_writable(args.out)
+    with run_lock(args.out, hint="--out folder"):
+        results = video_demo(args.out, num_seeds=args.seeds, steps=args.steps)
     print("accuracy on new clips; guessing gives 50 %")
     for name in MODELS:
         print(f"  {name:14s}", "  ".join(f"{100 * value:5.1f}" for value in results.accuracy(name)))

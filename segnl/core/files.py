@@ -6,6 +6,7 @@ import io
 import json
 import os
 import secrets
+import shlex
 import stat
 import tempfile
 import time
@@ -194,6 +195,11 @@ def inside(folder: Path, name: str) -> Path:
                 not_a_link(path)
         raise ConfigError(f"{name}: leads out of {folder}; give a plain name")
     return folder / name
+
+
+def shell_word(path: Path | str) -> str:
+    """Returns a path as a word of a command for a shell; one that begins with `-` would be an option there."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def not_a_link(folder: Path) -> Path:

@@ -7,7 +7,8 @@ import numpy as np
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
-from segnl.core.files import not_a_link, write_atomic, write_text
+from segnl.core.files import not_a_link, utf8, write_atomic
+from segnl.core.outputs import marked, require_own
 from segnl.core.png import png
 from segnl.data.base import SegmentationData
 from segnl.data.label_counts import class_pixels
@@ -66,11 +67,14 @@ def write_run_pictures(folder: Path) -> Path:
         }
         miou = evaluation.metrics["miou"]
         title += "" if miou is None else f", {100 * miou:.2f} % mIoU on {len(val)} validation images"
-    for name, content in pictures.items():
-        write_atomic(not_a_link(folder / "pictures") / name, content)
-    page = folder / "report.html"
     captions = {name: caption for name, caption in CAPTIONS.items() if name in pictures}
-    write_text(page, template("run.html").render(title=title, captions=captions, ink=INK))
+    html = template("run.html").render(title=title, captions=captions, ink=INK)
+    page, home = folder / "report.html", not_a_link(folder / "pictures")
+    files = {home / name: content for name, content in pictures.items()} | {page: utf8(html).encode()}
+    for path in files:
+        require_own(path, "train", option="--run")
+    for path, content in files.items():
+        write_atomic(path, marked(content, "train"))
     return page
 
 

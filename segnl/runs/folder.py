@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from segnl.core.config import JSONDict, dump_yaml
+from segnl.core.config import JSONDict, dump_yaml, read_file
 from segnl.core.errors import CheckpointError, ConfigError
-from segnl.core.files import LOCK, ensure_writable, inside, remove_leftovers, run_lock, write_atomic
+from segnl.core.files import LOCK, ensure_writable, inside, read_bytes, remove_leftovers, run_lock, write_atomic
 from segnl.core.run_log import read_log
 from segnl.labels.table import ClassTable
 from segnl.runs.checkpoint import Checkpoint, class_table_to_dict, newest_checkpoint, quarantine_damaged
@@ -66,7 +66,9 @@ def lock_run_folder(
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)
         is_done, recipes = False, dict[str, JSONDict]()
-        if checkpoint is not None:
+        if checkpoint is None:
+            _require_own(run)
+        else:
             is_extended_now = recipe.train.num_steps != checkpoint.recipe["train"]["max_steps"]
             is_done = not is_extended_now and is_finished(run, checkpoint)
             differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
@@ -86,6 +88,17 @@ def lock_run_folder(
         for name, mapping in recipes.items():
             write_atomic(run / name, dump_yaml(mapping).encode())
         yield recipe, checkpoint
+
+
+def _require_own(run: Path) -> None:
+    """Raises ConfigError for a recipe or a log that no training wrote, in a folder without checkpoints."""
+    file, log = run / "recipe.yaml", run / "log.jsonl"
+    if file.exists() and dump_yaml(read_file(file)).encode() != read_bytes(file):
+        raise ConfigError(
+            f"{file}: exists and was not written by segnl train; move it aside, or give another --run name"
+        )
+    if log.exists() and not file.exists():
+        raise ConfigError(f"{log}: exists, but no recipe.yaml beside it; move it aside, or give another --run name")
 
 
 def _is_of_training(checkpoint: Checkpoint) -> bool:

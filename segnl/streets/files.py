@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segnl.core.archives import open_file
 from segnl.core.arrays import Pixels
 from segnl.core.errors import DataError, MachineError
-from segnl.core.files import read_json, remove_leftovers, write_atomic
+from segnl.core.files import read_json, remove_leftovers, shell_word, write_atomic
 from segnl.core.png import png
 from segnl.labels.cityscapes import LABELS
 from segnl.streets.scene import VERSION, Scene, render_clip, render_scene
@@ -111,7 +111,7 @@ def require_complete(root: Path) -> None:
     manifest = read_manifest(root)
     if not manifest.get("complete"):
         state = "its generation was interrupted" if manifest else f"no {MANIFEST}"
-        raise DataError(f"{root}: {state}; run `segnl data streets --out {root}`, which resumes it")
+        raise DataError(f"{root}: {state}; run `segnl data streets --out {shell_word(root)}`, which resumes it")
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

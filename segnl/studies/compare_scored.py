@@ -18,7 +18,7 @@ import numpy as np
 from segnl.core.archives import sha256_of
 from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError, DataError
-from segnl.core.files import read_json
+from segnl.core.files import read_json, shell_word
 from segnl.core.log import one_line
 from segnl.data.groups import named_groups
 from segnl.data.mask_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
@@ -194,8 +194,8 @@ def _open(path: Path, split: str, trust_modules: Sequence[str]) -> Result:
     suffixes = {own.suffix.lower() for own in path.iterdir()} if path.is_dir() else set()
     if suffixes & {*IMAGE_SUFFIXES, *ARRAY_SUFFIXES} and ".safetensors" not in suffixes:
         raise ConfigError(
-            f"{path}: a folder of masks; score it first: segnl score {path} --labels DIR --classes FILE --json "
-            f"{path.name}.json, then compare {path.name}.json"
+            f"{path}: a folder of masks; score it first: segnl score {shell_word(path)} --labels DIR --classes FILE "
+            f"--json {(file := shell_word(f'{path.name}.json'))}, then compare {file}"
         )
     from segnl.studies.evaluated import evaluated
 

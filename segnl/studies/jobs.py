@@ -22,7 +22,7 @@ import torch
 
 from segnl.core.archives import open_file
 from segnl.core.child_process import child_command, child_environment
-from segnl.core.errors import MachineError, SegnlError, StoppedError, as_segnl_error
+from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, as_segnl_error
 from segnl.core.files import ensure_writable, open_own, read_bytes
 from segnl.core.log import console_log, log, one_line
 from segnl.core.memory import keep_freed_memory
@@ -38,6 +38,7 @@ from segnl.training.fit import fit
 from segnl.training.hooks import stop_signals
 
 OUTPUT = "train.txt"
+OUTPUT_MARK = b"written by segnl compare\n"
 POLL_EVERY_S = 0.2
 TAIL_BYTES = 8192
 
@@ -208,8 +209,14 @@ def start(run: PlannedRun, environment: Mapping[str, str], *, split: str | None 
     split: the process also evaluates the run on it.
     """
     ensure_writable(run.folder)
-    with open(open_own(run.folder / OUTPUT), "wb") as output:
-        output.truncate()
+    path = run.folder / OUTPUT
+    with open(open_own(path), "r+b") as output:
+        if output.read(len(OUTPUT_MARK)) not in (b"", OUTPUT_MARK):
+            raise ConfigError(f"{path}: exists and was not written by segnl compare; move it aside")
+        output.truncate(0)
+        output.seek(0)
+        output.write(OUTPUT_MARK)
+        output.flush()
         process = subprocess.Popen(
             child_command("from segnl.studies.jobs import child; child()"),
             stdin=subprocess.PIPE,
@@ -275,7 +282,10 @@ def last_step(log: Path) -> int:
 
 def failure_reason(output: Path, code: int) -> str:
     """Returns a line about why a training run failed, from its output and exit code."""
-    text = read_bytes(output).decode("utf-8", "replace")
+    try:
+        text = read_bytes(output).removeprefix(OUTPUT_MARK).decode("utf-8", "replace")
+    except OSError as err:  # moved or deleted during the training
+        text = f"{output}: cannot be read ({err.strerror})"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if code < 0:
         return f"killed by signal {-code}" + (", perhaps out of memory" if code == -signal.SIGKILL else "")

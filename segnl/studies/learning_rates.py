@@ -80,8 +80,8 @@ def stored_rates(folder: Path, key: JSONDict) -> ChosenRates | None:
     """Returns the result of the search with this key in a study's folder; None where there is none."""
 
     def is_valid(chosen: ChosenRates) -> bool:
-        is_of_grid = all(rate in map(float, chosen.miou[head]) for head, rate in chosen.rates.items())
-        return {*key["heads"]} == chosen.rates.keys() == chosen.miou.keys() and is_of_grid
+        are_of_grid = all(sorted(map(float, own)) == sorted(key["grid"]) for own in chosen.miou.values())
+        return are_of_grid and {*key["heads"]} == chosen.miou.keys() and chosen.rates == _best_rates(chosen.miou)
 
     return ResultCache.of(folder).stored_value(NAME, key, ChosenRates, is_valid=is_valid)
 
@@ -93,14 +93,21 @@ def store_rates(
 
     Raises ConfigError when every training of a head diverged.
     """
+    rates = _best_rates(miou)
+    for head in miou.keys() - rates.keys():
+        raise ConfigError(f"learning_rates: every training of {head} diverged; give lower rates in `grid`")
+    chosen = ChosenRates(rates, miou, sum(map(train_seconds, runs)))
+    ResultCache.of(folder).store(NAME, Record(key, asdict(chosen)))
+
+
+def _best_rates(miou: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """Returns the rate with the highest mIoU by head, but for heads without any."""
     rates = {}
     for head, by_rate in miou.items():
         known = {float(rate): value for rate, value in by_rate.items() if value is not None}
-        if not known:
-            raise ConfigError(f"learning_rates: every training of {head} diverged; give lower rates in `grid`")
-        rates[head] = max(known, key=lambda rate: known[rate])
-    chosen = ChosenRates(rates, miou, sum(map(train_seconds, runs)))
-    ResultCache.of(folder).store(NAME, Record(key, asdict(chosen)))
+        if known:
+            rates[head] = max(known, key=lambda rate: known[rate])
+    return rates
 
 
 def train_seconds(run: Path) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segnl.core.config import JSONDict, find_config, load_mapping, merge, parse_override, read_file, suggest, validate
 from segnl.core.errors import ConfigError
-from segnl.core.files import ensure_writable, inside, run_lock, write_atomic
+from segnl.core.files import ensure_writable, inside, run_lock, shell_word, write_atomic
 from segnl.core.log import log
 from segnl.core.outputs import marked, require_own
 from segnl.data.datasets.probe import Probe
@@ -62,6 +62,16 @@ class ProbeRequest:
     tasks: tuple[str, ...] = ("reach",)
     overrides: tuple[str, ...] = ()
 
+    def command(self) -> str:
+        """Returns the command for a shell."""
+        options: list[tuple[str, object]] = [
+            ("config", self.config),
+            ("heads", ",".join(self.heads)),
+            ("tasks", ",".join(self.tasks)),
+        ]
+        options += [("seeds", self.num_seeds), ("out", self.out), *(("set", text) for text in self.overrides)]
+        return "segnl probe" + "".join(f" --{name} {shell_word(str(value))}" for name, value in options if value)
+
 
 def probe(request: ProbeRequest, *, num_jobs: int = 2) -> ProbeResults:
     """Trains and scores the runs that are missing and writes probe.json, the pictures and the page.
@@ -81,7 +91,7 @@ def probe(request: ProbeRequest, *, num_jobs: int = 2) -> ProbeResults:
         results = _collect(studies)
         numbers = json.dumps(results.to_dict(), indent=1).encode()
         write_atomic(request.out / "probe.json", marked(numbers, "probe"))
-        write_probe_report(results, request.out)
+        write_probe_report(results, request.out, request.command())
     return results
 
 

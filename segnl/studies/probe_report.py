@@ -41,8 +41,8 @@ ONE_PASS = "rcca is criss-cross attention applied twice, rcca_r1 applied once."
 COSTS = ("params", "gflops", "train_images_per_s", "latency_ms", "peak_mib")
 
 
-def write_probe_report(results: ProbeResults, out: Path) -> None:
-    """Writes OUT/report.html and a PNG of each head's picture."""
+def write_probe_report(results: ProbeResults, out: Path, command: str) -> None:
+    """Writes OUT/report.html and a PNG of each head's picture. command: for the shell, of this probe."""
     groups = [_group(results, index) for index in range(len(results.tasks))]
     for task, group in zip(results.tasks, groups, strict=True):
         for picture in group.pictures:
@@ -62,10 +62,7 @@ def write_probe_report(results: ProbeResults, out: Path) -> None:
         gallery={"classes": [], "heads": list(study.heads), "pairs": [], "images": [], "available": 0},
         sights=groups,
         refused=[f"{name} {reason}" for name, reason in results.refused.items()],
-        commands=[
-            f"segnl probe --heads {','.join(study.heads)} --tasks {','.join(t.task for t in results.tasks)} "
-            f"--seeds {len(study.seeds_of(study.heads[0]))} --out {out}    # again; finished runs are not trained again"
-        ],
+        commands=[f"{command}    # again; finished runs are not trained again"],
     )
     write_page(out / "report.html", page, "probe")
 

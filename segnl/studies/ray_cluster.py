@@ -29,7 +29,7 @@ from segnl.core.files import LOCK, inside, run_lock, write_atomic
 from segnl.core.log import log
 from segnl.runs.checkpoint import SUFFIX
 from segnl.runs.recipe import compose
-from segnl.studies.jobs import OUTPUT, POLL_EVERY_S, Launch, TrainingProcess, last_step, start
+from segnl.studies.jobs import OUTPUT, OUTPUT_MARK, POLL_EVERY_S, Launch, TrainingProcess, last_step, start
 from segnl.studies.study import PlannedRun
 
 MAX_LOSSES = 5
@@ -159,7 +159,8 @@ class RayTraining(TrainingProcess):
     def _fail(self, err: Exception) -> None:
         error = as_segnl_error(getattr(err, "cause", err))
         lines = [line.strip() for line in str(error or err).splitlines() if line.strip()] or [type(err).__name__]
-        write_atomic(self._run.folder / OUTPUT, f"segnl: error: node {self._node}: {lines[-1]}\n".encode())
+        text = f"segnl: error: node {self._node}: {lines[-1]}\n"
+        write_atomic(self._run.folder / OUTPUT, OUTPUT_MARK + text.encode())
         self._code = error.exit_code if error is not None else 1
 
     def stop(self) -> None:

@@ -1,10 +1,9 @@
 """The page of a study: its results in the form that reports/page.py draws."""
 
-import shlex
 from collections.abc import Sequence
 
 from segnl.core.environment import machine
-from segnl.core.files import write_atomic
+from segnl.core.files import shell_word, write_atomic
 from segnl.evaluation.attention import RunAttention
 from segnl.reports.attention import add_attention
 from segnl.reports.charts import cost_plots, difference_chart, score_charts
@@ -16,6 +15,7 @@ from segnl.reports.page import DifferenceChart, Fact, Page, write_page
 from segnl.runs.build import build_data
 from segnl.runs.recipe import Recipe
 from segnl.runs.run import finished_run
+from segnl.runs.trust import dotted_names, trust_options
 from segnl.studies.ablations import ablation_grid
 from segnl.studies.control import is_varied, num_shared_tensors
 from segnl.studies.learning_rates import rates_text
@@ -45,7 +45,9 @@ def write_report(results: StudyResults) -> None:
     runs = [results.counted_runs(head) for head in study.heads]
     counted = [[results.evaluations[run.name] for run in own] for own in runs]
     maps = error_maps({run.name: results.evaluations[run.name] for own in runs for run in own}, data)
-    file, run = (shlex.quote(str(path)) for path in (study.file, study.runs[0].folder))
+    file, run = shell_word(study.file), shell_word(study.runs[0].folder)
+    run += trust_options(dotted_names(study.runs[0].recipe.to_dict()))
+    again = "".join(f" --set {shell_word(text)}" for text in study.overrides)
     page = Page(
         title=f"{study.name}: {', '.join(study.heads)}",
         kicker=_kicker(study),
@@ -66,7 +68,7 @@ def write_report(results: StudyResults) -> None:
         gallery_note=_gallery_note(study),
         best_note=BEST,
         commands=[
-            f"segnl compare --config {file}    # this study again; finished runs are not trained again",
+            f"segnl compare --config {file}{again}    # this study again; finished runs are not trained again",
             f"segnl eval --checkpoint {run}    # the scores of one run, class by class",
             f"segnl predict --checkpoint {run} IMAGE_OR_DIR --out out    # masks for your own images",
         ],

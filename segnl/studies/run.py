@@ -30,12 +30,14 @@ from segnl.studies.jobs import JobPool, local_launchers, visible_gpus
 from segnl.studies.learning_rates import store_rates
 from segnl.studies.ray_cluster import ray_launcher
 from segnl.studies.report import write_report
-from segnl.studies.results import StudyResults, collect_results, recorded_looks, score_runs
+from segnl.studies.results import LOOKS, StudyResults, collect_results, recorded_looks, score_runs
 from segnl.studies.study import PlannedRun, Study, load_study
 from segnl.studies.table import csv_text, markdown, results_dict
 from segnl.training.features import FeatureFile
 from segnl.training.fit import fit
 from segnl.training.validator import is_validation_missing
+
+RESULT_FILES = ("table.md", "table.csv", "compare.json", "report.html", "sheet.png", "attention.json", LOOKS)
 
 
 def compare(
@@ -103,17 +105,25 @@ def is_settled(study: Study) -> bool:
 
 
 def _claim_folder(study: Study) -> None:
-    """Notes the study's file in its folder. Raises ConfigError for the folder of a run or of another file's study."""
+    """Notes the study's file in its folder.
+
+    Raises ConfigError for the folder of a run or of another file's study, and for a file that no study wrote.
+    """
     if (study.folder / "recipe.yaml").exists():
         raise ConfigError(f"{study.folder}: is the folder of a run; rename the study's file {study.file}")
     note, file = study.folder / "study.json", study.file.resolve()
+    for path in (study.folder / name for name in RESULT_FILES):
+        if path.is_dir() or (path.exists() and not note.exists()):
+            raise ConfigError(f"{path}: exists and was not written by segnl compare; move it aside")
     own = {"file": str(file), "sha256": sha256_of(file)}
     try:
         before = read_json(note)
         other = Path(before["file"])
         is_taken = other.exists() and not other.samefile(file) and before["sha256"] != own["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         is_taken = False
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ConfigError(f"{note}: damaged or not written by segnl compare; move it aside") from err
     if is_taken:
         raise ConfigError(
             f"{study.file}: {study.folder} holds the study of {other}, another file of the same name; rename one"

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -184,6 +184,8 @@ class Study:
     """By head, where the study matches them."""
     search: RateSearch | None = None
     """Runs and result of the search of `learning_rates`, where the study has one."""
+    overrides: tuple[str, ...] = ()
+    """`a.b=c` of the command line."""
 
     @property
     def looks(self) -> Looks | None:
@@ -250,7 +252,8 @@ def load_study(path: Path, *, runs: Path = RUNS, num_seeds: int | None = None, o
     mapping = override(read_file(path), [f"overrides.{text}" for text in overrides])
     cfg = validate(StudyConfig, mapping, file=str(path))
     runs.mkdir(parents=True, exist_ok=True)
-    return plan_study(cfg, path, inside(runs, path.stem), num_seeds=num_seeds)
+    study = plan_study(cfg, path, inside(runs, path.stem), num_seeds=num_seeds)
+    return replace(study, overrides=tuple(overrides))
 
 
 def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | None = None) -> Study:

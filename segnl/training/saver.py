@@ -29,7 +29,8 @@ class CheckpointSaver(Hook):
     def on_start(self, trainer: Trainer) -> None:
         """Notes the step that is on the disk, if any; writes the report of a run that starts from trained weights."""
         self.saved_step = trainer.step_number or None
-        self.lock_inode = inode(trainer.folder / LOCK)  # no other file has this number while the lock is held
+        # No other file has these numbers while they are open.
+        self.lock_inode, self.log_inode = inode(trainer.folder / LOCK), inode(trainer.folder / "log.jsonl")
         if trainer.model.init_report is not None:
             report = json.dumps(trainer.model.init_report, indent=1).encode()
             trainer.group.run_on_rank0(lambda: write_atomic(trainer.folder / "init.json", report))
@@ -49,7 +50,7 @@ class CheckpointSaver(Hook):
         """Saves the present step, unless that is done; all processes call it.
 
         Raises NonFiniteError, and keeps the checkpoint before, when a weight is not finite; MachineError for the disk,
-        and when another folder is in the place of the run's.
+        when another folder is in the place of the run's, and, after saving, when its log is gone.
         """
         if trainer.step_number != self.saved_step:
             path = checkpoint_path(trainer.folder, trainer.step_number)
@@ -73,6 +74,11 @@ class CheckpointSaver(Hook):
         save_checkpoint(trainer.to_checkpoint(path, class_table_to_dict(self.class_table), origin))
         train = trainer.recipe.train
         drop_old_checkpoints(trainer.folder, train.keep_every, kept=[extension.at for extension in train.extended])
+        if inode(trainer.folder / "log.jsonl") != self.log_inode:
+            raise MachineError(
+                f"{trainer.folder}/log.jsonl: was moved, deleted or replaced during the training; step "
+                f"{trainer.step_number} is saved: put the log back, or start again without its earlier lines"
+            )
 
 
 def is_due(step: int, every: int | None) -> bool:

@@ -1,5 +1,6 @@
 """What a person at the terminal sees of a training run: a progress bar or lines, and a word at start and end."""
 
+from segnl.core.files import shell_word
 from segnl.core.log import log
 from segnl.core.progress import Progress
 from segnl.data.sample import Batch
@@ -45,7 +46,8 @@ class TerminalLogger(Hook):
             log.info("%s: stopped after step %d; the same command resumes there", run, result.steps)
         elif result.error is None:
             options = trust_options(dotted_names(trainer.recipe.to_dict()))
-            log.info("%s: trained %d steps; score it: segnl eval --checkpoint %s%s", run, result.steps, run, options)
+            command = f"segnl eval --checkpoint {shell_word(run)}{options}"
+            log.info("%s: trained %d steps; score it: %s", run, result.steps, command)
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
         """Ends the bar."""

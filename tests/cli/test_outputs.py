@@ -1,6 +1,8 @@
 """Every output that a user names: a command replaces only what the same command wrote."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,27 @@ def test_results_of_a_run_are_no_output_of_eval(run: Path) -> None:
     assert main(["eval", *CHECKPOINT]) == 0
     assert "written_by" not in json.loads((run / "eval" / "val-whole" / "metrics.json").read_text())
     assert b"written by" not in checkpoints_of(run)[0].read_bytes()
+
+
+def test_one_file_is_not_the_scores_and_their_page(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SCORE, "--json", "o.html"]) == 2
+    assert "--json o.html: is the name of a file beside it" in capsys.readouterr().err
+    assert not (tmp_path / "o.html").exists()
+
+
+def test_two_commands_do_not_write_into_one_folder_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; from pathlib import Path; from segnl.core.files import run_lock\n"
+    code += "with run_lock(Path(sys.argv[1])): print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        for words in (["inspect", "--checkpoint", "none"], ["video-demo"], ["probe", "--heads", "fcn"]):
+            assert main([*words, "--out", str(tmp_path)]) == 2
+            assert f"{tmp_path}: in use by process {other.pid}" in capsys.readouterr().err
+        other.communicate("\n")
+    assert [path.name for path in tmp_path.iterdir() if not path.is_dir()] == [".lock"]

@@ -30,6 +30,19 @@ def test_a_finished_run_has_every_picture_on_one_page(trained, capsys):
     assert "checkpoints/mine/report.html: curves" in capsys.readouterr().out
 
 
+def test_a_page_that_another_command_wrote_stays(trained, caplog):
+    run = trained()
+    trained()  # replaces its own
+    assert "no pictures" not in caplog.text
+    for name in ("report.html", "pictures/iou.png"):
+        before = (run / name).read_bytes()
+        (run / name).write_bytes(b"precious")
+        trained()
+        assert (run / name).read_bytes() == b"precious"
+        assert f"no pictures: checkpoints/mine/{name}: exists and was not written by segnl train" in caplog.text
+        (run / name).write_bytes(before)
+
+
 def test_a_run_without_validation_split_gets_the_other_pictures(trained, tiny_data):
     for kind in ("images", "labels"):
         (tiny_data / kind / "val").rename(tiny_data / kind / "test")

@@ -49,7 +49,8 @@ def test_the_json_holds_every_run_and_the_grid_every_meaning():
 
 def test_a_study_ablates_its_attention_heads_and_no_others(finished, tmp_path, monkeypatch, caplog):
     shutil.copytree(finished, tmp_path / "copy")
-    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").unlink()  # it names the original
+    note = {"file": str(tmp_path / "copy" / "tiny.yaml"), "sha256": ""}  # the original's names the original
+    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").write_text(json.dumps(note))
     monkeypatch.chdir(tmp_path / "copy")
     with (tmp_path / "copy" / "tiny.yaml").open("a") as file:
         file.write("ablations: [gamma0, window=1]\n")

@@ -123,6 +123,16 @@ def test_a_line_that_no_training_wrote_is_passed_over(tmp_path, line):
     assert last_step(tmp_path / "log.jsonl") == 3
 
 
+def test_a_file_of_somebody_else_is_not_replaced_by_the_output_of_a_training(study_file, tmp_path):
+    run = load_study(study_file, runs=tmp_path / "runs").runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / OUTPUT).write_text("images/a.png\n")
+    with pytest.raises(ConfigError, match=r"train\.txt: exists and was not written by segnl compare; move it aside"):
+        start(run, {})
+    assert (run.folder / OUTPUT).read_text() == "images/a.png\n"
+    assert failure_reason(tmp_path / OUTPUT, 3) == f"{tmp_path / OUTPUT}: cannot be read (No such file or directory)"
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_the_output_of_a_training_goes_to_a_file_alone(study_file, tmp_path, kind):
     run, other = load_study(study_file, runs=tmp_path / "runs").runs[0], tmp_path / "precious"

@@ -70,13 +70,13 @@ def test_a_study_without_a_search_says_that_one_rate_serves_all(finished):
 
 def test_the_highest_score_decides_and_a_head_that_always_diverges_is_an_error(tmp_path):
     miou = {"fcn": {"0.1": 0.2, "0.001": 0.4, "0.01": None}, "rcca": {"0.1": 0.3, "0.001": 0.1, "0.01": 0.35}}
-    key = {"heads": ["fcn", "rcca"]}
+    key = {"heads": ["fcn", "rcca"], "grid": [0.1, 0.01, 0.001]}
     store_rates(tmp_path, key, miou, [])
     chosen = stored_rates(tmp_path, key)
     assert chosen.rates == {"fcn": 0.001, "rcca": 0.01}
     assert chosen.at_edge() == ["fcn"]
     assert stored_rates(tmp_path, key | {"a": 2}) is None
-    for rates in ("edited", {"fcn": 0.001}, {"fcn": 0.001, "rcca": 0.5}):  # another head, a rate outside of the grid
+    for rates in ("edited", {"fcn": 0.001}, {"fcn": 0.001, "rcca": 0.1}):  # a head is missing, not the best
         ResultCache.of(tmp_path).store("learning-rates", Record(key, asdict(chosen) | {"rates": rates}))
         assert stored_rates(tmp_path, key) is None
     with pytest.raises(ConfigError, match="every training of fcn diverged; give lower rates"):

@@ -1,12 +1,13 @@
 """`segnl probe` from end to end, at a size at which nothing is learned."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segnl.cli.main import main
+from segnl.cli.main import _parser, main
 from segnl.core.config import merge
 from segnl.core.errors import ConfigError
 from segnl.models.segmenter import Segmenter
@@ -138,3 +139,10 @@ def test_a_backbone_that_sees_everything_is_said_to(tmp_path: Path) -> None:
     counts = {head: {0: TargetCounts(np.array([[16, 0, 8]]), 16, offsets)} for head in ("fcn", "rcca")}
     (sentence,) = task_verdicts(task_results("reach", counts, reach, (12, 12)))
     assert sentence.startswith("The convolutions alone see the whole image")
+
+
+def test_the_page_s_command_is_the_probe_s_own(tmp_path: Path) -> None:
+    request = ProbeRequest(tmp_path / "a b", Path("-r.yaml"), ("fcn", "x.y"), 2, ("reach", "counting"), ("a={b: 1}",))
+    words = shlex.split(request.command())
+    args = _parser().parse_args(words[1:])
+    assert ProbeRequest(args.out, args.config, args.heads, args.seeds, args.tasks, tuple(args.overrides)) == request

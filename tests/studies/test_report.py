@@ -1,3 +1,4 @@
+import html
 import json
 from dataclasses import replace
 
@@ -54,6 +55,12 @@ def test_the_page_shows_where_the_control_is_broken(study):
     page = page_of(study, replace(results, hashes={**results.hashes, "rcca-s0": other}))
     assert "deadbeef" in page
     assert page.count('<li class="broken">') == 1
+
+
+def test_the_page_s_command_names_the_options_of_the_study(study):
+    study = replace(study, overrides=("eval.mode=whole", "a={b: 1}"))
+    page = html.unescape(page_of(study, results_of(study)))
+    assert f"segnl compare --config {study.file} --set eval.mode=whole --set 'a={{b: 1}}'    # this study" in page
 
 
 def test_the_page_shows_the_ablations(study):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segnl.core.archives import sha256_of
 from segnl.core.errors import ConfigError, DataError, StoppedError
 from segnl.core.result_cache import read_record, write_record
 from segnl.core.run_log import read_log
@@ -56,6 +57,23 @@ def test_a_study_ends_in_table_numbers_and_page(finished):
     assert "A note for the page." in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["table.md", "compare.json", "report.html", "study.json"])
+def test_what_no_study_wrote_is_not_replaced(study_file, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "checkpoints" / "tiny" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    with pytest.raises(ConfigError, match=f"{name}: .*not written by segnl compare; move it aside"):
+        compare(study_file)
+    assert file.read_text() == "precious"
+    file.unlink()
+    if name != "study.json":
+        (file.parent / "study.json").write_text(json.dumps({"file": str(study_file), "sha256": ""}))
+        file.mkdir()
+        with pytest.raises(ConfigError, match=f"{name}: exists and was not written by segnl compare"):
+            compare(study_file)
+
+
 def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
     mapping = json.loads((finished / "out.json").read_text())
     metrics = _metrics(finished)
@@ -68,7 +86,9 @@ def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
 def copied(finished, tmp_path, monkeypatch):
     """The finished study in a folder of its own, which is the working folder."""
     shutil.copytree(finished, tmp_path / "copy")
-    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").unlink()  # it names the original
+    file = tmp_path / "copy" / "tiny.yaml"
+    note = {"file": str(file), "sha256": sha256_of(file)}  # the original's names the original
+    (tmp_path / "copy" / "checkpoints" / "tiny" / "study.json").write_text(json.dumps(note))
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
 

@@ -83,6 +83,25 @@ def test_nothing_is_written_where_the_run_s_folder_was_before_it_was_moved(tiny_
     assert step_of(checkpoints_of(run)[0]) == 4
 
 
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_log_that_is_deleted_during_the_training_is_said_once_the_weights_are_saved(tiny_config, tmp_path, replaces):
+    run = tmp_path / "run"
+
+    class Deleter(Hook):
+        def on_step(self, trainer, report, batch):
+            if report.step == 2:
+                (run / "log.jsonl").unlink()
+                if replaces:
+                    (run / "log.jsonl").write_text("precious")
+
+    recipe = load_recipe(tiny_config, ["train.save_every=3", "train.max_steps=4", "train.eval_every=null"])
+    with pytest.raises(MachineError, match=r"run/log.jsonl: was moved, deleted or replaced .* step 3 is saved"):
+        fit(recipe, run, hooks=[Deleter()])
+    assert step_of(checkpoints_of(run)[0]) == 3
+    fit(recipe, run)
+    assert step_of(checkpoints_of(run)[0]) == 4
+
+
 def test_no_training_continues_from_exported_weights(tiny_config, tmp_path):
     run, recipe = tmp_path / "run", load_recipe(tiny_config)
     fit(recipe, run)
