@@ -21,6 +21,7 @@ from segnl.models.find import BACKBONES, HEADS, backbone_variants
 from segnl.models.heads.base import ContextHead
 from segnl.models.initialisation import initialise
 from segnl.models.segmenter import SegmentationModel, model_config, new_segmenter
+from segnl.models.weights.strict import require_room
 from segnl.runs import build
 from segnl.runs import recipe as recipes
 from segnl.runs.recipe import Recipe
@@ -36,6 +37,9 @@ __all__ = [
     "load_recipe",
     "open_dataset",
 ]
+
+_MAX_COUNT = 65_536
+"""Of classes and channels; more are a typing error."""
 
 
 def list_heads() -> list[str]:
@@ -116,6 +120,7 @@ def create_head(name: str, in_channels: int | Sequence[int], *, num_classes: int
     stage_channels = tuple(in_channels) if isinstance(in_channels, Sequence) else (in_channels,) * 4
     for channels in stage_channels:
         _require_count("create_head: in_channels", channels)
+    require_room(lambda: head_class(cfg, stage_channels, max(1, num_classes)))
     head = Head(head_class(cfg, stage_channels, max(1, num_classes)), len(stage_channels))
     initialise(head, _draw_seed())
     return head
@@ -197,8 +202,8 @@ def open_dataset(name: str, root: str | Path, split: str = "train", **settings: 
 
 
 def _require_count(key: str, value: int) -> None:
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"segnl.{key}: {value!r}; expected a whole number of at least 1")
+    if type(value) is not int or not 1 <= value <= _MAX_COUNT:
+        raise ConfigError(f"segnl.{key}: {value!r}; expected a whole number from 1 to {_MAX_COUNT}")
 
 
 def _draw_seed() -> int:

@@ -120,7 +120,7 @@ def test_weights_of_a_backbone_come_from_a_file(tmp_path: Path) -> None:
         ({"backbone": "zzz"}, "known: mobilenet_v2, resnet101, resnet152, resnet18, resnet34, resnet50"),
         ({"head": "rca"}, "did you mean 'rcca'"),
         ({"recurence": 2}, r"model\.head\.recurence: unknown key; did you mean 'recurrence'\?"),
-        ({"num_classes": 0}, "num_classes: 0; expected a whole number of at least 1"),
+        ({"num_classes": 0}, "num_classes: 0; expected a whole number from 1 to 65536"),
         ({"weights": "imagnet"}, "did you mean 'imagenet'"),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_wrong_argument_of_a_loss_is_one_line(
         getattr(segnl.losses, name)(torch.zeros(2, 3, 5, 5), label, class_weight=weight)
 
 
-@pytest.mark.parametrize("number", [0, -5, True, 2.0])
+@pytest.mark.parametrize("number", [0, -5, True, 2.0, 10**9, 10**20])
 def test_a_wrong_count_is_one_line(number: int, tiny_config: Path) -> None:
     recipe = segnl.load_recipe(tiny_config)
     for build in (
@@ -288,7 +288,17 @@ def test_a_wrong_count_is_one_line(number: int, tiny_config: Path) -> None:
         lambda: segnl.create_head("fcn", 8, num_classes=number or -1),
         lambda: segnl.build_model(recipe, number),
     ):
-        with pytest.raises(ConfigError, match="expected a whole number of at least 1"):
+        with pytest.raises(ConfigError, match="expected a whole number from 1 to 65536"):
+            build()
+
+
+def test_a_network_larger_than_the_memory_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segnl.core.limits.memory_bytes", lambda: 2**30)
+    for build in (
+        lambda: segnl.create_model("fcn", num_classes=3, channels=4096, num_convs=4),
+        lambda: segnl.create_head("fcn", 8, channels=4096, num_convs=4),
+    ):
+        with pytest.raises(ConfigError, match=r"the network: needs at least [\d,]+ MiB; expected at most 1,024 MiB"):
             build()
 
 

@@ -65,6 +65,9 @@ def _run(words: Sequence[str]) -> int:
     args = argparse.Namespace(debug=False)
     has_several_processes = os.environ.get("WORLD_SIZE", "1") != "1"  # its text may be no number
     try:
+        for name, value in os.environ.items():
+            if name.startswith("OPENCV_IO_MAX_") and not (value.isdecimal() and len(value) < 19):  # it aborts at import
+                raise MachineError(f"{name}={value[:40]}: expected a whole number; correct or unset it")
         _parser().parse_args(words, args)
         if has_several_processes and args.command_name not in ("train", "eval"):
             raise ConfigError("torchrun: only train and eval run in several processes; start this command alone")

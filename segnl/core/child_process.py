@@ -20,6 +20,9 @@ def child_command(code: str) -> list[str]:
 def child_environment() -> dict[str, str]:
     """Returns this process's environment with its import path, in the same order: a user's own head may be on it.
 
+    Standard streams are UTF-8, whatever those of the user's terminal are.
+
     Not as PYTHONPATH: Python would run a sitecustomize.py of the working directory from there, at its start.
     """
-    return os.environ | {IMPORT_PATH: json.dumps([folder for folder in sys.path if folder])}
+    own = {IMPORT_PATH: json.dumps([folder for folder in sys.path if folder])}
+    return os.environ | own | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}

@@ -179,7 +179,7 @@ def process_group() -> Iterator[ProcessGroup]:
 
     rank = _integer_variable("RANK", 0)
     if not 0 <= rank < world_size:
-        raise ConfigError(f"RANK={rank}: expected 0 to {world_size - 1}, below WORLD_SIZE; use torchrun")
+        raise ConfigError(f"RANK={rank}, WORLD_SIZE={world_size}: expected a rank below WORLD_SIZE; use torchrun")
     group = ProcessGroup(rank, world_size, _connect(dist, rank))
     stopped = None
     try:

@@ -3,7 +3,9 @@
 Every message is one line: where - what was wrong - what was expected - what to do.
 """
 
+import os
 import signal
+import traceback
 
 
 class SegnlError(Exception):
@@ -78,8 +80,21 @@ class MachineError(SegnlError):
     exit_code = 6
 
 
+def _of_variable(err: Exception) -> MachineError | None:
+    """Returns the error of a package that names an environment variable of its own, or quotes one, at its import."""
+    frames = [frame for frame, _ in traceback.walk_tb(err.__traceback__)]
+    package = str(frames[-1].f_globals.get("__name__")).partition(".")[0] if frames else ""
+    if not any("importlib" in frame.f_code.co_filename for frame in frames):
+        return None
+    for name, value in os.environ.items():
+        if package.upper() in name and (name in str(err) or (value and value in str(err))):
+            return MachineError(f"{name}={value[:40]}: {package} refuses this value ({first_line(err)}); unset it")
+    return None
+
+
 def as_segnl_error(err: Exception) -> SegnlError | None:
-    """Returns the error to show to a user: `err` itself, or a MachineError for a failed system call or allocation.
+    """Returns the error to show to a user: `err` itself, or a MachineError for a failed system call or allocation, or
+    for an environment variable that a package refuses at its import.
 
     None means that the program is wrong and its traceback is needed.
     """
@@ -93,4 +108,4 @@ def as_segnl_error(err: Exception) -> SegnlError | None:
     if isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err):
         reason = (str(err).splitlines() or ["allocation failed"])[0]
         return MachineError(f"out of memory ({reason}); choose smaller batches, crops or inputs, or end other programs")
-    return None
+    return _of_variable(err)

@@ -20,6 +20,7 @@ from segnl.models.heads.base import HeadConfig, HeadOutput
 from segnl.models.initialisation import initialise, seeded
 from segnl.models.input import InputConfig, Normalise, first_convolution, set_channels, widened
 from segnl.models.norm import Norm, batch_norms, freeze_statistics, use_group_norm
+from segnl.models.weights.strict import require_room
 from segnl.ops.resize import resize
 
 
@@ -231,9 +232,10 @@ def new_segmenter(
 
     load_backbone: False leaves the backbone random, whatever `cfg` says.
 
-    Raises ConfigError when the weights do not fit the backbone's settings, CheckpointError when the file does not,
-    MachineError when it cannot be fetched.
+    Raises ConfigError when the weights do not fit the backbone's settings or the network this machine's memory,
+    CheckpointError when the file does not, MachineError when it cannot be fetched.
     """
+    require_room(lambda: Segmenter(cfg, num_classes, num_frames=num_frames))
     model = Segmenter(cfg, num_classes, seed=seed, num_frames=num_frames)
     if load_backbone and cfg.backbone.weights is not None:
         if cfg.input.channels == 3:

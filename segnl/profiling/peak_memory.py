@@ -131,7 +131,7 @@ def profile(jobs: Sequence[ProfileJob]) -> list[Profile]:
         child_command("from segnl.profiling.peak_memory import main; main()"),
         input=json.dumps([asdict(job) for job in jobs]),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=child_environment() | quiet,
         check=False,
     )

@@ -223,9 +223,7 @@ def start(run: PlannedRun, environment: Mapping[str, str], *, split: str | None 
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=child_environment()
-            | dict(environment)
-            | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
+            env=child_environment() | dict(environment),
             start_new_session=True,
         )
     job = {

@@ -1,6 +1,7 @@
 """Absurd numbers are refused at once, in one line that says what is allowed; nothing is forked or allocated."""
 
 import argparse
+import importlib
 import resource
 from pathlib import Path
 
@@ -169,3 +170,23 @@ def test_memory_that_runs_out_is_one_line(tiny_config, capsys, monkeypatch, erro
     monkeypatch.setattr("segnl.runs.recipe.load_recipe", fail)
     assert main(["train", "--config", str(tiny_config)]) == 6
     assert "segnl: error: out of memory (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("message", ["PKG_LEVEL must be a number", "could not convert string to float: 'abc'"])
+def test_an_environment_variable_that_a_package_refuses_is_named(tiny_config, tmp_path, capsys, monkeypatch, message):
+    (tmp_path / "pkg.py").write_text(f"raise ValueError({message!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("segnl.runs.recipe.load_recipe", lambda *_: importlib.import_module("pkg"))
+    monkeypatch.setenv("PKG_LEVEL", "abc")
+    assert main(["train", "--config", str(tiny_config)]) == 6
+    assert capsys.readouterr().err == f"segnl: error: PKG_LEVEL=abc: pkg refuses this value ({message}); unset it\n"
+    monkeypatch.delenv("PKG_LEVEL")
+    with pytest.raises(ValueError, match=message):
+        main(["train", "--config", str(tiny_config)])
+
+
+@pytest.mark.parametrize("value", ["abc", "", "-1", "9" * 30])
+def test_a_variable_at_which_opencv_would_abort_is_refused(capsys, monkeypatch, value):
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", value)
+    assert main(["env"]) == 6
+    assert "OPENCV_IO_MAX_IMAGE_PIXELS=" in capsys.readouterr().err

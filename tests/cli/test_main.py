@@ -312,7 +312,7 @@ def test_a_rank_that_the_world_does_not_have_is_one_line(tiny_config, capsys, mo
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "5")):
         monkeypatch.setenv(name, value)
     assert main(["train", "--config", str(tiny_config)]) == 2
-    assert "error: RANK=5: expected 0 to 1, below WORLD_SIZE" in capsys.readouterr().err
+    assert "error: RANK=5, WORLD_SIZE=2: expected a rank below WORLD_SIZE" in capsys.readouterr().err
 
 
 def test_a_debugged_error_shows_its_traceback(tiny_config, capsys):

@@ -36,3 +36,11 @@ def test_a_child_finds_what_its_parent_finds(tmp_path, monkeypatch, name):
         check=False,
     )
     assert process.stdout == "found\n"
+
+
+def test_the_streams_of_a_child_are_utf_8_whatever_the_terminal_s_are(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-16")
+    process = subprocess.run(
+        child_command("print(input())"), env=child_environment(), input="ß".encode(), capture_output=True, check=False
+    )
+    assert process.stdout.decode() == "ß\n"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segnl.core.errors import CheckpointError
+from segnl.core.limits import require_memory
 from segnl.models.weights.files import listed
 
 WEIGHT_TYPES = (
@@ -49,10 +50,7 @@ def build_and_load(build: Callable[[], Network], load: Callable[[Network], objec
     Raises CheckpointError for settings that do not go together.
     """
     try:
-        with torch.device("meta"):
-            layout = build()
-    except (RuntimeError, TypeError):  # somebody's module may need values
-        layout = None
+        layout = layout_of(build)
     except ValueError as err:
         raise CheckpointError(f"{where}: its settings describe no network ({err})") from err
     if layout is not None:
@@ -61,6 +59,22 @@ def build_and_load(build: Callable[[], Network], load: Callable[[Network], objec
         network = build()
     load(network)
     return network
+
+
+def layout_of(build: Callable[[], Network]) -> Network | None:
+    """Builds a network on the device "meta", which takes no memory; returns None for a module that needs values."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return build()
+    except (RuntimeError, TypeError):
+        return None
+
+
+def require_room(build: Callable[[], nn.Module]) -> None:
+    """Raises ConfigError for a network whose parameters and buffers do not fit into this machine's memory."""
+    if (layout := layout_of(build)) is not None:
+        tensors = layout.state_dict().values()
+        require_memory("the network", sum(own.numel() * own.element_size() for own in tensors))
 
 
 def load_strict(
