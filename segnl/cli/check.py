@@ -24,7 +24,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report, writes it as JSON with --json; returns 0, or DataError's exit code when there are errors."""
+    """Writes the report with --json, prints it; returns 0, or DataError's exit code when there are errors."""
     from segnl.core.limits import require_workers
     from segnl.data.check import merge_reports
     from segnl.runs.recipe import load_recipe
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         by_split = {name: report.to_dict() for name, report in reports.items()}
         summary = merge_reports([*reports.values()]).to_dict() | {"splits": by_split}
         write_atomic(args.json, json_file(summary, "check"))
+    for split, report in reports.items():
+        _print(split, report)
     return DataError.exit_code if any(report.errors for report in reports.values()) else 0
 
 
@@ -62,7 +64,10 @@ def _report(data: "SegmentationData") -> "DataReport":
     from segnl.data.check import check
 
     with Progress(f"check {data.split}", len(data), unit="pair") as progress:
-        report = check(data, on_pair=progress.advance)
+        return check(data, on_pair=progress.advance)
+
+
+def _print(split: str, report: "DataReport") -> None:
     for error in report.errors:
         print(one_line(f"{error.file}: {error.kind}: {error.detail}"))
     for note in report.notes:
@@ -73,5 +78,4 @@ def _report(data: "SegmentationData") -> "DataReport":
     ignored = (
         "" if report.ignored_fraction is None else f", {100 * report.ignored_fraction:.2f} % of their pixels ignored"
     )
-    print(f"{data.split}: {report.num_pairs} pairs{ignored}; {len(report.errors)} errors", flush=True)
-    return report
+    print(f"{split}: {report.num_pairs} pairs{ignored}; {len(report.errors)} errors")

@@ -88,9 +88,9 @@ def _compare_scored(args: argparse.Namespace) -> None:
         group=args.group,
         trust_modules=args.trust_modules,
     )
-    print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
     if args.json is not None:
         write_atomic(args.json, json_file(scored_dict(comparison), "compare"))
+    print(scored_text(comparison, width=min(120, shutil.get_terminal_size((120, 40)).columns)))
 
 
 def print_results(results: "StudyResults") -> None:

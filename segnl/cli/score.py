@@ -93,17 +93,18 @@ def run(args: argparse.Namespace) -> None:
                 raise ConfigError(f"--json {path}: is the name of a file beside it; give one that ends in .json")
             require_own(path, "score", option="--json")
     score = score_masks(ScoreRequest(**{field.name: getattr(args, field.name) for field in fields(ScoreRequest)}))
+    if args.json is not None:
+        counts, page = counts_path(args.json), args.json.with_suffix(".html")
+        packed = marked(counts_bytes(score.scored_counts()), "score")
+        files = {
+            counts: packed,
+            page: marked(score_page(score), "score"),
+            args.json: json_file(score.to_dict() | {"counts_sha256": hashlib.sha256(packed).hexdigest()}, "score"),
+        }
+        write_together(files)
     width = min(120, shutil.get_terminal_size((120, 40)).columns)
     print(score_text(score, width=width, writes_page=args.json is not None))
     if args.json is None:
         return
-    counts, page = counts_path(args.json), args.json.with_suffix(".html")
-    packed = marked(counts_bytes(score.scored_counts()), "score")
-    files = {
-        counts: packed,
-        page: marked(score_page(score), "score"),
-        args.json: json_file(score.to_dict() | {"counts_sha256": hashlib.sha256(packed).hexdigest()}, "score"),
-    }
-    write_together(files)
     print(f"\n{args.json}: these numbers\n{page}: the page (opens in any browser, from disk)")
     print(f"{counts}: the counts of every image, for segnl compare")

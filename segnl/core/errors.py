@@ -84,7 +84,7 @@ def _of_variable(err: Exception) -> MachineError | None:
     """Returns the error of a package that names an environment variable of its own, or quotes one, at its import."""
     frames = [frame for frame, _ in traceback.walk_tb(err.__traceback__)]
     package = str(frames[-1].f_globals.get("__name__")).partition(".")[0] if frames else ""
-    if not any("importlib" in frame.f_code.co_filename for frame in frames):
+    if all(frame.f_code.co_name != "<module>" for frame in frames):
         return None
     for name, value in os.environ.items():
         if package.upper() in name and (name in str(err) or (value and value in str(err))):

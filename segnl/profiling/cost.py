@@ -10,6 +10,7 @@ import torch
 
 from segnl.core.config import JSONDict
 from segnl.core.errors import ConfigError, DataError
+from segnl.core.limits import require_memory
 from segnl.data.find import DATASETS
 from segnl.profiling.flops import (
     count_algorithm_flops,
@@ -63,13 +64,15 @@ def cost(
 ) -> CostReport:
     """Counts and measures one module of the recipe's network. num_classes: by default the data set's.
 
-    Raises ConfigError for sizes below 1 or a head without an attention block where one is asked for, DataError where
-    the file with the data set's classes is missing, MachineError when the measuring process fails (out of memory, say).
+    Raises ConfigError for sizes below 1, a network beyond this machine's memory, or a head without an attention block
+    where one is asked for, DataError where the file with the data set's classes is missing, MachineError when the
+    measuring process fails (out of memory, say).
     """
     if min(hw) < 1 or (num_classes is not None and num_classes < 1):
         raise ConfigError(f"--input {hw[0]}x{hw[1]}, --classes {num_classes}; expected at least 1 of each")
     classes = num_classes_of(recipe) if num_classes is None else num_classes
     counts = count_module(recipe, classes, hw, module)
+    require_memory("the network", 4.0 * counts.params)
     job = ProfileJob(recipe.to_dict(), classes, module, counts.input_shapes)
     return CostReport(module, hw, classes, counts, profile([job])[0])
 

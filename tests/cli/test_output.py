@@ -11,6 +11,7 @@ import pytest
 
 from segnl.cli.main import main
 from segnl.core.log import console_log, log, printable
+from segnl.data.find import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +66,21 @@ def test_a_full_output_is_one_line_after_the_results_are_written(check):
     assert lines == [
         "segnl: error: standard output cannot be written ([Errno 28] No space left on device); all files are complete"
     ]
+
+
+def test_results_are_written_before_they_are_printed(tiny_config, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise InterruptedError
+
+    labels = str(tmp_path / "tiny" / "labels" / "val")
+    monkeypatch.setattr("segnl.cli.check._splits", lambda recipe, _: [DATASETS.find("folder")(recipe.data, "val")])
+    monkeypatch.setattr("builtins.print", stop)
+    for command, *words in (
+        ["check", "--config", str(tiny_config)],
+        ["score", labels, "--labels", labels, "--classes", str(tmp_path / "tiny" / "classes.tsv"), "--ignore=9"],
+    ):
+        assert main([command, *words, "--json", str(tmp_path / f"{command}.json")]) == 6
+        assert json.loads((tmp_path / f"{command}.json").read_text())
 
 
 def test_control_characters_are_escaped():
