@@ -56,7 +56,7 @@ class ModelConfig(Config):
 
 def model_config(mapping: Mapping[str, Any], *, file: str, at: str = "model") -> ModelConfig:
     """Returns the checked section `model` of a recipe. Raises ConfigError with the dotted path of a wrong key."""
-    return validate(ModelConfig, dict(mapping), file=file, at=at)
+    return validate(ModelConfig, dict(mapping) if isinstance(mapping, Mapping) else mapping, file=file, at=at)
 
 
 class Logits(NamedTuple):

@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segnl.core.arrays import Counts
 from segnl.core.config import JSONDict
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup
-from segnl.core.errors import NonFiniteError, SegnlError
+from segnl.core.errors import ConfigError, NonFiniteError, SegnlError, first_line
 from segnl.core.precision import autocast
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
@@ -71,6 +71,18 @@ class StepReport:
     def is_skipped(self) -> bool:
         """Whether the gradients overflowed float16, so that nothing was updated."""
         return self.grad_norm is None
+
+
+@contextmanager
+def _compile_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as err:
+        if not type(err).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise ConfigError(
+            f"train.compile: torch cannot compile the network ({first_line(err)}); set it to false"
+        ) from err
 
 
 class Trainer:
@@ -255,7 +267,7 @@ class Trainer:
             holds_back = self.group.world_size > 1 and i < num - 1
             with self.network.no_sync() if holds_back else nullcontext():  # type: ignore[operator]
                 network_input = self.model.input(images).contiguous(memory_format=self.layout)  # b 3 H W
-                with autocast(self.recipe.train.precision, self.device):
+                with _compile_errors(), autocast(self.recipe.train.precision, self.device):
                     logits = self.network(network_input, self._fixed_stages(network_input, stages, i))
                 losses = self.loss.by_name(logits, labels, step, self.model.aux_weights)
                 total = torch.stack(list(losses.values())).sum()

@@ -132,3 +132,9 @@ def test_what_layers_say_about_sizes_is_one_line_and_other_errors_stay(
     for call in (network, network.stages):
         with pytest.raises(ConfigError if is_of_sizes else RuntimeError):
             call(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("section", [None, 5, [1]])
+def test_a_section_that_is_no_mapping_is_refused(section: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^q\.yaml: model: holds .*, expected keys"):
+        model_config(section, file="q.yaml")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segnl.core.errors import DataError, NonFiniteError
+from segnl.core.errors import ConfigError, DataError, NonFiniteError
 from segnl.core.seeds import seed_for
 from segnl.data.sample import Batch
 from segnl.runs.build import build_model
@@ -162,6 +162,16 @@ def test_a_compiled_step_has_the_same_names_and_numbers(tiny_config, monkeypatch
     assert list(state) == list(plain.model.state_dict())
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line(tiny_config, monkeypatch):
+    def refuses(*_):
+        raise torch._dynamo.exc.InternalTorchDynamoError("no compiler\nmore")
+
+    trainer = trainer_for(tiny_config)
+    monkeypatch.setattr(trainer, "network", refuses)
+    with pytest.raises(ConfigError, match=r"^train\.compile: torch cannot compile the network \(no compiler\); set"):
+        trainer.step(batch_of(0))
 
 
 @pytest.mark.parametrize("options", [["train.precision=bf16"], ["train.channels_last=true"], ["train.batch_size=1"]])
