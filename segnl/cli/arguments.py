@@ -58,7 +58,13 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
 
 def add_json(command: argparse.ArgumentParser, about: str = "also write the numbers there") -> None:
     """Adds --json; `main` refuses a file that the command did not write."""
-    command.add_argument("--json", type=path_of, metavar="FILE", help=about)
+
+    def json_path(text: str) -> Path:
+        if Path(text).suffix.lower() != ".json":  # as a checkpoint, say, which a later training would take for its own
+            raise ConfigError(f"--json {text}: expected a file that ends in .json")
+        return path_of(text)
+
+    command.add_argument("--json", type=json_path, metavar="FILE.json", help=about)
 
 
 def add_trust_modules(command: argparse.ArgumentParser) -> None:

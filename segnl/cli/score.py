@@ -6,7 +6,6 @@ import shutil
 from dataclasses import fields
 
 from segnl.cli.arguments import add_json, path_of
-from segnl.core.errors import ConfigError
 from segnl.core.files import ensure_writable, write_together
 from segnl.core.outputs import json_file, marked, require_own
 
@@ -89,8 +88,6 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         ensure_writable(args.json.parent)
         for path in (args.json.with_suffix(".html"), counts_path(args.json)):
-            if path == args.json:
-                raise ConfigError(f"--json {path}: is the name of a file beside it; give one that ends in .json")
             require_own(path, "score", option="--json")
     score = score_masks(ScoreRequest(**{field.name: getattr(args, field.name) for field in fields(ScoreRequest)}))
     if args.json is not None:

@@ -217,17 +217,19 @@ def run_lock(folder: Path, *, hint: str = "--run name", waits: bool = False) -> 
     """
     path = folder / LOCK
     with open(open_own(path), "r+b", buffering=0) as file:
+        holder = file.read(20).decode(errors="replace").strip() or "unknown"
+        if not holder.isdecimal() and holder != "unknown":
+            raise ConfigError(f"{path}: exists and was not written by segnl; move it aside")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by the loader's workers
         except OSError as err:
-            holder = file.read(20).decode(errors="replace").strip() or "unknown"
             if not waits:
                 raise ConfigError(f"{folder}: in use by process {holder}; wait for it or give another {hint}") from err
             log.info("%s: in use by process %s; waiting", folder, holder)
             fcntl.lockf(file, fcntl.LOCK_EX)
-            file.seek(0)
         try:
             file.truncate(0)
+            file.seek(0)
             file.write(str(os.getpid()).encode())
         except OSError as err:
             raise cannot_write(path, err) from err

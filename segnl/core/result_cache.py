@@ -6,8 +6,8 @@ FOLDER/NAME-DIGEST/         further files of the result, where the caller puts s
 
 The key is a plain description of the result's inputs, DIGEST the first 16 hex digits of its SHA-256. One rule of
 validity: an entry counts if its key is the one asked for, its checksums are right, and its content is what the caller
-keeps. Any other is computed again. No file is ever deleted here, so a folder of results may hold other files too; it
-may itself be deleted at any time.
+keeps. Any other is computed again. No file is deleted here but those of killed writes, so a folder of results may hold
+other files too; it may itself be deleted at any time.
 """
 
 import hashlib
@@ -22,7 +22,15 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from segnl.core.config import JSONDict
-from segnl.core.files import NPZ_FAULTS, not_a_link, read_bytes, read_json, write_atomic
+from segnl.core.files import (
+    LEFTOVER_AGE_S,
+    NPZ_FAULTS,
+    not_a_link,
+    read_bytes,
+    read_json,
+    remove_leftovers,
+    write_atomic,
+)
 from segnl.core.npz import npz_bytes, read_arrays
 from segnl.core.run_log import MAX_NUMBER
 
@@ -165,4 +173,5 @@ class ResultCache:
 
     def store(self, name: str, record: Record) -> None:
         """Keeps a result, in place of an earlier one with the same key."""
+        remove_leftovers(self.folder, min_age_s=LEFTOVER_AGE_S)
         write_record(self.path(name, record.key), record)

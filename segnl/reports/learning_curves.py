@@ -9,7 +9,7 @@ import numpy as np
 
 from segnl.core.arrays import Floats
 from segnl.core.errors import ConfigError
-from segnl.core.files import write_atomic
+from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.outputs import marked, require_own
 from segnl.core.run_log import read_log
 from segnl.metrics.confusion import ratio
@@ -91,6 +91,7 @@ def write_curves(runs: Sequence[Path], out: Path) -> str:
     if files := [run for run in runs if run.is_file()]:
         raise ConfigError(f"{files[0]}: is a file; give a run's folder, whose log.jsonl holds its curve")
     require_own(out, "curves", option="--out")
+    ensure_writable(out.parent)
     curves = [read_curve(run, name) for run, name in zip(runs, distinct_names(runs), strict=True)]
     write_atomic(out, marked(curves_figure(curves, kind=out.suffix.removeprefix(".")), "curves"))
     num_validated = sum(curve.miou.size > 0 for curve in curves)

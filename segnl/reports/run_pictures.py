@@ -7,7 +7,7 @@ import numpy as np
 
 from segnl.core.arrays import Counts, Floats, Pixels
 from segnl.core.errors import DataError
-from segnl.core.files import not_a_link, utf8, write_atomic
+from segnl.core.files import ensure_writable, not_a_link, utf8, write_atomic
 from segnl.core.outputs import marked, require_own
 from segnl.core.png import png
 from segnl.data.base import SegmentationData
@@ -70,6 +70,7 @@ def write_run_pictures(folder: Path) -> Path:
     captions = {name: caption for name, caption in CAPTIONS.items() if name in pictures}
     html = template("run.html").render(title=title, captions=captions, ink=INK)
     page, home = folder / "report.html", not_a_link(folder / "pictures")
+    ensure_writable(home)
     files = {home / name: content for name, content in pictures.items()} | {page: utf8(html).encode()}
     for path in files:
         require_own(path, "train", option="--run")

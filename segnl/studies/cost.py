@@ -47,14 +47,18 @@ def costs_of(runs: Mapping[str, PlannedRun], num_classes: int) -> dict[str, JSON
 
 
 def _is_timing(record: Record) -> bool:
-    return all(isinstance(record.value[key], (int, float, type(None))) for key in ("latency_ms", "peak_mib"))
+    return all((value := record.value[key]) is None or value >= 0 for key in ("latency_ms", "peak_mib"))
 
 
 def _counts(run: PlannedRun, num_classes: int) -> JSONDict:
     key = _network_key(run.recipe, num_classes)
     crop_hw = run.recipe.data.crop_hw
     params, gflops = run.cache.value(
-        "cost", key, tuple[int, float], lambda: network_counts(run.recipe, num_classes, crop_hw)
+        "cost",
+        key,
+        tuple[int, float],
+        lambda: network_counts(run.recipe, num_classes, crop_hw),
+        is_valid=lambda own: min(own) >= 0,
     )
     return {"params": params, "gflops": gflops}
 

@@ -14,7 +14,7 @@ from segnl.core.errors import ConfigError, DataError, SegnlError
 from segnl.core.files import ensure_writable, read_json, run_lock, write_atomic, write_text
 from segnl.core.limits import require_count
 from segnl.core.log import log
-from segnl.core.outputs import marked
+from segnl.core.outputs import marked, require_own
 from segnl.core.result_cache import digest_of
 from segnl.core.run_log import read_log
 from segnl.data.base import SegmentationData
@@ -113,8 +113,10 @@ def _claim_folder(study: Study) -> None:
         raise ConfigError(f"{study.folder}: is the folder of a run; rename the study's file {study.file}")
     note, file = study.folder / "study.json", study.file.resolve()
     for path in (study.folder / name for name in RESULT_FILES):
-        if path.is_dir() or (path.exists() and not note.exists()):
+        if path.is_dir() or path.is_symlink() or (path.exists() and not note.exists()):
             raise ConfigError(f"{path}: exists and was not written by segnl compare; move it aside")
+    for name in ("report.html", "attention.json"):  # perhaps of segnl inspect
+        require_own(study.folder / name, "compare", option="the study's file")
     own = {"file": str(file), "sha256": sha256_of(file)}
     try:
         before = read_json(note)

@@ -200,6 +200,13 @@ def test_a_second_process_is_refused_and_a_dead_holder_keeps_nothing(tmp_path):
         pass
 
 
+def test_a_lock_that_another_program_wrote_is_refused_and_stays(tmp_path):
+    (tmp_path / ".lock").write_text("precious")
+    with pytest.raises(ConfigError, match=r"\.lock: exists and was not written by segnl"), run_lock(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "precious"
+
+
 def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "run").mkdir()

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -136,3 +137,15 @@ def test_a_check_that_fails_on_a_value_says_that_it_does_not_count(cache):
     cache.store("n", Record({"a": 1}, 5))
     assert cache.load("n", {"a": 1}, is_valid=lambda record: record.value["b"] == 1) is None
     assert cache.load("n", {"a": 1}, is_valid=lambda record: record.value == 5) is not None
+
+
+def test_what_a_killed_write_left_is_deleted_by_a_later_one_and_nothing_else(tmp_path):
+    cache = ResultCache(tmp_path)
+    for name in (".x.json.segnl-01234567", ".x.json.segnl-76543210", "mine.json"):
+        (tmp_path / name).touch()
+    for name in (".x.json.segnl-01234567", "mine.json"):
+        os.utime(tmp_path / name, (0, 0))
+    cache.store("a", Record({"b": 1}, 2))
+    assert {".x.json.segnl-76543210", "mine.json"} == {path.name for path in tmp_path.iterdir()} - {
+        cache.path("a", {"b": 1}).name
+    }

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from segnl.core.errors import MachineError
+from segnl.core.result_cache import Record, read_record
 from segnl.profiling.peak_memory import Profile
 from segnl.studies import cost as cost_module
 from segnl.studies.cost import costs_of, train_images_per_s
@@ -33,6 +34,13 @@ def test_a_cost_is_counted_once_and_again_when_the_network_changes(runs, unmeasu
     assert costs_of({"rcca": run}, 18)["rcca"]["params"] == cost["params"] - 9  # 8 weights and a bias of the classifier
     monkeypatch.setattr(cost_module, "network_counts", lambda *_: pytest.fail("counted again"))
     assert costs_of({"rcca": run}, 19)["rcca"] == cost
+
+
+def test_a_kept_cost_below_zero_is_counted_again(runs, unmeasured):
+    cost = costs_of(runs, 19)["fcn"]
+    cache, (path,) = runs["fcn"].cache, runs["fcn"].cache.folder.glob("cost-*.json")
+    cache.store("cost", Record(read_record(path).key, [-1, cost["gflops"]]))
+    assert costs_of(runs, 19)["fcn"] == cost
 
 
 def test_attention_costs_more_than_convolutions_alone(runs, unmeasured):

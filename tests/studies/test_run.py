@@ -72,6 +72,10 @@ def test_what_no_study_wrote_is_not_replaced(study_file, tmp_path, monkeypatch, 
         file.mkdir()
         with pytest.raises(ConfigError, match=f"{name}: exists and was not written by segnl compare"):
             compare(study_file)
+        file.rmdir()
+        file.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ConfigError, match=f"{name}: exists and was not written by segnl compare"):
+            compare(study_file)
 
 
 def test_the_study_s_score_is_the_one_that_the_run_s_metrics_hold(finished):
