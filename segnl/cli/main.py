@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
+from segnl.core.components import MODULE_FOLDER
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
 from segnl.core.log import console_log, one_line, printable
 from segnl.core.outputs import require_own
@@ -39,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:
         with safe_output():
             return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
-    own = {name: os.environ.get(name) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
-    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}  # matplotlib fails at import for damaged ones
+    # matplotlib fails at import for damaged settings. `head: {name: mylab.heads.swirl}` is found below this folder.
+    settings = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, MODULE_FOLDER: folder}
+    own = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
     path = list(sys.path)
-    sys.path.append(folder)  # so that `head: {name: mylab.heads.swirl}` is found below this folder
     try:
         with safe_output() as output, console_log():
             code = _run(repeat_options(sys.argv[1:] if argv is None else argv))

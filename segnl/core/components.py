@@ -1,7 +1,9 @@
 """Components by name: a file of one of segnl's folders, or any module by its dotted name."""
 
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from segnl.core.config import Config, config_error, error_at, parse, suggest
 from segnl.core.errors import ConfigError
+
+
+MODULE_FOLDER = "SEGNL_MODULE_FOLDER"
+"""Environment variable that child processes inherit: the command line's working folder. Only a dotted name puts it on
+the import path: any package that is not installed, which a library tries to import, would else be taken from there."""
 
 
 def is_dotted(name: str) -> bool:
@@ -46,6 +53,8 @@ class Components:
         if not is_dotted(name) and name not in self.names():
             raise ConfigError(f"{self.key}: holds {name!r}{suggest(name, self.names())}")
         module = name if is_dotted(name) else f"{self.package}.{name}"
+        if is_dotted(name) and (folder := os.environ.get(MODULE_FOLDER)) and folder not in sys.path:
+            sys.path.append(folder)
         try:
             component = getattr(importlib.import_module(module), self.attribute, None)
         except ModuleNotFoundError as err:

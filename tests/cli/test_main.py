@@ -343,6 +343,15 @@ def test_a_head_beside_the_user_is_found_and_the_process_is_left_as_it_was(tiny_
     assert (list(sys.path), warnings.showwarning, list(warnings.filters)) == before
 
 
+def test_the_working_folder_is_not_searched_for_what_no_recipe_names(tmp_path, capsys, monkeypatch):
+    """Pillow would take its optional olefile from there, and run it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    monkeypatch.setattr("segnl.cli.env.run", lambda _: print(str(tmp_path) in sys.path))
+    assert main(["env"]) == 0
+    assert capsys.readouterr().out == "False\n"
+
+
 @pytest.mark.parametrize("place", ["eval", "cache"])
 def test_results_are_not_written_through_a_link_in_the_run(run, tmp_path, capsys, place):
     (tmp_path / "elsewhere").mkdir()

@@ -11,7 +11,7 @@ def test_a_file_in_the_working_directory_does_not_replace_the_standard_library(t
     for name in ("random", "yaml", "json", "sitecustomize", "usercustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as the command line does
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     process = subprocess.run(
         child_command("import random, yaml, json, segnl; print('fine')"),
         env=child_environment(),
