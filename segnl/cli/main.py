@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
-from segnl.core.components import MODULE_FOLDER
+from segnl.core.child_process import MODULE_FOLDER
 from segnl.core.errors import ConfigError, MachineError, SegnlError, StoppedError, TerminatedError, as_segnl_error
 from segnl.core.log import console_log, one_line, printable
 from segnl.core.outputs import require_own

@@ -6,6 +6,9 @@ import sys
 
 IMPORT_PATH = "SEGNL_IMPORT_PATH"
 """Environment variable with the import path of the parent, as JSON: a folder's name may hold a colon."""
+MODULE_FOLDER = "SEGNL_MODULE_FOLDER"
+"""Environment variable that child processes inherit: the command line's working folder. Only a dotted name puts it on
+the import path: any package that is not installed, which a library tries to import, would else be taken from there."""
 
 
 def child_command(code: str) -> list[str]:

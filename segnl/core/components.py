@@ -11,12 +11,9 @@ from typing import Any
 import pydantic
 from pydantic_core import CoreSchema, core_schema
 
+from segnl.core.child_process import MODULE_FOLDER
 from segnl.core.config import Config, config_error, error_at, parse, suggest
 from segnl.core.errors import ConfigError
-
-MODULE_FOLDER = "SEGNL_MODULE_FOLDER"
-"""Environment variable that child processes inherit: the command line's working folder. Only a dotted name puts it on
-the import path: any package that is not installed, which a library tries to import, would else be taken from there."""
 
 
 def is_dotted(name: str) -> bool:
