@@ -5,7 +5,7 @@ Needs the extra `timm`. Source of the pyramid: ViTDet, Li et al. 2022, arXiv:220
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from segnl.core.config import suggest
 from segnl.core.errors import CheckpointError, ConfigError, MachineError
 from segnl.core.log import log
 from segnl.models.backbones.base import Backbone, BackboneConfig
+from segnl.models.initialisation import seeded
 from segnl.models.weights.files import listed, read_checkpoint, tensors_in
 from segnl.models.weights.pretrained import weights_path
 from segnl.models.weights.strict import WEIGHT_TYPES, require_finite
@@ -119,7 +120,7 @@ class TimmBackbone(Backbone):
                 raise CheckpointError(f"model.backbone.weights: {weights}: of another type: {listed(types)}")
             arguments = {"pretrained_cfg_overlay": {"state_dict": state}}
         try:
-            network = _build(self.cfg, out_indices=self.out_indices, pretrained=True, **arguments)
+            network, again = (self._pretrained(seed, arguments) for seed in (0, 1))
         except Exception as err:  # of huggingface_hub, of the network, or of tensors that do not fit
             reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
             if arguments:
@@ -129,6 +130,9 @@ class TimmBackbone(Backbone):
                 "file, or null"
             ) from err
         require_finite(network.state_dict(), f"model.backbone.weights: {weights}")
+        drawn = [name for name, own in network.state_dict().items() if not torch.equal(own, again.state_dict()[name])]
+        if drawn:  # timm leaves what a file does not hold at random values
+            raise CheckpointError(f"model.backbone.weights: {weights}: lacks {listed(drawn)} of {self.cfg.model}")
         self.network.load_state_dict(network.state_dict())
         mean_std = tuple(tuple(self.network.pretrained_cfg[key]) for key in ("mean", "std"))
         if mean_std != IMAGENET_MEAN_STD:
@@ -137,6 +141,10 @@ class TimmBackbone(Backbone):
                 self.cfg.model,
                 *map(list, mean_std),
             )
+
+    def _pretrained(self, seed: int, arguments: Mapping[str, Any]) -> Any:
+        with seeded(seed, "backbone"):
+            return _build(self.cfg, out_indices=self.out_indices, pretrained=True, **arguments)
 
     @property
     def activation_checkpointing(self) -> bool:

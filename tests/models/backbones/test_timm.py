@@ -136,6 +136,13 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> N
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_weights_that_lack_a_part_of_the_network_are_refused(tmp_path: Path) -> None:
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save({name: own for name, own in state.items() if not name.startswith("layer1")}, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=r"part.pth: lacks layer1.0.conv1.weight, layer1.0.conv2.weight"):
+        backbone("resnet10t").load_pretrained(str(tmp_path / "part.pth"))
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
 def test_weights_of_another_type_are_not_cast_in_silence(tmp_path: Path, dtype: torch.dtype) -> None:
     state = timm.create_model("resnet10t").state_dict()
