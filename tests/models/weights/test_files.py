@@ -61,7 +61,7 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("depth", "width"), [(60, 2), (12, 12)])
+@pytest.mark.parametrize(("depth", "width"), [(60, 2), (12, 12), (400, 1)])
 @pytest.mark.parametrize("kind", ["zip", "ZIP", "legacy", "legacy and zip"])
 def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, kind: str, depth: int, width: int) -> None:
     """torch finds `DATA.PKL` too, and tells the format by the first bytes."""
@@ -78,7 +78,7 @@ def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, kind: str, dep
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("deep/DATA.PKL" if kind == "ZIP" else "deep/data.pkl", content)
             archive.writestr("deep/version", "3")
-    with pytest.raises(CheckpointError, match="a tuple of more than 32,768 values"):
+    with pytest.raises(CheckpointError, match="a tuple of too many values or levels"):
         read_checkpoint(path)
 
 
