@@ -115,7 +115,7 @@ def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
                 is_tuple = opcode.name.startswith(("TUPLE", "REDUCE"))  # the latter: torch.Size
                 size = 1 + 2 * sum(sizes[place:]) if is_tuple else 1
                 if size > MAX_TUPLE:
-                    raise ValueError(f"a tuple of too many values or levels")
+                    raise ValueError("a tuple of too many values or levels")
                 sizes[place:] = [size] * len(opcode.stack_after)
 
 
