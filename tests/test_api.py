@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 import segnl
+from segnl import video
 from segnl.core.errors import CheckpointError, ConfigError, DataError
 from segnl.losses.find import LOSSES
 from segnl.models.find import HEADS
@@ -297,6 +298,7 @@ def test_a_network_larger_than_the_memory_is_refused_before_it_is_built(monkeypa
     for build in (
         lambda: segnl.create_model("fcn", num_classes=3, channels=4096, num_convs=4),
         lambda: segnl.create_head("fcn", 8, channels=4096, num_convs=4),
+        lambda: video.create_model("c2d_resnet50", num_classes=3, base_channels=1024),
     ):
         with pytest.raises(ConfigError, match=r"the network: needs at least [\d,]+ MiB; expected at most 1,024 MiB"):
             build()

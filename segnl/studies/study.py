@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from segnl.core.config import Config, JSONDict, find_config, load_mapping, merge, override, read_file, validate
 from segnl.core.errors import ConfigError
 from segnl.core.files import inside, not_a_link
+from segnl.core.limits import require_count
 from segnl.core.result_cache import ResultCache
 from segnl.metrics.statistics.planning import Looks
 from segnl.models.ablation import Ablation, parse_ablation
@@ -22,6 +23,7 @@ from segnl.studies.matching import Measure, Width, matched_widths, with_width
 
 Seeds = tuple[int, ...]
 MAX_LOOKS = 50
+MAX_RUNS = 5000
 ABLATIONS = ("gamma0", "shuffled", "window=0", "window=4")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -262,6 +264,8 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
 
     Raises ConfigError as `load_study` does.
     """
+    seeds = _seeds_by_head(cfg, num_seeds)
+    require_count(f"{path}: runs of heads and seeds", sum(map(len, seeds.values())), most=MAX_RUNS)
     mappings = {head: merge(_head_dict(path, cfg, head), cfg.overrides) for head in cfg.heads}
     widths: dict[str, Width] = {}
     if cfg.match is not None:
@@ -274,7 +278,6 @@ def plan_study(cfg: StudyConfig, path: Path, folder: Path, *, num_seeds: int | N
         cfg = cfg.model_copy(update={"varies": (*cfg.varies, "optim.lr")})
         rates = search.chosen.rates if search.chosen else {}
         mappings |= {head: merge(mappings[head], {"optim": {"lr": rate}}) for head, rate in rates.items()}
-    seeds = _seeds_by_head(cfg, num_seeds)
     rounds = itertools.zip_longest(*([(head, seed) for seed in seeds[head]] for head in cfg.heads))
     for section in (cfg.overrides, *cfg.heads.values()):
         if isinstance(section, dict) and isinstance(train := section.get("train"), dict) and "seed" in train:

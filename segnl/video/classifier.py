@@ -23,7 +23,7 @@ from segnl.models.segmenter import BatchNormConfig, set_batch_norm
 from segnl.models.weights.checksums import CHECKSUM_KEY, read_safetensors, to_safetensors
 from segnl.models.weights.pretrained import backbone_tensors, fetch, load_backbone
 from segnl.models.weights.resnet import URLS, resnet_names
-from segnl.models.weights.strict import build_and_load, load_strict, renamed
+from segnl.models.weights.strict import build_and_load, load_strict, renamed, require_room
 from segnl.video.resnet3d import Inflation, ResNet3d, ResNet3dConfig, inflate
 
 NAMES = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
@@ -105,6 +105,7 @@ def create_model(
         section |= {"stem_kernel": [1, 7, 7], "inflated": "none"}
     mapping = {"backbone": section | backbone_settings, "num_classes": num_classes, "dropout": dropout}
     cfg = validate(VideoConfig, mapping, file="segnl.video.create_model")
+    require_room(lambda: VideoClassifier(cfg))
     seed = int(torch.randint(2**31, ()))
     model = VideoClassifier(cfg)
     initialise(model, seed)

@@ -29,6 +29,12 @@ def test_heads_may_have_seeds_of_their_own(tmp_path, study_file):
     assert load_study(study_file, runs=tmp_path / "runs").shared_seed is None
 
 
+def test_more_runs_than_anybody_trains_are_refused_at_once(tmp_path, study_file):
+    study_file.write_text(study_file.read_text().replace("seeds: [0]", f"seeds: {list(range(3000))}"))
+    with pytest.raises(ConfigError, match="runs of heads and seeds: 6000; expected 1 to 5000"):
+        load_study(study_file, runs=tmp_path / "runs")
+
+
 def test_heads_without_a_common_seed_must_still_share_the_recipe(tmp_path, study_file):
     text = study_file.read_text().replace("seeds: [0]", "seeds: {fcn: [4], rcca: [0]}")
     study_file.write_text(text.replace("channels: 8}}}\nseeds", "channels: 8}}, optim: {lr: 1.0}}\nseeds"))
