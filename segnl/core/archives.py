@@ -67,9 +67,11 @@ class _Archive:
     def _add(self, path: Path, info: zipfile.ZipInfo) -> None:
         name = _name_of(info).replace("\\", "/")  # some programs on Windows write that
         *parents, last = [part for part in name.rstrip("/").split("/") if part not in (".", "")] or [""]
-        if name[:1] == "/" or name[1:2] == ":" or "\0" in name or ".." in (*parents, last) or len(parents) > MAX_DEPTH:
-            raise DataError(f"{path}: holds {name!r}, which leads out of the archive; pack it again")
-        if "__MACOSX" in parents or info.is_dir():  # resource forks that macOS packs
+        is_plain = bool(last) or name[-1:] == "/"
+        is_plain &= name[:1] != "/" and name[1:2] != ":" and "\0" not in name and ".." not in (*parents, last)
+        if not is_plain or len(parents) > MAX_DEPTH:
+            raise DataError(f"{path}: holds {name!r}, which leads out of the archive or is no name; pack it again")
+        if "__MACOSX" in parents or name[-1] == "/":  # resource forks that macOS packs
             return
         name = "/".join((*parents, last))
         if name in self.members:

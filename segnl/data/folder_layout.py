@@ -28,7 +28,16 @@ from segnl.data.datasets.cityscapes import LABEL_END
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
 from segnl.data.reading import FileError, image_hw, palette_colours, read_colours, read_image, read_label
-from segnl.labels.table import MAX_CLASSES, ONE_CLASS, are_grey_levels, distinct_colour, means_no_class, read_tsv
+from segnl.labels.table import (
+    MAX_CLASSES,
+    NAME,
+    ONE_CLASS,
+    are_grey_levels,
+    distinct_colour,
+    is_name,
+    means_no_class,
+    read_tsv,
+)
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),
@@ -548,8 +557,8 @@ def _name_classes(plan: FolderPlan, rows: list[tuple[int, str, tuple[int, int, i
     names = [name for _, name, _ in rows]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{plan.home}: two classes are called '{doubled}', but for spaces; give each its own name")
-    if "" in names:
-        raise DataError(f"{plan.home}: a class has an empty name; give it one")
+    if odd := [name for name in names if not is_name(name)]:
+        raise DataError(f"{plan.home}: a class is called {odd[0]!r:.60}; give it {NAME}")
     _require_class_count(plan.home, len(names))
     where = "classes.tsv"
     if plan.home == Path(plan.data["root"]):

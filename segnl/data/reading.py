@@ -105,7 +105,8 @@ def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels
     image = _decode(path, image_format.max_pixels, num_bands=image_format.num_bands)
     if isinstance(image, np.ndarray):
         return _channels(image, path, image_format)
-    return rgb_pixels(image, path, image_format)
+    with _file_errors(path):  # such as more transparent colours than a palette has
+        return rgb_pixels(image, path, image_format)
 
 
 def rgb_pixels(image: Image.Image, path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:

@@ -12,7 +12,7 @@ from pydantic import Field
 from segnl.core import IGNORE
 from segnl.core.config import suggest
 from segnl.core.errors import ConfigError
-from segnl.labels.table import MAX_CLASSES, ONE_CLASS, ClassTable, colour_text, distinct_colour, free_id
+from segnl.labels.table import MAX_CLASSES, NAME, ONE_CLASS, ClassTable, colour_text, distinct_colour, free_id, is_name
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Value = Annotated[int, Field(ge=0, le=65_535)] | str | tuple[Level, Level, Level]
@@ -35,9 +35,9 @@ def mapped_table(setting: LabelMapSetting, own: ClassTable | None, *, ignore_ids
     names = [name for name in setting if name != IGNORED]
     if len(names) < 2:
         raise ConfigError(f"{KEY}: has {len(names)} classes; {ONE_CLASS}")
-    odd = [name for name in names if not name or name != name.strip() or "\n" in name]
+    odd = [name for name in names if not is_name(name) or name != name.strip()]
     if odd:
-        raise ConfigError(f"{KEY}: {odd[0]!r}: expected a name of one line, without spaces around it")
+        raise ConfigError(f"{KEY}: {odd[0]!r:.60}: expected {NAME}, without spaces around it")
     if len(names) > MAX_CLASSES:
         raise ConfigError(f"{KEY}: has {len(names)} classes; expected at most {MAX_CLASSES}: join or ignore some")
     if any(setting[name] == REST for name in names):

@@ -79,8 +79,8 @@ class ClassTable:
             )
         if len(set(self.names)) != count or len(set(self.file_ids)) != count:
             raise ValueError("a name or a file id occurs twice in the class table")
-        if broken := next((name for name in self.names if "\n" in name), None):
-            raise ValueError(f"the class {broken!r} has a line break in its name")
+        if odd := next((name for name in self.names if not is_name(name)), None):
+            raise ValueError(f"a class is called {odd!r:.60}; expected {NAME}")
         known = {*self.file_ids, *self.ignore_ids}
         if not all(0 <= file_id <= 255 for file_id in known):
             raise ValueError(f"file ids {min(known)}..{max(known)}; 8-bit labels hold 0..255")
@@ -208,6 +208,14 @@ def free_id(file_ids: Iterable[int]) -> int:
     return next(file_id for file_id in reversed(range(256)) if file_id not in used)
 
 
+NAME = "a name of 1 to 200 characters in one line"
+
+
+def is_name(name: str) -> bool:
+    """Returns whether a class may be called so; halves of UTF-16 pairs are no text that can be drawn."""
+    return re.fullmatch(r"[^\n\ud800-\udfff]{1,200}", name) is not None
+
+
 def plain_name(name: str) -> str:
     """Returns a class's name as it is compared: without capitals, `_`, `-` and repeated spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
@@ -294,8 +302,8 @@ def read_tsv(path: Path, *, needs_colours: bool = True) -> list[Row]:
         where = f"{path}: line {number} is {line[:200]!r}"
         cells = [cell.strip() for cell in line.split("\t")]
         index, name, *colour = cells if len(cells) == len(columns) else [""] * 2
-        if not name or not all(re.fullmatch("[0-9]{1,9}", cell) for cell in (index, *colour)):
-            raise DataError(f"{where}; expected a number, a name, three numbers, with tabs between")
+        if not is_name(name) or not all(re.fullmatch("[0-9]{1,9}", cell) for cell in (index, *colour)):
+            raise DataError(f"{where}; expected a number, {NAME}, three numbers, with tabs between")
         red, green, blue = map(int, colour) if colour else distinct_colour(len(rows) + 1)
         row = Row(int(index), name, (red, green, blue))
         if row.file_id > 255 or max(row.colour) > 255:

@@ -436,7 +436,7 @@ def test_classes_that_differ_in_spaces_only_are_refused(tmp_path):
 def test_a_class_of_spaces_is_refused(tmp_path):
     for stem in "ab":
         write_labelme(tmp_path / stem, [{"label": " ", "points": [[0, 0], [9, 9], [0, 9]]}])
-    with pytest.raises(DataError, match="a class has an empty name; give it one"):
+    with pytest.raises(DataError, match="give it a name of 1 to 200 characters"):
         plan_folder(tmp_path)
 
 
@@ -532,7 +532,7 @@ def test_a_broken_panoptic_file_is_one_line(segments, over, message, tmp_path):
         (["sea"], "has 1 classes; expected 2 to 253: .* name the background"),
         ([str(i) for i in range(254)], "has 254 classes; expected 2 to 253"),
         ([str(i) for i in range(257)], "has 257 classes; expected 2 to 253"),
-        (["sea", ""], "a class has an empty name"),
+        (["sea", ""], "a class is called ''"),
     ],
 )
 def test_panoptic_categories_that_no_class_table_holds_are_refused_before_the_first_file(names, message, tmp_path):

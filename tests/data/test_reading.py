@@ -613,6 +613,17 @@ def test_a_png_whose_header_is_not_its_only_first_chunk_is_refused_before_it_is_
             read(tmp_path / "a.png")
 
 
+def test_a_png_of_more_transparent_colours_than_a_palette_has_is_one_line(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).convert("P").save(file, "PNG")
+    data, content = file.getvalue(), b"tRNS" + b"\xff" * 300
+    at = data.index(b"IDAT") - 4
+    chunk = struct.pack(">I", 300) + content + struct.pack(">I", zlib.crc32(content))
+    (tmp_path / "a.png").write_bytes(data[:at] + chunk + data[at:])
+    with pytest.raises(FileError, match="palette index out of range"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_tiff_of_pages_without_end_is_refused_at_once(tmp_path):
     pages, place = [b"II*\0" + struct.pack("<I", 8)], 8
     tags = [(254, 1), (256, 7), (257, 5), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 5), (279, 35)]

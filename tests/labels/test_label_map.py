@@ -77,9 +77,13 @@ def test_cityscapes_classes_are_named_and_its_other_ids_stay_ignored():
         ({"a": ("#00000",), "b": ("#000000",)}, 'expected a colour such as "#ff00aa"'),
         ({"a": "rest", "b": (4,)}, "only ignore may be 'rest'"),
         ({"a": (), "b": (4,)}, r"label_map\.a: is empty"),
-        ({"a": (3,), " a": (4,)}, r"label_map: ' a': expected a name of one line, without spaces around it"),
-        ({"a": (3,), "b\nc": (4,)}, r"label_map: 'b\\nc': expected a name of one line"),
-        ({"a": (3,), "": (4,)}, r"label_map: '': expected a name of one line, without spaces around it"),
+        (
+            {"a": (3,), " a": (4,)},
+            r"label_map: ' a': expected a name of 1 to 200 characters in one line, ",
+        ),
+        ({"a": (3,), "b\nc": (4,)}, r"label_map: 'b\\nc': expected a name of 1 to 200 characters in one line"),
+        ({"a": (3,), "b" * 201: (4,)}, "expected a name of 1 to 200 characters"),
+        ({"a": (3,), "": (4,)}, r"label_map: '': expected a name of 1 to 200 characters in one line, "),
         ({str(i): (i,) for i in range(254)}, "has 254 classes; expected at most 253"),
     ],
 )

@@ -9,7 +9,8 @@ TSV = "index\tname\tr\tg\tb\n"
 
 
 def three_classes(**settings):
-    return ClassTable(["a", "b", "c"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]], **settings)
+    names = settings.pop("names", ["a", "b", "c"])
+    return ClassTable(names, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], **settings)
 
 
 def test_to_train_agrees_with_a_loop_over_pixels():
@@ -60,6 +61,10 @@ def test_a_train_id_beyond_the_classes_is_refused():
         ({"file_ids": [0, 1, 1]}, "occurs twice"),
         ({"file_ids": [0, 1, 300]}, "8-bit"),
         ({"ignore_ids": [2]}, "ignored at once"),
+        *(
+            ({"names": ["a", "b", name]}, "expected a name of 1 to 200 characters")
+            for name in ("c\nd", "c" * 201, "\ud800")
+        ),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(settings, message):
