@@ -270,11 +270,13 @@ def keep_as_best(path: Path) -> None:
 
 
 def keep_unscored_best(run: Path, scored_steps: Collection[int]) -> None:
-    """Renames RUN/best.safetensors unless its score is known: the next best may be worse and would replace it."""
+    """Renames RUN/best.safetensors unless it is whole and its score known: the next best would replace it."""
     best = run / BEST
     try:
         step = load_checkpoint(best).step if best.exists() else None
-    except CheckpointError:  # damaged
+    except CheckpointError as err:  # damaged, or somebody's
+        best.rename(best.with_suffix(".damaged"))
+        warnings.warn(f"{err}; kept as {best.stem}.damaged", stacklevel=2)
         return
     if step is not None and step not in scored_steps:
         aside = best.with_name(f"best-of-step-{step:08d}{SUFFIX}")

@@ -100,6 +100,16 @@ def test_patience_ends_the_training_and_a_second_start_does_nothing(tiny_config,
     assert len(evals(tmp_path / "run")) == len(losses)
 
 
+def test_weights_of_somebody_under_the_name_of_the_best_are_not_replaced(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes(b"precious")
+    with pytest.warns(UserWarning, match=r"best\.safetensors: .*; kept as best\.damaged"):
+        fit(load_recipe(tiny_config, ["train.eval_every=3"]), run)
+    assert (run / "best.damaged").read_bytes() == b"precious"
+    assert load_checkpoint(run / "best.safetensors").step in (3, 6)
+
+
 def test_a_best_checkpoint_whose_score_was_lost_is_not_replaced(tiny_config, tmp_path):
     run = tmp_path / "run"
     recipe = load_recipe(tiny_config, ["train.eval_every=1", "train.best_by=loss", "train.max_steps=6", *WORSE])
