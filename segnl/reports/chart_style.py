@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from segnl.core.errors import MachineError, first_line
 from segnl.core.files import utf8
+from segnl.core.log import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,8 +128,8 @@ def figure_bytes(figure: "Figure", kind: str = "png") -> bytes:
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-        if not text.get_text().isascii():
-            text.set_text(utf8(text.get_text()))
+        if not text.get_text().isascii() or not text.get_text().isprintable():
+            text.set_text(printable(utf8(text.get_text())))  # an SVG with a control character is not opened
     file = io.BytesIO()
     figure.savefig(file, format=kind)
     return file.getvalue()

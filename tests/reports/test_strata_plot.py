@@ -2,6 +2,7 @@
 
 import io
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -36,6 +37,12 @@ def test_a_name_that_looks_like_a_formula_is_drawn_as_it_stands() -> None:
     figure = new_figure(2, 2)
     style_axes(figure.subplots(), title=r"a$\frac$", x_label="$x", y_label="$$")
     assert figure_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_control_characters_of_a_name_leave_an_svg_readable() -> None:
+    figure = new_figure(2, 2)
+    style_axes(figure.subplots(), title="two\nlines \x1b[31m", x_label="\x00\udce9", y_label="a--b")
+    assert ElementTree.fromstring(figure_bytes(figure, "svg")).tag.endswith("svg")
 
 
 def test_a_matplotlib_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
