@@ -60,9 +60,11 @@ def run(args: argparse.Namespace) -> None:
         path = plan.home / file
         if path.parent != plan.home:
             remove_leftovers(not_a_link(path.parent), min_age_s=LEFTOVER_AGE_S)
-        if path.exists() and read_bytes(path) != text.encode():
+        is_there = path.exists()
+        if (is_there and read_bytes(path) != text.encode()) or (path.is_symlink() and not is_there):
             raise ConfigError(f"{path}: exists with other contents; move it aside, or write a recipe by hand")
-        write_text(path, text)
+        if not is_there:
+            write_text(path, text)
         plan.notes.append(f"wrote {path}")
     if plan.draw_labels is not None:
         plan.notes.append(plan.draw_labels())
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _require_new(out: Path) -> None:
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ConfigError(f"{out}: exists already; give another name with --out")
 
 

@@ -275,6 +275,14 @@ def test_nothing_that_exists_is_replaced(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "m" / "classes.tsv").read_text() == table
     assert main(["new", "m"]) == 2
     assert "m.yaml: exists already" in capsys.readouterr().err
+    links = [tmp_path / "x.yaml", tmp_path / "m" / "classes.tsv"]
+    links[1].unlink()
+    for link in links:
+        link.symlink_to(tmp_path / "elsewhere")
+        assert main(["new", "m", "--out", "x.yaml"]) == 2
+        assert f"{link.name}: exists" in capsys.readouterr().err
+        assert link.is_symlink()
+        link.unlink()
 
 
 @pytest.mark.parametrize(
