@@ -27,8 +27,8 @@ _PREFIXES = {"module", "_orig_mod", "model", "net", "network"}
 """First names of DistributedDataParallel, of torch.compile, and of the usual attributes of Lightning's modules."""
 
 
-MAX_TUPLE = 2**15
-"""Values in a tuple and in the tuples in it, each counted twice a level: 14 levels, or 16,383 values in one."""
+MAX_TUPLE = 2**17
+"""Values in a tuple and in the tuples in it, which count twice at each level: 16 levels, or 65,535 values in one."""
 
 
 class Inert:
@@ -112,8 +112,8 @@ def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
                 has_mark = "mark" in before
                 place = len(sizes) - 1 - sizes[::-1].index(0) if has_mark else len(sizes)
                 place -= before.index("mark") if has_mark else len(before)
-                is_tuple = opcode.name.startswith(("TUPLE", "REDUCE"))  # the latter: torch.Size
-                size = 1 + 2 * sum(sizes[place:]) if is_tuple else 1
+                weight = {"TUPLE": 2, "REDUC": 1}.get(opcode.name[:5], 0)  # REDUCE makes torch.Size, too
+                size = 1 + weight * sum(sizes[place:])
                 if size > MAX_TUPLE:
                     raise ValueError("a tuple of too many values or levels")
                 sizes[place:] = [size] * len(opcode.stack_after)

@@ -106,6 +106,19 @@ def test_attributes_in_a_pickle_replace_no_method(tmp_path: Path) -> None:
     assert tensors_in(content, "own.pth")["weight"].untyped_storage().nbytes() == 8
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_long_tuples_of_a_real_file_are_read(tmp_path: Path, is_zip: bool) -> None:
+    names = tuple(f"class {i}" for i in range(1203))
+    parameters = tuple(torch.nn.Parameter(torch.zeros(2, 3, 1, 1)) for _ in range(160))
+    content = {
+        "state_dict": {"a": torch.zeros(1)},
+        "meta": {"CLASSES": names},
+        "optimizer": (parameters, ((1, 2), (3,))),
+    }
+    torch.save(content, tmp_path / "long.pth", _use_new_zipfile_serialization=is_zip)
+    assert read_checkpoint(tmp_path / "long.pth")["meta"]["CLASSES"] == names
+
+
 def test_a_bytearray_of_any_length_is_not_made(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "extra": bytearray(3)}, tmp_path / "long.pth")
     with pytest.raises(CheckpointError, match="wants to call bytearray; nothing of it was run"):
