@@ -169,6 +169,23 @@ def test_features_that_cannot_be_read_are_one_line(metadata, tmp_path):
         plan_folder(tmp_path)
 
 
+def test_class_names_that_are_numbers_are_taken_as_text(tmp_path):
+    own = [row | {"classes": [1]} for row in rows(2, 0)]
+    write(tmp_path / "train.parquet", own, classes=datasets.List(datasets.ClassLabel(names=["1", "2", "3"])))
+    table = pa.parquet.read_table(tmp_path / "train.parquet")
+    metadata = table.schema.metadata[b"huggingface"].replace(b'["1", "2", "3"]', b"[1, 2, 3]")
+    assert b"[1, 2, 3]" in metadata
+    pa.parquet.write_table(table.replace_schema_metadata({b"huggingface": metadata}), tmp_path / "train.parquet")
+    assert [name for _, name, _ in plan_folder(tmp_path).rows] == ["1", "2", "3"]
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path):
+    picture = pa.nulls(100_000, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pa.parquet.write_table(pa.table({"image": picture, "label": picture}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="says that it has 100,000 rows, more than bytes"):
+        plan_folder(tmp_path)
+
+
 def test_values_that_are_no_encoded_images_are_one_line(tmp_path):
     for i, (content, name) in enumerate([(10**10, "a.png"), (b"x", 3), ([1], "a.png")]):
         values = [{"bytes": content, "path": name}]

@@ -109,7 +109,10 @@ def _reading(path: Path) -> Iterator[None]:
 def _open(path: Path) -> Any:
     parquet = _import("pyarrow.parquet")
     with _reading(path):
-        return parquet.ParquetFile(open_regular(path), pre_buffer=False)
+        table = parquet.ParquetFile(open_regular(path), pre_buffer=False)
+        if table.metadata.num_rows > path.stat().st_size:
+            raise FileError(path, "damaged", f"says that it has {table.metadata.num_rows:,} rows, more than bytes")
+        return table
 
 
 def _columns(path: Path, table: Any) -> tuple[tuple[str, str], dict[int, str]]:
@@ -131,7 +134,7 @@ def _columns(path: Path, table: Any) -> tuple[tuple[str, str], dict[int, str]]:
     # A column of single class labels says what the image shows; a list says which classes its mask has.
     lists = [getattr(feature, "feature", None) for feature in features.values()]
     named = [feature.names for feature in lists if isinstance(feature, datasets.ClassLabel) and feature.names]
-    return (images[0], masks[0]), dict(enumerate(named[0])) if len(named) == 1 else {}
+    return (images[0], masks[0]), dict(enumerate(map(str, named[0]))) if len(named) == 1 else {}
 
 
 def _names(tables: Sequence[tuple[Path, Any]], column: str) -> list[str]:
