@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
     from segnl.runs.recipe import compose
     from segnl.runs.trust import dotted_names, trust_options
 
-    folder = args.folder.resolve()
+    folder = args.folder.resolve()  # raises for a link to itself
+    if ".." not in args.folder.parts:
+        folder = args.folder.absolute()  # a link may stand for a name that no recipe can hold
     name = folder.stem if folder.is_file() else folder.name
     out = args.out or Path(f"{name}.yaml")
     _require_new(out)

@@ -16,6 +16,15 @@ def latin1(text: str) -> str:
     return os.fsdecode(text.encode("latin-1"))
 
 
+def test_new_takes_a_link_to_a_folder_whose_name_is_not_utf8(tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(tiny_data.rename(tmp_path / latin1("caf\xe9")))
+    assert main(["new", latin1("caf\xe9"), "--out", "a.yaml"]) == 2
+    assert "or give a symbolic link to it" in capsys.readouterr().err
+    assert main(["new", "data"]) == 0
+    assert main(["check", "--config", "data.yaml", "--split", "train"]) == 0
+
+
 def test_names_that_are_not_utf8_work_everywhere(tiny_config, tiny_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("segnl"), "propagate", False)  # pytest-xdist cannot send such names
