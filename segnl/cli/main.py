@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with safe_output():
             return _show(MachineError(f"the working folder cannot be read ({err.strerror}); change to one that exists"))
     # matplotlib fails at import for damaged settings. `head: {name: mylab.heads.swirl}` is found below this folder.
-    settings = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, MODULE_FOLDER: folder}
+    # Every Python process that a library starts (data workers, torch's compiler) would else import from there first.
+    settings = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull, MODULE_FOLDER: folder, "PYTHONSAFEPATH": "1"}
     own = {name: os.environ.get(name) for name in settings}
     os.environ |= settings
     path = list(sys.path)
