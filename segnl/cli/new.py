@@ -10,7 +10,7 @@ from segnl.core.limits import MAX_SEED
 
 if TYPE_CHECKING:
     from segnl.core.config import JSONDict
-    from segnl.data.folder_layout import FolderPlan
+    from segnl.data.folder_plan import FolderPlan
 
 HEADER = """\
 # Written by `segnl new {folder}`. {notes}
