@@ -1,6 +1,6 @@
 """Components by name: a file of one of segnl's folders, or any module by its dotted name."""
 
-import importlib
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -19,6 +19,11 @@ from segnl.core.errors import ConfigError
 def is_dotted(name: str) -> bool:
     """Whether a component's name is that of a module outside of segnl, such as `mylab.heads.swirl`."""
     return "." in name and all(word.isidentifier() for word in name.split("."))
+
+
+def _is_installed(package: str) -> bool:
+    """Whether the import path has a package without the working folder, which is searched last and only if needed."""
+    return MODULE_FOLDER not in os.environ or package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class Components:
         if not is_dotted(name) and name not in self.names():
             raise ConfigError(f"{self.key}: holds {name!r}{suggest(name, self.names())}")
         module = name if is_dotted(name) else f"{self.package}.{name}"
-        if is_dotted(name) and (folder := os.environ.get(MODULE_FOLDER)) and folder not in sys.path:
-            sys.path.append(folder)
+        if is_dotted(name) and not _is_installed(name.partition(".")[0]):
+            sys.path.append(os.environ[MODULE_FOLDER])
         try:
             component = getattr(importlib.import_module(module), self.attribute, None)
         except ModuleNotFoundError as err:

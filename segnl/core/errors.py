@@ -105,7 +105,8 @@ def as_segnl_error(err: Exception) -> SegnlError | None:
     if isinstance(err, RuntimeError) and str(err).startswith("Symlink loop"):  # of Path.resolve, before Python 3.13
         return MachineError(f"{str(err).removeprefix('Symlink loop from ')}: is a link that leads back to itself")
     is_of_cuda = any(cls.__name__ == "OutOfMemoryError" for cls in type(err).__mro__)  # without an import of torch
-    if isinstance(err, MemoryError) or is_of_cuda or "DefaultCPUAllocator" in str(err):
+    is_of_import = isinstance(err, ImportError) and "failed to map segment" in str(err)
+    if isinstance(err, MemoryError) or is_of_cuda or is_of_import or "DefaultCPUAllocator" in str(err):
         reason = (str(err).splitlines() or ["allocation failed"])[0]
         return MachineError(f"out of memory ({reason}); choose smaller batches, crops or inputs, or end other programs")
     return _of_variable(err)

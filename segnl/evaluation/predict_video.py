@@ -130,6 +130,8 @@ def _opened(av: ModuleType, file: BinaryIO, path: Path, max_pixels: int) -> Iter
         stream = next((stream for stream in container.streams.video), None)
         if stream is None:
             raise DataError(f"{path}: holds no video stream; give a file with pictures")
+        if stream.codec_context is None:
+            raise DataError(f"{path}: holds a video of a codec that PyAV cannot decode; convert it to H.264")
         if stream.width * stream.height > max_pixels:
             hw = f"{stream.height}x{stream.width}"
             raise DataError(f"{path}: has frames of {hw} pixels; at most {max_pixels:,} are decoded (data.max_pixels)")

@@ -162,7 +162,14 @@ def test_no_path_may_be_empty_as_an_unset_variable_is(capsys):
             main(words)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+    ],
+)
 def test_memory_that_runs_out_is_one_line(tiny_config, capsys, monkeypatch, error):
     def fail(*_):
         raise error

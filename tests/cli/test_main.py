@@ -15,6 +15,7 @@ from PIL import Image
 import segnl
 from segnl.cli.main import main
 from segnl.evaluation.presets import PRESETS
+from segnl.models.find import HEADS
 from segnl.runs.checkpoint import checkpoints_of, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -350,6 +351,16 @@ def test_the_working_folder_is_not_searched_for_what_no_recipe_names(tmp_path, c
     monkeypatch.setattr("segnl.cli.env.run", lambda _: print(str(tmp_path) in sys.path))
     assert main(["env"]) == 0
     assert capsys.readouterr().out == "False\n"
+
+
+def test_the_working_folder_is_not_searched_for_what_an_installed_module_imports(tmp_path, capsys, monkeypatch):
+    (tmp_path / "site" / "mylab_site").mkdir(parents=True)
+    (tmp_path / "site" / "mylab_site" / "swirl.py").write_text(HEAD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*(entry for entry in sys.path if entry), str(tmp_path / "site")])
+    monkeypatch.setattr("segnl.cli.env.run", lambda _: print(HEADS.find("mylab_site.swirl"), str(tmp_path) in sys.path))
+    assert main(["env"]) == 0
+    assert capsys.readouterr().out.endswith(" False\n")
 
 
 @pytest.mark.parametrize("place", ["eval", "cache"])

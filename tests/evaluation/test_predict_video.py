@@ -143,6 +143,7 @@ def test_files_that_are_no_whole_video_are_one_line(predictor, tmp_path):
         "cut.mp4": (whole[: len(whole) // 2], "cannot be read as a video"),  # its index is at its end
         "text.mp4": (b"no video at all" * 100, "cannot be read as a video"),
         "sound.mp4": (buffer.getvalue(), "holds no video stream"),
+        "codec.mp4": (whole.replace(b"avc1", b"xvc1"), "codec that PyAV cannot decode"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)

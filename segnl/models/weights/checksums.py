@@ -25,7 +25,12 @@ NO_CHECKSUM = "0" * 64
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Returns the bytes of a .safetensors file that holds its own checksum."""
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(contiguous, {CHECKSUM_KEY: NO_CHECKSUM, **metadata})
+    try:
+        data = safetensors.torch.save(contiguous, {CHECKSUM_KEY: NO_CHECKSUM, **metadata})
+    except BaseException as err:
+        if type(err).__name__ != "PanicException":  # of Rust, where Python has no memory for the bytes
+            raise
+        raise MemoryError("no room for the bytes of a checkpoint") from err
     return _with_checksum(data, NO_CHECKSUM, _sha256(data))
 
 

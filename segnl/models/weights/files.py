@@ -29,6 +29,8 @@ _PREFIXES = {"module", "_orig_mod", "model", "net", "network"}
 
 MAX_TUPLE = 2**17
 """Values in a tuple and in the tuples in it, which count twice at each level: 16 levels, or 65,535 values in one."""
+MAX_HASHED = 2**26
+"""Values in all tuples that may be keys of dictionaries: their hashes take about a second."""
 
 
 class Inert:
@@ -90,14 +92,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
-    """Raises ValueError for tuples in tuples, whose hash takes years where 45 each hold the one before twice.
+    """Raises ValueError for tuples whose hashes take years: 45 that each hold the one before twice, or one many times.
 
     And for a bytearray, which a few bytes make of any length. The stack is that of torch's reader: what torch reads in
     another way it refuses.
     """
     for _ in range(num_pickles):
-        sizes: list[int] = []  # of the values on the stack: of a tuple, with all values in it; 0: a mark
+        sizes: list[int] = []  # of the values on the stack: of a tuple, with all values in it; 0: a mark; -1: a class
         memo: dict[Any, int] = {}
+        num_held = num_hashed = 0  # values of tuples that containers have got, and of those that may be hashed
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
                 sizes.append(memo.get(argument, 1))
@@ -107,15 +110,22 @@ def _require_small_values(file: IO[bytes], num_pickles: int) -> None:
                 sizes.append(0)
             elif opcode.name == "GLOBAL" and str(argument).endswith(" bytearray"):
                 raise pickle.UnpicklingError("GLOBAL bytearray")
+            elif opcode.name == "GLOBAL" and str(argument).endswith((" OrderedDict", " Counter", " set")):
+                sizes.append(-1)
             else:
                 before = [kind.name for kind in opcode.stack_before]
                 has_mark = "mark" in before
                 place = len(sizes) - 1 - sizes[::-1].index(0) if has_mark else len(sizes)
                 place -= before.index("mark") if has_mark else len(before)
+                taken = sizes[place:]
                 weight = {"TUPLE": 2, "REDUC": 1}.get(opcode.name[:5], 0)  # REDUCE makes torch.Size, too
-                size = 1 + weight * sum(sizes[place:])
-                if size > MAX_TUPLE:
-                    raise ValueError("a tuple of too many values or levels")
+                size = 1 + weight * sum(map(abs, taken))
+                if weight < 2:
+                    num_held += sum(own for own in taken if own > 1)
+                if opcode.name == "REDUCE" and taken[0] == -1 and taken[1] > 1:  # a set of all values of a list, say
+                    num_hashed += num_held
+                if size > MAX_TUPLE or num_held + num_hashed > MAX_HASHED:
+                    raise ValueError("a tuple of too many values or levels, or tuples too often")
                 sizes[place:] = [size] * len(opcode.stack_after)
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from segnl.core.errors import CheckpointError
+from segnl.models.weights.checksums import to_safetensors
 from segnl.models.weights.files import listed, read_checkpoint, tensors_in
 
 
@@ -82,6 +83,40 @@ def test_tuples_in_tuples_without_end_are_refused(tmp_path: Path, kind: str, dep
         read_checkpoint(path)
 
 
+def pickled(*opcodes: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(opcodes) + b"."
+
+
+LONG_TUPLE = b"(" + b"K\x01" * 60_000 + b"tq\x01"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickled(b"}", LONG_TUPLE, b"K\x01s", b"h\x01K\x01s" * 100_000),
+        pickled(  # a set of a list of pairs with that tuple, made again and again
+            *(
+                b"}",
+                b"ccollections\nOrderedDict\nq\x02",
+                b"]q\x03(",
+                LONG_TUPLE,
+                b"K\x01\x86",
+                b"h\x01K\x01\x86" * 100,
+                b"e",
+            ),
+            *(b"\x85q\x04R", b"h\x02h\x04R" * 20_000),
+        ),
+    ],
+)
+def test_a_tuple_that_is_hashed_again_and_again_is_refused(tmp_path: Path, content: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "often.pth", "w") as archive:
+        for name, data in (("data.pkl", content), ("version", b"3\n"), ("byteorder", b"little")):
+            archive.writestr(f"often/{name}", data)
+    with pytest.raises(CheckpointError, match="or tuples too often"):
+        read_checkpoint(tmp_path / "often.pth")
+
+
 class Shadowed(OrderedDict[str, Any]):
     """Is pickled as an OrderedDict with an attribute `values` of its own."""
 
@@ -117,6 +152,19 @@ def test_long_tuples_of_a_real_file_are_read(tmp_path: Path, is_zip: bool) -> No
     }
     torch.save(content, tmp_path / "long.pth", _use_new_zipfile_serialization=is_zip)
     assert read_checkpoint(tmp_path / "long.pth")["meta"]["CLASSES"] == names
+
+
+class PanicException(BaseException):
+    """Named as what Rust's panics are."""
+
+
+def test_memory_that_runs_out_in_rust_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object) -> bytes:
+        raise PanicException("PyObject pointer is null")
+
+    monkeypatch.setattr("safetensors.torch.save", panic)
+    with pytest.raises(MemoryError, match="the bytes of a checkpoint"):
+        to_safetensors({"weight": torch.zeros(1)}, {})
 
 
 def test_a_bytearray_of_any_length_is_not_made(tmp_path: Path) -> None:
