@@ -15,6 +15,7 @@ from segnl.core.arrays import Ids, Pixels
 from segnl.core.config import Config, JSONDict, SidePx, SmallCount
 from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
+from segnl.data.file_error import MAX_PIXELS, FileError
 from segnl.data.frames import neighbours_of, read_frames
 from segnl.data.groups import image_groups
 from segnl.data.layout import (
@@ -26,15 +27,7 @@ from segnl.data.layout import (
     read_sample_list,
     split_folder,
 )
-from segnl.data.reading import (
-    MAX_PIXELS,
-    FileError,
-    ImageFormat,
-    exif_orientation,
-    read_colours,
-    read_image,
-    read_label,
-)
+from segnl.data.reading import ImageFormat, exif_orientation, read_colours, read_image, read_label
 from segnl.data.sample import Sample
 from segnl.labels.label_map import LabelMapSetting, mapped_table
 from segnl.labels.table import ClassTable

@@ -12,8 +12,9 @@ import numpy as np
 from segnl.core.errors import DataError
 from segnl.data.annotations.labels import require_current
 from segnl.data.base import SegmentationData, require_same_size
+from segnl.data.file_error import FileError
 from segnl.data.label_counts import LabelCounts, doubts
-from segnl.data.reading import FileError, exif_orientation, palette_colours
+from segnl.data.reading import exif_orientation, palette_colours
 
 
 @dataclass(frozen=True)

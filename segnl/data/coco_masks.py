@@ -17,7 +17,8 @@ from segnl.core.arrays import Ids
 from segnl.core.config import error_place
 from segnl.core.errors import ConfigError, DataError, first_line
 from segnl.core.files import inside, read_json
-from segnl.data.reading import FileError, read_image
+from segnl.data.file_error import FileError
+from segnl.data.reading import read_image
 from segnl.labels.table import means_no_class, plain_name
 
 MAX_BITS = 40

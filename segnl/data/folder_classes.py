@@ -12,9 +12,10 @@ from segnl.core import IGNORE
 from segnl.core.archives import is_file, text_lines
 from segnl.core.errors import DataError
 from segnl.core.find_files import find_files
+from segnl.data.file_error import FileError
 from segnl.data.folder_plan import FolderPlan
 from segnl.data.mask_files import listed
-from segnl.data.reading import FileError, palette_colours, read_colours, read_label
+from segnl.data.reading import palette_colours, read_colours, read_label
 from segnl.labels.table import (
     MAX_CLASSES,
     NAME,

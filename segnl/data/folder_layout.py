@@ -18,12 +18,13 @@ from segnl.data.annotations.base import AnnotatedImage, Annotations, split_in
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.annotations.labels import is_current, record_of, write_labels
 from segnl.data.datasets.ade20k import refuse_full_release
+from segnl.data.file_error import FileError
 from segnl.data.folder_classes import name_classes, plan_classes
 from segnl.data.folder_pairs import Found, find_pairs
 from segnl.data.folder_plan import FolderPlan, home_of
 from segnl.data.layout import IMAGE_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
-from segnl.data.reading import FileError, image_hw, read_image
+from segnl.data.reading import image_hw, read_image
 from segnl.labels.table import distinct_colour
 
 VAL_FRACTION = 0.2

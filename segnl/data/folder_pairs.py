@@ -15,9 +15,10 @@ from segnl.data.annotations import huggingface
 from segnl.data.annotations.base import split_in
 from segnl.data.annotations.labels import FOLDER as DRAWN_LABELS
 from segnl.data.datasets.cityscapes import LABEL_END
+from segnl.data.file_error import FileError
 from segnl.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIXES, SPLIT_WORDS
 from segnl.data.mask_files import listed
-from segnl.data.reading import FileError, read_label
+from segnl.data.reading import read_label
 
 LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "ann", "anns", "gt", "groundtruth", "target"),

@@ -9,9 +9,10 @@ import numpy as np
 from segnl.core.archives import text_lines
 from segnl.core.arrays import Pixels
 from segnl.core.find_files import find_files
+from segnl.data.file_error import FileError
 from segnl.data.groups import LIST_SUFFIXES, named_groups
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import FileError, ImageFormat, read_image
+from segnl.data.reading import ImageFormat, read_image
 
 
 def neighbours_of(images: Mapping[str, Path], clips: Iterable[str], num_frames: int) -> dict[Path, tuple[Path, ...]]:

@@ -28,7 +28,8 @@ from segnl.core.files import NPZ_FAULTS
 from segnl.core.find_files import find_files, name_text
 from segnl.core.npz import array_names, array_shape, load_array, read_array
 from segnl.data.coco_masks import CategoryIds, Mask, Masks, coco_masks
-from segnl.data.reading import FileError, read_label
+from segnl.data.file_error import FileError
+from segnl.data.reading import read_label
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless ones only
 ARRAY_SUFFIXES = (".npy", ".npz")

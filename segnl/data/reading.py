@@ -8,7 +8,6 @@ the tag, and rotating only the image would pair the wrong pixels.
 
 import io
 import logging
-import math
 import os
 import struct
 import threading
@@ -24,11 +23,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import COMPRESSION, TiffImageFile
 
-from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, open_file, size_of
+from segnl.core.archives import bytes_of, is_file, is_folder, member_bytes, size_of
 from segnl.core.arrays import Ids, Pixels
-from segnl.core.errors import DataError, MachineError, first_line
-from segnl.core.extras import import_extra
+from segnl.core.errors import first_line
+from segnl.data import tiff
+from segnl.data.file_error import MAX_PIXELS, FileError, require_few_pixels, require_lossless, require_one_page
+from segnl.data.png import plain_png_pixels, require_rows
 
 for name in ("PIL", "tifffile"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log, they also raise
@@ -42,24 +44,6 @@ DECODERS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000
 """PIL's formats that are read, whatever a file is called. Others may run programs: EPS starts Ghostscript."""
 COLOURED = ("RGB", "RGBA", "LA", "PA")
 """PIL's modes of labels that are read as colours; the last band of all but the first must be constant."""
-MOST_BANDS_OF_PIL = 4
-PLAIN_TIFFS = {
-    # Grey, where 0 is black; then signed integers and floats.
-    *((1, 1, bits, 1, ()) for bits in (1, 2, 4, 8, 12, 16)),
-    *((1, 1, bits, sample_format, ()) for bits, sample_format in ((16, 2), (32, 2), (32, 3))),
-    # Palette; RGB; RGB and a band that multiplies no other.
-    *((3, 1, bits, 1, ()) for bits in (1, 2, 4, 8)),
-    *((2, 3, bits, 1, ()) for bits in (8, 16)),
-    *((2, 4, bits, 1, extra) for bits in (8, 16) for extra in ((), (2,))),
-    # Grey or palette and such a band; CMYK; YCbCr.
-    *((1, 2, 8, 1, (2,)), (3, 2, 8, 1, (2,)), (5, 4, 8, 1, ()), (6, 3, 8, 1, ())),
-}
-"""TIFFs that PIL and OpenCV read as stored: photometric interpretation, bands, bits, sample format, extra samples."""
-LOSSLESS = ("PNG", "BMP", "DIB", "GIF", "PPM", 1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34933, 50000)
-"""Formats of labels, and compressions of TIFF labels: none, CCITT, LZW, deflate, PackBits, LZMA, PNG and Zstandard."""
-MAX_PAGES = 1000
-MAX_PIXELS = 178_956_970
-"""Pixels of the largest image that is decoded unless more are allowed: PIL's own limit against decompression bombs."""
 
 
 @dataclass(frozen=True)
@@ -77,23 +61,6 @@ class ImageFormat:
 
 
 DEFAULT_FORMAT = ImageFormat()
-
-
-class FileError(DataError):
-    """A file that cannot be used; the detail says what is wrong and what to do.
-
-    kind: missing, unreadable, empty, damaged, format, size, id, orientation, classes or stale.
-    """
-
-    def __init__(self, file: Path, kind: str, detail: str) -> None:
-        super().__init__(f"{file}: {detail}")
-        self.file = file
-        self.kind = kind
-        self.detail = detail
-
-    def to_dict(self) -> dict[str, str]:
-        """Returns plain values for JSON."""
-        return {"file": str(self.file), "kind": self.kind, "detail": self.detail}
 
 
 def read_image(path: Path, image_format: ImageFormat = DEFAULT_FORMAT) -> Pixels:
@@ -182,40 +149,6 @@ def _levels(values: npt.NDArray[Any], path: Path, image_format: ImageFormat) -> 
     return np.rint((values - lowest) * (255 / (highest - lowest))).clip(0, 255).astype(np.uint8)
 
 
-def _by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> npt.NDArray[Any]:
-    """Decodes a TIFF to its stored values `H W` or `H W bands` (the extra `tiff`)."""
-    try:
-        tifffile = import_extra("tifffile", "tiff", "a TIFF of a kind that needs tifffile, which is not installed")
-    except MachineError as err:
-        raise FileError(path, "format", f"{err}; or save it as PNG or plain TIFF") from err
-    try:
-        with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:
-            pictures = [series for series in tiff.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
-            _require_one(path, len(pictures))
-            shape, axes, page = pictures[0].shape, pictures[0].axes, pictures[0].keyframe
-            if page.photometric > 2 or page.dtype.kind not in "buif" or 1 < page.bitspersample < 8:
-                kind = f"interpretation {page.photometric:d}, {page.bitspersample} bits and type {page.dtype}"
-                raise FileError(path, "format", f"a TIFF of {kind}; save it as grey or RGB of 8, 16 or 32 bits")
-            if is_label:
-                _require_lossless(int(page.compression), path)
-            hw = (page.imagelength, page.imagewidth)
-            if axes == "QYX" and shape[2] == num_bands:  # tifffile has written an array `H W bands` as H pages
-                hw, axes = shape[:2], "YXQ"
-            _require_few_pixels(path, hw, max_pixels)
-            if len(shape) > 3 or math.prod(shape) > math.prod(hw) * max(num_bands, MOST_BANDS_OF_PIL):
-                detail = f"image of shape {list(shape)}, but model.input.channels is {num_bands}"
-                raise FileError(path, "format", f"{detail}; expected one picture with that many bands")
-            has_all = all(page is not None for page in pictures[0]) and len(page.dataoffsets) >= math.prod(page.chunked)
-            if not has_all or math.prod(page.tile or ()) > 4 * max_pixels:
-                raise FileError(path, "damaged", "planes, tiles or strips are missing; export it again")
-            values = pictures[0].asarray()
-    except (tifffile.TiffFileError, MemoryError) as err:
-        raise OSError(first_line(err)) from err
-    if values.ndim == 3:  # adjacent bands, or one after the other
-        values = np.moveaxis(values, next(i for i, axis in enumerate(axes) if axis not in "YX"), 2)
-    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-
-
 def _require_bands(pixels: Pixels, path: Path, num_bands: int) -> Pixels:
     if pixels.shape[2] != num_bands:
         raise FileError(path, "format", f"image of {pixels.shape[2]} bands, but model.input.channels is {num_bands}")
@@ -280,36 +213,16 @@ def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     return _rgb(image, path, "give transparent pixels a colour of their own")
 
 
-def _require_lossless(compression: int | str | None, path: Path) -> None:
-    """compression: that of a TIFF, else PIL's format. Raises FileError for a label whose values it may change."""
-    if compression not in LOSSLESS:
-        kind = f"TIFF of compression {compression}" if isinstance(compression, int) else compression
-        raise FileError(
-            path, "format", f"a label as {kind}, which may change the values that it stores; export it as PNG"
-        )
-
-
-def _require_few_pixels(path: Path, hw: tuple[int, int], max_pixels: int) -> None:
-    if not 0 < hw[0] * hw[1] <= max_pixels:
-        detail = f"has {hw[0]}x{hw[1]} pixels, and at most {max_pixels:,} are decoded; cut it into tiles, or"
-        raise FileError(path, "format", f"{detail} raise data.max_pixels of a recipe if you trust it")
-
-
-def _require_one(path: Path, num_pages: int) -> None:
-    if num_pages != 1:
-        detail = f"holds {num_pages} pages or frames; expected one image: save each as a file of its own"
-        raise FileError(path, "format", detail)
-
-
 def image_hw(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Reads rows and columns of an image from its header.
 
     Raises FileError for a file that is missing, no image, or too large.
     """
     with _file_errors(path), _opened(path) as image:
-        _keep_as_stored(image)
+        if isinstance(image, TiffImageFile):
+            tiff.keep_as_stored(image)
         width, height = image.size
-    _require_few_pixels(path, (height, width), max_pixels)
+    require_few_pixels(path, (height, width), max_pixels)
     return height, width
 
 
@@ -319,7 +232,7 @@ def palette_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> dict[int, tu
         with _opened(path) as image:
             if image.mode != "P":
                 return {}
-            _require_few_pixels(path, (image.height, image.width), max_pixels)
+            require_few_pixels(path, (image.height, image.width), max_pixels)
             indices = np.flatnonzero(image.histogram()).tolist()
             levels = iter(image.getpalette() or [])
     except DECODER_ERRORS:
@@ -395,9 +308,9 @@ def _decode(
         try:
             return _by_pil(path, max_pixels, num_bands, is_label=is_label)
         except (UnidentifiedImageError, KeyError):  # KeyError: a compression that PIL does not know
-            if not _is_tiff(path):
+            if not tiff.is_tiff(path):
                 raise
-            return _by_tifffile(path, max_pixels, num_bands, is_label=is_label)
+            return tiff.read_by_tifffile(path, max_pixels, num_bands, is_label=is_label)
 
 
 def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> Image.Image | Pixels:
@@ -407,28 +320,31 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
     """
     with _opened(path) as image:
         width, height = image.size
-        _require_few_pixels(path, (height, width), max_pixels)
+        require_few_pixels(path, (height, width), max_pixels)
         rawmode, max_value = _stored_as(image)
         bits = _bits(path, image.format)
         if image.format in ("BMP", "DIB") and (image.mode, bits) not in (("1", 1), ("L", 8)) and image.mode in "1L":
             raise FileError(path, "format", f"BMP of {bits} bits and a grey palette, misread by Pillow; save it as PNG")
         is_deep = ";16" in rawmode or max_value > 255 or (image.format in ("JPEG2000", "AVIF") and bits != 8)
-        is_tiff = image.format == "TIFF"
-        if num_bands <= MOST_BANDS_OF_PIL or not is_tiff:
-            _require_one(path, _num_pages(image))
-        if is_tiff and (num_bands > MOST_BANDS_OF_PIL or not _is_plain_tiff(image)):
-            raise UnidentifiedImageError
+        compression: int | str | None = image.format
+        if num_bands <= tiff.MOST_BANDS_OF_PIL or not isinstance(image, TiffImageFile):
+            require_one_page(path, _num_pages(image))
+        if isinstance(image, TiffImageFile):
+            if num_bands > tiff.MOST_BANDS_OF_PIL or not tiff.is_plain_tiff(image):
+                raise UnidentifiedImageError
+            compression = image.tag_v2.get(COMPRESSION, 1)
         if is_label:
-            _require_lossless(image.tag_v2.get(259, 1) if is_tiff else image.format, path)  # type: ignore[attr-defined]
+            require_lossless(compression, path)
         elif num_bands == 3 and (image.format, image.mode, rawmode) == ("PNG", "RGB", "RGB"):
-            pixels = _plain_png_pixels(path)
+            pixels = plain_png_pixels(path)
             if pixels is not None:
                 return pixels
-        _keep_as_stored(image)
+        if isinstance(image, TiffImageFile):
+            tiff.keep_as_stored(image)
         image.load()
     last_row = image.crop((0, height - 1, width, height))
     if image.format == "PNG" and ("interlace" in image.info or not np.asarray(last_row).any()):
-        _require_rows(path, image.size)
+        require_rows(path, image.size)
     full_scale = 65_535 if image.mode == "I" else 255  # to which PIL scales a grey PGM of another maximum
     if image.format == "PPM" and image.mode in ("L", "I") and max_value != full_scale and (is_label or is_deep):
         return np.rint(np.asarray(image) * (max_value / full_scale)).astype(np.uint16 if is_deep else np.uint8)
@@ -438,92 +354,12 @@ def _by_pil(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> I
     return image
 
 
-def _is_plain_tiff(image: Image.Image) -> bool:
-    """Tells whether PIL reads a TIFF as stored: its kind, the order of its bands, and no tile or strip that is missing.
-
-    PIL takes 8 bits for the planes of more, and the bytes at offset 0 for those of a hole.
-    """
-    tags = image.tag_v2  # type: ignore[attr-defined]  # a TIFF has it
-    kind = (tags.get(262), tags.get(277, 1), *{*tags.get(258, (1,))}, *{*tags.get(339, (1,))}, tags.get(338, ()))
-    places = [place for tag in (273, 279, 324, 325) for place in tags.get(tag, ())]  # offsets and counts of bytes
-    has_order = tags.get(284, 1) == 1 or kind in ((1, 1, 8, 1, ()), (2, 3, 8, 1, ()))
-    areas = [(right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile]  # type: ignore[attr-defined]
-    num_planes = len(image.getbands()) if tags.get(284, 1) == 2 and image.tile[0][0] != "libtiff" else 1  # type: ignore[attr-defined]
-    is_whole = 0 not in places and sum(areas) >= num_planes * math.prod(image.size)
-    return kind in PLAIN_TIFFS and has_order and is_whole and (kind[0] != 6 or tags.get(259) in (6, 7))
-
-
-def _keep_as_stored(image: Image.Image) -> None:
-    """Keeps PIL from rotating a TIFF by its orientation tag, which it does for this format alone."""
-    if image.format == "TIFF":
-        image.getexif()[ExifTags.Base.Orientation] = 1
-        image._size = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]  # a TIFF has it
-
-
-def _is_tiff(path: Path) -> bool:
-    with open_file(path) as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
 def _unknown_image(path: Path) -> FileError:
     """Returns the error for bytes that PIL does not know, which may be a TIFF that tifffile reads."""
-    if _is_tiff(path):
+    if tiff.is_tiff(path):
         detail = "a TIFF that only tifffile reads, such as one of more than 4 bands or of mixed depths"
         return FileError(path, "format", f"{detail}; set model.input.channels to the number of bands")
     return FileError(path, "damaged", "cannot be decoded (cannot identify image file); download or export it again")
-
-
-_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"pHYs", b"gAMA", b"sRGB", b"tIME", b"tEXt", b"IEND"}
-"""Chunks that do not change the pixels, and of which libpng prints no warnings."""
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Yields kind and content of each chunk of a PNG, and True where its checksum is right."""
-    view, start, kind = memoryview(data), 8, b""
-    while start < len(data) and kind != b"IEND":
-        end = start + 8 + int.from_bytes(view[start : start + 4])  # of the chunk's content; its checksum follows
-        kind = bytes(view[start + 4 : start + 8])
-        yield kind, view[start + 8 : end], zlib.crc32(view[start + 4 : end]) == int.from_bytes(view[end : end + 4])
-        start = end + 4
-
-
-def _plain_png_pixels(path: Path) -> Pixels | None:
-    """Decodes an 8-bit RGB PNG by OpenCV; None for one that is damaged or has unusual chunks, where PIL decides."""
-    data, kind = bytes_of(path), b""
-    for kind, _, is_right in _png_chunks(data):
-        if kind not in _PLAIN_CHUNKS or not is_right:
-            return None
-    if kind != b"IEND":
-        return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # beyond OpenCV's own limit of pixels
-        return None
-    return None if decoded is None else np.asarray(decoded, np.uint8)
-
-
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row and their steps of the passes of an interlaced PNG."""
-
-
-def _require_rows(path: Path, size: tuple[int, int]) -> None:
-    """Raises OSError for a PNG whose stream ends before its last row. PIL leaves the rows that it lacks 0.
-
-    size: as PIL has found it, columns first.
-    """
-    data = bytes_of(path)
-    width, height, bits, colour, _, _, is_interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    if data[12:16] != b"IHDR" or (width, height) != size:
-        raise OSError("its header is not the first chunk, or not the only one")
-    bits *= {2: 3, 4: 2, 6: 4}.get(colour, 1)
-    num_bytes = 0
-    for x, y, x_step, y_step in _ADAM7 if is_interlaced else ((0, 0, 1, 1),):
-        columns, rows = len(range(x, width, x_step)), len(range(y, height, y_step))
-        num_bytes += rows * (1 + -(-columns * bits // 8)) if columns else 0
-    stream = b"".join(content for kind, content, _ in _png_chunks(data) if kind == b"IDAT")
-    if len(zlib.decompressobj().decompress(stream, num_bytes)) < num_bytes:
-        raise OSError("rows are missing")
 
 
 def _stored_as(image: Image.Image) -> tuple[str, int]:
@@ -535,22 +371,11 @@ def _stored_as(image: Image.Image) -> tuple[str, int]:
     return str(rawmode), int(more[0]) if image.format == "PPM" and more else default
 
 
-_REDUCED_OR_MASK = 0b101  # bits of TIFF's NewSubfileType
-
-
 def _num_pages(image: Image.Image) -> int:
     """Returns the number of pages or frames; a TIFF's previews and a phone's second picture in a JPEG do not count."""
-    if image.format != "TIFF":
-        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    pages = 0
-    for frame in range(MAX_PAGES):  # PIL's own count takes a time that grows with the square
-        try:
-            image.seek(frame)
-        except EOFError:
-            image.seek(0)
-            return max(1, pages)
-        pages += not image.tag_v2.get(254, 0) & _REDUCED_OR_MASK  # type: ignore[attr-defined]  # a TIFF has it
-    raise OSError(f"more than {MAX_PAGES:,} pages")
+    if isinstance(image, TiffImageFile):
+        return tiff.num_pages(image)
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def _bits(path: Path, kind: str | None) -> int:

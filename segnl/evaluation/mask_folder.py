@@ -19,7 +19,8 @@ from segnl.core.files import LOCK, read_bytes, remove_leftovers
 from segnl.core.find_files import find_files
 from segnl.core.result_cache import Record, digest_of, read_record, write_record
 from segnl.data.base import SegmentationData
-from segnl.data.reading import FileError, read_label
+from segnl.data.file_error import FileError
+from segnl.data.reading import read_label
 from segnl.data.sample import Sample
 from segnl.evaluation.masks import KINDS, mask_path, seal_of, write_masks
 from segnl.runs.recipe import differing_keys

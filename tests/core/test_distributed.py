@@ -10,7 +10,7 @@ import torch
 
 from segnl.core.distributed import SINGLE_PROCESS, ProcessGroup, process_group
 from segnl.core.errors import ConfigError, DataError, MachineError, StoppedError
-from segnl.data.reading import FileError
+from segnl.data.file_error import FileError
 
 ROOT = Path(__file__).resolve().parents[2]
 

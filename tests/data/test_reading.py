@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segnl.data.file_error import FileError
+from segnl.data.png import _ADAM7
 from segnl.data.reading import (
-    _ADAM7,
-    FileError,
     ImageFormat,
     exif_orientation,
     image_hw,

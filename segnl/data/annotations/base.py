@@ -19,8 +19,9 @@ from segnl.core.archives import bytes_of
 from segnl.core.arrays import Ids
 from segnl.core.config import error_place
 from segnl.core.errors import DataError, first_line
+from segnl.data.file_error import FileError
 from segnl.data.layout import SPLIT_WORDS
-from segnl.data.reading import FileError, exif_orientation, image_hw
+from segnl.data.reading import exif_orientation, image_hw
 
 Content = TypeVar("Content", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -33,8 +33,9 @@ from segnl.data.annotations.base import (
     validated,
 )
 from segnl.data.coco_masks import RunLengths, decode_run_lengths
+from segnl.data.file_error import FileError
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import FileError, exif_orientation, read_colours
+from segnl.data.reading import exif_orientation, read_colours
 
 RULE = "larger objects first and smaller ones over them; crowds are ignored (255) where no object is"
 

@@ -21,7 +21,8 @@ from segnl.core.files import LEFTOVER_AGE_S, inside, not_a_link, open_regular, r
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
-from segnl.data.reading import DECODER_ERRORS, DECODERS, FileError
+from segnl.data.file_error import FileError
+from segnl.data.reading import DECODER_ERRORS, DECODERS
 
 IMAGES = "segnl_images"
 MASK_WORDS = re.compile(r"mask|label|annotation|seg|(^|_)gt|truth|semantic|target|trimap", re.IGNORECASE)

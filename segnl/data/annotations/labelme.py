@@ -29,8 +29,9 @@ from segnl.data.annotations.base import (
     split_of,
     validated,
 )
+from segnl.data.file_error import FileError
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import DECODER_ERRORS, FileError
+from segnl.data.reading import DECODER_ERRORS
 
 RULE = "later shapes over earlier ones; a point counts as the pixel that it lies in (OpenCV's fillPoly)"
 IGNORED = "__ignore__"

@@ -27,8 +27,9 @@ from segnl.data.annotations.base import (
     require_upright,
     split_in,
 )
+from segnl.data.file_error import FileError
 from segnl.data.layout import IMAGE_SUFFIXES
-from segnl.data.reading import FileError, image_hw
+from segnl.data.reading import image_hw
 
 RULE = (
     "larger polygons first and smaller ones over them; a point counts as the pixel that it lies in (OpenCV's fillPoly)"

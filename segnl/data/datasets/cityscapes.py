@@ -17,8 +17,8 @@ from segnl.core.errors import ConfigError, DataError
 from segnl.core.find_files import find_files
 from segnl.data.annotations.base import validated
 from segnl.data.base import DataConfig, SegmentationData, SubmissionRules
+from segnl.data.file_error import FileError
 from segnl.data.layout import Files
-from segnl.data.reading import FileError
 from segnl.labels.cityscapes import LABELS, TABLE
 from segnl.labels.table import ClassTable
 
