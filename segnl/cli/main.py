@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from segnl.cli.arguments import repeat_options
 from segnl.cli.output import safe_output
@@ -100,8 +101,15 @@ def _show(error: SegnlError, prefix: str = "segnl") -> int:
     return error.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Escapes control characters in its messages: `*` of a shell may name any file."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message), file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="segnl",
         description="Compare semantic-segmentation context heads: one backbone, one data pipeline, one evaluator.",
         epilog=EPILOG,

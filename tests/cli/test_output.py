@@ -118,3 +118,10 @@ def test_a_class_name_cannot_send_escape_sequences(tiny_config, tmp_path, capsys
 def test_an_error_cannot_send_escape_sequences(tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "x\x1b[2J.yaml")]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_an_unknown_option_cannot_send_escape_sequences(capsys):
+    """A shell's `*` gives the names of a stranger's files."""
+    with pytest.raises(SystemExit):
+        main(["predict", "--checkpoint", "x", "--out", "o", "x.png", "--\x1b]0;owned\x07b.png"])
+    assert "unrecognized arguments: --\\x1b]0;owned\\x07b.png" in capsys.readouterr().err
