@@ -65,29 +65,37 @@ def lock_run_folder(
         recipe = extended_recipe(recipe, checkpoint, extend)
         if extend is not None:
             check_extension(run, recipe, checkpoint, extend)
-        is_done, recipes = False, dict[str, JSONDict]()
         if checkpoint is None:
             _require_own(run)
+            recipes = {"recipe.yaml": recipe.to_dict()}
         else:
-            is_extended_now = recipe.train.num_steps != checkpoint.recipe["train"]["max_steps"]
-            is_done = not is_extended_now and is_finished(run, checkpoint)
-            differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
-            of_eval = {key for key in differing if key.startswith("eval.")}
-            allowed = of_eval | (ALLOWED_KEYS if extend else frozenset())
-            _check_same_training(recipe, class_table, checkpoint, [key for key in differing if key not in allowed])
-            quarantine_damaged(run, checkpoint)
-            if not is_done:
-                _check_same_validations(run, recipe, checkpoint, of_eval - {"eval.batch_size", "eval.metrics"})
-            before_extension = run / f"recipe-{checkpoint.step}.yaml"
-            if is_extended_now:
-                recipes[before_extension.name] = checkpoint.recipe
-            elif is_done and before_extension.exists():  # the extension ended before its first checkpoint
-                before_extension.replace(run / "recipe.yaml")
-        if not (is_done and (run / "recipe.yaml").exists()):
-            recipes["recipe.yaml"] = recipe.to_dict()
+            recipes = _continued(run, recipe, class_table, checkpoint, is_extension=extend is not None)
         for name, mapping in recipes.items():
             write_atomic(run / name, dump_yaml(mapping).encode())
         yield recipe, checkpoint
+
+
+def _continued(
+    run: Path, recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint, *, is_extension: bool
+) -> dict[str, JSONDict]:
+    """Checks that a recipe may continue a run, and puts damaged checkpoints aside.
+
+    Returns the recipes to write, by file name.
+    """
+    is_extended_now = recipe.train.num_steps != checkpoint.recipe["train"]["max_steps"]
+    is_done = not is_extended_now and is_finished(run, checkpoint)
+    differing = differing_keys(recipe.to_dict(), checkpoint.recipe, with_eval=True)
+    of_eval = {key for key in differing if key.startswith("eval.")}
+    allowed = of_eval | (ALLOWED_KEYS if is_extension else frozenset())
+    _check_same_training(recipe, class_table, checkpoint, [key for key in differing if key not in allowed])
+    quarantine_damaged(run, checkpoint)
+    if not is_done:
+        _check_same_validations(run, recipe, checkpoint, of_eval - {"eval.batch_size", "eval.metrics"})
+    file, before_extension = run / "recipe.yaml", run / f"recipe-{checkpoint.step}.yaml"
+    if is_done and before_extension.exists():  # an extension ended before its first checkpoint
+        before_extension.replace(file)
+    recipes = {before_extension.name: checkpoint.recipe} if is_extended_now else {}
+    return recipes if is_done and file.exists() else recipes | {file.name: recipe.to_dict()}
 
 
 def _require_own(run: Path) -> None:
