@@ -18,6 +18,7 @@ from segnl.core.errors import DataError, first_line
 from segnl.core.files import NPZ_FAULTS
 from segnl.core.npz import npz_bytes, read_array
 
+MAX_TEXT = 10_000
 FORMAT = "segnl-counts-1"
 SUFFIX = ".counts.npz"
 _COUNTS = ("intersection", "target", "union")
@@ -68,8 +69,8 @@ def load_counts(path: Path) -> ScoredCounts:
         about = json.loads(str(read_array(path, "about")))
         arrays = {name: read_array(path, name) for name in (*_COUNTS, *_TEXTS)}
         source, warnings = about["source"], about.get("warnings", [])  # older files have none
-        if not isinstance(source, str) or not all(isinstance(own, str) for own in warnings):
-            raise ValueError("its source or a warning is no text")
+        if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in (source, *warnings)):
+            raise ValueError("its source or a warning is no text, or a long one")
         if about["format"] != FORMAT:
             raise DataError(f"{path}: counts of format {about['format']!r}; expected {FORMAT}: score the masks again")
         if about["checksum"] != _checksum(source, warnings, arrays):
@@ -79,6 +80,8 @@ def load_counts(path: Path) -> ScoredCounts:
             arrays[name].dtype != np.int64 for name in _COUNTS
         ):
             raise ValueError(f"counts are not int64 of shape {shape}")
+        if 0 in shape:
+            raise ValueError(f"counts of {shape[0]} images and {shape[1]} classes")
         intersection, target, union = (arrays[name] for name in _COUNTS)
         if not ((intersection >= 0) & (intersection <= target) & (target <= union) & (union < 2**40)).all():
             raise ValueError("counts that no mask can have; expected 0 <= intersection <= target <= union < 2^40")

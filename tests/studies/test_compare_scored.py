@@ -76,6 +76,17 @@ def test_long_warnings_and_names_are_read_back(tmp_path: Path) -> None:
     assert (loaded.source, loaded.warnings, loaded.class_names) == (counts.source, counts.warnings, counts.class_names)
 
 
+def test_counts_of_nothing_and_endless_warnings_are_refused(tmp_path: Path) -> None:
+    counts = counts_of(0.7, 1)
+    names = ("intersection", "target", "union")
+    no_image = replace(counts, sample_ids=(), **{name: getattr(counts, name)[:0] for name in names})
+    no_class = replace(counts, class_names=(), **{name: getattr(counts, name)[:, :0] for name in names})
+    endless = replace(counts, warnings=("w" * 1_000_000,))
+    for changed, message in ((no_image, "counts of 0 images"), (no_class, "and 0 classes"), (endless, "a long one")):
+        with pytest.raises(DataError, match=rf"a\.counts\.npz: .*{message}"):
+            load_counts(Path(save(tmp_path, "a", changed)))
+
+
 @pytest.mark.parametrize("name", ["label_digests", "prediction_digests"])
 def test_counts_with_fewer_digests_than_images_are_refused(tmp_path: Path, name: str) -> None:
     counts = replace(counts_of(0.7, 1), **{name: ("one",)})
