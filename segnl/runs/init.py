@@ -1,5 +1,6 @@
 """The recipe key `init`: a new training starts from the weights of a trained network, as far as they fit."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,52 +54,74 @@ def load_init(model: Segmenter, recipe: Recipe, run_or_file: Path) -> InitReport
     checkpoint = open_checkpoint(run_or_file)
     saved, own = checkpoint.ema or checkpoint.model, model.state_dict()
     require_finite(saved, f"init: {checkpoint.path}")
+    match = _Match(own, saved, model.num_classes, len(checkpoint.classes["names"]))
     report = InitReport(str(checkpoint.path), checkpoint.checksum)
-    num_classes = len(checkpoint.classes["names"])
-    other_classes = f"{num_classes} classes in the file, {model.num_classes} here"
-
-    def is_per_class(name: str) -> bool:
-        sizes = zip(own[name].shape, saved[name].shape, strict=False)
-        differing = {pair for pair in sizes if pair[0] != pair[1]}
-        return own[name].dim() == saved[name].dim() and differing == {(model.num_classes, num_classes)}
-
     for module in MODULES:
-        names = [name for name in own if name.startswith(f"{module}.")]
-        saved_names = [name for name in sorted(saved) if name.startswith(f"{module}.")]
-        problem = "" if saved_names else "not in the file"
-        if module == "backbone":  # non-local blocks may be new
-            absent = [n for n in names if n not in saved and "non_local" not in n and not n.endswith(_COUNTER)]
-            problem = f"{absent[0]} is not in the file" if absent else problem
-        for name in saved_names:
-            if name not in own:
-                problem = f"the file's has {name}"
-            elif own[name].is_floating_point() and not saved[name].is_floating_point():
-                problem = f"{name} is {saved[name].dtype} in the file, {own[name].dtype} here".replace("torch.", "")
-            elif own[name].shape != saved[name].shape and not is_per_class(name):
-                problem = f"{name} is {_shape(saved[name])} in the file, {_shape(own[name])} here"
-            if problem:
-                break
+        problem = match.problem(module)
+        if problem and module == "backbone":
+            raise CheckpointError(_explain(checkpoint, recipe, problem))
+        names, saved_names = match.names(module)
+        reasons = match.redrawn_layers(names)
         if problem:
-            if module == "backbone":
-                raise CheckpointError(_explain(checkpoint, recipe, problem))
-            report.redrawn |= {name: f"another {module}: {problem}" for name in names}
-            report.left_out |= {name: f"another {module}: {problem}" for name in saved_names}
-            continue
-        redrawn = {}  # layers, each as a whole
-        for name in names:
-            if name not in saved and not name.endswith(_COUNTER):
-                redrawn[_layer(name)] = "not in the file"
-            elif name in saved and own[name].shape != saved[name].shape:
-                redrawn[_layer(name)] = other_classes
-        report.redrawn |= {name: redrawn[_layer(name)] for name in names if _layer(name) in redrawn}
-        report.left_out |= {name: redrawn[_layer(name)] for name in saved_names if _layer(name) in redrawn}
-        report.taken += [name for name in names if name in saved and _layer(name) not in redrawn]
+            reasons = {_layer(name): f"another {module}: {problem}" for name in (*names, *saved_names)}
+        report.redrawn |= {name: reasons[_layer(name)] for name in names if _layer(name) in reasons}
+        report.left_out |= {name: reasons[_layer(name)] for name in saved_names if _layer(name) in reasons}
+        report.taken += [name for name in names if name in saved and _layer(name) not in reasons]
     model.load_state_dict(own | {name: saved[name] for name in report.taken})
     if checkpoint.recipe["model"].get("input") != recipe.model.input.model_dump(mode="json"):
         report.notes.append("the file's network expects another model.input (mean, std or order of the channels)")
     for line in report.lines():
         log.info("%s", line)
     return report
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Comparison of a network's tensors with those of a file, which has another number of classes perhaps."""
+
+    own: Mapping[str, Tensor]
+    saved: Mapping[str, Tensor]
+    num_classes: int
+    num_saved_classes: int
+
+    def names(self, module: str) -> tuple[list[str], list[str]]:
+        """Returns the names of a module's tensors in the network and in the file."""
+        prefix = f"{module}."
+        return [n for n in self.own if n.startswith(prefix)], [n for n in sorted(self.saved) if n.startswith(prefix)]
+
+    def problem(self, module: str) -> str:
+        """Returns the first reason why a module of the file is another one; "" where it fits."""
+        names, saved_names = self.names(module)
+        absent: list[str] = []
+        if module == "backbone":  # non-local blocks may be new
+            absent = [n for n in names if n not in self.saved and "non_local" not in n and not n.endswith(_COUNTER)]
+        if absent or not saved_names:
+            return f"{absent[0]} is not in the file" if absent else "not in the file"
+        return next(filter(None, map(self._problem_of_tensor, saved_names)), "")
+
+    def _problem_of_tensor(self, name: str) -> str:
+        if name not in self.own:
+            return f"the file's has {name}"
+        own, saved = self.own[name], self.saved[name]
+        if own.is_floating_point() and not saved.is_floating_point():
+            return f"{name} is {saved.dtype} in the file, {own.dtype} here".replace("torch.", "")
+        if own.shape != saved.shape and not self._is_per_class(own, saved):
+            return f"{name} is {_shape(saved)} in the file, {_shape(own)} here"
+        return ""
+
+    def _is_per_class(self, own: Tensor, saved: Tensor) -> bool:
+        differing = {pair for pair in zip(own.shape, saved.shape, strict=False) if pair[0] != pair[1]}
+        return own.dim() == saved.dim() and differing == {(self.num_classes, self.num_saved_classes)}
+
+    def redrawn_layers(self, names: Sequence[str]) -> dict[str, str]:
+        """Returns the layers that keep their random values, each as a whole, with the reason."""
+        reasons = {}
+        for name in names:
+            if name not in self.saved and not name.endswith(_COUNTER):
+                reasons[_layer(name)] = "not in the file"
+            elif name in self.saved and self.own[name].shape != self.saved[name].shape:
+                reasons[_layer(name)] = f"{self.num_saved_classes} classes in the file, {self.num_classes} here"
+        return reasons
 
 
 def _layer(name: str) -> str:
