@@ -18,11 +18,16 @@ _GIT = ("git", "--no-optional-locks")  # a `git status` that is killed must not 
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Returns {"commit": hex or null, "dirty": bool}; null outside a checkout or without git."""
+    """Returns {"commit": hex or null, "dirty": bool}; null where git does not track the folder, and without git."""
+    questions = (
+        ("ls-files", "--error-unmatch", "."),  # fails in a .venv, which may lie in another project's repository
+        ("rev-parse", "HEAD"),
+        ("status", "--porcelain", "--untracked-files=no"),
+    )
     try:
-        commit, status = (
+        _, commit, status = (
             subprocess.run([*_GIT, *words], cwd=folder, capture_output=True, check=True, timeout=10).stdout
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            for words in questions
         )
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": False}

@@ -27,6 +27,17 @@ def test_git_state_tells_a_changed_file(tmp_path):
     assert (tmp_path / ".git" / "index").stat().st_ino == index
 
 
+def test_the_repository_around_an_environment_is_not_that_of_the_package(tmp_path):
+    site = tmp_path / ".venv" / "lib"
+    site.mkdir(parents=True)
+    (site / "module.py").touch()
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    for words in (("init", "-q"), ("add", "-A"), ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "one")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert git_state(tmp_path)["commit"] is not None
+    assert git_state(site) == {"commit": None, "dirty": False}
+
+
 def test_git_may_print_bytes_that_are_not_utf_8(tmp_path, monkeypatch):
     git = tmp_path / "git"
     git.write_text("#!/bin/sh\nprintf '\\377'\n")
