@@ -136,14 +136,16 @@ def _names_of_ids(
     """Returns a name for each id: of the folder's format, of its palette's colours, of VOC, or of a file of names."""
     known = _named_colours(root)
     by_colour = {i: known[palette[i]] for i in ids if palette.get(i) in known}
-    for names in (class_names, by_colour):
-        if set(ids) <= names.keys():
-            return [names[file_id] for file_id in ids]
+    for named in (class_names, by_colour):
+        if set(ids) <= named.keys():
+            return [named[file_id] for file_id in ids]
     is_voc = ids[-1] < len(VOC_NAMES) and all(VOC_SAMPLE.fullmatch(path.stem) for path in labels)
     if is_voc and all(palette.get(i, distinct_colour(i)) == distinct_colour(i) for i in ids):
         return [VOC_NAMES[file_id] for file_id in ids]
+    if names := _names_in_files(plan, root, ids, [*known.values()]):
+        return names
     is_binary = list(ids) in ([0, 1], [ids[0], IGNORE])
-    return _names(plan, root, ids, [*known.values()], is_binary=is_binary)
+    return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
 
 
 def _ignored(plan: FolderPlan, names: Sequence[str], key: str) -> list[str]:
@@ -248,10 +250,17 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     return out
 
 
-def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[str], *, is_binary: bool) -> list[str]:
-    """Returns a name for each id: of id2label.json or _classes.csv, of codes.txt or classes.txt with one a line for
-    each id, or of a table of colours with as many rows.
-    """
+def _names_in_files(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[str]) -> list[str]:
+    """Returns a name for each id from a file of names or a table of colours; nothing where none fits."""
+    named = _of_id2label(plan, root) or _of_roboflow(root)
+    names = [named[file_id] for file_id in ids if file_id in named]
+    if len({*names}) == len(ids):
+        return names
+    return _of_lines(plan, root, ids) or _of_rows(plan, root, ids, of_colours)
+
+
+def _of_id2label(plan: FolderPlan, root: Path) -> dict[int, str]:
+    """Reads id2label.json."""
     try:
         pairs = json.loads("\n".join(_lines(root / "id2label.json")) or "{}", object_pairs_hook=list)
         named = {int(key): " ".join(str(name).split()) for key, name in pairs}
@@ -259,33 +268,48 @@ def _names(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[st
             raise ValueError("an id stands twice")
     except (ValueError, TypeError, RecursionError) as err:
         plan.notes.append(f"classes: id2label.json is not used: {err}")
-        named = {}
-    for path in () if named else [path for path in find_files(root) if path.name == "_classes.csv"]:  # Roboflow's
-        cells = [line.partition(",") for line in _lines(path)]
-        named |= {int(number): name.strip() for number, _, name in cells if re.fullmatch(r" *\d{1,5} *", number)}
-    if set(ids) <= named.keys() and len({named[file_id] for file_id in ids}) == len(ids):
-        return [named[file_id] for file_id in ids]
+        return {}
+    return named
+
+
+def _of_roboflow(root: Path) -> dict[int, str]:
+    """Reads the files _classes.csv of an export of Roboflow."""
+    files = [path for path in find_files(root) if path.name == "_classes.csv"]
+    cells = [line.partition(",") for path in files for line in _lines(path)]
+    return {int(number): name.strip() for number, _, name in cells if re.fullmatch(r" *\d{1,5} *", number)}
+
+
+def _of_lines(plan: FolderPlan, root: Path, ids: Sequence[int]) -> list[str]:
+    """Reads codes.txt, classes.txt or the like, whose line i names the id i."""
     for name in ("codes.txt", "classes.txt", "class_names.txt", "names.txt"):
         lines = [" ".join(line.split()) for line in "\n".join(_lines(root / name)).strip().split("\n")]
-        nameless = next((i for i, line in enumerate(lines, 1) if not line or line.startswith("#")), 0)
-        if not nameless and len(set(lines)) == len(lines) > ids[-1]:
-            if len(lines) > len(ids):
-                rest = f"{len(lines) - len(ids)} of {len(lines)} names in {name}"
-                plan.notes.append(f"classes: {rest} occur in no label; add them to classes.tsv to predict them")
-            return [lines[file_id] for file_id in ids]
-        if lines != [""]:
-            is_doubled = len(set(lines)) < len(lines)
-            reason = "a name stands twice" if is_doubled else f"{len(lines)} names for ids to {ids[-1]}"
-            reason = f"line {nameless} holds no name" if nameless else reason
+        if lines == [""]:
+            continue
+        reason = next((f"line {i} holds no name" for i, line in enumerate(lines, 1) if line[:1] in ("", "#")), "")
+        if not reason and len(set(lines)) < len(lines):
+            reason = "a name stands twice"
+        if not reason and len(lines) <= ids[-1]:
+            reason = f"{len(lines)} names for ids to {ids[-1]}"
+        if reason:
             plan.notes.append(f"classes: {name} is not used: {reason}")
-    if len(of_colours) == ids[-1] + 2 and means_no_class(of_colours[-1]):
-        del of_colours[-1]
-    if len({*of_colours}) == len(of_colours) == ids[-1] + 1:
-        return [of_colours[file_id] for file_id in ids]
-    if of_colours:
+            continue
+        if len(lines) > len(ids):
+            rest = f"{len(lines) - len(ids)} of {len(lines)} names in {name}"
+            plan.notes.append(f"classes: {rest} occur in no label; add them to classes.tsv to predict them")
+        return [lines[file_id] for file_id in ids]
+    return []
+
+
+def _of_rows(plan: FolderPlan, root: Path, ids: Sequence[int], of_colours: list[str]) -> list[str]:
+    """Takes the names of a table of colours, whose row i then names the id i."""
+    has_rest = len(of_colours) == ids[-1] + 2 and means_no_class(of_colours[-1])
+    names = of_colours[:-1] if has_rest else of_colours
+    if len({*names}) == len(names) == ids[-1] + 1:
+        return [names[file_id] for file_id in ids]
+    if names:
         name = next(name for name in COLOUR_TABLES if is_file(root / name))
-        plan.notes.append(f"classes: {name} is not used: {len(of_colours)} rows for ids to {ids[-1]}")
-    return ["background", "foreground"] if is_binary else [f"class_{file_id}" for file_id in ids]
+        plan.notes.append(f"classes: {name} is not used: {len(names)} rows for ids to {ids[-1]}")
+    return []
 
 
 def _lines(path: Path) -> list[str]:
