@@ -69,6 +69,17 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
         images, labels, data = find_pairs(root, files)
     plan = FolderPlan({"name": "folder", "root": str(root)} | data, home_of(root), notes=notes)
     plan.notes.append(f"images: {_template(data, 'image')}; labels: {_template(data, 'label')}; {len(images)} pairs")
+    _note_left_out(plan, root, files, images, labels)
+    _plan_splits(plan, root, images, seed)
+    plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
+    _plan_size(plan, [images[sample_id].path for sample_id in sorted(images)])
+    return plan
+
+
+def _note_left_out(
+    plan: FolderPlan, root: Path, files: Sequence[Path], images: Mapping[str, Found], labels: Mapping[str, Found]
+) -> None:
+    """Notes pictures that are not read, and those that look like further masks of labels that are."""
     read = {item.path for items in (images, labels) for item in items.values()}
     left_out = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path not in read]
     if left_out:
@@ -85,21 +96,11 @@ def plan_folder(root: Path, *, seed: int = 0) -> FolderPlan:
             f"to do: {listed(further, limit=1)} look like further masks of labels that are read; join them, or their "
             "objects become background"
         )
-    _plan_splits(plan, root, images, seed)
-    plan_classes(plan, root, [labels[sample_id].path for sample_id in sorted(labels)], class_names)
-    _plan_size(plan, [images[sample_id].path for sample_id in sorted(images)])
-    return plan
 
 
 def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> FolderPlan:
     """Plans labels to be drawn. The splits are lists, since annotations may leave images out."""
     folder = Path(os.path.commonpath([image.path.parent for image in annotations.images]))
-    by_split: dict[str, dict[str, AnnotatedImage]] = {}
-    for image in annotations.images:
-        sample_id, split = name_text(str(image.path.relative_to(folder).with_suffix(""))), image.split or ""
-        if sample_id in by_split.setdefault(split, {}):
-            raise DataError(f"{image.path}: two annotations or images are called '{sample_id}'; keep one of them")
-        by_split[split][sample_id] = image
     home = home_of(root)
     record = record_of(
         home, root, annotations.files, kind=annotations.kind, classes=annotations.class_names, rule=annotations.rule
@@ -109,6 +110,43 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
     plan.data["label_folder"] = plan.from_root(DRAWN_LABELS)
     plan.notes += [f"annotations: {annotations.kind}, {len(annotations.images)} images", *annotations.notes]
     plan.notes.append(f"drawn: {annotations.rule}")
+    images = _split_annotated(plan, root, _by_split(folder, annotations.images), seed)
+    colours = [distinct_colour(index) for index in range(len(annotations.class_names))]
+
+    def draw_labels() -> str:
+        num_drawn = write_labels(home, record, images, colours)
+        return (
+            f"wrote {num_drawn} of {len(images)} labels to {home / DRAWN_LABELS}: copies, which do not follow later "
+            "changes of the annotations; segnl check and train tell when they are stale"
+        )
+
+    plan.draw_labels = draw_labels
+    if has_labels and (root / "classes.tsv").is_file():
+        plan.notes.append("classes: classes.tsv, which was there")
+    else:
+        name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
+    _plan_size(plan, [image.path for image in images.values()])
+    return plan
+
+
+def _by_split(folder: Path, images: Sequence[AnnotatedImage]) -> dict[str, dict[str, AnnotatedImage]]:
+    """Returns the images by split, "" for none, and sample id. Raises DataError for two of one id."""
+    by_split: dict[str, dict[str, AnnotatedImage]] = {}
+    for image in images:
+        sample_id, split = name_text(str(image.path.relative_to(folder).with_suffix(""))), image.split or ""
+        if sample_id in by_split.setdefault(split, {}):
+            raise DataError(f"{image.path}: two annotations or images are called '{sample_id}'; keep one of them")
+        by_split[split][sample_id] = image
+    return by_split
+
+
+def _split_annotated(
+    plan: FolderPlan, root: Path, by_split: dict[str, dict[str, AnnotatedImage]], seed: int
+) -> dict[str, AnnotatedImage]:
+    """Lists the splits train and val, or deals the images of one split; returns the images that are listed.
+
+    Raises DataError for an image in two splits.
+    """
     if by_split.get("val", {}).keys() == by_split.get("train", {}).keys():  # data.yaml of a tutorial
         by_split.pop("val", None)
     counts = Counter(sample_id for of_split in by_split.values() for sample_id in of_split)
@@ -129,23 +167,7 @@ def _plan_annotations(root: Path, annotations: Annotations, seed: int) -> Folder
         _deal(plan, by_split[dealt], seed)
         by_split = {split: by_split[split] for split in (dealt, "test") if split in by_split}
         _list_splits(plan, {split: by_split[split] for split in by_split if split != dealt})
-    images = {sample_id: image for split in by_split.values() for sample_id, image in split.items()}
-    colours = [distinct_colour(index) for index in range(len(annotations.class_names))]
-
-    def draw_labels() -> str:
-        num_drawn = write_labels(home, record, images, colours)
-        return (
-            f"wrote {num_drawn} of {len(images)} labels to {home / DRAWN_LABELS}: copies, which do not follow later "
-            "changes of the annotations; segnl check and train tell when they are stale"
-        )
-
-    plan.draw_labels = draw_labels
-    if has_labels and (root / "classes.tsv").is_file():
-        plan.notes.append("classes: classes.tsv, which was there")
-    else:
-        name_classes(plan, list(zip(range(len(colours)), annotations.class_names, colours, strict=True)))
-    _plan_size(plan, [image.path for image in images.values()])
-    return plan
+    return {sample_id: image for of_split in by_split.values() for sample_id, image in of_split.items()}
 
 
 def _template(data: Mapping[str, str], kind: str) -> str:
