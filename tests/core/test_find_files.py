@@ -44,3 +44,13 @@ def test_composed_and_decomposed_names_are_one_text_and_other_bytes_are_written_
 def test_a_link_to_itself_is_a_file_for_its_reader_to_name(tmp_path):
     (tmp_path / "a.png").symlink_to("a.png")
     assert [*find_files(tmp_path)] == [tmp_path / "a.png"]
+
+
+def test_links_that_multiply_are_refused(tmp_path):
+    for i in range(22):
+        (tmp_path / str(i)).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / str(i) / name).symlink_to(tmp_path / str(i + 1))
+    (tmp_path / "22").mkdir()
+    with pytest.raises(DataError, match="symbolic links lead here in more than 100 ways; remove some"):
+        list(find_files(tmp_path / "0"))
