@@ -5,7 +5,8 @@ Needs the extra `timm`. Source of the pyramid: ViTDet, Li et al. 2022, arXiv:220
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -120,7 +121,8 @@ class TimmBackbone(Backbone):
                 raise CheckpointError(f"model.backbone.weights: {weights}: of another type: {listed(types)}")
             arguments = {"pretrained_cfg_overlay": {"state_dict": state}}
         try:
-            network, again = (self._pretrained(seed, arguments) for seed in (0, 1))
+            with seeded(0, "backbone"), _noted_missing() as missing:
+                network = _build(self.cfg, out_indices=self.out_indices, pretrained=True, **arguments)
         except Exception as err:  # of huggingface_hub, of the network, or of tensors that do not fit
             reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
             if arguments:
@@ -130,9 +132,10 @@ class TimmBackbone(Backbone):
                 "file, or null"
             ) from err
         require_finite(network.state_dict(), f"model.backbone.weights: {weights}")
-        drawn = [name for name, own in network.state_dict().items() if not torch.equal(own, again.state_dict()[name])]
-        if drawn:  # timm leaves what a file does not hold at random values
-            raise CheckpointError(f"model.backbone.weights: {weights}: lacks {listed(drawn)} of {self.cfg.model}")
+        addresses = {tensor.data_ptr() for tensor in missing}
+        lacking = [name for name, own in network.state_dict().items() if own.data_ptr() in addresses]
+        if lacking:
+            raise CheckpointError(f"model.backbone.weights: {weights}: lacks {listed(lacking)} of {self.cfg.model}")
         self.network.load_state_dict(network.state_dict())
         mean_std = tuple(tuple(self.network.pretrained_cfg[key]) for key in ("mean", "std"))
         if mean_std != IMAGENET_MEAN_STD:
@@ -141,10 +144,6 @@ class TimmBackbone(Backbone):
                 self.cfg.model,
                 *map(list, mean_std),
             )
-
-    def _pretrained(self, seed: int, arguments: Mapping[str, Any]) -> Any:
-        with seeded(seed, "backbone"):
-            return _build(self.cfg, out_indices=self.out_indices, pretrained=True, **arguments)
 
     @property
     def activation_checkpointing(self) -> bool:
@@ -176,6 +175,25 @@ class Pyramid(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps `b c h w` to the four maps, the finest first."""
         return [self.up4(x), self.up2(x), x, self.down2(x)]
+
+
+@contextmanager
+def _noted_missing() -> Iterator[list[Tensor]]:
+    """Yields a list of the floating-point tensors for which a file holds no values; timm leaves them as they are."""
+    missing: list[Tensor] = []
+    load_state_dict = nn.Module.load_state_dict
+
+    def load(module: nn.Module, *args: Any, **settings: Any) -> Any:
+        keys = load_state_dict(module, *args, **settings)
+        own = module.state_dict()
+        missing.extend(own[name] for name in keys.missing_keys if name in own and own[name].is_floating_point())
+        return keys
+
+    nn.Module.load_state_dict = load  # type: ignore[assignment, method-assign]
+    try:
+        yield missing
+    finally:
+        nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
 
 
 def _leaf(name: str) -> str:

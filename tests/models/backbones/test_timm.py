@@ -136,11 +136,21 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> N
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_weights_that_lack_a_part_of_the_network_are_refused(tmp_path: Path) -> None:
-    state = timm.create_model("resnet10t").state_dict()
-    torch.save({name: own for name, own in state.items() if not name.startswith("layer1")}, tmp_path / "part.pth")
-    with pytest.raises(CheckpointError, match=r"part.pth: lacks layer1.0.conv1.weight, layer1.0.conv2.weight"):
-        backbone("resnet10t").load_pretrained(str(tmp_path / "part.pth"))
+@pytest.mark.parametrize(
+    ("model", "part", "first"),
+    [
+        ("resnet10t", "layer1.", "layer1.0.conv1.weight"),
+        ("resnet10t", "running_", "conv1.1.running_mean"),
+        ("resnet10t", "layer1.0.bn1.weight", "layer1.0.bn1.weight"),
+        ("vit_tiny_patch16_224", "pos_embed", "pos_embed"),
+        ("convnext_atto", ".norm.bias", "stages_0.blocks.0.norm.bias"),
+    ],
+)
+def test_weights_that_lack_a_part_of_the_network_are_refused(tmp_path: Path, model: str, part: str, first: str) -> None:
+    state = timm.create_model(model).state_dict()
+    torch.save({name: own for name, own in state.items() if part not in name}, tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=rf"part.pth: lacks (\w+\.)?{first}"):
+        backbone(model).load_pretrained(str(tmp_path / "part.pth"))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
