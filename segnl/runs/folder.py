@@ -127,12 +127,11 @@ def _check_same_training(
     recipe: Recipe, class_table: ClassTable, checkpoint: Checkpoint, differing: Sequence[str]
 ) -> None:
     if differing:
-        more = recipe.train.num_steps > checkpoint.recipe["train"]["max_steps"]
-        hint = (
-            "add --extend continued to train a finished run for more steps, "
-            if differing == ["train.max_steps"] and more
-            else ""
-        )
+        num_steps, hint = checkpoint.recipe["train"]["max_steps"], ""
+        if differing == ["train.max_steps"]:
+            hint = f"if images were added or removed, give --set train.epochs=null train.max_steps={num_steps}, "
+            if recipe.train.num_steps > num_steps:
+                hint = f"add --extend continued to train a finished run for more steps, {hint}"
         raise ConfigError(
             f"{checkpoint.path.parent}: was begun with another recipe, which differs in {', '.join(differing)}; "
             f"{hint}give another --run name, or --fresh to move the old run aside"

@@ -154,6 +154,14 @@ def test_epochs_are_passes_over_the_training_images(tiny_config, tiny_data, tmp_
     assert checkpoint.recipe["train"]["epochs"] is None
     with pytest.raises(ConfigError, match=r"train\.epochs: the number of steps depends on the data set"):
         _ = recipe.train.num_steps
+    for kind in ("images", "labels"):
+        next((tiny_data / kind / "train").iterdir()).unlink()
+    steps = checkpoint.step
+    with pytest.raises(
+        ConfigError, match=rf"added or removed, give --set train\.epochs=null train\.max_steps={steps}, "
+    ):
+        fit(recipe, tmp_path / "run")
+    fit(load_recipe(tiny_config, [f"train.max_steps={steps}"]), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

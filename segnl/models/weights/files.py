@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from segnl.core.errors import CheckpointError, first_line
+from segnl.core.files import read_bytes
 
 # Objects that training frameworks store beside the tensors, and those that numpy values consist of. They are read as
 # `Inert`: their code is neither imported nor called.
@@ -58,7 +59,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: {reason}; give the path of a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
+            return dict(safetensors.torch.load(read_bytes(path)))  # load_file reads no name that is not UTF-8
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\3\4"  # as torch tells; since torch 1.6, without compression
             file.seek(0)
@@ -66,7 +67,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 with zipfile.ZipFile(file) as archive:
                     if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                         raise ValueError("unpacks to more bytes than it has, unlike a file of torch.save")
-                _require_small_values(io.BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")), 1)
+                file.seek(0)
+                _require_small_values(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), 1)
             else:
                 _require_small_values(file, 5)
         # Classes and functions that the file names; the older format's cannot be listed.

@@ -167,6 +167,16 @@ def test_memory_that_runs_out_in_rust_is_a_memory_error(monkeypatch: pytest.Monk
         to_safetensors({"weight": torch.zeros(1)}, {})
 
 
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_whose_name_is_not_utf_8_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"{os.fsdecode(bytes([255]))}.{suffix}"
+    plain = tmp_path / f"plain.{suffix}"
+    save = torch.save if suffix == "pth" else save_file
+    save({"weight": torch.ones(2)}, plain)
+    plain.rename(path)
+    assert torch.equal(read_checkpoint(path)["weight"], torch.ones(2))
+
+
 def test_a_bytearray_of_any_length_is_not_made(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "extra": bytearray(3)}, tmp_path / "long.pth")
     with pytest.raises(CheckpointError, match="wants to call bytearray; nothing of it was run"):
