@@ -218,18 +218,20 @@ class FeatureFile:
             return [stage[0] for stage in frozen_stages(self.model, image)]
 
     def compute(self) -> None:
-        """Computes the rows that are missing; an earlier start's are kept.
+        """Computes the rows that are missing; keeps an earlier start's. Waits for another process that computes them.
 
-        Raises ConfigError when the files would be larger than train.features.max_gib, or another process computes them;
-        DataError when images or labels changed meanwhile; MachineError when the disk is full.
+        Raises ConfigError when the files would be larger than train.features.max_gib; DataError when images or labels
+        changed meanwhile; MachineError when the disk is full.
         """
         files = [self.crops, *self.maps.values()]
-        missing = [file for file in files if file.num_written() < self.num_rows]
-        self._require_room(files, missing)
-        if not missing:
+        self._require_room(files, self._missing(files))
+        if not self._missing(files):
             return
         ensure_writable(self.folder)
-        with run_lock(self.folder, hint="data.views"):
+        with run_lock(self.folder, waits=True):
+            missing = self._missing(files)
+            if not missing:  # the other process has computed them
+                return
             first = min(file.num_whole() for file in missing)
             try:
                 with ExitStack() as stack:
@@ -239,6 +241,9 @@ class FeatureFile:
             except OSError as err:
                 remedy = "free some space or lower data.views; the next start goes on from here"
                 raise MachineError(f"{self.folder}: cannot be written ({err.strerror}); {remedy}") from err
+
+    def _missing(self, files: Sequence[_Rows]) -> list[_Rows]:
+        return [file for file in files if file.num_written() < self.num_rows]
 
     def _require_room(self, files: Sequence[_Rows], missing: Sequence[_Rows]) -> None:
         """Logs the size of the files before they are written. Raises as `compute`."""

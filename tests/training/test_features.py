@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -136,6 +137,33 @@ def test_a_killed_computation_goes_on_after_its_last_whole_row(tiny_config, tmp_
     assert len(calls) == 1 + 15 - 5  # one for the shapes
     for name in ("crops", "c5"):
         assert (file.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_second_training_waits_for_the_first_which_computes_the_same_maps(tiny_config, tmp_path, monkeypatch, caplog):
+    file = feature_file(tiny_config, tmp_path)
+    append = FeatureFile._append
+    reads, writes = os.pipe()
+
+    def slow_append(*arguments):
+        os.write(writes, b".")
+        time.sleep(0.5)
+        append(*arguments)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(FeatureFile, "_append", slow_append)
+            file.compute()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.read(reads, 1)
+    monkeypatch.setattr(FeatureFile, "_append", None)  # nothing is computed twice
+    with caplog.at_level("INFO", logger="segnl"):
+        file.compute()
+    assert os.waitpid(child, 0)[1] == 0
+    assert f"in use by process {child}; waiting" in caplog.text
+    assert file.crops.num_written() == file.num_rows
 
 
 def test_maps_of_images_that_changed_meanwhile_are_not_kept(tiny_config, tiny_data, tmp_path, monkeypatch):
