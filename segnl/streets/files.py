@@ -81,7 +81,7 @@ def generate(
                 made += 1
             if progress:
                 progress(done, len(images))
-        for folder in folders:
+        for folder in (out, *folders):
             remove_leftovers(folder)
         os.sync()  # once for all files: after a power cut the manifest must not exist without them
     except OSError as err:

@@ -41,7 +41,8 @@ def test_what_is_there_stays_and_what_is_missing_or_broken_off_is_made_again(tmp
     before = digest(tmp_path)
     image_files(tmp_path, "train", 1)["labelIds"].unlink()
     image_files(tmp_path, "val", 0)["image"].write_bytes(b"")
-    (tmp_path / "gtFine/val/quellbach/.x_gtFine_color.png.segnl-00000001").write_bytes(b"left by a killed run")
+    for name in ("gtFine/val/quellbach/.x_gtFine_color.png.segnl-00000001", ".streets.json.segnl-00000001"):
+        (tmp_path / name).write_bytes(b"left by a killed run")
     calls: list[tuple[int, int]] = []
     assert generate(tmp_path, num_train=4, num_val=2, hw=HW, progress=lambda *done: calls.append(done)) == 2
     assert digest(tmp_path) == before
