@@ -74,6 +74,8 @@ def video_demo(out: Path, *, num_seeds: int = 3, steps: int = STEPS) -> DemoResu
     for path in (*weights.values(), out / "results.json", out / PICTURE):
         require_own(path, "video-demo", option="--out")
     ensure_writable(out)
+    for name in ("results.json", PICTURE):  # of earlier models
+        (out / name).unlink(missing_ok=True)
     test = make_clips(NUM_TEST, "test")
     runs: dict[str, list[RunCounts]] = {name: [] for name in MODELS}
     for seed in range(num_seeds):

@@ -52,3 +52,7 @@ def test_the_demo_writes_its_runs_and_then_its_picture(tmp_path: Path, monkeypat
         assert picture.width > 800
     model = video.load(tmp_path / "c2d_non_local-s0.safetensors")
     assert list(model.backbone.non_local) == [demo.BLOCK]
+    monkeypatch.setattr(demo, "compare_heads", None)  # a demo that ends before its results leaves no earlier ones
+    with pytest.raises(TypeError):
+        demo.video_demo(tmp_path, num_seeds=1, steps=2)
+    assert not (tmp_path / "results.json").exists()
