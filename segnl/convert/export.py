@@ -194,12 +194,13 @@ def onnx_bytes(wrapper: ExportWrapper, about: dict[str, str], fixed_hw: HW | Non
                 verbose=False,
             )
         except RuntimeError as err:  # OnnxExporterError is one
-            first = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
-            raise MachineError(f"{head}: torch cannot write it as ONNX ({first.strip()})") from err
+            reason = " ".join(str(err.__cause__ or err).split())[:200]
+            remedy = "" if fixed_hw else "; perhaps it can for one image size: --input ROWSxCOLUMNS"
+            raise MachineError(f"torch cannot write the network, {head}, as ONNX ({reason}){remedy}") from err
         finally:
             logging.disable(disabled)
     if program is None:
-        raise MachineError(f"{head}: torch wrote no graph; try another torch version")
+        raise MachineError(f"torch wrote no graph of the network, {head}; try another torch version")
     proto = program.model_proto
     _name_axes(proto)
     onnx.helper.set_model_props(proto, about)

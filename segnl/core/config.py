@@ -22,7 +22,8 @@ JSONDict = dict[str, Any]
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 # Bounds that no real setting reaches: a zero too many is an error and not a machine without memory (core/limits.py).
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+MAX_COUNT = 1_000_000_000
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 """Steps, images: what allocates nothing by itself."""
 SmallCount = Annotated[int, Field(ge=1, le=256)]
 """Layers, repetitions, dilations, passes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from segnl.core.arrays import Pixels
 from segnl.core.errors import ConfigError, DataError
@@ -15,7 +15,8 @@ from segnl.core.files import ensure_writable, write_atomic
 from segnl.core.limits import require_memory
 from segnl.core.outputs import marked, require_own
 from segnl.core.progress import Progress
-from segnl.data.reading import DECODER_ERRORS, read_image
+from segnl.data.file_error import FileError
+from segnl.data.reading import DECODER_ERRORS, exif_orientation, read_image
 from segnl.ops.non_local_means import Centre, PatchKernel, non_local_means
 
 QUALITY: dict[str, dict[str, Any]] = {
@@ -47,7 +48,7 @@ def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) 
     """Writes the filtered images into the folder `out` under their own names, in their own formats.
 
     Grey images stay grey. Orientation tags and colour profiles are kept. Formats are written without loss, but for JPEG
-    and AVIF (QUALITY).
+    and AVIF (QUALITY), and GIF, which holds 256 colours.
 
     Raises ConfigError for settings that do not fit, two images of one name, or an output that would overwrite an input
     or a file that `denoise` did not write; DataError for files that are no images of 8 bits a channel.
@@ -72,12 +73,17 @@ def denoise_files(images: Sequence[Path], out: Path, settings: DenoiseSettings) 
 
 
 def _denoise_file(path: Path, target: Path, settings: DenoiseSettings) -> None:
-    pixels = read_image(path)
+    try:
+        pixels = read_image(path)
+    except FileError as err:  # a recipe's key is no option here
+        raise FileError(path, err.kind, err.detail.partition(", or data.value_range")[0]) from err
     try:
         with Image.open(path) as source:
-            kept = {key: source.info[key] for key in ("exif", "icc_profile") if key in source.info}
+            kept: dict[str, Any] = {key: source.info[key] for key in ("exif", "icc_profile") if key in source.info}
             # MPO is a camera's JPEG with more images behind it.
             kind = "JPEG" if source.format == "MPO" else source.format
+            if kind == "TIFF":
+                kept["tiffinfo"] = {ExifTags.Base.Orientation: exif_orientation(path)}
             if source.mode in ("1", "L", "LA"):
                 pixels = pixels[..., :1]
     except DECODER_ERRORS as err:  # a TIFF that tifffile alone reads

@@ -122,6 +122,7 @@ def curves_figure(curves: Sequence[Curve], *, kind: str = "png") -> bytes:
     for i, curve in enumerate(curves):
         style = mark(i).line_style()
         label = f"{curve.name}, last mIoU {100 * curve.miou[-1]:.1f} %" if curve.miou.size else curve.name
+        label = f" {label}" if label.startswith("_") else label  # matplotlib leaves these out of its legend
         loss.plot(curve.steps, curve.loss, color=mark(i).colour, alpha=0.18, linewidth=0.6, zorder=1)
         loss.plot(curve.steps, curve.smooth_loss(), label=label, linewidth=1.8, zorder=3, **style)
         if np.isfinite(curve.eval_loss).any():

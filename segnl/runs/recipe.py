@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from segnl.core.config import Config, Count, JSONDict, Seed, SidePx, SmallCount, load_mapping, override, validate
+from segnl.core.config import (
+    MAX_COUNT,
+    Config,
+    Count,
+    JSONDict,
+    Seed,
+    SidePx,
+    SmallCount,
+    load_mapping,
+    override,
+    validate,
+)
 from segnl.core.errors import ConfigError
 from segnl.core.precision import Precision
 from segnl.data.base import DataConfig
@@ -211,6 +222,8 @@ class Recipe(Config):
         if self.train.epochs is None:
             return self
         steps = math.ceil(self.train.epochs * num_images / self.train.batch_size)
+        if steps > MAX_COUNT:
+            raise ConfigError(f"train.epochs: {self.train.epochs} are {steps:,} steps; expected at most {MAX_COUNT:,}")
         train = self.train.model_copy(update={"max_steps": steps, "epochs": None})
         return self.model_copy(update={"train": train})
 

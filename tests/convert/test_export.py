@@ -63,6 +63,18 @@ def checkpoint(tiny_config, tmp_path, request):
     return path
 
 
+def test_a_graph_that_torch_cannot_write_is_one_line_with_the_cause(checkpoint, tmp_path, capsys, monkeypatch):
+    def refuse(*_args, **_settings):
+        raise RuntimeError("Failed.\nNext steps:") from ValueError("sizes differ:\n33 and 41")
+
+    monkeypatch.setattr("torch.onnx.export", refuse)
+    monkeypatch.setattr("segnl.convert.export._packages", lambda: (None, None))
+    for options, end in (([], "; perhaps it can for one image size: --input ROWSxCOLUMNS"), (["--input", "33x41"], "")):
+        assert main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "x.onnx"), *options]) == 6
+        expected = f"torch cannot write the network, RCCAHead, as ONNX (sizes differ: 33 and 41){end}\n"
+        assert capsys.readouterr().err.endswith(expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", HEADS, indirect=True)
 def test_onnxruntime_predicts_the_same_at_other_sizes_and_batches(checkpoint, tmp_path, capsys):

@@ -48,13 +48,20 @@ def test_results_are_written_without_loss(tmp_path: Path, name: str) -> None:
         assert np.array_equal(result, settings.apply(noise))
 
 
-def test_orientation_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tif"])
+def test_orientation_is_kept(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()
     exif[274] = 6
-    path = photograph(tmp_path / "in" / "photo.jpg", exif=exif)
+    path = photograph(tmp_path / "in" / name, exif=exif)
     denoise_files([path], tmp_path / "out", SETTINGS)
-    with Image.open(tmp_path / "out" / "photo.jpg") as result:
+    with Image.open(tmp_path / "out" / name) as result:
         assert result.getexif()[274] == 6
+
+
+def test_an_image_of_16_bits_is_refused_without_a_word_of_recipes(tmp_path: Path) -> None:
+    Image.fromarray(np.full((5, 7), 300, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png: image of more than 8 bits a channel; expected 8 bits a channel$"):
+        denoise_files([tmp_path / "deep.png"], tmp_path / "out", SETTINGS)
 
 
 def test_no_input_is_overwritten(tmp_path: Path) -> None:

@@ -186,6 +186,29 @@ def test_more_rows_than_bytes_are_refused(tmp_path):
         plan_folder(tmp_path)
 
 
+def test_a_value_that_many_rows_share_is_not_copied_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface, "FREE_BYTES", 2**20)
+    monkeypatch.setattr(huggingface, "MAX_RATIO", 10)
+    picture = encoded(Image.new("RGB", HW), "PNG") + bytes(2**18)
+    shared = pa.array([picture]).dictionary_encode()
+    values = pa.StructArray.from_arrays(
+        [pa.DictionaryArray.from_arrays([0] * 64, shared.dictionary), pa.nulls(64, pa.string())], ["bytes", "path"]
+    )
+    pa.parquet.write_table(pa.table({"image": values, "label": values}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="row 1: unpacks to more than 1,048,576 bytes, as a bomb does"):
+        plan_folder(tmp_path)
+
+
+def test_names_that_are_alike_or_long_become_numbers(tmp_path):
+    for i, names in enumerate([("\u00e9.png", "e\u0301.png"), ("x" * 300, "y")]):
+        own = rows(2, 0)
+        for row, name in zip(own, names, strict=True):
+            row["image"]["path"] = name
+        write(tmp_path / str(i) / "train.parquet", own)
+        plan_folder(tmp_path / str(i))
+        assert {path.stem for path in find_files(tmp_path / str(i) / huggingface.IMAGES)} == {"00000000", "00000001"}
+
+
 def test_values_that_are_no_encoded_images_are_one_line(tmp_path):
     for i, (content, name) in enumerate([(10**10, "a.png"), (b"x", 3), ([1], "a.png")]):
         values = [{"bytes": content, "path": name}]

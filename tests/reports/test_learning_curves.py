@@ -77,6 +77,12 @@ def test_every_run_is_drawn_in_its_colour():
     assert [tuple(bytes.fromhex(mark.colour[1:])) in colours for mark in MARKS[:3]] == [True, True, False]
 
 
+def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend():
+    assert b"<!-- _a, last mIoU 20.0 % -->" in curves_figure([curve("_a", miou=[0.2])], kind="svg").replace(
+        b"  _", b" _"
+    )
+
+
 def test_the_validation_loss_is_drawn_beside_the_training_loss():
     own = curve("a", miou=[0.2, 0.4])
     drawn = replace(own, eval_loss=np.array([1.5, 0.5]))

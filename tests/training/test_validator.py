@@ -179,6 +179,12 @@ def test_keys_at_odds_are_refused(tiny_config, options, message):
     assert "\n" not in str(err.value)
 
 
+def test_epochs_of_more_steps_than_a_recipe_may_have_are_refused(tiny_config):
+    recipe = load_recipe(tiny_config, ["train.max_steps=null", "train.epochs=300000000", "train.batch_size=1"])
+    with pytest.raises(ConfigError, match=r"train\.epochs: 300000000 are 1,200,000,000 steps; expected at most"):
+        recipe.with_steps(4)
+
+
 def test_without_a_split_val_there_is_no_validation_unless_it_was_asked_for(tiny_config, tiny_data, tmp_path, caplog):
     (tiny_data / "images" / "val").rename(tiny_data / "away")
     fit(load_recipe(tiny_config, ["train.eval_every=auto"]), tmp_path / "run")

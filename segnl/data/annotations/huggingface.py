@@ -14,10 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from segnl.core.archives import archive_of, bytes_of
+from segnl.core.archives import FREE_BYTES, MAX_RATIO, archive_of, bytes_of
 from segnl.core.errors import ConfigError, DataError, SegnlError, first_line
 from segnl.core.extras import import_extra
 from segnl.core.files import LEFTOVER_AGE_S, inside, not_a_link, open_regular, remove_leftovers, write_atomic
+from segnl.core.find_files import name_text
 from segnl.core.progress import Progress
 from segnl.data.annotations.base import split_in, split_of
 from segnl.data.annotations.labels import FOLDER, is_current, record_of, write_record
@@ -27,7 +28,8 @@ from segnl.data.reading import DECODER_ERRORS, DECODERS
 IMAGES = "segnl_images"
 MASK_WORDS = re.compile(r"mask|label|annotation|seg|(^|_)gt|truth|semantic|target|trimap", re.IGNORECASE)
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "BMP": ".bmp", "WEBP": ".webp", "GIF": ".gif"}
-ROWS_AT_ONCE = 16
+MAX_NAME = 80
+"""Letters, of up to three bytes, of a name that becomes a sample id."""
 
 
 def unpack(root: Path, files: Sequence[Path]) -> tuple[dict[int, str], list[str]] | None:
@@ -145,8 +147,9 @@ def _names(tables: Sequence[tuple[Path, Any]], column: str) -> list[str]:
         for batch in _batches(path, table, [f"{column}.path"]):
             with _reading(path):
                 stems += [PurePosixPath((row or {}).get("path") or "").stem for row in batch[column]]
-    counts = Counter(stem.lower() for stem in stems)
-    if all(stem and stem[0] != "." and stem.isprintable() and counts[stem.lower()] == 1 for stem in stems):
+    counts = Counter(name_text(stem).lower() for stem in stems)
+    are_plain = all(stem[:1] not in ("", ".") and stem.isprintable() and len(stem) <= MAX_NAME for stem in stems)
+    if are_plain and counts.most_common(1)[0][1] == 1:
         return stems
     return [f"{i:08d}" for i in range(len(stems))]
 
@@ -170,10 +173,14 @@ def _rows(
 ) -> Iterator[tuple[Path, str, bytes, bytes | None]]:
     """Yields the file and the number of each row, for messages, and its image and mask as they are stored."""
     for path, table in tables:
-        number = 0
+        number = num_bytes = 0
+        most = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)  # as of an archive
         for batch in _batches(path, table, [*columns]):
             for values in zip(*(batch[column] for column in columns), strict=True):
                 row = f"row {number}"
+                num_bytes += sum(len(own["bytes"]) for own in values if own and isinstance(own.get("bytes"), bytes))
+                if num_bytes > most:
+                    raise FileError(path, "damaged", f"{row}: unpacks to more than {most:,} bytes, as a bomb does")
                 image, mask = (_bytes(path, row, column, own) for column, own in zip(columns, values, strict=True))
                 if image is None:
                     raise FileError(path, "missing", f"{row}: {columns[0]} is empty; remove the row")
@@ -183,7 +190,7 @@ def _rows(
 
 def _batches(path: Path, table: Any, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
     with _reading(path):
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+        for batch in table.iter_batches(batch_size=1, columns=columns):  # rows may be alike, stored once, and large
             yield batch.to_pydict()
 
 
@@ -197,7 +204,11 @@ def _bytes(path: Path, row: str, column: str, value: Any) -> bytes | None:
     if content is not None:
         return content
     file = path.parent / str(name)
-    if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
-        detail = f"{row}: {column} is the file {name}, which is not beside; embed the images in the file"
+    try:
+        is_beside = file.is_file() and file.resolve().is_relative_to(path.parent.resolve())
+    except OSError:  # a name that is too long
+        is_beside = False
+    if not is_beside:
+        detail = f"{row}: {column} is the file {name!s:.200}, which is not beside; embed the images in the file"
         raise FileError(path, "missing", detail)
     return bytes_of(file)
