@@ -84,13 +84,13 @@ def run(args: argparse.Namespace) -> None:
         official=args.official,
         masks=args.masks,
         submission=args.submission,
+        json_file=args.json,
     )
     with process_group() as group:
         with group.shared_errors():
             if group.is_rank0 and args.json is not None:
                 _require_own_place(args.json, args.checkpoint, args.masks, args.submission)
                 ensure_writable(args.json.parent)
-                args.json.unlink(missing_ok=True)  # a killed evaluation must not leave an earlier one's scores
             settings = {"eval": args.preset.settings} if args.preset else None
             run = open_run(args.checkpoint, args.overrides, settings=settings, trust_modules=args.trust_modules)
         evaluation = evaluate_run(run, request, group=group)

@@ -2,8 +2,8 @@
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segnl.core.archives import files_in
@@ -16,38 +16,44 @@ def find_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
     Names that begin with a dot are left out: macOS leaves ._NAME.jpg beside NAME.jpg on other file systems. Symbolic
     links are followed; a link to one of the folders that it lies in is left out, since its files are found already.
 
-    A zip archive is a folder too. Raises DataError for a folder that cannot be read, or to which MAX_WAYS links lead.
+    A zip archive is a folder too. Raises DataError for a folder that cannot be read, and for links that lead to the
+    same folders without end.
     """
     packed = files_in(folder, recursive=recursive)
-    yield from _find_files(folder, recursive, (), Counter()) if packed is None else packed
+    yield from _Search(recursive).files(folder, ()) if packed is None else packed
 
 
 _Identity = tuple[int, int]
 """Device and inode."""
-MAX_WAYS = 100
-"""Ways to one folder; links in links make millions of a few."""
+MAX_REPEATS = 50_000
+"""Folders of one search that links lead to again; links in links make millions of a few folders."""
 
 
-def _find_files(
-    folder: Path, recursive: bool, parents: tuple[_Identity, ...], num_ways: Counter[_Identity]
-) -> Iterator[Path]:
-    """parents: the folders above this one. num_ways: how often each folder was found, which is counted here."""
-    try:
-        status = folder.stat()
-        with os.scandir(folder) as entries:
-            is_folder = {entry.name: _leads_to_folder(entry) for entry in entries if entry.name[0] != "."}
-    except OSError as err:
-        raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
-    identity = (status.st_dev, status.st_ino)
-    if identity in parents:
-        return
-    num_ways[identity] += 1
-    if num_ways[identity] > MAX_WAYS:
-        raise DataError(f"{folder}: symbolic links lead here in more than {MAX_WAYS} ways; remove some")
-    names = sorted(is_folder)
-    yield from (folder / name for name in names if not is_folder[name])
-    for name in (name for name in names if recursive and is_folder[name]):
-        yield from _find_files(folder / name, recursive, (*parents, identity), num_ways)
+@dataclass
+class _Search:
+    is_recursive: bool
+    seen: set[_Identity] = field(default_factory=set)
+    num_repeats: int = 0
+
+    def files(self, folder: Path, parents: tuple[_Identity, ...]) -> Iterator[Path]:
+        """parents: the folders above this one."""
+        try:
+            status = folder.stat()
+            with os.scandir(folder) as entries:
+                is_folder = {entry.name: _leads_to_folder(entry) for entry in entries if entry.name[0] != "."}
+        except OSError as err:
+            raise DataError(f"{folder}: cannot be read ({err.strerror}); check its permissions") from err
+        identity = (status.st_dev, status.st_ino)
+        if identity in parents:
+            return
+        self.num_repeats += identity in self.seen
+        self.seen.add(identity)
+        if self.num_repeats > MAX_REPEATS:
+            raise DataError(f"{folder}: symbolic links lead to the same folders again and again; remove some")
+        names = sorted(is_folder)
+        yield from (folder / name for name in names if not is_folder[name])
+        for name in (name for name in names if self.is_recursive and is_folder[name]):
+            yield from self.files(folder / name, (*parents, identity))
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

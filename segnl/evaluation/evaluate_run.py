@@ -82,6 +82,8 @@ class EvaluationRequest:
     """Folder for ids, colour-coded masks, overlays and error maps; a killed evaluation resumes from its files."""
     submission: Path | None = None
     """Zip file for a benchmark's server; the split needs no labels then."""
+    json_file: Path | None = None
+    """File into which the caller writes the scores; an earlier one is removed before the network runs."""
 
 
 def evaluate_run(
@@ -109,6 +111,8 @@ def evaluate_run(
     folder, stored = group.run_on_rank0(lambda: _look_up(run, data, key, usual_folder))
     if stored is None and group.is_rank0:
         _remove_results(folder)  # an earlier result must not pass for this one's if this evaluation is killed
+        if request.json_file is not None:
+            request.json_file.unlink(missing_ok=True)
         remove_leftovers(run.cache.folder, min_age_s=LEFTOVER_AGE_S, recursive=True)
     job = _Job(run, request, group, data, key, folder, stored)
     with run_lock(request.masks, hint="--masks folder") if request.masks and group.is_rank0 else nullcontext():

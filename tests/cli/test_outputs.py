@@ -61,6 +61,19 @@ def test_no_command_replaces_a_file_that_it_did_not_write(
             file.unlink()
 
 
+def test_scores_of_an_earlier_evaluation_stay_until_another_begins(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["eval", *CHECKPOINT, "--json", "j.json"]
+    assert main(command) == 0
+    before = Path("j.json").read_bytes()
+    for wrong in (["--checkpoint", "checkpoints/aa"], ["--split", "no"], ["--official"], ["--set", "eval.x=1"]):
+        assert main([*command, *wrong]) != 0, wrong
+        assert Path("j.json").read_bytes() == before, wrong
+    monkeypatch.setattr("segnl.evaluation.evaluate_run.evaluate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([*command, "--set", "eval.flip=true"])
+    assert not Path("j.json").exists()
+
+
 def test_the_same_command_replaces_its_own_files(run: Path, tmp_path: Path) -> None:
     (tmp_path / "n").mkdir()
     (tmp_path / "n" / "a.png").write_bytes((tmp_path / "tiny/images/val/frame0.png").read_bytes())

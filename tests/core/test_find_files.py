@@ -46,11 +46,20 @@ def test_a_link_to_itself_is_a_file_for_its_reader_to_name(tmp_path):
     assert [*find_files(tmp_path)] == [tmp_path / "a.png"]
 
 
-def test_links_that_multiply_are_refused(tmp_path):
+def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("segnl.core.find_files.MAX_REPEATS", 1000)
     for i in range(22):
         (tmp_path / str(i)).mkdir()
         for name in ("a", "b"):
             (tmp_path / str(i) / name).symlink_to(tmp_path / str(i + 1))
     (tmp_path / "22").mkdir()
-    with pytest.raises(DataError, match="symbolic links lead here in more than 100 ways; remove some"):
+    with pytest.raises(DataError, match="symbolic links lead to the same folders again and again; remove some"):
         list(find_files(tmp_path / "0"))
+
+
+def test_many_links_to_one_folder_are_followed(tmp_path):
+    write(tmp_path, "shared/a.png")
+    for i in range(150):
+        (tmp_path / "here" / str(i)).mkdir(parents=True)
+        (tmp_path / "here" / str(i) / "calibration").symlink_to(tmp_path / "shared")
+    assert len(names(tmp_path / "here")) == 150
