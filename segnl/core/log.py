@@ -32,14 +32,17 @@ def one_line(text: str) -> str:
 class _ConsoleHandler(logging.Handler):
     """Prints information plainly on standard output, warnings as `segnl: warning: ...` on standard error.
 
+    Of other packages, which may name what is in a foreign file, only warnings, as `timm: warning: ...`.
     A message that can no longer be written, because the terminal or the pipe's reader is gone, is dropped: that is no
     reason to lose a training.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream, prefix = sys.stdout, ""
+        stream, prefix, package = sys.stdout, "", record.name.partition(".")[0]
         if record.levelno >= logging.WARNING:
-            stream, prefix = sys.stderr, f"segnl: {record.levelname.lower()}: "
+            stream, prefix = sys.stderr, f"{package}: {record.levelname.lower()}: "
+        elif package != log.name:
+            return
         text = f"{prefix}{one_line(record.getMessage())}\n"
         with suppress(OSError):
             stream.write(text)  # one write, because several processes share a terminal
@@ -53,17 +56,17 @@ def _log_user_warning(message: Warning | str, category: type[Warning], *_locatio
 
 @contextmanager
 def console_log() -> Iterator[None]:
-    """Prints the toolkit's messages, and Python's UserWarnings, until the context is left; then all is as before.
+    """Prints messages of segnl, warnings of other packages and Python's UserWarnings until the context is left.
 
     Other Python warnings, such as deprecations inside libraries, say nothing to a user and are dropped.
     """
-    handler, level = _ConsoleHandler(), log.level
+    handler, level, root = _ConsoleHandler(), log.level, logging.getLogger()
     with warnings.catch_warnings():
         warnings.showwarning = _log_user_warning  # type: ignore[assignment]
-        log.addHandler(handler)
+        root.addHandler(handler)
         log.setLevel(logging.INFO)
         try:
             yield
         finally:
             log.setLevel(level)
-            log.removeHandler(handler)
+            root.removeHandler(handler)

@@ -14,6 +14,15 @@ def test_messages_are_printed_plainly_and_warnings_are_marked(capsys):
     assert err == "segnl: warning: fell back to step 4\nsegnl: warning: a user should know\n"
 
 
+def test_warnings_of_other_packages_stay_one_line_without_escape_sequences(capsys):
+    """timm names the tensors of a foreign file in one."""
+    with console_log():
+        logging.getLogger("timm.models").warning("Unexpected keys (%s)", "a\x1b]0;owned\x07\nsegnl: all is well")
+        logging.getLogger("timm.models").info("loading")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "timm: warning: Unexpected keys (a\\x1b]0;owned\\x07\\nsegnl: all is well)\n")
+
+
 def test_deprecations_inside_libraries_are_not_shown(capsys):
     with console_log(), warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -22,10 +31,14 @@ def test_deprecations_inside_libraries_are_not_shown(capsys):
 
 
 def test_everything_is_as_before_afterwards():
-    before = (warnings.showwarning, list(warnings.filters), log.level, list(log.handlers))
+    def state():
+        handlers = [list(logger.handlers) for logger in (log, logging.getLogger())]
+        return warnings.showwarning, list(warnings.filters), log.level, handlers
+
+    before = state()
     with console_log():
         assert log.isEnabledFor(logging.INFO)
-    assert (warnings.showwarning, list(warnings.filters), log.level, list(log.handlers)) == before
+    assert state() == before
 
 
 def test_a_message_that_nobody_can_read_is_dropped(monkeypatch, capsys):
