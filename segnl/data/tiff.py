@@ -74,7 +74,9 @@ def read_by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: b
                 raise FileError(path, "format", f"{detail}; expected one picture with that many bands")
             num_values = page.imagelength * page.imagewidth * page.samplesperpixel * len(pictures[0])
             if math.prod(shape) != num_values or page.planarconfig not in (1, 2):  # tifffile would read other memory
-                raise FileError(path, "damaged", "the numbers of its bands do not agree; export it again")
+                raise FileError(
+                    path, "damaged", "its tags do not agree on the number or order of its bands; export it again"
+                )
             has_all = all(page is not None for page in pictures[0]) and len(page.dataoffsets) >= math.prod(page.chunked)
             if not has_all or math.prod(page.tile or ()) > 4 * max_pixels:
                 raise FileError(path, "damaged", "planes, tiles or strips are missing; export it again")

@@ -701,14 +701,13 @@ def test_transparent_colours_of_an_image_are_refused_as_a_fourth_band_is(mode, t
         np.testing.assert_array_equal(read_label(tmp_path / "a.png"), np.asarray(Image.open(tmp_path / "a.png")))
 
 
-@pytest.mark.parametrize(("tag", "value"), [("SamplesPerPixel", 1), ("PlanarConfiguration", 27)])
-def test_a_tiff_whose_numbers_of_bands_do_not_agree_is_refused(tmp_path, tag, value):
+def test_a_tiff_whose_order_of_bands_is_unknown_is_refused(tmp_path):
     """tifffile would read other memory, each time another one."""
     tifffile = pytest.importorskip("tifffile", reason="the extra `tiff` is not installed")
     pytest.importorskip("imagecodecs", reason="the extra `tiff` is not installed")
     bits = np.zeros((23, 31, 3), bool)
     tifffile.imwrite(tmp_path / "a.tif", bits, photometric="miniswhite", planarconfig="contig", tile=(16, 16))
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
-        tiff.pages[0].tags[tag].overwrite(value)
-    with pytest.raises(FileError, match="the numbers of its bands do not agree"):
+        tiff.pages[0].tags["PlanarConfiguration"].overwrite(27)
+    with pytest.raises(FileError, match="number or order of its bands"):
         read_image(tmp_path / "a.tif")
