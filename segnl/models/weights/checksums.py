@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -20,17 +21,16 @@ from segnl.models.weights.files import listed
 CHECKSUM_KEY = "seal"
 """Key of the checksum in the metadata; its name is that of the first files."""
 NO_CHECKSUM = "0" * 64
+COPIES = 3
+"""How often safetensors holds all tensors while it writes them: as bytes, as a file, and as the bytes of Python."""
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Returns the bytes of a .safetensors file that holds its own checksum."""
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        data = safetensors.torch.save(contiguous, {CHECKSUM_KEY: NO_CHECKSUM, **metadata})
-    except BaseException as err:
-        if type(err).__name__ != "PanicException":  # of Rust, where Python has no memory for the bytes
-            raise
-        raise MemoryError("no room for the bytes of a checkpoint") from err
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in contiguous.values())
+    np.empty(COPIES * num_bytes, np.uint8)  # raises MemoryError; Rust would abort the process
+    data = safetensors.torch.save(contiguous, {CHECKSUM_KEY: NO_CHECKSUM, **metadata})
     return _with_checksum(data, NO_CHECKSUM, _sha256(data))
 
 
