@@ -21,8 +21,8 @@ from segnl.models.weights.files import listed
 CHECKSUM_KEY = "seal"
 """Key of the checksum in the metadata; its name is that of the first files."""
 NO_CHECKSUM = "0" * 64
-COPIES = 3
-"""How often safetensors holds all tensors while it writes them: as bytes, as a file, and as the bytes of Python."""
+COPIES = 2
+"""How often safetensors holds all tensors while it writes them: as bytes, and as a file."""
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
