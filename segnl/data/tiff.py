@@ -29,6 +29,7 @@ from segnl.core.archives import bytes_of, open_file
 from segnl.core.errors import MachineError, first_line
 from segnl.core.extras import import_extra
 from segnl.data.file_error import FileError, require_few_pixels, require_lossless, require_one_page
+from segnl.data.lzw import require_lzw
 
 MOST_BANDS_OF_PIL = 4
 PLAIN_TIFFS = {
@@ -46,7 +47,7 @@ PLAIN_TIFFS = {
 MAX_PAGES = 1000
 NEW_SUBFILE_TYPE, REDUCED_OR_MASK = 254, 0b101
 """Tag of a page that is a smaller version or a mask of another, and the bits that say so."""
-YCBCR, JPEG_COMPRESSIONS = 6, (6, 7)
+YCBCR, JPEG_COMPRESSIONS, LZW = 6, (6, 7), 5
 
 
 def read_by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: bool) -> npt.NDArray[Any]:
@@ -56,7 +57,8 @@ def read_by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: b
     except MachineError as err:
         raise FileError(path, "format", f"{err}; or save it as PNG or plain TIFF") from err
     try:
-        with tifffile.TiffFile(io.BytesIO(bytes_of(path))) as tiff:
+        data = bytes_of(path)
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             pictures = [series for series in tiff.series if not series.keyframe.subfiletype & REDUCED_OR_MASK]
             require_one_page(path, len(pictures))
             shape, axes, page = pictures[0].shape, pictures[0].axes, pictures[0].keyframe
@@ -80,6 +82,12 @@ def read_by_tifffile(path: Path, max_pixels: int, num_bands: int, *, is_label: b
             has_all = all(page is not None for page in pictures[0]) and len(page.dataoffsets) >= math.prod(page.chunked)
             if not has_all or math.prod(page.tile or ()) > 4 * max_pixels:
                 raise FileError(path, "damaged", "planes, tiles or strips are missing; export it again")
+            if page.compression == LZW:
+                if page.fillorder != 1:
+                    raise FileError(path, "format", "a TIFF of LZW with reversed bits; save it without compression")
+                for own in pictures[0]:
+                    for start, count in zip(own.dataoffsets, own.databytecounts, strict=True):
+                        require_lzw(data[start : start + count])
             values = pictures[0].asarray()
     except (tifffile.TiffFileError, MemoryError) as err:
         raise OSError(first_line(err)) from err
