@@ -67,6 +67,8 @@ class Logits(NamedTuple):
 
 
 Result = TypeVar("Result")
+REFUSALS = (AssertionError, ValueError, RuntimeError)
+"""What layers of torch and timm raise for sizes that they cannot take."""
 
 
 def _refuses_sizes(compute: Callable[..., Result]) -> Callable[..., Result]:
@@ -76,14 +78,9 @@ def _refuses_sizes(compute: Callable[..., Result]) -> Callable[..., Result]:
     def computed(model: nn.Module, image: Tensor, *stages: Any) -> Result:
         try:
             return compute(model, image, *stages)
-        except (
-            AssertionError,
-            ValueError,
-            RuntimeError,
-        ) as err:  # of torch and timm; not subclasses
-            is_of_sizes = type(err) in (AssertionError, ValueError, RuntimeError) and as_segnl_error(err) is None
-            if not is_of_sizes or GLOO_PREFIX.match(str(err)):
-                raise
+        except REFUSALS as err:
+            if type(err) not in REFUSALS or as_segnl_error(err) is not None or GLOO_PREFIX.match(str(err)):
+                raise  # a subclass, memory that ends, a lost rank: not of sizes
             raise ConfigError(
                 f"model: cannot take images of shape {tuple(image.shape)} ({first_line(err)}); choose another size or "
                 "number, such as data.crop_hw, train.batch_size or eval.size_multiple, or other layers (--debug says "
